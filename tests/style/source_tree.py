@@ -1,0 +1,50 @@
+"""The project's own files, as the style tests see them."""
+
+import os
+
+# Folder -> level. A folder is a layer: includes point to a lower level or stay
+# in the folder. docs/architecture.md describes the folders.
+LEVELS = {
+    "kv": 0,
+    "codec": 1,
+    "placement": 1,
+    "storage": 1,
+    "model": 1,
+    "nccl": 1,
+    "blend": 2,
+    "delivery": 2,
+    "actors": 3,
+    "rpc": 3,
+    "sim": 3,
+    "cli": 4,
+}
+# May include anything: nothing includes them.
+FREE_FOLDERS = ("tests", "bench")
+
+CPP_SUFFIXES = (".h", ".cc", ".cu", ".cuh")
+
+
+def is_skipped(folder):
+    return (folder.startswith((".", "build")) or folder == "__pycache__")
+
+
+def read_tree(root, suffixes):
+    """{path relative to root, with '/': text} of files with these suffixes."""
+    tree = {}
+    for base, folders, names in os.walk(root):
+        folders[:] = sorted(f for f in folders if not is_skipped(f))
+        for name in sorted(names):
+            if name.endswith(suffixes):
+                path = os.path.join(base, name)
+                with open(path, encoding="utf-8") as file:
+                    key = os.path.relpath(path, root).replace(os.sep, "/")
+                    tree[key] = file.read()
+    return tree
+
+
+def report(title, errors):
+    """Prints the findings; the exit status of the test."""
+    for error in errors:
+        print(error)
+    print(f"{title}: {len(errors) or 'no'} problems")
+    return 1 if errors else 0
