@@ -1,0 +1,21 @@
+#ifndef KDN_KV_CRC32C_H_
+#define KDN_KV_CRC32C_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/types/span.h"
+
+namespace kdn {
+
+// CRC-32C (Castagnoli, RFC 3720 appendix B.4). Uses the SSE4.2 instruction,
+// three streams at a time, where the CPU has it.
+uint32_t Crc32c(absl::Span<const std::byte> bytes);
+// The CRC of the concatenation whose first part had CRC `crc`.
+uint32_t ExtendCrc32c(uint32_t crc, absl::Span<const std::byte> bytes);
+// The table-driven form, for tests to compare with.
+uint32_t ExtendCrc32cPortable(uint32_t crc, absl::Span<const std::byte> bytes);
+
+}  // namespace kdn
+
+#endif  // KDN_KV_CRC32C_H_

@@ -1,0 +1,43 @@
+#ifndef KDN_KV_HOST_MEMORY_H_
+#define KDN_KV_HOST_MEMORY_H_
+
+#include <cstddef>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+namespace kdn {
+
+// A mapping of anonymous memory that another process may map too: a memfd.
+// Pages are zero and taken from the system on first touch. Owns the mapping and
+// the descriptor. Movable, not copyable.
+class SharedMemory {
+ public:
+  // RESOURCE_EXHAUSTED when the system refuses. REQUIRES: bytes > 0.
+  static absl::StatusOr<SharedMemory> Create(const char* name, size_t bytes);
+  // Maps a descriptor received from a peer and takes ownership of it.
+  // INVALID_ARGUMENT when it is not a file of at least `bytes` bytes or can
+  // still shrink (a shrinking file would fault this process).
+  static absl::StatusOr<SharedMemory> Map(int fd, size_t bytes);
+
+  SharedMemory() = default;
+  ~SharedMemory();
+  SharedMemory(SharedMemory&& other) noexcept { *this = std::move(other); }
+  SharedMemory& operator=(SharedMemory&& other) noexcept;
+
+  std::byte* data() const { return data_; }
+  size_t size() const { return size_; }
+  int fd() const { return fd_; }
+
+ private:
+  SharedMemory(std::byte* data, size_t size, int fd)
+      : data_(data), size_(size), fd_(fd) {}
+  std::byte* data_ = nullptr;
+  size_t size_ = 0;
+  int fd_ = -1;
+};
+
+}  // namespace kdn
+
+#endif  // KDN_KV_HOST_MEMORY_H_

@@ -1,0 +1,118 @@
+#ifndef KDN_KV_KV_VIEW_H_
+#define KDN_KV_KV_VIEW_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "kv/dtype.h"
+#include "kv/model_spec.h"
+
+namespace kdn {
+
+// The KV of a run of tokens: layers x {K, V} x kv_heads x tokens x head_dim.
+struct KvShape {
+  int layers = 0;
+  int kv_heads = 0;
+  int tokens = 0;
+  int head_dim = 0;
+  Dtype dtype = Dtype::kBf16;
+
+  size_t head_bytes() const {
+    return static_cast<size_t>(head_dim) * SizeOf(dtype);
+  }
+  // K and V of one layer.
+  size_t layer_bytes() const { return 2 * head_bytes() * kv_heads * tokens; }
+  size_t bytes() const { return layer_bytes() * layers; }
+  bool operator==(const KvShape&) const = default;
+};
+
+KvShape ShapeOf(const ModelSpec& spec, int tokens);
+
+// Half-open ranges of layers and KV heads: what one rank of a tensor- or
+// pipeline-parallel engine holds.
+struct KvSlice {
+  int layer_begin = 0;
+  int layer_end = 0;
+  int head_begin = 0;
+  int head_end = 0;
+
+  int layers() const { return layer_end - layer_begin; }
+  int heads() const { return head_end - head_begin; }
+  bool operator==(const KvSlice&) const = default;
+};
+
+KvSlice WholeOf(const ModelSpec& spec);
+// INVALID_ARGUMENT unless non-empty and inside the model.
+absl::Status Validate(const KvSlice& slice, const ModelSpec& spec);
+
+enum class KvPart : uint8_t { kK = 0, kV = 1 };
+
+// Byte strides of a KV tensor whose head_dim elements are contiguous. Says both
+// [layer][K|V][token][head][dim] and [layer][K|V][head][token][dim], with any
+// padding, in an engine's own memory.
+struct KvStrides {
+  int64_t layer = 0;
+  int64_t part = 0;
+  int64_t token = 0;
+  int64_t head = 0;
+
+  // Densely packed, tokens outside heads (vLLM, plain C order).
+  static KvStrides TokenMajor(const KvShape& shape);
+  // Densely packed, heads outside tokens (Hugging Face's DynamicCache).
+  static KvStrides HeadMajor(const KvShape& shape);
+  bool operator==(const KvStrides&) const = default;
+};
+
+// Non-owning view of KV memory. `T` is std::byte or const std::byte. Indices
+// are relative to the slice it shows: layer 0 is the slice's first.
+template <typename T>
+class BasicKvView {
+ public:
+  BasicKvView() = default;
+  BasicKvView(T* base, const KvShape& shape, const KvStrides& strides)
+      : base_(base), shape_(shape), strides_(strides) {}
+
+  T* At(int layer, KvPart part, int head, int token) const {
+    return base_ + layer * strides_.layer +
+           static_cast<int64_t>(part) * strides_.part + token * strides_.token +
+           head * strides_.head;
+  }
+  // The same memory, one layer of it.
+  BasicKvView Layer(int layer) const {
+    KvShape shape = shape_;
+    shape.layers = 1;
+    return BasicKvView(base_ + layer * strides_.layer, shape, strides_);
+  }
+  // The same memory, from `token` on.
+  BasicKvView Tokens(int token, int count) const {
+    KvShape shape = shape_;
+    shape.tokens = count;
+    return BasicKvView(base_ + token * strides_.token, shape, strides_);
+  }
+  // NOLINTNEXTLINE(google-explicit-constructor)
+  operator BasicKvView<const T>() const {
+    return BasicKvView<const T>(base_, shape_, strides_);
+  }
+
+  T* base() const { return base_; }
+  const KvShape& shape() const { return shape_; }
+  const KvStrides& strides() const { return strides_; }
+
+ private:
+  T* base_ = nullptr;
+  KvShape shape_;
+  KvStrides strides_;
+};
+using KvView = BasicKvView<const std::byte>;
+using MutableKvView = BasicKvView<std::byte>;
+
+// INVALID_ARGUMENT unless every element of a tensor of `shape` with `strides`
+// based at `offset` lies inside [0, memory_bytes) and no stride is negative.
+// Overflow-proof: the numbers come from peers.
+absl::Status ValidateInside(const KvShape& shape, const KvStrides& strides,
+                            uint64_t offset, uint64_t memory_bytes);
+
+}  // namespace kdn
+
+#endif  // KDN_KV_KV_VIEW_H_

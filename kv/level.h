@@ -1,0 +1,62 @@
+#ifndef KDN_KV_LEVEL_H_
+#define KDN_KV_LEVEL_H_
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+namespace kdn {
+
+// A quality step of an encoded chunk. The numbers are wire and disk format.
+enum class Level : uint8_t {
+  // The engine's own bytes: bit for bit at the positions where they were
+  // computed, K rotated by the difference in fp32 elsewhere.
+  kLossless = 0,
+  // 8 bits a value: pre-RoPE K scaled per channel, V per token.
+  kInt8 = 1,
+};
+inline constexpr int kLevelCount = 2;
+
+std::string_view Name(Level level);
+// Understands "lossless" and "int8".
+std::optional<Level> ParseLevel(std::string_view name);
+
+// A set of levels: what an object holds, or what a reader accepts.
+class LevelSet {
+ public:
+  constexpr LevelSet() = default;
+  static constexpr LevelSet Of(Level level) {
+    return LevelSet(static_cast<uint8_t>(1u << static_cast<int>(level)));
+  }
+  static constexpr LevelSet All() {
+    return LevelSet(static_cast<uint8_t>((1u << kLevelCount) - 1));
+  }
+  // REQUIRES nothing: unknown bits are kept out, so bits() may differ.
+  static constexpr LevelSet FromBits(uint8_t bits) {
+    return LevelSet(static_cast<uint8_t>(bits & All().bits_));
+  }
+  constexpr LevelSet With(Level level) const {
+    return LevelSet(static_cast<uint8_t>(bits_ | Of(level).bits_));
+  }
+  constexpr bool Has(Level level) const {
+    return (bits_ & Of(level).bits_) != 0;
+  }
+  constexpr LevelSet operator&(LevelSet other) const {
+    return LevelSet(static_cast<uint8_t>(bits_ & other.bits_));
+  }
+  constexpr bool empty() const { return bits_ == 0; }
+  constexpr uint8_t bits() const { return bits_; }
+  // The most exact level of the set. REQUIRES: not empty.
+  constexpr Level Best() const {
+    return Has(Level::kLossless) ? Level::kLossless : Level::kInt8;
+  }
+  constexpr bool operator==(const LevelSet&) const = default;
+
+ private:
+  constexpr explicit LevelSet(uint8_t bits) : bits_(bits) {}
+  uint8_t bits_ = 0;
+};
+
+}  // namespace kdn
+
+#endif  // KDN_KV_LEVEL_H_

@@ -1,0 +1,103 @@
+#include "kv/chunk_key.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <set>
+
+namespace kdn {
+namespace {
+
+ModelFingerprint SomeModel() {
+  ModelSpec spec;
+  spec.num_layers = spec.num_kv_heads = 1;
+  spec.head_dim = 2;
+  spec.rope.rotary_dim = 2;
+  return FingerprintOf(spec);
+}
+
+ChunkIdentity SomeIdentity() {
+  return {
+      SomeModel(), *Namespace::Parse("tenant"), ChunkKey(), "raw", {1, 2, 3}};
+}
+
+TEST(NamespaceTest, RefusesWhatIsNoName) {
+  EXPECT_TRUE(Namespace::Parse("team-a.prod_1").ok());
+  for (const char* bad : {"", "a b", "a/b", "\n"}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(Namespace::Parse(bad).status())) << bad;
+  }
+  EXPECT_FALSE(Namespace::Parse(std::string(129, 'a')).ok());
+}
+
+TEST(ChunkKeyTest, DependsOnEveryFieldOfTheIdentity) {
+  std::set<ChunkKey> keys = {KeyOf(SomeIdentity())};
+  ChunkIdentity identity = SomeIdentity();
+  identity.fingerprint = ModelFingerprint();
+  EXPECT_TRUE(keys.insert(KeyOf(identity)).second);
+  identity = SomeIdentity();
+  identity.ns = *Namespace::Parse("tenant2");
+  EXPECT_TRUE(keys.insert(KeyOf(identity)).second);
+  identity = SomeIdentity();
+  identity.condition = KeyOf(SomeIdentity());
+  EXPECT_TRUE(keys.insert(KeyOf(identity)).second);
+  identity = SomeIdentity();
+  identity.variant = "edited";
+  EXPECT_TRUE(keys.insert(KeyOf(identity)).second);
+  identity = SomeIdentity();
+  identity.tokens = {1, 2, 4};
+  EXPECT_TRUE(keys.insert(KeyOf(identity)).second);
+  EXPECT_FALSE(keys.insert(KeyOf(SomeIdentity())).second);
+}
+
+TEST(ChunkKeyTest, RefusesAnIdentityThatMakesNoSense) {
+  ChunkIdentity identity = SomeIdentity();
+  EXPECT_TRUE(Validate(identity).ok());
+  identity.tokens.clear();
+  EXPECT_FALSE(Validate(identity).ok());
+  identity.tokens.assign(kChunkTokensMax + 1, 0);
+  EXPECT_FALSE(Validate(identity).ok());
+  identity.tokens = {-1};
+  EXPECT_FALSE(Validate(identity).ok());
+  identity = SomeIdentity();
+  identity.variant = "";
+  EXPECT_FALSE(Validate(identity).ok());
+}
+
+TEST(CutChainTest, ChainsChunksAndGroupsThemForPlacement) {
+  std::vector<int32_t> tokens(kChunkTokens * (kPlacementGroupChunks + 1) + 5);
+  std::iota(tokens.begin(), tokens.end(), 0);
+  const auto ns = *Namespace::Parse("t");
+  const std::vector<ChainChunk> chain = CutChain(SomeModel(), ns, tokens);
+  ASSERT_EQ(chain.size(), static_cast<size_t>(kPlacementGroupChunks) + 2);
+  EXPECT_TRUE(chain[0].identity.condition.is_zero());
+  std::vector<int32_t> joined;
+  for (size_t i = 0; i < chain.size(); ++i) {
+    EXPECT_EQ(chain[i].ref.key, KeyOf(chain[i].identity));
+    EXPECT_EQ(chain[i].begin, static_cast<int>(i) * kChunkTokens);
+    if (i > 0) {
+      EXPECT_EQ(chain[i].identity.condition, chain[i - 1].ref.key);
+    }
+    const size_t head = i - i % kPlacementGroupChunks;
+    EXPECT_EQ(chain[i].ref.placement, PlacementOf(chain[head].ref.key));
+    joined.insert(joined.end(), chain[i].identity.tokens.begin(),
+                  chain[i].identity.tokens.end());
+  }
+  EXPECT_EQ(joined, tokens);
+  EXPECT_EQ(chain.back().identity.tokens.size(), 5u);
+}
+
+TEST(CutChainTest, EqualPrefixesShareTheirKeys) {
+  std::vector<int32_t> one(3 * kChunkTokens, 7);
+  std::vector<int32_t> other = one;
+  other.back() = 8;
+  const auto ns = *Namespace::Parse("t");
+  const auto a = CutChain(SomeModel(), ns, one);
+  const auto b = CutChain(SomeModel(), ns, other);
+  EXPECT_EQ(a[0].ref, b[0].ref);
+  EXPECT_EQ(a[1].ref, b[1].ref);
+  EXPECT_NE(a[2].ref, b[2].ref);
+  EXPECT_NE(a[0].ref.key, a[1].ref.key) << "equal tokens, another prefix";
+}
+
+}  // namespace
+}  // namespace kdn
