@@ -1,0 +1,58 @@
+#ifndef KDN_CODEC_DECODER_H_
+#define KDN_CODEC_DECODER_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "codec/k_rotations.h"
+#include "codec/object.h"
+#include "kv/kv_view.h"
+
+namespace kdn::codec {
+
+// Decodes streams of one object to the positions a reader wants, straight into
+// the reader's memory. Verifies each stream's CRC as it goes (the bytes are
+// read once: checked while they are in cache). Thread-safe: layers may be
+// decoded by several threads at once. Movable. Keeps a reference to
+// `index`, which must outlive it.
+class ObjectDecoder {
+ public:
+  // INVALID_ARGUMENT unless there is one position per token, none negative.
+  static absl::StatusOr<ObjectDecoder> Create(
+      const ObjectIndex* index, absl::Span<const int32_t> positions);
+
+  // Decodes one layer of heads [head_begin, head_end). `streams` is the
+  // concatenation of ObjectIndex::LayerRanges(level, layer, head_begin,
+  // head_end). `destination` shows one layer of heads head_end - head_begin,
+  // all tokens, the object's dtype. DATA_LOSS when a stream fails its checksum
+  // (the destination may then hold garbage and must not be used);
+  // INVALID_ARGUMENT when the destination's shape does not fit.
+  absl::Status DecodeLayer(Level level, int layer, int head_begin, int head_end,
+                           absl::Span<const std::byte> streams,
+                           const MutableKvView& destination) const;
+
+  // The same, picking the streams out of a whole object.
+  absl::Status DecodeLayerOf(absl::Span<const std::byte> object, Level level,
+                             int layer, int head_begin, int head_end,
+                             const MutableKvView& destination) const;
+
+ private:
+  ObjectDecoder(const ObjectIndex* index, absl::Span<const int32_t> positions);
+
+  absl::Status CheckCall(Level level, int layer, int head_begin, int head_end,
+                         const KvShape& destination) const;
+  absl::Status DecodeStream(const StreamId& id,
+                            absl::Span<const std::byte> stream,
+                            int destination_head,
+                            const MutableKvView& destination) const;
+
+  const ObjectIndex* index_;
+  std::unique_ptr<const KRotations> rotations_;
+};
+
+}  // namespace kdn::codec
+
+#endif  // KDN_CODEC_DECODER_H_

@@ -1,0 +1,32 @@
+#ifndef KDN_CODEC_INT8_CODEC_H_
+#define KDN_CODEC_INT8_CODEC_H_
+
+#include "codec/stream_codec.h"
+
+namespace kdn::codec {
+
+// 8 bits a value, symmetric: value = q * scale, q in [-127, 127].
+//
+// K before RoPE has a scale per channel over the chunk's tokens: its outliers
+// stay in few channels, which RoPE would mix with their partners (KVQuant,
+// arXiv 2401.18079, section 3.1-3.2). V has a scale per token (KIVI, arXiv
+// 2402.02750). The stream is the fp32 scales, then [token][dim] of int8.
+// Every value is within half a scale of what was encoded, fp32 rounding aside.
+class Int8Codec final : public StreamCodec {
+ public:
+  KForm k_form() const override { return KForm::kBeforeRope; }
+  size_t BytesMax(const StreamShape& shape) const override;
+  bool MayHaveBytes(const StreamShape& shape, uint32_t bytes) const override;
+  // INVALID_ARGUMENT when a value is not finite before RoPE.
+  absl::StatusOr<size_t> Encode(const StreamShape& shape, const Rows& rows,
+                                const RowRotation* rotation,
+                                absl::Span<std::byte> out) const override;
+  // DATA_LOSS when a scale is not a positive finite number.
+  absl::Status Decode(const StreamShape& shape, StreamReader* stream,
+                      const RowRotation* rotation,
+                      const MutableRows& rows) const override;
+};
+
+}  // namespace kdn::codec
+
+#endif  // KDN_CODEC_INT8_CODEC_H_

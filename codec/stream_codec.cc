@@ -1,0 +1,22 @@
+#include "codec/stream_codec.h"
+
+#include "codec/int8_codec.h"
+#include "codec/lossless_codec.h"
+#include "kv/check.h"
+
+namespace kdn::codec {
+
+const StreamCodec& CodecOf(Level level) {
+  static const LosslessCodec lossless;
+  static const Int8Codec int8;
+  switch (level) {
+    case Level::kLossless:
+      return lossless;
+    case Level::kInt8:
+      return int8;
+  }
+  KDN_CHECK(false, "level out of range");
+  return lossless;
+}
+
+}  // namespace kdn::codec

@@ -1,0 +1,314 @@
+#include "codec/decoder.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <thread>
+
+#include "tests/codec/test_chunk.h"
+
+namespace kdn::codec {
+namespace {
+
+using testing::HasSubstr;
+
+std::vector<int32_t> Shifted(std::vector<int32_t> positions, int32_t by) {
+  for (int32_t& position : positions) position += by;
+  return positions;
+}
+
+// One encoded chunk with its source and index.
+struct Encoded {
+  explicit Encoded(const ChunkOptions& options, Layout layout,
+                   uint32_t seed = 3)
+      : header(HeaderOf(options)), kv(options.shape, layout) {
+    std::mt19937 rng(seed);
+    kv.FillRandom(&rng);
+    object = Encode(header, kv.view());
+    index.emplace(*ObjectIndex::Parse(object, object.size()));
+  }
+  ObjectDecoder Decoder(absl::Span<const int32_t> positions) const {
+    return *ObjectDecoder::Create(&*index, positions);
+  }
+
+  ObjectHeader header;
+  KvBuffer kv;
+  std::vector<std::byte> object;
+  std::optional<ObjectIndex> index;
+};
+
+// What a reader that asks for LayerRanges receives.
+std::vector<std::byte> Fetch(const Encoded& chunk, Level level, int layer,
+                             int head_begin, int head_end) {
+  std::vector<std::byte> streams;
+  for (const ByteRange& range :
+       chunk.index->LayerRanges(level, layer, head_begin, head_end)) {
+    const auto begin = chunk.object.begin() + range.offset;
+    streams.insert(streams.end(), begin, begin + range.bytes);
+  }
+  return streams;
+}
+
+using LosslessCase = std::tuple<Dtype, Layout, Layout>;
+class LosslessTest : public testing::TestWithParam<LosslessCase> {};
+
+TEST_P(LosslessTest, ReturnsTheSameBitsAtTheSamePositions) {
+  const auto [dtype, from, to] = GetParam();
+  ChunkOptions options;
+  options.shape.dtype = dtype;
+  // Rows of whole cache lines, streams of more than one block, and neither.
+  const bool lines = to != Layout::kPadded || dtype == Dtype::kFp16;
+  options.shape.head_dim = lines ? 32 : 9;
+  options.shape.tokens = lines ? 70 : 5;
+  const Encoded chunk(options, from);
+  KvBuffer decoded(options.shape, to);
+  const KvBuffer before = decoded;
+  ASSERT_TRUE(DecodeAll(chunk.object, Level::kLossless, chunk.header.positions,
+                        decoded.view())
+                  .ok());
+  EXPECT_TRUE(SameElements(chunk.kv.view(), decoded.view()));
+  // Nothing between the rows is touched.
+  KvBuffer expected = before;
+  for (int layer = 0; layer < options.shape.layers; ++layer) {
+    for (KvPart part : {KvPart::kK, KvPart::kV}) {
+      for (int head = 0; head < options.shape.kv_heads; ++head) {
+        for (int token = 0; token < options.shape.tokens; ++token) {
+          std::memcpy(expected.view().At(layer, part, head, token),
+                      chunk.kv.view().At(layer, part, head, token),
+                      options.shape.head_bytes());
+        }
+      }
+    }
+  }
+  EXPECT_EQ(decoded.bytes(), expected.bytes());
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    AllDtypesAndLayouts, LosslessTest,
+    testing::Combine(testing::Values(Dtype::kBf16, Dtype::kFp16, Dtype::kFp32),
+                     testing::Values(Layout::kTokenMajor, Layout::kHeadMajor,
+                                     Layout::kPadded),
+                     testing::Values(Layout::kTokenMajor, Layout::kHeadMajor,
+                                     Layout::kPadded)));
+
+struct MoveCase {
+  Dtype dtype;
+  RopePairing pairing;
+  int rotary_dim;
+  double attention_factor;
+};
+class MoveTest : public testing::TestWithParam<MoveCase> {};
+
+// K at other positions against a double-precision rotation by the difference
+// of the engine's fp32 angles; the only error left is the dtype's rounding.
+TEST_P(MoveTest, LosslessTurnsKByTheDifferenceAndCopiesTheRest) {
+  const MoveCase& param = GetParam();
+  ChunkOptions options;
+  options.shape.dtype = param.dtype;
+  options.pairing = param.pairing;
+  options.rotary_dim = param.rotary_dim;
+  options.attention_factor = param.attention_factor;
+  const Encoded chunk(options, Layout::kTokenMajor);
+  const std::vector<int32_t> wanted = Shifted(chunk.header.positions, 40000);
+  KvBuffer decoded(options.shape, Layout::kPadded);
+  ASSERT_TRUE(
+      DecodeAll(chunk.object, Level::kLossless, wanted, decoded.view()).ok());
+  const RopeTable table(chunk.header.rope);
+  const double ulp = param.dtype == Dtype::kBf16   ? 0x1p-8
+                     : param.dtype == Dtype::kFp16 ? 0x1p-11
+                                                   : 0x1p-22;
+  for (int token = 0; token < options.shape.tokens; ++token) {
+    const auto before = chunk.kv.Row(1, KvPart::kK, 2, token);
+    const auto after = decoded.Row(1, KvPart::kK, 2, token);
+    for (int pair = 0; pair < table.pairs(); ++pair) {
+      const bool neox = param.pairing == RopePairing::kNeoX;
+      const int i = neox ? pair : 2 * pair;
+      const int j = neox ? pair + table.pairs() : 2 * pair + 1;
+      const float f = table.inv_freq()[pair];
+      const double angle =
+          static_cast<double>(static_cast<float>(wanted[token]) * f) -
+          static_cast<float>(chunk.header.positions[token]) * f;
+      const double x =
+          before[i] * std::cos(angle) - before[j] * std::sin(angle);
+      const double y =
+          before[j] * std::cos(angle) + before[i] * std::sin(angle);
+      const double noise = 0x1p-21 * std::hypot(x, y);
+      EXPECT_NEAR(after[i], x, ulp * std::fabs(x) + noise) << token << " " << i;
+      EXPECT_NEAR(after[j], y, ulp * std::fabs(y) + noise) << token << " " << j;
+    }
+    for (int i = param.rotary_dim; i < options.shape.head_dim; ++i) {
+      EXPECT_EQ(after[i], before[i]);
+    }
+    EXPECT_EQ(decoded.Row(1, KvPart::kV, 2, token),
+              chunk.kv.Row(1, KvPart::kV, 2, token));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Cases, MoveTest,
+    testing::Values(MoveCase{Dtype::kBf16, RopePairing::kNeoX, 8, 1.0},
+                    MoveCase{Dtype::kFp16, RopePairing::kNeoX, 8, 1.0},
+                    MoveCase{Dtype::kFp32, RopePairing::kNeoX, 8, 1.3},
+                    MoveCase{Dtype::kFp32, RopePairing::kGptJ, 8, 1.3},
+                    MoveCase{Dtype::kBf16, RopePairing::kGptJ, 4, 1.0},
+                    MoveCase{Dtype::kFp16, RopePairing::kGptJ, 2, 0.9},
+                    MoveCase{Dtype::kBf16, RopePairing::kNeoX, 6, 1.3}));
+
+TEST(ObjectDecoder, TokensThatStayKeepTheirBitsWhileOthersMove) {
+  const ChunkOptions options;
+  const Encoded chunk(options, Layout::kTokenMajor);
+  std::vector<int32_t> wanted = chunk.header.positions;
+  wanted[2] += 9;
+  KvBuffer decoded(options.shape, Layout::kTokenMajor);
+  ASSERT_TRUE(
+      DecodeAll(chunk.object, Level::kLossless, wanted, decoded.view()).ok());
+  for (int token = 0; token < options.shape.tokens; ++token) {
+    EXPECT_EQ(decoded.Row(0, KvPart::kK, 1, token) ==
+                  chunk.kv.Row(0, KvPart::kK, 1, token),
+              token != 2);
+  }
+}
+
+class SliceTest : public testing::TestWithParam<Level> {};
+
+// Any slice of heads, fetched by ranges or picked out of the object, equals
+// those heads of the whole.
+TEST_P(SliceTest, SlicesOfHeadsEqualTheWhole) {
+  const Level level = GetParam();
+  const ChunkOptions options;
+  const Encoded chunk(options, Layout::kHeadMajor);
+  const auto wanted = Shifted(chunk.header.positions, 7);
+  const ObjectDecoder decoder = chunk.Decoder(wanted);
+  KvBuffer whole(options.shape, Layout::kTokenMajor);
+  ASSERT_TRUE(DecodeAll(chunk.object, level, wanted, whole.view()).ok());
+  for (int layer = 0; layer < options.shape.layers; ++layer) {
+    for (int begin = 0; begin < options.shape.kv_heads; ++begin) {
+      for (int end = begin + 1; end <= options.shape.kv_heads; ++end) {
+        KvShape shape = options.shape;
+        shape.layers = 1;
+        shape.kv_heads = end - begin;
+        const KvView expected(whole.view().At(layer, KvPart::kK, begin, 0),
+                              shape, whole.view().strides());
+        KvBuffer by_ranges(shape, Layout::kPadded);
+        KvBuffer picked(shape, Layout::kHeadMajor);
+        ASSERT_TRUE(decoder
+                        .DecodeLayer(level, layer, begin, end,
+                                     Fetch(chunk, level, layer, begin, end),
+                                     by_ranges.view())
+                        .ok());
+        ASSERT_TRUE(decoder
+                        .DecodeLayerOf(chunk.object, level, layer, begin, end,
+                                       picked.view())
+                        .ok());
+        EXPECT_TRUE(SameElements(expected, by_ranges.view()));
+        EXPECT_TRUE(SameElements(expected, picked.view()));
+      }
+    }
+  }
+}
+
+TEST_P(SliceTest, StreamsOfAnotherLengthOrContentAreDataLoss) {
+  const Level level = GetParam();
+  const Encoded chunk(ChunkOptions{}, Layout::kTokenMajor);
+  const ObjectDecoder decoder = chunk.Decoder(chunk.header.positions);
+  KvBuffer decoded(chunk.header.shape, Layout::kTokenMajor);
+  const auto decode = [&](const std::vector<std::byte>& streams) {
+    return decoder.DecodeLayer(level, 1, 0, 3, streams, decoded.view().Layer(1))
+        .code();
+  };
+  std::vector<std::byte> streams = Fetch(chunk, level, 1, 0, 3);
+  EXPECT_EQ(decode(streams), absl::StatusCode::kOk);
+  streams.push_back(std::byte{0});
+  EXPECT_EQ(decode(streams), absl::StatusCode::kDataLoss);
+  streams.pop_back();
+  for (size_t bytes = 0; bytes < streams.size(); bytes += 13) {
+    EXPECT_EQ(decode({streams.begin(), streams.begin() + bytes}),
+              absl::StatusCode::kDataLoss);
+  }
+  EXPECT_EQ(decode(Fetch(chunk, level, 0, 0, 3)), absl::StatusCode::kDataLoss);
+}
+
+INSTANTIATE_TEST_SUITE_P(Levels, SliceTest,
+                         testing::Values(Level::kLossless, Level::kInt8));
+
+TEST(ObjectDecoder, RefusesPositionsThatDoNotFit) {
+  const Encoded chunk(ChunkOptions{}, Layout::kTokenMajor);
+  for (const std::vector<int32_t>& positions :
+       {std::vector<int32_t>{}, std::vector<int32_t>{1, 2, 3, 4},
+        std::vector<int32_t>{0, 1, 2, 3, -4}}) {
+    EXPECT_EQ(ObjectDecoder::Create(&*chunk.index, positions).status().code(),
+              absl::StatusCode::kInvalidArgument);
+  }
+  const auto negative = ObjectDecoder::Create(
+      &*chunk.index, std::vector<int32_t>{0, 1, -2, 3, 4});
+  EXPECT_THAT(std::string(negative.status().message()),
+              HasSubstr("token 2 is -2"));
+}
+
+TEST(ObjectDecoder, RefusesCallsAndDestinationsThatDoNotFit) {
+  ChunkOptions options;
+  options.levels = LevelSet::Of(Level::kLossless);
+  const Encoded chunk(options, Layout::kTokenMajor);
+  const ObjectDecoder decoder = chunk.Decoder(chunk.header.positions);
+  KvBuffer decoded(options.shape, Layout::kTokenMajor);
+  const auto decode = [&](Level level, int layer, int begin, int end,
+                          const MutableKvView& view) {
+    const auto by_ranges =
+        decoder.DecodeLayer(level, layer, begin, end, {}, view).code();
+    const auto picked =
+        decoder.DecodeLayerOf(chunk.object, level, layer, begin, end, view)
+            .code();
+    EXPECT_EQ(by_ranges, picked);
+    return picked;
+  };
+  const auto invalid = absl::StatusCode::kInvalidArgument;
+  const MutableKvView layer = decoded.view().Layer(0);
+  EXPECT_EQ(decode(Level::kInt8, 0, 0, 3, layer), invalid);
+  EXPECT_EQ(decode(static_cast<Level>(7), 0, 0, 3, layer), invalid);
+  EXPECT_EQ(decode(Level::kLossless, -1, 0, 3, layer), invalid);
+  EXPECT_EQ(decode(Level::kLossless, 2, 0, 3, layer), invalid);
+  EXPECT_EQ(decode(Level::kLossless, 0, -1, 2, layer), invalid);
+  EXPECT_EQ(decode(Level::kLossless, 0, 1, 4, layer), invalid);
+  EXPECT_EQ(decode(Level::kLossless, 0, 2, 2, layer), invalid);
+  EXPECT_EQ(decode(Level::kLossless, 0, 0, 2, layer), invalid);
+  EXPECT_EQ(decode(Level::kLossless, 0, 0, 3, decoded.view()), invalid);
+  EXPECT_EQ(decode(Level::kLossless, 0, 0, 3, layer.Tokens(0, 4)), invalid);
+  KvShape fp16 = layer.shape();
+  fp16.dtype = Dtype::kFp16;
+  EXPECT_EQ(decode(Level::kLossless, 0, 0, 3,
+                   MutableKvView(layer.base(), fp16, layer.strides())),
+            invalid);
+}
+
+TEST(ObjectDecoder, LayersMayBeDecodedByManyThreadsAtOnce) {
+  ChunkOptions options;
+  options.shape = {.layers = 8,
+                   .kv_heads = 2,
+                   .tokens = 64,
+                   .head_dim = 32,
+                   .dtype = Dtype::kBf16};
+  options.rotary_dim = 32;
+  const Encoded chunk(options, Layout::kTokenMajor);
+  const auto wanted = Shifted(chunk.header.positions, 500);
+  for (Level level : {Level::kLossless, Level::kInt8}) {
+    KvBuffer alone(options.shape, Layout::kTokenMajor);
+    ASSERT_TRUE(DecodeAll(chunk.object, level, wanted, alone.view()).ok());
+    KvBuffer together(options.shape, Layout::kTokenMajor);
+    const ObjectDecoder decoder = chunk.Decoder(wanted);
+    std::vector<std::thread> threads;
+    for (int layer = 0; layer < options.shape.layers; ++layer) {
+      threads.emplace_back([&, layer] {
+        EXPECT_TRUE(decoder
+                        .DecodeLayerOf(chunk.object, level, layer, 0, 2,
+                                       together.view().Layer(layer))
+                        .ok());
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_TRUE(SameElements(alone.view(), together.view()));
+  }
+}
+
+}  // namespace
+}  // namespace kdn::codec

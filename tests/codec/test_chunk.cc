@@ -1,0 +1,174 @@
+#include "tests/codec/test_chunk.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <utility>
+
+#include "codec/byte_io.h"
+#include "codec/prefix_format.h"
+#include "codec/stream_layout.h"
+#include "kv/check.h"
+#include "kv/crc32c.h"
+
+namespace kdn::codec {
+
+ObjectHeader HeaderOf(const ChunkOptions& options) {
+  ObjectHeader header{
+      .identity = {.fingerprint = {},
+                   .ns = *Namespace::Parse("tenant"),
+                   .condition = {},
+                   .tokens = std::vector<int32_t>(options.shape.tokens)},
+      .placement = {},
+      .shape = options.shape,
+      .rope = {},
+      .positions = std::vector<int32_t>(options.shape.tokens),
+      .levels = options.levels};
+  std::array<uint8_t, ChunkKey::kSize> pattern;
+  std::iota(pattern.begin(), pattern.end(), uint8_t{1});
+  header.identity.fingerprint = ModelFingerprint(pattern);
+  pattern.back() = 99;
+  header.placement = PlacementKey(pattern);
+  header.rope.rotary_dim = options.rotary_dim;
+  header.rope.pairing = options.pairing;
+  header.rope.attention_factor = options.attention_factor;
+  for (int i = 0; i < options.shape.tokens; ++i) {
+    header.identity.tokens[i] = 7 * i + 3;
+    header.positions[i] = options.first_position + i;
+  }
+  return header;
+}
+
+KvStrides StridesOf(Layout layout, const KvShape& shape) {
+  switch (layout) {
+    case Layout::kTokenMajor:
+      return KvStrides::TokenMajor(shape);
+    case Layout::kHeadMajor:
+      return KvStrides::HeadMajor(shape);
+    case Layout::kPadded:
+      break;
+  }
+  // Rows a few bytes apart, so that they are not aligned to their elements.
+  KvStrides strides;
+  strides.head = static_cast<int64_t>(shape.head_bytes()) + 3;
+  strides.token = strides.head * shape.kv_heads + 5;
+  strides.part = strides.token * shape.tokens + 7;
+  strides.layer = 2 * strides.part + 11;
+  return strides;
+}
+
+KvBuffer::KvBuffer(const KvShape& shape, Layout layout, std::byte fill)
+    : shape_(shape),
+      strides_(StridesOf(layout, shape)),
+      lines_(strides_.layer * shape.layers / sizeof(Line) + 1) {
+  std::memset(base(), static_cast<int>(fill), bytes().size());
+}
+
+void KvBuffer::FillRandom(std::mt19937* rng) {
+  std::normal_distribution<float> normal;
+  std::vector<float> row(shape_.head_dim);
+  for (int layer = 0; layer < shape_.layers; ++layer) {
+    for (KvPart part : {KvPart::kK, KvPart::kV}) {
+      for (int head = 0; head < shape_.kv_heads; ++head) {
+        for (int token = 0; token < shape_.tokens; ++token) {
+          for (float& value : row) value = normal(*rng);
+          StoreFloats(shape_.dtype, row.data(), row.size(),
+                      view().At(layer, part, head, token));
+        }
+      }
+    }
+  }
+}
+
+void KvBuffer::Set(int layer, KvPart part, int head, int token, int dim,
+                   float value) {
+  StoreFloats(shape_.dtype, &value, 1,
+              view().At(layer, part, head, token) + dim * SizeOf(shape_.dtype));
+}
+
+std::vector<float> KvBuffer::Row(int layer, KvPart part, int head,
+                                 int token) const {
+  std::vector<float> row(shape_.head_dim);
+  LoadFloats(shape_.dtype, view().At(layer, part, head, token), row.size(),
+             row.data());
+  return row;
+}
+
+bool SameElements(const KvView& a, const KvView& b) {
+  if (a.shape() != b.shape()) return false;
+  for (int layer = 0; layer < a.shape().layers; ++layer) {
+    for (KvPart part : {KvPart::kK, KvPart::kV}) {
+      for (int head = 0; head < a.shape().kv_heads; ++head) {
+        for (int token = 0; token < a.shape().tokens; ++token) {
+          if (std::memcmp(a.At(layer, part, head, token),
+                          b.At(layer, part, head, token),
+                          a.shape().head_bytes()) != 0) {
+            return false;
+          }
+        }
+      }
+    }
+  }
+  return true;
+}
+
+std::vector<std::byte> Encode(const ObjectHeader& header, const KvView& kv) {
+  std::vector<std::byte> object(ObjectBytesMax(header));
+  auto encoder = ObjectEncoder::Create(header, absl::MakeSpan(object));
+  KDN_CHECK(encoder.ok(), "test header is valid");
+  for (int layer = 0; layer < header.shape.layers; ++layer) {
+    KDN_CHECK(encoder->EncodeLayer(kv.Layer(layer)).ok(), "test KV is valid");
+  }
+  const auto finished = encoder->Finish();
+  KDN_CHECK(finished.ok(), "all layers are there");
+  object.resize(finished->bytes);
+  return object;
+}
+
+std::vector<std::byte> RandomObject(const ChunkOptions& options,
+                                    uint32_t seed) {
+  std::mt19937 rng(seed);
+  KvBuffer kv(options.shape, Layout::kTokenMajor);
+  kv.FillRandom(&rng);
+  return Encode(HeaderOf(options), kv.view());
+}
+
+absl::Status DecodeAll(const std::vector<std::byte>& object, Level level,
+                       absl::Span<const int32_t> positions,
+                       const MutableKvView& destination) {
+  const auto index = ObjectIndex::Parse(object, object.size());
+  if (!index.ok()) return index.status();
+  const auto decoder = ObjectDecoder::Create(&*index, positions);
+  if (!decoder.ok()) return decoder.status();
+  for (int layer = 0; layer < index->header().shape.layers; ++layer) {
+    absl::Status status = decoder->DecodeLayerOf(object, level, layer, 0,
+                                                 index->header().shape.kv_heads,
+                                                 destination.Layer(layer));
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+void RepairPrefixCrc(absl::Span<std::byte> object) {
+  const auto prefix_bytes = ReadPrefixBytes(object);
+  if (!prefix_bytes.ok() || *prefix_bytes > object.size()) return;
+  const uint32_t crc = PrefixCrc(object.subspan(0, *prefix_bytes));
+  ByteWriter(object.subspan(kCrcOffset)).Write<uint32_t>(crc);
+}
+
+void RepairStreamCrcs(absl::Span<std::byte> object) {
+  const auto index = ObjectIndex::Parse(object, object.size());
+  if (!index.ok()) return;
+  const ObjectHeader& header = index->header();
+  std::vector<StreamEntry> entries(StreamCount(header.shape, header.levels));
+  for (const StreamGroup& group : GroupsOf(header.shape, header.levels)) {
+    for (const StreamId& id : StreamsOf(group, 0, header.shape.kv_heads)) {
+      StreamEntry entry = index->Entry(id);
+      entry.crc32c = Crc32c(object.subspan(entry.offset, entry.bytes));
+      entries[SlotOf(header.shape, header.levels, id)] = entry;
+    }
+  }
+  WritePrefix(header, entries, object.subspan(0, index->prefix_bytes()));
+}
+
+}  // namespace kdn::codec

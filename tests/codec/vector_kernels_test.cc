@@ -1,0 +1,147 @@
+#include "codec/vector_kernels.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+namespace kdn::codec::kernels {
+namespace {
+
+// Lengths around every vector width, so that tails are seen.
+const size_t kCounts[] = {1, 2, 7, 8, 15, 16, 17, 31, 33, 64, 128, 131};
+
+std::vector<float> AnyFloats(size_t count, uint32_t seed) {
+  std::mt19937 rng(seed);
+  std::vector<float> values(count);
+  for (float& value : values)
+    value = std::bit_cast<float>(static_cast<uint32_t>(rng()));
+  return values;
+}
+
+class ConversionTest : public testing::TestWithParam<Dtype> {};
+
+TEST_P(ConversionTest, StoresLikeTheScalarCode) {
+  const Dtype dtype = GetParam();
+  for (size_t count : kCounts) {
+    for (size_t misalign : {0, 1}) {
+      const std::vector<float> values = AnyFloats(count, count);
+      std::vector<std::byte> got(count * SizeOf(dtype) + misalign);
+      std::vector<std::byte> expected = got;
+      StoreRow(dtype, values.data(), count, got.data() + misalign);
+      StoreFloats(dtype, values.data(), count, expected.data() + misalign);
+      EXPECT_EQ(got, expected) << count;
+    }
+  }
+}
+
+TEST_P(ConversionTest, LoadsEveryPatternLikeTheScalarCode) {
+  const Dtype dtype = GetParam();
+  const size_t count = 65536;
+  std::vector<std::byte> bits(count * SizeOf(dtype) + 1);
+  for (size_t i = 0; i < count; ++i) {
+    const uint32_t pattern = dtype == Dtype::kFp32 ? i * 65537 : i;
+    std::memcpy(bits.data() + i * SizeOf(dtype), &pattern, SizeOf(dtype));
+  }
+  std::vector<float> got(count);
+  std::vector<float> expected(count);
+  LoadRow(dtype, bits.data(), count, got.data());
+  LoadFloats(dtype, bits.data(), count, expected.data());
+  EXPECT_EQ(std::memcmp(got.data(), expected.data(), count * 4), 0);
+  LoadRow(dtype, bits.data() + 1, count, got.data());
+  LoadFloats(dtype, bits.data() + 1, count, expected.data());
+  EXPECT_EQ(std::memcmp(got.data(), expected.data(), count * 4), 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Dtypes, ConversionTest,
+                         testing::Values(Dtype::kBf16, Dtype::kFp16,
+                                         Dtype::kFp32));
+
+TEST(CopyOut, CopiesExactlyWhateverTheAlignment) {
+  std::vector<std::byte> from(700);
+  std::mt19937 rng(2);
+  for (std::byte& byte : from) byte = static_cast<std::byte>(rng());
+  std::vector<std::byte> memory(1024);
+  const size_t to_line = -reinterpret_cast<uintptr_t>(memory.data()) % 64;
+  for (size_t bytes : {0, 1, 63, 64, 65, 128, 256, 512}) {
+    for (size_t misalign : {0, 1, 16, 32}) {
+      for (size_t ahead : {0, 6144}) {
+        std::vector<std::byte> expected(1024, std::byte{7});
+        const size_t at = to_line + misalign;
+        std::copy_n(from.begin() + misalign, bytes, expected.begin() + at);
+        std::fill(memory.begin(), memory.end(), std::byte{7});
+        CopyOut(from.data() + misalign, bytes, memory.data() + at, ahead);
+        FinishCopyOut();
+        EXPECT_EQ(memory, expected) << bytes << " at " << misalign;
+      }
+    }
+  }
+}
+
+TEST(MaxAbsBits, FindsTheLargestMagnitude) {
+  std::mt19937 rng(1);
+  std::normal_distribution<float> normal;
+  for (size_t count : kCounts) {
+    std::vector<float> row(count);
+    float largest = 0.0f;
+    for (float& value : row) {
+      value = normal(rng);
+      largest = std::max(largest, std::fabs(value));
+    }
+    EXPECT_EQ(std::bit_cast<float>(MaxAbsBits(row.data(), count)), largest);
+    std::vector<uint32_t> maxima(count, 0);
+    RaiseMaxAbsBits(row.data(), count, maxima.data());
+    for (float& value : row) value *= 0.5f;
+    RaiseMaxAbsBits(row.data(), count, maxima.data());
+    for (size_t i = 0; i < count; ++i) {
+      EXPECT_EQ(std::bit_cast<float>(maxima[i]), std::fabs(2.0f * row[i]));
+    }
+  }
+}
+
+TEST(MaxAbsBits, AnythingNotFiniteIsAtLeastInfinity) {
+  for (float bad : {std::numeric_limits<float>::infinity(),
+                    -std::numeric_limits<float>::infinity(),
+                    std::numeric_limits<float>::quiet_NaN(),
+                    -std::numeric_limits<float>::quiet_NaN()}) {
+    std::vector<float> row(19, 3.0e38f);
+    EXPECT_LT(MaxAbsBits(row.data(), row.size()), kInfinityBits);
+    row[11] = bad;
+    EXPECT_GE(MaxAbsBits(row.data(), row.size()), kInfinityBits);
+  }
+}
+
+TEST(Quantise, RoundsToTheNearestInteger) {
+  for (size_t count : kCounts) {
+    std::mt19937 rng(count);
+    std::uniform_real_distribution<float> uniform(-127.0f, 127.0f);
+    std::vector<float> row(count);
+    for (float& value : row) value = uniform(rng);
+    row[0] = 127.0f;
+    row[count - 1] = -127.0f;
+    const float scale = 0.37f;
+    std::vector<float> scales(count, scale);
+    std::vector<float> scaled(count);
+    for (size_t i = 0; i < count; ++i) scaled[i] = row[i] * scale;
+    std::vector<int8_t> one(count);
+    std::vector<int8_t> each(count);
+    QuantiseByOne(scaled.data(), scale, count, one.data());
+    QuantiseByEach(scaled.data(), scales.data(), count, each.data());
+    EXPECT_EQ(one, each);
+    std::vector<float> back(count);
+    DequantiseByOne(one.data(), scale, count, back.data());
+    for (size_t i = 0; i < count; ++i) {
+      EXPECT_EQ(one[i], std::nearbyint(scaled[i] / scale)) << scaled[i];
+      EXPECT_EQ(back[i], static_cast<float>(one[i]) * scale);
+    }
+    DequantiseByEach(one.data(), scales.data(), count, scaled.data());
+    EXPECT_EQ(scaled, back);
+  }
+}
+
+}  // namespace
+}  // namespace kdn::codec::kernels
