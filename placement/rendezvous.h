@@ -1,0 +1,40 @@
+#ifndef KDN_PLACEMENT_RENDEZVOUS_H_
+#define KDN_PLACEMENT_RENDEZVOUS_H_
+
+#include <cstdint>
+#include <string_view>
+
+namespace kdn::placement {
+
+// The arithmetic of weighted rendezvous hashing, in integers and exactly
+// rounded operations only, so that no two builds, compilers or libraries
+// disagree about an owner.
+
+// A 64-bit hash of a node's name (FNV-1a, finished with Mix).
+uint64_t HashOf(std::string_view name);
+
+// SplitMix64's finaliser (Steele et al., 2014): every input bit moves every
+// output bit.
+constexpr uint64_t Mix(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+  return x ^ (x >> 31);
+}
+
+// -ln(u) for u = bits / 2^64, of which the leading 53 bits count; 0 is taken
+// for 1. Positive and finite for every input, relative error below 1e-14 on
+// those bits. Built from +, -, *, / of doubles in a fixed order: std::log may
+// differ between C libraries in the last bit.
+double NegativeLog(uint64_t bits);
+
+// Smaller ranks earlier. Exponentially distributed with rate `weight`, so the
+// node with the smallest rank is chosen with probability weight / sum.
+// REQUIRES: weight > 0.
+inline double RankOf(uint64_t node_hash, uint32_t shard, double weight) {
+  return NegativeLog(Mix(node_hash ^ Mix(shard + 0x9e3779b97f4a7c15ull))) /
+         weight;
+}
+
+}  // namespace kdn::placement
+
+#endif  // KDN_PLACEMENT_RENDEZVOUS_H_

@@ -1,0 +1,77 @@
+#ifndef KDN_PLACEMENT_SHARD_MAP_H_
+#define KDN_PLACEMENT_SHARD_MAP_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kv/chunk_key.h"
+#include "kv/ids.h"
+
+namespace kdn::placement {
+
+struct Member {
+  NodeId id;
+  double weight = 1.0;
+  bool operator==(const Member&) const = default;
+};
+
+// Which nodes own which shard: every shard's nodes in weighted rendezvous order
+// (Thaler and Ravishankar, 1998; weights as -w / ln u), the first owner under a
+// cap of ceil((1 + slack) * w / W * S) shards per node so that no node gets
+// noticeably more than its share.
+//
+// A pure function of the members and options, the same on every machine: nodes
+// that see the same members agree without talking, nobody ships a map, a lookup
+// is one array read, the next owner is the natural replica and successor.
+// Immutable.
+class ShardMap {
+ public:
+  struct Options {
+    uint32_t shards = 65536;
+    double slack = 0.01;
+    // Owners kept per shard, first owner included.
+    int order_length = 8;
+  };
+  static constexpr size_t kMembersMax = 1024;
+  static constexpr uint32_t kShardsMax = 1u << 24;
+
+  // INVALID_ARGUMENT: no members, too many, an id empty or twice, a weight that
+  // is not finite and positive, weights whose sum is not finite, options out of
+  // range. Takes tens of milliseconds.
+  static absl::StatusOr<ShardMap> Build(std::vector<Member> members,
+                                        const Options& options);
+
+  // By id.
+  const std::vector<Member>& members() const { return members_; }
+  uint32_t shards() const { return options_.shards; }
+  ShardId ShardOf(const PlacementKey& key) const;
+
+  // Indices into members(), first owner first; min(order_length, members) of
+  // them, all different. REQUIRES: shard < shards().
+  absl::Span<const uint16_t> OrderOf(ShardId shard) const;
+  const NodeId& FirstOwner(ShardId shard) const;
+  // The first `count` owners, fewer if there are fewer.
+  std::vector<NodeId> Owners(ShardId shard, int count) const;
+
+  struct Counts {
+    uint64_t primary = 0;  // shards whose first owner the node is
+    uint64_t held = 0;     // shards whose first `replicas` owners include it
+  };
+  // Zero for a node that is not a member. Walks every shard.
+  Counts CountsOf(const NodeId& node, int replicas) const;
+
+ private:
+  ShardMap(std::vector<Member> members, const Options& options);
+  void Fill();
+
+  std::vector<Member> members_;
+  Options options_;
+  int order_length_ = 0;
+  std::vector<uint16_t> order_;  // shards x order_length_
+};
+
+}  // namespace kdn::placement
+
+#endif  // KDN_PLACEMENT_SHARD_MAP_H_
