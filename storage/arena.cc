@@ -1,0 +1,128 @@
+#include "storage/arena.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kv/check.h"
+
+namespace kdn::storage {
+namespace {
+
+size_t RoundUpToPages(size_t bytes) {
+  return (bytes + Arena::kPageBytes - 1) / Arena::kPageBytes *
+         Arena::kPageBytes;
+}
+
+}  // namespace
+
+ArenaBlock::ArenaBlock(std::shared_ptr<Arena> arena, std::byte* data,
+                       size_t size, size_t capacity)
+    : arena_(std::move(arena)), data_(data), size_(size), capacity_(capacity) {}
+
+ArenaBlock::~ArenaBlock() { arena_->Free(data_, capacity_); }
+
+void ArenaBlock::ShrinkTo(size_t size) {
+  KDN_CHECK(size > 0 && size <= size_, "a block only shrinks");
+  const size_t capacity = RoundUpToPages(size);
+  if (capacity < capacity_) {
+    arena_->Free(data_ + capacity, capacity_ - capacity);
+  }
+  size_ = size;
+  capacity_ = capacity;
+}
+
+absl::StatusOr<std::shared_ptr<Arena>> Arena::Create(size_t budget_bytes) {
+  if (budget_bytes < kPageBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("an arena of ", budget_bytes, " bytes holds no page"));
+  }
+  absl::StatusOr<SharedMemory> memory =
+      SharedMemory::Create("kdn-arena", budget_bytes / kPageBytes * kPageBytes);
+  if (!memory.ok()) return memory.status();
+  return std::shared_ptr<Arena>(new Arena(*std::move(memory)));
+}
+
+Arena::Arena(SharedMemory memory) : memory_(std::move(memory)) {
+  absl::MutexLock lock(&mutex_);
+  free_by_offset_.emplace(0, memory_.size());
+  free_by_length_.emplace(memory_.size(), 0);
+}
+
+absl::StatusOr<std::shared_ptr<ArenaBlock>> Arena::Allocate(size_t bytes) {
+  if (bytes == 0 || bytes > memory_.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a block of ", bytes, " bytes never fits an arena of ",
+                     memory_.size()));
+  }
+  const size_t length = RoundUpToPages(bytes);
+  absl::MutexLock lock(&mutex_);
+  const auto best = free_by_length_.lower_bound({length, 0});
+  if (best == free_by_length_.end()) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "no free run of ", bytes, " bytes; ", memory_.size() - used_bytes_,
+        " of ", memory_.size(), " are free"));
+  }
+  const auto [run, offset] = *best;
+  free_by_length_.erase(best);
+  free_by_offset_.erase(offset);
+  if (run > length) {
+    free_by_length_.emplace(run - length, offset + length);
+    free_by_offset_.emplace(offset + length, run - length);
+  }
+  used_bytes_ += length;
+  return std::shared_ptr<ArenaBlock>(new ArenaBlock(
+      shared_from_this(), memory_.data() + offset, bytes, length));
+}
+
+void Arena::Free(std::byte* data, size_t capacity) {
+  size_t offset = static_cast<size_t>(data - memory_.data());
+  size_t length = capacity;
+  absl::MutexLock lock(&mutex_);
+  KDN_CHECK(used_bytes_ >= capacity, "more was freed than used");
+  used_bytes_ -= capacity;
+  auto next = free_by_offset_.lower_bound(offset);
+  KDN_CHECK(next == free_by_offset_.end() || offset + length <= next->first,
+            "a block was freed twice");
+  if (next != free_by_offset_.end() && offset + length == next->first) {
+    length += next->second;
+    free_by_length_.erase({next->second, next->first});
+    next = free_by_offset_.erase(next);
+  }
+  if (next != free_by_offset_.begin()) {
+    const auto before = std::prev(next);
+    if (before->first + before->second == offset) {
+      offset = before->first;
+      length += before->second;
+      free_by_length_.erase({before->second, before->first});
+      free_by_offset_.erase(before);
+    }
+  }
+  free_by_offset_.emplace(offset, length);
+  free_by_length_.emplace(length, offset);
+}
+
+size_t Arena::used_bytes() const {
+  absl::MutexLock lock(&mutex_);
+  return used_bytes_;
+}
+
+void Arena::CheckInvariants() const {
+  absl::MutexLock lock(&mutex_);
+  size_t free = 0;
+  size_t end_of_last = 0;
+  bool first = true;
+  for (const auto& [offset, length] : free_by_offset_) {
+    KDN_CHECK(first || offset > end_of_last, "two free runs touch");
+    KDN_CHECK(free_by_length_.contains({length, offset}),
+              "the two free lists differ");
+    first = false;
+    end_of_last = offset + length;
+    free += length;
+  }
+  KDN_CHECK(free_by_length_.size() == free_by_offset_.size(),
+            "the two free lists differ in size");
+  KDN_CHECK(end_of_last <= memory_.size(), "a free run leaves the arena");
+  KDN_CHECK(free + used_bytes_ == memory_.size(), "bytes got lost");
+}
+
+}  // namespace kdn::storage

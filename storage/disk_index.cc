@@ -1,0 +1,130 @@
+#include "storage/disk_index.h"
+
+#include <rocksdb/db.h>
+#include <rocksdb/table.h>
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+namespace kdn::storage {
+namespace {
+
+std::string IndexKey(ShardId shard, const ChunkKey& key) {
+  std::string text;
+  for (int shift = 24; shift >= 0; shift -= 8) {  // big-endian: sorts by shard
+    text.push_back(static_cast<char>(shard.value() >> shift & 0xff));
+  }
+  text.append(key.bytes().begin(), key.bytes().end());
+  return text;
+}
+
+absl::Status ToStatus(const rocksdb::Status& status, const char* what) {
+  if (status.ok()) return absl::OkStatus();
+  const std::string message =
+      absl::StrCat("index: ", what, ": ", status.ToString());
+  if (status.IsNoSpace()) return absl::ResourceExhaustedError(message);
+  if (status.IsCorruption()) return absl::DataLossError(message);
+  return absl::UnavailableError(message);
+}
+
+// The value is the record's own header page: the index can say nothing that the
+// segment does not. Its zero tail is cut off.
+std::string ValueOf(const RecordHeader& record) {
+  std::vector<std::byte> page(kRecordPage);
+  EncodeRecordHeader(record, absl::MakeSpan(page));
+  size_t bytes = page.size();
+  while (bytes > 0 && page[bytes - 1] == std::byte{0}) --bytes;
+  return std::string(reinterpret_cast<const char*>(page.data()), bytes);
+}
+
+absl::StatusOr<RecordHeader> RecordOf(const rocksdb::Slice& value) {
+  if (value.size() > kRecordPage) {
+    return absl::DataLossError("index: a value is longer than a page");
+  }
+  std::vector<std::byte> page(kRecordPage);
+  std::copy_n(reinterpret_cast<const std::byte*>(value.data()), value.size(),
+              page.begin());
+  return DecodeRecordHeader(page);
+}
+
+}  // namespace
+
+DiskIndex::DiskIndex(std::unique_ptr<rocksdb::DB> db) : db_(std::move(db)) {}
+DiskIndex::~DiskIndex() = default;
+
+absl::StatusOr<std::unique_ptr<DiskIndex>> DiskIndex::Open(
+    const std::string& directory) {
+  rocksdb::Options options;
+  options.create_if_missing = true;
+  options.paranoid_checks = true;
+  options.keep_log_file_num = 2;
+  options.max_total_wal_size = 16u << 20;
+  options.write_buffer_size = 8u << 20;
+  rocksdb::DB* db = nullptr;
+  const rocksdb::Status status = rocksdb::DB::Open(options, directory, &db);
+  if (!status.ok()) {
+    // A missing or cut file of its own is damage, whatever RocksDB calls it.
+    if (status.IsInvalidArgument() || status.IsPathNotFound() ||
+        status.IsNotFound()) {
+      return absl::DataLossError(absl::StrCat("index: ", status.ToString()));
+    }
+    return ToStatus(status, "opening");
+  }
+  return std::unique_ptr<DiskIndex>(
+      new DiskIndex(std::unique_ptr<rocksdb::DB>(db)));
+}
+
+absl::Status DiskIndex::Destroy(const std::string& directory) {
+  return ToStatus(rocksdb::DestroyDB(directory, rocksdb::Options()),
+                  "destroying");
+}
+
+absl::Status DiskIndex::Put(const RecordHeader& record, bool sync) {
+  rocksdb::WriteOptions options;
+  options.sync = sync;
+  const std::string key = IndexKey(record.shard, record.key);
+  const std::string value = ValueOf(record);
+  rocksdb::Status status = db_->Put(options, key, value);
+  if (status.IsNoSpace() || status.severity() != rocksdb::Status::kNoError) {
+    // A full disk puts RocksDB into read-only mode until it is told to try
+    // again; by now eviction may have made room.
+    db_->Resume().PermitUncheckedError();
+    status = db_->Put(options, key, value);
+  }
+  return ToStatus(status, "writing");
+}
+
+absl::Status DiskIndex::Erase(ShardId shard, const ChunkKey& key) {
+  return ToStatus(db_->Delete(rocksdb::WriteOptions(), IndexKey(shard, key)),
+                  "erasing");
+}
+
+absl::StatusOr<std::optional<RecordHeader>> DiskIndex::Get(
+    ShardId shard, const ChunkKey& key) {
+  std::string value;
+  const rocksdb::Status status =
+      db_->Get(rocksdb::ReadOptions(), IndexKey(shard, key), &value);
+  if (status.IsNotFound()) return std::nullopt;
+  if (!status.ok()) return ToStatus(status, "reading");
+  absl::StatusOr<RecordHeader> record = RecordOf(value);
+  if (!record.ok()) return record.status();
+  return *std::move(record);
+}
+
+absl::Status DiskIndex::ForEach(
+    absl::FunctionRef<void(const RecordHeader&)> visit) {
+  const std::unique_ptr<rocksdb::Iterator> at(
+      db_->NewIterator(rocksdb::ReadOptions()));
+  for (at->SeekToFirst(); at->Valid(); at->Next()) {
+    const absl::StatusOr<RecordHeader> record = RecordOf(at->value());
+    if (!record.ok()) return record.status();
+    visit(*record);
+  }
+  return ToStatus(at->status(), "scanning");
+}
+
+absl::Status DiskIndex::Sync() { return ToStatus(db_->SyncWAL(), "syncing"); }
+
+}  // namespace kdn::storage

@@ -1,0 +1,50 @@
+#ifndef KDN_STORAGE_DISK_INDEX_H_
+#define KDN_STORAGE_DISK_INDEX_H_
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kv/chunk_key.h"
+#include "kv/ids.h"
+#include "storage/record.h"
+
+namespace rocksdb {
+class DB;
+}
+
+namespace kdn::storage {
+
+// Where every live object lies: shard ‖ chunk key -> record header, in RocksDB,
+// so that one shard is one contiguous key range. Thread-safe.
+class DiskIndex {
+ public:
+  // UNAVAILABLE when another process has it open; DATA_LOSS when RocksDB finds
+  // it damaged: destroy it and rebuild.
+  static absl::StatusOr<std::unique_ptr<DiskIndex>> Open(
+      const std::string& directory);
+  static absl::Status Destroy(const std::string& directory);
+  ~DiskIndex();
+
+  // `sync`: survives power loss once it returns; kill -9 it survives anyway.
+  // RESOURCE_EXHAUSTED when the file system is full.
+  absl::Status Put(const RecordHeader& record, bool sync);
+  absl::Status Erase(ShardId shard, const ChunkKey& key);
+  // Nullopt when it is not there; DATA_LOSS when what is there makes no sense.
+  absl::StatusOr<std::optional<RecordHeader>> Get(ShardId shard,
+                                                  const ChunkKey& key);
+  // In (shard, key) order.
+  absl::Status ForEach(absl::FunctionRef<void(const RecordHeader&)> visit);
+  absl::Status Sync();
+
+ private:
+  explicit DiskIndex(std::unique_ptr<rocksdb::DB> db);
+  std::unique_ptr<rocksdb::DB> db_;
+};
+
+}  // namespace kdn::storage
+
+#endif  // KDN_STORAGE_DISK_INDEX_H_

@@ -1,0 +1,95 @@
+#ifndef KDN_STORAGE_DISK_TIER_H_
+#define KDN_STORAGE_DISK_TIER_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kv/chunk_key.h"
+#include "kv/ids.h"
+#include "storage/arena.h"
+#include "storage/partition.h"
+
+namespace kdn::storage {
+
+// The disk tier of one node: append-only segment files written and read with
+// O_DIRECT through io_uring (plain pread/pwrite where the kernel refuses), and
+// RocksDB as the index only (shard ‖ key -> segment, offset, length, checksum).
+// Owns its threads; every call returns at once and the callback runs on a disk
+// thread, exactly once. Thread-safe. Record layout: docs/formats.md.
+class DiskTier {
+ public:
+  struct Options {
+    std::string directory;
+    uint64_t capacity_bytes = 0;  // segments together
+    uint64_t segment_bytes = 256u << 20;
+    int queue_depth = 16;
+    uint64_t block_bytes = 1u << 20;  // of one I/O
+    int requests_max = 256;           // queued; one more: RESOURCE_EXHAUSTED
+    // A segment with less live than this is rewritten and deleted.
+    double clean_below_live = 0.5;
+    // Called (on a disk thread) with an object evicted to make room: capacity
+    // reached or the file system full. Never one that holds() is true for.
+    std::function<void(const ObjectInfo&)> on_evicted;
+    // True while the object must stay (leases, TTL). May be called on any
+    // thread.
+    std::function<bool(const ChunkKey&)> holds;
+    // False: pretend the kernel refuses io_uring (tests run both ways).
+    bool use_io_uring = true;
+  };
+
+  // Opens or creates. Scans the tail that the index does not know (a kill may
+  // have left records the index missed); rebuilds the whole index from the
+  // segments when it is missing or unreadable. UNAVAILABLE when another process
+  // holds the directory, FAILED_PRECONDITION when it is something else's.
+  static absl::StatusOr<std::unique_ptr<DiskTier>> Open(Options options);
+  virtual ~DiskTier() = default;
+
+  using Done = absl::AnyInvocable<void(absl::Status)>;
+
+  // Appends the object. Done(OK) means: found again after kill -9, and after
+  // power loss too when `sync`. RESOURCE_EXHAUSTED when the disk is full of
+  // objects that may not be evicted. Idempotent per (key, version).
+  virtual void Write(const ObjectInfo& info, ObjectRef object, bool sync,
+                     Done done) = 0;
+  // Reads the object into `block` (block->size() == info.bytes) and verifies
+  // record header, identity and checksum. NOT_FOUND, or DATA_LOSS (the record
+  // is then dropped and counted).
+  virtual void Read(const ObjectInfo& info, std::shared_ptr<ArenaBlock> block,
+                    Done done) = 0;
+  // The object is not found from now on, also after a restart once done.
+  virtual void Remove(ShardId shard, const ChunkKey& key, Done done) = 0;
+
+  // Every live object, in (shard, key) order. Blocking: for start-up.
+  virtual absl::Status ForEach(
+      absl::FunctionRef<void(const ObjectInfo&)> visit) = 0;
+  // Blocks until all that was asked before is done and synced.
+  virtual absl::Status Flush() = 0;
+
+  struct Counters {
+    uint64_t live_bytes = 0;
+    uint64_t segment_bytes = 0;  // on disk, dead records included
+    uint64_t segments = 0;
+    uint64_t objects = 0;
+    uint64_t writes = 0;
+    uint64_t reads = 0;
+    uint64_t bytes_written = 0;
+    uint64_t bytes_read = 0;
+    uint64_t evictions = 0;
+    uint64_t damaged = 0;
+    uint64_t cleaned_segments = 0;
+    uint64_t rebuilt_objects = 0;  // found in segments, not in the index
+    bool io_uring = false;
+    bool direct = false;
+  };
+  virtual Counters counters() const = 0;
+};
+
+}  // namespace kdn::storage
+
+#endif  // KDN_STORAGE_DISK_TIER_H_

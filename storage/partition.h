@@ -1,0 +1,193 @@
+#ifndef KDN_STORAGE_PARTITION_H_
+#define KDN_STORAGE_PARTITION_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "kv/chunk_key.h"
+#include "kv/ids.h"
+#include "storage/arena.h"
+
+namespace kdn::storage {
+
+enum class Durability : uint8_t { kCache = 0, kReplicated = 1, kDurable = 2 };
+enum class Tier : uint8_t { kMemory = 0, kDisk = 1 };
+
+using RequestId = StrongInt<struct StorageRequestIdTag, uint64_t>;
+
+// What a partition knows of a committed object without reading it.
+struct ObjectInfo {
+  ChunkKey key;
+  ShardId shard;
+  std::string ns;
+  ObjectVersion version;
+  uint64_t bytes = 0;
+  uint8_t levels = 0;  // LevelSet bits
+  Tier tier = Tier::kMemory;
+};
+
+// What the partition asks its driver to do. Performed in order.
+namespace action {
+// The reservation `id` may be written: at most block->size() bytes.
+struct Granted {
+  RequestId id;
+  std::shared_ptr<ArenaBlock> block;
+};
+// The commit `id` holds at the durability it asked for. `info` is of the
+// object that is now visible: the earlier one when `existed`.
+struct Committed {
+  RequestId id;
+  ObjectInfo info;
+  bool existed = false;
+};
+// The read `id` is answered with the object's bytes.
+struct Found {
+  RequestId id;
+  ObjectInfo info;
+  ObjectRef object;
+};
+struct Missed {
+  RequestId id;
+};
+struct Refused {
+  RequestId id;
+  absl::Status why;
+};
+// Hand to the disk tier; answer with OnDiskWritten.
+struct WriteToDisk {
+  ObjectInfo info;
+  ObjectRef object;
+  bool sync = false;
+};
+// Read into the block; answer with OnDiskRead.
+struct ReadFromDisk {
+  ObjectInfo info;
+  std::shared_ptr<ArenaBlock> block;
+};
+struct RemoveFromDisk {
+  ChunkKey key;
+  ShardId shard;
+};
+}  // namespace action
+
+using Action =
+    std::variant<action::Granted, action::Committed, action::Found,
+                 action::Missed, action::Refused, action::WriteToDisk,
+                 action::ReadFromDisk, action::RemoveFromDisk>;
+using Actions = std::vector<Action>;
+
+// One definition per number; `hits + misses + failures == lookups` always.
+struct PartitionCounters {
+  uint64_t lookups = 0;
+  uint64_t hits_memory = 0;
+  uint64_t hits_disk = 0;
+  uint64_t misses = 0;
+  uint64_t failures = 0;  // refused reads: deadline, no room
+  uint64_t commits = 0;
+  uint64_t commits_existed = 0;
+  uint64_t evictions = 0;       // dropped from memory, still on disk
+  uint64_t evictions_lost = 0;  // dropped altogether: a cache's right
+  uint64_t damaged = 0;         // failed verification, dropped
+  uint64_t removed = 0;
+  uint64_t objects = 0;  // visible now
+  uint64_t memory_objects = 0;
+  uint64_t memory_bytes = 0;  // of the arena, in-flight blocks included
+  uint64_t disk_bytes = 0;    // of visible objects on disk
+  uint64_t leases = 0;        // live pins
+};
+
+// One partition of a node's shards: a memory tier over a disk tier, and the
+// leases that hold eviction off. Events in, actions out: it does no I/O, reads
+// no clock and knows no threads; a storage actor, a test or the simulator
+// drives it.
+//
+// Invariants (CheckInvariants): an object is visible only once committed; a
+// dirty object (not yet on disk) is never evicted while a disk tier exists; a
+// leased object is never evicted from the node; every request gets exactly one
+// terminal action, at the latest at its deadline (OnTick); counters conserve.
+class Partition {
+ public:
+  struct Options {
+    bool has_disk = true;
+    // Writes handed to the disk and not yet answered; more wait in memory.
+    int disk_writes_max = 8;
+    int disk_reads_max = 8;
+    // Requests waiting for room or disk; one more is RESOURCE_EXHAUSTED.
+    int waiting_max = 1024;
+    int leases_max = 1 << 20;
+  };
+
+  Partition(Options options, std::shared_ptr<Arena> arena);
+  ~Partition();
+
+  // At start: an object the disk tier already holds.
+  void Restore(const ObjectInfo& info);
+
+  // Asks for a block to build an object in. Evicts clean objects for it, waits
+  // for dirty ones to reach the disk, until `deadline`. Ends in Granted or
+  // Refused(RESOURCE_EXHAUSTED, INVALID_ARGUMENT).
+  Actions Reserve(RequestId id, size_t bytes, absl::Time deadline,
+                  absl::Time now);
+  // Makes a complete object visible. First wins: if the key is there already
+  // the earlier object stays, `block` is dropped, and existed is true. With
+  // kDurable ends once the disk has synced it, else at once. Until `expires`
+  // it is held like a lease (a TTL not yet run out holds eviction off).
+  Actions Commit(RequestId id, const ObjectInfo& info,
+                 std::shared_ptr<ArenaBlock> block, Durability durability,
+                 absl::Time expires, absl::Time deadline, absl::Time now);
+  // Ends in Found, Missed or Refused. A namespace other than the object's is a
+  // miss: a tenant learns nothing of another's keys.
+  Actions Read(RequestId id, const ChunkKey& key, const std::string& ns,
+               absl::Time deadline, absl::Time now);
+  // No read of bytes: null when missing. Counts as a lookup.
+  const ObjectInfo* Lookup(const ChunkKey& key, const std::string& ns);
+  // Holds the object against eviction until `expires` or ReleaseSession.
+  // NOT_FOUND, RESOURCE_EXHAUSTED. Pinning again extends.
+  absl::Status Pin(const ChunkKey& key, const std::string& ns,
+                   SessionId session, absl::Time expires);
+  absl::Status Unpin(const ChunkKey& key, const std::string& ns,
+                     SessionId session);
+  void ReleaseSession(SessionId session);
+  // NOT_FOUND, or FAILED_PRECONDITION while another session pins it; else the
+  // object is gone for every later request (readers that hold it finish).
+  struct Removal {
+    absl::Status status;
+    Actions actions;
+  };
+  Removal Remove(const ChunkKey& key, const std::string& ns, SessionId session);
+  // A reader found the bytes of this version damaged: drop it here. Ignored if
+  // another version is there by now.
+  Actions Discard(const ChunkKey& key, ObjectVersion version);
+
+  Actions OnDiskWritten(const ChunkKey& key, const absl::Status& status,
+                        absl::Time now);
+  Actions OnDiskRead(const ChunkKey& key, const absl::Status& status,
+                     absl::Time now);
+  // The disk tier dropped this version on its own, to make room.
+  void OnEvictedFromDisk(const ChunkKey& key, ObjectVersion version);
+  // A lease or a TTL holds the object against eviction.
+  bool Held(const ChunkKey& key, absl::Time now) const;
+  // Memory was given back by a reader or writer, or time has passed: serves
+  // waiting requests, ends those past their deadline, expires leases. Call at
+  // least every 100 ms.
+  Actions OnTick(absl::Time now);
+
+  // Visible objects of one shard, by key: what hand-over and repair walk.
+  std::vector<ObjectInfo> List(ShardId shard) const;
+  PartitionCounters counters() const;
+  void CheckInvariants() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace kdn::storage
+
+#endif  // KDN_STORAGE_PARTITION_H_

@@ -1,0 +1,175 @@
+// Leases, removal, time and the numbers of a partition.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kv/check.h"
+#include "storage/partition_impl.h"
+
+namespace kdn::storage {
+
+absl::Status Partition::Pin(const ChunkKey& key, const std::string& ns,
+                            SessionId session, absl::Time expires) {
+  if (impl_->FindVisible(key, ns) == nullptr) {
+    return absl::NotFoundError("no such chunk to pin");
+  }
+  return impl_->leases.Acquire(key, session, expires);
+}
+
+absl::Status Partition::Unpin(const ChunkKey& key, const std::string& ns,
+                              SessionId session) {
+  if (impl_->FindVisible(key, ns) == nullptr) {
+    return absl::NotFoundError("no such chunk to unpin");
+  }
+  return impl_->leases.Release(key, session);
+}
+
+void Partition::ReleaseSession(SessionId session) {
+  impl_->leases.ReleaseSession(session);
+}
+
+Partition::Removal Partition::Remove(const ChunkKey& key, const std::string& ns,
+                                     SessionId session) {
+  Removal removal;
+  const Entry* entry = impl_->FindVisible(key, ns);
+  if (entry == nullptr) {
+    removal.status = absl::NotFoundError("no such chunk to remove");
+    return removal;
+  }
+  if (impl_->leases.HeldByOther(key, session)) {
+    removal.status =
+        absl::FailedPreconditionError("another session has pinned the chunk");
+    return removal;
+  }
+  const ShardId shard = entry->info.shard;
+  impl_->EraseEntry(key, absl::NotFoundError("removed"), removal.actions);
+  ++impl_->counters.removed;
+  if (impl_->options.has_disk) {
+    removal.actions.push_back(action::RemoveFromDisk{key, shard});
+  }
+  return removal;
+}
+
+Actions Partition::Discard(const ChunkKey& key, ObjectVersion version) {
+  Actions actions;
+  const auto found = impl_->entries.find(key);
+  if (found == impl_->entries.end() || found->second.info.version != version ||
+      found->second.object == nullptr) {
+    return actions;
+  }
+  ++impl_->counters.damaged;
+  if (found->second.on_disk && found->second.write == Entry::Write::kNone) {
+    // The disk's own copy proves itself when it is read.
+    impl_->policy.OnErase(key);
+    found->second.object.reset();
+    return actions;
+  }
+  const ShardId shard = found->second.info.shard;
+  impl_->EraseEntry(key, absl::DataLossError("damaged in memory"), actions);
+  if (impl_->options.has_disk) {
+    actions.push_back(action::RemoveFromDisk{key, shard});
+  }
+  return actions;
+}
+
+bool Partition::Held(const ChunkKey& key, absl::Time now) const {
+  const auto found = impl_->entries.find(key);
+  if (found == impl_->entries.end()) return false;
+  return found->second.expires > now || impl_->leases.Held(key, now);
+}
+
+Actions Partition::OnTick(absl::Time now) {
+  Actions actions;
+  impl_->leases.Expire(now);
+  impl_->ExpireWaiters(now, actions);
+  impl_->Advance(now, actions);
+  return actions;
+}
+
+void Partition::Impl::ExpireWaiters(absl::Time now, Actions& actions) {
+  const auto late = [&](const auto& waiter) {
+    if (waiter.deadline > now) return false;
+    actions.push_back(action::Refused{
+        waiter.id, absl::DeadlineExceededError("waited for room or disk")});
+    return true;
+  };
+  waiting -= static_cast<int>(std::erase_if(reservations, late));
+  for (auto read = reads.begin(); read != reads.end();) {
+    const size_t ended = std::erase_if(read->second.readers, late);
+    CountTerminal(&PartitionCounters::failures, ended);
+    waiting -= static_cast<int>(ended);
+    // Nobody wants it any more, and the disk is not at it.
+    const bool idle =
+        read->second.readers.empty() && read->second.block == nullptr;
+    if (idle) {
+      std::erase(read_queue, read->first);
+      reads.erase(read++);
+    } else {
+      ++read;
+    }
+  }
+  absl::erase_if(committing, [&](const ChunkKey& key) {
+    std::vector<Waiter>& committers = entries.find(key)->second.committers;
+    std::erase_if(committers, late);
+    return committers.empty();
+  });
+}
+
+std::vector<ObjectInfo> Partition::List(ShardId shard) const {
+  std::vector<ObjectInfo> list;
+  for (const auto& [key, entry] : impl_->entries) {
+    if (!entry.visible || entry.info.shard != shard) continue;
+    list.push_back(entry.info);
+    list.back().tier = entry.object != nullptr ? Tier::kMemory : Tier::kDisk;
+  }
+  std::sort(
+      list.begin(), list.end(),
+      [](const ObjectInfo& a, const ObjectInfo& b) { return a.key < b.key; });
+  return list;
+}
+
+PartitionCounters Partition::counters() const {
+  PartitionCounters counters = impl_->counters;
+  for (const auto& [key, entry] : impl_->entries) {
+    if (!entry.visible) continue;
+    ++counters.objects;
+    if (entry.object != nullptr) ++counters.memory_objects;
+    if (entry.on_disk) counters.disk_bytes += entry.info.bytes;
+  }
+  counters.memory_bytes = impl_->arena->used_bytes();
+  counters.leases = static_cast<uint64_t>(impl_->leases.size());
+  return counters;
+}
+
+void Partition::CheckInvariants() const {
+  const Impl& impl = *impl_;
+  const PartitionCounters& c = impl.counters;
+  KDN_CHECK(c.hits_memory + c.hits_disk + c.misses + c.failures == c.lookups,
+            "lookups do not conserve");
+  int waiting = static_cast<int>(impl.reservations.size());
+  int in_flight = 0;
+  for (const auto& [key, read] : impl.reads) {
+    waiting += static_cast<int>(read.readers.size());
+    in_flight += read.block != nullptr ? 1 : 0;
+    KDN_CHECK(!read.stale || read.readers.empty(), "a stale read has readers");
+  }
+  KDN_CHECK(waiting == impl.waiting, "waiting requests are miscounted");
+  KDN_CHECK(in_flight == impl.reads_in_flight, "reads are miscounted");
+  for (const auto& [key, entry] : impl.entries) {
+    KDN_CHECK(entry.committers.empty() != impl.committing.contains(key),
+              "who waits for a durable commit is miscounted");
+    KDN_CHECK(entry.info.key == key, "an entry sits under another key");
+    KDN_CHECK(
+        entry.object != nullptr || entry.on_disk || impl.reads.contains(key),
+        "an object is nowhere");
+    KDN_CHECK(entry.write == Entry::Write::kNone || entry.object != nullptr,
+              "a dirty object is not in memory");
+    KDN_CHECK(entry.visible || !entry.committers.empty() ||
+                  entry.write != Entry::Write::kNone,
+              "an invisible object waits for nothing");
+  }
+  impl.leases.CheckInvariants();
+  impl.arena->CheckInvariants();
+}
+
+}  // namespace kdn::storage

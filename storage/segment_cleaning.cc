@@ -1,0 +1,207 @@
+// How the segment log makes room: evicting the oldest segment, rewriting what
+// is left of a segment that is mostly dead. Either way what stays is written
+// and indexed anew before the old file goes, so a kill at any moment loses
+// nothing.
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kv/check.h"
+#include "kv/crc32c.h"
+#include "storage/segment_log.h"
+
+namespace kdn::storage {
+namespace {
+
+// Page-aligned memory of its own for moving one record at a time.
+class MoveBuffer {
+ public:
+  explicit MoveBuffer(size_t bytes)
+      : bytes_(bytes),
+        data_(mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {}
+  ~MoveBuffer() {
+    if (data_ != MAP_FAILED) munmap(data_, bytes_);
+  }
+  MoveBuffer(const MoveBuffer&) = delete;
+  MoveBuffer& operator=(const MoveBuffer&) = delete;
+  bool ok() const { return data_ != MAP_FAILED; }
+  absl::Span<std::byte> bytes() {
+    return {static_cast<std::byte*>(data_), bytes_};
+  }
+
+ private:
+  size_t bytes_;
+  void* data_;
+};
+
+}  // namespace
+
+absl::Status SegmentLog::MoveRecord(const RecordHeader& record, Segment& from,
+                                    BlockIo& io) {
+  MoveBuffer buffer(RecordBytes(record.payload_bytes));
+  if (!buffer.ok()) return absl::ResourceExhaustedError("no memory to move in");
+  const absl::Span<std::byte> whole[] = {buffer.bytes()};
+  if (absl::Status status = io.Read(from.fd, record.offset, whole);
+      !status.ok()) {
+    return status;
+  }
+  const absl::Span<std::byte> payload = buffer.bytes().subspan(kRecordPage);
+  if (Crc32c(payload.first(record.payload_bytes)) != record.payload_crc32c) {
+    return absl::DataLossError("a record to be moved fails its checksum");
+  }
+  const absl::StatusOr<Written> written =
+      WriteRecord(record, payload, true, WhenFull::kFail, io);
+  if (!written.ok()) return written.status();
+  // If the object was removed or replaced meanwhile, the copy stays dead.
+  return Install(written->record, true, record).status();
+}
+
+absl::Status SegmentLog::Empty(const SegmentPtr& segment,
+                               absl::FunctionRef<bool(const ChunkKey&)> keep,
+                               BlockIo& io) {
+  std::vector<std::pair<ChunkKey, ShardId>> keys;
+  {
+    absl::MutexLock lock(&mutex_);
+    keys.assign(segment->keys.begin(), segment->keys.end());
+  }
+  for (const auto& [key, shard] : keys) {
+    absl::StatusOr<std::optional<RecordHeader>> found = index_->Get(shard, key);
+    if (!found.ok()) return found.status();
+    if (!found->has_value() || (*found)->segment != segment->number) continue;
+    const RecordHeader& record = **found;
+    absl::Status moved = absl::NotFoundError("not kept");
+    if (keep(key)) moved = MoveRecord(record, *segment, io);
+    if (moved.ok()) continue;
+    if (!absl::IsNotFound(moved) && !absl::IsDataLoss(moved)) return moved;
+    const absl::StatusOr<bool> dropped = Uninstall(record);
+    if (!dropped.ok()) return dropped.status();
+    if (!*dropped) continue;
+    {
+      absl::MutexLock lock(&mutex_);
+      ++(absl::IsDataLoss(moved) ? counters_.damaged : counters_.evictions);
+    }
+    if (options_.on_evicted) options_.on_evicted(InfoOf(record));
+  }
+  KeepTombstones(segment, io);
+  absl::MutexLock lock(&mutex_);
+  KDN_CHECK(segment->keys.empty(), "an emptied segment has no live record");
+  unlink(segment->path.c_str());
+  total_bytes_ -= segment->end;
+  segments_.erase(segment->number);
+  return absl::OkStatus();
+}
+
+void SegmentLog::KeepTombstones(const SegmentPtr& segment, BlockIo& io) {
+  {
+    absl::MutexLock lock(&mutex_);
+    // Nothing older is left that a rebuild could bring back.
+    if (segments_.begin()->first == segment->number) return;
+  }
+  MoveBuffer page(kRecordPage);
+  if (!page.ok()) return;
+  const absl::Span<std::byte> pieces[] = {page.bytes()};
+  for (uint64_t at = 0; at < segment->end;) {
+    if (!io.Read(segment->fd, at, pieces).ok()) return;
+    const absl::StatusOr<RecordHeader> header =
+        DecodeRecordHeader(page.bytes());
+    const bool mine = header.ok() && header->store_id == store_id_ &&
+                      header->segment == segment->number &&
+                      header->offset == at;
+    if (!mine) {
+      at += kRecordPage;
+      continue;
+    }
+    at += RecordBytes(header->payload_bytes);
+    if (header->kind != RecordHeader::Kind::kTombstone) continue;
+    const auto live = index_->Get(header->shard, header->key);
+    if (live.ok() && live->has_value()) continue;  // put again since
+    // Losing a tombstone could only revive the object in a rebuild.
+    WriteRecord(*header, {}, false, WhenFull::kFail, io).status().IgnoreError();
+  }
+}
+
+absl::Status SegmentLog::MakeRoom(uint64_t bytes, BlockIo& io) {
+  absl::MutexLock maintenance(&maintenance_);
+  std::vector<SegmentPtr> oldest_first;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (total_bytes_ + bytes <= options_.capacity_bytes &&
+        segments_.size() < 2) {
+      return absl::ResourceExhaustedError("the file system is full");
+    }
+    for (const auto& [number, segment] : segments_) {
+      if (segment != active_ && segment->writers == 0) {
+        oldest_first.push_back(segment);
+      }
+    }
+  }
+  for (const SegmentPtr& segment : oldest_first) {
+    {
+      absl::MutexLock lock(&mutex_);
+      // What is held has to go somewhere else before its segment can go.
+      const uint64_t held = HeldBytes(*segment);
+      const bool frees_nothing = held > 0 && held >= segment->live;
+      if (frees_nothing || total_bytes_ + held > options_.capacity_bytes) {
+        continue;
+      }
+    }
+    return Empty(
+        segment,
+        [this](const ChunkKey& key) {
+          return options_.holds && options_.holds(key);
+        },
+        io);
+  }
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the disk tier's ", options_.capacity_bytes,
+                   " bytes are full of objects that may not be evicted"));
+}
+
+uint64_t SegmentLog::HeldBytes(const Segment& segment) const {
+  uint64_t held = 0;
+  if (!options_.holds) return held;
+  for (const auto& [key, shard] : segment.keys) {
+    if (!options_.holds(key)) continue;
+    const auto record = index_->Get(shard, key);
+    if (record.ok() && record->has_value()) {
+      held += RecordBytes((*record)->payload_bytes);
+    }
+  }
+  return held;
+}
+
+absl::StatusOr<bool> SegmentLog::CleanOne(BlockIo& io) {
+  absl::MutexLock maintenance(&maintenance_);
+  SegmentPtr emptiest;
+  {
+    absl::MutexLock lock(&mutex_);
+    double least = options_.clean_below_live;
+    for (const auto& [number, segment] : segments_) {
+      if (segment == active_ || segment->writers > 0) continue;
+      // What is left is written before the file goes: it needs room.
+      if (total_bytes_ + segment->live > options_.capacity_bytes) continue;
+      const double live = segment->end == 0
+                              ? 0.0
+                              : static_cast<double>(segment->live) /
+                                    static_cast<double>(segment->end);
+      if (live < least) {
+        least = live;
+        emptiest = segment;
+      }
+    }
+  }
+  if (emptiest == nullptr) return false;
+  absl::Status status = Empty(
+      emptiest, [](const ChunkKey&) { return true; }, io);
+  if (!status.ok()) return status;
+  absl::MutexLock lock(&mutex_);
+  ++counters_.cleaned;
+  return true;
+}
+
+}  // namespace kdn::storage

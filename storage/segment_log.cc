@@ -1,0 +1,256 @@
+#include "storage/segment_log.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kv/check.h"
+#include "kv/crc32c.h"
+#include "kv/host_memory.h"
+
+namespace kdn::storage {
+
+Segment::~Segment() {
+  if (fd >= 0) close(fd);
+}
+
+SegmentLog::~SegmentLog() {
+  if (lock_fd_ >= 0) close(lock_fd_);
+}
+
+SegmentLog::Claim::~Claim() {
+  if (segment == nullptr) return;
+  absl::MutexLock lock(&log_->mutex_);
+  --segment->writers;
+}
+
+absl::StatusOr<SegmentLog::Claim> SegmentLog::ClaimSpace(uint64_t record_bytes,
+                                                         WhenFull when_full,
+                                                         BlockIo& io) {
+  const absl::Status full = absl::ResourceExhaustedError(
+      absl::StrCat("no room for ", record_bytes, " bytes in a disk tier of ",
+                   options_.capacity_bytes));
+  if (record_bytes > options_.capacity_bytes) return full;
+  for (;;) {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (total_bytes_ + record_bytes <= options_.capacity_bytes) {
+        if (absl::Status status = RollOver(record_bytes); !status.ok()) {
+          return status;
+        }
+        const uint64_t offset = active_->end;
+        active_->end += record_bytes;
+        ++active_->writers;
+        total_bytes_ += record_bytes;
+        return Claim(this, active_, offset, ++next_sequence_);
+      }
+    }
+    if (when_full == WhenFull::kFail) return full;
+    if (absl::Status status = MakeRoom(record_bytes, io); !status.ok()) {
+      return status;
+    }
+  }
+}
+
+absl::Status SegmentLog::RollOver(uint64_t record_bytes) {
+  const bool fits = active_ != nullptr &&
+                    (active_->end == 0 ||
+                     active_->end + record_bytes <= options_.segment_bytes);
+  if (fits) return absl::OkStatus();
+  absl::StatusOr<SegmentPtr> fresh = OpenSegment(next_segment_, true);
+  if (!fresh.ok()) return fresh.status();
+  ++next_segment_;
+  active_ = *std::move(fresh);
+  segments_.emplace(active_->number, active_);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SegmentLog::Written> SegmentLog::WriteRecord(
+    RecordHeader header, absl::Span<const std::byte> padded_payload, bool sync,
+    WhenFull when_full, BlockIo& io) {
+  absl::StatusOr<Claim> claim =
+      ClaimSpace(kRecordPage + padded_payload.size(), when_full, io);
+  if (!claim.ok()) return claim.status();
+  header.store_id = store_id_;
+  header.segment = claim->segment->number;
+  header.offset = claim->offset;
+  header.sequence = claim->sequence;
+  alignas(kRecordPage) thread_local std::byte page[kRecordPage];
+  EncodeRecordHeader(header, page);
+  const absl::Span<const std::byte> pieces[] = {page, padded_payload};
+  absl::Status status =
+      io.Write(claim->segment->fd, claim->offset,
+               absl::MakeSpan(pieces, padded_payload.empty() ? 1 : 2));
+  if (!status.ok()) return status;
+  if (sync && fdatasync(claim->segment->fd) != 0) {
+    return absl::UnavailableError(absl::StrCat("fdatasync: ", strerror(errno)));
+  }
+  return Written{std::move(header), *std::move(claim)};
+}
+
+absl::Status SegmentLog::Append(const ObjectInfo& info,
+                                absl::Span<const std::byte> padded_payload,
+                                bool sync, BlockIo& io) {
+  RecordHeader header;
+  header.shard = info.shard;
+  header.key = info.key;
+  header.ns = info.ns;
+  header.version = info.version;
+  header.levels = info.levels;
+  header.payload_bytes = info.bytes;
+  header.payload_crc32c = Crc32c(padded_payload.first(info.bytes));
+  // A file system that fills up before the capacity is reached gives way once.
+  constexpr int kTries = 3;
+  absl::Status status;
+  for (int i = 0; i < kTries; ++i) {
+    absl::StatusOr<Written> written =
+        WriteRecord(header, padded_payload, sync, WhenFull::kMakeRoom, io);
+    status = written.status();
+    if (status.ok()) {
+      status = Install(written->record, sync, std::nullopt).status();
+    }
+    if (!absl::IsResourceExhausted(status)) return status;
+    if (!MakeRoom(RecordBytes(info.bytes), io).ok()) return status;
+  }
+  return status;
+}
+
+absl::Status SegmentLog::Read(const ObjectInfo& info,
+                              absl::Span<std::byte> padded, BlockIo& io) {
+  absl::StatusOr<std::optional<RecordHeader>> found =
+      index_->Get(info.shard, info.key);
+  if (!found.ok()) return found.status();
+  if (!found->has_value() || (*found)->version != info.version) {
+    return absl::NotFoundError("the disk tier does not hold that version");
+  }
+  const RecordHeader& record = **found;
+  const SegmentPtr segment = Find(record.segment);
+  if (segment == nullptr || record.payload_bytes != info.bytes) {
+    return absl::NotFoundError("the record's segment is gone");
+  }
+  alignas(kRecordPage) thread_local std::byte page[kRecordPage];
+  const absl::Span<std::byte> pieces[] = {absl::MakeSpan(page), padded};
+  absl::Status status = io.Read(segment->fd, record.offset, pieces);
+  if (status.ok()) {
+    const absl::StatusOr<RecordHeader> header = DecodeRecordHeader(page);
+    if (!header.ok() || *header != record) {
+      status = absl::DataLossError("the record on disk is not the one indexed");
+    } else if (Crc32c(padded.first(info.bytes)) != record.payload_crc32c) {
+      status = absl::DataLossError("the record on disk fails its checksum");
+    }
+  }
+  if (!absl::IsDataLoss(status)) return status;
+  if (absl::StatusOr<bool> dropped = Uninstall(record);
+      dropped.ok() && *dropped) {
+    absl::MutexLock lock(&mutex_);
+    ++counters_.damaged;
+  }
+  return status;
+}
+
+absl::Status SegmentLog::Remove(ShardId shard, const ChunkKey& key,
+                                BlockIo& io) {
+  absl::StatusOr<std::optional<RecordHeader>> found = index_->Get(shard, key);
+  if (!found.ok()) return found.status();
+  if (!found->has_value()) return absl::OkStatus();
+  // The tombstone is for a rebuild: the index alone would forget the removal.
+  RecordHeader tombstone;
+  tombstone.kind = RecordHeader::Kind::kTombstone;
+  tombstone.shard = shard;
+  tombstone.key = key;
+  const absl::StatusOr<Written> written =
+      WriteRecord(std::move(tombstone), {}, false, WhenFull::kMakeRoom, io);
+  if (!written.ok()) return written.status();
+  return Uninstall(**found).status();
+}
+
+absl::StatusOr<bool> SegmentLog::Install(
+    const RecordHeader& record, bool sync,
+    const std::optional<RecordHeader>& expected) {
+  absl::MutexLock lock(&mutex_);
+  absl::StatusOr<std::optional<RecordHeader>> old =
+      index_->Get(record.shard, record.key);
+  if (!old.ok()) return old.status();
+  if (expected && *old != expected) return false;
+  if (absl::Status status = index_->Put(record, sync); !status.ok()) {
+    return status;
+  }
+  if (old->has_value()) CountLive(**old, false);
+  CountLive(record, true);
+  return true;
+}
+
+absl::StatusOr<bool> SegmentLog::Uninstall(const RecordHeader& record) {
+  absl::MutexLock lock(&mutex_);
+  absl::StatusOr<std::optional<RecordHeader>> now =
+      index_->Get(record.shard, record.key);
+  if (!now.ok()) return now.status();
+  if (*now != record) return false;
+  if (absl::Status status = index_->Erase(record.shard, record.key);
+      !status.ok()) {
+    return status;
+  }
+  CountLive(record, false);
+  return true;
+}
+
+void SegmentLog::CountLive(const RecordHeader& record, bool live) {
+  const auto found = segments_.find(record.segment);
+  if (found == segments_.end()) return;
+  Segment& segment = *found->second;
+  const uint64_t bytes = RecordBytes(record.payload_bytes);
+  if (live) {
+    KDN_CHECK(segment.keys.emplace(record.key, record.shard).second,
+              "a segment's record is counted once");
+    segment.live += bytes;
+    counters_.live_bytes += bytes;
+    ++counters_.objects;
+  } else {
+    KDN_CHECK(segment.keys.erase(record.key) == 1 && segment.live >= bytes,
+              "only a live record can die");
+    segment.live -= bytes;
+    counters_.live_bytes -= bytes;
+    --counters_.objects;
+  }
+}
+
+SegmentLog::SegmentPtr SegmentLog::Find(uint32_t number) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = segments_.find(number);
+  return found == segments_.end() ? nullptr : found->second;
+}
+
+absl::Status SegmentLog::ForEach(
+    absl::FunctionRef<void(const ObjectInfo&)> visit) {
+  return index_->ForEach(
+      [&](const RecordHeader& record) { visit(InfoOf(record)); });
+}
+
+absl::Status SegmentLog::Sync() {
+  SegmentPtr active;
+  {
+    absl::MutexLock lock(&mutex_);
+    active = active_;
+  }
+  if (active != nullptr && fdatasync(active->fd) != 0) {
+    return absl::UnavailableError(absl::StrCat("fdatasync: ", strerror(errno)));
+  }
+  return index_->Sync();
+}
+
+SegmentLog::Counters SegmentLog::counters() const {
+  absl::MutexLock lock(&mutex_);
+  Counters counters = counters_;
+  counters.segments = segments_.size();
+  counters.segment_bytes = total_bytes_;
+  return counters;
+}
+
+}  // namespace kdn::storage

@@ -1,0 +1,165 @@
+#ifndef KDN_STORAGE_SEGMENT_LOG_H_
+#define KDN_STORAGE_SEGMENT_LOG_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "storage/block_io.h"
+#include "storage/disk_index.h"
+#include "storage/record.h"
+
+namespace kdn::storage {
+
+// One append-only file. Closed with the last user, so that a segment may be
+// deleted under a reader.
+struct Segment {
+  ~Segment();
+  uint32_t number = 0;
+  int fd = -1;
+  std::string path;
+  // Guarded by the log's mutex.
+  uint64_t end = 0;   // bytes given out to records
+  uint64_t live = 0;  // of records the index points to
+  // Writers still filling their part of it: not to be cleaned yet.
+  int writers = 0;
+  absl::flat_hash_map<ChunkKey, ShardId> keys;  // of live records
+};
+
+// The segments of one directory and the index over them: appends, finds, reads,
+// removes, and makes room. Only the index decides what is there; a record it
+// does not point to is dead space.
+//
+// Invariant: a segment's live bytes and keys are those of the index entries
+// that point into it. Thread-safe; calls block on the disk, so they are made on
+// disk threads only. Callers keep calls for one key in order.
+class SegmentLog {
+ public:
+  struct Options {
+    std::string directory;
+    uint64_t capacity_bytes = 0;
+    uint64_t segment_bytes = 0;
+    double clean_below_live = 0.5;
+    std::function<void(const ObjectInfo&)> on_evicted;
+    std::function<bool(const ChunkKey&)> holds;
+  };
+  static absl::StatusOr<std::unique_ptr<SegmentLog>> Open(Options options);
+  ~SegmentLog();
+
+  absl::Status Append(const ObjectInfo& info,
+                      absl::Span<const std::byte> padded_payload, bool sync,
+                      BlockIo& io);
+  absl::Status Read(const ObjectInfo& info, absl::Span<std::byte> padded,
+                    BlockIo& io);
+  absl::Status Remove(ShardId shard, const ChunkKey& key, BlockIo& io);
+  absl::Status ForEach(absl::FunctionRef<void(const ObjectInfo&)> visit);
+  absl::Status Sync();
+  // Rewrites the live records of one segment that is mostly dead and deletes
+  // it. False when there is none.
+  absl::StatusOr<bool> CleanOne(BlockIo& io);
+
+  struct Counters {
+    uint64_t live_bytes = 0, segment_bytes = 0, segments = 0, objects = 0;
+    uint64_t evictions = 0, damaged = 0, cleaned = 0, rebuilt = 0;
+  };
+  Counters counters() const;
+  bool direct() const { return direct_; }
+
+ private:
+  using SegmentPtr = std::shared_ptr<Segment>;
+  // A part of a segment given to one record. Until it is let go of, which is
+  // after the index points there or never will, the segment is not emptied.
+  class Claim {
+   public:
+    Claim(SegmentLog* log, SegmentPtr segment, uint64_t offset,
+          uint64_t sequence)
+        : offset(offset),
+          sequence(sequence),
+          segment(std::move(segment)),
+          log_(log) {}
+    Claim(Claim&& other) = default;
+    ~Claim();
+    uint64_t offset;
+    uint64_t sequence;
+    SegmentPtr segment;  // null once moved from
+
+   private:
+    SegmentLog* log_;
+  };
+  struct Written {
+    RecordHeader record;
+    Claim claim;
+  };
+  // Whether a full tier may be made room in: not by whoever is doing that.
+  enum class WhenFull { kMakeRoom, kFail };
+  explicit SegmentLog(Options options) : options_(std::move(options)) {}
+
+  absl::Status LockDirectory();
+  absl::Status OpenSegments();
+  absl::Status OpenIndex();
+  absl::Status LoadIndex();
+  absl::Status Rebuild();
+  void ScanSegment(const Segment& segment, BlockIo& io,
+                   absl::flat_hash_map<ChunkKey, RecordHeader>& newest);
+  absl::StatusOr<SegmentPtr> OpenSegment(uint32_t number, bool create);
+
+  // Room for a record at the end of the active segment, rolling over and
+  // evicting as needed.
+  absl::StatusOr<Claim> ClaimSpace(uint64_t record_bytes, WhenFull when_full,
+                                   BlockIo& io);
+  // An active segment that the record fits.
+  absl::Status RollOver(uint64_t record_bytes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status MakeRoom(uint64_t bytes, BlockIo& io);
+  // Room a move out of this segment needs for what is held.
+  uint64_t HeldBytes(const Segment& segment) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<Written> WriteRecord(
+      RecordHeader header, absl::Span<const std::byte> padded_payload,
+      bool sync, WhenFull when_full, BlockIo& io);
+  // Points the index to `record` if it still points to `expected` (nullopt:
+  // whatever it points to).
+  absl::StatusOr<bool> Install(const RecordHeader& record, bool sync,
+                               const std::optional<RecordHeader>& expected);
+  absl::StatusOr<bool> Uninstall(const RecordHeader& record);
+  void CountLive(const RecordHeader& record, bool live)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Moves what `keep` says out of the segment, drops the rest, deletes it.
+  absl::Status Empty(const SegmentPtr& segment,
+                     absl::FunctionRef<bool(const ChunkKey&)> keep,
+                     BlockIo& io);
+  absl::Status MoveRecord(const RecordHeader& record, Segment& from,
+                          BlockIo& io);
+  void KeepTombstones(const SegmentPtr& segment, BlockIo& io);
+  SegmentPtr Find(uint32_t number) const;
+
+  const Options options_;
+  uint64_t store_id_ = 0;
+  bool direct_ = true;
+  int lock_fd_ = -1;
+  std::unique_ptr<DiskIndex> index_;
+  // Serialises eviction and cleaning; taken before mutex_.
+  absl::Mutex maintenance_;
+  // Index changes and what they count in segments go together.
+  mutable absl::Mutex mutex_;
+  std::map<uint32_t, SegmentPtr> segments_ ABSL_GUARDED_BY(mutex_);
+  SegmentPtr active_ ABSL_GUARDED_BY(mutex_);
+  uint32_t next_segment_ ABSL_GUARDED_BY(mutex_) = 1;
+  uint64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t total_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  Counters counters_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace kdn::storage
+
+#endif  // KDN_STORAGE_SEGMENT_LOG_H_

@@ -1,0 +1,86 @@
+#include "storage/lease_table.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+namespace kdn::storage {
+namespace {
+
+const absl::Time kNow = absl::FromUnixSeconds(1000);
+const SessionId kOne(1);
+const SessionId kTwo(2);
+
+ChunkKey Key(uint8_t i) {
+  std::array<uint8_t, 32> bytes{};
+  bytes[0] = i;
+  return ChunkKey(bytes);
+}
+
+TEST(LeaseTableTest, EndsWithItsTime) {
+  LeaseTable table(10);
+  ASSERT_TRUE(table.Acquire(Key(1), kOne, kNow + absl::Seconds(5)).ok());
+  EXPECT_TRUE(table.Held(Key(1), kNow));
+  EXPECT_FALSE(table.Held(Key(1), kNow + absl::Seconds(5)));
+  table.Expire(kNow + absl::Seconds(5));
+  EXPECT_EQ(table.size(), 0);
+}
+
+TEST(LeaseTableTest, EndsWithItsSessionAndWithNoOther) {
+  LeaseTable table(10);
+  ASSERT_TRUE(table.Acquire(Key(1), kOne, kNow + absl::Seconds(5)).ok());
+  ASSERT_TRUE(table.Acquire(Key(1), kTwo, kNow + absl::Seconds(5)).ok());
+  EXPECT_TRUE(table.HeldByOther(Key(1), kOne));
+  table.ReleaseSession(kOne);
+  EXPECT_TRUE(table.Held(Key(1), kNow));
+  EXPECT_FALSE(table.HeldByOther(Key(1), kTwo));
+  EXPECT_TRUE(absl::IsNotFound(table.Release(Key(1), kOne)));
+  EXPECT_TRUE(table.Release(Key(1), kTwo).ok());
+  EXPECT_FALSE(table.Held(Key(1), kNow));
+}
+
+TEST(LeaseTableTest, AcquiringAgainExtends) {
+  LeaseTable table(1);
+  ASSERT_TRUE(table.Acquire(Key(1), kOne, kNow + absl::Seconds(1)).ok());
+  ASSERT_TRUE(table.Acquire(Key(1), kOne, kNow + absl::Seconds(9)).ok());
+  EXPECT_EQ(table.size(), 1);
+  EXPECT_TRUE(table.Held(Key(1), kNow + absl::Seconds(5)));
+}
+
+TEST(LeaseTableTest, IsBounded) {
+  LeaseTable table(2);
+  EXPECT_TRUE(table.Acquire(Key(1), kOne, kNow).ok());
+  EXPECT_TRUE(table.Acquire(Key(2), kOne, kNow).ok());
+  EXPECT_TRUE(
+      absl::IsResourceExhausted(table.Acquire(Key(3), kOne, kNow)));
+}
+
+TEST(LeaseTableTest, KeepsItsInvariantsUnderRandomUse) {
+  std::mt19937 random(11);
+  LeaseTable table(40);
+  for (int step = 0; step < 5000; ++step) {
+    const ChunkKey key = Key(static_cast<uint8_t>(random() % 20));
+    const SessionId session(random() % 5);
+    const absl::Time at = kNow + absl::Seconds(step / 10);
+    switch (random() % 5) {
+      case 0:
+      case 1:
+        table.Acquire(key, session, at + absl::Seconds(random() % 50))
+            .IgnoreError();
+        break;
+      case 2:
+        table.Release(key, session).IgnoreError();
+        break;
+      case 3:
+        if (random() % 10 == 0) table.ReleaseSession(session);
+        if (random() % 10 == 0) table.Forget(key);
+        break;
+      default:
+        table.Expire(at);
+    }
+    table.CheckInvariants();
+  }
+}
+
+}  // namespace
+}  // namespace kdn::storage
