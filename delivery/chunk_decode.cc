@@ -1,0 +1,146 @@
+#include "delivery/chunk_decode.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kv/check.h"
+
+namespace kdn::delivery {
+namespace {
+
+absl::Status ValidateFor(const RetrieveContext& context, int chunk,
+                         const codec::ObjectIndex& index, Level level,
+                         std::optional<ObjectVersion> pinned) {
+  const RetrieveRequest& request = context.request;
+  const codec::ObjectHeader& header = index.header();
+  const RetrieveChunk& wanted = request.chunks[chunk];
+  if (index.key() != wanted.ref.key || header.identity.ns != request.ns) {
+    return absl::DataLossError(
+        absl::StrCat("asked for chunk ", ShortHex(wanted.ref.key),
+                     ", the object is of ", ShortHex(index.key())));
+  }
+  if (header.identity.fingerprint != context.fingerprint) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("chunk ", ShortHex(index.key()), " is of model ",
+                     ShortHex(header.identity.fingerprint)));
+  }
+  if (!header.levels.Has(level) || !request.accept.Has(level)) {
+    return absl::NotFoundError(absl::StrCat("chunk ", ShortHex(index.key()),
+                                            " is not held at an ",
+                                            "accepted level"));
+  }
+  if (pinned && *pinned != index.version()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("chunk ", ShortHex(index.key()),
+                     " changed its version between two sources"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+RetrieveContext::RetrieveContext(RetrieveRequest request_in,
+                                 NodeService::OnLayer on_layer_in)
+    : request(std::move(request_in)),
+      fingerprint(FingerprintOf(*request.model)),
+      on_layer(std::move(on_layer_in)),
+      announced(request.chunks.size(),
+                std::vector<uint8_t>(request.slice.layers(), 0)) {}
+
+ChunkDecode::ChunkDecode(std::shared_ptr<RetrieveContext> context, int chunk,
+                         codec::ObjectIndex index, Level level,
+                         storage::Tier tier, Done<AttemptResult> done)
+    : context_(std::move(context)),
+      chunk_(chunk),
+      index_(std::move(index)),
+      level_(level),
+      tier_(tier),
+      remaining_(context_->request.slice.layers()),
+      done_(std::move(done)) {}
+
+absl::StatusOr<std::shared_ptr<ChunkDecode>> ChunkDecode::Create(
+    std::shared_ptr<RetrieveContext> context, int chunk,
+    codec::ObjectIndex index, Level level, storage::Tier tier,
+    std::optional<ObjectVersion> pinned, Done<AttemptResult> done) {
+  const RetrieveRequest& request = context->request;
+  if (absl::Status status = ValidateFor(*context, chunk, index, level, pinned);
+      !status.ok()) {
+    return status;
+  }
+  const RetrieveChunk& wanted = request.chunks[chunk];
+  std::shared_ptr<ChunkDecode> decode(new ChunkDecode(std::move(context), chunk,
+                                                      std::move(index), level,
+                                                      tier, std::move(done)));
+  absl::StatusOr<codec::ObjectDecoder> decoder =
+      codec::ObjectDecoder::Create(&decode->index_, wanted.positions);
+  if (!decoder.ok()) return decoder.status();
+  decode->decoder_.emplace(*std::move(decoder));
+  return decode;
+}
+
+bool ChunkDecode::wanted() const {
+  return !failed_.load() && !context_->request.cancelled->load();
+}
+
+void ChunkDecode::Decode(int layer, absl::Span<const std::byte> streams) {
+  if (!wanted()) return Skip(1, absl::CancelledError("not wanted any more"));
+  const KvSlice& slice = context_->request.slice;
+  Account(
+      layer,
+      decoder_->DecodeLayer(
+          level_, slice.layer_begin + layer, slice.head_begin, slice.head_end,
+          streams, context_->request.chunks[chunk_].destination.Layer(layer)));
+}
+
+void ChunkDecode::DecodeOf(int layer, absl::Span<const std::byte> object) {
+  if (!wanted()) return Skip(1, absl::CancelledError("not wanted any more"));
+  const KvSlice& slice = context_->request.slice;
+  Account(layer,
+          decoder_->DecodeLayerOf(
+              object, level_, slice.layer_begin + layer, slice.head_begin,
+              slice.head_end,
+              context_->request.chunks[chunk_].destination.Layer(layer)));
+}
+
+void ChunkDecode::Account(int layer, const absl::Status& status) {
+  if (status.ok() && wanted()) {
+    uint8_t& announced = context_->announced[chunk_][layer];
+    announced_ = true;
+    if (announced == 0) {
+      announced = 1;
+      context_->on_layer(chunk_, layer);
+    }
+  }
+  Finish(1, status);
+}
+
+void ChunkDecode::Skip(int layers, const absl::Status& why) {
+  KDN_CHECK(!why.ok(), "skipping needs a reason");
+  if (layers > 0) Finish(layers, why);
+}
+
+void ChunkDecode::Finish(int layers, const absl::Status& status) {
+  if (!status.ok()) failed_ = true;
+  Done<AttemptResult> done;
+  AttemptResult result;
+  {
+    absl::MutexLock lock(&mutex_);
+    KDN_CHECK(remaining_ >= layers, "a layer is accounted for once");
+    remaining_ -= layers;
+    // The first error names the cause; "cancelled" may be only its echo.
+    if (!status.ok() && (status_.ok() || absl::IsCancelled(status_))) {
+      status_ = status;
+    }
+    if (remaining_ > 0) return;
+    done = std::move(done_);
+    result.status = status_;
+  }
+  result.level = level_;
+  result.tier = tier_;
+  result.version = index_.version();
+  result.wire_bytes = wire_bytes_;
+  result.announced = announced_;
+  done(std::move(result));
+}
+
+}  // namespace kdn::delivery

@@ -1,0 +1,85 @@
+#ifndef KDN_DELIVERY_CHUNK_DECODE_H_
+#define KDN_DELIVERY_CHUNK_DECODE_H_
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
+#include "codec/decoder.h"
+#include "codec/object.h"
+#include "delivery/fetch_session.h"
+#include "delivery/node_service.h"
+
+namespace kdn::delivery {
+
+// What every chunk of one retrieve shares while it is delivered.
+struct RetrieveContext {
+  const RetrieveRequest request;
+  const ModelFingerprint fingerprint;
+  const NodeService::OnLayer on_layer;
+  // announced[chunk] holds a flag per layer of the slice. Only the chunk's
+  // present try writes there, and tries of one chunk never overlap.
+  std::vector<std::vector<uint8_t>> announced;
+
+  RetrieveContext(RetrieveRequest request, NodeService::OnLayer on_layer);
+};
+
+// One try to deliver one chunk from one object: decodes its layers, on as many
+// threads as the driver likes, announces each, and reports the try's end once
+// all of them are accounted for. Every layer is accounted for exactly once, by
+// Decode or by Skip; the last one calls `done`. Thread-safe.
+class ChunkDecode {
+ public:
+  // `pinned`: the only version that may be delivered, if one is; FAILED_
+  // PRECONDITION when the object is of another. DATA_LOSS when it is not the
+  // chunk asked for, INVALID_ARGUMENT when it is of another model or the
+  // positions do not fit, NOT_FOUND when it has no accepted level. On error
+  // `done` is not called.
+  static absl::StatusOr<std::shared_ptr<ChunkDecode>> Create(
+      std::shared_ptr<RetrieveContext> context, int chunk,
+      codec::ObjectIndex index, Level level, storage::Tier tier,
+      std::optional<ObjectVersion> pinned, Done<AttemptResult> done);
+
+  // The layer counts from the slice's first; `streams` as ObjectDecoder takes.
+  void Decode(int layer, absl::Span<const std::byte> streams);
+  // The same from a whole object in memory.
+  void DecodeOf(int layer, absl::Span<const std::byte> object);
+  // `layers` layers will never come.
+  void Skip(int layers, const absl::Status& why);
+  // Bytes that crossed between nodes for this try.
+  void AddWireBytes(uint64_t bytes) { wire_bytes_ += bytes; }
+
+  const codec::ObjectIndex& index() const { return index_; }
+  Level level() const { return level_; }
+
+ private:
+  ChunkDecode(std::shared_ptr<RetrieveContext> context, int chunk,
+              codec::ObjectIndex index, Level level, storage::Tier tier,
+              Done<AttemptResult> done);
+  bool wanted() const;
+  void Account(int layer, const absl::Status& status);
+  void Finish(int layers, const absl::Status& status);
+
+  const std::shared_ptr<RetrieveContext> context_;
+  const int chunk_;
+  const codec::ObjectIndex index_;
+  const Level level_;
+  const storage::Tier tier_;
+  std::optional<codec::ObjectDecoder> decoder_;
+  std::atomic<uint64_t> wire_bytes_{0};
+  std::atomic<bool> announced_{false};
+  std::atomic<bool> failed_{false};
+  absl::Mutex mutex_;
+  int remaining_ ABSL_GUARDED_BY(mutex_);
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  Done<AttemptResult> done_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace kdn::delivery
+
+#endif  // KDN_DELIVERY_CHUNK_DECODE_H_

@@ -1,0 +1,93 @@
+#include "delivery/fetch_session.h"
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+#include "kv/check.h"
+
+namespace kdn::delivery {
+
+FetchSession::FetchSession(NodeId self,
+                           std::vector<std::vector<NodeId>> read_orders,
+                           uint64_t chunk_bytes, uint64_t window_bytes)
+    : self_(std::move(self)),
+      chunk_bytes_(chunk_bytes),
+      window_bytes_(std::max(window_bytes, chunk_bytes)),
+      outcomes_(read_orders.size()),
+      pinned_(read_orders.size()),
+      walk_(std::move(read_orders)) {
+  KDN_CHECK(chunk_bytes > 0, "a chunk takes room");
+}
+
+std::vector<Ask> FetchSession::TakeAsks() {
+  std::vector<Ask> due = std::exchange(held_back_, {});
+  std::vector<Ask> fresh = walk_.TakeAsks();
+  for (const Ask& ask : fresh) {
+    outstanding_ += static_cast<int>(ask.items.size());
+  }
+  due.insert(due.end(), std::make_move_iterator(fresh.begin()),
+             std::make_move_iterator(fresh.end()));
+  std::vector<Ask> now;
+  for (Ask& ask : due) {
+    if (ask.node == self_) {  // no copy is made of what is here already
+      now.push_back(std::move(ask));
+      continue;
+    }
+    const uint64_t room = (window_bytes_ - window_used_) / chunk_bytes_;
+    const size_t take = std::min<uint64_t>(room, ask.items.size());
+    window_used_ += take * chunk_bytes_;
+    const auto cut = ask.items.begin() + static_cast<ptrdiff_t>(take);
+    if (cut != ask.items.end()) {
+      held_back_.push_back(Ask{ask.node, {cut, ask.items.end()}});
+    }
+    if (take > 0) now.push_back(Ask{ask.node, {ask.items.begin(), cut}});
+  }
+  return now;
+}
+
+void FetchSession::OnAttempt(int chunk, const NodeId& node,
+                             const AttemptResult& result) {
+  KDN_CHECK(outstanding_ > 0, "an attempt ended that was never begun");
+  --outstanding_;
+  if (node != self_) {
+    KDN_CHECK(window_used_ >= chunk_bytes_, "the window is miscounted");
+    window_used_ -= chunk_bytes_;
+  }
+  ChunkOutcome& outcome = outcomes_[chunk];
+  outcome.wire_bytes += result.wire_bytes;
+  if (!walk_.asked(chunk)) return;  // the deadline settled it
+  if (result.announced && !pinned_[chunk]) pinned_[chunk] = result.version;
+  if (!result.status.ok()) {
+    walk_.MoveOn(chunk, result.status);
+    return;
+  }
+  outcome.kind = OutcomeKind::kHit;
+  outcome.level = result.level;
+  outcome.tier = result.tier;
+  outcome.version = result.version;
+  outcome.source = node;
+  walk_.Found(chunk);
+}
+
+void FetchSession::OnDeadline() {
+  for (const Ask& ask : held_back_) {
+    outstanding_ -= static_cast<int>(ask.items.size());
+  }
+  held_back_.clear();
+  walk_.Abandon(absl::DeadlineExceededError("the retrieve's deadline passed"));
+}
+
+std::vector<ChunkOutcome> FetchSession::Outcomes() const {
+  KDN_CHECK(done(), "outcomes are final once every chunk is settled");
+  std::vector<ChunkOutcome> outcomes = outcomes_;
+  for (size_t i = 0; i < outcomes.size(); ++i) {
+    const absl::Status& why = walk_.why(static_cast<int>(i));
+    if (why.ok() || absl::IsNotFound(why)) continue;
+    outcomes[i].kind = OutcomeKind::kFailed;
+    outcomes[i].why = why;
+  }
+  return outcomes;
+}
+
+}  // namespace kdn::delivery

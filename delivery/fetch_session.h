@@ -1,0 +1,75 @@
+#ifndef KDN_DELIVERY_FETCH_SESSION_H_
+#define KDN_DELIVERY_FETCH_SESSION_H_
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "delivery/node_service.h"
+#include "delivery/replica_walk.h"
+#include "kv/ids.h"
+
+namespace kdn::delivery {
+
+// How one try to get one chunk from one node ended.
+struct AttemptResult {
+  // OK: every layer is in the destination, verified. NOT_FOUND: that node has
+  // not got it. Anything else: it could not deliver.
+  absl::Status status;
+  Level level = Level::kLossless;
+  storage::Tier tier = storage::Tier::kMemory;
+  ObjectVersion version;
+  uint64_t wire_bytes = 0;
+  // Some layer was announced to the engine before the try ended.
+  bool announced = false;
+};
+
+// One retrieve: decides which node to try for which chunk, when to give up on
+// one, and what became of each chunk in the end.
+//
+// Events in (OnAttempt, OnDeadline), actions out (TakeAsks, outcomes). Keeps at
+// most `window_bytes` of chunks being fetched from peers at a time, so that a
+// retrieve of any size needs bounded memory. Once a layer of a chunk was
+// announced, only the same version may complete it: no delivery mixes two.
+// Pure; thread-compatible.
+class FetchSession {
+ public:
+  // `chunk_bytes` bounds what one chunk takes while it is fetched.
+  FetchSession(NodeId self, std::vector<std::vector<NodeId>> read_orders,
+               uint64_t chunk_bytes, uint64_t window_bytes);
+
+  // Tries to make now, grouped by node. Call after every event.
+  std::vector<Ask> TakeAsks();
+  // The try of `chunk` at `node` ended: every chunk of every ask ends so, once.
+  void OnAttempt(int chunk, const NodeId& node, const AttemptResult& result);
+  // Time is up: what is not settled has failed with DEADLINE_EXCEEDED. Tries
+  // under way still have to end before the session is done, because they write
+  // into the engine's memory.
+  void OnDeadline();
+  // If set, a try that delivers another version than this must fail.
+  std::optional<ObjectVersion> pinned_version(int chunk) const {
+    return pinned_[chunk];
+  }
+
+  bool done() const { return walk_.done() && outstanding_ == 0; }
+  // REQUIRES: done().
+  std::vector<ChunkOutcome> Outcomes() const;
+
+ private:
+  const NodeId self_;
+  const uint64_t chunk_bytes_;
+  const uint64_t window_bytes_;
+  std::vector<ChunkOutcome> outcomes_;
+  std::vector<std::optional<ObjectVersion>> pinned_;
+  ReplicaWalk walk_;
+  // Asks to peers that wait for room in the window.
+  std::vector<Ask> held_back_;
+  uint64_t window_used_ = 0;
+  // Chunks asked for, held back ones included, whose try has not ended.
+  int outstanding_ = 0;
+};
+
+}  // namespace kdn::delivery
+
+#endif  // KDN_DELIVERY_FETCH_SESSION_H_

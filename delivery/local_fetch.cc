@@ -1,0 +1,68 @@
+#include "delivery/local_fetch.h"
+
+#include <utility>
+
+namespace kdn::delivery {
+namespace {
+
+void DecodeFrom(int layer, std::shared_ptr<ChunkDecode> decode, int layers,
+                storage::ObjectRef object, WorkPool* pool,
+                uint64_t work_request) {
+  decode->DecodeOf(layer, object->bytes());
+  if (layer + 1 == layers) return;
+  pool->Post(WorkOrder{work_request, layer + 1},
+             [layer, layers, pool, work_request, decode = std::move(decode),
+              object = std::move(object)] {
+               DecodeFrom(layer + 1, decode, layers, object, pool,
+                          work_request);
+             });
+}
+
+absl::StatusOr<std::shared_ptr<ChunkDecode>> Begin(
+    const std::shared_ptr<RetrieveContext>& context, int chunk,
+    const PeerService::Held& held, std::optional<ObjectVersion> pinned,
+    const std::shared_ptr<Done<AttemptResult>>& on_attempt) {
+  absl::StatusOr<codec::ObjectIndex> index =
+      codec::ObjectIndex::Parse(held.object->bytes(), held.object->size());
+  if (!index.ok()) return index.status();
+  absl::StatusOr<Level> level =
+      ChooseLevel(index->header().levels, context->request.accept);
+  if (!level.ok()) return level.status();
+  return ChunkDecode::Create(
+      context, chunk, *std::move(index), *level, held.info.tier, pinned,
+      [on_attempt](AttemptResult result) { (*on_attempt)(std::move(result)); });
+}
+
+}  // namespace
+
+absl::StatusOr<Level> ChooseLevel(LevelSet held, LevelSet accept) {
+  const LevelSet both = held & accept;
+  if (both.empty()) {
+    return absl::NotFoundError("the chunk is held at no accepted level");
+  }
+  return both.Best();
+}
+
+void FetchFromMemory(std::shared_ptr<RetrieveContext> context, int chunk,
+                     PeerService::Held held,
+                     std::optional<ObjectVersion> pinned, WorkPool* pool,
+                     uint64_t work_request, Done<AttemptResult> on_attempt) {
+  auto shared = std::make_shared<Done<AttemptResult>>(std::move(on_attempt));
+  pool->Post(WorkOrder{work_request, 0},
+             [context, chunk, pinned, pool, work_request, shared,
+              held = std::move(held)] {
+               absl::StatusOr<std::shared_ptr<ChunkDecode>> decode =
+                   Begin(context, chunk, held, pinned, shared);
+               if (!decode.ok()) {
+                 AttemptResult result;
+                 result.status = decode.status();
+                 result.version = held.info.version;
+                 (*shared)(std::move(result));
+                 return;
+               }
+               DecodeFrom(0, *decode, context->request.slice.layers(),
+                          held.object, pool, work_request);
+             });
+}
+
+}  // namespace kdn::delivery

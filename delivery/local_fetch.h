@@ -1,0 +1,29 @@
+#ifndef KDN_DELIVERY_LOCAL_FETCH_H_
+#define KDN_DELIVERY_LOCAL_FETCH_H_
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "delivery/chunk_decode.h"
+#include "delivery/peer_transport.h"
+#include "delivery/work_pool.h"
+
+namespace kdn::delivery {
+
+// Delivers one chunk of a retrieve from an object in this node's memory: one
+// layer at a time on the pool, each layer queueing the next, so that the chunks
+// of a retrieve advance together and the queue holds one task per chunk.
+// Reports the end of the try exactly once, on a pool thread.
+void FetchFromMemory(std::shared_ptr<RetrieveContext> context, int chunk,
+                     PeerService::Held held,
+                     std::optional<ObjectVersion> pinned, WorkPool* pool,
+                     uint64_t work_request, Done<AttemptResult> on_attempt);
+
+// The best level of `held` that `accept` allows; NOT_FOUND when there is none:
+// to the engine that is a miss.
+absl::StatusOr<Level> ChooseLevel(LevelSet held, LevelSet accept);
+
+}  // namespace kdn::delivery
+
+#endif  // KDN_DELIVERY_LOCAL_FETCH_H_

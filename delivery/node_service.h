@@ -1,0 +1,176 @@
+#ifndef KDN_DELIVERY_NODE_SERVICE_H_
+#define KDN_DELIVERY_NODE_SERVICE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "kv/chunk_key.h"
+#include "kv/ids.h"
+#include "kv/kv_view.h"
+#include "kv/level.h"
+#include "kv/model_spec.h"
+#include "storage/disk_tier.h"
+#include "storage/partition.h"
+
+// Where the gateway (rpc/) and the node (actors/) meet. Neither includes the
+// other; cli/ hands one to the other.
+namespace kdn::delivery {
+
+template <typename T>
+using Done = absl::AnyInvocable<void(T)>;
+
+// Everything but the KV itself that one store carries.
+struct StoreRequest {
+  std::shared_ptr<const ModelSpec> model;
+  ChunkIdentity identity;
+  PlacementKey placement;
+  std::vector<int32_t> positions;  // one per token, as the engine computed them
+  LevelSet levels = LevelSet::Of(Level::kLossless);
+  storage::Durability durability = storage::Durability::kReplicated;
+  absl::Duration ttl = absl::ZeroDuration();  // zero: none
+  absl::Time deadline;
+};
+
+struct StoreReceipt {
+  ChunkKey key;
+  ObjectVersion version;
+  bool existed = false;  // an earlier object of this key won; nothing changed
+  uint64_t bytes = 0;    // of one encoded copy
+  std::vector<NodeId> holders;
+};
+
+// One store in progress. Destroying it before Commit abandons it: nothing ever
+// becomes visible. One call at a time: wait for each Done. Any thread.
+class StoreStream {
+ public:
+  virtual ~StoreStream() = default;
+  // Encodes the next layer on a worker. `layer` must stay valid until done.
+  virtual void PutLayer(const KvView& layer, Done<absl::Status> done) = 0;
+  // Completes, replicates, answers at the durability asked for. DEADLINE_
+  // EXCEEDED or UNAVAILABLE when fewer holders than that acked: some may hold
+  // it all the same, and a retry is idempotent.
+  virtual void Commit(Done<absl::StatusOr<StoreReceipt>> done) = 0;
+};
+
+struct LookupResult {
+  bool hit = false;
+  NodeId node;
+  storage::Tier tier = storage::Tier::kMemory;
+  LevelSet levels;
+  uint64_t bytes = 0;
+  ObjectVersion version;
+};
+
+struct RetrieveChunk {
+  ChunkRef ref;
+  std::vector<int32_t> positions;  // where the engine wants the tokens
+  MutableKvView destination;       // of the request's slice
+};
+
+struct RetrieveRequest {
+  std::shared_ptr<const ModelSpec> model;
+  Namespace ns;
+  std::vector<RetrieveChunk> chunks;
+  KvSlice slice;
+  LevelSet accept = LevelSet::All();  // the best one held is delivered
+  absl::Time deadline;
+  // Set by the caller when nobody wants the result any more. The destination
+  // must stay valid until done all the same.
+  std::shared_ptr<std::atomic<bool>> cancelled =
+      std::make_shared<std::atomic<bool>>(false);
+};
+
+enum class OutcomeKind : uint8_t { kHit = 0, kMiss = 1, kFailed = 2 };
+
+// What became of one chunk. A miss is nobody's fault: recompute. A failure says
+// why; its destination holds nothing usable either.
+struct ChunkOutcome {
+  OutcomeKind kind = OutcomeKind::kMiss;
+  absl::Status why;  // kFailed only
+  Level level = Level::kLossless;
+  NodeId source;
+  storage::Tier tier = storage::Tier::kMemory;
+  ObjectVersion version;
+  uint64_t wire_bytes = 0;  // that crossed between nodes for it
+};
+
+struct NodeStatus {
+  NodeId id;
+  std::string gateway_address;
+  bool alive = true;
+  uint64_t epoch = 0;
+  uint64_t shards_primary = 0;  // this node is the first owner
+  uint64_t shards_held = 0;     // first R owners include it
+  storage::PartitionCounters store;
+  storage::DiskTier::Counters disk;
+  uint64_t stores = 0;
+  uint64_t retrieves = 0;
+  uint64_t chunks_hit = 0;
+  uint64_t chunks_missed = 0;
+  uint64_t chunks_failed = 0;
+  uint64_t peer_bytes_in = 0;
+  uint64_t peer_bytes_out = 0;
+  uint64_t engine_bytes_in = 0;
+  uint64_t engine_bytes_out = 0;
+  uint64_t memory_budget_bytes = 0;
+  uint64_t rss_bytes = 0;
+  uint64_t uptime_s = 0;
+};
+
+// A node, as its gateway sees it. Every call returns at once; every Done runs
+// exactly once, on any thread, by the deadline. Thread-safe.
+class NodeService {
+ public:
+  virtual ~NodeService() = default;
+
+  virtual void BeginStore(
+      StoreRequest request,
+      Done<absl::StatusOr<std::unique_ptr<StoreStream>>> done) = 0;
+
+  // One result per chunk, in order. UNAVAILABLE never: an owner that does not
+  // answer by `deadline` counts as a miss.
+  virtual void Lookup(std::vector<ChunkRef> chunks, Namespace ns,
+                      absl::Time deadline,
+                      Done<absl::StatusOr<std::vector<LookupResult>>> done) = 0;
+
+  // on_layer(chunk, layer): that layer of that chunk is complete and verified
+  // in the destination; layer counts from the slice's first. Called on worker
+  // threads, possibly several at once, never after done. A chunk whose outcome
+  // is not a hit may have had some layers announced.
+  using OnLayer = std::function<void(int chunk, int layer)>;
+  virtual void Retrieve(RetrieveRequest request, OnLayer on_layer,
+                        Done<std::vector<ChunkOutcome>> done) = 0;
+
+  // Holds every copy of the chunk against eviction until `expires` or the
+  // session ends. One status per chunk: OK when at least one holder pinned it.
+  virtual void Pin(std::vector<ChunkRef> chunks, Namespace ns,
+                   SessionId session, absl::Time expires, absl::Time deadline,
+                   Done<std::vector<absl::Status>> done) = 0;
+  virtual void Unpin(std::vector<ChunkRef> chunks, Namespace ns,
+                     SessionId session, absl::Time deadline,
+                     Done<std::vector<absl::Status>> done) = 0;
+  virtual void Remove(std::vector<ChunkRef> chunks, Namespace ns,
+                      SessionId session, absl::Time deadline,
+                      Done<std::vector<absl::Status>> done) = 0;
+
+  // Unique across the cluster while the node runs.
+  virtual SessionId OpenSession() = 0;
+  // Releases every lease of the session, on every node. Idempotent.
+  virtual void CloseSession(SessionId session) = 0;
+
+  // All nodes of the configuration; the dead ones with alive = false.
+  virtual void Status(absl::Time deadline,
+                      Done<std::vector<NodeStatus>> done) = 0;
+  virtual NodeId self() const = 0;
+};
+
+}  // namespace kdn::delivery
+
+#endif  // KDN_DELIVERY_NODE_SERVICE_H_

@@ -1,0 +1,114 @@
+#ifndef KDN_DELIVERY_PEER_TRANSPORT_H_
+#define KDN_DELIVERY_PEER_TRANSPORT_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "codec/object.h"
+#include "delivery/node_service.h"
+#include "kv/chunk_key.h"
+#include "kv/ids.h"
+#include "kv/kv_view.h"
+#include "kv/level.h"
+#include "storage/arena.h"
+#include "storage/partition.h"
+
+// Encoded objects between nodes: the bytes plane as the node sees it (rpc/
+// implements PeerTransport) and the node as the bytes plane sees it (actors/
+// implements PeerService).
+namespace kdn::delivery {
+
+struct FetchRequest {
+  NodeId peer;
+  Namespace ns;
+  std::vector<ChunkRef> chunks;
+  KvSlice slice;
+  LevelSet accept;
+  absl::Time deadline;
+};
+
+// Receives one fetch. Called on the transport's thread, one call at a time, so
+// nothing here may block. Destroyed after OnDone.
+class FetchSink {
+ public:
+  virtual ~FetchSink() = default;
+  // The peer holds chunk `i` and will send `stream_bytes` of `level`: the
+  // slice's layers in order, each as ObjectIndex::LayerRanges. Returns where
+  // they go (stream_bytes long, valid until OnDone), or an error to have the
+  // chunk skipped.
+  virtual absl::StatusOr<absl::Span<std::byte>> OnHit(
+      int i, codec::ObjectIndex index, Level level, storage::Tier tier,
+      uint64_t stream_bytes) = 0;
+  // NOT_FOUND is a miss; anything else the peer's failure to read it.
+  virtual void OnNoHit(int i, const absl::Status& why) = 0;
+  // The streams of one layer (counted from the slice's first) of chunk `i` are
+  // in place, not yet verified. Layer-major over the fetch's chunks.
+  virtual void OnLayer(int i, int layer,
+                       absl::Span<const std::byte> streams) = 0;
+  // Last call. Not OK when the connection broke, the peer spoke nonsense
+  // (DATA_LOSS), or the deadline passed: chunks that have not had all their
+  // layers are then to be had elsewhere.
+  virtual void OnDone(const absl::Status& status) = 0;
+};
+
+struct PushRequest {
+  NodeId peer;
+  ChunkRef ref;
+  storage::ObjectRef object;
+  storage::Durability durability = storage::Durability::kReplicated;
+  absl::Time expires;  // TTL; InfinitePast: none
+  absl::Time deadline;
+};
+
+struct PushReceipt {
+  ObjectVersion version;  // of the object the peer now shows
+  bool existed = false;
+};
+
+// Thread-safe; calls return at once; callbacks run by the deadline.
+class PeerTransport {
+ public:
+  virtual ~PeerTransport() = default;
+  virtual void Fetch(FetchRequest request, std::unique_ptr<FetchSink> sink) = 0;
+  virtual void Push(PushRequest request,
+                    Done<absl::StatusOr<PushReceipt>> done) = 0;
+  // The peer is known dead: its pending calls fail with UNAVAILABLE now instead
+  // of at their deadlines.
+  virtual void FailPeer(const NodeId& peer) = 0;
+};
+
+// What the transport's serving side asks of its node. Thread-safe; every call
+// returns at once and done runs exactly once, by the deadline.
+class PeerService {
+ public:
+  struct Held {
+    storage::ObjectInfo info;
+    storage::ObjectRef object;
+  };
+  virtual ~PeerService() = default;
+  // NOT_FOUND is a miss.
+  virtual void ReadLocal(const ChunkRef& ref, const Namespace& ns,
+                         absl::Time deadline,
+                         Done<absl::StatusOr<Held>> done) = 0;
+  // Room for an object about to arrive. RESOURCE_EXHAUSTED.
+  virtual void ReserveLocal(
+      const ChunkRef& ref, size_t bytes, absl::Time deadline,
+      Done<absl::StatusOr<std::shared_ptr<storage::ArenaBlock>>> done) = 0;
+  // Verifies the object (header, identity against `ref`, every stream) and
+  // makes it visible. DATA_LOSS when it is damaged: nothing changed.
+  virtual void CommitLocal(const ChunkRef& ref,
+                           std::shared_ptr<storage::ArenaBlock> block,
+                           storage::Durability durability, absl::Time expires,
+                           absl::Time deadline,
+                           Done<absl::StatusOr<PushReceipt>> done) = 0;
+};
+
+}  // namespace kdn::delivery
+
+#endif  // KDN_DELIVERY_PEER_TRANSPORT_H_

@@ -1,0 +1,82 @@
+#include "delivery/remote_fetch.h"
+
+#include <utility>
+
+#include "kv/check.h"
+
+namespace kdn::delivery {
+
+RemoteFetch::RemoteFetch(std::shared_ptr<RetrieveContext> context,
+                         std::vector<Item> items, storage::Arena* scratch,
+                         WorkPool* pool, uint64_t work_request,
+                         OnAttempt on_attempt)
+    : context_(std::move(context)),
+      items_(std::move(items)),
+      scratch_(scratch),
+      pool_(pool),
+      work_request_(work_request),
+      on_attempt_(std::move(on_attempt)),
+      receiving_(items_.size()) {}
+
+absl::StatusOr<absl::Span<std::byte>> RemoteFetch::OnHit(
+    int i, codec::ObjectIndex index, Level level, storage::Tier tier,
+    uint64_t stream_bytes) {
+  absl::StatusOr<std::shared_ptr<storage::ArenaBlock>> block =
+      scratch_->Allocate(stream_bytes);
+  if (!block.ok()) {
+    Report(i, block.status());
+    return block.status();
+  }
+  const int chunk = items_[i].chunk;
+  absl::StatusOr<std::shared_ptr<ChunkDecode>> decode = ChunkDecode::Create(
+      context_, chunk, std::move(index), level, tier, items_[i].pinned,
+      [on_attempt = on_attempt_, chunk](AttemptResult result) {
+        on_attempt(chunk, std::move(result));
+      });
+  if (!decode.ok()) {
+    Report(i, decode.status());
+    return decode.status();
+  }
+  receiving_[i].decode = *std::move(decode);
+  receiving_[i].block = *std::move(block);
+  receiving_[i].layers_left = context_->request.slice.layers();
+  return receiving_[i].block->bytes();
+}
+
+void RemoteFetch::OnNoHit(int i, const absl::Status& why) { Report(i, why); }
+
+void RemoteFetch::OnLayer(int i, int layer,
+                          absl::Span<const std::byte> streams) {
+  Receiving& item = receiving_[i];
+  KDN_CHECK(item.decode != nullptr, "a layer came for a chunk without a hit");
+  KDN_CHECK(item.layers_left > 0, "more layers came than were asked for");
+  --item.layers_left;
+  item.decode->AddWireBytes(streams.size());
+  pool_->Post(WorkOrder{work_request_, layer},
+              [decode = item.decode, block = item.block, layer, streams] {
+                decode->Decode(layer, streams);
+              });
+}
+
+void RemoteFetch::OnDone(const absl::Status& status) {
+  const absl::Status why =
+      status.ok() ? absl::UnavailableError("the peer sent too little") : status;
+  for (size_t i = 0; i < receiving_.size(); ++i) {
+    Receiving& item = receiving_[i];
+    if (item.decode != nullptr) {
+      item.decode->Skip(item.layers_left, why);
+    } else if (!item.reported) {
+      Report(static_cast<int>(i), why);
+    }
+  }
+}
+
+void RemoteFetch::Report(int i, const absl::Status& why) {
+  KDN_CHECK(!receiving_[i].reported, "a chunk's try ends once");
+  receiving_[i].reported = true;
+  AttemptResult result;
+  result.status = why;
+  on_attempt_(items_[i].chunk, std::move(result));
+}
+
+}  // namespace kdn::delivery

@@ -1,0 +1,61 @@
+#ifndef KDN_DELIVERY_STORE_SESSION_H_
+#define KDN_DELIVERY_STORE_SESSION_H_
+
+#include <set>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "delivery/node_service.h"
+#include "delivery/peer_transport.h"
+#include "kv/ids.h"
+
+namespace kdn::delivery {
+
+// One store once its object is encoded: decides which nodes get a copy, in what
+// order, and when the engine is told.
+//
+// The first owner that can takes it alone, so that of two stores of one key one
+// wins there; then the other owners get the same bytes, unless another store
+// has won. A node that fails is replaced by the next in owner order. Answers
+// once as many copies are held as the durability asks for; copies still under
+// way then go on. Events in, actions out. Pure; thread-compatible.
+class StoreSession {
+ public:
+  // `version`: of the object to store. `owners`: live owner order, at least
+  // one. `replicas`: copies wanted.
+  StoreSession(ObjectVersion version, std::vector<NodeId> owners, int replicas,
+               storage::Durability durability);
+
+  // Nodes to hand the object to now. Call after every event.
+  std::vector<NodeId> TakeSends();
+  // A node that TakeSends named has answered: OK means it holds the object at
+  // the durability asked for.
+  void OnSent(const NodeId& node, const absl::StatusOr<PushReceipt>& result);
+  void OnDeadline();
+
+  // True once, when the answer has come about.
+  bool TakeAnswer(absl::StatusOr<StoreReceipt>* answer);
+  // Nothing more will happen.
+  bool done() const { return answered_ && sending_.empty(); }
+
+ private:
+  int wanted_acks() const;
+  void Decide();
+
+  const ObjectVersion version_;
+  std::vector<NodeId> owners_;
+  const int replicas_;
+  const storage::Durability durability_;
+  size_t next_ = 0;  // owners before it have been tried
+  std::set<NodeId> sending_;
+  StoreReceipt receipt_;
+  absl::Status last_error_;
+  absl::StatusOr<StoreReceipt> answer_ = absl::UnknownError("undecided");
+  bool decided_ = false;
+  bool answered_ = false;
+};
+
+}  // namespace kdn::delivery
+
+#endif  // KDN_DELIVERY_STORE_SESSION_H_

@@ -1,0 +1,151 @@
+#include "delivery/fetch_session.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <deque>
+#include <random>
+
+namespace kdn::delivery {
+namespace {
+
+const NodeId kSelf("self");
+const NodeId kPeer("peer");
+const NodeId kOther("other");
+using Orders = std::vector<std::vector<NodeId>>;
+
+AttemptResult Ok(uint64_t version = 1) {
+  AttemptResult result;
+  result.version = ObjectVersion(version);
+  result.announced = true;
+  return result;
+}
+
+AttemptResult Fails(absl::Status status) {
+  AttemptResult result;
+  result.status = std::move(status);
+  return result;
+}
+
+TEST(FetchSessionTest, AHitNamesItsSourceAndLevel) {
+  FetchSession session(kSelf, Orders{{kSelf, kPeer}}, 100, 1000);
+  ASSERT_EQ(session.TakeAsks().size(), 1u);
+  session.OnAttempt(0, kSelf, Ok());
+  ASSERT_TRUE(session.done());
+  const ChunkOutcome outcome = session.Outcomes()[0];
+  EXPECT_EQ(outcome.kind, OutcomeKind::kHit);
+  EXPECT_EQ(outcome.source, kSelf);
+}
+
+TEST(FetchSessionTest, AMissEverywhereIsAMiss) {
+  FetchSession session(kSelf, Orders{{kSelf, kPeer}}, 100, 1000);
+  session.TakeAsks();
+  session.OnAttempt(0, kSelf, Fails(absl::NotFoundError("")));
+  ASSERT_EQ(session.TakeAsks()[0].node, kPeer);
+  session.OnAttempt(0, kPeer, Fails(absl::NotFoundError("")));
+  ASSERT_TRUE(session.done());
+  EXPECT_EQ(session.Outcomes()[0].kind, OutcomeKind::kMiss);
+}
+
+TEST(FetchSessionTest, ADeadReplicaIsReplacedByTheNext) {
+  FetchSession session(kSelf, Orders{{kPeer, kOther}}, 100, 1000);
+  session.TakeAsks();
+  session.OnAttempt(0, kPeer, Fails(absl::UnavailableError("died")));
+  ASSERT_EQ(session.TakeAsks()[0].node, kOther);
+  session.OnAttempt(0, kOther, Ok());
+  EXPECT_EQ(session.Outcomes()[0].kind, OutcomeKind::kHit);
+  EXPECT_EQ(session.Outcomes()[0].source, kOther);
+}
+
+TEST(FetchSessionTest, AnnouncedLayersPinTheVersion) {
+  FetchSession session(kSelf, Orders{{kPeer, kOther}}, 100, 1000);
+  session.TakeAsks();
+  EXPECT_FALSE(session.pinned_version(0).has_value());
+  AttemptResult half = Ok(7);
+  half.status = absl::UnavailableError("died in the middle");
+  session.OnAttempt(0, kPeer, half);
+  session.TakeAsks();
+  EXPECT_EQ(session.pinned_version(0), ObjectVersion(7));
+}
+
+TEST(FetchSessionTest, AtTheDeadlineItWaitsForTriesThatStillWrite) {
+  FetchSession session(kSelf, Orders{{kPeer}, {kSelf}}, 100, 1000);
+  session.TakeAsks();
+  session.OnAttempt(1, kSelf, Ok());
+  session.OnDeadline();
+  EXPECT_FALSE(session.done()) << "the peer's try may still write";
+  session.OnAttempt(0, kPeer, Ok());
+  ASSERT_TRUE(session.done());
+  EXPECT_EQ(session.Outcomes()[0].kind, OutcomeKind::kFailed);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(session.Outcomes()[0].why));
+  EXPECT_EQ(session.Outcomes()[1].kind, OutcomeKind::kHit);
+}
+
+TEST(FetchSessionTest, ChunksHeldBackEndWithTheDeadline) {
+  FetchSession session(kSelf, Orders{{kPeer}, {kPeer}, {kPeer}}, 100, 100);
+  ASSERT_EQ(session.TakeAsks()[0].items.size(), 1u)
+      << "the window is one chunk";
+  session.OnDeadline();
+  session.OnAttempt(0, kPeer, Ok());
+  ASSERT_TRUE(session.done());
+  for (const ChunkOutcome& outcome : session.Outcomes()) {
+    EXPECT_EQ(outcome.kind, OutcomeKind::kFailed);
+  }
+}
+
+// Random clusters, random failures, tries ending in any order: every chunk gets
+// an outcome, the window is kept, and a chunk some candidate delivers is a hit.
+TEST(FetchSessionTest, SettlesEveryChunkUnderRandomFailures) {
+  for (uint32_t seed = 1; seed <= 300; ++seed) {
+    SCOPED_TRACE(seed);
+    std::mt19937 random(seed);
+    std::vector<std::vector<NodeId>> orders(random() % 30 + 1);
+    for (auto& order : orders) {
+      order = {kSelf, kPeer, kOther};
+      std::shuffle(order.begin(), order.end(), random);
+    }
+    const uint64_t window = 100 * (random() % 5 + 1);
+    FetchSession session(kSelf, orders, 100, window);
+    struct Try {
+      int chunk;
+      NodeId node;
+    };
+    std::deque<Try> open;
+    std::vector<bool> delivered(orders.size());
+    for (;;) {
+      for (const Ask& ask : session.TakeAsks()) {
+        for (int chunk : ask.items) open.push_back({chunk, ask.node});
+      }
+      const auto remote =
+          std::count_if(open.begin(), open.end(),
+                        [](const Try& t) { return t.node != kSelf; });
+      EXPECT_LE(remote * 100, static_cast<int64_t>(window));
+      if (session.done()) break;
+      ASSERT_FALSE(open.empty()) << "not done, and nothing to wait for";
+      std::swap(open[random() % open.size()], open.back());
+      const Try ended = open.back();
+      open.pop_back();
+      switch (random() % 3) {
+        case 0:
+          session.OnAttempt(ended.chunk, ended.node, Ok());
+          delivered[ended.chunk] = true;
+          break;
+        case 1:
+          session.OnAttempt(ended.chunk, ended.node,
+                            Fails(absl::NotFoundError("")));
+          break;
+        default:
+          session.OnAttempt(ended.chunk, ended.node,
+                            Fails(absl::DataLossError("")));
+      }
+    }
+    EXPECT_TRUE(open.empty());
+    const std::vector<ChunkOutcome> outcomes = session.Outcomes();
+    for (size_t i = 0; i < outcomes.size(); ++i) {
+      EXPECT_EQ(outcomes[i].kind == OutcomeKind::kHit, delivered[i]);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kdn::delivery

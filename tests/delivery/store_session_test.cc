@@ -1,0 +1,148 @@
+#include "delivery/store_session.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+
+namespace kdn::delivery {
+namespace {
+
+using storage::Durability;
+const NodeId kA("a");
+const NodeId kB("b");
+const NodeId kC("c");
+const ObjectVersion kOurs(1);
+
+PushReceipt Took(uint64_t version = 1, bool existed = false) {
+  return PushReceipt{ObjectVersion(version), existed};
+}
+
+TEST(StoreSessionTest, TheFirstOwnerDecidesBeforeTheOthersAreSent) {
+  StoreSession session(kOurs, {kA, kB, kC}, 2, Durability::kReplicated);
+  EXPECT_EQ(session.TakeSends(), std::vector<NodeId>{kA});
+  EXPECT_TRUE(session.TakeSends().empty());
+  session.OnSent(kA, Took());
+  absl::StatusOr<StoreReceipt> answer;
+  EXPECT_FALSE(session.TakeAnswer(&answer)) << "one copy is not R = 2";
+  EXPECT_EQ(session.TakeSends(), std::vector<NodeId>{kB});
+  session.OnSent(kB, Took());
+  ASSERT_TRUE(session.TakeAnswer(&answer));
+  ASSERT_TRUE(answer.ok());
+  EXPECT_EQ(answer->holders, (std::vector<NodeId>{kA, kB}));
+  EXPECT_FALSE(answer->existed);
+  EXPECT_TRUE(session.done());
+}
+
+TEST(StoreSessionTest, CacheIsAnsweredAfterOneCopyAndStillMakesTheOthers) {
+  StoreSession session(kOurs, {kA, kB}, 2, Durability::kCache);
+  session.TakeSends();
+  session.OnSent(kA, Took());
+  absl::StatusOr<StoreReceipt> answer;
+  EXPECT_TRUE(session.TakeAnswer(&answer));
+  EXPECT_EQ(session.TakeSends(), std::vector<NodeId>{kB});
+  EXPECT_FALSE(session.done());
+  session.OnSent(kB, absl::UnavailableError("died"));
+  EXPECT_TRUE(session.done());
+}
+
+TEST(StoreSessionTest, TheNextOwnerTakesTheCopyOfADeadOne) {
+  StoreSession session(kOurs, {kA, kB, kC}, 2, Durability::kReplicated);
+  session.TakeSends();
+  session.OnSent(kA, absl::UnavailableError("died"));
+  EXPECT_EQ(session.TakeSends(), std::vector<NodeId>{kB});
+  session.OnSent(kB, Took());
+  EXPECT_EQ(session.TakeSends(), std::vector<NodeId>{kC});
+  session.OnSent(kC, Took());
+  absl::StatusOr<StoreReceipt> answer;
+  ASSERT_TRUE(session.TakeAnswer(&answer));
+  EXPECT_EQ(answer->holders, (std::vector<NodeId>{kB, kC}));
+}
+
+TEST(StoreSessionTest, ALostRaceSendsOurBytesNowhereElse) {
+  StoreSession session(kOurs, {kA, kB}, 2, Durability::kReplicated);
+  session.TakeSends();
+  session.OnSent(kA, Took(/*version=*/9, /*existed=*/true));
+  absl::StatusOr<StoreReceipt> answer;
+  ASSERT_TRUE(session.TakeAnswer(&answer));
+  EXPECT_TRUE(answer->existed);
+  EXPECT_EQ(answer->version, ObjectVersion(9));
+  EXPECT_TRUE(session.TakeSends().empty());
+  EXPECT_TRUE(session.done());
+}
+
+TEST(StoreSessionTest, ARetryCompletesTheCopies) {
+  StoreSession session(kOurs, {kA, kB}, 2, Durability::kReplicated);
+  session.TakeSends();
+  session.OnSent(kA, Took(1, /*existed=*/true));
+  EXPECT_EQ(session.TakeSends(), std::vector<NodeId>{kB});
+  session.OnSent(kB, Took());
+  absl::StatusOr<StoreReceipt> answer;
+  ASSERT_TRUE(session.TakeAnswer(&answer));
+  EXPECT_TRUE(answer->existed);
+  EXPECT_EQ(answer->holders.size(), 2u);
+}
+
+TEST(StoreSessionTest, TooFewCopiesIsAnErrorThatSaysHowMany) {
+  StoreSession session(kOurs, {kA, kB}, 2, Durability::kReplicated);
+  session.TakeSends();
+  session.OnSent(kA, Took());
+  session.TakeSends();
+  session.OnSent(kB, absl::ResourceExhaustedError("full"));
+  absl::StatusOr<StoreReceipt> answer;
+  ASSERT_TRUE(session.TakeAnswer(&answer));
+  EXPECT_TRUE(absl::IsResourceExhausted(answer.status()));
+  EXPECT_NE(answer.status().message().find("1 of 2"), std::string::npos);
+}
+
+TEST(StoreSessionTest, TheDeadlineAnswersAndSendsNothingMore) {
+  StoreSession session(kOurs, {kA, kB}, 2, Durability::kReplicated);
+  session.TakeSends();
+  session.OnDeadline();
+  absl::StatusOr<StoreReceipt> answer;
+  ASSERT_TRUE(session.TakeAnswer(&answer));
+  EXPECT_TRUE(absl::IsDeadlineExceeded(answer.status()));
+  session.OnSent(kA, Took());
+  EXPECT_TRUE(session.TakeSends().empty());
+  EXPECT_TRUE(session.done());
+}
+
+// `replicated` promises R distinct holders, whatever fails on the way.
+TEST(StoreSessionTest, AnOkAnswerAlwaysHasItsCopies) {
+  for (uint32_t seed = 1; seed <= 300; ++seed) {
+    SCOPED_TRACE(seed);
+    std::mt19937 random(seed);
+    const int replicas = static_cast<int>(random() % 3) + 1;
+    StoreSession session(kOurs, {kA, kB, kC}, replicas,
+                         Durability::kReplicated);
+    std::vector<NodeId> open;
+    std::vector<NodeId> took;
+    absl::StatusOr<StoreReceipt> answer;
+    bool answered = false;
+    while (!session.done()) {
+      for (NodeId& node : session.TakeSends()) open.push_back(node);
+      if (session.TakeAnswer(&answer)) answered = true;
+      if (session.done()) break;
+      ASSERT_FALSE(open.empty());
+      std::shuffle(open.begin(), open.end(), random);
+      const NodeId node = open.back();
+      open.pop_back();
+      if (random() % 3 != 0) {
+        took.push_back(node);
+        session.OnSent(node, Took());
+      } else {
+        session.OnSent(node, absl::UnavailableError("died"));
+      }
+      if (session.TakeAnswer(&answer)) answered = true;
+    }
+    ASSERT_TRUE(answered);
+    if (answer.ok()) {
+      EXPECT_GE(static_cast<int>(answer->holders.size()), replicas);
+    } else {
+      EXPECT_LT(static_cast<int>(took.size()), replicas);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kdn::delivery
