@@ -1,0 +1,266 @@
+// How a BulkSession serves a fetch and a push.
+#include <kj/debug.h>
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "rpc/bulk_session.h"
+#include "rpc/wire.h"
+
+namespace kdn::rpc {
+namespace {
+
+constexpr size_t kPiecesPerWrite = 512;
+constexpr uint64_t kTtlMsMax = 30ull * 24 * 3600 * 1000;
+
+kj::ArrayPtr<const kj::byte> BytesOf(absl::Span<const std::byte> bytes) {
+  return kj::arrayPtr(reinterpret_cast<const kj::byte*>(bytes.data()),
+                      bytes.size());
+}
+
+// Appends a piece, grown out of the one before when they touch, cut into
+// blocks.
+void AddPiece(kj::ArrayPtr<const kj::byte> piece,
+              std::vector<kj::ArrayPtr<const kj::byte>>& pieces) {
+  if (!pieces.empty() && pieces.back().end() == piece.begin()) {
+    const auto last = pieces.back();
+    pieces.pop_back();
+    piece = kj::arrayPtr(last.begin(), last.size() + piece.size());
+  }
+  while (piece.size() > kBulkBlockBytes) {
+    pieces.push_back(piece.slice(0, kBulkBlockBytes));
+    piece = piece.slice(kBulkBlockBytes, piece.size());
+  }
+  if (piece.size() > 0) pieces.push_back(piece);
+}
+
+absl::StatusOr<ChunkRef> RefOf(peer::ChunkRef::Reader ref) {
+  auto key = DigestFromWire<ChunkKey>(ref.getKey(), "chunk key");
+  if (!key.ok()) return key.status();
+  auto placement =
+      DigestFromWire<PlacementKey>(ref.getPlacement(), "placement");
+  if (!placement.ok()) return placement.status();
+  return ChunkRef{*key, *placement};
+}
+
+int IntOf(uint32_t value) {
+  return static_cast<int>(std::min<uint32_t>(value, 1u << 20));
+}
+
+// What one chunk of a fetch looks like on the wire, before its streams.
+kj::Array<kj::byte> ItemFrame(const absl::Status& status, Level level,
+                              storage::Tier tier,
+                              const codec::ObjectIndex* index,
+                              uint64_t stream_bytes) {
+  capnp::MallocMessageBuilder message;
+  auto item = message.initRoot<peer::FetchItem>();
+  ToWire(status, item.initStatus());
+  if (index != nullptr) {
+    item.setLevel(static_cast<uint8_t>(level));
+    item.setTier(static_cast<uint8_t>(tier));
+    item.setObjectBytes(index->object_bytes());
+    item.setPrefixBytes(static_cast<uint32_t>(index->prefix_bytes()));
+    item.setStreamBytes(stream_bytes);
+  }
+  return FrameOf(message);
+}
+
+}  // namespace
+
+kj::Promise<void> BulkSession::ServeFetch(peer::Fetch::Reader fetch,
+                                          absl::Duration timeout) {
+  const auto chunks = fetch.getChunks();
+  const absl::StatusOr<Namespace> ns =
+      Namespace::Parse(FromWire(fetch.getNamespace()));
+  if (!ns.ok()) return Nonsense(ns.status());
+  if (chunks.size() >
+      static_cast<unsigned>(shared_.options.items_per_fetch_max)) {
+    return Nonsense(absl::InvalidArgumentError(
+        absl::StrCat(chunks.size(), " chunks in a fetch, expected at most ",
+                     shared_.options.items_per_fetch_max)));
+  }
+  const KvSlice slice{IntOf(fetch.getLayerBegin()), IntOf(fetch.getLayerEnd()),
+                      IntOf(fetch.getHeadBegin()), IntOf(fetch.getHeadEnd())};
+  const LevelSet accept = LevelSet::FromBits(fetch.getAccept());
+  const CallDeadline deadline = CallDeadline::After(timeout);
+  auto reads = kj::heapArrayBuilder<kj::Promise<Item>>(chunks.size());
+  for (const auto chunk : chunks) {
+    const absl::StatusOr<ChunkRef> ref = RefOf(chunk);
+    if (!ref.ok()) return Nonsense(ref.status());
+    using Held = absl::StatusOr<delivery::PeerService::Held>;
+    auto expected = loop_.Expect<Held>();
+    shared_.service->ReadLocal(*ref, *ns, deadline.of_node,
+                               std::move(expected.done));
+    reads.add(ByDeadline(loop_, kj::mv(expected.promise), deadline.at,
+                         "reading an object")
+                  .then([slice, accept](Held held) {
+                    return ItemOf(std::move(held), slice, accept);
+                  }));
+  }
+  return kj::joinPromises(reads.finish())
+      .then([this, slice](kj::Array<Item> items) {
+        auto fetching = Arrange(kj::mv(items), slice);
+        return SendFrom(fetching, 0);
+      });
+}
+
+BulkSession::Item BulkSession::ItemOf(
+    absl::StatusOr<delivery::PeerService::Held> held, const KvSlice& slice,
+    LevelSet accept) {
+  Item item;
+  item.status = held.status();
+  if (!held.ok()) return item;
+  item.held = *std::move(held);
+  const absl::Span<const std::byte> bytes = item.held.object->bytes();
+  absl::StatusOr<codec::ObjectIndex> index =
+      codec::ObjectIndex::Parse(bytes, bytes.size());
+  item.status = index.status();
+  if (!index.ok()) return item;
+  const LevelSet offered = index->header().levels & accept;
+  if (offered.empty()) {
+    item.status = absl::NotFoundError("no level of it is acceptable");
+    return item;
+  }
+  item.layout = SliceLayout{slice, offered.Best()};
+  item.status = CheckSlice(*index, item.layout);
+  item.index = *std::move(index);
+  return item;
+}
+
+// Frames and prefixes in the order asked for, then layer-major streams.
+std::shared_ptr<BulkSession::Fetching> BulkSession::Arrange(
+    kj::Array<Item> items, const KvSlice& slice) {
+  auto out = std::make_shared<Fetching>();
+  out->items = kj::mv(items);
+  for (const Item& item : out->items) {
+    const codec::ObjectIndex* index = item.status.ok() ? &*item.index : nullptr;
+    const uint64_t bytes =
+        index == nullptr ? 0 : item.layout.AllBytes(*item.index);
+    out->frames.push_back(ItemFrame(item.status, item.layout.level,
+                                    item.held.info.tier, index, bytes));
+    out->pieces.push_back(out->frames.back());
+    if (index == nullptr) continue;
+    AddPiece(
+        BytesOf(item.held.object->bytes().subspan(0, index->prefix_bytes())),
+        out->pieces);
+    shared_.bytes_out += bytes;
+  }
+  for (int layer = 0; layer < slice.layers(); ++layer) {
+    for (const Item& item : out->items) {
+      if (!item.status.ok()) continue;
+      for (const codec::ByteRange& range :
+           item.index->LayerRanges(item.layout.level, slice.layer_begin + layer,
+                                   slice.head_begin, slice.head_end)) {
+        AddPiece(BytesOf(item.held.object->bytes().subspan(range.offset,
+                                                           range.bytes)),
+                 out->pieces);
+      }
+    }
+  }
+  return out;
+}
+
+kj::Promise<void> BulkSession::SendFrom(std::shared_ptr<Fetching> fetching,
+                                        size_t next) {
+  const auto& pieces = fetching->pieces;
+  size_t bytes = 0;
+  size_t end = next;
+  while (end < pieces.size() && end - next < kPiecesPerWrite &&
+         (end == next || bytes + pieces[end].size() <= kBulkBlockBytes)) {
+    bytes += pieces[end++].size();
+  }
+  if (end == next) return kj::READY_NOW;
+  auto writing = stream_->write(kj::arrayPtr(pieces.data() + next, end - next));
+  return Within(loop_, shared_.options.stall_timeout, kj::mv(writing))
+      .then([this, fetching, end] { return SendFrom(fetching, end); });
+}
+
+kj::Promise<void> BulkSession::ServePush(peer::Push::Reader request,
+                                         absl::Duration timeout) {
+  const absl::StatusOr<ChunkRef> ref = RefOf(request.getChunk());
+  if (!ref.ok()) return Nonsense(ref.status());
+  if (request.getDurability() >
+      static_cast<uint8_t>(storage::Durability::kDurable)) {
+    return Nonsense(absl::InvalidArgumentError("an unknown durability"));
+  }
+  const CallDeadline deadline = CallDeadline::After(timeout);
+  auto push = std::make_shared<Pushing>();
+  push->ref = *ref;
+  push->bytes = request.getObjectBytes();
+  push->durability = static_cast<storage::Durability>(request.getDurability());
+  push->expires =
+      request.getTtlMs() == 0
+          ? absl::InfinitePast()
+          : absl::Now() +
+                absl::Milliseconds(static_cast<int64_t>(
+                    std::min<uint64_t>(request.getTtlMs(), kTtlMsMax)));
+  push->deadline = deadline;
+  using Block = absl::StatusOr<std::shared_ptr<storage::ArenaBlock>>;
+  kj::Promise<Block> reserving = nullptr;
+  if (push->bytes < codec::ObjectIndex::kFixedPrefixBytes ||
+      push->bytes > shared_.options.push_bytes_max) {
+    reserving = Block(absl::InvalidArgumentError(
+        absl::StrCat("an object of ", push->bytes, " bytes, expected ",
+                     codec::ObjectIndex::kFixedPrefixBytes, " to ",
+                     shared_.options.push_bytes_max)));
+  } else {
+    auto expected = loop_.Expect<Block>();
+    shared_.service->ReserveLocal(push->ref, push->bytes, deadline.of_node,
+                                  std::move(expected.done));
+    reserving = ByDeadline(loop_, kj::mv(expected.promise), deadline.at,
+                           "reserving room");
+  }
+  return reserving.then([this, push](Block block) {
+    if (block.ok()) push->block = *std::move(block);
+    return Go(push, block.status());
+  });
+}
+
+kj::Promise<void> BulkSession::Go(std::shared_ptr<Pushing> push,
+                                  const absl::Status& status) {
+  auto message = kj::heap<capnp::MallocMessageBuilder>();
+  ToWire(status, message->initRoot<peer::PushGo>().initStatus());
+  auto writing = WriteFrame(*stream_, *message);
+  return writing.attach(kj::mv(message))
+      .then([this, push]() -> kj::Promise<void> {
+        if (push->block == nullptr) return kj::READY_NOW;
+        return Receive(push, 0).then([this, push] { return Commit(push); });
+      });
+}
+
+kj::Promise<void> BulkSession::Receive(std::shared_ptr<Pushing> push,
+                                       uint64_t done) {
+  if (done == push->bytes) return kj::READY_NOW;
+  const size_t count = std::min<uint64_t>(kBulkBlockBytes, push->bytes - done);
+  return Within(loop_, shared_.options.stall_timeout,
+                stream_->read(push->block->bytes().data() + done, count))
+      .then([this, push, done, count] {
+        shared_.bytes_in += count;
+        return Receive(push, done + count);
+      });
+}
+
+kj::Promise<void> BulkSession::Commit(std::shared_ptr<Pushing> push) {
+  using Receipt = absl::StatusOr<delivery::PushReceipt>;
+  auto expected = loop_.Expect<Receipt>();
+  shared_.service->CommitLocal(
+      push->ref, std::move(push->block), push->durability, push->expires,
+      push->deadline.of_node, std::move(expected.done));
+  return ByDeadline(loop_, kj::mv(expected.promise), push->deadline.at,
+                    "committing a push")
+      .then([this](Receipt receipt) {
+        auto message = kj::heap<capnp::MallocMessageBuilder>();
+        auto done = message->initRoot<peer::PushDone>();
+        ToWire(receipt.status(), done.initStatus());
+        if (receipt.ok()) {
+          done.setVersion(receipt->version.value());
+          done.setExisted(receipt->existed);
+        }
+        auto writing = WriteFrame(*stream_, *message);
+        return writing.attach(kj::mv(message));
+      });
+}
+
+}  // namespace kdn::rpc

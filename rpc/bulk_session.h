@@ -1,0 +1,81 @@
+#ifndef KDN_RPC_BULK_SESSION_H_
+#define KDN_RPC_BULK_SESSION_H_
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "rpc/bulk_frame.h"
+#include "rpc/bulk_server.h"
+#include "rpc/call_deadline.h"
+
+namespace kdn::rpc {
+
+// What the sessions of one bulk server share.
+struct BulkShared {
+  BulkServer::Options options;
+  delivery::PeerService* service = nullptr;
+  EventLoop* loop = nullptr;
+  std::atomic<uint64_t> bytes_out{0};
+  std::atomic<uint64_t> bytes_in{0};
+  std::atomic<uint64_t> refused{0};
+};
+
+// The serving end of one connection: hello, then one request after the other.
+// Any exception ends it, and only it. Loop thread only.
+class BulkSession {
+ public:
+  BulkSession(BulkShared& shared, kj::Own<kj::AsyncIoStream> stream)
+      : shared_(shared), loop_(*shared.loop), stream_(kj::mv(stream)) {}
+
+  // Resolves, or fails, when the peer is to be hung up on.
+  kj::Promise<void> Run();
+
+ private:
+  // One chunk of a fetch: what is held of it, and which bytes of that go out.
+  struct Item {
+    absl::Status status;
+    delivery::PeerService::Held held;
+    std::optional<codec::ObjectIndex> index;
+    SliceLayout layout;
+  };
+  struct Fetching {
+    kj::Array<Item> items;
+    std::vector<kj::Array<kj::byte>> frames;
+    std::vector<kj::ArrayPtr<const kj::byte>> pieces;
+  };
+  struct Pushing {
+    ChunkRef ref;
+    uint64_t bytes = 0;
+    storage::Durability durability = storage::Durability::kReplicated;
+    absl::Time expires;
+    CallDeadline deadline;
+    std::shared_ptr<storage::ArenaBlock> block;
+  };
+
+  kj::Promise<void> Greet(peer::Hello::Reader hello);
+  kj::Promise<void> ServeRequests();
+  kj::Promise<void> Serve(peer::Request::Reader request);
+  kj::Promise<void> ServeFetch(peer::Fetch::Reader fetch,
+                               absl::Duration timeout);
+  static Item ItemOf(absl::StatusOr<delivery::PeerService::Held> held,
+                     const KvSlice& slice, LevelSet accept);
+  std::shared_ptr<Fetching> Arrange(kj::Array<Item> items,
+                                    const KvSlice& slice);
+  kj::Promise<void> ServePush(peer::Push::Reader push, absl::Duration timeout);
+  kj::Promise<void> Go(std::shared_ptr<Pushing> push,
+                       const absl::Status& status);
+  kj::Promise<void> Receive(std::shared_ptr<Pushing> push, uint64_t done);
+  kj::Promise<void> Commit(std::shared_ptr<Pushing> push);
+  // Sends pieces[next...], a block at a time.
+  kj::Promise<void> SendFrom(std::shared_ptr<Fetching> fetching, size_t next);
+
+  BulkShared& shared_;
+  EventLoop& loop_;
+  kj::Own<kj::AsyncIoStream> stream_;
+};
+
+}  // namespace kdn::rpc
+
+#endif  // KDN_RPC_BULK_SESSION_H_

@@ -1,0 +1,30 @@
+#ifndef KDN_RPC_CALL_DEADLINE_H_
+#define KDN_RPC_CALL_DEADLINE_H_
+
+#include <algorithm>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "rpc/event_loop.h"
+
+namespace kdn::rpc {
+
+// When a call must have been answered, on both clocks it is measured with. The
+// node gets a little less time than the caller, so that its own answer to a
+// late call (usually a miss) arrives before the gateway gives up on it.
+struct CallDeadline {
+  kj::TimePoint at = kj::origin<kj::TimePoint>();
+  absl::Time of_node;
+
+  static CallDeadline After(absl::Duration timeout) {
+    const absl::Duration margin =
+        std::min(timeout / 10, absl::Milliseconds(20));
+    return CallDeadline{EventLoop::Now() + absl::ToInt64Microseconds(timeout) *
+                                               kj::MICROSECONDS,
+                        absl::Now() + (timeout - margin)};
+  }
+};
+
+}  // namespace kdn::rpc
+
+#endif  // KDN_RPC_CALL_DEADLINE_H_

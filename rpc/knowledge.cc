@@ -1,0 +1,273 @@
+#include "rpc/knowledge.h"
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "rpc/gateway_wire.h"
+#include "rpc/store_stream.h"
+#include "rpc/wire.h"
+
+namespace kdn::rpc {
+namespace {
+
+template <typename Context>
+kj::Promise<void> Refuse(Context context, const absl::Status& status) {
+  ToWire(status, context.getResults().initStatus());
+  return kj::READY_NOW;
+}
+
+}  // namespace
+
+template <typename Params>
+absl::StatusOr<KnowledgeServer::Asked> KnowledgeServer::Parse(
+    Params params) const {
+  if (absl::Status status = session_->CheckOpen(); !status.ok()) return status;
+  const auto timeout = TimeoutFromWire(params.getDeadlineMs());
+  if (!timeout.ok()) return timeout.status();
+  auto chunks = FromWire(
+      params.getChunks(),
+      static_cast<size_t>(session_->gateway->options.chunks_per_call_max));
+  if (!chunks.ok()) return chunks.status();
+  return Asked{*std::move(chunks), CallDeadline::After(*timeout)};
+}
+
+kj::Promise<void> KnowledgeServer::lookup(LookupContext context) {
+  context.allowCancellation();
+  absl::StatusOr<Asked> asked = Parse(context.getParams());
+  if (!asked.ok()) return Refuse(context, asked.status());
+  using Results = absl::StatusOr<std::vector<delivery::LookupResult>>;
+  auto expected = session_->loop().Expect<Results>();
+  session_->node().Lookup(std::move(asked->chunks), ns_,
+                          asked->deadline.of_node, std::move(expected.done));
+  return ByDeadline(session_->loop(), kj::mv(expected.promise),
+                    asked->deadline.at, "looking chunks up")
+      .then([context](Results found) mutable {
+        auto results = context.getResults();
+        ToWire(found.status(), results.initStatus());
+        if (!found.ok()) return;
+        auto list = results.initResults(static_cast<unsigned>(found->size()));
+        for (unsigned i = 0; i < found->size(); ++i) {
+          FillLookupResult((*found)[i], list[i]);
+        }
+      });
+}
+
+template <typename Context, typename Ask>
+kj::Promise<void> KnowledgeServer::AskForStatuses(Context context,
+                                                  const char* what, Ask ask) {
+  context.allowCancellation();
+  absl::StatusOr<Asked> asked = Parse(context.getParams());
+  if (!asked.ok()) return Refuse(context, asked.status());
+  const kj::TimePoint at = asked->deadline.at;
+  auto expected = session_->loop().template Expect<Statuses>();
+  ask(*std::move(asked), std::move(expected.done));
+  return ByDeadline(session_->loop(), AnswerOrStatus(kj::mv(expected.promise)),
+                    at, what)
+      .then([context](absl::StatusOr<Statuses> answer) mutable {
+        auto results = context.getResults();
+        ToWire(answer.status(), results.initStatus());
+        if (!answer.ok()) return;
+        auto list = results.initStatuses(static_cast<unsigned>(answer->size()));
+        for (unsigned i = 0; i < answer->size(); ++i) {
+          ToWire((*answer)[i], list[i]);
+        }
+      });
+}
+
+kj::Promise<void> KnowledgeServer::pin(PinContext context) {
+  const auto ttl =
+      TtlFromWire(context.getParams().getTtlMs(), /*zero_allowed=*/false);
+  if (!ttl.ok()) return Refuse(context, ttl.status());
+  return AskForStatuses(
+      context, "pinning chunks", [&](Asked asked, StatusesDone done) {
+        session_->node().Pin(std::move(asked.chunks), ns_, session_->id,
+                             absl::Now() + *ttl, asked.deadline.of_node,
+                             std::move(done));
+      });
+}
+
+kj::Promise<void> KnowledgeServer::unpin(UnpinContext context) {
+  return AskForStatuses(
+      context, "unpinning chunks", [&](Asked asked, StatusesDone done) {
+        session_->node().Unpin(std::move(asked.chunks), ns_, session_->id,
+                               asked.deadline.of_node, std::move(done));
+      });
+}
+
+kj::Promise<void> KnowledgeServer::remove(RemoveContext context) {
+  return AskForStatuses(
+      context, "removing chunks", [&](Asked asked, StatusesDone done) {
+        session_->node().Remove(std::move(asked.chunks), ns_, session_->id,
+                                asked.deadline.of_node, std::move(done));
+      });
+}
+
+kj::Promise<absl::StatusOr<std::shared_ptr<SharedRegion>>>
+KnowledgeServer::RegionOf(wire::SharedMemory::Client memory) const {
+  auto held = kj::heap<wire::SharedMemory::Client>(kj::mv(memory));
+  auto found = session_->shared_memories.getLocalServer(*held);
+  return found
+      .then([](kj::Maybe<wire::SharedMemory::Server&> server)
+                -> absl::StatusOr<std::shared_ptr<SharedRegion>> {
+        KJ_IF_MAYBE (region, server) {
+          return kj::downcast<SharedMemoryServer>(*region).region();
+        }
+        return absl::InvalidArgumentError(
+            "the memory is not a region that this session opened");
+      })
+      .attach(kj::mv(held));
+}
+
+kj::Promise<void> KnowledgeServer::store(StoreContext context) {
+  context.allowCancellation();
+  const auto params = context.getParams();
+  if (absl::Status open = session_->CheckOpen(); !open.ok()) {
+    return Refuse(context, open);
+  }
+  const auto timeout = TimeoutFromWire(params.getDeadlineMs());
+  if (!timeout.ok()) return Refuse(context, timeout.status());
+  absl::StatusOr<delivery::StoreRequest> request =
+      StoreFromWire(params.getRequest(), model_, fingerprint_, ns_);
+  if (!request.ok()) return Refuse(context, request.status());
+  const CallDeadline deadline = CallDeadline::After(*timeout);
+  request->deadline = deadline.of_node;
+  if (!params.getRequest().hasMemory()) {
+    return BeginStore(context, *std::move(request), deadline, nullptr);
+  }
+  return RegionOf(params.getRequest().getMemory())
+      .then([this, context, deadline, request = *std::move(request)](
+                absl::StatusOr<std::shared_ptr<SharedRegion>> region) mutable
+            -> kj::Promise<void> {
+        if (!region.ok()) return Refuse(context, region.status());
+        return BeginStore(context, std::move(request), deadline,
+                          *std::move(region));
+      });
+}
+
+kj::Promise<void> KnowledgeServer::BeginStore(
+    StoreContext context, delivery::StoreRequest request, CallDeadline deadline,
+    std::shared_ptr<SharedRegion> region) {
+  const KvShape shape =
+      ShapeOf(*model_, static_cast<int>(request.identity.tokens.size()));
+  auto slot = session_->stores->TryTake(1);
+  auto in_session = session_->store_bytes->TryTake(shape.bytes());
+  auto in_gateway = session_->gateway->store_bytes->TryTake(shape.bytes());
+  if (!slot || !in_session || !in_gateway) {
+    return Refuse(
+        context,
+        absl::ResourceExhaustedError(absl::StrCat(
+            "a store of ", shape.bytes(), " bytes: the session has ",
+            session_->stores->used(), " of ", session_->stores->limit(),
+            " stores open with ", session_->store_bytes->used(), " of ",
+            session_->store_bytes->limit(), " bytes")));
+  }
+  StoreStreamServer::Budget budget{*std::move(slot), *std::move(in_session),
+                                   *std::move(in_gateway)};
+  using Stream = absl::StatusOr<std::unique_ptr<delivery::StoreStream>>;
+  auto expected = session_->loop().Expect<Stream>();
+  session_->node().BeginStore(std::move(request), std::move(expected.done));
+  return ByDeadline(session_->loop(), kj::mv(expected.promise), deadline.at,
+                    "beginning a store")
+      .then([this, context, shape, deadline, region = std::move(region),
+             budget = std::move(budget)](Stream stream) mutable {
+        auto results = context.getResults();
+        ToWire(stream.status(), results.initStatus());
+        if (!stream.ok()) return;
+        results.setStream(kj::heap<StoreStreamServer>(
+            session_, *std::move(stream), shape, deadline, std::move(region),
+            std::move(budget)));
+      });
+}
+
+absl::StatusOr<RetrievalPlan> KnowledgeServer::PlanOf(
+    wire::RetrieveRequest::Reader request,
+    std::shared_ptr<SharedRegion> region) const {
+  const auto chunks = request.getChunks();
+  const int max = session_->gateway->options.chunks_per_call_max;
+  if (chunks.size() > static_cast<unsigned>(max)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        chunks.size(), " chunks in one call, expected at most ", max));
+  }
+  const auto slice = FromWire(request.getSlice(), *model_);
+  if (!slice.ok()) return slice.status();
+  const auto accept = LevelsFromWire(request.getAccept(), LevelSet::All());
+  if (!accept.ok()) return accept.status();
+  RetrievalPlan plan{model_, ns_, {}, *slice, *accept, std::move(region)};
+  if (request.getDestination().isInline()) {
+    plan.inline_layout = request.getDestination().getInline();
+  }
+  for (const auto chunk : chunks) {
+    absl::StatusOr<ChunkRef> ref = FromWire(chunk.getRef());
+    if (!ref.ok()) return ref.status();
+    std::vector<int32_t> positions = FromWire(chunk.getPositions());
+    if (absl::Status s = CheckPositions(positions); !s.ok()) return s;
+    MutableKvView view;
+    if (plan.region != nullptr) {
+      const KvShape shape{slice->layers(), slice->heads(),
+                          static_cast<int>(positions.size()), model_->head_dim,
+                          model_->dtype};
+      const KvStrides strides = FromWire(chunk.getStrides());
+      if (absl::Status s = ValidateInside(shape, strides, chunk.getOffset(),
+                                          plan.region->memory.size());
+          !s.ok()) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("chunk ", plan.chunks.size(), ": ", s.message()));
+      }
+      view = MutableKvView(plan.region->memory.data() + chunk.getOffset(),
+                           shape, strides);
+    }
+    plan.chunks.push_back(
+        delivery::RetrieveChunk{*ref, std::move(positions), view});
+  }
+  return plan;
+}
+
+kj::Promise<void> KnowledgeServer::retrieve(RetrieveContext context) {
+  context.allowCancellation();
+  const auto params = context.getParams();
+  const auto timeout = TimeoutFromWire(params.getDeadlineMs());
+  absl::Status status = session_->CheckOpen();
+  if (status.ok()) status = timeout.status();
+  const auto destination = params.getRequest().getDestination();
+  if (status.ok() && destination.isInline() && !params.hasSink()) {
+    status = absl::InvalidArgumentError("an inline retrieve without a sink");
+  }
+  if (!status.ok()) return Refuse(context, status);
+  const CallDeadline deadline = CallDeadline::After(*timeout);
+  kj::Promise<absl::StatusOr<std::shared_ptr<SharedRegion>>> region =
+      absl::StatusOr<std::shared_ptr<SharedRegion>>(nullptr);
+  if (destination.isMemory()) region = RegionOf(destination.getMemory());
+  return region.then(
+      [this, context,
+       deadline](absl::StatusOr<std::shared_ptr<SharedRegion>> found) mutable
+      -> kj::Promise<void> {
+        if (!found.ok()) return Refuse(context, found.status());
+        absl::StatusOr<RetrievalPlan> plan =
+            PlanOf(context.getParams().getRequest(), *std::move(found));
+        if (!plan.ok()) return Refuse(context, plan.status());
+        return Deliver(context, *std::move(plan), deadline);
+      });
+}
+
+kj::Promise<void> KnowledgeServer::Deliver(RetrieveContext context,
+                                           RetrievalPlan plan,
+                                           CallDeadline deadline) {
+  kj::Maybe<wire::LayerSink::Client> sink;
+  if (context.getParams().hasSink()) sink = context.getParams().getSink();
+  auto retrieval = std::make_shared<Retrieval>(session_, std::move(plan),
+                                               kj::mv(sink), deadline);
+  auto running = retrieval->Run();
+  return running
+      .then([context](absl::StatusOr<Retrieval::Outcomes> answer) mutable {
+        auto results = context.getResults();
+        ToWire(answer.status(), results.initStatus());
+        if (!answer.ok()) return;
+        auto list = results.initOutcomes(static_cast<unsigned>(answer->size()));
+        for (unsigned i = 0; i < answer->size(); ++i) {
+          FillOutcome((*answer)[i], list[i]);
+        }
+      })
+      .attach(kj::heap<std::shared_ptr<Retrieval>>(std::move(retrieval)));
+}
+
+}  // namespace kdn::rpc

@@ -1,0 +1,154 @@
+#include "rpc/listener.h"
+
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace kdn::rpc {
+namespace {
+
+constexpr int kBacklog = 128;
+
+absl::Status ListenError(const std::string& address, int error) {
+  const std::string text =
+      absl::StrCat("cannot listen on ", address, ": ", strerror(error));
+  if (error == EADDRINUSE) return absl::AlreadyExistsError(text);
+  if (error == EADDRNOTAVAIL || error == EACCES || error == ENOENT) {
+    return absl::InvalidArgumentError(text);
+  }
+  return absl::ResourceExhaustedError(text);
+}
+
+absl::StatusOr<int> BindAndListen(kj::AutoCloseFd fd,
+                                  const std::string& address,
+                                  const sockaddr* where, socklen_t length) {
+  if (bind(fd.get(), where, length) != 0) return ListenError(address, errno);
+  if (where->sa_family == AF_UNIX &&
+      chmod(address.c_str(), S_IRUSR | S_IWUSR) != 0) {
+    return ListenError(address, errno);
+  }
+  if (listen(fd.get(), kBacklog) != 0) return ListenError(address, errno);
+  return fd.release();
+}
+
+// Removes a socket file that a dead process left. OK when nothing is there.
+absl::Status RemoveStaleSocket(const std::string& path, const sockaddr_un& at) {
+  struct stat info {};
+  if (lstat(path.c_str(), &info) != 0) return absl::OkStatus();
+  if (!S_ISSOCK(info.st_mode)) {
+    return absl::AlreadyExistsError(
+        absl::StrCat(path, " exists and is not a socket"));
+  }
+  kj::AutoCloseFd probe(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (connect(probe.get(), reinterpret_cast<const sockaddr*>(&at),
+              sizeof(at)) == 0 ||
+      errno != ECONNREFUSED) {
+    return ListenError(path, EADDRINUSE);
+  }
+  unlink(path.c_str());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<int> ListenTcp(const std::string& host, uint16_t port) {
+  const std::string address = absl::StrCat(host, ":", port);
+  addrinfo hints{};
+  hints.ai_family = AF_UNSPEC;
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
+  addrinfo* found = nullptr;
+  const std::string service = absl::StrCat(port);
+  if (const int error = getaddrinfo(host.empty() ? nullptr : host.c_str(),
+                                    service.c_str(), &hints, &found);
+      error != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("cannot listen on ", address, ": ", gai_strerror(error)));
+  }
+  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner(found,
+                                                             freeaddrinfo);
+  kj::AutoCloseFd fd(
+      socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (fd.get() < 0) return ListenError(address, errno);
+  const int one = 1;
+  setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+  return BindAndListen(kj::mv(fd), address, found->ai_addr, found->ai_addrlen);
+}
+
+absl::StatusOr<int> ListenUnix(const std::string& path) {
+  sockaddr_un at{};
+  at.sun_family = AF_UNIX;
+  if (path.size() >= sizeof(at.sun_path)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("socket path ", path, " has ", path.size(),
+                     " bytes, expected fewer than ", sizeof(at.sun_path)));
+  }
+  std::memcpy(at.sun_path, path.data(), path.size());
+  if (absl::Status status = RemoveStaleSocket(path, at); !status.ok()) {
+    return status;
+  }
+  kj::AutoCloseFd fd(
+      socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (fd.get() < 0) return ListenError(path, errno);
+  return BindAndListen(kj::mv(fd), path, reinterpret_cast<sockaddr*>(&at),
+                       sizeof(at));
+}
+
+uint16_t PortOf(int fd) {
+  sockaddr_storage at{};
+  socklen_t length = sizeof(at);
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&at), &length) != 0) return 0;
+  if (at.ss_family == AF_INET6) {
+    return ntohs(reinterpret_cast<sockaddr_in6*>(&at)->sin6_port);
+  }
+  return ntohs(reinterpret_cast<sockaddr_in*>(&at)->sin_port);
+}
+
+namespace {
+
+kj::Promise<void> AcceptLoop(
+    EventLoop& loop, kj::ConnectionReceiver& receiver,
+    const std::function<void(kj::Own<kj::AsyncIoStream>)>& on_stream) {
+  return receiver.accept()
+      .then([&](kj::Own<kj::AsyncIoStream> stream) -> kj::Promise<void> {
+        on_stream(kj::mv(stream));
+        return kj::READY_NOW;
+      })
+      .catch_([&loop](kj::Exception&&) {
+        return loop.At(EventLoop::Now() + 100 * kj::MILLISECONDS);
+      })
+      .then([&] { return AcceptLoop(loop, receiver, on_stream); });
+}
+
+}  // namespace
+
+kj::Promise<void> AcceptAll(
+    EventLoop& loop, int listening_fd,
+    std::function<void(kj::Own<kj::AsyncIoStream>)> on_stream) {
+  using Provider = kj::LowLevelAsyncIoProvider;
+  auto receiver = loop.low_level_io().wrapListenSocketFd(
+      listening_fd, Provider::TAKE_OWNERSHIP | Provider::ALREADY_CLOEXEC |
+                        Provider::ALREADY_NONBLOCK);
+  auto handler = kj::heap<std::function<void(kj::Own<kj::AsyncIoStream>)>>(
+      std::move(on_stream));
+  auto accepting = AcceptLoop(loop, *receiver, *handler);
+  return accepting.attach(kj::mv(receiver), kj::mv(handler));
+}
+
+void TuneTcp(kj::AsyncIoStream& stream) {
+  const int one = 1;
+  stream.setsockopt(IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+}
+
+}  // namespace kdn::rpc

@@ -1,0 +1,82 @@
+@0xd18f4b6e93a2c705;
+# Headers of the bulk plane between nodes: objects over plain TCP. docs/protocol.md
+# ("Between nodes") has the order of messages and bytes.
+#
+# A connection carries frames: 4 bytes little-endian length (at most
+# frameBytesMax), then that many bytes of one Cap'n Proto message in the standard
+# stream framing. Object bytes follow some frames raw, as many as the frame says.
+# Either side hangs up on a frame that makes no sense.
+
+using Cxx = import "/capnp/c++.capnp";
+$Cxx.namespace("kdn::rpc::peer");
+
+const protocolVersion :UInt32 = 1;
+const frameBytesMax :UInt32 = 8388608;
+
+struct Status {
+  code @0 :UInt16;  # absl::StatusCode
+  message @1 :Text;
+}
+
+struct Hello {
+  # First frame in each direction; the caller speaks first.
+  protocolVersion @0 :UInt32;
+  from @1 :Text;  # the node that speaks
+  to @2 :Text;    # the node it believes to speak to
+  status @3 :Status;  # of the answer: why the server hangs up
+}
+
+struct ChunkRef {
+  key @0 :Data;
+  placement @1 :Data;
+}
+
+struct Request {
+  # deadlineMs counts from when the server reads the frame.
+  deadlineMs @0 :UInt32;
+  union {
+    fetch @1 :Fetch;
+    push @2 :Push;
+  }
+}
+
+struct Fetch {
+  namespace @0 :Text;
+  chunks @1 :List(ChunkRef);
+  layerBegin @2 :UInt32;
+  layerEnd @3 :UInt32;
+  headBegin @4 :UInt32;
+  headEnd @5 :UInt32;
+  accept @6 :UInt8;
+}
+
+struct FetchItem {
+  # One frame per chunk, in the order asked for; then, for each layer of the slice
+  # and each hit, that layer's streams, raw. A hit's frame is followed by
+  # prefixBytes raw bytes: header and index of the object.
+  status @0 :Status;  # ok: a hit; notFound: a miss; else why it cannot be read
+  level @1 :UInt8;
+  tier @2 :UInt8;
+  objectBytes @3 :UInt64;
+  prefixBytes @4 :UInt32;
+  streamBytes @5 :UInt64;  # all layers of the slice together
+}
+
+struct Push {
+  # Answered by PushGo; if that is ok, objectBytes raw bytes follow from the
+  # caller, and PushDone answers them.
+  chunk @0 :ChunkRef;
+  objectBytes @1 :UInt64;
+  durability @2 :UInt8;
+  ttlMs @3 :UInt64;  # held against eviction for so long; 0: not at all
+}
+
+struct PushGo {
+  status @0 :Status;
+}
+
+struct PushDone {
+  status @0 :Status;
+  version @1 :UInt64;
+  existed @2 :Bool;
+}

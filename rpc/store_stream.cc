@@ -1,0 +1,111 @@
+#include "rpc/store_stream.h"
+
+#include "absl/strings/str_cat.h"
+#include "rpc/gateway_wire.h"
+#include "rpc/wire.h"
+
+namespace kdn::rpc {
+
+absl::StatusOr<KvView> StoreStreamServer::ViewOf(
+    wire::StoreStream::LayerParams::Reader params) {
+  if (layers_ == shape_.layers) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a layer too many: the model has ", shape_.layers));
+  }
+  const auto bytes = params.getBytes();
+  const std::byte* memory =
+      region_ == nullptr ? reinterpret_cast<const std::byte*>(bytes.begin())
+                         : region_->memory.data();
+  const uint64_t size =
+      region_ == nullptr ? bytes.size() : region_->memory.size();
+  KvShape shape = shape_;
+  shape.layers = 1;
+  const KvStrides strides = FromWire(params.getStrides());
+  if (absl::Status status =
+          ValidateInside(shape, strides, params.getOffset(), size);
+      !status.ok()) {
+    return absl::Status(
+        status.code(), absl::StrCat("layer ", layers_, ": ", status.message()));
+  }
+  return KvView(memory + params.getOffset(), shape, strides);
+}
+
+StoreStreamServer::Turn StoreStreamServer::TakeTurn() {
+  auto paf = kj::newPromiseAndFulfiller<void>();
+  Turn turn{kj::mv(turn_), kj::mv(paf.fulfiller)};
+  turn_ = kj::mv(paf.promise);
+  return turn;
+}
+
+kj::Promise<void> StoreStreamServer::layer(LayerContext context) {
+  context.allowCancellation();
+  Turn turn = TakeTurn();
+  return turn.mine.then([this, context] { return PutLayer(context); })
+      .then([done = kj::mv(turn.done)]() mutable { done->fulfill(); });
+}
+
+kj::Promise<void> StoreStreamServer::PutLayer(LayerContext context) {
+  if (error_.ok()) error_ = session_->CheckOpen();
+  if (error_.ok() && committed_) {
+    error_ = absl::FailedPreconditionError("a layer after commit");
+  }
+  if (!error_.ok()) return kj::READY_NOW;
+  const absl::StatusOr<KvView> view = ViewOf(context.getParams());
+  if (!view.ok()) {
+    error_ = view.status();
+    return kj::READY_NOW;
+  }
+  ++layers_;
+  // What the node may touch until it is done, also when this call is cancelled.
+  struct Kept {
+    LayerContext message;
+    std::shared_ptr<delivery::StoreStream> stream;
+  };
+  auto expected = session_->loop().Expect<absl::Status>(
+      std::make_shared<Kept>(Kept{context, stream_}), /*lent=*/true);
+  stream_->PutLayer(
+      *view, [region = region_, done = std::move(expected.done)](
+                 absl::Status status) mutable { done(std::move(status)); });
+  return expected.promise.then([this](absl::Status status) {
+    if (error_.ok()) error_ = std::move(status);
+  });
+}
+
+kj::Promise<void> StoreStreamServer::commit(CommitContext context) {
+  context.allowCancellation();
+  Turn turn = TakeTurn();
+  using Receipt = absl::StatusOr<delivery::StoreReceipt>;
+  auto committing = turn.mine.then([this] { return CommitNow(); },
+                                   [](kj::Exception&&) -> kj::Promise<Receipt> {
+                                     return Receipt(absl::CancelledError(
+                                         "a layer of the store was cancelled"));
+                                   });
+  return ByDeadline(session_->loop(), kj::mv(committing), deadline_.at,
+                    "committing a chunk")
+      .then([context, done = kj::mv(turn.done)](Receipt receipt) mutable {
+        done->fulfill();
+        auto results = context.getResults();
+        ToWire(receipt.status(), results.initStatus());
+        if (receipt.ok()) FillReceipt(*receipt, results.initReceipt());
+      });
+}
+
+kj::Promise<absl::StatusOr<delivery::StoreReceipt>>
+StoreStreamServer::CommitNow() {
+  using Receipt = absl::StatusOr<delivery::StoreReceipt>;
+  if (error_.ok()) error_ = session_->CheckOpen();
+  if (error_.ok() && committed_) {
+    error_ = absl::FailedPreconditionError("committed already");
+  }
+  if (error_.ok() && layers_ != shape_.layers) {
+    error_ = absl::InvalidArgumentError(absl::StrCat(
+        "committed after ", layers_, " of ", shape_.layers, " layers"));
+  }
+  if (!error_.ok()) return Receipt(error_);
+  committed_ = true;
+  auto expected = session_->loop().Expect<Receipt>(stream_);
+  stream_->Commit(std::move(expected.done));
+  return kj::mv(expected.promise);
+}
+
+}  // namespace kdn::rpc

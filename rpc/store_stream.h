@@ -1,0 +1,69 @@
+#ifndef KDN_RPC_STORE_STREAM_H_
+#define KDN_RPC_STORE_STREAM_H_
+
+#include <memory>
+#include <utility>
+
+#include "rpc/kdn.capnp.h"
+#include "rpc/session_state.h"
+
+namespace kdn::rpc {
+
+// One chunk on its way in. Calls queue up here, because the node takes one at a
+// time. Layers are read where they lie: in the request message or in the
+// engine's region. Cap'n Proto frees a message once its call is answered, so a
+// layer is answered only when the node is done with it, deadline or not; commit
+// is the call that ends by the deadline. Loop thread only.
+class StoreStreamServer final : public wire::StoreStream::Server {
+ public:
+  struct Budget {
+    ByteBudget::Hold slot;
+    ByteBudget::Hold in_session;
+    ByteBudget::Hold in_gateway;
+  };
+  StoreStreamServer(std::shared_ptr<SessionState> session,
+                    std::unique_ptr<delivery::StoreStream> stream,
+                    const KvShape& shape, CallDeadline deadline,
+                    std::shared_ptr<SharedRegion> region, Budget budget)
+      : session_(std::move(session)),
+        stream_(std::move(stream)),
+        shape_(shape),
+        deadline_(deadline),
+        region_(std::move(region)),
+        budget_(std::move(budget)),
+        turn_(kj::READY_NOW) {}
+
+  kj::Promise<void> layer(LayerContext context) override;
+  kj::Promise<void> commit(CommitContext context) override;
+
+ private:
+  // Resolves when the calls before this one are done; `done` is to be fulfilled
+  // when this one is (dropping it spoils the store).
+  struct Turn {
+    kj::Promise<void> mine;
+    kj::Own<kj::PromiseFulfiller<void>> done;
+  };
+  Turn TakeTurn();
+  kj::Promise<void> PutLayer(LayerContext context);
+  kj::Promise<absl::StatusOr<delivery::StoreReceipt>> CommitNow();
+  // Where the layer of this call lies. INVALID_ARGUMENT when it is outside its
+  // memory or one too many.
+  absl::StatusOr<KvView> ViewOf(wire::StoreStream::LayerParams::Reader params);
+
+  std::shared_ptr<SessionState> session_;
+  // Shared with calls under way: the node's stream outlives this object until
+  // they are done.
+  std::shared_ptr<delivery::StoreStream> stream_;
+  KvShape shape_;
+  CallDeadline deadline_;
+  std::shared_ptr<SharedRegion> region_;
+  Budget budget_;
+  int layers_ = 0;
+  bool committed_ = false;
+  absl::Status error_;  // the first; commit reports it
+  kj::Promise<void> turn_;
+};
+
+}  // namespace kdn::rpc
+
+#endif  // KDN_RPC_STORE_STREAM_H_

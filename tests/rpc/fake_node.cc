@@ -1,0 +1,349 @@
+#include "tests/rpc/fake_node.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "rpc/kv_copy.h"
+
+namespace kdn::rpc {
+namespace {
+
+constexpr absl::Duration kPatience = absl::Seconds(20);
+
+}  // namespace
+
+class FakeStoreStream final : public delivery::StoreStream {
+ public:
+  FakeStoreStream(FakeNode* node, delivery::StoreRequest request)
+      : node_(node), request_(std::move(request)) {
+    chunk_.shape = ShapeOf(*request_.model,
+                           static_cast<int>(request_.identity.tokens.size()));
+    chunk_.bytes.resize(chunk_.shape.bytes());
+    chunk_.positions = request_.positions;
+    chunk_.levels = request_.levels;
+  }
+  void PutLayer(const KvView& layer,
+                delivery::Done<absl::Status> done) override {
+    node_->Do([this, layer, done = std::move(done)]() mutable {
+      PackLayer(layer, DenseLayout::kTokenMajor,
+                chunk_.bytes.data() + next_++ * chunk_.shape.layer_bytes());
+      done(absl::OkStatus());
+    });
+  }
+  void Commit(
+      delivery::Done<absl::StatusOr<delivery::StoreReceipt>> done) override {
+    node_->Do([this, done = std::move(done)]() mutable {
+      const ChunkKey key = KeyOf(request_.identity);
+      delivery::StoreReceipt receipt{.key = key,
+                                     .version = ObjectVersion(7),
+                                     .existed = false,
+                                     .bytes = chunk_.bytes.size(),
+                                     .holders = {NodeId("fake"), NodeId("b")}};
+      {
+        absl::MutexLock lock(&node_->mutex_);
+        receipt.existed =
+            !node_->chunks_
+                 .emplace(FakeNode::Name(request_.identity.ns.name(), key),
+                          std::move(chunk_))
+                 .second;
+      }
+      done(std::move(receipt));
+    });
+  }
+
+ private:
+  FakeNode* node_;
+  delivery::StoreRequest request_;
+  FakeNode::Chunk chunk_;
+  size_t next_ = 0;
+};
+
+FakeNode::FakeNode() : worker_([this] { Work(); }) {}
+
+FakeNode::~FakeNode() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stop_ = true;
+  }
+  worker_.join();
+}
+
+void FakeNode::Do(Task task) {
+  absl::MutexLock lock(&mutex_);
+  tasks_.push_back(std::move(task));
+}
+
+void FakeNode::Work() {
+  for (;;) {
+    std::vector<Task> tasks;
+    {
+      absl::MutexLock lock(&mutex_);
+      mutex_.Await(absl::Condition(
+          +[](FakeNode* self) ABSL_EXCLUSIVE_LOCKS_REQUIRED(self->mutex_) {
+            return self->stop_ || (!self->silent_ && !self->tasks_.empty());
+          },
+          this));
+      if (tasks_.empty()) return;
+      tasks.swap(tasks_);
+    }
+    for (Task& task : tasks) task();
+  }
+}
+
+void FakeNode::BeSilent() {
+  absl::MutexLock lock(&mutex_);
+  silent_ = true;
+}
+
+void FakeNode::Speak() {
+  absl::MutexLock lock(&mutex_);
+  silent_ = false;
+}
+
+void FakeNode::set_before_layer(std::function<void(int, int)> hook) {
+  absl::MutexLock lock(&mutex_);
+  before_layer_ = std::move(hook);
+}
+
+void FakeNode::set_outcome(const ChunkKey& key,
+                           delivery::ChunkOutcome outcome) {
+  absl::MutexLock lock(&mutex_);
+  outcomes_[key] = std::move(outcome);
+}
+
+void FakeNode::set_begin_store(absl::Status status) {
+  absl::MutexLock lock(&mutex_);
+  begin_store_ = std::move(status);
+}
+
+int FakeNode::sessions_open() const {
+  absl::MutexLock lock(&mutex_);
+  return static_cast<int>(sessions_.size());
+}
+
+int FakeNode::pins() const {
+  absl::MutexLock lock(&mutex_);
+  return static_cast<int>(pins_.size());
+}
+
+int FakeNode::retrieves_cancelled() const {
+  absl::MutexLock lock(&mutex_);
+  return cancelled_;
+}
+
+bool FakeNode::WaitForSessionsOpen(int count) const {
+  auto reached = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return static_cast<int>(sessions_.size()) == count;
+  };
+  absl::MutexLock lock(&mutex_);
+  return mutex_.AwaitWithTimeout(absl::Condition(&reached), kPatience);
+}
+
+bool FakeNode::WaitForCancelled(int count) const {
+  auto reached = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return cancelled_ >= count;
+  };
+  absl::MutexLock lock(&mutex_);
+  return mutex_.AwaitWithTimeout(absl::Condition(&reached), kPatience);
+}
+
+std::vector<int32_t> FakeNode::stored_positions(const ChunkKey& key) const {
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [name, chunk] : chunks_) {
+    if (name.second == key) return chunk.positions;
+  }
+  return {};
+}
+
+delivery::StoreRequest FakeNode::last_store() const {
+  absl::MutexLock lock(&mutex_);
+  return *last_store_;
+}
+
+void FakeNode::BeginStore(
+    delivery::StoreRequest request,
+    delivery::Done<absl::StatusOr<std::unique_ptr<delivery::StoreStream>>>
+        done) {
+  Do([this, request = std::move(request), done = std::move(done)]() mutable {
+    absl::Status status;
+    {
+      absl::MutexLock lock(&mutex_);
+      status = begin_store_;
+      last_store_ = std::make_unique<delivery::StoreRequest>(request);
+    }
+    if (!status.ok()) return done(std::move(status));
+    done(std::make_unique<FakeStoreStream>(this, std::move(request)));
+  });
+}
+
+void FakeNode::Lookup(
+    std::vector<ChunkRef> chunks, Namespace ns, absl::Time,
+    delivery::Done<absl::StatusOr<std::vector<delivery::LookupResult>>> done) {
+  Do([this, chunks = std::move(chunks), ns = std::move(ns),
+      done = std::move(done)]() mutable {
+    std::vector<delivery::LookupResult> results(chunks.size());
+    {
+      absl::MutexLock lock(&mutex_);
+      for (size_t i = 0; i < chunks.size(); ++i) {
+        const auto found = chunks_.find(Name(ns.name(), chunks[i].key));
+        if (found == chunks_.end()) continue;
+        results[i] = {.hit = true,
+                      .node = self(),
+                      .tier = storage::Tier::kDisk,
+                      .levels = found->second.levels,
+                      .bytes = found->second.bytes.size(),
+                      .version = ObjectVersion(7)};
+      }
+    }
+    done(std::move(results));
+  });
+}
+
+delivery::ChunkOutcome FakeNode::Deliver(
+    const delivery::RetrieveRequest& request, int index,
+    const OnLayer& on_layer) {
+  const delivery::RetrieveChunk& asked = request.chunks[index];
+  delivery::ChunkOutcome outcome;
+  std::function<void(int, int)> before_layer;
+  Chunk chunk;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (auto told = outcomes_.find(asked.ref.key); told != outcomes_.end()) {
+      return told->second;
+    }
+    auto found = chunks_.find(Name(request.ns.name(), asked.ref.key));
+    if (found == chunks_.end()) return outcome;
+    chunk = found->second;
+    before_layer = before_layer_;
+  }
+  const KvShape& shape = asked.destination.shape();
+  const KvView all(chunk.bytes.data(), chunk.shape,
+                   KvStrides::TokenMajor(chunk.shape));
+  for (int step = 0; step < shape.layers; ++step) {
+    const int layer = layers_backwards_ ? shape.layers - 1 - step : step;
+    if (before_layer) before_layer(index, layer);
+    if (request.cancelled->load()) {
+      absl::MutexLock lock(&mutex_);
+      ++cancelled_;
+      outcome.kind = delivery::OutcomeKind::kFailed;
+      outcome.why = absl::CancelledError("nobody wants it");
+      return outcome;
+    }
+    for (int part = 0; part < 2; ++part) {
+      for (int head = 0; head < shape.kv_heads; ++head) {
+        for (int token = 0; token < shape.tokens; ++token) {
+          std::memcpy(asked.destination.At(layer, static_cast<KvPart>(part),
+                                           head, token),
+                      all.At(request.slice.layer_begin + layer,
+                             static_cast<KvPart>(part),
+                             request.slice.head_begin + head, token),
+                      shape.head_bytes());
+        }
+      }
+    }
+    on_layer(index, layer);
+  }
+  outcome.kind = delivery::OutcomeKind::kHit;
+  outcome.level = Level::kLossless;
+  outcome.source = self();
+  outcome.version = ObjectVersion(7);
+  outcome.wire_bytes = 42;
+  return outcome;
+}
+
+void FakeNode::Retrieve(
+    delivery::RetrieveRequest request, OnLayer on_layer,
+    delivery::Done<std::vector<delivery::ChunkOutcome>> done) {
+  Do([this, request = std::move(request), on_layer = std::move(on_layer),
+      done = std::move(done)]() mutable {
+    std::vector<delivery::ChunkOutcome> outcomes;
+    for (int i = 0; i < static_cast<int>(request.chunks.size()); ++i) {
+      outcomes.push_back(Deliver(request, i, on_layer));
+    }
+    done(std::move(outcomes));
+  });
+}
+
+void FakeNode::Pin(std::vector<ChunkRef> chunks, Namespace ns,
+                   SessionId session, absl::Time, absl::Time,
+                   delivery::Done<std::vector<absl::Status>> done) {
+  Do([this, chunks = std::move(chunks), ns = std::move(ns), session,
+      done = std::move(done)]() mutable {
+    std::vector<absl::Status> statuses;
+    {
+      absl::MutexLock lock(&mutex_);
+      for (const ChunkRef& ref : chunks) {
+        const bool found = chunks_.count(Name(ns.name(), ref.key)) > 0;
+        if (found) pins_.emplace(session.value(), ref.key);
+        statuses.push_back(found ? absl::OkStatus()
+                                 : absl::NotFoundError("nobody has it"));
+      }
+    }
+    done(std::move(statuses));
+  });
+}
+
+void FakeNode::Unpin(std::vector<ChunkRef> chunks, Namespace, SessionId session,
+                     absl::Time,
+                     delivery::Done<std::vector<absl::Status>> done) {
+  Do([this, chunks = std::move(chunks), session,
+      done = std::move(done)]() mutable {
+    std::vector<absl::Status> statuses;
+    {
+      absl::MutexLock lock(&mutex_);
+      for (const ChunkRef& ref : chunks) {
+        const bool found = pins_.erase({session.value(), ref.key}) > 0;
+        statuses.push_back(found ? absl::OkStatus()
+                                 : absl::NotFoundError("not pinned"));
+      }
+    }
+    done(std::move(statuses));
+  });
+}
+
+void FakeNode::Remove(std::vector<ChunkRef> chunks, Namespace ns, SessionId,
+                      absl::Time,
+                      delivery::Done<std::vector<absl::Status>> done) {
+  Do([this, chunks = std::move(chunks), ns = std::move(ns),
+      done = std::move(done)]() mutable {
+    std::vector<absl::Status> statuses;
+    {
+      absl::MutexLock lock(&mutex_);
+      for (const ChunkRef& ref : chunks) {
+        const bool found = chunks_.erase(Name(ns.name(), ref.key)) > 0;
+        statuses.push_back(found ? absl::OkStatus()
+                                 : absl::NotFoundError("nobody has it"));
+      }
+    }
+    done(std::move(statuses));
+  });
+}
+
+SessionId FakeNode::OpenSession() {
+  absl::MutexLock lock(&mutex_);
+  sessions_.insert(next_session_);
+  return SessionId(next_session_++);
+}
+
+void FakeNode::CloseSession(SessionId session) {
+  absl::MutexLock lock(&mutex_);
+  sessions_.erase(session.value());
+  std::erase_if(pins_,
+                [&](const auto& pin) { return pin.first == session.value(); });
+}
+
+void FakeNode::Status(absl::Time,
+                      delivery::Done<std::vector<delivery::NodeStatus>> done) {
+  Do([this, done = std::move(done)]() mutable {
+    std::vector<delivery::NodeStatus> nodes(2);
+    nodes[0].id = self();
+    nodes[0].store.lookups = 11;
+    nodes[0].disk.io_uring = true;
+    nodes[0].uptime_s = 5;
+    nodes[1].id = NodeId("dead");
+    nodes[1].alive = false;
+    done(std::move(nodes));
+  });
+}
+
+}  // namespace kdn::rpc

@@ -1,0 +1,108 @@
+// The small pure parts: order of layers, budgets, packing.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+
+#include "rpc/byte_budget.h"
+#include "rpc/kv_copy.h"
+#include "rpc/layer_order.h"
+#include "tests/rpc/gateway_fixture.h"
+
+namespace kdn::rpc {
+namespace {
+
+TEST(LayerOrderTest, AnyOrderInGivesEachChunksLayersInOrder) {
+  constexpr int kChunks = 5, kLayers = 7;
+  std::mt19937_64 random(kSeed);
+  for (int round = 0; round < 50; ++round) {
+    std::vector<LayerOrder::Ready> in;
+    for (int c = 0; c < kChunks; ++c) {
+      for (int l = 0; l < kLayers; ++l) in.push_back({c, l});
+    }
+    in.insert(in.end(), in.begin(), in.begin() + 6);  // some told twice
+    std::shuffle(in.begin(), in.end(), random);
+    LayerOrder order(kChunks, kLayers);
+    std::vector<LayerOrder::Ready> out;
+    for (const auto& ready : in) order.Complete(ready.chunk, ready.layer, out);
+    ASSERT_EQ(out.size(), static_cast<size_t>(kChunks * kLayers));
+    std::vector<int> next(kChunks);
+    for (const auto& ready : out) {
+      EXPECT_EQ(ready.layer, next[ready.chunk]++) << "seed " << kSeed;
+    }
+    EXPECT_EQ(order.given(2), kLayers);
+  }
+}
+
+TEST(LayerOrderTest, HoleHoldsBackWhatIsBehindIt) {
+  LayerOrder order(1, 3);
+  std::vector<LayerOrder::Ready> out;
+  order.Complete(0, 2, out);
+  order.Complete(0, 1, out);
+  EXPECT_TRUE(out.empty());
+  order.Complete(0, 0, out);
+  EXPECT_EQ(out.size(), 3u);
+}
+
+TEST(ByteBudgetTest, HoldsAddUpAndComeBack) {
+  auto budget = ByteBudget::Create(10);
+  int told = 0;
+  budget->OnGivenBack([&] { ++told; });
+  auto six = budget->TryTake(6);
+  ASSERT_TRUE(six);
+  EXPECT_FALSE(budget->TryTake(5));
+  auto four = budget->TryTake(4);
+  ASSERT_TRUE(four);
+  EXPECT_EQ(budget->used(), 10u);
+  EXPECT_FALSE(budget->TryTake(UINT64_MAX));
+  ByteBudget::Hold moved = *std::move(six);
+  six.reset();
+  EXPECT_EQ(budget->used(), 10u);
+  moved = ByteBudget::Hold();
+  four.reset();
+  EXPECT_EQ(told, 2);
+  EXPECT_EQ(budget->used(), 0u);
+}
+
+TEST(ByteBudgetTest, HoldOutlivesItsOwnersHandle) {
+  auto budget = ByteBudget::Create(1);
+  auto hold = budget->TryTake(1);
+  budget = nullptr;
+  EXPECT_EQ(hold->amount(), 1u);
+}
+
+TEST(KvCopyTest, PackThenUnpackIsTheSameInEveryLayout) {
+  const TestChunk chunk = MakeChunk(*Namespace::Parse("t"), TestModel(), 3, 6);
+  const KvView layer = chunk.view().Layer(1);
+  for (DenseLayout wire : {DenseLayout::kTokenMajor, DenseLayout::kHeadMajor}) {
+    std::vector<std::byte> packed(layer.shape().layer_bytes());
+    PackLayer(layer, wire, packed.data());
+    const KvView as_packed(packed.data(), layer.shape(),
+                           StridesOf(wire, layer.shape()));
+    EXPECT_TRUE(SameKv(as_packed, chunk, KvSlice{1, 2, 0, 2}));
+    KvStrides padded = KvStrides::TokenMajor(layer.shape());
+    padded.head += 6;
+    padded.token = padded.head * 3;
+    padded.part = padded.token * 9;
+    Landing landing = MakeLanding(layer.shape(), padded, 4096);
+    UnpackLayer(packed.data(), wire, landing.view);
+    EXPECT_TRUE(SameKv(landing.view, chunk, KvSlice{1, 2, 0, 2}));
+  }
+}
+
+TEST(KvCopyTest, FootprintAndNearestLayout) {
+  KvShape shape{1, 2, 3, 8, Dtype::kBf16};
+  const KvStrides tokens = KvStrides::TokenMajor(shape);
+  const KvStrides heads = KvStrides::HeadMajor(shape);
+  EXPECT_EQ(NearestLayout(tokens), DenseLayout::kTokenMajor);
+  EXPECT_EQ(NearestLayout(heads), DenseLayout::kHeadMajor);
+  std::byte memory[1024];
+  EXPECT_EQ(FootprintOf(KvView(memory, shape, tokens)), shape.layer_bytes());
+  KvStrides padded = heads;
+  padded.part += 100;
+  EXPECT_EQ(FootprintOf(KvView(memory, shape, padded)),
+            shape.layer_bytes() + 100);
+}
+
+}  // namespace
+}  // namespace kdn::rpc

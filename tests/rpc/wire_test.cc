@@ -1,0 +1,185 @@
+#include "rpc/wire.h"
+
+#include <capnp/message.h>
+#include <gtest/gtest.h>
+#include <kj/debug.h>
+
+#include "rpc/api.h"
+#include "rpc/client_wire.h"
+#include "rpc/gateway_wire.h"
+#include "tests/rpc/gateway_fixture.h"
+
+namespace kdn::rpc {
+namespace {
+
+TEST(WireTest, EveryStatusCodeComesBack) {
+  for (int code = 0; code <= 16; ++code) {
+    const auto absl_code = static_cast<absl::StatusCode>(code);
+    EXPECT_EQ(static_cast<int>(ToWire(absl_code)), code);
+    EXPECT_EQ(FromWire(ToWire(absl_code)), absl_code);
+    capnp::MallocMessageBuilder message;
+    auto status = message.initRoot<wire::Status>();
+    ToWire(absl::Status(absl_code, "chunk 7"), status);
+    EXPECT_EQ(FromWire(status.asReader()), absl::Status(absl_code, "chunk 7"));
+  }
+  EXPECT_EQ(FromWire(static_cast<wire::Code>(99)), absl::StatusCode::kUnknown);
+}
+
+TEST(WireTest, ExceptionsSayWhatToDo) {
+  EXPECT_TRUE(
+      absl::IsUnavailable(FromException(KJ_EXCEPTION(DISCONNECTED, "gone"))));
+  EXPECT_TRUE(absl::IsResourceExhausted(
+      FromException(KJ_EXCEPTION(OVERLOADED, "too much"))));
+  EXPECT_TRUE(absl::IsUnimplemented(
+      FromException(KJ_EXCEPTION(UNIMPLEMENTED, "what"))));
+  EXPECT_TRUE(absl::IsInternal(FromException(KJ_EXCEPTION(FAILED, "broken"))));
+}
+
+TEST(WireTest, ModelComesBackWhole) {
+  ModelSpec model = TestModel();
+  model.dtype = Dtype::kFp16;
+  model.rope.theta = 5e5;
+  model.rope.pairing = RopePairing::kGptJ;
+  model.rope.scaling = RopeScaling::kLlama3;
+  model.rope.factor = 8;
+  model.rope.low_freq_factor = 1.5;
+  model.rope.high_freq_factor = 4.5;
+  model.rope.original_max_position = 8192;
+  capnp::MallocMessageBuilder message;
+  auto out = message.initRoot<wire::ModelSpec>();
+  ToWire(model, out);
+  auto back = FromWire(out.asReader());
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(*back, model);
+  EXPECT_EQ(FingerprintOf(*back), FingerprintOf(model));
+  out.getRope().setScaling(static_cast<wire::RopeScaling>(40));
+  EXPECT_TRUE(absl::IsInvalidArgument(FromWire(out.asReader()).status()));
+}
+
+TEST(WireTest, DefaultRopeFieldsAreTheProjects) {
+  capnp::MallocMessageBuilder message;
+  auto out = message.initRoot<wire::ModelSpec>();
+  ModelSpec model = TestModel();
+  ToWire(model, out);
+  const auto rope = model.rope;
+  auto fresh = out.initRope();
+  fresh.setRotaryDim(static_cast<uint32_t>(rope.rotary_dim));
+  EXPECT_EQ(FromWire(out.asReader())->rope, rope);
+}
+
+TEST(WireTest, SliceIsInsideTheModel) {
+  const ModelSpec model = TestModel();
+  capnp::MallocMessageBuilder message;
+  auto out = message.initRoot<wire::Slice>();
+  EXPECT_EQ(*FromWire(out.asReader(), model), WholeOf(model));
+  ToWire(KvSlice{1, 2, 0, 1}, out);
+  EXPECT_EQ(*FromWire(out.asReader(), model), (KvSlice{1, 2, 0, 1}));
+  out.setHeadEnd(4000000000u);
+  EXPECT_TRUE(
+      absl::IsInvalidArgument(FromWire(out.asReader(), model).status()));
+}
+
+TEST(WireTest, ChunkRefWithoutPlacementIsPlacedByItsKey) {
+  const ChunkRef alone = MakeChunk(*Namespace::Parse("t"), TestModel(), 1).ref;
+  const ChunkRef grouped{
+      alone.key,
+      PlacementOf(MakeChunk(*Namespace::Parse("t"), TestModel(), 2).ref.key)};
+  for (const ChunkRef& ref : {alone, grouped}) {
+    capnp::MallocMessageBuilder message;
+    auto out = message.initRoot<wire::ChunkRef>();
+    ToWire(ref, out);
+    EXPECT_EQ(*FromWire(out.asReader()), ref);
+    EXPECT_EQ(out.hasPlacement(), ref.placement != alone.placement);
+  }
+  capnp::MallocMessageBuilder message;
+  auto out = message.initRoot<wire::ChunkRef>();
+  out.initKey(31);
+  EXPECT_TRUE(absl::IsInvalidArgument(FromWire(out.asReader()).status()));
+}
+
+TEST(WireTest, TimeoutsAreBounded) {
+  EXPECT_EQ(*TimeoutFromWire(0), kDefaultTimeout);
+  EXPECT_EQ(*TimeoutFromWire(1), absl::Milliseconds(1));
+  EXPECT_EQ(*TimeoutFromWire(600000), kTimeoutMax);
+  EXPECT_TRUE(absl::IsInvalidArgument(TimeoutFromWire(600001).status()));
+  EXPECT_EQ(TimeoutToWire(absl::Nanoseconds(1)), 1u);
+  EXPECT_EQ(TimeoutToWire(-absl::Seconds(3)), 1u);
+  EXPECT_EQ(TimeoutToWire(absl::InfiniteDuration()), 600000u);
+}
+
+TEST(WireTest, LevelsTtlsAndPositionsAreBounded) {
+  const LevelSet lossless = LevelSet::Of(Level::kLossless);
+  EXPECT_EQ(*LevelsFromWire(0, lossless), lossless);
+  EXPECT_EQ(*LevelsFromWire(3, lossless), LevelSet::All());
+  EXPECT_FALSE(LevelsFromWire(4, lossless).ok());
+  EXPECT_TRUE(TtlFromWire(0, true).ok());
+  EXPECT_FALSE(TtlFromWire(0, false).ok());
+  EXPECT_FALSE(TtlFromWire(UINT64_MAX, true).ok());
+  EXPECT_TRUE(CheckPositions({0, 5}).ok());
+  EXPECT_FALSE(CheckPositions({}).ok());
+  EXPECT_FALSE(CheckPositions({3, -1}).ok());
+  EXPECT_FALSE(CheckPositions(std::vector<int32_t>(4097)).ok());
+}
+
+TEST(WireTest, OutcomesAndReceiptsComeBack) {
+  capnp::MallocMessageBuilder message;
+  delivery::ChunkOutcome hit;
+  hit.kind = delivery::OutcomeKind::kHit;
+  hit.level = Level::kInt8;
+  hit.source = NodeId("n2");
+  hit.tier = storage::Tier::kDisk;
+  hit.version = ObjectVersion(77);
+  hit.wire_bytes = 1234;
+  auto out = message.initRoot<wire::ChunkOutcome>();
+  FillOutcome(hit, out);
+  const ChunkOutcome back = FromWire(out.asReader());
+  EXPECT_EQ(back.kind, OutcomeKind::kHit);
+  EXPECT_EQ(back.level, Level::kInt8);
+  EXPECT_EQ(back.source, NodeId("n2"));
+  EXPECT_EQ(back.tier, Tier::kDisk);
+  EXPECT_EQ(back.version, ObjectVersion(77));
+  EXPECT_EQ(back.wire_bytes, 1234u);
+
+  auto receipt = message.initRoot<wire::StoreReceipt>();
+  FillReceipt({.key = ChunkKey(),
+               .version = ObjectVersion(3),
+               .existed = true,
+               .bytes = 9,
+               .holders = {NodeId("a"), NodeId("b")}},
+              receipt);
+  const auto received = FromWire(receipt.asReader());
+  ASSERT_TRUE(received.ok());
+  EXPECT_TRUE(received->existed);
+  EXPECT_EQ(received->holders.size(), 2u);
+  receipt.initKey(3);
+  EXPECT_TRUE(absl::IsDataLoss(FromWire(receipt.asReader()).status()));
+}
+
+TEST(WireTest, CountersKeepTheirNames) {
+  delivery::NodeStatus status;
+  uint64_t next = 1;
+  status.id = NodeId("n");
+  status.store.lookups = next++;
+  status.store.leases = next++;
+  status.store.evictions_lost = next++;
+  status.disk.bytes_read = next++;
+  status.disk.rebuilt_objects = next++;
+  status.disk.direct = true;
+  status.chunks_failed = next++;
+  status.engine_bytes_out = next++;
+  capnp::MallocMessageBuilder message;
+  auto out = message.initRoot<wire::NodeStatus>();
+  FillNodeStatus(status, out);
+  const NodeStatus back = FromWire(out.asReader());
+  EXPECT_EQ(back.store.lookups, 1u);
+  EXPECT_EQ(back.store.leases, 2u);
+  EXPECT_EQ(back.store.evictions_lost, 3u);
+  EXPECT_EQ(back.disk.bytes_read, 4u);
+  EXPECT_EQ(back.disk.rebuilt_objects, 5u);
+  EXPECT_TRUE(back.disk.direct);
+  EXPECT_EQ(back.chunks_failed, 6u);
+  EXPECT_EQ(back.engine_bytes_out, 7u);
+}
+
+}  // namespace
+}  // namespace kdn::rpc
