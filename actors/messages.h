@@ -1,0 +1,185 @@
+#ifndef KDN_ACTORS_MESSAGES_H_
+#define KDN_ACTORS_MESSAGES_H_
+
+#include <caf/all.hpp>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "actors/local_calls.h"
+#include "delivery/node_service.h"
+#include "storage/disk_tier.h"
+#include "storage/partition.h"
+
+// Every message of the system and who understands it. All of CAF 0.17's own
+// spelling (type registration, inspect) is here, so that an upgrade touches
+// this header and the shells only.
+
+namespace kdn::storage {
+
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, PartitionCounters& c) {
+  return f(caf::meta::type_name("PartitionCounters"), c.lookups, c.hits_memory,
+           c.hits_disk, c.misses, c.failures, c.commits, c.commits_existed,
+           c.evictions, c.evictions_lost, c.damaged, c.removed, c.objects,
+           c.memory_objects, c.memory_bytes, c.disk_bytes, c.leases);
+}
+
+}  // namespace kdn::storage
+
+namespace kdn::actors {
+
+// Keys travel as one run of 32-byte strings: CAF copies that in one piece.
+struct LookupQuery {
+  std::string ns;
+  std::vector<char> keys;
+};
+
+struct LookupItem {
+  bool hit = false;
+  uint8_t tier = 0;
+  uint8_t levels = 0;
+  uint64_t bytes = 0;
+  uint64_t version = 0;
+};
+
+enum class LeaseOp : uint8_t { kPin = 0, kUnpin = 1, kRemove = 2 };
+
+struct LeaseQuery {
+  uint8_t op = 0;  // LeaseOp
+  std::string ns;
+  std::vector<char> keys;
+  uint64_t session = 0;
+  int64_t expires_unix_us = 0;
+};
+
+// absl::Status on the wire.
+struct StatusItem {
+  int32_t code = 0;
+  std::string message;
+};
+
+// What a node tells a peer that joins it.
+struct PeerInfo {
+  std::string id;
+  // Its storage actors; shard s lives in storage[s % storage.size()].
+  std::vector<caf::strong_actor_ptr> storage;
+};
+
+// NodeStatus on the wire; counters of the disk tier as one list, in the order
+// of DiskTier::Counters.
+struct NodeReport {
+  std::string id;
+  uint64_t epoch = 0;
+  uint64_t shards_primary = 0;
+  uint64_t shards_held = 0;
+  storage::PartitionCounters store;
+  std::vector<uint64_t> disk;
+  std::vector<uint64_t> delivery;
+  uint64_t memory_budget_bytes = 0;
+  uint64_t rss_bytes = 0;
+  uint64_t uptime_s = 0;
+};
+
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, LookupQuery& q) {
+  return f(caf::meta::type_name("LookupQuery"), q.ns, q.keys);
+}
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, LookupItem& i) {
+  return f(caf::meta::type_name("LookupItem"), i.hit, i.tier, i.levels, i.bytes,
+           i.version);
+}
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, LeaseQuery& q) {
+  return f(caf::meta::type_name("LeaseQuery"), q.op, q.ns, q.keys, q.session,
+           q.expires_unix_us);
+}
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, StatusItem& s) {
+  return f(caf::meta::type_name("StatusItem"), s.code, s.message);
+}
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, PeerInfo& p) {
+  return f(caf::meta::type_name("PeerInfo"), p.id, p.storage);
+}
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, NodeReport& r) {
+  return f(caf::meta::type_name("NodeReport"), r.id, r.epoch, r.shards_primary,
+           r.shards_held, r.store, r.disk, r.delivery, r.memory_budget_bytes,
+           r.rss_bytes, r.uptime_s);
+}
+
+}  // namespace kdn::actors
+
+CAF_BEGIN_TYPE_ID_BLOCK(kdn, caf::first_custom_type_id)
+CAF_ADD_TYPE_ID(kdn, (kdn::actors::LookupQuery))
+CAF_ADD_TYPE_ID(kdn, (kdn::actors::LookupItem))
+CAF_ADD_TYPE_ID(kdn, (std::vector<kdn::actors::LookupItem>))
+CAF_ADD_TYPE_ID(kdn, (kdn::actors::LeaseQuery))
+CAF_ADD_TYPE_ID(kdn, (kdn::actors::StatusItem))
+CAF_ADD_TYPE_ID(kdn, (std::vector<kdn::actors::StatusItem>))
+CAF_ADD_TYPE_ID(kdn, (kdn::actors::PeerInfo))
+CAF_ADD_TYPE_ID(kdn, (kdn::actors::NodeReport))
+CAF_ADD_ATOM(kdn, kdn::actors, LookupAtom, "lookup")
+CAF_ADD_ATOM(kdn, kdn::actors, LeaseAtom, "lease")
+CAF_ADD_ATOM(kdn, kdn::actors, ReleaseAtom, "release")
+CAF_ADD_ATOM(kdn, kdn::actors, CountAtom, "count")
+CAF_ADD_ATOM(kdn, kdn::actors, TickAtom, "tick")
+CAF_ADD_ATOM(kdn, kdn::actors, JoinAtom, "join")
+CAF_ADD_ATOM(kdn, kdn::actors, ReportAtom, "report")
+CAF_ADD_ATOM(kdn, kdn::actors, DialAtom, "dial")
+CAF_ADD_ATOM(kdn, kdn::actors, DeadlineAtom, "deadline")
+CAF_END_TYPE_ID_BLOCK(kdn)
+
+namespace kdn::actors {
+
+// Keeps one partition of a node's shards: storage::Partition and its disk.
+using StorageActor = caf::typed_actor<
+    // What is there, without reading it; one item per key.
+    caf::replies_to<LookupAtom, LookupQuery>::with<std::vector<LookupItem>>,
+    // Pin, unpin or remove; one status per key.
+    caf::replies_to<LeaseAtom, LeaseQuery>::with<std::vector<StatusItem>>,
+    // The session has ended: its leases go.
+    caf::reacts_to<ReleaseAtom, uint64_t>,
+    caf::replies_to<CountAtom>::with<storage::PartitionCounters>,
+    // Inside the process only: calls with memory and callbacks in them.
+    caf::reacts_to<ReserveCall>, caf::reacts_to<CommitCall>,
+    caf::reacts_to<ReadCall>, caf::reacts_to<DiscardCall>,
+    // The disk tier has answered, or dropped an object on its own.
+    caf::reacts_to<DiskAnswer>, caf::reacts_to<DiskEviction>,
+    // Time passes: deadlines, leases, requests waiting for room.
+    caf::reacts_to<TickAtom>>;
+
+// The one actor of a node that its peers dial.
+using NodeActor = caf::typed_actor<
+    // A peer (its name) is here; answered with what it needs to talk to us.
+    caf::replies_to<JoinAtom, std::string>::with<PeerInfo>,
+    caf::replies_to<ReportAtom>::with<NodeReport>>;
+
+// Knows who is alive; publishes a ClusterView after every change.
+using PlacementActor = caf::typed_actor<
+    // Try to reach the member with this index now.
+    caf::reacts_to<DialAtom, uint32_t>>;
+
+// One lookup, lease change or status call at all the nodes it concerns; gone
+// when answered.
+using QueryActor = caf::typed_actor<
+    // Watches deadline and membership.
+    caf::reacts_to<TickAtom>>;
+
+// One retrieve: delivery::FetchSession. Gone when answered.
+using RetrieveActor = caf::typed_actor<
+    // The try of one chunk has ended.
+    caf::reacts_to<AttemptEnd>, caf::reacts_to<DeadlineAtom>>;
+
+// One store from its commit on: delivery::StoreSession. Gone when every copy is
+// accounted for.
+using StoreActor = caf::typed_actor<
+    // A node has taken its copy, or not.
+    caf::reacts_to<SendEnd>, caf::reacts_to<DeadlineAtom>>;
+
+}  // namespace kdn::actors
+
+#endif  // KDN_ACTORS_MESSAGES_H_

@@ -1,0 +1,221 @@
+#include "actors/node.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <caf/all.hpp>
+#include <caf/io/all.hpp>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "actors/node_actor.h"
+#include "actors/node_context.h"
+#include "actors/node_services.h"
+#include "actors/placement_actor.h"
+#include "actors/storage_actor.h"
+
+namespace kdn::actors {
+namespace {
+
+// Heartbeat and timeout both have to be set, or a silent peer is never noticed;
+// the sharing scheduler without extra I/O workers halves CAF's round trip.
+class SystemConfig : public caf::actor_system_config {
+ public:
+  explicit SystemConfig(const NodeOptions& options) {
+    load<caf::io::middleman>();
+    add_message_types<caf::id_block::kdn>();
+    set("scheduler.policy", caf::atom("sharing"));
+    set("scheduler.max-threads", size_t{2});
+    set("middleman.workers", size_t{0});
+    set("middleman.heartbeat-interval", ToTimespan(options.heartbeat));
+    set("middleman.connection-timeout", ToTimespan(options.peer_timeout));
+  }
+
+ private:
+  static caf::timespan ToTimespan(absl::Duration duration) {
+    return caf::timespan(absl::ToInt64Nanoseconds(duration));
+  }
+};
+
+absl::Status Validate(const NodeOptions& options) {
+  std::set<NodeId> ids;
+  for (const MemberOptions& member : options.members) {
+    if (member.id.empty() || !ids.insert(member.id).second) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "member '", member.id.name(), "' has no name or is listed twice"));
+    }
+  }
+  if (!ids.contains(options.self)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "node '", options.self.name(), "' is not among the members"));
+  }
+  if (options.replicas < 1 || options.storage_actors < 1 ||
+      options.workers < 1) {
+    return absl::InvalidArgumentError(
+        "replicas, storage_actors and workers must be at least 1");
+  }
+  if (options.memory_bytes < (4u << 20)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "memory is ", options.memory_bytes, " bytes, expected at least 4 MiB"));
+  }
+  return absl::OkStatus();
+}
+
+// Out of the node's memory budget: what passes through, and what stays.
+uint64_t ScratchBytes(const NodeOptions& options) {
+  constexpr uint64_t kScratchMin = 64u << 20;
+  const uint64_t memory = options.memory_bytes;
+  return std::max(memory / 4, std::min(memory / 2, kScratchMin));
+}
+
+class NodeImpl final : public Node {
+ public:
+  NodeImpl(NodeOptions options, delivery::PeerTransport* transport,
+           const Clock* clock)
+      : config_(options),
+        system_(config_),
+        context_(std::move(options), transport, clock),
+        services_(&system_, &context_) {}
+  ~NodeImpl() override;
+
+  absl::Status Start();
+
+  delivery::NodeService& service() override { return services_; }
+  delivery::PeerService& peer_service() override { return services_; }
+
+ private:
+  absl::Status OpenDisk();
+  absl::Status SpawnStorage();
+  absl::Status Publish(const NodeActor& node);
+
+  // In the order of need: actors refer to the context, tasks of its pool and
+  // the disk's threads hold handles of the system's actors.
+  SystemConfig config_;
+  caf::actor_system system_;
+  NodeContext context_;
+  HeldKeys held_;
+  std::vector<StorageActor> storage_;
+  std::unique_ptr<storage::DiskTier> disk_;
+  NodeServices services_;
+  NodeActor node_actor_;
+  PlacementActor placement_actor_;
+};
+
+absl::Status NodeImpl::Start() {
+  absl::StatusOr<std::shared_ptr<storage::Arena>> scratch =
+      storage::Arena::Create(ScratchBytes(context_.options));
+  if (!scratch.ok()) return scratch.status();
+  context_.scratch = *std::move(scratch);
+  if (absl::Status status = OpenDisk(); !status.ok()) return status;
+  if (absl::Status status = SpawnStorage(); !status.ok()) return status;
+  node_actor_ = system_.spawn(
+      MakeNodeActor,
+      NodeActorDeps{&context_, storage_, disk_.get(), context_.clock->Now()});
+  std::vector<placement::Member> members;
+  for (const MemberOptions& member : context_.options.members) {
+    members.push_back(placement::Member{member.id, member.weight});
+  }
+  absl::StatusOr<placement::MembershipView> membership =
+      placement::MembershipView::Create(context_.self(), std::move(members),
+                                        {});
+  if (!membership.ok()) return membership.status();
+  const PeerHandles own{node_actor_, storage_};
+  context_.view.Set(MakeView(*membership, {{context_.self(), own}}));
+  placement_actor_ =
+      system_.spawn(MakePlacementActor, &context_, *std::move(membership), own);
+  return Publish(node_actor_);
+}
+
+absl::Status NodeImpl::OpenDisk() {
+  const NodeOptions& options = context_.options;
+  if (options.data_dir.empty()) return absl::OkStatus();
+  storage::DiskTier::Options disk;
+  disk.directory = options.data_dir;
+  disk.capacity_bytes = options.disk_bytes;
+  disk.segment_bytes = std::min(disk.segment_bytes,
+                                std::max<uint64_t>(options.disk_bytes / 8, 1));
+  disk.holds = [this](const ChunkKey& key) { return held_.Has(key); };
+  disk.on_evicted = [this](const storage::ObjectInfo& info) {
+    caf::anon_send(storage_[info.shard.value() % storage_.size()],
+                   DiskEviction{info.key, info.version});
+  };
+  absl::StatusOr<std::unique_ptr<storage::DiskTier>> opened =
+      storage::DiskTier::Open(std::move(disk));
+  if (!opened.ok()) return opened.status();
+  disk_ = *std::move(opened);
+  return absl::OkStatus();
+}
+
+absl::Status NodeImpl::SpawnStorage() {
+  const NodeOptions& options = context_.options;
+  const size_t actors = static_cast<size_t>(options.storage_actors);
+  std::vector<std::vector<storage::ObjectInfo>> restored(actors);
+  if (disk_ != nullptr) {
+    absl::Status status = disk_->ForEach([&](const storage::ObjectInfo& info) {
+      restored[info.shard.value() % actors].push_back(info);
+    });
+    if (!status.ok()) return status;
+  }
+  const uint64_t bytes =
+      (options.memory_bytes - ScratchBytes(options)) / actors;
+  for (size_t i = 0; i < actors; ++i) {
+    absl::StatusOr<std::shared_ptr<storage::Arena>> arena =
+        storage::Arena::Create(bytes);
+    if (!arena.ok()) return arena.status();
+    storage_.push_back(
+        system_.spawn(MakeStorageActor,
+                      StorageActorDeps{*std::move(arena), disk_.get(), &held_,
+                                       context_.clock},
+                      std::move(restored[i])));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status NodeImpl::Publish(const NodeActor& node) {
+  const NodeOptions& options = context_.options;
+  const auto self = std::find_if(
+      options.members.begin(), options.members.end(),
+      [&](const MemberOptions& m) { return m.id == options.self; });
+  const bool loopback = self->host == "127.0.0.1" || self->host == "localhost";
+  const auto port = system_.middleman().publish(
+      node, self->control_port, loopback ? "127.0.0.1" : nullptr,
+      /*reuse=*/true);
+  if (port) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat(
+      "cannot listen for peers on ", self->host, ":", self->control_port,
+      ": is the port taken? (", system_.render(port.error()), ")"));
+}
+
+NodeImpl::~NodeImpl() {
+  // Pending transfers hold actor handles: end them before the system goes.
+  for (const MemberOptions& member : context_.options.members) {
+    context_.transport->FailPeer(member.id);
+  }
+  if (disk_ != nullptr) {
+    if (absl::Status status = disk_->Flush(); !status.ok()) {
+      spdlog::error("flushing the disk tier: {}",
+                    std::string(status.message()));
+    }
+  }
+  caf::anon_send_exit(placement_actor_, caf::exit_reason::user_shutdown);
+  caf::anon_send_exit(node_actor_, caf::exit_reason::user_shutdown);
+  for (const StorageActor& actor : storage_) {
+    caf::anon_send_exit(actor, caf::exit_reason::user_shutdown);
+  }
+  system_.await_all_actors_done();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Node>> Node::Start(
+    NodeOptions options, delivery::PeerTransport* transport,
+    const Clock* clock) {
+  if (absl::Status status = Validate(options); !status.ok()) return status;
+  auto node = std::make_unique<NodeImpl>(std::move(options), transport, clock);
+  if (absl::Status status = node->Start(); !status.ok()) return status;
+  return node;
+}
+
+}  // namespace kdn::actors

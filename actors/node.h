@@ -1,0 +1,61 @@
+#ifndef KDN_ACTORS_NODE_H_
+#define KDN_ACTORS_NODE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "delivery/node_service.h"
+#include "delivery/peer_transport.h"
+#include "kv/clock.h"
+#include "kv/ids.h"
+
+namespace kdn::actors {
+
+// One node of the configuration, as every node of the cluster knows it.
+struct MemberOptions {
+  NodeId id;
+  double weight = 1.0;
+  std::string host;             // where control and bulk listen
+  uint16_t control_port = 0;    // actors
+  std::string gateway_address;  // for people: what engines connect to
+};
+
+struct NodeOptions {
+  NodeId self;
+  std::vector<MemberOptions> members;  // self among them
+  int replicas = 2;
+  uint64_t memory_bytes = 1u << 30;  // arena of the memory tier
+  std::string data_dir;              // empty: no disk tier
+  uint64_t disk_bytes = 0;
+  int storage_actors = 2;  // partitions of the node's shards
+  int workers = 2;         // threads that encode and decode
+  absl::Duration heartbeat = absl::Milliseconds(200);
+  // A peer silent for this long is dead.
+  absl::Duration peer_timeout = absl::Seconds(2);
+  absl::Duration reconnect = absl::Milliseconds(250);
+};
+
+// A running node: the actor system, its storage, delivery and placement actors
+// and its worker threads. The gateway and the bulk server are wired to it by
+// cli/. Stops everything when destroyed; peers then see it go. Thread-safe.
+class Node {
+ public:
+  // `transport` must outlive the node. Returns once the node serves its own
+  // store; peers join as they come up. UNAVAILABLE naming the address when the
+  // control port is taken; the disk tier's errors as they are.
+  static absl::StatusOr<std::unique_ptr<Node>> Start(
+      NodeOptions options, delivery::PeerTransport* transport,
+      const Clock* clock);
+  virtual ~Node() = default;
+
+  virtual delivery::NodeService& service() = 0;
+  virtual delivery::PeerService& peer_service() = 0;
+};
+
+}  // namespace kdn::actors
+
+#endif  // KDN_ACTORS_NODE_H_

@@ -1,0 +1,39 @@
+#ifndef KDN_ACTORS_NODE_ACTOR_H_
+#define KDN_ACTORS_NODE_ACTOR_H_
+
+#include <vector>
+
+#include "actors/messages.h"
+#include "actors/node_context.h"
+#include "storage/disk_tier.h"
+
+namespace kdn::actors {
+
+struct NodeActorDeps {
+  NodeContext* node = nullptr;
+  std::vector<StorageActor> storage;
+  const storage::DiskTier* disk = nullptr;  // null: memory only
+  absl::Time started;
+};
+
+// What peers see of a node: who it is, its storage actors, its numbers.
+struct NodeActorState {
+  static inline const char* name = "node";
+
+  PeerInfo Join(const std::string& peer) const;
+  caf::result<NodeReport> Report();
+  // All but the storage actors' counters.
+  delivery::NodeStatus OwnStatus() const;
+
+  NodeActor::pointer self = nullptr;
+  NodeActorDeps deps;
+};
+
+NodeActor::behavior_type MakeNodeActor(
+    NodeActor::stateful_pointer<NodeActorState> self, NodeActorDeps deps);
+
+}  // namespace kdn::actors
+
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::NodeActorDeps)
+
+#endif  // KDN_ACTORS_NODE_ACTOR_H_

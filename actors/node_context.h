@@ -1,0 +1,111 @@
+#ifndef KDN_ACTORS_NODE_CONTEXT_H_
+#define KDN_ACTORS_NODE_CONTEXT_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/synchronization/mutex.h"
+#include "actors/messages.h"
+#include "actors/node.h"
+#include "delivery/peer_transport.h"
+#include "delivery/work_pool.h"
+#include "kv/clock.h"
+#include "placement/shard_map.h"
+#include "storage/arena.h"
+
+namespace kdn::actors {
+
+// How to talk to a live node.
+struct PeerHandles {
+  NodeActor node;
+  std::vector<StorageActor> storage;
+};
+
+// Who is alive and owns what, at one moment. Immutable: whoever holds one
+// decides on consistent data, and the next decision takes the next.
+struct ClusterView {
+  Epoch epoch;
+  std::shared_ptr<const placement::ShardMap> map;
+  absl::flat_hash_map<NodeId, PeerHandles> live;  // this node included
+
+  ShardId ShardOf(const ChunkRef& ref) const {
+    return map->ShardOf(ref.placement);
+  }
+  // Live owners of the chunk's shard, first owner first, at most `count`.
+  std::vector<NodeId> OwnersOf(const ChunkRef& ref, int count) const {
+    return map->Owners(ShardOf(ref), count);
+  }
+  // Null when the node is not alive in this view.
+  const StorageActor* StorageOf(const NodeId& node, ShardId shard) const {
+    const auto it = live.find(node);
+    if (it == live.end() || it->second.storage.empty()) return nullptr;
+    return &it->second.storage[shard.value() % it->second.storage.size()];
+  }
+};
+
+// The present view. Thread-safe.
+class ViewHolder {
+ public:
+  std::shared_ptr<const ClusterView> Get() const {
+    absl::ReaderMutexLock lock(&mutex_);
+    return view_;
+  }
+  void Set(std::shared_ptr<const ClusterView> view) {
+    absl::MutexLock lock(&mutex_);
+    view_ = std::move(view);
+  }
+
+ private:
+  mutable absl::Mutex mutex_;
+  std::shared_ptr<const ClusterView> view_ ABSL_GUARDED_BY(mutex_);
+};
+
+// hit + missed + failed = chunks asked of this node by engines.
+struct DeliveryCounters {
+  std::atomic<uint64_t> stores{0};
+  std::atomic<uint64_t> retrieves{0};
+  std::atomic<uint64_t> chunks_hit{0};
+  std::atomic<uint64_t> chunks_missed{0};
+  std::atomic<uint64_t> chunks_failed{0};
+  std::atomic<uint64_t> peer_bytes_in{0};
+  std::atomic<uint64_t> peer_bytes_out{0};
+  std::atomic<uint64_t> engine_bytes_in{0};
+  std::atomic<uint64_t> engine_bytes_out{0};
+};
+
+// What the actors and the services of one node share. Lives as long as the
+// node; everything in it is immutable or thread-safe.
+struct NodeContext {
+  NodeContext(NodeOptions options_in, delivery::PeerTransport* transport_in,
+              const Clock* clock_in)
+      : options(std::move(options_in)),
+        transport(transport_in),
+        clock(clock_in),
+        pool(options.workers) {}
+
+  // How far down the owner order readers and lookups walk: past the replicas,
+  // because a node with an older view may have stored further down.
+  int walk_depth() const { return options.replicas + 2; }
+  const NodeId& self() const { return options.self; }
+
+  const NodeOptions options;
+  delivery::PeerTransport* const transport;
+  const Clock* const clock;
+  delivery::WorkPool pool;
+  // Encoded objects passing through: fetched from peers, or being stored for
+  // owners elsewhere.
+  std::shared_ptr<storage::Arena> scratch;
+  ViewHolder view;
+  DeliveryCounters counters;
+};
+
+}  // namespace kdn::actors
+
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(std::shared_ptr<kdn::actors::NodeContext>)
+
+#endif  // KDN_ACTORS_NODE_CONTEXT_H_

@@ -1,0 +1,200 @@
+#include "actors/node_services.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "actors/query_actor.h"
+#include "actors/retrieve_actor.h"
+#include "actors/store_stream.h"
+#include "codec/object.h"
+
+namespace kdn::actors {
+namespace {
+
+absl::StatusOr<storage::ObjectInfo> VerifyArrived(
+    const ChunkRef& ref, ShardId shard, absl::Span<const std::byte> object) {
+  absl::StatusOr<codec::ObjectIndex> index =
+      codec::ObjectIndex::Parse(object, object.size());
+  if (!index.ok()) return index.status();
+  if (index->key() != ref.key || index->header().placement != ref.placement) {
+    return absl::DataLossError(
+        absl::StrCat("announced as chunk ", ShortHex(ref.key),
+                     ", the object is of ", ShortHex(index->key())));
+  }
+  if (absl::Status status = codec::VerifyObject(*index, object); !status.ok()) {
+    return status;
+  }
+  storage::ObjectInfo info;
+  info.key = ref.key;
+  info.shard = shard;
+  info.ns = index->header().identity.ns.name();
+  info.version = index->version();
+  info.bytes = object.size();
+  info.levels = index->header().levels.bits();
+  return info;
+}
+
+}  // namespace
+
+StorageActor NodeServices::StorageFor(const ChunkRef& ref) const {
+  const std::shared_ptr<const ClusterView> view = node_->view.Get();
+  return *view->StorageOf(node_->self(), view->ShardOf(ref));
+}
+
+void NodeServices::BeginStore(
+    delivery::StoreRequest request,
+    delivery::Done<absl::StatusOr<std::unique_ptr<delivery::StoreStream>>>
+        done) {
+  absl::StatusOr<codec::ObjectHeader> header = HeaderOf(request);
+  if (!header.ok()) return done(header.status());
+  const size_t bytes = codec::ObjectBytesMax(*header);
+  const ChunkRef ref{KeyOf(request.identity), request.placement};
+  const std::vector<NodeId> owners =
+      node_->view.Get()->OwnersOf(ref, node_->options.replicas);
+  const absl::Time deadline = request.deadline;
+  auto begin =
+      [system = system_, node = node_, request = std::move(request),
+       done = std::move(done)](
+          absl::StatusOr<std::shared_ptr<storage::ArenaBlock>> block) mutable {
+        if (!block.ok()) return done(block.status());
+        done(NodeStoreStream::Create(system, node, std::move(request),
+                                     *std::move(block)));
+      };
+  // An owner builds the object where it will stay; any other node in passing.
+  if (std::find(owners.begin(), owners.end(), node_->self()) == owners.end()) {
+    return begin(node_->scratch->Allocate(bytes));
+  }
+  ReserveLocal(ref, bytes, deadline, std::move(begin));
+}
+
+void NodeServices::Lookup(
+    std::vector<ChunkRef> chunks, Namespace ns, absl::Time deadline,
+    delivery::Done<absl::StatusOr<std::vector<delivery::LookupResult>>> done) {
+  system_->spawn(MakeLookupActor, node_,
+                 LookupJob{std::move(chunks), ns.name(), deadline,
+                           Reply<std::vector<delivery::LookupResult>>::To(
+                               std::move(done))});
+}
+
+void NodeServices::Retrieve(
+    delivery::RetrieveRequest request, OnLayer on_layer,
+    delivery::Done<std::vector<delivery::ChunkOutcome>> done) {
+  ++node_->counters.retrieves;
+  if (request.chunks.empty()) return done({});
+  system_->spawn(
+      MakeRetrieveActor, node_,
+      RetrieveJob{
+          std::make_shared<delivery::RetrieveContext>(std::move(request),
+                                                      std::move(on_layer)),
+          std::make_shared<delivery::Done<std::vector<delivery::ChunkOutcome>>>(
+              std::move(done))});
+}
+
+void NodeServices::Lease(LeaseOp op, std::vector<ChunkRef> chunks,
+                         const Namespace& ns, SessionId session,
+                         absl::Time expires, absl::Time deadline,
+                         delivery::Done<std::vector<absl::Status>> done) {
+  const size_t count = chunks.size();
+  auto reply = Reply<std::vector<absl::Status>>::To(
+      [count, done = std::move(done)](
+          absl::StatusOr<std::vector<absl::Status>> statuses) mutable {
+        done(statuses.ok()
+                 ? *std::move(statuses)
+                 : std::vector<absl::Status>(count, statuses.status()));
+      });
+  system_->spawn(MakeLeaseActor, node_,
+                 LeaseJob{op, std::move(chunks), ns.name(), session, expires,
+                          deadline, std::move(reply)});
+}
+
+void NodeServices::Pin(std::vector<ChunkRef> chunks, Namespace ns,
+                       SessionId session, absl::Time expires,
+                       absl::Time deadline,
+                       delivery::Done<std::vector<absl::Status>> done) {
+  Lease(LeaseOp::kPin, std::move(chunks), ns, session, expires, deadline,
+        std::move(done));
+}
+
+void NodeServices::Unpin(std::vector<ChunkRef> chunks, Namespace ns,
+                         SessionId session, absl::Time deadline,
+                         delivery::Done<std::vector<absl::Status>> done) {
+  Lease(LeaseOp::kUnpin, std::move(chunks), ns, session, absl::InfinitePast(),
+        deadline, std::move(done));
+}
+
+void NodeServices::Remove(std::vector<ChunkRef> chunks, Namespace ns,
+                          SessionId session, absl::Time deadline,
+                          delivery::Done<std::vector<absl::Status>> done) {
+  Lease(LeaseOp::kRemove, std::move(chunks), ns, session, absl::InfinitePast(),
+        deadline, std::move(done));
+}
+
+SessionId NodeServices::OpenSession() {
+  // Named by node, time and count: a restarted node never reuses the session of
+  // a client whose leases its peers still keep.
+  DigestBuilder builder("kdn-session-1");
+  builder.Add(std::string_view(node_->self().name()))
+      .Add(static_cast<uint64_t>(absl::ToUnixNanos(node_->clock->Now())))
+      .Add(++sessions_);
+  uint64_t value;
+  std::memcpy(&value, builder.Finish().data(), sizeof(value));
+  return SessionId(value);
+}
+
+void NodeServices::CloseSession(SessionId session) {
+  for (const auto& [id, peer] : node_->view.Get()->live) {
+    for (const StorageActor& storage : peer.storage) {
+      caf::anon_send(storage, ReleaseAtom::value, session.value());
+    }
+  }
+}
+
+void NodeServices::Status(
+    absl::Time deadline,
+    delivery::Done<std::vector<delivery::NodeStatus>> done) {
+  auto reply = Reply<std::vector<delivery::NodeStatus>>::To(
+      [done = std::move(done)](
+          absl::StatusOr<std::vector<delivery::NodeStatus>> all) mutable {
+        done(all.ok() ? *std::move(all) : std::vector<delivery::NodeStatus>());
+      });
+  system_->spawn(MakeReportActor, node_, ReportJob{deadline, std::move(reply)});
+}
+
+void NodeServices::ReadLocal(const ChunkRef& ref, const Namespace& ns,
+                             absl::Time deadline,
+                             delivery::Done<absl::StatusOr<Held>> done) {
+  caf::anon_send(StorageFor(ref), ReadCall{ref.key, ns.name(), deadline,
+                                           Reply<Held>::To(std::move(done))});
+}
+
+void NodeServices::ReserveLocal(
+    const ChunkRef& ref, size_t bytes, absl::Time deadline,
+    delivery::Done<absl::StatusOr<std::shared_ptr<storage::ArenaBlock>>> done) {
+  caf::anon_send(StorageFor(ref),
+                 ReserveCall{bytes, deadline,
+                             Reply<std::shared_ptr<storage::ArenaBlock>>::To(
+                                 std::move(done))});
+}
+
+void NodeServices::CommitLocal(
+    const ChunkRef& ref, std::shared_ptr<storage::ArenaBlock> block,
+    storage::Durability durability, absl::Time expires, absl::Time deadline,
+    delivery::Done<absl::StatusOr<delivery::PushReceipt>> done) {
+  auto reply = Reply<delivery::PushReceipt>::To(std::move(done));
+  const ShardId shard = node_->view.Get()->ShardOf(ref);
+  node_->counters.peer_bytes_in += block->size();
+  node_->pool.Post(
+      delivery::WorkOrder{},
+      [ref, shard, durability, expires, deadline, block = std::move(block),
+       storage = StorageFor(ref), reply = std::move(reply)] {
+        absl::StatusOr<storage::ObjectInfo> info =
+            VerifyArrived(ref, shard, block->bytes());
+        if (!info.ok()) return reply(info.status());
+        caf::anon_send(storage, CommitCall{*std::move(info), block, durability,
+                                           expires, deadline, reply});
+      });
+}
+
+}  // namespace kdn::actors

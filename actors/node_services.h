@@ -1,0 +1,73 @@
+#ifndef KDN_ACTORS_NODE_SERVICES_H_
+#define KDN_ACTORS_NODE_SERVICES_H_
+
+#include <atomic>
+#include <caf/actor_system.hpp>
+
+#include "actors/node_context.h"
+#include "delivery/node_service.h"
+#include "delivery/peer_transport.h"
+
+namespace kdn::actors {
+
+// A node as its gateway and its peers' transports see it: turns each call into
+// one actor or one actor message. Thread-safe; holds no state of its own but
+// the session counter.
+class NodeServices final : public delivery::NodeService,
+                           public delivery::PeerService {
+ public:
+  NodeServices(caf::actor_system* system, NodeContext* node)
+      : system_(system), node_(node) {}
+
+  void BeginStore(
+      delivery::StoreRequest request,
+      delivery::Done<absl::StatusOr<std::unique_ptr<delivery::StoreStream>>>
+          done) override;
+  void Lookup(
+      std::vector<ChunkRef> chunks, Namespace ns, absl::Time deadline,
+      delivery::Done<absl::StatusOr<std::vector<delivery::LookupResult>>> done)
+      override;
+  void Retrieve(
+      delivery::RetrieveRequest request, OnLayer on_layer,
+      delivery::Done<std::vector<delivery::ChunkOutcome>> done) override;
+  void Pin(std::vector<ChunkRef> chunks, Namespace ns, SessionId session,
+           absl::Time expires, absl::Time deadline,
+           delivery::Done<std::vector<absl::Status>> done) override;
+  void Unpin(std::vector<ChunkRef> chunks, Namespace ns, SessionId session,
+             absl::Time deadline,
+             delivery::Done<std::vector<absl::Status>> done) override;
+  void Remove(std::vector<ChunkRef> chunks, Namespace ns, SessionId session,
+              absl::Time deadline,
+              delivery::Done<std::vector<absl::Status>> done) override;
+  SessionId OpenSession() override;
+  void CloseSession(SessionId session) override;
+  void Status(absl::Time deadline,
+              delivery::Done<std::vector<delivery::NodeStatus>> done) override;
+  NodeId self() const override { return node_->self(); }
+
+  void ReadLocal(const ChunkRef& ref, const Namespace& ns, absl::Time deadline,
+                 delivery::Done<absl::StatusOr<Held>> done) override;
+  void ReserveLocal(
+      const ChunkRef& ref, size_t bytes, absl::Time deadline,
+      delivery::Done<absl::StatusOr<std::shared_ptr<storage::ArenaBlock>>> done)
+      override;
+  void CommitLocal(
+      const ChunkRef& ref, std::shared_ptr<storage::ArenaBlock> block,
+      storage::Durability durability, absl::Time expires, absl::Time deadline,
+      delivery::Done<absl::StatusOr<delivery::PushReceipt>> done) override;
+
+ private:
+  void Lease(LeaseOp op, std::vector<ChunkRef> chunks, const Namespace& ns,
+             SessionId session, absl::Time expires, absl::Time deadline,
+             delivery::Done<std::vector<absl::Status>> done);
+  // This node's storage actor for the chunk.
+  StorageActor StorageFor(const ChunkRef& ref) const;
+
+  caf::actor_system* const system_;
+  NodeContext* const node_;
+  std::atomic<uint64_t> sessions_{0};
+};
+
+}  // namespace kdn::actors
+
+#endif  // KDN_ACTORS_NODE_SERVICES_H_

@@ -1,0 +1,169 @@
+#include "actors/retrieve_actor.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "delivery/local_fetch.h"
+#include "delivery/remote_fetch.h"
+
+namespace kdn::actors {
+namespace {
+
+// Encoded bytes of one retrieve under way from peers at a time; several
+// retrieves share the node's scratch arena.
+constexpr uint64_t kWindowBytes = 64u << 20;
+// An encoded chunk is its KV and an index: never a sixteenth more.
+uint64_t EncodedBytesMax(const delivery::RetrieveRequest& request) {
+  uint64_t most = 1;
+  for (const delivery::RetrieveChunk& chunk : request.chunks) {
+    const uint64_t raw = chunk.destination.shape().bytes();
+    most = std::max(most, raw + raw / 16);
+  }
+  return most;
+}
+
+// A try may take half of what is left, so that a replica still has a chance.
+absl::Time AttemptDeadline(absl::Time now, absl::Time deadline) {
+  return now + std::max(deadline - now, absl::ZeroDuration()) / 2;
+}
+
+}  // namespace
+
+void RetrieveActorState::Init(RetrieveActor::pointer self_in,
+                              NodeContext* node_in, RetrieveJob job_in) {
+  self = self_in;
+  node = node_in;
+  job = std::move(job_in);
+  view = node->view.Get();
+  work_request = node->pool.NextRequest();
+  const delivery::RetrieveRequest& request = job.context->request;
+  std::vector<std::vector<NodeId>> orders;
+  orders.reserve(request.chunks.size());
+  for (const delivery::RetrieveChunk& chunk : request.chunks) {
+    orders.push_back(view->OwnersOf(chunk.ref, node->walk_depth()));
+  }
+  session.emplace(node->self(), std::move(orders), EncodedBytesMax(request),
+                  kWindowBytes);
+  self->delayed_send(
+      self,
+      std::chrono::microseconds(absl::ToInt64Microseconds(
+          std::max(request.deadline - node->clock->Now(), absl::Duration()))),
+      DeadlineAtom::value);
+}
+
+void RetrieveActorState::Perform() {
+  for (const delivery::Ask& ask : session->TakeAsks()) {
+    if (ask.node == node->self()) {
+      for (int chunk : ask.items) ReadHere(chunk);
+    } else {
+      FetchFrom(ask);
+    }
+  }
+  if (session->done()) Answer();
+}
+
+void RetrieveActorState::ReadHere(int chunk) {
+  const auto to = caf::actor_cast<RetrieveActor>(self);
+  const NodeId here = node->self();
+  auto end = [to, here, chunk](delivery::AttemptResult result) {
+    caf::anon_send(to, AttemptEnd{chunk, here, std::move(result)});
+  };
+  const delivery::RetrieveRequest& request = job.context->request;
+  const ChunkRef& ref = request.chunks[chunk].ref;
+  auto reply = Reply<delivery::PeerService::Held>::To(
+      [end, chunk, context = job.context, pool = &node->pool,
+       work = work_request, pinned = session->pinned_version(chunk)](
+          absl::StatusOr<delivery::PeerService::Held> held) mutable {
+        if (!held.ok()) {
+          delivery::AttemptResult result;
+          result.status = held.status();
+          end(std::move(result));
+          return;
+        }
+        delivery::FetchFromMemory(std::move(context), chunk, *std::move(held),
+                                  pinned, pool, work, end);
+      });
+  self->send(*view->StorageOf(here, view->ShardOf(ref)),
+             ReadCall{ref.key, request.ns.name(),
+                      AttemptDeadline(node->clock->Now(), request.deadline),
+                      std::move(reply)});
+}
+
+void RetrieveActorState::FetchFrom(const delivery::Ask& ask) {
+  const delivery::RetrieveRequest& request = job.context->request;
+  delivery::FetchRequest fetch{
+      ask.node,
+      request.ns,
+      {},
+      request.slice,
+      request.accept,
+      AttemptDeadline(node->clock->Now(), request.deadline)};
+  std::vector<delivery::RemoteFetch::Item> items;
+  for (int chunk : ask.items) {
+    fetch.chunks.push_back(request.chunks[chunk].ref);
+    items.push_back({chunk, session->pinned_version(chunk)});
+  }
+  auto on_attempt = [to = caf::actor_cast<RetrieveActor>(self),
+                     from = ask.node](int chunk,
+                                      delivery::AttemptResult result) {
+    caf::anon_send(to, AttemptEnd{chunk, from, std::move(result)});
+  };
+  node->transport->Fetch(std::move(fetch),
+                         std::make_unique<delivery::RemoteFetch>(
+                             job.context, std::move(items), node->scratch.get(),
+                             &node->pool, work_request, std::move(on_attempt)));
+}
+
+void RetrieveActorState::OnAttempt(const AttemptEnd& end) {
+  node->counters.peer_bytes_in += end.result.wire_bytes;
+  if (end.node == node->self() && absl::IsDataLoss(end.result.status)) {
+    const ChunkRef& ref = job.context->request.chunks[end.chunk].ref;
+    self->send(*view->StorageOf(end.node, view->ShardOf(ref)),
+               DiscardCall{ref.key, end.result.version});
+  }
+  session->OnAttempt(end.chunk, end.node, end.result);
+  Perform();
+}
+
+void RetrieveActorState::OnDeadline() {
+  *job.context->request.cancelled = true;
+  session->OnDeadline();
+  if (session->done()) Answer();
+}
+
+void RetrieveActorState::Answer() {
+  std::vector<delivery::ChunkOutcome> outcomes = session->Outcomes();
+  DeliveryCounters& counters = node->counters;
+  for (size_t i = 0; i < outcomes.size(); ++i) {
+    switch (outcomes[i].kind) {
+      case delivery::OutcomeKind::kHit:
+        ++counters.chunks_hit;
+        counters.engine_bytes_out +=
+            job.context->request.chunks[i].destination.shape().bytes();
+        break;
+      case delivery::OutcomeKind::kMiss:
+        ++counters.chunks_missed;
+        break;
+      case delivery::OutcomeKind::kFailed:
+        ++counters.chunks_failed;
+        break;
+    }
+  }
+  (*job.done)(std::move(outcomes));
+  self->quit();
+}
+
+RetrieveActor::behavior_type MakeRetrieveActor(
+    RetrieveActor::stateful_pointer<RetrieveActorState> self, NodeContext* node,
+    RetrieveJob job) {
+  RetrieveActorState* state = &self->state;
+  state->Init(self, node, std::move(job));
+  state->Perform();
+  return {
+      [state](const AttemptEnd& end) { state->OnAttempt(end); },
+      [state](DeadlineAtom) { state->OnDeadline(); },
+  };
+}
+
+}  // namespace kdn::actors

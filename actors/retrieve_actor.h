@@ -1,0 +1,49 @@
+#ifndef KDN_ACTORS_RETRIEVE_ACTOR_H_
+#define KDN_ACTORS_RETRIEVE_ACTOR_H_
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "actors/messages.h"
+#include "actors/node_context.h"
+#include "delivery/chunk_decode.h"
+#include "delivery/fetch_session.h"
+
+namespace kdn::actors {
+
+// What a retrieve answers to.
+struct RetrieveJob {
+  std::shared_ptr<delivery::RetrieveContext> context;
+  std::shared_ptr<delivery::Done<std::vector<delivery::ChunkOutcome>>> done;
+};
+
+// The shell around one delivery::FetchSession.
+struct RetrieveActorState {
+  static inline const char* name = "retrieve";
+
+  void Init(RetrieveActor::pointer self, NodeContext* node, RetrieveJob job);
+  void Perform();
+  void ReadHere(int chunk);
+  void FetchFrom(const delivery::Ask& ask);
+  void OnAttempt(const AttemptEnd& end);
+  void OnDeadline();
+  void Answer();
+
+  RetrieveActor::pointer self = nullptr;
+  NodeContext* node = nullptr;
+  RetrieveJob job;
+  std::shared_ptr<const ClusterView> view;
+  std::optional<delivery::FetchSession> session;
+  uint64_t work_request = 0;
+};
+
+RetrieveActor::behavior_type MakeRetrieveActor(
+    RetrieveActor::stateful_pointer<RetrieveActorState> self, NodeContext* node,
+    RetrieveJob job);
+
+}  // namespace kdn::actors
+
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::RetrieveJob)
+
+#endif  // KDN_ACTORS_RETRIEVE_ACTOR_H_

@@ -1,0 +1,92 @@
+#include "actors/store_actor.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+namespace kdn::actors {
+
+void StoreActorState::Init(StoreActor::pointer self_in, NodeContext* node_in,
+                           StoreJob job_in) {
+  self = self_in;
+  node = node_in;
+  job.emplace(std::move(job_in));
+  view = node->view.Get();
+  // Never more copies than there are nodes to hold them.
+  const int replicas = std::min<int>(
+      node->options.replicas, static_cast<int>(node->options.members.size()));
+  session.emplace(job->info.version,
+                  view->OwnersOf(job->ref, node->walk_depth()), replicas,
+                  job->durability);
+  self->delayed_send(
+      self,
+      std::chrono::microseconds(absl::ToInt64Microseconds(
+          std::max(job->deadline - node->clock->Now(), absl::Duration()))),
+      DeadlineAtom::value);
+}
+
+void StoreActorState::Perform() {
+  for (const NodeId& target : session->TakeSends()) {
+    if (target == node->self()) {
+      CommitHere();
+    } else {
+      PushTo(target);
+    }
+  }
+  absl::StatusOr<delivery::StoreReceipt> answer;
+  if (session->TakeAnswer(&answer)) {
+    if (answer.ok()) {
+      answer->key = job->ref.key;
+      answer->bytes = job->info.bytes;
+      ++node->counters.stores;
+    }
+    job->reply(std::move(answer));
+  }
+  if (session->done()) self->quit();
+}
+
+void StoreActorState::CommitHere() {
+  auto reply = Reply<delivery::PushReceipt>::To(
+      [to = caf::actor_cast<StoreActor>(self),
+       here = node->self()](absl::StatusOr<delivery::PushReceipt> result) {
+        caf::anon_send(to, SendEnd{here, std::move(result)});
+      });
+  self->send(*view->StorageOf(node->self(), job->info.shard),
+             CommitCall{job->info, job->block, job->durability, job->expires,
+                        job->deadline, std::move(reply)});
+}
+
+void StoreActorState::PushTo(const NodeId& peer) {
+  node->counters.peer_bytes_out += job->info.bytes;
+  node->transport->Push(
+      delivery::PushRequest{peer, job->ref, job->block, job->durability,
+                            job->expires, job->deadline},
+      [to = caf::actor_cast<StoreActor>(self),
+       peer](absl::StatusOr<delivery::PushReceipt> result) {
+        caf::anon_send(to, SendEnd{peer, std::move(result)});
+      });
+}
+
+void StoreActorState::OnSent(const SendEnd& end) {
+  session->OnSent(end.node, end.result);
+  Perform();
+}
+
+void StoreActorState::OnDeadline() {
+  session->OnDeadline();
+  Perform();
+}
+
+StoreActor::behavior_type MakeStoreActor(
+    StoreActor::stateful_pointer<StoreActorState> self, NodeContext* node,
+    StoreJob job) {
+  StoreActorState* state = &self->state;
+  state->Init(self, node, std::move(job));
+  state->Perform();
+  return {
+      [state](const SendEnd& end) { state->OnSent(end); },
+      [state](DeadlineAtom) { state->OnDeadline(); },
+  };
+}
+
+}  // namespace kdn::actors

@@ -1,0 +1,92 @@
+#include "actors/store_stream.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "actors/store_actor.h"
+
+namespace kdn::actors {
+
+absl::StatusOr<codec::ObjectHeader> HeaderOf(
+    const delivery::StoreRequest& request) {
+  if (absl::Status status = Validate(*request.model); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = Validate(request.identity); !status.ok()) {
+    return status;
+  }
+  if (request.identity.fingerprint != FingerprintOf(*request.model)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the chunk's fingerprint ", ShortHex(request.identity.fingerprint),
+        " is not the model's"));
+  }
+  return codec::ObjectHeader{
+      request.identity,
+      request.placement,
+      ShapeOf(*request.model, static_cast<int>(request.identity.tokens.size())),
+      request.model->rope,
+      request.positions,
+      request.levels};
+}
+
+absl::StatusOr<std::unique_ptr<delivery::StoreStream>> NodeStoreStream::Create(
+    caf::actor_system* system, NodeContext* node,
+    delivery::StoreRequest request,
+    std::shared_ptr<storage::ArenaBlock> block) {
+  absl::StatusOr<codec::ObjectHeader> header = HeaderOf(request);
+  if (!header.ok()) return header.status();
+  absl::StatusOr<codec::ObjectEncoder> encoder =
+      codec::ObjectEncoder::Create(*std::move(header), block->bytes());
+  if (!encoder.ok()) return encoder.status();
+  const uint64_t work_request = node->pool.NextRequest();
+  return std::unique_ptr<delivery::StoreStream>(
+      new NodeStoreStream(std::make_shared<State>(
+          State{system, node, std::move(request), std::move(block),
+                *std::move(encoder), work_request})));
+}
+
+void NodeStoreStream::PutLayer(const KvView& layer,
+                               delivery::Done<absl::Status> done) {
+  state_->node->pool.Post(
+      delivery::WorkOrder{state_->work_request, 0},
+      [state = state_, layer, done = std::move(done)]() mutable {
+        absl::Status status = state->encoder.EncodeLayer(layer);
+        if (status.ok()) {
+          state->node->counters.engine_bytes_in += layer.shape().bytes();
+        }
+        done(std::move(status));
+      });
+}
+
+void NodeStoreStream::Commit(
+    delivery::Done<absl::StatusOr<delivery::StoreReceipt>> done) {
+  state_->node->pool.Post(
+      delivery::WorkOrder{state_->work_request, 0},
+      [state = state_, reply = Reply<delivery::StoreReceipt>::To(
+                           std::move(done))] { FinishAndSend(*state, reply); });
+}
+
+void NodeStoreStream::FinishAndSend(State& state,
+                                    Reply<delivery::StoreReceipt> reply) {
+  absl::StatusOr<codec::ObjectEncoder::Finished> finished =
+      state.encoder.Finish();
+  if (!finished.ok()) return reply(finished.status());
+  state.block->ShrinkTo(finished->bytes);
+  const ChunkRef ref{finished->key, state.request.placement};
+  storage::ObjectInfo info;
+  info.key = finished->key;
+  info.shard = state.node->view.Get()->ShardOf(ref);
+  info.ns = state.request.identity.ns.name();
+  info.version = finished->version;
+  info.bytes = finished->bytes;
+  info.levels = state.request.levels.bits();
+  const absl::Time expires = state.request.ttl > absl::ZeroDuration()
+                                 ? state.node->clock->Now() + state.request.ttl
+                                 : absl::InfinitePast();
+  state.system->spawn(MakeStoreActor, state.node,
+                      StoreJob{ref, std::move(info), std::move(state.block),
+                               state.request.durability, expires,
+                               state.request.deadline, std::move(reply)});
+}
+
+}  // namespace kdn::actors

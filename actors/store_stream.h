@@ -1,0 +1,51 @@
+#ifndef KDN_ACTORS_STORE_STREAM_H_
+#define KDN_ACTORS_STORE_STREAM_H_
+
+#include <caf/actor_system.hpp>
+#include <memory>
+
+#include "actors/node_context.h"
+#include "codec/encoder.h"
+#include "delivery/node_service.h"
+
+namespace kdn::actors {
+
+// A store being encoded on the node's pool. What the tasks need is in State,
+// which outlives the stream when an engine goes away in the middle.
+class NodeStoreStream final : public delivery::StoreStream {
+ public:
+  // `block` has room for codec::ObjectBytesMax of the request's header.
+  static absl::StatusOr<std::unique_ptr<delivery::StoreStream>> Create(
+      caf::actor_system* system, NodeContext* node,
+      delivery::StoreRequest request,
+      std::shared_ptr<storage::ArenaBlock> block);
+
+  void PutLayer(const KvView& layer,
+                delivery::Done<absl::Status> done) override;
+  void Commit(
+      delivery::Done<absl::StatusOr<delivery::StoreReceipt>> done) override;
+
+ private:
+  struct State {
+    caf::actor_system* system;
+    NodeContext* node;
+    delivery::StoreRequest request;
+    std::shared_ptr<storage::ArenaBlock> block;
+    codec::ObjectEncoder encoder;
+    uint64_t work_request;
+  };
+  explicit NodeStoreStream(std::shared_ptr<State> state)
+      : state_(std::move(state)) {}
+  static void FinishAndSend(State& state, Reply<delivery::StoreReceipt> reply);
+
+  const std::shared_ptr<State> state_;
+};
+
+// The object header that a store's request will give. INVALID_ARGUMENT when the
+// request contradicts itself or its model.
+absl::StatusOr<codec::ObjectHeader> HeaderOf(
+    const delivery::StoreRequest& request);
+
+}  // namespace kdn::actors
+
+#endif  // KDN_ACTORS_STORE_STREAM_H_

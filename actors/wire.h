@@ -1,0 +1,33 @@
+#ifndef KDN_ACTORS_WIRE_H_
+#define KDN_ACTORS_WIRE_H_
+
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "actors/messages.h"
+#include "delivery/node_service.h"
+#include "kv/chunk_key.h"
+
+// Between our types and what actor messages carry.
+namespace kdn::actors {
+
+std::vector<char> PackKeys(absl::Span<const ChunkKey> keys);
+// A tail that is no whole key is dropped: the answer is then too short and the
+// asker treats it as none.
+std::vector<ChunkKey> UnpackKeys(const std::vector<char>& bytes);
+
+// Null: a miss.
+LookupItem ToWire(const storage::ObjectInfo* info);
+delivery::LookupResult FromWire(const LookupItem& item, const NodeId& node);
+
+StatusItem ToWire(const absl::Status& status);
+absl::Status FromWire(const StatusItem& item);
+
+NodeReport ToWire(const delivery::NodeStatus& status);
+// Gateway address and liveness are the asker's knowledge, not the report's.
+delivery::NodeStatus FromWire(const NodeReport& report);
+
+}  // namespace kdn::actors
+
+#endif  // KDN_ACTORS_WIRE_H_
