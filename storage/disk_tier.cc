@@ -171,13 +171,11 @@ class DiskTierImpl final : public DiskTier {
         });
   }
 
-  // Cleaning rides on the requests that make it needed, one thread at a time.
+  // Cleaning rides on the requests that make it needed: at most one segment a
+  // request, one thread at a time.
   void Clean(BlockIo& io) {
     if (cleaning_.exchange(true)) return;
-    for (bool more = true; more;) {
-      const absl::StatusOr<bool> cleaned = log_->CleanOne(io);
-      more = cleaned.ok() && *cleaned;
-    }
+    log_->CleanOne(io).status().IgnoreError();  // tried again by the next
     cleaning_ = false;
   }
 

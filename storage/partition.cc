@@ -167,7 +167,7 @@ Actions Partition::Commit(RequestId id, const ObjectInfo& info,
     actions.push_back(action::Refused{
         id, absl::InvalidArgumentError("a key belongs to one namespace")});
   } else {
-    impl_->CommitExisting(found->second, id, std::move(block), durability,
+    impl_->CommitExisting(found->second, id, info, std::move(block), durability,
                           expires, deadline, actions);
   }
   impl_->Advance(now, actions);
@@ -194,9 +194,9 @@ void Partition::Impl::CommitNew(RequestId id, const ObjectInfo& info,
 }
 
 void Partition::Impl::CommitExisting(Entry& entry, RequestId id,
-                                     ObjectRef object, Durability durability,
-                                     absl::Time expires, absl::Time deadline,
-                                     Actions& actions) {
+                                     const ObjectInfo& info, ObjectRef object,
+                                     Durability durability, absl::Time expires,
+                                     absl::Time deadline, Actions& actions) {
   ++counters.commits_existed;
   entry.expires = std::max(entry.expires, expires);
   const bool waits =
@@ -207,7 +207,7 @@ void Partition::Impl::CommitExisting(Entry& entry, RequestId id,
   }
   if (entry.object == nullptr) {
     // On disk, not known to be synced. The same bytes can be written again.
-    if (object->size() != entry.info.bytes) {
+    if (info.version != entry.info.version) {
       actions.push_back(action::Refused{
           id, absl::UnavailableError("the stored version is not in memory to "
                                      "be synced; read it first")});

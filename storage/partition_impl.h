@@ -75,9 +75,10 @@ struct Partition::Impl {
   void CommitNew(RequestId id, const ObjectInfo& info, ObjectRef object,
                  Durability durability, absl::Time expires, absl::Time deadline,
                  Actions& actions);
-  void CommitExisting(Entry& entry, RequestId id, ObjectRef object,
-                      Durability durability, absl::Time expires,
-                      absl::Time deadline, Actions& actions);
+  void CommitExisting(Entry& entry, RequestId id, const ObjectInfo& info,
+                      ObjectRef object, Durability durability,
+                      absl::Time expires, absl::Time deadline,
+                      Actions& actions);
   void AwaitDurable(Entry& entry, Waiter waiter);
   void QueueWrite(Entry& entry, bool sync);
   void StartWrites(Actions& actions);

@@ -185,10 +185,14 @@ absl::StatusOr<bool> SegmentLog::CleanOne(BlockIo& io) {
       if (segment == active_ || segment->writers > 0) continue;
       // What is left is written before the file goes: it needs room.
       if (total_bytes_ + segment->live > options_.capacity_bytes) continue;
-      const double live = segment->end == 0
-                              ? 0.0
-                              : static_cast<double>(segment->live) /
-                                    static_cast<double>(segment->end);
+      // Tombstones outlive a cleaning, unless nothing older is left: counted
+      // as dead they would be rewritten for ever.
+      const bool oldest = number == segments_.begin()->first;
+      const uint64_t kept = segment->live + (oldest ? 0 : segment->tombstones);
+      const double live =
+          segment->end == 0
+              ? 0.0
+              : static_cast<double>(kept) / static_cast<double>(segment->end);
       if (live < least) {
         least = live;
         emptiest = segment;

@@ -168,7 +168,13 @@ absl::Status SegmentLog::Remove(ShardId shard, const ChunkKey& key,
   const absl::StatusOr<Written> written =
       WriteRecord(std::move(tombstone), {}, false, WhenFull::kMakeRoom, io);
   if (!written.ok()) return written.status();
+  CountTombstone(*written->claim.segment);
   return Uninstall(**found).status();
+}
+
+void SegmentLog::CountTombstone(Segment& segment) {
+  absl::MutexLock lock(&mutex_);
+  segment.tombstones += RecordBytes(0);
 }
 
 absl::StatusOr<bool> SegmentLog::Install(

@@ -29,8 +29,9 @@ struct Segment {
   int fd = -1;
   std::string path;
   // Guarded by the log's mutex.
-  uint64_t end = 0;   // bytes given out to records
-  uint64_t live = 0;  // of records the index points to
+  uint64_t end = 0;         // bytes given out to records
+  uint64_t live = 0;        // of records the index points to
+  uint64_t tombstones = 0;  // of removals written here since the start
   // Writers still filling their part of it: not to be cleaned yet.
   int writers = 0;
   absl::flat_hash_map<ChunkKey, ShardId> keys;  // of live records
@@ -141,6 +142,7 @@ class SegmentLog {
   absl::Status MoveRecord(const RecordHeader& record, Segment& from,
                           BlockIo& io);
   void KeepTombstones(const SegmentPtr& segment, BlockIo& io);
+  void CountTombstone(Segment& segment);
   SegmentPtr Find(uint32_t number) const;
 
   const Options options_;

@@ -37,8 +37,8 @@ TEST_P(BlockIoTest, ReadsBackWhatItWroteInAnyPieces) {
       all.first(1), all.subspan(1, 70000), all.subspan(70001)};
   ASSERT_TRUE(io_->Write(fd_, 333, pieces).ok());
   std::vector<std::byte> back(data.size());
-  const absl::Span<std::byte> halves[] = {
-      absl::MakeSpan(back).first(50001), absl::MakeSpan(back).subspan(50001)};
+  const absl::Span<std::byte> halves[] = {absl::MakeSpan(back).first(50001),
+                                          absl::MakeSpan(back).subspan(50001)};
   ASSERT_TRUE(io_->Read(fd_, 333, halves).ok());
   EXPECT_EQ(back, data);
 }

@@ -51,8 +51,7 @@ TEST(LeaseTableTest, IsBounded) {
   LeaseTable table(2);
   EXPECT_TRUE(table.Acquire(Key(1), kOne, kNow).ok());
   EXPECT_TRUE(table.Acquire(Key(2), kOne, kNow).ok());
-  EXPECT_TRUE(
-      absl::IsResourceExhausted(table.Acquire(Key(3), kOne, kNow)));
+  EXPECT_TRUE(absl::IsResourceExhausted(table.Acquire(Key(3), kOne, kNow)));
 }
 
 TEST(LeaseTableTest, KeepsItsInvariantsUnderRandomUse) {
