@@ -1,0 +1,22 @@
+#ifndef KDN_BENCH_DELIVERY_BENCH_H_
+#define KDN_BENCH_DELIVERY_BENCH_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace kdn::bench {
+
+struct DeliveryOptions {
+  std::string program;             // the kdn program, to start nodes with
+  std::string json;                // empty: standard output only
+  std::string directory = "/tmp";  // where the disk is measured
+  double corpus_gb = 10.0;
+};
+
+// Starts two nodes, measures, prints one JSON object. Takes a minute or two.
+absl::Status RunDeliveryBench(const DeliveryOptions& options);
+
+}  // namespace kdn::bench
+
+#endif  // KDN_BENCH_DELIVERY_BENCH_H_

@@ -1,0 +1,238 @@
+#include "cli/cluster_process.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <sstream>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "rpc/client.h"
+
+namespace kdn::cli {
+namespace {
+
+// Asks again this often while a node comes up: it has no way to tell us.
+constexpr absl::Duration kPoll = absl::Milliseconds(50);
+
+// Runs in the child: becomes the program or exits.
+[[noreturn]] void Become(const std::vector<std::string>& command,
+                         const std::string& log, pid_t parent) {
+  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (getppid() != parent) _exit(127);  // it died before prctl took effect
+  if (!log.empty()) {
+    const int fd = open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
+    if (fd >= 0) {
+      dup2(fd, STDOUT_FILENO);
+      dup2(fd, STDERR_FILENO);
+    }
+  }
+  std::vector<char*> argv;
+  for (const std::string& word : command) {
+    argv.push_back(const_cast<char*>(word.c_str()));
+  }
+  argv.push_back(nullptr);
+  execv(argv[0], argv.data());
+  _exit(127);
+}
+
+// Ports that nobody listens on now. All are held open until the last is found,
+// so that they differ.
+absl::StatusOr<std::vector<uint16_t>> FreePorts(int count) {
+  std::vector<int> sockets;
+  std::vector<uint16_t> ports;
+  for (int i = 0; i < count; ++i) {
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t length = sizeof(address);
+    auto* generic = reinterpret_cast<sockaddr*>(&address);
+    if (fd < 0 || bind(fd, generic, length) != 0 ||
+        getsockname(fd, generic, &length) != 0) {
+      break;
+    }
+    sockets.push_back(fd);
+    ports.push_back(ntohs(address.sin_port));
+  }
+  for (int fd : sockets) close(fd);
+  if (static_cast<int>(ports.size()) == count) return ports;
+  return absl::UnavailableError(
+      absl::StrCat("finding free ports: ", strerror(errno)));
+}
+
+}  // namespace
+
+ClusterProcess::ClusterProcess(std::string program, std::string config_file,
+                               ClusterConfig config, std::string log_dir)
+    : program_(std::move(program)),
+      config_file_(std::move(config_file)),
+      config_(std::move(config)),
+      log_dir_(std::move(log_dir)),
+      pids_(config_.nodes.size(), 0) {}
+
+ClusterProcess::~ClusterProcess() {
+  for (size_t i = 0; i < pids_.size(); ++i) Signal(i, SIGTERM);
+  for (size_t i = 0; i < pids_.size(); ++i) {
+    if (pids_[i] > 0) waitpid(pids_[i], nullptr, 0);
+  }
+}
+
+absl::Status ClusterProcess::Start(size_t node) {
+  std::string log;
+  if (!log_dir_.empty()) {
+    std::filesystem::create_directories(log_dir_);
+    log = absl::StrCat(log_dir_, "/", config_.nodes[node].id.name(), ".log");
+  }
+  const std::vector<std::string> command = {
+      program_,     "node", "-c",
+      config_file_, "--id", config_.nodes[node].id.name()};
+  const pid_t parent = getpid();
+  const pid_t pid = fork();
+  if (pid < 0) {
+    return absl::UnavailableError(absl::StrCat("fork: ", strerror(errno)));
+  }
+  if (pid == 0) Become(command, log, parent);
+  pids_[node] = pid;
+  return absl::OkStatus();
+}
+
+absl::Status ClusterProcess::StartAll() {
+  for (size_t i = 0; i < pids_.size(); ++i) {
+    if (absl::Status status = Start(i); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ClusterProcess::WaitReady(size_t node, int live,
+                                       absl::Duration timeout) {
+  const absl::Time deadline = absl::Now() + timeout;
+  const std::string& id = config_.nodes[node].id.name();
+  absl::Status last = absl::UnavailableError("not asked yet");
+  while (absl::Now() < deadline) {
+    int exit_status = 0;
+    if (pids_[node] > 0 && waitpid(pids_[node], &exit_status, WNOHANG) > 0) {
+      pids_[node] = 0;
+      return absl::UnavailableError(
+          absl::StrCat("node ", id, " has exited at its start; its log ends:\n",
+                       LogTail(node)));
+    }
+    absl::StatusOr<std::unique_ptr<rpc::Client>> client =
+        rpc::Client::Connect(AddressOf(node));
+    last = client.status();
+    if (client.ok()) {
+      if (live == 0) return absl::OkStatus();
+      const absl::StatusOr<std::vector<rpc::NodeStatus>> nodes =
+          (*client)->Status(absl::Seconds(2));
+      last = nodes.status();
+      if (nodes.ok()) {
+        const auto alive = std::count_if(
+            nodes->begin(), nodes->end(),
+            [](const rpc::NodeStatus& status) { return status.alive; });
+        if (alive == live) return absl::OkStatus();
+        last = absl::UnavailableError(
+            absl::StrCat(id, " sees ", alive, " of ", live, " nodes"));
+      }
+    }
+    absl::SleepFor(kPoll);
+  }
+  return absl::DeadlineExceededError(
+      absl::StrCat("node ", id, " was not ready after ",
+                   absl::FormatDuration(timeout), ": ", last.message()));
+}
+
+absl::Status ClusterProcess::WaitAllReady(absl::Duration timeout) {
+  for (size_t i = 0; i < pids_.size(); ++i) {
+    if (absl::Status status =
+            WaitReady(i, static_cast<int>(pids_.size()), timeout);
+        !status.ok()) {
+      return status;
+    }
+  }
+  return absl::OkStatus();
+}
+
+void ClusterProcess::Kill(size_t node, int signal) {
+  Signal(node, signal);
+  if (pids_[node] > 0) waitpid(pids_[node], nullptr, 0);
+  pids_[node] = 0;
+}
+
+void ClusterProcess::Signal(size_t node, int signal) {
+  if (pids_[node] > 0) kill(pids_[node], signal);
+}
+
+int ClusterProcess::Reap(int* status) {
+  for (size_t i = 0; i < pids_.size(); ++i) {
+    if (pids_[i] > 0 && waitpid(pids_[i], status, WNOHANG) == pids_[i]) {
+      pids_[i] = 0;
+      return static_cast<int>(i);
+    }
+  }
+  return -1;
+}
+
+std::string LocalAddressOf(const NodeConfig& node) {
+  if (!node.gateway_socket.empty()) {
+    return absl::StrCat("unix:", node.gateway_socket);
+  }
+  return absl::StrCat(node.host, ":", node.gateway_port);
+}
+
+std::string ClusterProcess::AddressOf(size_t node) const {
+  return LocalAddressOf(config_.nodes[node]);
+}
+
+std::string ClusterProcess::LogTail(size_t node) const {
+  if (log_dir_.empty()) return "(on stderr)";
+  std::ifstream file(
+      absl::StrCat(log_dir_, "/", config_.nodes[node].id.name(), ".log"));
+  std::ostringstream text;
+  text << file.rdbuf();
+  const std::string whole = text.str();
+  constexpr size_t kTail = 2000;
+  return whole.size() <= kTail ? whole : whole.substr(whole.size() - kTail);
+}
+
+absl::StatusOr<std::string> WriteLocalConfig(
+    const std::string& directory, const LocalClusterOptions& options) {
+  absl::StatusOr<std::vector<uint16_t>> ports = FreePorts(3 * options.nodes);
+  if (!ports.ok()) return ports.status();
+  std::filesystem::create_directories(directory);
+  const std::string path = directory + "/cluster.yaml";
+  std::ofstream file(path);
+  file << "cluster:\n  name: local\n  replicas: " << options.replicas
+       << "\n  heartbeat: " << absl::FormatDuration(options.heartbeat)
+       << "\n  peer_timeout: " << absl::FormatDuration(options.peer_timeout)
+       << "\ndefaults:\n  host: 127.0.0.1\n  memory: " << options.memory_bytes
+       << "\nnodes:\n";
+  for (int i = 0; i < options.nodes; ++i) {
+    const std::string id = absl::StrCat("n", i + 1);
+    file << "  - id: " << id << "\n    control_port: " << (*ports)[3 * i]
+         << "\n    bulk_port: " << (*ports)[3 * i + 1]
+         << "\n    gateway_port: " << (*ports)[3 * i + 2]
+         << "\n    gateway_socket: " << directory << "/" << id << ".sock\n";
+    if (options.disk_bytes > 0) {
+      file << "    data_dir: " << directory << "/" << id
+           << "\n    disk: " << options.disk_bytes << "\n";
+    }
+  }
+  file.close();
+  if (!file) return absl::UnavailableError("cannot write " + path);
+  return path;
+}
+
+}  // namespace kdn::cli

@@ -1,0 +1,50 @@
+#ifndef KDN_CLI_CONFIG_H_
+#define KDN_CLI_CONFIG_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "kv/ids.h"
+
+namespace kdn::cli {
+
+struct NodeConfig {
+  NodeId id;
+  std::string host = "127.0.0.1";
+  uint16_t control_port = 0;   // actors, between nodes
+  uint16_t bulk_port = 0;      // objects, between nodes
+  uint16_t gateway_port = 0;   // engines over TCP
+  std::string gateway_socket;  // engines of the same host; empty: none
+  double weight = 1.0;
+  uint64_t memory_bytes = 1ull << 30;
+  std::string data_dir;  // empty: memory only
+  uint64_t disk_bytes = 0;
+};
+
+// A cluster, as a configuration file says it. The same file goes to every node;
+// `kdn node --id` picks one.
+struct ClusterConfig {
+  std::string name = "kdn";
+  int replicas = 2;
+  absl::Duration heartbeat = absl::Milliseconds(200);
+  absl::Duration peer_timeout = absl::Seconds(2);
+  int storage_actors = 2;
+  int workers = 2;
+  std::vector<NodeConfig> nodes;
+
+  const NodeConfig* Find(const std::string& id) const;
+};
+
+// Parses a configuration. INVALID_ARGUMENT with every mistake on a line of its
+// own, each "file:line: what was found, what was expected". "~" and "$HOME" at
+// the front of a path are the user's home.
+absl::StatusOr<ClusterConfig> ParseClusterConfig(const std::string& text,
+                                                 const std::string& file);
+absl::StatusOr<ClusterConfig> LoadClusterConfig(const std::string& file);
+
+}  // namespace kdn::cli
+
+#endif  // KDN_CLI_CONFIG_H_

@@ -1,0 +1,278 @@
+// kdn inject and kdn ask: a small engine in front of a cluster.
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <sstream>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "cli/commands.h"
+#include "cli/knowledge.h"
+
+namespace kdn::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+// What both commands are given.
+struct EngineOptions {
+  std::string model;
+  std::string address = kDefaultAddress;
+  std::string ns = "default";
+};
+
+std::shared_ptr<EngineOptions> AddEngineOptions(CLI::App& command) {
+  auto options = std::make_shared<EngineOptions>();
+  command.add_option("--model", options->model,
+                     "Hugging Face checkpoint directory (the shipped one)");
+  command
+      .add_option("--connect", options->address,
+                  "gateway: unix:/path or host:port")
+      ->capture_default_str();
+  command
+      .add_option("--namespace", options->ns, "tenant: its keys are its own")
+      ->capture_default_str();
+  return options;
+}
+
+absl::StatusOr<std::string> ReadText(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file || fs::is_directory(path)) {
+    return absl::NotFoundError(absl::StrCat("cannot read ", path.string()));
+  }
+  std::ostringstream text;
+  text << file.rdbuf();
+  return std::move(text).str();
+}
+
+// The files named, and those below the directories named, in order of path.
+absl::StatusOr<std::vector<fs::path>> FilesOf(
+    const std::vector<std::string>& paths) {
+  std::vector<fs::path> files;
+  for (const std::string& path : paths) {
+    if (!fs::is_directory(path)) {
+      files.push_back(path);
+      continue;
+    }
+    std::error_code error;
+    std::vector<fs::path> below;
+    for (const auto& entry : fs::recursive_directory_iterator(path, error)) {
+      if (entry.is_regular_file()) below.push_back(entry.path());
+    }
+    if (error) {
+      return absl::NotFoundError(
+          absl::StrCat("listing ", path, ": ", error.message()));
+    }
+    std::sort(below.begin(), below.end());
+    files.insert(files.end(), below.begin(), below.end());
+  }
+  if (files.empty()) return absl::NotFoundError("no files to inject");
+  return files;
+}
+
+struct Connected {
+  std::unique_ptr<Engine> engine;
+  std::unique_ptr<KnowledgeEngine> knowledge;
+};
+
+absl::StatusOr<Connected> ConnectWith(const EngineOptions& options,
+                                      const Program& program) {
+  absl::StatusOr<Namespace> ns = Namespace::Parse(options.ns);
+  if (!ns.ok()) return ns.status();
+  absl::StatusOr<Engine> engine = Engine::Load(
+      options.model.empty() ? DefaultModelDirectory(program) : options.model);
+  if (!engine.ok()) return engine.status();
+  Connected connected;
+  connected.engine = std::make_unique<Engine>(*std::move(engine));
+  absl::StatusOr<std::unique_ptr<KnowledgeEngine>> knowledge =
+      KnowledgeEngine::Connect(connected.engine.get(), options.address, *ns);
+  if (!knowledge.ok()) return knowledge.status();
+  connected.knowledge = *std::move(knowledge);
+  return connected;
+}
+
+// A line on a terminal's stderr that is drawn over itself; nothing elsewhere.
+class ProgressBar {
+ public:
+  ProgressBar() : shown_(isatty(STDERR_FILENO) == 1), begin_(absl::Now()) {}
+  void Show(const std::string& what, int done, int total) {
+    if (!shown_) return;
+    const double seconds = absl::ToDoubleSeconds(absl::Now() - begin_);
+    const double rate = (before_ + done) / std::max(seconds, 1e-3);
+    constexpr int kWidth = 24;
+    const int filled = total > 0 ? kWidth * done / total : kWidth;
+    std::fprintf(stderr, "\r\033[K%-28.28s [%s%s] %3d%% %6.0f tok/s ETA %.0fs",
+                 what.c_str(), std::string(filled, '#').c_str(),
+                 std::string(kWidth - filled, '.').c_str(),
+                 total > 0 ? 100 * done / total : 100, rate,
+                 (total - done) / std::max(rate, 1.0));
+    if (done == total) before_ += done;
+  }
+  void Clear() const {
+    if (shown_) std::fprintf(stderr, "\r\033[K");
+  }
+
+ private:
+  const bool shown_;
+  const absl::Time begin_;
+  int before_ = 0;  // tokens of files done
+};
+
+struct StoreFlags {
+  std::string level = "lossless";
+  std::string durability = "replicated";
+};
+
+KnowledgeEngine::StoreOptions StoreOptionsOf(const StoreFlags& flags) {
+  KnowledgeEngine::StoreOptions options;
+  if (flags.level == "int8") options.levels = LevelSet::Of(Level::kInt8);
+  if (flags.level == "both") options.levels = LevelSet::All();
+  if (flags.durability == "cache") options.durability = rpc::Durability::kCache;
+  if (flags.durability == "durable") {
+    options.durability = rpc::Durability::kDurable;
+  }
+  return options;
+}
+
+absl::Status Inject(const Program& program, const EngineOptions& options,
+                    const StoreFlags& flags,
+                    const std::vector<std::string>& paths) {
+  absl::StatusOr<std::vector<fs::path>> files = FilesOf(paths);
+  if (!files.ok()) return files.status();
+  absl::StatusOr<Connected> connected = ConnectWith(options, program);
+  if (!connected.ok()) return connected.status();
+  const absl::Time begin = absl::Now();
+  ProgressBar bar;
+  Injected sum;
+  for (const fs::path& file : *files) {
+    absl::StatusOr<std::string> text = ReadText(file);
+    if (!text.ok()) return text.status();
+    if (text->empty()) continue;
+    const absl::StatusOr<Injected> injected = connected->knowledge->Inject(
+        *text, StoreOptionsOf(flags), [&](int done, int total) {
+          bar.Show(file.filename().string(), done, total);
+        });
+    if (!injected.ok()) {
+      bar.Clear();
+      return absl::Status(
+          injected.status().code(),
+          absl::StrCat(file.string(), ": ", injected.status().message()));
+    }
+    sum.chunks += injected->chunks;
+    sum.chunks_stored += injected->chunks_stored;
+    sum.tokens += injected->tokens;
+    sum.bytes += injected->bytes;
+  }
+  bar.Clear();
+  std::printf(
+      "%zu files, %d tokens: %d chunks, %d of them new, %.1f MB of KV, %.2f "
+      "s\n",
+      files->size(), sum.tokens, sum.chunks, sum.chunks_stored,
+      static_cast<double>(sum.bytes) / 1e6,
+      absl::ToDoubleSeconds(absl::Now() - begin));
+  return absl::OkStatus();
+}
+
+absl::Status Ask(const Program& program, const EngineOptions& options,
+                 const std::vector<std::string>& knowledge,
+                 const std::string& question, Mode mode, int tokens) {
+  std::string text;
+  for (const std::string& path : knowledge) {
+    absl::StatusOr<std::string> part = ReadText(path);
+    if (!part.ok()) return part.status();
+    text += *part;
+  }
+  absl::StatusOr<Connected> connected = ConnectWith(options, program);
+  if (!connected.ok()) return connected.status();
+  const absl::StatusOr<Answer> answer =
+      connected->knowledge->Ask(text, question, mode, tokens);
+  if (!answer.ok()) return answer.status();
+  std::printf("%s\n", answer->text.c_str());
+  std::fprintf(stderr, "first token after %.1f ms",
+               absl::ToDoubleMilliseconds(answer->time_to_first_token));
+  if (mode == Mode::kKdn) {
+    std::fprintf(stderr, "; %d of %d chunks and %.1f kB of KV delivered by %s",
+                 answer->chunks_hit, answer->chunks_hit + answer->chunks_missed,
+                 static_cast<double>(answer->kv_bytes) / 1e3,
+                 answer->sources.empty()
+                     ? "nobody"
+                     : absl::StrJoin(answer->sources, ", ").c_str());
+  }
+  std::fprintf(stderr, "\n");
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddInjectCommand(CLI::App& app, Program& program) {
+  CLI::App* command = app.add_subcommand(
+      "inject",
+      "Prefill texts and store their KV in the cluster\n\n"
+      "  kdn inject README.md docs/\n"
+      "  kdn inject --level both --durability durable handbook.txt\n\n"
+      "Chunks that the cluster holds already are not stored again.");
+  const auto options = AddEngineOptions(*command);
+  auto flags = std::make_shared<StoreFlags>();
+  auto paths = std::make_shared<std::vector<std::string>>();
+  command->add_option("PATH", *paths, "files, or directories of files")
+      ->required();
+  command
+      ->add_option("--level", flags->level,
+                   "lossless: bit for bit; int8: half the bytes; both")
+      ->check(CLI::IsMember({"lossless", "int8", "both"}))
+      ->capture_default_str();
+  command
+      ->add_option("--durability", flags->durability,
+                   "answered once in memory of one node (cache), of every "
+                   "replica (replicated), on every replica's disk (durable)")
+      ->check(CLI::IsMember({"cache", "replicated", "durable"}))
+      ->capture_default_str();
+  command->callback([&program, options, flags, paths] {
+    program.exit_code = Report(Inject(program, *options, *flags, *paths));
+  });
+}
+
+void AddAskCommand(CLI::App& app, Program& program) {
+  CLI::App* command = app.add_subcommand(
+      "ask",
+      "Ask the model a question behind knowledge from the cluster\n\n"
+      "  kdn ask -k model/recall/facts/north.txt \"What is the code of vault "
+      "amber?\"\n"
+      "  kdn ask --prefill -k notes.txt \"...\"   the same without the KDN\n\n"
+      "What the cluster does not hold is prefilled; inject it first.");
+  const auto options = AddEngineOptions(*command);
+  auto knowledge = std::make_shared<std::vector<std::string>>();
+  auto question = std::make_shared<std::string>();
+  auto prefill = std::make_shared<bool>(false);
+  auto without = std::make_shared<bool>(false);
+  auto tokens = std::make_shared<int>(16);
+  command
+      ->add_option("-k,--knowledge", *knowledge,
+                   "text that the answer stands in; may be repeated")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command->add_option("QUESTION", *question, "what to ask")->required();
+  command->add_flag("--prefill", *prefill, "compute the knowledge's KV here");
+  command->add_flag("--without", *without, "ask without the knowledge");
+  command->add_option("--tokens", *tokens, "most tokens of the answer")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  command->callback([&program, options, knowledge, question, prefill, without,
+                     tokens] {
+    const Mode mode = *without   ? Mode::kWithout
+                      : *prefill ? Mode::kPrefill
+                                 : Mode::kKdn;
+    program.exit_code =
+        Report(Ask(program, *options, *knowledge, *question, mode, *tokens));
+  });
+}
+
+}  // namespace kdn::cli

@@ -1,0 +1,78 @@
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "cli/commands.h"
+
+namespace kdn::cli {
+
+int Report(const absl::Status& status) {
+  if (status.ok()) return kExitOk;
+  std::fprintf(stderr, "kdn: %s\n", std::string(status.message()).c_str());
+  return absl::IsInvalidArgument(status) ? kExitUsage : kExitFailed;
+}
+
+std::string DefaultModelDirectory(const Program& program) {
+  if (const char* chosen = std::getenv("KDN_MODEL")) return chosen;
+  namespace fs = std::filesystem;
+  const fs::path beside = fs::path(program.path).parent_path();
+  for (const fs::path& place :
+       {beside / "../../model/recall", beside / "../share/kdn/recall",
+        fs::path("model/recall")}) {
+    if (fs::exists(place / "config.json")) {
+      return fs::weakly_canonical(place).string();
+    }
+  }
+  return "model/recall";
+}
+
+}  // namespace kdn::cli
+
+int main(int argc, char** argv) {
+  using kdn::cli::Program;
+  spdlog::set_default_logger(spdlog::stderr_logger_mt("kdn"));
+  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
+
+  Program program;
+  std::error_code error;
+  program.path =
+      std::filesystem::read_symlink("/proc/self/exe", error).string();
+
+  CLI::App app(
+      "Knowledge Delivery Network: keeps the KV caches of texts outside the "
+      "engines and delivers them.\n\n"
+      "  kdn up -c configs/local-3.yaml          three nodes on this host\n"
+      "  kdn inject README.md                    prefill a text and store its "
+      "KV\n"
+      "  kdn ask -k README.md \"What is this?\"    answer without prefilling "
+      "it\n"
+      "  kdn status                              who holds what\n\n"
+      "Exit codes: 0 done, 1 failed, 2 wrong command line or configuration.",
+      "kdn");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", "kdn 0.1.0");
+  std::string level = "info";
+  app.add_option("--log-level", level, "debug, info, warn or error")
+      ->check(CLI::IsMember({"debug", "info", "warn", "error"}));
+  app.parse_complete_callback(
+      [&level] { spdlog::set_level(spdlog::level::from_str(level)); });
+  kdn::cli::AddUpCommand(app, program);
+  kdn::cli::AddNodeCommand(app, program);
+  kdn::cli::AddInjectCommand(app, program);
+  kdn::cli::AddAskCommand(app, program);
+  kdn::cli::AddStatusCommand(app, program);
+  kdn::cli::AddDemoCommand(app, program);
+  kdn::cli::AddBenchCommand(app, program);
+  kdn::cli::AddConfigCommand(app, program);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& failure) {
+    return app.exit(failure) == 0 ? kdn::cli::kExitOk : kdn::cli::kExitUsage;
+  }
+  return program.exit_code;
+}

@@ -1,0 +1,90 @@
+#include <signal.h>
+#include <spdlog/spdlog.h>
+
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "cli/commands.h"
+#include "cli/config.h"
+#include "cli/wiring.h"
+
+namespace kdn::cli {
+namespace {
+
+absl::Status RunNode(const std::string& file, const std::string& id) {
+  // Blocked before any thread is made, so that all inherit it and this one can
+  // wait for them.
+  sigset_t stop;
+  sigemptyset(&stop);
+  sigaddset(&stop, SIGINT);
+  sigaddset(&stop, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &stop, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+
+  absl::StatusOr<ClusterConfig> config = LoadClusterConfig(file);
+  if (!config.ok()) return config.status();
+  const NodeConfig* self = config->Find(id);
+  if (self == nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        file, " has no node '", id, "'; it has: ",
+        absl::StrJoin(config->nodes, ", ",
+                      [](std::string* out, const NodeConfig& node) {
+                        out->append(node.id.name());
+                      })));
+  }
+  absl::StatusOr<std::unique_ptr<RunningNode>> node =
+      RunningNode::Start(*config, *self);
+  if (!node.ok()) {
+    return absl::Status(
+        node.status().code(),
+        absl::StrCat("node ", id, " cannot start: ", node.status().message()));
+  }
+  spdlog::info("{} is ready: engines on {}:{}{}{}", id, self->host,
+               self->gateway_port, self->gateway_socket.empty() ? "" : " and ",
+               self->gateway_socket);
+  int received = 0;
+  sigwait(&stop, &received);
+  spdlog::info("{} stops on {}", id, strsignal(received));
+  node->reset();
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddNodeCommand(CLI::App& app, Program& program) {
+  CLI::App* command = app.add_subcommand(
+      "node",
+      "Run one node of a configuration in the foreground\n\n"
+      "  kdn node -c configs/multi-host.yaml --id a\n\n"
+      "Stops cleanly on SIGINT and SIGTERM. On another host of the cluster, "
+      "run the same file with that host's id.");
+  auto file = std::make_shared<std::string>();
+  auto id = std::make_shared<std::string>();
+  command->add_option("-c,--config", *file, "configuration of the cluster")
+      ->required();
+  command->add_option("--id", *id, "which of its nodes to run")->required();
+  command->callback([&program, file, id] {
+    program.exit_code = Report(RunNode(*file, *id));
+  });
+}
+
+void AddConfigCommand(CLI::App& app, Program& program) {
+  CLI::App* command =
+      app.add_subcommand("config",
+                         "Check a configuration without starting anything\n\n"
+                         "  kdn config configs/local-3.yaml\n\n"
+                         "Every mistake is reported with its file and line.");
+  auto file = std::make_shared<std::string>();
+  command->add_option("FILE", *file, "configuration to check")->required();
+  command->callback([&program, file] {
+    const absl::StatusOr<ClusterConfig> config = LoadClusterConfig(*file);
+    if (config.ok()) {
+      std::printf("%s: %zu nodes, %d replicas\n", file->c_str(),
+                  config->nodes.size(), config->replicas);
+    }
+    program.exit_code = Report(config.status());
+  });
+}
+
+}  // namespace kdn::cli

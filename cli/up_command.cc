@@ -1,0 +1,138 @@
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "cli/cluster_process.h"
+#include "cli/commands.h"
+
+namespace kdn::cli {
+namespace {
+
+constexpr absl::Duration kStartTimeout = absl::Seconds(60);
+constexpr absl::Duration kFirstBackOff = absl::Milliseconds(500);
+constexpr absl::Duration kLongestBackOff = absl::Seconds(30);
+// A node that lived for this long starts its back-off afresh.
+constexpr absl::Duration kHealthy = absl::Minutes(1);
+
+std::string HowItEnded(int status) {
+  if (WIFSIGNALED(status)) {
+    return absl::StrCat("was killed by ", strsignal(WTERMSIG(status)));
+  }
+  return absl::StrCat("exited with ", WEXITSTATUS(status));
+}
+
+// Keeps the nodes of one configuration running until told to stop.
+class Supervisor {
+ public:
+  explicit Supervisor(ClusterProcess* cluster)
+      : cluster_(cluster), nodes_(cluster->config().nodes.size()) {}
+
+  // Until SIGINT or SIGTERM. `signals` are blocked: SIGINT, SIGTERM, SIGCHLD.
+  void Run(const sigset_t& signals) {
+    for (;;) {
+      const absl::Duration wait =
+          std::min(NextStart() - absl::Now(), absl::Minutes(1));
+      timespec timeout =
+          absl::ToTimespec(std::max(wait, absl::Milliseconds(1)));
+      const int received = sigtimedwait(&signals, nullptr, &timeout);
+      if (received == SIGINT || received == SIGTERM) return;
+      ReapAll();
+      StartDue();
+    }
+  }
+
+ private:
+  struct Node {
+    absl::Time started = absl::Now();
+    absl::Time start_at = absl::InfiniteFuture();
+    absl::Duration back_off = kFirstBackOff;
+  };
+
+  absl::Time NextStart() const {
+    absl::Time next = absl::InfiniteFuture();
+    for (const Node& node : nodes_) next = std::min(next, node.start_at);
+    return next;
+  }
+  void ReapAll() {
+    int status = 0;
+    for (int i = cluster_->Reap(&status); i >= 0; i = cluster_->Reap(&status)) {
+      Node& node = nodes_[static_cast<size_t>(i)];
+      if (absl::Now() - node.started > kHealthy) node.back_off = kFirstBackOff;
+      std::fprintf(stderr, "kdn: %s %s; starting it again in %s\n",
+                   cluster_->config().nodes[i].id.name().c_str(),
+                   HowItEnded(status).c_str(),
+                   absl::FormatDuration(node.back_off).c_str());
+      node.start_at = absl::Now() + node.back_off;
+      node.back_off = std::min(2 * node.back_off, kLongestBackOff);
+    }
+  }
+  void StartDue() {
+    for (size_t i = 0; i < nodes_.size(); ++i) {
+      if (nodes_[i].start_at > absl::Now()) continue;
+      nodes_[i].start_at = absl::InfiniteFuture();
+      nodes_[i].started = absl::Now();
+      Report(cluster_->Start(i));
+    }
+  }
+
+  ClusterProcess* const cluster_;
+  std::vector<Node> nodes_;
+};
+
+absl::Status Up(const Program& program, const std::string& file,
+                const std::string& log_dir) {
+  absl::StatusOr<ClusterConfig> config = LoadClusterConfig(file);
+  if (!config.ok()) return config.status();
+  ClusterProcess cluster(program.path, file, *config, log_dir);
+  if (absl::Status status = cluster.StartAll(); !status.ok()) return status;
+  for (size_t i = 0; i < config->nodes.size(); ++i) {
+    if (absl::Status status = cluster.WaitReady(i, 0, kStartTimeout);
+        !status.ok()) {
+      return status;
+    }
+    std::printf("%s is ready on %s\n", config->nodes[i].id.name().c_str(),
+                cluster.AddressOf(i).c_str());
+  }
+  std::printf("%zu nodes are up; Ctrl-C stops them\n", config->nodes.size());
+  std::fflush(stdout);
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (int number : {SIGINT, SIGTERM, SIGCHLD}) sigaddset(&signals, number);
+  Supervisor(&cluster).Run(signals);
+  std::printf("stopping\n");
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddUpCommand(CLI::App& app, Program& program) {
+  CLI::App* command = app.add_subcommand(
+      "up",
+      "Start and supervise all nodes of a configuration on this host\n\n"
+      "  kdn up -c configs/local-3.yaml\n"
+      "  kdn up -c configs/single.yaml --log-dir /tmp/kdn-logs\n\n"
+      "A node that dies is started again, later each time. Ctrl-C stops all.");
+  auto file = std::make_shared<std::string>();
+  auto log_dir = std::make_shared<std::string>();
+  command->add_option("-c,--config", *file, "configuration of the cluster")
+      ->required();
+  command->add_option("--log-dir", *log_dir,
+                      "a log file a node there, instead of stderr");
+  command->callback([&program, file, log_dir] {
+    // SIGCHLD has to be blocked before the first child can die; the other two
+    // so that they are taken in Run and nowhere else.
+    sigset_t signals;
+    sigemptyset(&signals);
+    for (int number : {SIGCHLD}) sigaddset(&signals, number);
+    pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+    program.exit_code = Report(Up(program, *file, *log_dir));
+  });
+}
+
+}  // namespace kdn::cli

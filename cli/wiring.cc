@@ -1,0 +1,104 @@
+#include "cli/wiring.h"
+
+#include <filesystem>
+#include <map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace kdn::cli {
+namespace {
+
+actors::NodeOptions NodeOptionsOf(const ClusterConfig& config,
+                                  const NodeConfig& self) {
+  actors::NodeOptions options;
+  options.self = self.id;
+  for (const NodeConfig& node : config.nodes) {
+    options.members.push_back(actors::MemberOptions{
+        node.id, node.weight, node.host, node.control_port,
+        absl::StrCat(node.host, ":", node.gateway_port)});
+  }
+  options.replicas = config.replicas;
+  options.memory_bytes = self.memory_bytes;
+  options.data_dir = self.data_dir;
+  options.disk_bytes = self.disk_bytes;
+  options.storage_actors = config.storage_actors;
+  options.workers = config.workers;
+  options.heartbeat = config.heartbeat;
+  options.peer_timeout = config.peer_timeout;
+  return options;
+}
+
+rpc::BulkTransport::Options TransportOptionsOf(const ClusterConfig& config,
+                                               const NodeConfig& self) {
+  std::map<NodeId, std::string> addresses;
+  for (const NodeConfig& node : config.nodes) {
+    addresses[node.id] = absl::StrCat(node.host, ":", node.bulk_port);
+  }
+  rpc::BulkTransport::Options options;
+  options.self = self.id;
+  options.resolve =
+      [addresses](const NodeId& peer) -> absl::StatusOr<std::string> {
+    const auto found = addresses.find(peer);
+    if (found != addresses.end()) return found->second;
+    return absl::NotFoundError(
+        absl::StrCat(peer.name(), " is not in the configuration"));
+  };
+  return options;
+}
+
+// Loopback stays on loopback; any other host listens on every interface,
+// because its name may be an address that only peers see.
+std::string BindAddress(const std::string& host) {
+  return host == "127.0.0.1" || host == "localhost" ? "127.0.0.1" : "0.0.0.0";
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
+    const ClusterConfig& config, const NodeConfig& self) {
+  std::unique_ptr<RunningNode> running(new RunningNode());
+  running->transport_ =
+      rpc::BulkTransport::Start(TransportOptionsOf(config, self));
+  absl::StatusOr<std::unique_ptr<actors::Node>> node = actors::Node::Start(
+      NodeOptionsOf(config, self), running->transport_.get(), &running->clock_);
+  if (!node.ok()) return node.status();
+  running->node_ = *std::move(node);
+
+  rpc::BulkServer::Options bulk;
+  bulk.self = self.id;
+  bulk.host = BindAddress(self.host);
+  bulk.port = self.bulk_port;
+  absl::StatusOr<std::unique_ptr<rpc::BulkServer>> server =
+      rpc::BulkServer::Start(std::move(bulk), &running->node_->peer_service());
+  if (!server.ok()) return server.status();
+  running->bulk_server_ = *std::move(server);
+
+  rpc::Gateway::Options gateway;
+  gateway.tcp_host = BindAddress(self.host);
+  gateway.tcp_port = self.gateway_port;
+  gateway.unix_path = self.gateway_socket;
+  if (!self.gateway_socket.empty()) {
+    std::error_code ignored;  // the gateway says what it cannot open
+    std::filesystem::create_directories(
+        std::filesystem::path(self.gateway_socket).parent_path(), ignored);
+  }
+  absl::StatusOr<std::unique_ptr<rpc::Gateway>> started =
+      rpc::Gateway::Start(std::move(gateway), &running->node_->service());
+  if (!started.ok()) return started.status();
+  running->gateway_ = *std::move(started);
+  return running;
+}
+
+RunningNode::~RunningNode() {
+  // Engines first, then peers, then what both were served by; the transport is
+  // stopped while the node that its callbacks reach still stands.
+  if (gateway_ != nullptr) gateway_->Stop();
+  if (bulk_server_ != nullptr) bulk_server_->Stop();
+  if (transport_ != nullptr) transport_->Stop();
+  gateway_.reset();
+  bulk_server_.reset();
+  node_.reset();
+}
+
+}  // namespace kdn::cli

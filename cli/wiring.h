@@ -1,0 +1,37 @@
+#ifndef KDN_CLI_WIRING_H_
+#define KDN_CLI_WIRING_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "actors/node.h"
+#include "cli/config.h"
+#include "kv/clock.h"
+#include "rpc/bulk_client.h"
+#include "rpc/bulk_server.h"
+#include "rpc/gateway.h"
+
+namespace kdn::cli {
+
+// One whole node: transport, actors, bulk server and gateway, wired together.
+// Stops them in the opposite order.
+class RunningNode {
+ public:
+  // Errors name the address or directory that is taken.
+  static absl::StatusOr<std::unique_ptr<RunningNode>> Start(
+      const ClusterConfig& config, const NodeConfig& self);
+  ~RunningNode();
+
+ private:
+  RunningNode() = default;
+  RealClock clock_;
+  std::unique_ptr<rpc::BulkTransport> transport_;
+  std::unique_ptr<actors::Node> node_;
+  std::unique_ptr<rpc::BulkServer> bulk_server_;
+  std::unique_ptr<rpc::Gateway> gateway_;
+};
+
+}  // namespace kdn::cli
+
+#endif  // KDN_CLI_WIRING_H_

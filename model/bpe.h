@@ -1,0 +1,50 @@
+#ifndef KDN_MODEL_BPE_H_
+#define KDN_MODEL_BPE_H_
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+
+namespace kdn::model {
+
+// Byte-pair encoding over GPT-2's printable stand-ins for bytes (Sennrich et
+// al., 2016; Radford et al., 2019). Immutable once built.
+class Bpe {
+ public:
+  // `vocab`: piece -> id, pieces in stand-in characters. `merges`: lower index
+  // merges first. INVALID_ARGUMENT for a merge whose parts or result have no
+  // id.
+  absl::Status Build(
+      const absl::flat_hash_map<std::string, int32_t>& vocab,
+      const std::vector<std::pair<std::string, std::string>>& merges,
+      bool ignore_merges);
+
+  // Appends the ids of one pre-token (raw bytes). A byte without an id of its
+  // own is dropped.
+  void Encode(std::string_view bytes, std::vector<int32_t>& ids) const;
+
+  // The stand-in characters of `bytes`, and back; what is no stand-in stays as
+  // it is.
+  static std::string ToStandIns(std::string_view bytes);
+  static std::string FromStandIns(std::string_view text);
+
+ private:
+  struct Merge {
+    int32_t rank = 0;
+    int32_t result = 0;
+  };
+  absl::flat_hash_map<std::string, int32_t> vocab_;
+  absl::flat_hash_map<std::pair<int32_t, int32_t>, Merge> merges_;
+  std::array<int32_t, 256> byte_ids_{};  // -1: none
+  bool ignore_merges_ = false;
+};
+
+}  // namespace kdn::model
+
+#endif  // KDN_MODEL_BPE_H_

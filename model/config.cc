@@ -1,0 +1,234 @@
+#include "model/config.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace kdn::model {
+namespace {
+
+using Json = nlohmann::json;
+
+// Reads typed fields of one JSON object and remembers the first mistake.
+class Fields {
+ public:
+  explicit Fields(const Json& object) : object_(object) {}
+
+  bool Has(const char* name) const {
+    return object_.contains(name) && !object_.at(name).is_null();
+  }
+  // REQUIRED: an integer in [min, max].
+  int Int(const char* name, int64_t min, int64_t max) {
+    if (!Has(name)) return Fail(name, "missing"), 0;
+    return IntOr(name, 0, min, max);
+  }
+  int IntOr(const char* name, int64_t fallback, int64_t min, int64_t max) {
+    if (!Has(name)) return static_cast<int>(fallback);
+    const Json& value = object_.at(name);
+    if (!value.is_number_integer() || value.get<int64_t>() < min ||
+        value.get<int64_t>() > max) {
+      Fail(name, absl::StrCat("expected an integer from ", min, " to ", max));
+      return static_cast<int>(fallback);
+    }
+    return static_cast<int>(value.get<int64_t>());
+  }
+  double NumberOr(const char* name, double fallback) {
+    if (!Has(name)) return fallback;
+    const Json& value = object_.at(name);
+    if (!value.is_number() || !std::isfinite(value.get<double>())) {
+      Fail(name, "expected a number");
+      return fallback;
+    }
+    return value.get<double>();
+  }
+  bool BoolOr(const char* name, bool fallback) {
+    if (!Has(name)) return fallback;
+    if (!object_.at(name).is_boolean()) {
+      Fail(name, "expected true or false");
+      return fallback;
+    }
+    return object_.at(name).get<bool>();
+  }
+  std::string TextOr(const char* name, const std::string& fallback) {
+    if (!Has(name)) return fallback;
+    if (!object_.at(name).is_string()) {
+      Fail(name, "expected a string");
+      return fallback;
+    }
+    return object_.at(name).get<std::string>();
+  }
+  void Fail(const char* name, const std::string& what) {
+    if (status_.ok()) {
+      status_ = absl::InvalidArgumentError(
+          absl::StrCat("config.json: ", name, ": ", what));
+    }
+  }
+  const absl::Status& status() const { return status_; }
+
+ private:
+  const Json& object_;
+  absl::Status status_;
+};
+
+absl::Status Unimplemented(const std::string& what) {
+  return absl::UnimplementedError(absl::StrCat("config.json: ", what));
+}
+
+std::optional<RopeScaling> ScalingOf(const std::string& name) {
+  if (name == "default" || name == "none") return RopeScaling::kNone;
+  if (name == "linear") return RopeScaling::kLinear;
+  if (name == "llama3") return RopeScaling::kLlama3;
+  if (name == "yarn") return RopeScaling::kYarn;
+  return std::nullopt;
+}
+
+absl::Status ParseScaling(const Json& json, int max_position, RopeSpec& rope) {
+  if (!json.is_object()) {
+    return absl::InvalidArgumentError(
+        "config.json: rope_scaling: expected an object or null");
+  }
+  Fields fields(json);
+  const std::string type =
+      fields.TextOr("rope_type", fields.TextOr("type", "default"));
+  const std::optional<RopeScaling> scaling = ScalingOf(type);
+  if (!scaling) return Unimplemented(absl::StrCat("rope scaling '", type, "'"));
+  rope.scaling = *scaling;
+  if (rope.scaling == RopeScaling::kNone) return fields.status();
+  rope.factor = fields.NumberOr("factor", 0.0);
+  const bool needs_original = rope.scaling != RopeScaling::kLinear;
+  if (needs_original) {
+    rope.original_max_position = fields.IntOr(
+        "original_max_position_embeddings", max_position, 1, 1 << 30);
+  }
+  if (rope.scaling == RopeScaling::kLlama3) {
+    rope.low_freq_factor = fields.NumberOr("low_freq_factor", 1.0);
+    rope.high_freq_factor = fields.NumberOr("high_freq_factor", 4.0);
+  }
+  if (rope.scaling == RopeScaling::kYarn) {
+    rope.beta_fast = fields.NumberOr("beta_fast", 32.0);
+    rope.beta_slow = fields.NumberOr("beta_slow", 1.0);
+    const double usual =
+        rope.factor <= 1.0 ? 1.0 : 0.1 * std::log(rope.factor) + 1.0;
+    rope.attention_factor = fields.NumberOr("attention_factor", usual);
+    if (fields.Has("mscale") || fields.Has("mscale_all_dim")) {
+      return Unimplemented("yarn with mscale");
+    }
+  }
+  return fields.status();
+}
+
+absl::Status CheckArchitecture(const ModelConfig& config, Fields& fields) {
+  if (config.architecture != "LlamaForCausalLM" &&
+      config.architecture != "MistralForCausalLM" &&
+      config.architecture != "Qwen2ForCausalLM") {
+    return Unimplemented(
+        absl::StrCat("architecture '", config.architecture,
+                     "'; Llama, Mistral and Qwen2 are supported"));
+  }
+  const std::string activation = fields.TextOr("hidden_act", "silu");
+  if (activation != "silu") {
+    return Unimplemented(absl::StrCat("hidden_act '", activation, "'"));
+  }
+  if (fields.BoolOr("mlp_bias", false)) return Unimplemented("mlp_bias");
+  const bool slides = config.architecture == "MistralForCausalLM"
+                          ? fields.Has("sliding_window")
+                          : fields.BoolOr("use_sliding_window", false);
+  if (slides && fields.IntOr("sliding_window", 0, 0, 1 << 30) <
+                    config.max_position_embeddings) {
+    return Unimplemented("sliding window attention");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ParseEos(const Json& json, ModelConfig& config) {
+  if (!json.contains("eos_token_id") || json["eos_token_id"].is_null()) {
+    return absl::OkStatus();
+  }
+  const Json& eos = json["eos_token_id"];
+  for (const Json& id : eos.is_array() ? eos : Json::array({eos})) {
+    if (!id.is_number_integer()) {
+      return absl::InvalidArgumentError(
+          "config.json: eos_token_id: expected an integer or a list of them");
+    }
+    config.eos_token_ids.push_back(id.get<int32_t>());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckGeometry(const ModelConfig& config) {
+  if (config.num_heads % config.num_kv_heads != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "config.json: num_attention_heads ", config.num_heads,
+        " is no multiple of num_key_value_heads ", config.num_kv_heads));
+  }
+  return Validate(config.rope, config.head_dim);
+}
+
+}  // namespace
+
+absl::StatusOr<ModelConfig> ParseConfig(const std::string& text) {
+  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) {
+    return absl::InvalidArgumentError("config.json is not a JSON object");
+  }
+  Fields fields(json);
+  ModelConfig config;
+  if (!json.contains("architectures") || !json["architectures"].is_array() ||
+      json["architectures"].empty() || !json["architectures"][0].is_string()) {
+    return absl::InvalidArgumentError(
+        "config.json: architectures: expected a list with one name");
+  }
+  config.architecture = json["architectures"][0].get<std::string>();
+  config.vocab_size = fields.Int("vocab_size", 1, 1 << 24);
+  config.hidden_size = fields.Int("hidden_size", 1, 1 << 20);
+  config.intermediate_size = fields.Int("intermediate_size", 1, 1 << 22);
+  config.num_layers = fields.Int("num_hidden_layers", 1, kLayersMax);
+  config.num_heads = fields.Int("num_attention_heads", 1, 4 * kKvHeadsMax);
+  config.num_kv_heads =
+      fields.IntOr("num_key_value_heads", config.num_heads, 1, kKvHeadsMax);
+  config.max_position_embeddings =
+      fields.IntOr("max_position_embeddings", 2048, 1, 1 << 30);
+  config.rms_norm_eps = fields.NumberOr("rms_norm_eps", 1e-6);
+  const bool is_qwen = config.architecture == "Qwen2ForCausalLM";
+  config.tie_word_embeddings = fields.BoolOr("tie_word_embeddings", false);
+  config.attention_bias = is_qwen || fields.BoolOr("attention_bias", false);
+  config.output_bias = !is_qwen && config.attention_bias;
+  if (!fields.status().ok()) return fields.status();
+  config.head_dim = fields.IntOr(
+      "head_dim", config.hidden_size / config.num_heads, 2, kHeadDimMax);
+  config.rope.theta = fields.NumberOr("rope_theta", 10000.0);
+  config.rope.rotary_dim = config.head_dim;
+  if (fields.Has("rope_scaling")) {
+    if (absl::Status status = ParseScaling(
+            json["rope_scaling"], config.max_position_embeddings, config.rope);
+        !status.ok()) {
+      return status;
+    }
+  }
+  for (const absl::Status& status :
+       {fields.status(), CheckArchitecture(config, fields), fields.status(),
+        ParseEos(json, config), CheckGeometry(config)}) {
+    if (!status.ok()) return status;
+  }
+  return config;
+}
+
+ModelSpec ToModelSpec(const ModelConfig& config, std::string name,
+                      Dtype kv_dtype, std::string weights_digest,
+                      std::string tokenizer_digest) {
+  ModelSpec spec;
+  spec.name = std::move(name);
+  spec.num_layers = config.num_layers;
+  spec.num_kv_heads = config.num_kv_heads;
+  spec.head_dim = config.head_dim;
+  spec.dtype = kv_dtype;
+  spec.rope = config.rope;
+  spec.weights_digest = std::move(weights_digest);
+  spec.tokenizer_digest = std::move(tokenizer_digest);
+  return spec;
+}
+
+}  // namespace kdn::model

@@ -1,0 +1,44 @@
+#ifndef KDN_MODEL_CONFIG_H_
+#define KDN_MODEL_CONFIG_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kv/model_spec.h"
+
+namespace kdn::model {
+
+// What config.json of a Hugging Face Llama-family checkpoint says.
+struct ModelConfig {
+  std::string architecture;  // "LlamaForCausalLM", "Qwen2ForCausalLM", ...
+  int vocab_size = 0;
+  int hidden_size = 0;
+  int intermediate_size = 0;
+  int num_layers = 0;
+  int num_heads = 0;
+  int num_kv_heads = 0;
+  int head_dim = 0;
+  int max_position_embeddings = 0;
+  double rms_norm_eps = 1e-6;
+  bool tie_word_embeddings = false;
+  bool attention_bias = false;  // of q, k and v
+  bool output_bias = false;     // of o
+  RopeSpec rope;
+  std::vector<int32_t> eos_token_ids;
+};
+
+// Parses the text of a config.json. INVALID_ARGUMENT naming the field that is
+// missing or absurd, UNIMPLEMENTED for an architecture, an activation or a RoPE
+// scaling this code does not compute.
+absl::StatusOr<ModelConfig> ParseConfig(const std::string& json);
+
+// The digests tell apart models whose geometry is equal.
+ModelSpec ToModelSpec(const ModelConfig& config, std::string name,
+                      Dtype kv_dtype, std::string weights_digest,
+                      std::string tokenizer_digest);
+
+}  // namespace kdn::model
+
+#endif  // KDN_MODEL_CONFIG_H_

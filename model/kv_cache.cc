@@ -1,0 +1,34 @@
+#include "model/kv_cache.h"
+
+#include "kv/check.h"
+
+namespace kdn::model {
+
+size_t KvCache::BytesFor(const ModelSpec& spec, int capacity) {
+  return ShapeOf(spec, capacity).bytes();
+}
+
+KvCache::KvCache(const ModelSpec& spec, int capacity)
+    : owned_(new std::byte[BytesFor(spec, capacity)]) {
+  const KvShape shape = ShapeOf(spec, capacity);
+  view_ = MutableKvView(owned_.get(), shape, KvStrides::HeadMajor(shape));
+}
+
+KvCache::KvCache(const ModelSpec& spec, int capacity, std::byte* memory) {
+  const KvShape shape = ShapeOf(spec, capacity);
+  view_ = MutableKvView(memory, shape, KvStrides::HeadMajor(shape));
+}
+
+void KvCache::Append(absl::Span<const int32_t> positions) {
+  KDN_CHECK(
+      positions.size() + positions_.size() <= static_cast<size_t>(capacity()),
+      "the cache is full");
+  positions_.insert(positions_.end(), positions.begin(), positions.end());
+}
+
+void KvCache::Truncate(int size) {
+  KDN_CHECK(size >= 0 && size <= this->size(), "a cache is cut, not grown");
+  positions_.resize(static_cast<size_t>(size));
+}
+
+}  // namespace kdn::model

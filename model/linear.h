@@ -1,0 +1,43 @@
+#ifndef KDN_MODEL_LINEAR_H_
+#define KDN_MODEL_LINEAR_H_
+
+#include <memory>
+#include <vector>
+
+#include "absl/types/span.h"
+
+namespace kdn::model {
+
+enum class Compute { kFp32, kBf16 };
+
+// y = x W^T + b on oneDNN: W is [outputs, inputs], as checkpoints have it. With
+// kBf16 weights and inputs are rounded to bf16 and products are summed in fp32
+// (AMX where the CPU has it). Owns its copy of the weights. Thread-compatible.
+class Linear {
+ public:
+  // REQUIRES: weights.size() == outputs * inputs; bias is empty or has
+  // `outputs` elements.
+  Linear(std::vector<float> weights, std::vector<float> bias, int outputs,
+         int inputs, Compute compute);
+  ~Linear();
+  Linear(Linear&&) noexcept;
+  Linear& operator=(Linear&&) noexcept;
+
+  // `x` is [rows, inputs], the result [rows, outputs]. A row's result depends
+  // on the number of rows only through oneDNN's choice of kernel: equal calls
+  // give equal bits.
+  std::vector<float> Apply(absl::Span<const float> x, int rows) const;
+
+  int inputs() const { return inputs_; }
+  int outputs() const { return outputs_; }
+
+ private:
+  struct Impl;
+  int outputs_;
+  int inputs_;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace kdn::model
+
+#endif  // KDN_MODEL_LINEAR_H_

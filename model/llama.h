@@ -1,0 +1,103 @@
+#ifndef KDN_MODEL_LLAMA_H_
+#define KDN_MODEL_LLAMA_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kv/model_spec.h"
+#include "kv/rope_spec.h"
+#include "model/config.h"
+#include "model/kv_cache.h"
+#include "model/linear.h"
+#include "model/safetensors.h"
+
+namespace kdn::model {
+
+// Whether the query at position `query` may see the token at position `key`;
+// `slot` is the token's place in the cache.
+using Mask = std::function<bool(int32_t query, int32_t key, int slot)>;
+// The exact causal rule, whatever order the cache is in.
+inline bool Causal(int32_t query, int32_t key, int) { return key <= query; }
+
+// A Llama-family decoder on the CPU: RMSNorm, RoPE, grouped-query attention,
+// SwiGLU, optional attention bias, tied or own output embeddings.
+//
+// Attention reads K and V from the cache, in the cache's dtype, for a call's
+// own tokens too. So KV that went through the KDN bit for bit gives the very
+// logits that computing it gave, as long as calls are cut at the same tokens
+// (PrefillInChunks). Thread-compatible.
+class Llama {
+ public:
+  struct Options {
+    Compute compute = Compute::kBf16;
+    Dtype kv_dtype = Dtype::kBf16;
+  };
+  // Loads config.json, the weights and tokenizer.json's digest of a Hugging
+  // Face checkpoint directory as it is. Errors name the file and the field.
+  static absl::StatusOr<std::unique_ptr<Llama>> Load(
+      const std::string& directory, const Options& options);
+
+  const ModelConfig& config() const { return config_; }
+  const ModelSpec& spec() const { return spec_; }
+
+  // Runs `tokens` at absolute `positions` behind what `cache` holds, and leaves
+  // their KV there. Returns the logits of the last token, or of every token
+  // ([tokens][vocab_size]) with `all`. INVALID_ARGUMENT for unequal lengths, no
+  // tokens or a token outside the vocabulary, OUT_OF_RANGE for a negative
+  // position, RESOURCE_EXHAUSTED when the cache is too small; the cache is then
+  // as it was.
+  absl::StatusOr<std::vector<float>> Prefill(
+      KvCache& cache, absl::Span<const int32_t> tokens,
+      absl::Span<const int32_t> positions, const Mask& mask = Causal,
+      bool all = false) const;
+  // Prefills at positions first_position, +1, ... in runs that end where chunks
+  // of the KDN end.
+  absl::StatusOr<std::vector<float>> PrefillInChunks(
+      KvCache& cache, absl::Span<const int32_t> tokens,
+      int32_t first_position) const;
+
+  // Greedy decoding from `logits` on: at most `count` tokens, fewer when an
+  // end-of-sequence token comes (it is not returned).
+  absl::StatusOr<std::vector<int32_t>> Decode(KvCache& cache,
+                                              std::vector<float> logits,
+                                              int count) const;
+
+ private:
+  struct Layer {
+    std::vector<float> attention_norm;
+    std::vector<float> mlp_norm;
+    Linear q, k, v, o, gate, up, down;
+  };
+  struct Rows;  // positions and rotations of one call
+
+  Llama(ModelConfig config, ModelSpec spec);
+  absl::Status LoadWeights(const Checkpoint& checkpoint, Compute compute);
+  absl::StatusOr<Layer> LoadLayer(const Checkpoint& checkpoint, int layer,
+                                  Compute compute) const;
+  absl::Status CheckCall(const KvCache& cache, absl::Span<const int32_t> tokens,
+                         absl::Span<const int32_t> positions) const;
+  void WriteKv(const Rows& rows, int layer, absl::Span<const float> k,
+               absl::Span<const float> v, KvCache& cache, int begin) const;
+  std::vector<float> Attend(const Rows& rows, int layer, std::vector<float> q,
+                            const KvCache& cache, const Mask& mask) const;
+
+  ModelConfig config_;
+  ModelSpec spec_;
+  RopeTable rope_;
+  std::vector<float> embedding_;  // [vocab][hidden]
+  std::vector<Layer> layers_;
+  std::vector<float> final_norm_;
+  std::unique_ptr<Linear> output_;
+};
+
+// The index of the largest logit, the first of equals.
+int32_t Argmax(absl::Span<const float> logits);
+
+}  // namespace kdn::model
+
+#endif  // KDN_MODEL_LLAMA_H_

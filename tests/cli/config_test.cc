@@ -1,0 +1,120 @@
+#include "cli/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <string>
+
+namespace kdn::cli {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr char kGood[] = R"(# a comment
+cluster: {name: c, replicas: 2, heartbeat: 100ms}
+defaults: {memory: 1.5 GiB, disk: 1 GB, data_dir: /d}
+nodes:
+  - {id: n1, control_port: 1, bulk_port: 2, gateway_port: 3}
+  - id: n2
+    control_port: 4
+    bulk_port: 5
+    gateway_port: 6
+    weight: 2.5
+    memory: 64 MiB
+)";
+
+std::string Mistakes(const std::string& text) {
+  const auto config = ParseClusterConfig(text, "f.yaml");
+  EXPECT_TRUE(absl::IsInvalidArgument(config.status())) << text;
+  return std::string(config.status().message());
+}
+
+// kGood with one piece of text put in another's place.
+std::string With(const std::string& old_text, const std::string& new_text) {
+  std::string text = kGood;
+  const size_t at = text.find(old_text);
+  EXPECT_NE(at, std::string::npos) << old_text;
+  return text.replace(at, old_text.size(), new_text);
+}
+
+TEST(ConfigTest, ReadsSizesDurationsAndDefaults) {
+  const auto config = ParseClusterConfig(kGood, "f.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->heartbeat, absl::Milliseconds(100));
+  EXPECT_EQ(config->peer_timeout, absl::Seconds(2));
+  ASSERT_EQ(config->nodes.size(), 2u);
+  EXPECT_EQ(config->nodes[0].memory_bytes, 3ull << 29);
+  EXPECT_EQ(config->nodes[1].memory_bytes, 64u << 20);
+  EXPECT_EQ(config->nodes[1].disk_bytes, 1000000000u);
+  EXPECT_EQ(config->nodes[1].weight, 2.5);
+  EXPECT_EQ(config->Find("n2")->bulk_port, 5);
+  EXPECT_EQ(config->Find("n9"), nullptr);
+}
+
+TEST(ConfigTest, AMistakeNamesFileLineAndWhatWasExpected) {
+  EXPECT_THAT(Mistakes(With("replicas: 2", "replicas: two")),
+              HasSubstr("f.yaml:2: found 'two', expected a whole number"));
+  EXPECT_THAT(Mistakes(With("weight: 2.5", "weight: -1")),
+              HasSubstr("f.yaml:10: found '-1', expected a number above 0"));
+  EXPECT_THAT(Mistakes(With("memory: 64 MiB", "memory: lots")),
+              HasSubstr("f.yaml:11: found 'lots', expected a size"));
+  EXPECT_THAT(Mistakes(With("heartbeat: 100ms", "heartbeat: soon")),
+              HasSubstr("expected a duration"));
+  EXPECT_THAT(Mistakes(With("control_port: 4", "control_port: 70000")),
+              HasSubstr("expected a whole number from 1 to 65535"));
+}
+
+TEST(ConfigTest, ATypoGetsASuggestion) {
+  EXPECT_THAT(Mistakes(With("replicas", "replcas")),
+              HasSubstr("unknown key 'replcas' in cluster; did you mean "
+                        "'replicas'?"));
+}
+
+TEST(ConfigTest, EveryMistakeIsReportedAtOnce) {
+  std::string text = With("weight: 2.5", "weight: x");
+  text.replace(text.find("replicas: 2"), 11, "replicas: x");
+  const std::string mistakes = Mistakes(text);
+  EXPECT_THAT(mistakes, HasSubstr("f.yaml:2:"));
+  EXPECT_THAT(mistakes, HasSubstr("f.yaml:10:"));
+}
+
+TEST(ConfigTest, CollisionsAndHolesAreFound) {
+  EXPECT_THAT(Mistakes(With("control_port: 4", "control_port: 2")),
+              HasSubstr("control_port 2 on 127.0.0.1 is taken"));
+  EXPECT_THAT(Mistakes(With("id: n2", "id: n1")), HasSubstr("there twice"));
+  EXPECT_THAT(Mistakes(With("    bulk_port: 5\n", "")),
+              HasSubstr("has no 'bulk_port'"));
+  EXPECT_THAT(Mistakes(With("disk: 1 GB", "disk: 1 MB")),
+              HasSubstr("expected at least 16 MiB"));
+  EXPECT_THAT(Mistakes(With("memory: 64 MiB", "memory: 1 MiB")),
+              HasSubstr("expected at least 4 MiB"));
+  EXPECT_THAT(Mistakes("nodes: []"), HasSubstr("expected a list of nodes"));
+  EXPECT_THAT(Mistakes("cluster: {}"), HasSubstr("no 'nodes'"));
+}
+
+TEST(ConfigTest, WhatIsNotYamlIsSaidSo) {
+  EXPECT_THAT(Mistakes("nodes: [\n"), HasSubstr("not YAML"));
+  EXPECT_THAT(Mistakes("just text"), HasSubstr("expected the configuration"));
+}
+
+TEST(ConfigTest, EveryShippedConfigurationIsRight) {
+  int found = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(
+           std::string(KDN_SOURCE_DIR) + "/configs")) {
+    if (entry.path().extension() != ".yaml") continue;
+    ++found;
+    const auto config = LoadClusterConfig(entry.path().string());
+    EXPECT_TRUE(config.ok()) << config.status();
+  }
+  EXPECT_EQ(found, 3);
+}
+
+TEST(ConfigTest, AMissingFileSaysWhatToDo) {
+  const auto config = LoadClusterConfig("/nonexistent.yaml");
+  EXPECT_TRUE(absl::IsNotFound(config.status()));
+  EXPECT_THAT(std::string(config.status().message()), HasSubstr("-c"));
+}
+
+}  // namespace
+}  // namespace kdn::cli

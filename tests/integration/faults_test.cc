@@ -1,0 +1,140 @@
+// Damage, full disks, taken ports, silent peers: typed answers, nothing lost.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "absl/time/clock.h"
+#include "tests/integration/cluster_fixture.h"
+
+namespace kdn::integration {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Flips a byte in the middle of every record of a node's segments.
+void DamageSegments(const std::string& data_dir) {
+  for (const auto& entry : fs::directory_iterator(data_dir)) {
+    if (entry.path().filename().string().rfind("segment-", 0) != 0) continue;
+    std::fstream file(entry.path(),
+                      std::ios::in | std::ios::out | std::ios::binary);
+    const auto size = static_cast<std::streamoff>(fs::file_size(entry.path()));
+    for (std::streamoff at = 4096 + 100; at < size; at += 4096) {
+      file.seekg(at);
+      const char byte = static_cast<char>(file.get() ^ 1);
+      file.seekp(at);
+      file.put(byte);
+    }
+  }
+}
+
+TEST_F(ClusterTest, ADamagedDiskIsReplacedByTheReplica) {
+  Configure({});
+  StartAll();
+  for (int i = 0; i < 12; ++i) {
+    ASSERT_TRUE(Put(Make(i), rpc::Durability::kDurable).ok());
+  }
+  StopAll(SIGTERM);
+  DamageSegments(directory_ + "/n2");
+  StartAll();
+  ExpectAllHit(12);
+  const rpc::NodeStatus damaged = StatusOf(1);
+  EXPECT_GT(damaged.store.damaged, 0u) << "found, dropped and counted";
+}
+
+TEST_F(ClusterTest, AFullDiskEvictsAndGoesOn) {
+  if (geteuid() != 0) GTEST_SKIP() << "mounting a small tmpfs needs root";
+  cli::LocalClusterOptions options;
+  options.nodes = 1;
+  options.replicas = 1;
+  options.memory_bytes = 8u << 20;
+  options.disk_bytes = 1ull << 30;  // more than there is
+  const std::string data = directory_ + "/n1";
+  fs::create_directories(data);
+  if (mount("tmpfs", data.c_str(), "tmpfs", 0, "size=24m") != 0) {
+    GTEST_SKIP() << "this sandbox does not mount tmpfs";
+  }
+  Configure(options);
+  StartAll();
+  int stored = 0;
+  for (int i = 0; i < 600; ++i) {
+    const auto receipt = Put(Make(i));
+    if (receipt.ok()) {
+      ++stored;
+    } else {
+      EXPECT_TRUE(absl::IsResourceExhausted(receipt.status()))
+          << receipt.status();
+    }
+  }
+  EXPECT_GT(stored, 500);
+  std::vector<std::byte> kv;
+  const Chunk last = Make(599);
+  EXPECT_EQ(Get(last, &kv).kind, rpc::OutcomeKind::kHit);
+  EXPECT_EQ(kv, last.kv);
+  StopAll(SIGTERM);
+  umount2(data.c_str(), MNT_DETACH);
+}
+
+TEST_F(ClusterTest, ATakenPortIsNamed) {
+  Configure({});
+  StartAll();
+  // The same file again: every port of n1 is taken by the running one.
+  cli::ClusterProcess again(KDN_BINARY_DIR "/bin/kdn",
+                            directory_ + "/cluster.yaml", cluster_->config(),
+                            directory_ + "/again");
+  ASSERT_TRUE(again.Start(0).ok());
+  int status = 0;
+  const absl::Time deadline = absl::Now() + absl::Seconds(20);
+  while (again.Reap(&status) < 0 && absl::Now() < deadline) {
+  }
+  EXPECT_FALSE(again.running(0));
+  EXPECT_NE(again.LogTail(0).find("cannot start"), std::string::npos)
+      << again.LogTail(0);
+}
+
+TEST_F(ClusterTest, ASilentPeerCostsTimeButNoAnswer) {
+  Configure({});
+  StartAll();
+  for (int i = 0; i < 12; ++i) ASSERT_TRUE(Put(Make(i)).ok());
+  cluster_->Signal(1, SIGSTOP);
+  for (int i = 0; i < 12; ++i) {
+    std::vector<std::byte> kv;
+    const absl::Time begin = absl::Now();
+    const rpc::ChunkOutcome outcome = Get(Make(i), &kv, absl::Seconds(4));
+    EXPECT_LT(absl::Now() - begin, absl::Seconds(5));
+    EXPECT_EQ(outcome.kind, rpc::OutcomeKind::kHit) << outcome.why;
+  }
+  cluster_->Signal(1, SIGCONT);
+}
+
+TEST_F(ClusterTest, AnotherModelOfTheSameGeometryFindsNothing) {
+  Configure({});
+  StartAll();
+  ASSERT_TRUE(Put(Make(1)).ok());
+  ModelSpec other = Model();
+  other.weights_digest = "retrained";
+  auto theirs = client().Open(*Namespace::Parse("test"), other);
+  ASSERT_TRUE(theirs.ok());
+  const Chunk chunk = Make(1);
+  // A stale fingerprint in a store is refused, loudly.
+  const KvShape shape = ShapeOf(other, 64);
+  const auto receipt = (*theirs)->Store(
+      chunk.spec, KvView(chunk.kv.data(), shape, KvStrides::TokenMajor(shape)));
+  EXPECT_FALSE(receipt.ok());
+  // Asked for by its key, another model's KV is never delivered.
+  std::vector<std::byte> kv(shape.bytes());
+  rpc::RetrieveSpec spec;
+  spec.chunks.push_back(
+      {chunk.ref, chunk.spec.positions,
+       MutableKvView(kv.data(), shape, KvStrides::TokenMajor(shape))});
+  const auto outcomes = (*theirs)->Retrieve(spec);
+  if (outcomes.ok()) {
+    EXPECT_NE((*outcomes)[0].kind, rpc::OutcomeKind::kHit);
+  }
+}
+
+}  // namespace
+}  // namespace kdn::integration

@@ -1,0 +1,103 @@
+#include "model/config.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+
+namespace kdn::model {
+namespace {
+
+nlohmann::json Good() {
+  return {{"architectures", {"LlamaForCausalLM"}},
+          {"vocab_size", 100},
+          {"hidden_size", 64},
+          {"intermediate_size", 128},
+          {"num_hidden_layers", 2},
+          {"num_attention_heads", 4},
+          {"num_key_value_heads", 2},
+          {"max_position_embeddings", 4096}};
+}
+
+absl::Status StatusOf(const nlohmann::json& json) {
+  return ParseConfig(json.dump()).status();
+}
+
+TEST(ConfigTest, ReadsGeometryAndDefaults) {
+  const auto config = ParseConfig(Good().dump());
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->head_dim, 16);
+  EXPECT_EQ(config->rope.theta, 10000.0);
+  EXPECT_FALSE(config->attention_bias);
+}
+
+TEST(ConfigTest, BothSpellingsOfRopeScaling) {
+  for (const char* spelling : {"type", "rope_type"}) {
+    nlohmann::json json = Good();
+    json["rope_scaling"] = {{spelling, "yarn"}, {"factor", 4.0}};
+    const auto config = ParseConfig(json.dump());
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_EQ(config->rope.scaling, RopeScaling::kYarn);
+    EXPECT_EQ(config->rope.original_max_position, 4096);
+    EXPECT_NEAR(config->rope.attention_factor, 0.1 * std::log(4.0) + 1, 1e-12);
+  }
+}
+
+TEST(ConfigTest, Qwen2HasItsBiases) {
+  nlohmann::json json = Good();
+  json["architectures"] = {"Qwen2ForCausalLM"};
+  const auto config = ParseConfig(json.dump());
+  ASSERT_TRUE(config.ok());
+  EXPECT_TRUE(config->attention_bias);
+  EXPECT_FALSE(config->output_bias);
+}
+
+TEST(ConfigTest, EveryMistakeNamesItsField) {
+  for (const char* field : {"vocab_size", "hidden_size", "num_hidden_layers"}) {
+    nlohmann::json json = Good();
+    json.erase(field);
+    EXPECT_TRUE(absl::IsInvalidArgument(StatusOf(json)));
+    EXPECT_NE(StatusOf(json).message().find(field), std::string::npos);
+    json[field] = "many";
+    EXPECT_NE(StatusOf(json).message().find(field), std::string::npos);
+    json[field] = -1;
+    EXPECT_TRUE(absl::IsInvalidArgument(StatusOf(json)));
+  }
+  nlohmann::json json = Good();
+  json["num_key_value_heads"] = 3;
+  EXPECT_TRUE(absl::IsInvalidArgument(StatusOf(json)));
+  EXPECT_TRUE(absl::IsInvalidArgument(ParseConfig("{").status()));
+}
+
+TEST(ConfigTest, WhatIsNotComputedIsUnimplemented) {
+  nlohmann::json json = Good();
+  json["architectures"] = {"GPT2LMHeadModel"};
+  EXPECT_TRUE(absl::IsUnimplemented(StatusOf(json)));
+  json = Good();
+  json["hidden_act"] = "gelu";
+  EXPECT_TRUE(absl::IsUnimplemented(StatusOf(json)));
+  json = Good();
+  json["rope_scaling"] = {{"type", "dynamic"}, {"factor", 2.0}};
+  EXPECT_TRUE(absl::IsUnimplemented(StatusOf(json)));
+  json = Good();
+  json["architectures"] = {"MistralForCausalLM"};
+  json["sliding_window"] = 1024;
+  EXPECT_TRUE(absl::IsUnimplemented(StatusOf(json)));
+}
+
+TEST(ConfigTest, MutatedTextNeverCrashes) {
+  const std::string good = Good().dump();
+  std::mt19937 random(9);
+  for (int i = 0; i < 3000; ++i) {
+    std::string text = good;
+    for (int edits = 0; edits < 3; ++edits) {
+      text[random() % text.size()] = static_cast<char>(random() % 128);
+    }
+    ParseConfig(text).status().IgnoreError();
+  }
+}
+
+}  // namespace
+}  // namespace kdn::model
