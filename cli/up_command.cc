@@ -104,6 +104,7 @@ absl::Status Up(const Program& program, const std::string& file,
   sigset_t signals;
   sigemptyset(&signals);
   for (int number : {SIGINT, SIGTERM, SIGCHLD}) sigaddset(&signals, number);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   Supervisor(&cluster).Run(signals);
   std::printf("stopping\n");
   return absl::OkStatus();
@@ -125,11 +126,11 @@ void AddUpCommand(CLI::App& app, Program& program) {
   command->add_option("--log-dir", *log_dir,
                       "a log file a node there, instead of stderr");
   command->callback([&program, file, log_dir] {
-    // SIGCHLD has to be blocked before the first child can die; the other two
-    // so that they are taken in Run and nowhere else.
+    // Before the first child can die. The other signals end the start at once,
+    // and the children with it, until there is something to stop in order.
     sigset_t signals;
     sigemptyset(&signals);
-    for (int number : {SIGCHLD}) sigaddset(&signals, number);
+    sigaddset(&signals, SIGCHLD);
     pthread_sigmask(SIG_BLOCK, &signals, nullptr);
     program.exit_code = Report(Up(program, *file, *log_dir));
   });

@@ -7,9 +7,14 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kv/check.h"
 
 namespace kdn::storage {
 namespace {
+
+// Shorter than any object's key, so never one.
+constexpr char kWholeKey[] = "whole";
+constexpr size_t kIndexKeyBytes = 4 + 32;
 
 std::string IndexKey(ShardId shard, const ChunkKey& key) {
   std::string text;
@@ -62,6 +67,12 @@ absl::StatusOr<std::unique_ptr<DiskIndex>> DiskIndex::Open(
   options.keep_log_file_num = 2;
   options.max_total_wal_size = 16u << 20;
   options.write_buffer_size = 8u << 20;
+  // Set aside ahead of time the logs would take 12 MB of a small disk.
+  options.allow_fallocate = false;
+  // A log that is damaged before its end is not cut short there, which would
+  // silently forget objects: it is damage, and the index is rebuilt.
+  options.wal_recovery_mode =
+      rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
   rocksdb::DB* db = nullptr;
   const rocksdb::Status status = rocksdb::DB::Open(options, directory, &db);
   if (!status.ok()) {
@@ -81,24 +92,45 @@ absl::Status DiskIndex::Destroy(const std::string& directory) {
                   "destroying");
 }
 
-absl::Status DiskIndex::Put(const RecordHeader& record, bool sync) {
+absl::StatusOr<bool> DiskIndex::IsWhole() {
+  std::string value;
+  const rocksdb::Status status =
+      db_->Get(rocksdb::ReadOptions(), kWholeKey, &value);
+  if (status.IsNotFound()) return false;
+  if (!status.ok()) return ToStatus(status, "reading");
+  return true;
+}
+
+absl::Status DiskIndex::MarkWhole() {
   rocksdb::WriteOptions options;
-  options.sync = sync;
-  const std::string key = IndexKey(record.shard, record.key);
-  const std::string value = ValueOf(record);
-  rocksdb::Status status = db_->Put(options, key, value);
+  options.sync = true;
+  return Change([&] { return db_->Put(options, kWholeKey, ""); }, "writing");
+}
+
+absl::Status DiskIndex::Change(absl::FunctionRef<rocksdb::Status()> change,
+                               const char* what) {
+  rocksdb::Status status = change();
   if (status.IsNoSpace() || status.severity() != rocksdb::Status::kNoError) {
     // A full disk puts RocksDB into read-only mode until it is told to try
     // again; by now eviction may have made room.
     db_->Resume().PermitUncheckedError();
-    status = db_->Put(options, key, value);
+    status = change();
   }
-  return ToStatus(status, "writing");
+  return ToStatus(status, what);
+}
+
+absl::Status DiskIndex::Put(const RecordHeader& record) {
+  const std::string key = IndexKey(record.shard, record.key);
+  const std::string value = ValueOf(record);
+  KDN_CHECK(key.size() == kIndexKeyBytes, "shard and chunk key, no more");
+  return Change([&] { return db_->Put(rocksdb::WriteOptions(), key, value); },
+                "writing");
 }
 
 absl::Status DiskIndex::Erase(ShardId shard, const ChunkKey& key) {
-  return ToStatus(db_->Delete(rocksdb::WriteOptions(), IndexKey(shard, key)),
-                  "erasing");
+  const std::string at = IndexKey(shard, key);
+  return Change([&] { return db_->Delete(rocksdb::WriteOptions(), at); },
+                "erasing");
 }
 
 absl::StatusOr<std::optional<RecordHeader>> DiskIndex::Get(
@@ -118,6 +150,7 @@ absl::Status DiskIndex::ForEach(
   const std::unique_ptr<rocksdb::Iterator> at(
       db_->NewIterator(rocksdb::ReadOptions()));
   for (at->SeekToFirst(); at->Valid(); at->Next()) {
+    if (at->key().size() != kIndexKeyBytes) continue;  // kWholeKey
     const absl::StatusOr<RecordHeader> record = RecordOf(at->value());
     if (!record.ok()) return record.status();
     visit(*record);

@@ -14,6 +14,7 @@
 
 namespace rocksdb {
 class DB;
+class Status;
 }
 
 namespace kdn::storage {
@@ -29,18 +30,27 @@ class DiskIndex {
   static absl::Status Destroy(const std::string& directory);
   ~DiskIndex();
 
-  // `sync`: survives power loss once it returns; kill -9 it survives anyway.
+  // Whether MarkWhole was called: an index that is still being rebuilt knows
+  // only a part of what there is, and a kill may leave it so.
+  absl::StatusOr<bool> IsWhole();
+  absl::Status MarkWhole();
+
+  // Survives kill -9 once it returns, power loss after the next Sync.
   // RESOURCE_EXHAUSTED when the file system is full.
-  absl::Status Put(const RecordHeader& record, bool sync);
+  absl::Status Put(const RecordHeader& record);
   absl::Status Erase(ShardId shard, const ChunkKey& key);
   // Nullopt when it is not there; DATA_LOSS when what is there makes no sense.
   absl::StatusOr<std::optional<RecordHeader>> Get(ShardId shard,
                                                   const ChunkKey& key);
   // In (shard, key) order.
   absl::Status ForEach(absl::FunctionRef<void(const RecordHeader&)> visit);
+  // May be called by several threads at once; they share the work.
   absl::Status Sync();
 
  private:
+  // Runs a change again after RocksDB has been told that there is room.
+  absl::Status Change(absl::FunctionRef<rocksdb::Status()> change,
+                      const char* what);
   explicit DiskIndex(std::unique_ptr<rocksdb::DB> db);
   std::unique_ptr<rocksdb::DB> db_;
 };

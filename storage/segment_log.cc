@@ -41,7 +41,8 @@ absl::StatusOr<SegmentLog::Claim> SegmentLog::ClaimSpace(uint64_t record_bytes,
   for (;;) {
     {
       absl::MutexLock lock(&mutex_);
-      if (total_bytes_ + record_bytes <= options_.capacity_bytes) {
+      if (when_full == WhenFull::kExceed ||
+          total_bytes_ + record_bytes <= options_.capacity_bytes) {
         if (absl::Status status = RollOver(record_bytes); !status.ok()) {
           return status;
         }
@@ -53,9 +54,8 @@ absl::StatusOr<SegmentLog::Claim> SegmentLog::ClaimSpace(uint64_t record_bytes,
       }
     }
     if (when_full == WhenFull::kFail) return full;
-    if (absl::Status status = MakeRoom(record_bytes, io); !status.ok()) {
-      return status;
-    }
+    absl::Status status = MakeRoom(Full::kCapacity, record_bytes, io);
+    if (!status.ok()) return status;
   }
 }
 
@@ -81,18 +81,35 @@ absl::StatusOr<SegmentLog::Written> SegmentLog::WriteRecord(
   header.store_id = store_id_;
   header.segment = claim->segment->number;
   header.offset = claim->offset;
-  header.sequence = claim->sequence;
+  // A moved record keeps its rank: what replaced it meanwhile outranks it.
+  if (header.sequence == 0) header.sequence = claim->sequence;
   alignas(kRecordPage) thread_local std::byte page[kRecordPage];
   EncodeRecordHeader(header, page);
   const absl::Span<const std::byte> pieces[] = {page, padded_payload};
   absl::Status status =
       io.Write(claim->segment->fd, claim->offset,
                absl::MakeSpan(pieces, padded_payload.empty() ? 1 : 2));
-  if (!status.ok()) return status;
+  if (!status.ok()) {
+    PunchOut(*claim, kRecordPage + padded_payload.size());
+    return status;
+  }
+  if (header.kind == RecordHeader::Kind::kTombstone) {
+    absl::MutexLock lock(&mutex_);
+    claim->segment->tombstones += RecordBytes(0);
+  }
   if (sync && fdatasync(claim->segment->fd) != 0) {
     return absl::UnavailableError(absl::StrCat("fdatasync: ", strerror(errno)));
   }
   return Written{std::move(header), *std::move(claim)};
+}
+
+void SegmentLog::PunchOut(const Claim& claim, uint64_t record_bytes) {
+  // A full file system needs the room at once: evicting writes to the index.
+  // Where holes are not known the bytes go with their segment.
+  (void)fallocate(claim.segment->fd,
+                  FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                  static_cast<off_t>(claim.offset),
+                  static_cast<off_t>(record_bytes));
 }
 
 absl::Status SegmentLog::Append(const ObjectInfo& info,
@@ -117,27 +134,24 @@ absl::Status SegmentLog::Append(const ObjectInfo& info,
       status = Install(written->record, sync, std::nullopt).status();
     }
     if (!absl::IsResourceExhausted(status)) return status;
-    if (!MakeRoom(RecordBytes(info.bytes), io).ok()) return status;
+    if (!MakeRoom(Full::kFileSystem, RecordBytes(info.bytes), io).ok()) {
+      return status;
+    }
   }
   return status;
 }
 
 absl::Status SegmentLog::Read(const ObjectInfo& info,
                               absl::Span<std::byte> padded, BlockIo& io) {
-  absl::StatusOr<std::optional<RecordHeader>> found =
-      index_->Get(info.shard, info.key);
-  if (!found.ok()) return found.status();
-  if (!found->has_value() || (*found)->version != info.version) {
+  absl::StatusOr<Place> place = Locate(info.shard, info.key);
+  if (!place.ok()) return place.status();
+  const RecordHeader& record = place->record;
+  if (record.version != info.version || record.payload_bytes != info.bytes) {
     return absl::NotFoundError("the disk tier does not hold that version");
-  }
-  const RecordHeader& record = **found;
-  const SegmentPtr segment = Find(record.segment);
-  if (segment == nullptr || record.payload_bytes != info.bytes) {
-    return absl::NotFoundError("the record's segment is gone");
   }
   alignas(kRecordPage) thread_local std::byte page[kRecordPage];
   const absl::Span<std::byte> pieces[] = {absl::MakeSpan(page), padded};
-  absl::Status status = io.Read(segment->fd, record.offset, pieces);
+  absl::Status status = io.Read(place->segment->fd, record.offset, pieces);
   if (status.ok()) {
     const absl::StatusOr<RecordHeader> header = DecodeRecordHeader(page);
     if (!header.ok() || *header != record) {
@@ -168,28 +182,27 @@ absl::Status SegmentLog::Remove(ShardId shard, const ChunkKey& key,
   const absl::StatusOr<Written> written =
       WriteRecord(std::move(tombstone), {}, false, WhenFull::kMakeRoom, io);
   if (!written.ok()) return written.status();
-  CountTombstone(*written->claim.segment);
   return Uninstall(**found).status();
-}
-
-void SegmentLog::CountTombstone(Segment& segment) {
-  absl::MutexLock lock(&mutex_);
-  segment.tombstones += RecordBytes(0);
 }
 
 absl::StatusOr<bool> SegmentLog::Install(
     const RecordHeader& record, bool sync,
     const std::optional<RecordHeader>& expected) {
-  absl::MutexLock lock(&mutex_);
-  absl::StatusOr<std::optional<RecordHeader>> old =
-      index_->Get(record.shard, record.key);
-  if (!old.ok()) return old.status();
-  if (expected && *old != expected) return false;
-  if (absl::Status status = index_->Put(record, sync); !status.ok()) {
+  {
+    absl::MutexLock lock(&mutex_);
+    absl::StatusOr<std::optional<RecordHeader>> old =
+        index_->Get(record.shard, record.key);
+    if (!old.ok()) return old.status();
+    if (expected && *old != expected) return false;
+    if (absl::Status status = index_->Put(record); !status.ok()) return status;
+    if (old->has_value()) CountLive(**old, false);
+    CountLive(record, true);
+  }
+  // Outside the lock: nobody else has to wait for the disk's cache.
+  if (absl::Status status = sync ? index_->Sync() : absl::OkStatus();
+      !status.ok()) {
     return status;
   }
-  if (old->has_value()) CountLive(**old, false);
-  CountLive(record, true);
   return true;
 }
 
@@ -227,10 +240,19 @@ void SegmentLog::CountLive(const RecordHeader& record, bool live) {
   }
 }
 
-SegmentLog::SegmentPtr SegmentLog::Find(uint32_t number) const {
+absl::StatusOr<SegmentLog::Place> SegmentLog::Locate(
+    ShardId shard, const ChunkKey& key) const {
+  // Under the lock, as a cleaning moves the entry before it drops the segment:
+  // between the two an object that is there would seem gone.
   absl::MutexLock lock(&mutex_);
-  const auto found = segments_.find(number);
-  return found == segments_.end() ? nullptr : found->second;
+  absl::StatusOr<std::optional<RecordHeader>> record = index_->Get(shard, key);
+  if (!record.ok()) return record.status();
+  if (!record->has_value()) {
+    return absl::NotFoundError("the disk tier does not hold the object");
+  }
+  const auto found = segments_.find((*record)->segment);
+  KDN_CHECK(found != segments_.end(), "an indexed record has its segment");
+  return Place{**std::move(record), found->second};
 }
 
 absl::Status SegmentLog::ForEach(

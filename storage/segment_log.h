@@ -101,17 +101,28 @@ class SegmentLog {
     RecordHeader record;
     Claim claim;
   };
-  // Whether a full tier may be made room in: not by whoever is doing that.
-  enum class WhenFull { kMakeRoom, kFail };
+  // What to do in a tier that is full. Who is making room cannot ask for it;
+  // a tombstone it keeps is let in, for its segment is about to go.
+  enum class WhenFull { kMakeRoom, kFail, kExceed };
   explicit SegmentLog(Options options) : options_(std::move(options)) {}
 
   absl::Status LockDirectory();
   absl::Status OpenSegments();
   absl::Status OpenIndex();
+  // DATA_LOSS when what is there is damaged or not whole.
+  absl::Status OpenIndexIn(const std::string& directory);
   absl::Status LoadIndex();
+
+  using NewestRecords = absl::flat_hash_map<ChunkKey, RecordHeader>;
   absl::Status Rebuild();
-  void ScanSegment(const Segment& segment, BlockIo& io,
-                   absl::flat_hash_map<ChunkKey, RecordHeader>& newest);
+  void ScanSegment(const Segment& segment, absl::Span<std::byte> scratch,
+                   BlockIo& io, NewestRecords& newest);
+  // The header of a record of this very store, file and offset, if any.
+  std::optional<RecordHeader> ReadHeaderAt(const Segment& segment, uint64_t at,
+                                           absl::Span<std::byte> page,
+                                           BlockIo& io) const;
+  static bool PayloadIsWhole(const Segment& segment, const RecordHeader& header,
+                             absl::Span<std::byte> block, BlockIo& io);
   absl::StatusOr<SegmentPtr> OpenSegment(uint32_t number, bool create);
 
   // Room for a record at the end of the active segment, rolling over and
@@ -121,13 +132,20 @@ class SegmentLog {
   // An active segment that the record fits.
   absl::Status RollOver(uint64_t record_bytes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status MakeRoom(uint64_t bytes, BlockIo& io);
+  // What is full: `bytes` do not fit the capacity, or the file system said so.
+  enum class Full { kCapacity, kFileSystem };
+  absl::Status MakeRoom(Full full, uint64_t bytes, BlockIo& io);
+  // Evicts the oldest segment that anything can be won from.
+  absl::Status EvictOldest(BlockIo& io)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(maintenance_);
   // Room a move out of this segment needs for what is held.
   uint64_t HeldBytes(const Segment& segment) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<Written> WriteRecord(
       RecordHeader header, absl::Span<const std::byte> padded_payload,
       bool sync, WhenFull when_full, BlockIo& io);
+  // Gives a failed record's bytes back to the file system.
+  static void PunchOut(const Claim& claim, uint64_t record_bytes);
   // Points the index to `record` if it still points to `expected` (nullopt:
   // whatever it points to).
   absl::StatusOr<bool> Install(const RecordHeader& record, bool sync,
@@ -142,8 +160,12 @@ class SegmentLog {
   absl::Status MoveRecord(const RecordHeader& record, Segment& from,
                           BlockIo& io);
   void KeepTombstones(const SegmentPtr& segment, BlockIo& io);
-  void CountTombstone(Segment& segment);
-  SegmentPtr Find(uint32_t number) const;
+  // Where an object lies; the file stays open with the pointer. NOT_FOUND.
+  struct Place {
+    RecordHeader record;
+    SegmentPtr segment;
+  };
+  absl::StatusOr<Place> Locate(ShardId shard, const ChunkKey& key) const;
 
   const Options options_;
   uint64_t store_id_ = 0;

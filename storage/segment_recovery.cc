@@ -10,7 +10,6 @@
 #include <charconv>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <random>
 #include <utility>
 #include <vector>
@@ -18,18 +17,14 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "kv/check.h"
-#include "kv/crc32c.h"
-#include "kv/host_memory.h"
 #include "storage/segment_log.h"
+#include "storage/store_marker.h"
 
 namespace kdn::storage {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char kMarkerName[] = "STORE";
-constexpr char kMarkerMagic[] = "kdn-store-1";
 // Sequences of one run of the store lie above those of every run before.
 constexpr int kEpochShift = 40;
 
@@ -37,44 +32,6 @@ absl::Status ErrnoStatus(const std::string& what) {
   const std::string message = absl::StrCat(what, ": ", strerror(errno));
   return errno == ENOSPC ? absl::ResourceExhaustedError(message)
                          : absl::UnavailableError(message);
-}
-
-struct Marker {
-  uint64_t store_id = 0;
-  uint64_t epoch = 0;
-};
-
-// Nullopt when there is none; FAILED_PRECONDITION when it is something else's.
-absl::StatusOr<std::optional<Marker>> ReadMarker(const fs::path& path) {
-  std::ifstream file(path);
-  if (!file) return std::nullopt;
-  std::string magic;
-  Marker marker;
-  if (!(file >> magic >> marker.store_id >> marker.epoch) ||
-      magic != kMarkerMagic) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        path.string(), " is not a marker of this store's format (",
-        kMarkerMagic, "): move the directory away or choose another"));
-  }
-  return marker;
-}
-
-absl::Status WriteMarker(const fs::path& path, const Marker& marker) {
-  const fs::path fresh = path.string() + ".new";
-  {
-    std::ofstream file(fresh);
-    file << kMarkerMagic << ' ' << marker.store_id << ' ' << marker.epoch
-         << '\n';
-    file.flush();
-    if (!file) return ErrnoStatus(absl::StrCat("writing ", fresh.string()));
-  }
-  std::error_code error;
-  fs::rename(fresh, path, error);
-  if (error) {
-    return absl::UnavailableError(
-        absl::StrCat("renaming to ", path.string(), ": ", error.message()));
-  }
-  return absl::OkStatus();
 }
 
 // The number in "segment-00000017", nullopt for any other name.
@@ -120,10 +77,10 @@ absl::Status SegmentLog::LockDirectory() {
     return absl::UnavailableError(
         absl::StrCat("another process uses ", options_.directory));
   }
-  absl::StatusOr<std::optional<Marker>> marker =
-      ReadMarker(directory / kMarkerName);
+  absl::StatusOr<std::optional<StoreMarker>> marker =
+      ReadStoreMarker(options_.directory);
   if (!marker.ok()) return marker.status();
-  Marker next = marker->value_or(Marker{});
+  StoreMarker next = marker->value_or(StoreMarker{});
   if (!marker->has_value()) {
     std::random_device random;
     next.store_id = static_cast<uint64_t>(random()) << 32 | random();
@@ -134,7 +91,7 @@ absl::Status SegmentLog::LockDirectory() {
     absl::MutexLock lock(&mutex_);
     next_sequence_ = next.epoch << kEpochShift;
   }
-  return WriteMarker(directory / kMarkerName, next);
+  return WriteStoreMarker(options_.directory, next);
 }
 
 absl::StatusOr<SegmentLog::SegmentPtr> SegmentLog::OpenSegment(uint32_t number,
@@ -152,6 +109,11 @@ absl::StatusOr<SegmentLog::SegmentPtr> SegmentLog::OpenSegment(uint32_t number,
   }
   if (segment->fd < 0) {
     return ErrnoStatus(absl::StrCat("opening ", segment->path));
+  }
+  if (create) {
+    // A record synced into a file without a name would be lost with it.
+    absl::Status status = SyncDirectory(options_.directory);
+    if (!status.ok()) return status;
   }
   return segment;
 }
@@ -186,25 +148,28 @@ absl::Status SegmentLog::OpenSegments() {
 
 absl::Status SegmentLog::OpenIndex() {
   const std::string directory = absl::StrCat(options_.directory, "/index");
-  const bool missing = !fs::exists(directory);
+  absl::Status status = OpenIndexIn(directory);
+  if (status.ok()) status = LoadIndex();
+  if (!absl::IsDataLoss(status)) return status;
+  index_.reset();
+  if (status = DiskIndex::Destroy(directory); !status.ok()) return status;
+  std::error_code error;
+  fs::remove_all(directory, error);  // what RocksDB does not call its own
+  status = OpenIndexIn(directory);
+  if (!status.ok() && !absl::IsDataLoss(status)) return status;
+  return Rebuild();
+}
+
+absl::Status SegmentLog::OpenIndexIn(const std::string& directory) {
   absl::StatusOr<std::unique_ptr<DiskIndex>> opened =
       DiskIndex::Open(directory);
-  absl::Status status = opened.status();
-  if (opened.ok()) {
-    index_ = *std::move(opened);
-    if (!missing) status = LoadIndex();
-  }
-  if (missing ? status.ok() : absl::IsDataLoss(status)) {
-    index_.reset();
-    if (status = DiskIndex::Destroy(directory); !status.ok()) return status;
-    std::error_code error;
-    fs::remove_all(directory, error);  // what RocksDB does not call its own
-    opened = DiskIndex::Open(directory);
-    if (!opened.ok()) return opened.status();
-    index_ = *std::move(opened);
-    status = Rebuild();
-  }
-  return status;
+  if (!opened.ok()) return opened.status();
+  index_ = *std::move(opened);
+  const absl::StatusOr<bool> whole = index_->IsWhole();
+  if (!whole.ok()) return whole.status();
+  // New, or left behind by a kill during a rebuild: it knows only a part.
+  if (!*whole) return absl::DataLossError("index: was never completed");
+  return absl::OkStatus();
 }
 
 absl::Status SegmentLog::LoadIndex() {
@@ -236,69 +201,6 @@ absl::Status SegmentLog::LoadIndex() {
     ++counters_.damaged;
   }
   return absl::OkStatus();
-}
-
-absl::Status SegmentLog::Rebuild() {
-  const std::unique_ptr<BlockIo> io = MakePosixIo(1u << 20);
-  absl::flat_hash_map<ChunkKey, RecordHeader> newest;
-  std::map<uint32_t, SegmentPtr> segments;
-  {
-    absl::MutexLock lock(&mutex_);
-    segments = segments_;
-  }
-  for (const auto& [number, segment] : segments) {
-    ScanSegment(*segment, *io, newest);
-  }
-  for (const auto& [key, record] : newest) {
-    if (record.kind == RecordHeader::Kind::kTombstone) continue;
-    if (absl::Status status = index_->Put(record, false); !status.ok()) {
-      return status;
-    }
-  }
-  if (absl::Status status = LoadIndex(); !status.ok()) return status;
-  absl::MutexLock lock(&mutex_);
-  counters_.rebuilt = counters_.objects;
-  return absl::OkStatus();
-}
-
-void SegmentLog::ScanSegment(
-    const Segment& segment, BlockIo& io,
-    absl::flat_hash_map<ChunkKey, RecordHeader>& newest) {
-  // One page-aligned megabyte, from the arena that every object lives in.
-  absl::StatusOr<SharedMemory> memory =
-      SharedMemory::Create("kdn-scan", kRecordPage + (1u << 20));
-  if (!memory.ok()) return;
-  const absl::Span<std::byte> page(memory->data(), kRecordPage);
-  const absl::Span<std::byte> block(memory->data() + kRecordPage, 1u << 20);
-  for (uint64_t at = 0; at + kRecordPage <= segment.end;) {
-    const absl::Span<std::byte> pieces[] = {page};
-    if (!io.Read(segment.fd, at, pieces).ok()) return;
-    const absl::StatusOr<RecordHeader> header = DecodeRecordHeader(page);
-    const bool mine = header.ok() && header->store_id == store_id_ &&
-                      header->segment == segment.number &&
-                      header->offset == at &&
-                      RecordBytes(header->payload_bytes) <= segment.end - at;
-    uint64_t left = mine ? header->payload_bytes : 0;
-    uint32_t crc = 0;
-    bool whole = mine;
-    for (uint64_t from = at + kRecordPage; whole && left > 0;
-         from += block.size()) {
-      const uint64_t take = std::min<uint64_t>(left, block.size());
-      const uint64_t pages = RecordBytes(take) - kRecordPage;
-      const absl::Span<std::byte> run[] = {block.first(pages)};
-      whole = io.Read(segment.fd, from, run).ok();
-      crc = ExtendCrc32c(crc, block.first(take));
-      left -= take;
-    }
-    // A half-written payload may hold the pages of the next record.
-    if (!whole || crc != header->payload_crc32c) {
-      at += kRecordPage;
-      continue;
-    }
-    at += RecordBytes(header->payload_bytes);
-    RecordHeader& known = newest[header->key];
-    if (known.sequence < header->sequence) known = *header;
-  }
 }
 
 }  // namespace kdn::storage

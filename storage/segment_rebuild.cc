@@ -1,0 +1,108 @@
+// How the index is made anew from the segments: of each key the record with the
+// highest sequence holds, and only one whose payload is whole.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kv/check.h"
+#include "kv/crc32c.h"
+#include "kv/host_memory.h"
+#include "storage/segment_log.h"
+
+namespace kdn::storage {
+namespace {
+
+constexpr size_t kScanBytes = 1u << 20;
+
+// Whether `a` says more recently than `b` what became of their key. A tombstone
+// of the same sequence takes back a copy that a cleaning made too late.
+bool Outranks(const RecordHeader& a, const RecordHeader& b) {
+  KDN_DCHECK(a.key == b.key, "only records of one key have a rank");
+  if (a.sequence != b.sequence) return a.sequence > b.sequence;
+  return a.kind == RecordHeader::Kind::kTombstone;
+}
+
+}  // namespace
+
+absl::Status SegmentLog::Rebuild() {
+  absl::StatusOr<SharedMemory> memory =
+      SharedMemory::Create("kdn-scan", kRecordPage + kScanBytes);
+  if (!memory.ok()) return memory.status();
+  const absl::Span<std::byte> scratch(memory->data(), memory->size());
+  const std::unique_ptr<BlockIo> io = MakePosixIo(kScanBytes);
+  std::map<uint32_t, SegmentPtr> segments;
+  {
+    absl::MutexLock lock(&mutex_);
+    segments = segments_;
+  }
+  NewestRecords newest;
+  for (const auto& [number, segment] : segments) {
+    ScanSegment(*segment, scratch, *io, newest);
+  }
+  for (const auto& [key, record] : newest) {
+    if (record.kind == RecordHeader::Kind::kTombstone) continue;
+    if (absl::Status status = index_->Put(record); !status.ok()) return status;
+  }
+  if (absl::Status status = index_->MarkWhole(); !status.ok()) return status;
+  if (absl::Status status = LoadIndex(); !status.ok()) return status;
+  absl::MutexLock lock(&mutex_);
+  counters_.rebuilt = counters_.objects;
+  return absl::OkStatus();
+}
+
+void SegmentLog::ScanSegment(const Segment& segment,
+                             absl::Span<std::byte> scratch, BlockIo& io,
+                             NewestRecords& newest) {
+  const absl::Span<std::byte> page = scratch.first(kRecordPage);
+  const absl::Span<std::byte> block = scratch.subspan(kRecordPage);
+  for (uint64_t at = 0; at + kRecordPage <= segment.end;) {
+    const std::optional<RecordHeader> header =
+        ReadHeaderAt(segment, at, page, io);
+    // A half-written payload may hold the pages of the next record, and behind
+    // a page that cannot be read there may be good ones.
+    if (!header || !PayloadIsWhole(segment, *header, block, io)) {
+      at += kRecordPage;
+      continue;
+    }
+    at += RecordBytes(header->payload_bytes);
+    const auto [known, is_new] = newest.try_emplace(header->key, *header);
+    if (!is_new && Outranks(*header, known->second)) known->second = *header;
+  }
+}
+
+std::optional<RecordHeader> SegmentLog::ReadHeaderAt(const Segment& segment,
+                                                     uint64_t at,
+                                                     absl::Span<std::byte> page,
+                                                     BlockIo& io) const {
+  KDN_CHECK(at % kRecordPage == 0, "records begin on a page");
+  const absl::Span<std::byte> pieces[] = {page};
+  if (!io.Read(segment.fd, at, pieces).ok()) return std::nullopt;
+  absl::StatusOr<RecordHeader> header = DecodeRecordHeader(page);
+  // Stale bytes of another store, file or place are no record.
+  if (!header.ok() || header->store_id != store_id_ ||
+      header->segment != segment.number || header->offset != at ||
+      RecordBytes(header->payload_bytes) > segment.end - at) {
+    return std::nullopt;
+  }
+  return *std::move(header);
+}
+
+bool SegmentLog::PayloadIsWhole(const Segment& segment,
+                                const RecordHeader& header,
+                                absl::Span<std::byte> block, BlockIo& io) {
+  KDN_CHECK(block.size() % kRecordPage == 0, "whole pages are read");
+  uint32_t crc = 0;
+  uint64_t from = header.offset + kRecordPage;
+  for (uint64_t left = header.payload_bytes; left > 0;) {
+    const uint64_t take = std::min<uint64_t>(left, block.size());
+    const uint64_t pages = RecordBytes(take) - kRecordPage;
+    const absl::Span<std::byte> run[] = {block.first(pages)};
+    if (!io.Read(segment.fd, from, run).ok()) return false;
+    crc = ExtendCrc32c(crc, block.first(take));
+    from += take;
+    left -= take;
+  }
+  return crc == header.payload_crc32c;
+}
+
+}  // namespace kdn::storage

@@ -1,0 +1,78 @@
+#include "storage/store_marker.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
+
+namespace kdn::storage {
+namespace {
+
+constexpr char kName[] = "/STORE";
+constexpr char kMagic[] = "kdn-store-1";
+
+absl::Status ErrnoStatus(const char* what, const std::string& path) {
+  const std::string message = absl::StrCat(what, " ", path, ": ",
+                                           strerror(errno));
+  return errno == ENOSPC ? absl::ResourceExhaustedError(message)
+                         : absl::UnavailableError(message);
+}
+
+// Makes what was written to an existing file or directory last.
+absl::Status SyncPath(const std::string& path, int flags) {
+  const int fd = open(path.c_str(), flags | O_CLOEXEC);
+  if (fd < 0) return ErrnoStatus("opening", path);
+  absl::Status status;
+  if (fsync(fd) != 0) status = ErrnoStatus("syncing", path);
+  close(fd);
+  return status;
+}
+
+}  // namespace
+
+absl::StatusOr<std::optional<StoreMarker>> ReadStoreMarker(
+    const std::string& directory) {
+  const std::string path = directory + kName;
+  std::ifstream file(path);
+  if (!file) return std::nullopt;
+  std::string magic;
+  StoreMarker marker;
+  if (!(file >> magic >> marker.store_id >> marker.epoch) || magic != kMagic) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, " is not a marker of this store's format (", kMagic,
+                     "): move the directory away or choose another"));
+  }
+  return marker;
+}
+
+absl::Status WriteStoreMarker(const std::string& directory,
+                              const StoreMarker& marker) {
+  const std::string path = directory + kName;
+  const std::string fresh = path + ".new";
+  {
+    std::ofstream file(fresh);
+    file << kMagic << ' ' << marker.store_id << ' ' << marker.epoch << '\n';
+    file.flush();
+    if (!file) return ErrnoStatus("writing", fresh);
+  }
+  // Renamed before its bytes are down, it could come up empty after a power
+  // loss, and the whole store with it would be nobody's.
+  if (absl::Status status = SyncPath(fresh, O_RDONLY); !status.ok()) {
+    return status;
+  }
+  if (rename(fresh.c_str(), path.c_str()) != 0) {
+    return ErrnoStatus("renaming to", path);
+  }
+  return SyncDirectory(directory);
+}
+
+absl::Status SyncDirectory(const std::string& directory) {
+  return SyncPath(directory, O_RDONLY | O_DIRECTORY);
+}
+
+}  // namespace kdn::storage
