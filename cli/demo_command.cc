@@ -16,7 +16,6 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -228,9 +227,13 @@ absl::Status Demo::AskAll(const std::string& label, Mode mode) {
                         row.question.question, mode, kAnswerTokens);
     if (!answer.ok()) return answer.status();
     Asked asked{*std::move(answer), false};
-    const std::string text(absl::StripAsciiWhitespace(asked.answer.text));
-    asked.right = text == row.question.answer ||
-                  absl::StartsWith(text, row.question.answer + ".");
+    // The answer is the first token; what greedy decoding says behind it only
+    // has to be the same whichever way the knowledge came.
+    const std::vector<int32_t>& tokens = asked.answer.tokens;
+    const std::string text(
+        absl::StripAsciiWhitespace(engine_->tokenizer().Decode(
+            {tokens.begin(), tokens.begin() + (tokens.empty() ? 0 : 1)})));
+    asked.right = text == row.question.answer;
     std::printf("%-11s %-8s %-52.52s %-9.9s %-6s %8.2f %9llu  %s\n",
                 label.c_str(), row.question.task.c_str(),
                 row.question.question.c_str(), text.c_str(),

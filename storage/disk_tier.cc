@@ -111,7 +111,9 @@ class DiskTierImpl final : public DiskTier {
   }
 
   void Remove(ShardId shard, const ChunkKey& key, Done done) override {
-    Admit(key, std::move(done), [this, shard, key](BlockIo& io) {
+    // Never refused: it holds no memory, and forgotten it would bring the
+    // object back at the next start.
+    Post(key, std::move(done), [this, shard, key](BlockIo& io) {
       absl::Status status = log_->Remove(shard, key, io);
       Clean(io);
       return status;
@@ -153,21 +155,30 @@ class DiskTierImpl final : public DiskTier {
   }
 
  private:
-  // Queues `work` for its key's lane, or refuses when too much is queued.
+  // Queues `work` for its key's lane, or refuses when too much is queued. The
+  // refusal waits its turn too: answers for one key come in the order asked.
   template <typename Work>
   void Admit(const ChunkKey& key, Done done, Work work) {
     if (queued_.fetch_add(1) >= options_.requests_max) {
       --queued_;
-      done(absl::ResourceExhaustedError(absl::StrCat(
-          options_.requests_max, " disk requests are queued already")));
+      Post(key, std::move(done), [max = options_.requests_max](BlockIo&) {
+        return absl::ResourceExhaustedError(
+            absl::StrCat(max, " disk requests are queued already"));
+      });
       return;
     }
+    Post(key, std::move(done), [this, work = std::move(work)](BlockIo& io) {
+      absl::Status status = work(io);
+      --queued_;
+      return status;
+    });
+  }
+
+  template <typename Work>
+  void Post(const ChunkKey& key, Done done, Work work) {
     lanes_[key.bytes()[0] % kThreads]->Post(
-        [this, work = std::move(work),
-         done = std::move(done)](BlockIo& io) mutable {
-          absl::Status status = work(io);
-          --queued_;
-          done(std::move(status));
+        [work = std::move(work), done = std::move(done)](BlockIo& io) mutable {
+          done(work(io));
         });
   }
 

@@ -30,7 +30,9 @@ class DiskTier {
     uint64_t segment_bytes = 256u << 20;
     int queue_depth = 16;
     uint64_t block_bytes = 1u << 20;  // of one I/O
-    int requests_max = 256;           // queued; one more: RESOURCE_EXHAUSTED
+    // Queued reads and writes; one more: RESOURCE_EXHAUSTED. Removals always
+    // get in.
+    int requests_max = 256;
     // A segment with less live than this is rewritten and deleted.
     double clean_below_live = 0.5;
     // Called (on a disk thread) with an object evicted to make room: capacity
@@ -43,10 +45,11 @@ class DiskTier {
     bool use_io_uring = true;
   };
 
-  // Opens or creates. Scans the tail that the index does not know (a kill may
-  // have left records the index missed); rebuilds the whole index from the
-  // segments when it is missing or unreadable. UNAVAILABLE when another process
-  // holds the directory, FAILED_PRECONDITION when it is something else's.
+  // Opens or creates. Reads no segment: an object is acknowledged after the
+  // index knows it, so what a kill cut off was promised to nobody. Only when
+  // the index is missing, damaged or not whole is it rebuilt from the segments,
+  // every record verified. UNAVAILABLE when another process holds the
+  // directory, FAILED_PRECONDITION when it is something else's.
   static absl::StatusOr<std::unique_ptr<DiskTier>> Open(Options options);
   virtual ~DiskTier() = default;
 

@@ -57,8 +57,15 @@ absl::Status SegmentLog::MoveRecord(const RecordHeader& record, Segment& from,
   const absl::StatusOr<Written> written =
       WriteRecord(record, payload, true, WhenFull::kFail, io);
   if (!written.ok()) return written.status();
-  // If the object was removed or replaced meanwhile, the copy stays dead.
-  return Install(written->record, true, record).status();
+  const absl::StatusOr<bool> installed = Install(written->record, true, record);
+  if (!installed.ok() || *installed) return installed.status();
+  // Removed or replaced meanwhile. The copy may outlive the tombstone of that
+  // removal; one of its own keeps a rebuild from finding it.
+  RecordHeader tombstone = record;
+  tombstone.kind = RecordHeader::Kind::kTombstone;
+  tombstone.payload_bytes = 0;
+  tombstone.payload_crc32c = 0;
+  return WriteRecord(tombstone, {}, false, WhenFull::kExceed, io).status();
 }
 
 absl::Status SegmentLog::Empty(const SegmentPtr& segment,
@@ -104,36 +111,38 @@ void SegmentLog::KeepTombstones(const SegmentPtr& segment, BlockIo& io) {
   }
   MoveBuffer page(kRecordPage);
   if (!page.ok()) return;
-  const absl::Span<std::byte> pieces[] = {page.bytes()};
   for (uint64_t at = 0; at < segment->end;) {
-    if (!io.Read(segment->fd, at, pieces).ok()) return;
-    const absl::StatusOr<RecordHeader> header =
-        DecodeRecordHeader(page.bytes());
-    const bool mine = header.ok() && header->store_id == store_id_ &&
-                      header->segment == segment->number &&
-                      header->offset == at;
-    if (!mine) {
-      at += kRecordPage;
-      continue;
-    }
-    at += RecordBytes(header->payload_bytes);
-    if (header->kind != RecordHeader::Kind::kTombstone) continue;
+    const std::optional<RecordHeader> header =
+        ReadHeaderAt(*segment, at, page.bytes(), io);
+    at += header ? RecordBytes(header->payload_bytes) : kRecordPage;
+    if (!header || header->kind != RecordHeader::Kind::kTombstone) continue;
     const auto live = index_->Get(header->shard, header->key);
     if (live.ok() && live->has_value()) continue;  // put again since
-    // Losing a tombstone could only revive the object in a rebuild.
-    WriteRecord(*header, {}, false, WhenFull::kFail, io).status().IgnoreError();
+    // Lost to a full file system it could only revive an object in a rebuild.
+    WriteRecord(*header, {}, false, WhenFull::kExceed, io)
+        .status()
+        .IgnoreError();
   }
 }
 
-absl::Status SegmentLog::MakeRoom(uint64_t bytes, BlockIo& io) {
+absl::Status SegmentLog::MakeRoom(Full full, uint64_t bytes, BlockIo& io) {
   absl::MutexLock maintenance(&maintenance_);
+  {
+    absl::MutexLock lock(&mutex_);
+    const bool fits = total_bytes_ + bytes <= options_.capacity_bytes;
+    // Whoever came before made room for more than itself.
+    if (full == Full::kCapacity && fits) return absl::OkStatus();
+    if (fits && segments_.size() < 2) {
+      return absl::ResourceExhaustedError("the file system is full");
+    }
+  }
+  return EvictOldest(io);
+}
+
+absl::Status SegmentLog::EvictOldest(BlockIo& io) {
   std::vector<SegmentPtr> oldest_first;
   {
     absl::MutexLock lock(&mutex_);
-    if (total_bytes_ + bytes <= options_.capacity_bytes &&
-        segments_.size() < 2) {
-      return absl::ResourceExhaustedError("the file system is full");
-    }
     for (const auto& [number, segment] : segments_) {
       if (segment != active_ && segment->writers == 0) {
         oldest_first.push_back(segment);

@@ -49,6 +49,7 @@ absl::StatusOr<SegmentLog::Claim> SegmentLog::ClaimSpace(uint64_t record_bytes,
         const uint64_t offset = active_->end;
         active_->end += record_bytes;
         ++active_->writers;
+        active_->unsynced = true;
         total_bytes_ += record_bytes;
         return Claim(this, active_, offset, ++next_sequence_);
       }
@@ -106,8 +107,7 @@ absl::StatusOr<SegmentLog::Written> SegmentLog::WriteRecord(
 void SegmentLog::PunchOut(const Claim& claim, uint64_t record_bytes) {
   // A full file system needs the room at once: evicting writes to the index.
   // Where holes are not known the bytes go with their segment.
-  (void)fallocate(claim.segment->fd,
-                  FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+  (void)fallocate(claim.segment->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                   static_cast<off_t>(claim.offset),
                   static_cast<off_t>(record_bytes));
 }
@@ -262,13 +262,22 @@ absl::Status SegmentLog::ForEach(
 }
 
 absl::Status SegmentLog::Sync() {
-  SegmentPtr active;
+  std::vector<SegmentPtr> unsynced;
   {
     absl::MutexLock lock(&mutex_);
-    active = active_;
+    for (const auto& [number, segment] : segments_) {
+      if (!segment->unsynced) continue;
+      segment->unsynced = segment->writers > 0;
+      unsynced.push_back(segment);
+    }
   }
-  if (active != nullptr && fdatasync(active->fd) != 0) {
-    return absl::UnavailableError(absl::StrCat("fdatasync: ", strerror(errno)));
+  for (const SegmentPtr& segment : unsynced) {
+    if (fdatasync(segment->fd) == 0) continue;
+    const absl::Status status =
+        absl::UnavailableError(absl::StrCat("fdatasync: ", strerror(errno)));
+    absl::MutexLock lock(&mutex_);
+    for (const SegmentPtr& again : unsynced) again->unsynced = true;
+    return status;
   }
   return index_->Sync();
 }

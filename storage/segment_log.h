@@ -34,6 +34,7 @@ struct Segment {
   uint64_t tombstones = 0;  // of removals written here since the start
   // Writers still filling their part of it: not to be cleaned yet.
   int writers = 0;
+  bool unsynced = false;
   absl::flat_hash_map<ChunkKey, ShardId> keys;  // of live records
 };
 

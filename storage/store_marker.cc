@@ -17,8 +17,8 @@ constexpr char kName[] = "/STORE";
 constexpr char kMagic[] = "kdn-store-1";
 
 absl::Status ErrnoStatus(const char* what, const std::string& path) {
-  const std::string message = absl::StrCat(what, " ", path, ": ",
-                                           strerror(errno));
+  const std::string message =
+      absl::StrCat(what, " ", path, ": ", strerror(errno));
   return errno == ENOSPC ? absl::ResourceExhaustedError(message)
                          : absl::UnavailableError(message);
 }
