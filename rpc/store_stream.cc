@@ -38,7 +38,8 @@ StoreStreamServer::Turn StoreStreamServer::TakeTurn() {
 }
 
 kj::Promise<void> StoreStreamServer::layer(LayerContext context) {
-  context.allowCancellation();
+  // Not to be cancelled: the node reads the layer out of this call's message,
+  // which lives as long as the call does and no longer, whoever hangs up.
   Turn turn = TakeTurn();
   return turn.mine.then([this, context] { return PutLayer(context); })
       .then([done = kj::mv(turn.done)]() mutable { done->fulfill(); });
@@ -56,13 +57,8 @@ kj::Promise<void> StoreStreamServer::PutLayer(LayerContext context) {
     return kj::READY_NOW;
   }
   ++layers_;
-  // What the node may touch until it is done, also when this call is cancelled.
-  struct Kept {
-    LayerContext message;
-    std::shared_ptr<delivery::StoreStream> stream;
-  };
-  auto expected = session_->loop().Expect<absl::Status>(
-      std::make_shared<Kept>(Kept{context, stream_}), /*lent=*/true);
+  auto expected =
+      session_->loop().Expect<absl::Status>(stream_, /*lent=*/true);
   stream_->PutLayer(
       *view, [region = region_, done = std::move(expected.done)](
                  absl::Status status) mutable { done(std::move(status)); });
