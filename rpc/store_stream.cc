@@ -57,8 +57,7 @@ kj::Promise<void> StoreStreamServer::PutLayer(LayerContext context) {
     return kj::READY_NOW;
   }
   ++layers_;
-  auto expected =
-      session_->loop().Expect<absl::Status>(stream_, /*lent=*/true);
+  auto expected = session_->loop().Expect<absl::Status>(stream_, /*lent=*/true);
   stream_->PutLayer(
       *view, [region = region_, done = std::move(expected.done)](
                  absl::Status status) mutable { done(std::move(status)); });
