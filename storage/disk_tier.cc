@@ -83,7 +83,7 @@ class DiskTierImpl final : public DiskTier {
 
   void Write(const ObjectInfo& info, ObjectRef object, bool sync,
              Done done) override {
-    Admit(info.key, std::move(done),
+    Admit(info.key, std::move(done), Then::kClean,
           [this, info, object = std::move(object), sync](BlockIo& io) {
             absl::Status status =
                 log_->Append(info, object->padded(), sync, io);
@@ -91,7 +91,6 @@ class DiskTierImpl final : public DiskTier {
               ++writes_;
               bytes_written_ += info.bytes;
             }
-            Clean(io);
             return status;
           });
   }
@@ -99,7 +98,7 @@ class DiskTierImpl final : public DiskTier {
   void Read(const ObjectInfo& info, std::shared_ptr<ArenaBlock> block,
             Done done) override {
     KDN_CHECK(block->size() == info.bytes, "a read fills its block");
-    Admit(info.key, std::move(done),
+    Admit(info.key, std::move(done), Then::kNothing,
           [this, info, block = std::move(block)](BlockIo& io) {
             absl::Status status = log_->Read(info, block->padded(), io);
             if (status.ok()) {
@@ -113,10 +112,8 @@ class DiskTierImpl final : public DiskTier {
   void Remove(ShardId shard, const ChunkKey& key, Done done) override {
     // Never refused: it holds no memory, and forgotten it would bring the
     // object back at the next start.
-    Post(key, std::move(done), [this, shard, key](BlockIo& io) {
-      absl::Status status = log_->Remove(shard, key, io);
-      Clean(io);
-      return status;
+    Post(key, std::move(done), Then::kClean, [this, shard, key](BlockIo& io) {
+      return log_->Remove(shard, key, io);
     });
   }
 
@@ -155,30 +152,37 @@ class DiskTierImpl final : public DiskTier {
   }
 
  private:
+  // What follows a request, after its answer: nobody waits for a cleaning.
+  enum class Then { kNothing, kClean };
+
   // Queues `work` for its key's lane, or refuses when too much is queued. The
   // refusal waits its turn too: answers for one key come in the order asked.
   template <typename Work>
-  void Admit(const ChunkKey& key, Done done, Work work) {
+  void Admit(const ChunkKey& key, Done done, Then then, Work work) {
     if (queued_.fetch_add(1) >= options_.requests_max) {
       --queued_;
-      Post(key, std::move(done), [max = options_.requests_max](BlockIo&) {
-        return absl::ResourceExhaustedError(
-            absl::StrCat(max, " disk requests are queued already"));
-      });
+      Post(key, std::move(done), Then::kNothing,
+           [max = options_.requests_max](BlockIo&) {
+             return absl::ResourceExhaustedError(
+                 absl::StrCat(max, " disk requests are queued already"));
+           });
       return;
     }
-    Post(key, std::move(done), [this, work = std::move(work)](BlockIo& io) {
-      absl::Status status = work(io);
-      --queued_;
-      return status;
-    });
+    Post(key, std::move(done), then,
+         [this, work = std::move(work)](BlockIo& io) {
+           absl::Status status = work(io);
+           --queued_;
+           return status;
+         });
   }
 
   template <typename Work>
-  void Post(const ChunkKey& key, Done done, Work work) {
+  void Post(const ChunkKey& key, Done done, Then then, Work work) {
     lanes_[key.bytes()[0] % kThreads]->Post(
-        [work = std::move(work), done = std::move(done)](BlockIo& io) mutable {
+        [this, then, work = std::move(work),
+         done = std::move(done)](BlockIo& io) mutable {
           done(work(io));
+          if (then == Then::kClean) Clean(io);
         });
   }
 

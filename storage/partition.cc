@@ -44,15 +44,23 @@ std::shared_ptr<ArenaBlock> Partition::Impl::MakeRoom(size_t bytes,
   for (;;) {
     absl::StatusOr<std::shared_ptr<ArenaBlock>> block = arena->Allocate(bytes);
     if (block.ok()) return *std::move(block);
-    const std::optional<ChunkKey> victim =
-        policy.Victim([&](const ChunkKey& key) {
-          const Entry& entry = entries.find(key)->second;
-          // Held by a reader: letting go would not give the memory back.
-          return entry.object.use_count() == 1 && MayEvict(entry, now);
-        });
+    // The only copy of an object goes last: the disk refused it.
+    std::optional<ChunkKey> victim;
+    if (options.has_disk) victim = FindVictim(/*on_disk=*/true, now);
+    if (!victim) victim = FindVictim(/*on_disk=*/false, now);
     if (!victim) return nullptr;
     DropFromMemory(*victim);
   }
+}
+
+std::optional<ChunkKey> Partition::Impl::FindVictim(bool on_disk,
+                                                    absl::Time now) const {
+  return policy.Victim([&](const ChunkKey& key) {
+    const Entry& entry = entries.find(key)->second;
+    // Held by a reader: letting go would not give the memory back.
+    return entry.on_disk == on_disk && entry.object.use_count() == 1 &&
+           MayEvict(entry, now);
+  });
 }
 
 void Partition::Impl::PutInMemory(Entry& entry, ObjectRef object) {

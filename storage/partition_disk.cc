@@ -119,29 +119,59 @@ Actions Partition::OnDiskRead(const ChunkKey& key, const absl::Status& status,
   const auto entry = impl_->entries.find(key);
   if (read.stale || entry == impl_->entries.end()) {
     KDN_CHECK(read.readers.empty(), "readers of a lost object were answered");
-  } else if (status.ok()) {
-    if (entry->second.object == nullptr) {
+  } else {
+    if (status.ok() && entry->second.object == nullptr) {
       impl_->PutInMemory(entry->second, read.block);
     }
-    impl_->CountTerminal(&PartitionCounters::hits_disk, read.readers.size());
-    ObjectInfo info = entry->second.info;
-    info.tier = Tier::kDisk;
-    for (const Waiter& reader : read.readers) {
-      actions.push_back(action::Found{reader.id, info, entry->second.object});
-    }
-  } else {
-    impl_->CountTerminal(&PartitionCounters::failures, read.readers.size());
-    for (const Waiter& reader : read.readers) {
-      actions.push_back(action::Refused{reader.id, status});
-    }
-    if (absl::IsDataLoss(status) || absl::IsNotFound(status) ||
-        !entry->second.on_disk) {
-      impl_->counters.damaged += absl::IsDataLoss(status) ? 1 : 0;
-      impl_->EraseEntry(key, status, actions);
-    }
+    impl_->AnswerReaders(entry->second, read, status, actions);
+    if (!status.ok()) impl_->OnReadFailed(entry->second, status);
+    impl_->ForgetIfNowhere(key, status, actions);
   }
   impl_->Advance(now, actions);
   return actions;
+}
+
+void Partition::Impl::AnswerReaders(const Entry& entry, const DiskRead& read,
+                                    const absl::Status& status,
+                                    Actions& actions) {
+  // A commit may have brought the same bytes while the disk was read.
+  const bool found = entry.object != nullptr;
+  const bool missing = !found && absl::IsNotFound(status);
+  CountTerminal(found     ? &PartitionCounters::hits_disk
+                : missing ? &PartitionCounters::misses
+                          : &PartitionCounters::failures,
+                read.readers.size());
+  ObjectInfo info = entry.info;
+  info.tier = Tier::kDisk;
+  for (const Waiter& reader : read.readers) {
+    if (found) {
+      actions.push_back(action::Found{reader.id, info, entry.object});
+    } else if (missing) {
+      actions.push_back(action::Missed{reader.id});
+    } else {
+      actions.push_back(action::Refused{reader.id, status});
+    }
+  }
+}
+
+void Partition::Impl::OnReadFailed(Entry& entry, const absl::Status& status) {
+  const bool gone = absl::IsDataLoss(status) || absl::IsNotFound(status);
+  if (!gone) return;  // the disk may do better next time
+  counters.damaged += absl::IsDataLoss(status) ? 1 : 0;
+  entry.on_disk = false;
+  entry.synced = false;
+}
+
+void Partition::Impl::ForgetIfNowhere(const ChunkKey& key,
+                                      const absl::Status& why,
+                                      Actions& actions) {
+  const auto found = entries.find(key);
+  if (found == entries.end() || found->second.object != nullptr ||
+      found->second.on_disk) {
+    return;
+  }
+  counters.evictions_lost += absl::IsDataLoss(why) ? 0 : 1;
+  EraseEntry(key, why, actions);
 }
 
 void Partition::OnEvictedFromDisk(const ChunkKey& key, ObjectVersion version) {
@@ -152,11 +182,10 @@ void Partition::OnEvictedFromDisk(const ChunkKey& key, ObjectVersion version) {
   Entry& entry = found->second;
   entry.on_disk = false;
   entry.synced = false;
-  const bool being_read = impl_->reads.contains(key);
-  if (entry.object != nullptr || being_read) return;  // the read will tell
-  ++impl_->counters.evictions_lost;
+  // A read that waits or is under way still has to be answered.
+  if (impl_->reads.contains(key)) return;
   Actions none;
-  impl_->EraseEntry(key, absl::NotFoundError("evicted"), none);
+  impl_->ForgetIfNowhere(key, absl::NotFoundError("evicted"), none);
   KDN_CHECK(none.empty(), "nobody waits for an object that only rests on disk");
 }
 

@@ -65,12 +65,18 @@ struct Partition::Impl {
   bool MayEvict(const Entry& entry, absl::Time now) const;
   // Room for `bytes`, evicting for it; null when nothing more may go.
   std::shared_ptr<ArenaBlock> MakeRoom(size_t bytes, absl::Time now);
+  // The first to go among those with a copy on disk, or those without.
+  std::optional<ChunkKey> FindVictim(bool on_disk, absl::Time now) const;
   void PutInMemory(Entry& entry, ObjectRef object);
   // Lets the memory copy go. The entry goes too when that was the only copy.
   void DropFromMemory(const ChunkKey& key);
   // Removes every trace, answering whoever waits for it.
   void EraseEntry(const ChunkKey& key, const absl::Status& to_readers,
                   Actions& actions);
+
+  // Erases an object that is neither in memory nor on disk any more.
+  void ForgetIfNowhere(const ChunkKey& key, const absl::Status& why,
+                       Actions& actions);
 
   void CommitNew(RequestId id, const ObjectInfo& info, ObjectRef object,
                  Durability durability, absl::Time expires, absl::Time deadline,
@@ -84,6 +90,10 @@ struct Partition::Impl {
   void StartWrites(Actions& actions);
   void OnWriteFailed(Entry& entry, const absl::Status& status,
                      Actions& actions);
+  // What a failed read says of the disk's copy.
+  void OnReadFailed(Entry& entry, const absl::Status& status);
+  void AnswerReaders(const Entry& entry, const DiskRead& read,
+                     const absl::Status& status, Actions& actions);
   void StartReads(absl::Time now, Actions& actions);
   void ServeReservations(absl::Time now, Actions& actions);
   // Whatever may have become possible since the last event.

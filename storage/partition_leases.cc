@@ -90,10 +90,19 @@ void Partition::Impl::ExpireWaiters(absl::Time now, Actions& actions) {
   const auto late = [&](const auto& waiter) {
     if (waiter.deadline > now) return false;
     actions.push_back(action::Refused{
-        waiter.id, absl::DeadlineExceededError("waited for room or disk")});
+        waiter.id, absl::DeadlineExceededError("waited for the disk")});
     return true;
   };
-  waiting -= static_cast<int>(std::erase_if(reservations, late));
+  waiting -= static_cast<int>(
+      std::erase_if(reservations, [&](const ReserveWaiter& waiter) {
+        if (waiter.deadline > now) return false;
+        actions.push_back(action::Refused{
+            waiter.id, absl::ResourceExhaustedError(absl::StrCat(
+                           "no room for ", waiter.bytes, " bytes in time; ",
+                           arena->used_bytes(), " of ", arena->budget_bytes(),
+                           " are held"))});
+        return true;
+      }));
   for (auto read = reads.begin(); read != reads.end();) {
     const size_t ended = std::erase_if(read->second.readers, late);
     CountTerminal(&PartitionCounters::failures, ended);
@@ -102,8 +111,10 @@ void Partition::Impl::ExpireWaiters(absl::Time now, Actions& actions) {
     const bool idle =
         read->second.readers.empty() && read->second.block == nullptr;
     if (idle) {
-      std::erase(read_queue, read->first);
+      const ChunkKey key = read->first;
+      std::erase(read_queue, key);
       reads.erase(read++);
+      ForgetIfNowhere(key, absl::NotFoundError("evicted"), actions);
     } else {
       ++read;
     }
@@ -148,6 +159,8 @@ void Partition::CheckInvariants() const {
             "lookups do not conserve");
   int waiting = static_cast<int>(impl.reservations.size());
   int in_flight = 0;
+  int writing = 0;
+  for (const auto& [key, count] : impl.stale_writes) writing += count;
   for (const auto& [key, read] : impl.reads) {
     waiting += static_cast<int>(read.readers.size());
     in_flight += read.block != nullptr ? 1 : 0;
@@ -164,10 +177,15 @@ void Partition::CheckInvariants() const {
         "an object is nowhere");
     KDN_CHECK(entry.write == Entry::Write::kNone || entry.object != nullptr,
               "a dirty object is not in memory");
+    writing += entry.write == Entry::Write::kInFlight ? 1 : 0;
+    KDN_CHECK(entry.on_disk || !entry.synced, "what is synced is on disk");
     KDN_CHECK(entry.visible || !entry.committers.empty() ||
                   entry.write != Entry::Write::kNone,
               "an invisible object waits for nothing");
   }
+  KDN_CHECK(writing == impl.writes_in_flight &&
+                writing <= impl.options.disk_writes_max,
+            "writes are miscounted");
   impl.leases.CheckInvariants();
   impl.arena->CheckInvariants();
 }

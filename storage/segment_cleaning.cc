@@ -85,7 +85,7 @@ absl::Status SegmentLog::Empty(const SegmentPtr& segment,
     if (keep(key)) moved = MoveRecord(record, *segment, io);
     if (moved.ok()) continue;
     if (!absl::IsNotFound(moved) && !absl::IsDataLoss(moved)) return moved;
-    const absl::StatusOr<bool> dropped = Uninstall(record);
+    const absl::StatusOr<bool> dropped = Uninstall(shard, key, record);
     if (!dropped.ok()) return dropped.status();
     if (!*dropped) continue;
     {
@@ -154,7 +154,9 @@ absl::Status SegmentLog::EvictOldest(BlockIo& io) {
       absl::MutexLock lock(&mutex_);
       // What is held has to go somewhere else before its segment can go.
       const uint64_t held = HeldBytes(*segment);
-      const bool frees_nothing = held > 0 && held >= segment->live;
+      const bool oldest = segment == segments_.begin()->second;
+      const uint64_t kept = held + (oldest ? 0 : segment->tombstones);
+      const bool frees_nothing = kept > 0 && kept >= segment->end;
       if (frees_nothing || total_bytes_ + held > options_.capacity_bytes) {
         continue;
       }

@@ -161,7 +161,8 @@ absl::Status SegmentLog::Read(const ObjectInfo& info,
     }
   }
   if (!absl::IsDataLoss(status)) return status;
-  if (absl::StatusOr<bool> dropped = Uninstall(record);
+  if (absl::StatusOr<bool> dropped =
+          Uninstall(record.shard, record.key, record);
       dropped.ok() && *dropped) {
     absl::MutexLock lock(&mutex_);
     ++counters_.damaged;
@@ -182,7 +183,8 @@ absl::Status SegmentLog::Remove(ShardId shard, const ChunkKey& key,
   const absl::StatusOr<Written> written =
       WriteRecord(std::move(tombstone), {}, false, WhenFull::kMakeRoom, io);
   if (!written.ok()) return written.status();
-  return Uninstall(**found).status();
+  // Whatever it is by now: a cleaning may have moved it since it was found.
+  return Uninstall(shard, key, std::nullopt).status();
 }
 
 absl::StatusOr<bool> SegmentLog::Install(
@@ -206,17 +208,17 @@ absl::StatusOr<bool> SegmentLog::Install(
   return true;
 }
 
-absl::StatusOr<bool> SegmentLog::Uninstall(const RecordHeader& record) {
+absl::StatusOr<bool> SegmentLog::Uninstall(
+    ShardId shard, const ChunkKey& key,
+    const std::optional<RecordHeader>& expected) {
   absl::MutexLock lock(&mutex_);
-  absl::StatusOr<std::optional<RecordHeader>> now =
-      index_->Get(record.shard, record.key);
+  absl::StatusOr<std::optional<RecordHeader>> now = index_->Get(shard, key);
   if (!now.ok()) return now.status();
-  if (*now != record) return false;
-  if (absl::Status status = index_->Erase(record.shard, record.key);
-      !status.ok()) {
+  if (!now->has_value() || (expected && *now != expected)) return false;
+  if (absl::Status status = index_->Erase(shard, key); !status.ok()) {
     return status;
   }
-  CountLive(record, false);
+  CountLive(**now, false);
   return true;
 }
 

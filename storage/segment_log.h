@@ -151,7 +151,9 @@ class SegmentLog {
   // whatever it points to).
   absl::StatusOr<bool> Install(const RecordHeader& record, bool sync,
                                const std::optional<RecordHeader>& expected);
-  absl::StatusOr<bool> Uninstall(const RecordHeader& record);
+  // Drops the index entry if it is still `expected` (nullopt: whatever it is).
+  absl::StatusOr<bool> Uninstall(ShardId shard, const ChunkKey& key,
+                                 const std::optional<RecordHeader>& expected);
   void CountLive(const RecordHeader& record, bool live)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Moves what `keep` says out of the segment, drops the rest, deletes it.

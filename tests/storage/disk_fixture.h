@@ -6,6 +6,7 @@
 
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <random>
 #include <string>
@@ -30,6 +31,16 @@ class TempDirectory {
   std::string path_;
 };
 
+inline void FlipByte(const std::filesystem::path& file, std::streamoff at) {
+  std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
+  stream.seekg(at);
+  char byte = 0;
+  stream.get(byte);
+  stream.seekp(at);
+  stream.put(static_cast<char>(byte ^ 1));
+  EXPECT_TRUE(stream.good()) << file;
+}
+
 // Object `i` of version `version`: bytes that follow from both.
 struct TestObject {
   ObjectInfo info;
@@ -42,7 +53,7 @@ inline TestObject MakeObject(int i, uint64_t version = 1,
   DigestBuilder name("disk-test");
   object.info.key = ChunkKey(name.Add(static_cast<uint64_t>(i)).Finish());
   object.info.shard = ShardId(static_cast<uint32_t>(i % 7));
-  object.info.ns = "t";
+  object.info.ns.assign(1, 't');
   object.info.version = ObjectVersion(version);
   object.info.bytes = bytes;
   object.info.levels = 1;

@@ -1,13 +1,19 @@
 #include "storage/disk_tier.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <set>
+#include <thread>
 
+#include "absl/synchronization/blocking_counter.h"
+#include "storage/disk_index.h"
+#include "storage/record.h"
 #include "tests/storage/disk_fixture.h"
 
 namespace kdn::storage {
@@ -38,15 +44,6 @@ std::vector<fs::path> SegmentsIn(const std::string& directory) {
     }
   }
   return files;
-}
-
-void FlipByte(const fs::path& file, std::streamoff at) {
-  std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
-  stream.seekg(at);
-  char byte = 0;
-  stream.get(byte);
-  stream.seekp(at);
-  stream.put(static_cast<char>(byte ^ 1));
 }
 
 class DiskTierTest : public testing::TestWithParam<bool> {
@@ -226,9 +223,187 @@ TEST_P(DiskTierTest, CleaningGivesBackTheRoomOfTheRemoved) {
   }
 }
 
+TEST_P(DiskTierTest, ARebuildCutShortIsBegunAgain) {
+  {
+    auto tier = Open(OptionsHere());
+    SyncDisk disk(tier.get());
+    for (int i = 0; i < 20; ++i) ASSERT_TRUE(disk.Write(MakeObject(i)).ok());
+  }
+  // What a kill in the middle leaves: an index in order that knows nothing yet.
+  fs::remove_all(directory_.path() + "/index");
+  ASSERT_TRUE(DiskIndex::Open(directory_.path() + "/index").ok());
+  auto tier = Open(OptionsHere());
+  ASSERT_NE(tier, nullptr);
+  EXPECT_EQ(tier->counters().objects, 20u);
+  EXPECT_EQ(tier->counters().rebuilt_objects, 20u);
+}
+
+TEST_P(DiskTierTest, TheRemovedStayRemovedThroughCleaningAndARebuild) {
+  {
+    auto tier = Open(OptionsHere());
+    SyncDisk disk(tier.get());
+    for (int i = 0; i < 100; ++i) ASSERT_TRUE(disk.Write(MakeObject(i)).ok());
+    for (int i = 0; i < 100; ++i) {
+      if (i % 5 == 0) continue;
+      ASSERT_TRUE(disk.Remove(MakeObject(i).info).ok());
+    }
+    ASSERT_TRUE(tier->Flush().ok());
+    ASSERT_GT(tier->counters().cleaned_segments, 0u);
+    // Moved by the cleaning, then removed and replaced.
+    ASSERT_TRUE(disk.Remove(MakeObject(0).info).ok());
+    ASSERT_TRUE(disk.Write(MakeObject(5, 2)).ok());
+  }
+  fs::remove_all(directory_.path() + "/index");
+  auto tier = Open(OptionsHere());
+  SyncDisk disk(tier.get());
+  for (int i = 0; i < 100; ++i) {
+    const TestObject object = MakeObject(i, i == 5 ? 2 : 1);
+    const auto back = disk.Read(object.info);
+    if (i % 5 != 0 || i == 0) {
+      EXPECT_TRUE(absl::IsNotFound(back.status())) << i << back.status();
+    } else {
+      ASSERT_TRUE(back.ok()) << i << ": " << back.status();
+      EXPECT_EQ(*back, object.bytes);
+    }
+  }
+}
+
+// An object that another disk thread serves than object `than`.
+int IdOnAnotherThread(int than, int from) {
+  const auto thread = [](int id) {
+    return MakeObject(id).info.key.bytes()[0] % 4;
+  };
+  while (thread(from) == thread(than)) ++from;
+  return from;
+}
+
+TEST_P(DiskTierTest, ACopyThatLosesAgainstARemovalIsNotFoundByARebuild) {
+  const ObjectInfo moved = MakeObject(0).info;
+  {
+    DiskTier::Options options = OptionsHere();
+    options.segment_bytes = 64u << 10;  // four records
+    options.clean_below_live = 0;       // would sweep the copy up
+    const uint64_t record = RecordBytes(moved.bytes);
+    options.capacity_bytes = 20 * record + 10 * kRecordPage;
+    std::atomic<DiskTier*> tier_in_use = nullptr;
+    std::atomic<int> asked = 0;
+    options.holds = [&](const ChunkKey& key) {
+      if (key != moved.key) return false;
+      // Asked first for the room it needs, then right before it is moved: that
+      // is when it goes.
+      if (++asked == 2) {
+        EXPECT_TRUE(SyncDisk(tier_in_use).Remove(moved).ok());
+      }
+      return true;
+    };
+    auto tier = Open(std::move(options));
+    tier_in_use = tier.get();
+    SyncDisk disk(tier.get());
+    for (int i = 0; i < 20; ++i) ASSERT_TRUE(disk.Write(MakeObject(i)).ok());
+    const int other = IdOnAnotherThread(0, /*from=*/100);
+    ASSERT_TRUE(disk.Write(MakeObject(other, 1, 50000)).ok());
+    EXPECT_EQ(asked, 2);
+  }
+  fs::remove_all(directory_.path() + "/index");
+  auto tier = Open(OptionsHere());
+  EXPECT_TRUE(absl::IsNotFound(SyncDisk(tier.get()).Read(moved).status()));
+}
+
+TEST_P(DiskTierTest, AReadFindsItsObjectWhileCleaningMovesIt) {
+  DiskTier::Options options = OptionsHere();
+  options.segment_bytes = 64u << 10;
+  auto tier = Open(std::move(options));
+  SyncDisk disk(tier.get());
+  constexpr int kKept = 8;
+  std::atomic<bool> done = false;
+  std::atomic<int> reads = 0;
+  for (int i = 0; i < kKept; ++i) ASSERT_TRUE(disk.Write(MakeObject(i)).ok());
+  std::thread reader([&] {
+    SyncDisk own(tier.get());
+    for (int i = 0; !done; i = (i + 1) % kKept, ++reads) {
+      const auto back = own.Read(MakeObject(i).info);
+      EXPECT_TRUE(back.ok()) << i << ": " << back.status();
+    }
+  });
+  // Every kept object is moved again and again.
+  for (int i = 100; i < 220; ++i) {
+    EXPECT_TRUE(disk.Write(MakeObject(i)).ok());
+    EXPECT_TRUE(disk.Remove(MakeObject(i).info).ok());
+    EXPECT_TRUE(disk.Write(MakeObject(i % kKept)).ok());
+  }
+  done = true;
+  reader.join();
+  EXPECT_GT(reads, 0);
+  EXPECT_GT(tier->counters().cleaned_segments, 10u);
+}
+
+TEST_P(DiskTierTest, ARemovalHoldsWhileCleaningMovesItsObject) {
+  DiskTier::Options options = OptionsHere();
+  options.segment_bytes = 64u << 10;
+  auto tier = Open(std::move(options));
+  for (int round = 0; round < 25; ++round) {
+    std::vector<ObjectInfo> removed;
+    SyncDisk disk(tier.get());
+    for (int i = 0; i < 32; ++i) {
+      removed.push_back(MakeObject(round * 100 + i).info);
+      ASSERT_TRUE(disk.Write(MakeObject(round * 100 + i)).ok());
+    }
+    // All at once: some lane cleans what others are removing.
+    absl::BlockingCounter left(static_cast<int>(removed.size()));
+    for (const ObjectInfo& info : removed) {
+      tier->Remove(info.shard, info.key, [&](absl::Status status) {
+        EXPECT_TRUE(status.ok()) << status;
+        left.DecrementCount();
+      });
+    }
+    left.Wait();
+    ASSERT_TRUE(tier->Flush().ok());
+    EXPECT_EQ(tier->counters().objects, 0u) << "round " << round;
+  }
+}
+
+TEST_P(DiskTierTest, TooManyRequestsAreRefusedInTurnButRemovalsGetIn) {
+  DiskTier::Options options = OptionsHere();
+  options.requests_max = 2;
+  auto tier = Open(std::move(options));
+  auto arena = *Arena::Create(1u << 20);
+  const TestObject object = MakeObject(1);
+  absl::Notification let_go;
+  std::vector<absl::StatusCode> answers;  // all from one disk thread
+  const auto write = [&](bool wait) {
+    std::shared_ptr<ArenaBlock> block = *arena->Allocate(object.info.bytes);
+    tier->Write(object.info, block, false, [&, wait](absl::Status status) {
+      answers.push_back(status.code());
+      if (wait) let_go.WaitForNotification();
+    });
+  };
+  write(true);
+  while (tier->counters().writes == 0) std::this_thread::yield();
+  for (int i = 0; i < 3; ++i) write(false);
+  absl::Notification removed;
+  tier->Remove(object.info.shard, object.info.key, [&](absl::Status status) {
+    answers.push_back(status.code());
+    removed.Notify();
+  });
+  let_go.Notify();
+  removed.WaitForNotification();
+  using Code = absl::StatusCode;
+  EXPECT_EQ(answers, (std::vector<Code>{Code::kOk, Code::kOk, Code::kOk,
+                                        Code::kResourceExhausted, Code::kOk}));
+  EXPECT_TRUE(absl::IsNotFound(SyncDisk(tier.get()).Read(object.info).status()))
+      << "removed";
+}
+
 TEST_P(DiskTierTest, ADirectoryHasOneUser) {
   auto tier = Open(OptionsHere());
   EXPECT_TRUE(absl::IsUnavailable(DiskTier::Open(OptionsHere()).status()));
+  const pid_t child = fork();
+  if (child == 0) {
+    _exit(absl::IsUnavailable(DiskTier::Open(OptionsHere()).status()) ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0) << "another process got in";
 }
 
 TEST_P(DiskTierTest, ADirectoryOfSomethingElseIsLeftAlone) {

@@ -1,12 +1,17 @@
 // Random histories against a partition, with a disk that answers late, in any
-// order, and sometimes with errors: every request ends once, no read gives the
-// wrong bytes, the counters conserve.
+// order but one key's, sometimes with errors, and that evicts on its own: every
+// request ends once, no read gives the wrong bytes, what was acknowledged
+// durable is found until it is removed, damaged or evicted from the disk, and
+// the counters conserve.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <random>
 #include <set>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "storage/partition.h"
@@ -31,13 +36,12 @@ class Driver {
     options.disk_writes_max = 2;
     options.disk_reads_max = 2;
     partition_ = std::make_unique<Partition>(options, arena_);
-    has_disk_ = has_disk;
   }
 
   void Step() {
     now_ += absl::Milliseconds(10);
     const auto key = static_cast<uint8_t>(random_() % 12);
-    switch (random_() % 10) {
+    switch (random_() % 12) {
       case 0:
       case 1:
         Open(partition_->Reserve(NextId(), kObject, Deadline(), now_));
@@ -48,6 +52,7 @@ class Driver {
       case 3:
       case 4:
       case 5:
+        reading_[last_id_ + 1] = Key(key);
         Open(partition_->Read(NextId(), Key(key), "t", Deadline(), now_));
         break;
       case 6:
@@ -58,12 +63,21 @@ class Driver {
       case 7: {
         Partition::Removal removal =
             partition_->Remove(Key(key), "t", SessionId(0));
+        if (removal.status.ok()) durable_.erase(Key(key));
         Open(std::move(removal.actions));
         break;
       }
       case 8:
         Open(partition_->OnTick(now_));
         if (random_() % 2 == 0) readers_.clear();
+        break;
+      case 9:
+        EvictFromDisk(Key(key));
+        break;
+      case 10:
+        if (random_() % 4 != 0) break;
+        durable_.erase(Key(key));
+        Open(partition_->Discard(Key(key), ObjectVersion(last_version_)));
         break;
       default:
         AnswerDisk();
@@ -74,10 +88,10 @@ class Driver {
   void Finish() {
     readers_.clear();
     granted_.clear();
-    while (!writes_.empty() || !reads_.empty()) AnswerDisk();
+    while (!disk_work_.empty()) AnswerDisk();
     now_ += absl::Hours(1);
     Open(partition_->OnTick(now_));
-    while (!writes_.empty() || !reads_.empty()) AnswerDisk();
+    while (!disk_work_.empty()) AnswerDisk();
     partition_->CheckInvariants();
     EXPECT_TRUE(open_.empty()) << open_.size() << " requests never ended";
   }
@@ -97,12 +111,14 @@ class Driver {
     granted_.pop_back();
     ObjectInfo info;
     info.key = Key(key);
-    info.ns = "t";
+    info.ns.assign(1, 't');
     info.version = ObjectVersion(++last_version_);
     info.bytes = kObject;
-    // The bytes are their version, so a wrong object shows.
-    std::memcpy(block->bytes().data(), &last_version_, sizeof(last_version_));
+    Fill(*block, info.key, info.version);
     const auto durability = static_cast<Durability>(random_() % 3);
+    if (durability == Durability::kDurable) {
+      wants_durable_.insert(last_id_ + 1);
+    }
     Open(partition_->Commit(NextId(), info, std::move(block), durability,
                             absl::InfinitePast(), Deadline(), now_));
   }
@@ -118,42 +134,107 @@ class Driver {
     Ended(it.id);
     granted_.push_back(std::move(it.block));
   }
-  void On(action::Committed& it) { Ended(it.id); }
-  void On(action::Missed& it) { Ended(it.id); }
+  void On(action::Committed& it) {
+    Ended(it.id);
+    if (wants_durable_.contains(it.id.value())) {
+      durable_[it.info.key] = it.info.version;
+    }
+  }
+  void On(action::Missed& it) {
+    Ended(it.id);
+    EXPECT_FALSE(durable_.contains(reading_[it.id.value()])) << "lost";
+  }
   void On(action::Refused& it) { Ended(it.id); }
   void On(action::Found& it) {
     Ended(it.id);
-    uint64_t version = 0;
-    std::memcpy(&version, it.object->bytes().data(), sizeof(version));
-    EXPECT_EQ(ObjectVersion(version), it.info.version);
+    const ChunkKey& key = reading_[it.id.value()];
+    EXPECT_EQ(it.info.key, key);
+    EXPECT_TRUE(Holds(*it.object, key, it.info.version)) << "wrong object";
+    const auto durable = durable_.find(key);
+    if (durable != durable_.end()) {
+      EXPECT_EQ(durable->second, it.info.version);
+    }
     if (random_() % 2 == 0) readers_.push_back(it.object);
   }
-  void On(action::WriteToDisk& it) { writes_.push_back(it); }
-  void On(action::ReadFromDisk& it) { reads_.push_back(it); }
-  void On(action::RemoveFromDisk& it) { disk_.erase(it.key); }
+  void On(action::WriteToDisk& it) { disk_work_.push_back(it); }
+  void On(action::ReadFromDisk& it) { disk_work_.push_back(it); }
+  void On(action::RemoveFromDisk& it) { disk_work_.push_back(it); }
 
-  void AnswerDisk() {
-    if (!writes_.empty() && (reads_.empty() || random_() % 2 == 0)) {
-      // One key's writes are answered in order.
-      const action::WriteToDisk write = writes_.front();
-      writes_.erase(writes_.begin());
-      absl::Status status;
-      if (random_() % 8 == 0) status = absl::ResourceExhaustedError("full");
-      if (status.ok()) disk_[write.info.key] = write.info.version;
-      Open(partition_->OnDiskWritten(write.info.key, status, now_));
-    } else if (!reads_.empty()) {
-      const action::ReadFromDisk read = reads_.front();
-      reads_.erase(reads_.begin());
-      const auto version = read.info.version.value();
-      std::memcpy(read.block->bytes().data(), &version, sizeof(version));
-      absl::Status status;
-      if (random_() % 8 == 0) status = absl::DataLossError("damaged");
-      Open(partition_->OnDiskRead(read.info.key, status, now_));
+  // The bytes of an object are its key and version, so a wrong one shows.
+  static void Fill(ArenaBlock& block, const ChunkKey& key,
+                   ObjectVersion version) {
+    block.bytes()[0] = static_cast<std::byte>(key.bytes()[0]);
+    const uint64_t value = version.value();
+    std::memcpy(block.bytes().data() + 1, &value, sizeof(value));
+  }
+  static bool Holds(const ArenaBlock& block, const ChunkKey& key,
+                    ObjectVersion version) {
+    const uint64_t value = version.value();
+    return block.bytes()[0] == static_cast<std::byte>(key.bytes()[0]) &&
+           std::memcmp(block.bytes().data() + 1, &value, sizeof(value)) == 0;
+  }
+
+  using DiskWork = std::variant<action::WriteToDisk, action::ReadFromDisk,
+                                action::RemoveFromDisk>;
+  static ChunkKey KeyOf(const DiskWork& work) {
+    if (const auto* write = std::get_if<action::WriteToDisk>(&work)) {
+      return write->info.key;
     }
+    if (const auto* read = std::get_if<action::ReadFromDisk>(&work)) {
+      return read->info.key;
+    }
+    return std::get<action::RemoveFromDisk>(work).key;
+  }
+  // Any key's turn, but the first of that key.
+  void AnswerDisk() {
+    if (disk_work_.empty()) return;
+    const ChunkKey key = KeyOf(disk_work_[random_() % disk_work_.size()]);
+    const auto first =
+        std::find_if(disk_work_.begin(), disk_work_.end(),
+                     [&](const DiskWork& work) { return KeyOf(work) == key; });
+    DiskWork work = std::move(*first);
+    disk_work_.erase(first);
+    std::visit([this](auto& it) { Do(it); }, work);
+  }
+  void Do(action::WriteToDisk& write) {
+    const ChunkKey key = write.info.key;
+    absl::Status status;
+    if (random_() % 8 == 0) status = absl::ResourceExhaustedError("full");
+    if (status.ok()) {
+      EXPECT_TRUE(Holds(*write.object, key, write.info.version));
+      disk_[key] = write.info.version;
+    }
+    write.object.reset();
+    Open(partition_->OnDiskWritten(key, status, now_));
+  }
+  void Do(action::ReadFromDisk& read) {
+    const ChunkKey key = read.info.key;
+    const auto held = disk_.find(key);
+    absl::Status status;
+    if (held == disk_.end() || held->second != read.info.version) {
+      status = absl::NotFoundError("not on this disk");
+    } else if (random_() % 8 == 0) {
+      status = absl::DataLossError("damaged");
+      disk_.erase(held);
+      durable_.erase(key);
+    } else {
+      Fill(*read.block, key, held->second);
+    }
+    Open(partition_->OnDiskRead(key, status, now_));
+  }
+  void Do(action::RemoveFromDisk& removal) { disk_.erase(removal.key); }
+
+  // As the disk tier makes room: never what is held.
+  void EvictFromDisk(const ChunkKey& key) {
+    const auto held = disk_.find(key);
+    if (held == disk_.end() || partition_->Held(key, now_)) return;
+    const ObjectVersion version = held->second;
+    disk_.erase(held);
+    durable_.erase(key);
+    partition_->OnEvictedFromDisk(key, version);
   }
 
   std::mt19937 random_;
-  bool has_disk_ = false;
   std::shared_ptr<Arena> arena_;
   std::unique_ptr<Partition> partition_;
   absl::Time now_ = absl::FromUnixSeconds(1000);
@@ -162,9 +243,12 @@ class Driver {
   std::set<uint64_t> open_;
   std::vector<std::shared_ptr<ArenaBlock>> granted_;
   std::vector<ObjectRef> readers_;
-  std::vector<action::WriteToDisk> writes_;
-  std::vector<action::ReadFromDisk> reads_;
+  std::vector<DiskWork> disk_work_;
   std::map<ChunkKey, ObjectVersion> disk_;
+  std::map<uint64_t, ChunkKey> reading_;
+  std::set<uint64_t> wants_durable_;
+  // What must be found.
+  std::map<ChunkKey, ObjectVersion> durable_;
 };
 
 TEST(PartitionModelTest, HoldsItsPromisesUnderRandomHistories) {

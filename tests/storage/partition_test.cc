@@ -149,7 +149,19 @@ TEST_F(PartitionTest, ARequestThatWaitsTooLongIsToldSo) {
   const Actions actions = partition_->OnTick(kNow + absl::Seconds(2));
   const auto* refused = Only<action::Refused>(actions);
   ASSERT_NE(refused, nullptr);
-  EXPECT_TRUE(absl::IsDeadlineExceeded(refused->why));
+  EXPECT_TRUE(absl::IsResourceExhausted(refused->why)) << refused->why;
+}
+
+TEST_F(PartitionTest, AReadThatWaitsTooLongIsToldSo) {
+  Make(1, true);
+  partition_->Restore(Info(1));
+  Put(2);  // dirty: leaves no room to read into
+  EXPECT_TRUE(Read(1).empty());
+  const Actions actions = partition_->OnTick(kLater + absl::Seconds(1));
+  const auto* refused = Only<action::Refused>(actions);
+  ASSERT_NE(refused, nullptr);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(refused->why)) << refused->why;
+  EXPECT_EQ(partition_->counters().failures, 1u);
 }
 
 TEST_F(PartitionTest, DirtyObjectsAreNotEvictedBeforeTheyAreWritten) {
@@ -227,6 +239,128 @@ TEST_F(PartitionTest, DamageOnDiskIsATypedErrorAndTheObjectIsGone) {
   EXPECT_TRUE(absl::IsDataLoss(refused->why));
   EXPECT_NE(Only<action::Missed>(Read(1)), nullptr);
   EXPECT_EQ(partition_->counters().damaged, 1u);
+}
+
+TEST_F(PartitionTest, WhatTheDiskRefusedIsEvictedLast) {
+  Make(2, true);
+  Put(1);
+  partition_->OnDiskWritten(Key(1), absl::ResourceExhaustedError("full"), kNow);
+  Put(2);
+  partition_->OnDiskWritten(Key(2), absl::OkStatus(), kNow);
+  ASSERT_NE(Block(3), nullptr);  // colder, but the only copy there is
+  EXPECT_EQ(partition_->counters().evictions, 1u);
+  EXPECT_NE(Only<action::Found>(Read(1)), nullptr);
+  auto all = partition_->Reserve(Next(), 2 * kObject, kLater, kNow);
+  EXPECT_NE(Only<action::Granted>(all), nullptr);
+  EXPECT_EQ(partition_->counters().evictions_lost, 1u);
+  EXPECT_NE(Only<action::Missed>(Read(1)), nullptr);
+}
+
+TEST_F(PartitionTest, ADurableCommitOfWhatIsPendingSharesItsOutcome) {
+  for (const absl::Status& outcome :
+       {absl::OkStatus(), absl::ResourceExhaustedError("full")}) {
+    Make(3, true);
+    Put(1, Durability::kDurable);
+    EXPECT_TRUE(Put(1, Durability::kDurable).empty()) << "one write for both";
+    int committed = 0;
+    int refused = 0;
+    for (const Action& action :
+         partition_->OnDiskWritten(Key(1), outcome, kNow)) {
+      committed += std::holds_alternative<action::Committed>(action) ? 1 : 0;
+      refused += std::holds_alternative<action::Refused>(action) ? 1 : 0;
+    }
+    EXPECT_EQ(committed, outcome.ok() ? 2 : 0);
+    EXPECT_EQ(refused, outcome.ok() ? 0 : 2);
+  }
+}
+
+TEST_F(PartitionTest, OnlySoManyWritesAreOutstandingTheRestFollowInOrder) {
+  Make(5, true);
+  Partition::Options options;
+  options.disk_writes_max = 2;
+  partition_ = std::make_unique<Partition>(options, arena_);
+  int writes = 0;
+  for (uint8_t i = 1; i <= 5; ++i) {
+    writes += Only<action::WriteToDisk>(Put(i)) != nullptr ? 1 : 0;
+  }
+  EXPECT_EQ(writes, 2);
+  for (uint8_t i = 1; i <= 3; ++i) {
+    const Actions actions =
+        partition_->OnDiskWritten(Key(i), absl::OkStatus(), kNow);
+    const auto* next = Only<action::WriteToDisk>(actions);
+    ASSERT_NE(next, nullptr);
+    EXPECT_EQ(next->info.key, Key(static_cast<uint8_t>(i + 2)));
+  }
+}
+
+TEST_F(PartitionTest, OneMoreThanMayWaitIsRefusedAtOnce) {
+  arena_ = *Arena::Create(kObject);
+  Partition::Options options;
+  options.waiting_max = 2;
+  partition_ = std::make_unique<Partition>(options, arena_);
+  auto taken = Block(1);
+  EXPECT_EQ(Block(2), nullptr);
+  EXPECT_EQ(Block(3), nullptr);
+  const Actions actions = partition_->Reserve(Next(), kObject, kLater, kNow);
+  const auto* refused = Only<action::Refused>(actions);
+  ASSERT_NE(refused, nullptr);
+  EXPECT_TRUE(absl::IsResourceExhausted(refused->why));
+}
+
+TEST_F(PartitionTest, EvictedFromDiskItLivesOnInMemoryOrIsGone) {
+  Make(2, true);
+  partition_->Restore(Info(1));
+  Put(2);
+  partition_->OnDiskWritten(Key(2), absl::OkStatus(), kNow);
+  partition_->OnEvictedFromDisk(Key(2), ObjectVersion(9));  // another version
+  EXPECT_EQ(partition_->counters().disk_bytes, 2 * kObject);
+  partition_->OnEvictedFromDisk(Key(1), ObjectVersion(1));
+  partition_->OnEvictedFromDisk(Key(2), ObjectVersion(1));
+  EXPECT_NE(Only<action::Missed>(Read(1)), nullptr);
+  EXPECT_NE(Only<action::Found>(Read(2)), nullptr);
+  EXPECT_EQ(partition_->counters().evictions_lost, 1u);
+  EXPECT_EQ(partition_->counters().disk_bytes, 0u);
+}
+
+TEST_F(PartitionTest, EvictedFromDiskWhileItIsReadIsAMiss) {
+  Make(1, true);
+  partition_->Restore(Info(1));
+  ASSERT_NE(Only<action::ReadFromDisk>(Read(1)), nullptr);
+  partition_->OnEvictedFromDisk(Key(1), ObjectVersion(1));
+  EXPECT_NE(Only<action::Missed>(partition_->OnDiskRead(
+                Key(1), absl::NotFoundError("evicted"), kNow)),
+            nullptr);
+  EXPECT_EQ(partition_->counters().misses, 1u);
+  EXPECT_EQ(partition_->counters().evictions_lost, 1u);
+  EXPECT_EQ(partition_->counters().objects, 0u);
+}
+
+TEST_F(PartitionTest, ADiskThatFailsForNowKeepsItsObject) {
+  Make(1, true);
+  partition_->Restore(Info(1));
+  ASSERT_NE(Only<action::ReadFromDisk>(Read(1)), nullptr);
+  EXPECT_NE(Only<action::Refused>(partition_->OnDiskRead(
+                Key(1), absl::UnavailableError("I/O error"), kNow)),
+            nullptr);
+  EXPECT_NE(Only<action::ReadFromDisk>(Read(1)), nullptr) << "tried again";
+}
+
+TEST_F(PartitionTest, ADamagedVersionIsDiscardedAndOnlyThatVersion) {
+  Make(2, false);
+  Put(1);
+  partition_->Discard(Key(1), ObjectVersion(7));
+  EXPECT_NE(Only<action::Found>(Read(1)), nullptr);
+  partition_->Discard(Key(1), ObjectVersion(1));
+  EXPECT_NE(Only<action::Missed>(Read(1)), nullptr);
+  EXPECT_EQ(partition_->counters().damaged, 1u);
+}
+
+TEST_F(PartitionTest, DamageInMemoryLeavesTheDisksCopyToBeProved) {
+  Make(2, true);
+  Put(1);
+  partition_->OnDiskWritten(Key(1), absl::OkStatus(), kNow);
+  EXPECT_TRUE(partition_->Discard(Key(1), ObjectVersion(1)).empty());
+  EXPECT_NE(Only<action::ReadFromDisk>(Read(1)), nullptr);
 }
 
 TEST_F(PartitionTest, RemoveIsRefusedWhileAnotherSessionPinsIt) {

@@ -1,0 +1,91 @@
+// A file system that is full before the capacity is reached: a small tmpfs,
+// where this process may mount one.
+#include <gtest/gtest.h>
+#include <sys/mount.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "storage/disk_tier.h"
+#include "tests/storage/disk_fixture.h"
+
+namespace kdn::storage {
+namespace {
+
+constexpr size_t kObjectBytes = 200000;
+
+class DiskFullTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (mount("kdn-full", directory_.path().c_str(), "tmpfs", 0, "size=16m") !=
+        0) {
+      GTEST_SKIP() << "no tmpfs for this user (" << strerror(errno)
+                   << "); full tiers are tested by capacity alone";
+    }
+    mounted_ = true;
+  }
+  void TearDown() override {
+    if (mounted_) {
+      EXPECT_EQ(umount(directory_.path().c_str()), 0) << strerror(errno);
+    }
+  }
+  std::unique_ptr<DiskTier> Open(std::function<bool(const ChunkKey&)> holds) {
+    DiskTier::Options options;
+    options.directory = directory_.path() + "/disk";
+    options.capacity_bytes = 1u << 30;
+    options.segment_bytes = 1u << 20;
+    options.holds = std::move(holds);
+    auto tier = DiskTier::Open(std::move(options));
+    EXPECT_TRUE(tier.ok()) << tier.status();
+    return tier.ok() ? *std::move(tier) : nullptr;
+  }
+  TempDirectory directory_;
+  bool mounted_ = false;
+};
+
+TEST_F(DiskFullTest, AFullFileSystemEvictsTheOldest) {
+  auto tier = Open(nullptr);
+  ASSERT_NE(tier, nullptr);
+  SyncDisk disk(tier.get());
+  for (int i = 0; i < 200; ++i) {
+    const absl::Status status = disk.Write(MakeObject(i, 1, kObjectBytes));
+    ASSERT_TRUE(status.ok()) << i << ": " << status;
+  }
+  EXPECT_GT(tier->counters().evictions, 100u);
+  EXPECT_GT(tier->counters().objects, 40u) << "most of the room is used";
+  const TestObject last = MakeObject(199, 1, kObjectBytes);
+  const auto back = disk.Read(last.info);
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(*back, last.bytes);
+}
+
+TEST_F(DiskFullTest, AFullFileSystemOfHeldObjectsRefusesAndLosesNothing) {
+  int written = 0;
+  {
+    auto tier = Open([](const ChunkKey&) { return true; });
+    ASSERT_NE(tier, nullptr);
+    SyncDisk disk(tier.get());
+    absl::Status status;
+    while (written < 200) {
+      status = disk.Write(MakeObject(written, 1, kObjectBytes));
+      if (!status.ok()) break;
+      ++written;
+    }
+    EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+    EXPECT_GT(written, 40);
+  }
+  auto tier = Open(nullptr);  // and again after a restart
+  ASSERT_NE(tier, nullptr);
+  SyncDisk disk(tier.get());
+  for (int i = 0; i < written; ++i) {
+    const TestObject object = MakeObject(i, 1, kObjectBytes);
+    const auto back = disk.Read(object.info);
+    ASSERT_TRUE(back.ok()) << i << ": " << back.status();
+    EXPECT_EQ(*back, object.bytes);
+  }
+  // What fills it is let go of now.
+  EXPECT_TRUE(disk.Write(MakeObject(999, 1, kObjectBytes)).ok());
+}
+
+}  // namespace
+}  // namespace kdn::storage
