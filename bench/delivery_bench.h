@@ -2,6 +2,7 @@
 #define KDN_BENCH_DELIVERY_BENCH_H_
 
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 
@@ -12,7 +13,11 @@ struct DeliveryOptions {
   std::string json;                // empty: standard output only
   std::string directory = "/tmp";  // where the disk is measured
   double corpus_gb = 10.0;
+  std::vector<std::string> parts;  // of kDeliveryParts; empty: all
 };
+
+inline constexpr const char* kDeliveryParts[] = {"memory", "remote", "lookup",
+                                                 "disk", "store"};
 
 // Starts two nodes, measures, prints one JSON object. Takes a minute or two.
 absl::Status RunDeliveryBench(const DeliveryOptions& options);

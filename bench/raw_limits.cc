@@ -11,10 +11,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <numeric>
 #include <random>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -34,8 +37,14 @@ double Gbps(uint64_t bytes, absl::Duration took) {
   return static_cast<double>(bytes) / absl::ToDoubleSeconds(took) / 1e9;
 }
 
+// The next whole block of the set, the first one behind the last.
+size_t NextBlock(size_t at, size_t set_bytes) {
+  at += kTcpBlockBytes;
+  return at + kTcpBlockBytes <= set_bytes ? at : 0;
+}
+
 // The child of TcpGbps: connects and writes until the reader hangs up.
-[[noreturn]] void WriteForEver(uint16_t port) {
+[[noreturn]] void WriteForEver(uint16_t port, size_t set_bytes) {
   const int fd = socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in address{};
   address.sin_family = AF_INET;
@@ -45,10 +54,10 @@ double Gbps(uint64_t bytes, absl::Duration took) {
       0) {
     _exit(1);
   }
-  std::vector<char> block(1 << 20, 'x');
-  while (send(fd, block.data(), block.size(), MSG_NOSIGNAL) > 0) {
+  const std::vector<char> set(set_bytes, 'x');
+  for (size_t at = 0;; at = NextBlock(at, set_bytes)) {
+    if (send(fd, &set[at], kTcpBlockBytes, MSG_NOSIGNAL) <= 0) _exit(0);
   }
-  _exit(0);
 }
 
 // Moves every block of the file once, `order` at a time `depth` in flight.
@@ -104,21 +113,26 @@ absl::StatusOr<double> Sweep(int fd, bool writing,
 
 }  // namespace
 
-double MemcpyGbps(size_t set_bytes, size_t piece_bytes) {
+double MemcpyGbps(size_t set_bytes, size_t piece_bytes, int threads) {
   std::vector<char> from(set_bytes, 1);
   std::vector<char> to(set_bytes, 2);
-  uint64_t bytes = 0;
+  std::atomic<size_t> next{0};  // pieces taken, over all rounds
+  const size_t pieces = (set_bytes + piece_bytes - 1) / piece_bytes;
   const absl::Time begin = absl::Now();
-  while (absl::Now() - begin < kRun) {
-    for (size_t at = 0; at < set_bytes; at += piece_bytes) {
-      std::memcpy(&to[at], &from[at], std::min(piece_bytes, set_bytes - at));
-    }
-    bytes += set_bytes;
+  std::vector<std::thread> copying;
+  for (int i = 0; i < threads; ++i) {
+    copying.emplace_back([&] {
+      while (absl::Now() - begin < kRun) {
+        const size_t at = next.fetch_add(1) % pieces * piece_bytes;
+        std::memcpy(&to[at], &from[at], std::min(piece_bytes, set_bytes - at));
+      }
+    });
   }
-  return Gbps(bytes, absl::Now() - begin);
+  for (std::thread& thread : copying) thread.join();
+  return Gbps(next * piece_bytes, absl::Now() - begin);
 }
 
-absl::StatusOr<double> TcpGbps() {
+absl::StatusOr<double> TcpGbps(size_t set_bytes) {
   const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{};
   address.sin_family = AF_INET;
@@ -131,15 +145,16 @@ absl::StatusOr<double> TcpGbps() {
     return Errno("listening");
   }
   const pid_t writer = fork();
-  if (writer == 0) WriteForEver(address.sin_port);
+  if (writer == 0) WriteForEver(address.sin_port, set_bytes);
   const int fd = accept(listener, nullptr, nullptr);
   close(listener);
   if (fd < 0) return Errno("accepting");
-  std::vector<char> block(1 << 20);
+  std::vector<char> set(set_bytes, 'y');
   uint64_t bytes = 0;
   const absl::Time begin = absl::Now();
-  while (absl::Now() - begin < kRun) {
-    const ssize_t got = read(fd, block.data(), block.size());
+  for (size_t at = 0; absl::Now() - begin < kRun;
+       at = NextBlock(at, set_bytes)) {
+    const ssize_t got = recv(fd, &set[at], kTcpBlockBytes, MSG_WAITALL);
     if (got <= 0) break;
     bytes += static_cast<uint64_t>(got);
   }
@@ -149,23 +164,43 @@ absl::StatusOr<double> TcpGbps() {
   return rate;
 }
 
-absl::StatusOr<DiskGbps> RawDiskGbps(const std::string& directory,
-                                     uint64_t file_bytes, uint64_t block_bytes,
-                                     int depth) {
+absl::StatusOr<RawDisk> RawDisk::Open(const std::string& directory,
+                                      uint64_t file_bytes, uint64_t block_bytes,
+                                      int depth) {
   const std::string path = directory + "/kdn-raw-disk";
-  const int fd =
-      open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_DIRECT, 0600);
+  const int fd = open(path.c_str(),
+                      O_RDWR | O_CREAT | O_TRUNC | O_DIRECT | O_CLOEXEC, 0600);
   if (fd < 0) return Errno(path.c_str());
   unlink(path.c_str());
-  std::vector<uint64_t> order(file_bytes / block_bytes);
+  RawDisk disk(fd, file_bytes / block_bytes, block_bytes, depth);
+  // Allocates the blocks: the disk is measured, not the file system.
+  if (const absl::StatusOr<double> first = disk.Write(); !first.ok()) {
+    return first.status();
+  }
+  return disk;
+}
+
+RawDisk::RawDisk(RawDisk&& other) noexcept
+    : fd_(std::exchange(other.fd_, -1)),
+      blocks_(other.blocks_),
+      block_bytes_(other.block_bytes_),
+      depth_(other.depth_) {}
+
+RawDisk::~RawDisk() {
+  if (fd_ >= 0) close(fd_);
+}
+
+absl::StatusOr<double> RawDisk::Write() const {
+  std::vector<uint64_t> order(blocks_);
   std::iota(order.begin(), order.end(), uint64_t{0});
-  absl::StatusOr<double> write = Sweep(fd, true, order, block_bytes, depth);
+  return Sweep(fd_, true, order, block_bytes_, depth_);
+}
+
+absl::StatusOr<double> RawDisk::Read() const {
+  std::vector<uint64_t> order(blocks_);
+  std::iota(order.begin(), order.end(), uint64_t{0});
   std::shuffle(order.begin(), order.end(), std::mt19937(1));
-  absl::StatusOr<double> read = Sweep(fd, false, order, block_bytes, depth);
-  close(fd);
-  if (!write.ok()) return write.status();
-  if (!read.ok()) return read.status();
-  return DiskGbps{*write, *read};
+  return Sweep(fd_, false, order, block_bytes_, depth_);
 }
 
 }  // namespace kdn::bench

@@ -1,4 +1,7 @@
+#include <iterator>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "bench/delivery_bench.h"
 #include "cli/commands.h"
@@ -12,12 +15,18 @@ void AddBenchCommand(CLI::App& app, Program& program) {
   CLI::App* delivery = command->add_subcommand(
       "delivery",
       "Delivery, lookup, disk and store rates of two nodes of its own\n\n"
-      "  kdn bench delivery --json delivery.json\n\n"
+      "  kdn bench delivery --json delivery.json\n"
+      "  kdn bench delivery remote lookup     # these parts only\n\n"
       "Prints one JSON object; every rate stands next to the raw limit "
-      "measured "
-      "in the same run (memcpy, TCP over loopback, the disk's own speed).");
+      "measured in turns with it (memcpy, TCP over loopback, the disk's own "
+      "speed).");
   auto options = std::make_shared<bench::DeliveryOptions>();
   options->program = program.path;
+  delivery
+      ->add_option("part", options->parts,
+                   "what to measure (default: everything)")
+      ->check(CLI::IsMember(std::vector<std::string>(
+          std::begin(bench::kDeliveryParts), std::end(bench::kDeliveryParts))));
   delivery->add_option("--json", options->json, "file for the JSON object");
   delivery
       ->add_option("--directory", options->directory,

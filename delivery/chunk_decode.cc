@@ -84,6 +84,7 @@ bool ChunkDecode::wanted() const {
 
 void ChunkDecode::Decode(int layer, absl::Span<const std::byte> streams) {
   if (!wanted()) return Skip(1, absl::CancelledError("not wanted any more"));
+  if (IsAnnounced(layer)) return Finish(1, absl::OkStatus());
   const KvSlice& slice = context_->request.slice;
   Account(
       layer,
@@ -94,6 +95,7 @@ void ChunkDecode::Decode(int layer, absl::Span<const std::byte> streams) {
 
 void ChunkDecode::DecodeOf(int layer, absl::Span<const std::byte> object) {
   if (!wanted()) return Skip(1, absl::CancelledError("not wanted any more"));
+  if (IsAnnounced(layer)) return Finish(1, absl::OkStatus());
   const KvSlice& slice = context_->request.slice;
   Account(layer,
           decoder_->DecodeLayerOf(
@@ -104,12 +106,9 @@ void ChunkDecode::DecodeOf(int layer, absl::Span<const std::byte> object) {
 
 void ChunkDecode::Account(int layer, const absl::Status& status) {
   if (status.ok() && wanted()) {
-    uint8_t& announced = context_->announced[chunk_][layer];
     announced_ = true;
-    if (announced == 0) {
-      announced = 1;
-      context_->on_layer(chunk_, layer);
-    }
+    context_->announced[chunk_][layer] = 1;
+    context_->on_layer(chunk_, layer);
   }
   Finish(1, status);
 }

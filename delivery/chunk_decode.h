@@ -46,6 +46,8 @@ class ChunkDecode {
       std::optional<ObjectVersion> pinned, Done<AttemptResult> done);
 
   // The layer counts from the slice's first; `streams` as ObjectDecoder takes.
+  // A layer that an earlier try announced is left alone: the engine may be
+  // reading it, and it was verified.
   void Decode(int layer, absl::Span<const std::byte> streams);
   // The same from a whole object in memory.
   void DecodeOf(int layer, absl::Span<const std::byte> object);
@@ -62,6 +64,9 @@ class ChunkDecode {
               codec::ObjectIndex index, Level level, storage::Tier tier,
               Done<AttemptResult> done);
   bool wanted() const;
+  bool IsAnnounced(int layer) const {
+    return context_->announced[chunk_][layer] != 0;
+  }
   void Account(int layer, const absl::Status& status);
   void Finish(int layers, const absl::Status& status);
 

@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kv/check.h"
+#include "storage/record.h"
 
 namespace kdn::storage {
 namespace {
@@ -22,11 +23,18 @@ struct Block {
   std::vector<iovec> memory;
 };
 
-// Cuts the pieces into blocks of at most `block_bytes`.
+// Cuts the pieces into equal blocks of about `block_bytes`: a record is a page
+// longer than its payload, and a page read on its own costs as much as a block.
 template <typename Byte>
 std::vector<Block> CutIntoBlocks(uint64_t offset,
                                  absl::Span<const absl::Span<Byte>> pieces,
-                                 uint64_t block_bytes) {
+                                 uint64_t about_bytes) {
+  uint64_t bytes = 0;
+  for (absl::Span<Byte> piece : pieces) bytes += piece.size();
+  const uint64_t count =
+      std::max<uint64_t>(1, (bytes + about_bytes / 2) / about_bytes);
+  const uint64_t pages = (bytes + kRecordPage - 1) / kRecordPage;
+  const uint64_t block_bytes = (pages + count - 1) / count * kRecordPage;
   std::vector<Block> blocks;
   for (absl::Span<Byte> piece : pieces) {
     while (!piece.empty()) {

@@ -19,7 +19,7 @@ namespace {
 
 // Each keeps one object's blocks in flight; together they keep a disk busy
 // while checksums are computed and the index is written.
-constexpr int kThreads = 4;
+constexpr int kThreads = 8;
 
 // One disk thread: its queue and its I/O. Requests for one key always go to the
 // same lane, so they happen in the order asked.

@@ -98,6 +98,50 @@ class FetchDeliveryTest : public testing::Test {
     return result;
   }
 
+  // What a transport does, by hand: receives `layers` layers and breaks off
+  // unless those were all.
+  AttemptResult Receive(std::shared_ptr<RetrieveContext> context,
+                        std::optional<ObjectVersion> pinned, int layers) {
+    AttemptResult result;
+    absl::Notification done;
+    {
+      RemoteFetch fetch(std::move(context), {{0, pinned}}, arena_.get(), &pool_,
+                        pool_.NextRequest(), [&](int, AttemptResult r) {
+                          result = std::move(r);
+                          done.Notify();
+                        });
+      const auto index =
+          codec::ObjectIndex::Parse(object_->bytes(), object_->size());
+      EXPECT_TRUE(index.ok()) << index.status();
+      const auto into = fetch.OnHit(0, *index, Level::kLossless,
+                                    storage::Tier::kMemory, kv_.size());
+      EXPECT_TRUE(into.ok()) << into.status();
+      size_t at = 0;
+      for (int layer = 0; layer < layers; ++layer) {
+        const size_t begin = at;
+        for (const codec::ByteRange& range :
+             index->LayerRanges(Level::kLossless, layer, 0, 2)) {
+          std::memcpy(into->data() + at, object_->bytes().data() + range.offset,
+                      range.bytes);
+          at += range.bytes;
+        }
+        fetch.OnLayer(0, layer, into->subspan(begin, at - begin));
+      }
+      {  // the end of a try cancels what is not decoded by then
+        absl::MutexLock lock(&mutex_);
+        const auto announced = [&] {
+          return announced_.size() >= static_cast<size_t>(layers);
+        };
+        EXPECT_TRUE(mutex_.AwaitWithTimeout(absl::Condition(&announced),
+                                            absl::Seconds(10)));
+      }
+      fetch.OnDone(layers == 3 ? absl::OkStatus()
+                               : absl::UnavailableError("cut"));
+      done.WaitForNotification();
+    }
+    return result;
+  }
+
   const Namespace ns_ = *Namespace::Parse("t");
   WorkPool pool_;
   std::shared_ptr<storage::Arena> arena_;
@@ -143,42 +187,29 @@ TEST_F(FetchDeliveryTest, ACancelledRetrieveEndsWithoutDelivering) {
   EXPECT_TRUE(announced_.empty());
 }
 
-// What a transport does, by hand.
 TEST_F(FetchDeliveryTest, StreamsOfAPeerAreDecodedAsTheyArrive) {
-  for (const bool breaks : {false, true}) {
-    AttemptResult result;
-    absl::Notification done;
-    RemoteFetch fetch(Context(key_), {{0, std::nullopt}}, arena_.get(), &pool_,
-                      pool_.NextRequest(), [&](int, AttemptResult r) {
-                        result = std::move(r);
-                        done.Notify();
-                      });
-    auto index = codec::ObjectIndex::Parse(object_->bytes(), object_->size());
-    ASSERT_TRUE(index.ok());
-    const codec::ObjectIndex parsed = *index;
-    const uint64_t stream_bytes = object_->size() - parsed.prefix_bytes();
-    const auto into = fetch.OnHit(0, *std::move(index), Level::kLossless,
-                                  storage::Tier::kMemory, stream_bytes);
-    ASSERT_TRUE(into.ok()) << into.status();
-    size_t at = 0;
-    for (int layer = 0; layer < (breaks ? 2 : 3); ++layer) {
-      const size_t begin = at;
-      for (const codec::ByteRange& range :
-           parsed.LayerRanges(Level::kLossless, layer, 0, 2)) {
-        std::memcpy(into->data() + at, object_->bytes().data() + range.offset,
-                    range.bytes);
-        at += range.bytes;
-      }
-      fetch.OnLayer(0, layer, into->subspan(begin, at - begin));
-    }
-    fetch.OnDone(breaks ? absl::UnavailableError("cut") : absl::OkStatus());
-    done.WaitForNotification();
-    EXPECT_EQ(result.status.ok(), !breaks) << result.status;
-    EXPECT_EQ(result.wire_bytes, at);
-    if (!breaks) {
+  for (const int layers : {2, 3}) {  // the peer dies in between, or not
+    const AttemptResult result = Receive(Context(key_), std::nullopt, layers);
+    EXPECT_EQ(result.status.ok(), layers == 3) << result.status;
+    EXPECT_EQ(result.wire_bytes,
+              static_cast<uint64_t>(layers) * kv_.size() / 3);
+    if (layers == 3) {
       EXPECT_EQ(out_, kv_);
     }
   }
+}
+
+TEST_F(FetchDeliveryTest, ALaterTryLeavesAnnouncedLayersAlone) {
+  const auto context = Context(key_);
+  ASSERT_FALSE(Receive(context, std::nullopt, 2).status.ok());
+  ASSERT_EQ(announced_.size(), 2u);
+  // The replica's bytes of a layer the engine already reads are damaged.
+  std::memset(out_.data() + out_.size() / 3 * 2, 0, out_.size() / 3);
+  object_->bytes()[object_->size() / 2] ^= std::byte{1};
+  const AttemptResult second = Receive(context, version_, 3);
+  EXPECT_TRUE(second.status.ok()) << second.status;
+  EXPECT_EQ(out_, kv_);
+  EXPECT_EQ(announced_, (std::map<int, int>{{0, 1}, {1, 1}, {2, 1}}));
 }
 
 TEST_F(FetchDeliveryTest, AChunkThePeerNeverMentionsIsReported) {
