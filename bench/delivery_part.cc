@@ -106,10 +106,8 @@ absl::Status MeasureMemory(const DeliveryOptions& options, Json& json) {
   };
   // Once before: the first touch of every page is not counted.
   if (const auto first = deliver(); !first.ok()) return first.status();
-  const absl::StatusOr<Rates> rates =
-      InTurns(deliver, [&]() -> absl::StatusOr<double> {
-        return MemcpyGbps(set_bytes, ChunkBytes(), threads);
-      });
+  const absl::StatusOr<Rates> rates = InTurns(
+      deliver, [&] { return MemcpyGbps(set_bytes, ChunkBytes(), threads); });
   if (!rates.ok()) return rates.status();
   json["shm_set_mb"] = set_bytes / 1000000;
   json["shm_gbps"] = rates->ours;

@@ -5,7 +5,6 @@
 #include <liburing.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -23,6 +22,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "kv/host_memory.h"
 
 namespace kdn::bench {
 namespace {
@@ -35,6 +35,14 @@ absl::Status Errno(const char* what) {
 
 double Gbps(uint64_t bytes, absl::Duration took) {
   return static_cast<double>(bytes) / absl::ToDoubleSeconds(took) / 1e9;
+}
+
+// Memory as the nodes use it, every page of it there.
+absl::StatusOr<PrivateMemory> Touched(size_t bytes) {
+  absl::StatusOr<PrivateMemory> memory = PrivateMemory::Create(bytes);
+  if (!memory.ok()) return memory.status();
+  std::fill(memory->bytes().begin(), memory->bytes().end(), std::byte{1});
+  return memory;
 }
 
 // The next whole block of the set, the first one behind the last.
@@ -54,9 +62,10 @@ size_t NextBlock(size_t at, size_t set_bytes) {
       0) {
     _exit(1);
   }
-  const std::vector<char> set(set_bytes, 'x');
+  const absl::StatusOr<PrivateMemory> set = Touched(set_bytes);
+  if (!set.ok()) _exit(1);
   for (size_t at = 0;; at = NextBlock(at, set_bytes)) {
-    if (send(fd, &set[at], kTcpBlockBytes, MSG_NOSIGNAL) <= 0) _exit(0);
+    if (send(fd, set->data() + at, kTcpBlockBytes, MSG_NOSIGNAL) <= 0) _exit(0);
   }
 }
 
@@ -68,9 +77,9 @@ absl::StatusOr<double> Sweep(int fd, bool writing,
   if (io_uring_queue_init(static_cast<unsigned>(depth), &ring, 0) != 0) {
     return Errno("io_uring");
   }
-  void* memory = mmap(nullptr, block_bytes * depth, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-  if (memory == MAP_FAILED) return Errno("mmap");
+  const absl::StatusOr<PrivateMemory> memory =
+      Touched(block_bytes * static_cast<uint64_t>(depth));
+  if (!memory.ok()) return memory.status();
   std::vector<int> idle(depth);
   std::iota(idle.begin(), idle.end(), 0);
   absl::Status status;
@@ -82,7 +91,8 @@ absl::StatusOr<double> Sweep(int fd, bool writing,
       const int slot = idle.back();
       idle.pop_back();
       io_uring_sqe* sqe = io_uring_get_sqe(&ring);
-      char* at = static_cast<char*>(memory) + block_bytes * slot;
+      std::byte* at =
+          memory->data() + block_bytes * static_cast<uint64_t>(slot);
       const auto bytes = static_cast<unsigned>(block_bytes);
       if (writing) {
         io_uring_prep_write(sqe, fd, at, bytes, order[next] * block_bytes);
@@ -106,16 +116,18 @@ absl::StatusOr<double> Sweep(int fd, bool writing,
   }
   const absl::Duration took = absl::Now() - begin;
   io_uring_queue_exit(&ring);
-  munmap(memory, block_bytes * depth);
   if (!status.ok()) return status;
   return Gbps(order.size() * block_bytes, took);
 }
 
 }  // namespace
 
-double MemcpyGbps(size_t set_bytes, size_t piece_bytes, int threads) {
-  std::vector<char> from(set_bytes, 1);
-  std::vector<char> to(set_bytes, 2);
+absl::StatusOr<double> MemcpyGbps(size_t set_bytes, size_t piece_bytes,
+                                  int threads) {
+  const absl::StatusOr<PrivateMemory> from = Touched(set_bytes);
+  const absl::StatusOr<PrivateMemory> to = Touched(set_bytes);
+  if (!from.ok()) return from.status();
+  if (!to.ok()) return to.status();
   std::atomic<size_t> next{0};  // pieces taken, over all rounds
   const size_t pieces = (set_bytes + piece_bytes - 1) / piece_bytes;
   const absl::Time begin = absl::Now();
@@ -124,7 +136,8 @@ double MemcpyGbps(size_t set_bytes, size_t piece_bytes, int threads) {
     copying.emplace_back([&] {
       while (absl::Now() - begin < kRun) {
         const size_t at = next.fetch_add(1) % pieces * piece_bytes;
-        std::memcpy(&to[at], &from[at], std::min(piece_bytes, set_bytes - at));
+        std::memcpy(to->data() + at, from->data() + at,
+                    std::min(piece_bytes, set_bytes - at));
       }
     });
   }
@@ -149,12 +162,13 @@ absl::StatusOr<double> TcpGbps(size_t set_bytes) {
   const int fd = accept(listener, nullptr, nullptr);
   close(listener);
   if (fd < 0) return Errno("accepting");
-  std::vector<char> set(set_bytes, 'y');
+  const absl::StatusOr<PrivateMemory> set = Touched(set_bytes);
+  if (!set.ok()) return set.status();
   uint64_t bytes = 0;
   const absl::Time begin = absl::Now();
   for (size_t at = 0; absl::Now() - begin < kRun;
        at = NextBlock(at, set_bytes)) {
-    const ssize_t got = recv(fd, &set[at], kTcpBlockBytes, MSG_WAITALL);
+    const ssize_t got = recv(fd, set->data() + at, kTcpBlockBytes, MSG_WAITALL);
     if (got <= 0) break;
     bytes += static_cast<uint64_t>(got);
   }

@@ -13,7 +13,8 @@ namespace kdn::bench {
 
 // `threads` threads copy `set_bytes` in pieces of `piece_bytes` to another
 // place, again and again for a second.
-double MemcpyGbps(size_t set_bytes, size_t piece_bytes, int threads);
+absl::StatusOr<double> MemcpyGbps(size_t set_bytes, size_t piece_bytes,
+                                  int threads);
 
 // A process writes, this one reads, over TCP on loopback, in 1 MB blocks, for a
 // second. Each walks through `set_bytes` of memory: with one block, sent from

@@ -78,4 +78,29 @@ SharedMemory& SharedMemory::operator=(SharedMemory&& other) noexcept {
   return *this;
 }
 
+absl::StatusOr<PrivateMemory> PrivateMemory::Create(size_t bytes) {
+  KDN_CHECK(bytes > 0, "an empty mapping is no memory");
+  // Reserved by whoever set the budget, not by the kernel: most of it may never
+  // be touched.
+  void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (data == MAP_FAILED) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("mapping ", bytes, " bytes of memory: ", strerror(errno)));
+  }
+  // Refused where the kernel has no huge pages: then with small ones.
+  madvise(data, bytes, MADV_HUGEPAGE);
+  return PrivateMemory(static_cast<std::byte*>(data), bytes);
+}
+
+PrivateMemory::~PrivateMemory() {
+  if (data_ != nullptr) munmap(data_, size_);
+}
+
+PrivateMemory& PrivateMemory::operator=(PrivateMemory&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
 }  // namespace kdn

@@ -149,10 +149,10 @@ kj::Promise<void> AcceptAll(
 void TuneTcp(kj::AsyncIoStream& stream) {
   const int one = 1;
   stream.setsockopt(IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-  // The kernel doubles it. What waits to be received then still lies in the
-  // sender's cache: a fetch between two nodes of one host ran at 4.1 GB/s with
-  // this, 3.3 with the default that grows to 4 MB, 2.5 with a quarter of it
-  // (medians, `kdn bench delivery remote`). A path of 100 Gb/s and 80 us fits.
+  // Doubled by the kernel. What waits to be received then still lies in a
+  // cache: a fetch between two nodes of one host ran at 4.1 GB/s with this, 3.3
+  // with the default that grows to 4 MB, 2.5 with a quarter of it, and
+  // TCP_NOTSENT_LOWAT did not help (`kdn bench delivery remote`).
   constexpr int kSendBufferBytes = 512 << 10;
   stream.setsockopt(SOL_SOCKET, SO_SNDBUF, &kSendBufferBytes,
                     sizeof(kSendBufferBytes));

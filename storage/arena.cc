@@ -36,13 +36,13 @@ absl::StatusOr<std::shared_ptr<Arena>> Arena::Create(size_t budget_bytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("an arena of ", budget_bytes, " bytes holds no page"));
   }
-  absl::StatusOr<SharedMemory> memory =
-      SharedMemory::Create("kdn-arena", budget_bytes / kPageBytes * kPageBytes);
+  absl::StatusOr<PrivateMemory> memory =
+      PrivateMemory::Create(budget_bytes / kPageBytes * kPageBytes);
   if (!memory.ok()) return memory.status();
   return std::shared_ptr<Arena>(new Arena(*std::move(memory)));
 }
 
-Arena::Arena(SharedMemory memory) : memory_(std::move(memory)) {
+Arena::Arena(PrivateMemory memory) : memory_(std::move(memory)) {
   absl::MutexLock lock(&mutex_);
   free_by_offset_.emplace(0, memory_.size());
   free_by_length_.emplace(memory_.size(), 0);

@@ -71,10 +71,10 @@ class Arena : public std::enable_shared_from_this<Arena> {
 
  private:
   friend class ArenaBlock;
-  explicit Arena(SharedMemory memory);
+  explicit Arena(PrivateMemory memory);
   void Free(std::byte* data, size_t capacity);
 
-  SharedMemory memory_;
+  PrivateMemory memory_;
   mutable absl::Mutex mutex_;
   // Free runs by offset (to merge) and by (length, offset) (to choose).
   std::map<size_t, size_t> free_by_offset_ ABSL_GUARDED_BY(mutex_);

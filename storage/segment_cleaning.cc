@@ -2,7 +2,6 @@
 // is left of a segment that is mostly dead. Either way what stays is written
 // and indexed anew before the old file goes, so a kill at any moment loses
 // nothing.
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,45 +11,22 @@
 #include "absl/strings/str_cat.h"
 #include "kv/check.h"
 #include "kv/crc32c.h"
+#include "kv/host_memory.h"
 #include "storage/segment_log.h"
 
 namespace kdn::storage {
-namespace {
-
-// Page-aligned memory of its own for moving one record at a time.
-class MoveBuffer {
- public:
-  explicit MoveBuffer(size_t bytes)
-      : bytes_(bytes),
-        data_(mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {}
-  ~MoveBuffer() {
-    if (data_ != MAP_FAILED) munmap(data_, bytes_);
-  }
-  MoveBuffer(const MoveBuffer&) = delete;
-  MoveBuffer& operator=(const MoveBuffer&) = delete;
-  bool ok() const { return data_ != MAP_FAILED; }
-  absl::Span<std::byte> bytes() {
-    return {static_cast<std::byte*>(data_), bytes_};
-  }
-
- private:
-  size_t bytes_;
-  void* data_;
-};
-
-}  // namespace
 
 absl::Status SegmentLog::MoveRecord(const RecordHeader& record, Segment& from,
                                     BlockIo& io) {
-  MoveBuffer buffer(RecordBytes(record.payload_bytes));
-  if (!buffer.ok()) return absl::ResourceExhaustedError("no memory to move in");
-  const absl::Span<std::byte> whole[] = {buffer.bytes()};
+  const absl::StatusOr<PrivateMemory> buffer =
+      PrivateMemory::Create(RecordBytes(record.payload_bytes));
+  if (!buffer.ok()) return buffer.status();
+  const absl::Span<std::byte> whole[] = {buffer->bytes()};
   if (absl::Status status = io.Read(from.fd, record.offset, whole);
       !status.ok()) {
     return status;
   }
-  const absl::Span<std::byte> payload = buffer.bytes().subspan(kRecordPage);
+  const absl::Span<std::byte> payload = buffer->bytes().subspan(kRecordPage);
   if (Crc32c(payload.first(record.payload_bytes)) != record.payload_crc32c) {
     return absl::DataLossError("a record to be moved fails its checksum");
   }
@@ -109,11 +85,11 @@ void SegmentLog::KeepTombstones(const SegmentPtr& segment, BlockIo& io) {
     // Nothing older is left that a rebuild could bring back.
     if (segments_.begin()->first == segment->number) return;
   }
-  MoveBuffer page(kRecordPage);
+  const absl::StatusOr<PrivateMemory> page = PrivateMemory::Create(kRecordPage);
   if (!page.ok()) return;
   for (uint64_t at = 0; at < segment->end;) {
     const std::optional<RecordHeader> header =
-        ReadHeaderAt(*segment, at, page.bytes(), io);
+        ReadHeaderAt(*segment, at, page->bytes(), io);
     at += header ? RecordBytes(header->payload_bytes) : kRecordPage;
     if (!header || header->kind != RecordHeader::Kind::kTombstone) continue;
     const auto live = index_->Get(header->shard, header->key);

@@ -25,10 +25,10 @@ bool Outranks(const RecordHeader& a, const RecordHeader& b) {
 }  // namespace
 
 absl::Status SegmentLog::Rebuild() {
-  absl::StatusOr<SharedMemory> memory =
-      SharedMemory::Create("kdn-scan", kRecordPage + kScanBytes);
+  absl::StatusOr<PrivateMemory> memory =
+      PrivateMemory::Create(kRecordPage + kScanBytes);
   if (!memory.ok()) return memory.status();
-  const absl::Span<std::byte> scratch(memory->data(), memory->size());
+  const absl::Span<std::byte> scratch = memory->bytes();
   const std::unique_ptr<BlockIo> io = MakePosixIo(kScanBytes);
   std::map<uint32_t, SegmentPtr> segments;
   {

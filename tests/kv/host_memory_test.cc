@@ -43,5 +43,20 @@ TEST(SharedMemoryTest, MovesItsOwnership) {
   EXPECT_EQ(other.data()[0], std::byte{1});
 }
 
+TEST(PrivateMemoryTest, IsZeroUntilWrittenAndMovesItsOwnership) {
+  absl::StatusOr<PrivateMemory> memory = PrivateMemory::Create(1u << 22);
+  ASSERT_TRUE(memory.ok()) << memory.status();
+  EXPECT_EQ(memory->bytes()[12345], std::byte{0});
+  memory->bytes()[12345] = std::byte{7};
+  PrivateMemory other = *std::move(memory);
+  EXPECT_EQ(other.size(), 1u << 22);
+  EXPECT_EQ(other.data()[12345], std::byte{7});
+}
+
+TEST(PrivateMemoryTest, MoreThanThereIsAddressSpaceForIsRefused) {
+  EXPECT_TRUE(absl::IsResourceExhausted(
+      PrivateMemory::Create(size_t{1} << 62).status()));
+}
+
 }  // namespace
 }  // namespace kdn
