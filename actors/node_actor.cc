@@ -63,8 +63,8 @@ delivery::NodeStatus NodeActorState::OwnStatus() const {
   s.chunks_hit = c.chunks_hit;
   s.chunks_missed = c.chunks_missed;
   s.chunks_failed = c.chunks_failed;
-  s.peer_bytes_in = c.peer_bytes_in;
-  s.peer_bytes_out = c.peer_bytes_out;
+  s.peer_bytes_in = node.transport->traffic().in;
+  s.peer_bytes_out = node.transport->traffic().out;
   s.engine_bytes_in = c.engine_bytes_in;
   s.engine_bytes_out = c.engine_bytes_out;
   s.memory_budget_bytes = node.options.memory_bytes;

@@ -72,8 +72,6 @@ struct DeliveryCounters {
   std::atomic<uint64_t> chunks_hit{0};
   std::atomic<uint64_t> chunks_missed{0};
   std::atomic<uint64_t> chunks_failed{0};
-  std::atomic<uint64_t> peer_bytes_in{0};
-  std::atomic<uint64_t> peer_bytes_out{0};
   std::atomic<uint64_t> engine_bytes_in{0};
   std::atomic<uint64_t> engine_bytes_out{0};
 };

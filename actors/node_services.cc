@@ -184,7 +184,6 @@ void NodeServices::CommitLocal(
     delivery::Done<absl::StatusOr<delivery::PushReceipt>> done) {
   auto reply = Reply<delivery::PushReceipt>::To(std::move(done));
   const ShardId shard = node_->view.Get()->ShardOf(ref);
-  node_->counters.peer_bytes_in += block->size();
   node_->pool.Post(
       delivery::WorkOrder{},
       [ref, shard, durability, expires, deadline, block = std::move(block),

@@ -116,7 +116,6 @@ void RetrieveActorState::FetchFrom(const delivery::Ask& ask) {
 }
 
 void RetrieveActorState::OnAttempt(const AttemptEnd& end) {
-  node->counters.peer_bytes_in += end.result.wire_bytes;
   if (end.node == node->self() && absl::IsDataLoss(end.result.status)) {
     const ChunkRef& ref = job.context->request.chunks[end.chunk].ref;
     self->send(*view->StorageOf(end.node, view->ShardOf(ref)),

@@ -57,7 +57,6 @@ void StoreActorState::CommitHere() {
 }
 
 void StoreActorState::PushTo(const NodeId& peer) {
-  node->counters.peer_bytes_out += job->info.bytes;
   node->transport->Push(
       delivery::PushRequest{peer, job->ref, job->block, job->durability,
                             job->expires, job->deadline},

@@ -58,14 +58,15 @@ std::string BindAddress(const std::string& host) {
 absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
     const ClusterConfig& config, const NodeConfig& self) {
   std::unique_ptr<RunningNode> running(new RunningNode());
-  running->transport_ =
-      rpc::BulkTransport::Start(TransportOptionsOf(config, self));
+  rpc::BulkTransport::Options transport = TransportOptionsOf(config, self);
+  rpc::BulkServer::Options bulk;
+  bulk.traffic = transport.traffic;
+  running->transport_ = rpc::BulkTransport::Start(std::move(transport));
   absl::StatusOr<std::unique_ptr<actors::Node>> node = actors::Node::Start(
       NodeOptionsOf(config, self), running->transport_.get(), &running->clock_);
   if (!node.ok()) return node.status();
   running->node_ = *std::move(node);
 
-  rpc::BulkServer::Options bulk;
   bulk.self = self.id;
   bulk.host = BindAddress(self.host);
   bulk.port = self.bulk_port;

@@ -39,19 +39,20 @@ class BulkTransportImpl final : public BulkTransport,
   void Fetch(delivery::FetchRequest request,
              std::unique_ptr<delivery::FetchSink> sink) override {
     Submit(std::make_shared<FetchJob>(std::move(request), std::move(sink),
-                                      &bytes_in_));
+                                      options_.traffic.get()));
   }
   void Push(
       delivery::PushRequest request,
       delivery::Done<absl::StatusOr<delivery::PushReceipt>> done) override {
     Submit(std::make_shared<PushJob>(std::move(request), std::move(done),
-                                     &bytes_out_));
+                                     options_.traffic.get()));
   }
   void FailPeer(const NodeId& peer) override {
     loop_.Post([this, peer] { Fail(&peer, "declared dead"); });
   }
-  uint64_t bytes_in() const override { return bytes_in_; }
-  uint64_t bytes_out() const override { return bytes_out_; }
+  const delivery::PeerTraffic& traffic() const override {
+    return *options_.traffic;
+  }
   void Stop() override;
 
  private:
@@ -71,8 +72,6 @@ class BulkTransportImpl final : public BulkTransport,
   }
 
   const Options options_;
-  std::atomic<uint64_t> bytes_in_{0};
-  std::atomic<uint64_t> bytes_out_{0};
   EventLoop loop_;
   // Loop thread only.
   bool stopped_ = false;

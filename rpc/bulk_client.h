@@ -31,12 +31,13 @@ class BulkTransport : public delivery::PeerTransport {
     absl::Duration connect_timeout = absl::Seconds(1);
     // Told "host:port" of a peer; any thread.
     std::function<absl::StatusOr<std::string>(const NodeId&)> resolve;
+    // Counted into; a node's server counts into the same.
+    std::shared_ptr<delivery::PeerTraffic> traffic =
+        std::make_shared<delivery::PeerTraffic>();
   };
 
   static std::unique_ptr<BulkTransport> Start(Options options);
 
-  virtual uint64_t bytes_in() const = 0;  // of objects
-  virtual uint64_t bytes_out() const = 0;
   // Fails what is pending with UNAVAILABLE and joins. Calls after it fail at
   // once. Idempotent; the destructor does it too.
   virtual void Stop() = 0;

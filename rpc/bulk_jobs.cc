@@ -140,7 +140,7 @@ kj::Promise<void> FetchJob::ReadLayers(kj::AsyncIoStream& stream, int layer,
       at.skipped ? Skip(stream, bytes) : stream.read(at.next, bytes);
   return reading.then([this, &stream, layer, hit, bytes] {
     Hit& arrived = hits_[hit];
-    bytes_in_->fetch_add(bytes);
+    traffic_->in += bytes;
     if (!arrived.skipped) {
       sink_->OnLayer(arrived.item, layer,
                      absl::MakeConstSpan(arrived.next, bytes));
@@ -173,7 +173,7 @@ kj::Promise<void> FetchJob::ReadOnlyHit(kj::AsyncIoStream& stream, int layer,
       wanted, std::min<uint64_t>(left - ready, kBulkBlockBytes));
   return stream.read(hit.next + ready, wanted, most)
       .then([this, &stream, layer, ready](size_t count) {
-        bytes_in_->fetch_add(count);
+        traffic_->in += count;
         return ReadOnlyHit(stream, layer, ready + count);
       });
 }
@@ -224,7 +224,7 @@ kj::Promise<void> PushJob::SendFrom(kj::AsyncIoStream& stream, size_t sent) {
   const size_t count = std::min(kBulkBlockBytes, bytes.size() - sent);
   return stream.write(bytes.data() + sent, count)
       .then([this, &stream, sent, count] {
-        bytes_out_->fetch_add(count);
+        traffic_->out += count;
         return SendFrom(stream, sent + count);
       });
 }

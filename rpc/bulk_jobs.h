@@ -31,10 +31,10 @@ class FetchJob final : public BulkJob {
  public:
   FetchJob(delivery::FetchRequest request,
            std::unique_ptr<delivery::FetchSink> sink,
-           std::atomic<uint64_t>* bytes_in)
+           delivery::PeerTraffic* traffic)
       : request_(std::move(request)),
         sink_(std::move(sink)),
-        bytes_in_(bytes_in) {}
+        traffic_(traffic) {}
   ~FetchJob() noexcept override = default;
 
   const NodeId& peer() const override { return request_.peer; }
@@ -64,7 +64,7 @@ class FetchJob final : public BulkJob {
 
   delivery::FetchRequest request_;
   std::unique_ptr<delivery::FetchSink> sink_;
-  std::atomic<uint64_t>* bytes_in_;
+  delivery::PeerTraffic* traffic_;
   std::vector<Hit> hits_;
   kj::Array<kj::byte> junk_;  // where skipped bytes go
 };
@@ -73,10 +73,10 @@ class PushJob final : public BulkJob {
  public:
   PushJob(delivery::PushRequest request,
           delivery::Done<absl::StatusOr<delivery::PushReceipt>> done,
-          std::atomic<uint64_t>* bytes_out)
+          delivery::PeerTraffic* traffic)
       : request_(std::move(request)),
         done_(std::move(done)),
-        bytes_out_(bytes_out) {}
+        traffic_(traffic) {}
   ~PushJob() noexcept override = default;
 
   const NodeId& peer() const override { return request_.peer; }
@@ -90,7 +90,7 @@ class PushJob final : public BulkJob {
 
   delivery::PushRequest request_;
   delivery::Done<absl::StatusOr<delivery::PushReceipt>> done_;
-  std::atomic<uint64_t>* bytes_out_;
+  delivery::PeerTraffic* traffic_;
   delivery::PushReceipt receipt_;
 };
 

@@ -20,11 +20,11 @@ kj::ArrayPtr<const kj::byte> BytesOf(absl::Span<const std::byte> bytes) {
                       bytes.size());
 }
 
-// Appends a piece, grown out of the one before when they touch, cut into
-// blocks.
-void AddPiece(kj::ArrayPtr<const kj::byte> piece,
+// Appends a piece, grown out of the one before when they touch and that is not
+// before `first`, cut into blocks.
+void AddPiece(kj::ArrayPtr<const kj::byte> piece, size_t first,
               std::vector<kj::ArrayPtr<const kj::byte>>& pieces) {
-  if (!pieces.empty() && pieces.back().end() == piece.begin()) {
+  if (pieces.size() > first && pieces.back().end() == piece.begin()) {
     const auto last = pieces.back();
     pieces.pop_back();
     piece = kj::arrayPtr(last.begin(), last.size() + piece.size());
@@ -144,9 +144,9 @@ std::shared_ptr<BulkSession::Fetching> BulkSession::Arrange(
     if (index == nullptr) continue;
     AddPiece(
         BytesOf(item.held.object->bytes().subspan(0, index->prefix_bytes())),
-        out->pieces);
-    shared_.bytes_out += bytes;
+        out->pieces.size(), out->pieces);
   }
+  out->first_stream = out->pieces.size();
   for (int layer = 0; layer < slice.layers(); ++layer) {
     for (const Item& item : out->items) {
       if (!item.status.ok()) continue;
@@ -155,7 +155,7 @@ std::shared_ptr<BulkSession::Fetching> BulkSession::Arrange(
                                    slice.head_begin, slice.head_end)) {
         AddPiece(BytesOf(item.held.object->bytes().subspan(range.offset,
                                                            range.bytes)),
-                 out->pieces);
+                 out->first_stream, out->pieces);
       }
     }
   }
@@ -166,12 +166,17 @@ kj::Promise<void> BulkSession::SendFrom(std::shared_ptr<Fetching> fetching,
                                         size_t next) {
   const auto& pieces = fetching->pieces;
   size_t bytes = 0;
+  size_t stream_bytes = 0;
   size_t end = next;
   while (end < pieces.size() && end - next < kPiecesPerWrite &&
          (end == next || bytes + pieces[end].size() <= kBulkBlockBytes)) {
-    bytes += pieces[end++].size();
+    bytes += pieces[end].size();
+    if (end >= fetching->first_stream) stream_bytes += pieces[end].size();
+    ++end;
   }
   if (end == next) return kj::READY_NOW;
+  // Before the write: the peer may have counted them when it returns.
+  shared_.options.traffic->out += stream_bytes;
   auto writing = stream_->write(kj::arrayPtr(pieces.data() + next, end - next));
   return Within(loop_, shared_.options.stall_timeout, kj::mv(writing))
       .then([this, fetching, end] { return SendFrom(fetching, end); });
@@ -237,7 +242,7 @@ kj::Promise<void> BulkSession::Receive(std::shared_ptr<Pushing> push,
   return Within(loop_, shared_.options.stall_timeout,
                 stream_->read(push->block->bytes().data() + done, count))
       .then([this, push, done, count] {
-        shared_.bytes_in += count;
+        shared_.options.traffic->in += count;
         return Receive(push, done + count);
       });
 }

@@ -38,8 +38,7 @@ class BulkServerImpl final : public BulkServer,
 
   uint16_t port() const override { return port_; }
   Counters counters() const override {
-    return Counters{connections_->used(), shared_.refused, shared_.bytes_out,
-                    shared_.bytes_in};
+    return Counters{connections_->used(), shared_.refused};
   }
   void Stop() override {
     if (std::exchange(stopped_, true)) return;

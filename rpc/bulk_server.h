@@ -31,13 +31,14 @@ class BulkServer {
     uint64_t push_bytes_max = 4ull << 30;
     // A peer that takes or gives not one byte for this long is hung up on.
     absl::Duration stall_timeout = absl::Seconds(10);
+    // Counted into; a node's transport counts into the same.
+    std::shared_ptr<delivery::PeerTraffic> traffic =
+        std::make_shared<delivery::PeerTraffic>();
   };
 
   struct Counters {
     uint64_t connections = 0;  // open now
     uint64_t refused = 0;      // wrong hello, nonsense, too many
-    uint64_t bytes_out = 0;    // of objects
-    uint64_t bytes_in = 0;
   };
 
   // ALREADY_EXISTS when the port is in use. `service` must outlive the server.

@@ -17,8 +17,6 @@ struct BulkShared {
   BulkServer::Options options;
   delivery::PeerService* service = nullptr;
   EventLoop* loop = nullptr;
-  std::atomic<uint64_t> bytes_out{0};
-  std::atomic<uint64_t> bytes_in{0};
   std::atomic<uint64_t> refused{0};
 };
 
@@ -44,6 +42,7 @@ class BulkSession {
     kj::Array<Item> items;
     std::vector<kj::Array<kj::byte>> frames;
     std::vector<kj::ArrayPtr<const kj::byte>> pieces;
+    size_t first_stream = 0;  // among the pieces
   };
   struct Pushing {
     ChunkRef ref;

@@ -71,7 +71,11 @@ TEST_F(ClusterTest, CountersConserve) {
   const auto nodes = client().Status(absl::Seconds(10));
   ASSERT_TRUE(nodes.ok());
   uint64_t objects = 0;
+  uint64_t peer_bytes_in = 0;
+  uint64_t peer_bytes_out = 0;
   for (const rpc::NodeStatus& node : *nodes) {
+    peer_bytes_in += node.peer_bytes_in;
+    peer_bytes_out += node.peer_bytes_out;
     EXPECT_EQ(node.store.lookups, node.store.hits_memory +
                                       node.store.hits_disk + node.store.misses +
                                       node.store.failures)
@@ -79,6 +83,8 @@ TEST_F(ClusterTest, CountersConserve) {
     objects += node.store.objects;
   }
   EXPECT_EQ(objects, 20u) << "ten chunks, two copies each";
+  EXPECT_EQ(peer_bytes_in, peer_bytes_out);
+  EXPECT_GT(peer_bytes_in, 0u);
   const rpc::NodeStatus& gateway = (*nodes)[0];
   EXPECT_EQ(gateway.chunks_hit, 10u);
   EXPECT_EQ(gateway.chunks_missed, 5u);

@@ -25,6 +25,7 @@ class BulkFixture : public ::testing::Test {
   }
   void StartServer(BulkServer::Options options) {
     server_ = nullptr;
+    server_traffic_ = options.traffic;
     auto server = BulkServer::Start(std::move(options), &peer_);
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
@@ -86,6 +87,7 @@ class BulkFixture : public ::testing::Test {
   std::vector<TestChunk> chunks_;
   FakePeer peer_;
   std::atomic<uint16_t> port_{0};
+  std::shared_ptr<delivery::PeerTraffic> server_traffic_;
   std::unique_ptr<BulkServer> server_;
   std::unique_ptr<BulkTransport> transport_;
 };

@@ -23,8 +23,8 @@ TEST_F(BulkTest, FetchBringsEveryChunkLayerByLayer) {
     EXPECT_EQ(item.index->key(), chunks_[i].ref.key);
     bytes += item.streams.size();
   }
-  EXPECT_EQ(transport_->bytes_in(), bytes);
-  EXPECT_EQ(server_->counters().bytes_out, bytes);
+  EXPECT_EQ(transport_->traffic().in, bytes);
+  EXPECT_EQ(server_traffic_->out, bytes);
 }
 
 TEST_F(BulkTest, SingleChunkComesInOrderToo) {
@@ -115,8 +115,8 @@ TEST_F(BulkTest, PushIsCommittedOnceAndKnownTheSecondTime) {
   const storage::ObjectRef arrived = peer_.object(chunks_[0].ref.key);
   ASSERT_NE(arrived, nullptr);
   EXPECT_TRUE(arrived->bytes() == object->bytes());
-  EXPECT_EQ(transport_->bytes_out(), object->size());
-  EXPECT_EQ(server_->counters().bytes_in, object->size());
+  EXPECT_EQ(transport_->traffic().out, object->size());
+  EXPECT_EQ(server_traffic_->in, object->size());
 
   receipt = Push(chunks_[0], object);
   ASSERT_TRUE(receipt.ok()) << receipt.status();
