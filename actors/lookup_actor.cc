@@ -31,7 +31,9 @@ void LookupActorState::Init(QueryActor::pointer self_in, NodeContext* node_in,
   std::vector<std::vector<NodeId>> orders;
   orders.reserve(job->chunks.size());
   for (const ChunkRef& ref : job->chunks) {
-    orders.push_back(view->OwnersOf(ref, node->walk_depth()));
+    orders.push_back(
+        delivery::ReadOrder(view->OwnersOf(ref, node->walk_depth()),
+                            node->self(), node->options.replicas));
   }
   walk.emplace(std::move(orders));
   results.resize(job->chunks.size());

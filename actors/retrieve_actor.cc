@@ -41,7 +41,9 @@ void RetrieveActorState::Init(RetrieveActor::pointer self_in,
   std::vector<std::vector<NodeId>> orders;
   orders.reserve(request.chunks.size());
   for (const delivery::RetrieveChunk& chunk : request.chunks) {
-    orders.push_back(view->OwnersOf(chunk.ref, node->walk_depth()));
+    orders.push_back(
+        delivery::ReadOrder(view->OwnersOf(chunk.ref, node->walk_depth()),
+                            node->self(), node->options.replicas));
   }
   session.emplace(node->self(), std::move(orders), EncodedBytesMax(request),
                   kWindowBytes);

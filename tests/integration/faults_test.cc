@@ -6,9 +6,13 @@
 
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/time/clock.h"
 #include "tests/integration/cluster_fixture.h"
+#include "tests/rpc/faulty_proxy.h"
 
 namespace kdn::integration {
 namespace {
@@ -108,6 +112,38 @@ TEST_F(ClusterTest, ASilentPeerCostsTimeButNoAnswer) {
     EXPECT_EQ(outcome.kind, rpc::OutcomeKind::kHit) << outcome.why;
   }
   cluster_->Signal(1, SIGCONT);
+}
+
+// n1 reaches n2's bytes through a proxy that flips one bit of every connection.
+TEST_F(ClusterTest, ABitFlippedOnTheWireIsReplacedByTheReplica) {
+  Configure({});
+  const uint16_t port = cluster_->config().nodes[1].bulk_port;
+  const rpc::FaultyProxy proxy(port, {.flip_bit_at = 30000});
+  std::stringstream text;
+  text << std::ifstream(directory_ + "/cluster.yaml").rdbuf();
+  std::ofstream(directory_ + "/proxied.yaml") << absl::StrReplaceAll(
+      text.str(), {{absl::StrCat("bulk_port: ", port),
+                    absl::StrCat("bulk_port: ", proxy.port())}});
+  cli::ClusterProcess first(KDN_BINARY_DIR "/bin/kdn",
+                            directory_ + "/proxied.yaml", cluster_->config(),
+                            directory_ + "/logs");
+  ASSERT_TRUE(first.Start(0).ok());
+  ASSERT_TRUE(cluster_->Start(1).ok());
+  ASSERT_TRUE(cluster_->Start(2).ok());
+  ASSERT_TRUE(first.WaitReady(0, 3, absl::Seconds(60)).ok());
+  Connect(0);
+  int fetched_twice = 0;
+  for (int i = 0; i < 24; ++i) {
+    const Chunk chunk = Make(i);
+    const auto receipt = Put(chunk);
+    ASSERT_TRUE(receipt.ok()) << receipt.status();
+    std::vector<std::byte> kv;
+    const rpc::ChunkOutcome outcome = Get(chunk, &kv);
+    ASSERT_EQ(outcome.kind, rpc::OutcomeKind::kHit) << outcome.why;
+    ASSERT_EQ(kv, chunk.kv) << "chunk " << i;
+    fetched_twice += outcome.wire_bytes > kv.size() ? 1 : 0;
+  }
+  EXPECT_GT(fetched_twice, 0) << "the proxy flipped nothing";
 }
 
 TEST_F(ClusterTest, AnotherModelOfTheSameGeometryFindsNothing) {
