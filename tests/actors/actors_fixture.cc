@@ -1,0 +1,136 @@
+#include "tests/actors/actors_fixture.h"
+
+#include <algorithm>
+
+namespace kdn::actors {
+namespace {
+
+constexpr auto kTick = std::chrono::milliseconds(20);
+
+StorageActor::behavior_type MakeSilent(StorageActor::pointer self) {
+  return {
+      [self](LookupAtom,
+             const LookupQuery&) -> caf::result<std::vector<LookupItem>> {
+        return self->make_response_promise<std::vector<LookupItem>>();
+      },
+      [self](LeaseAtom,
+             const LeaseQuery&) -> caf::result<std::vector<StatusItem>> {
+        return self->make_response_promise<std::vector<StatusItem>>();
+      },
+      [](ReleaseAtom, uint64_t) {},
+      [self](CountAtom) -> caf::result<storage::PartitionCounters> {
+        return self->make_response_promise<storage::PartitionCounters>();
+      },
+      [](const ReserveCall&) {},
+      [](const CommitCall&) {},
+      [](const ReadCall&) {},
+      [](const DiscardCall&) {},
+      [](const DiskAnswer&) {},
+      [](const DiskEviction&) {},
+      [](TickAtom) {},
+  };
+}
+
+}  // namespace
+
+ActorsTest::ActorsTest() {
+  NodeOptions options;
+  options.self = a_;
+  for (const NodeId& id : {a_, b_, c_}) {
+    options.members.emplace_back();
+    options.members.back().id = id;
+  }
+  options.workers = 1;
+  node_ =
+      std::make_unique<NodeContext>(std::move(options), &transport_, &clock_);
+  node_->scratch = *storage::Arena::Create(1u << 20);
+  for (const NodeId& id : {a_, b_, c_}) {
+    live_[id] = PeerHandles{NodeActor(), {SpawnStorage()}};
+  }
+  Publish();
+}
+
+ActorsTest::~ActorsTest() {
+  live_.clear();
+  for (const StorageActor& actor : spawned_) {
+    caf::anon_send_exit(actor, caf::exit_reason::user_shutdown);
+  }
+  Run();
+}
+
+void ActorsTest::Advance(absl::Duration time) {
+  for (; time > absl::ZeroDuration(); time -= absl::FromChrono(kTick)) {
+    clock_.Advance(absl::FromChrono(kTick));
+    scheduler_.advance_time(kTick);
+    Run();
+  }
+}
+
+void ActorsTest::Publish() {
+  std::vector<placement::Member> members;
+  for (const NodeId& id : {a_, b_, c_}) members.push_back({id, 1.0});
+  auto membership = placement::MembershipView::Create(a_, members, {});
+  ASSERT_TRUE(membership.ok()) << membership.status();
+  for (const auto& [id, handles] : live_) membership->Up(id);
+  node_->view.Set(MakeView(*membership, live_));
+}
+
+StorageActor ActorsTest::SpawnStorage(size_t arena_bytes,
+                                      storage::DiskTier* disk) {
+  spawned_.push_back(
+      system_.spawn(MakeStorageActor,
+                    StorageActorDeps{*storage::Arena::Create(arena_bytes), disk,
+                                     &held_, &clock_},
+                    std::vector<storage::ObjectInfo>()));
+  return spawned_.back();
+}
+
+StorageActor ActorsTest::SpawnSilent() {
+  spawned_.push_back(system_.spawn(MakeSilent));
+  return spawned_.back();
+}
+
+ChunkRef ActorsTest::RefOf(int i) {
+  DigestBuilder name("actors test");
+  const ChunkKey key(name.Add(static_cast<uint64_t>(i)).Finish());
+  return ChunkRef{key, PlacementOf(key)};
+}
+
+int ActorsTest::NumberOwnedBy(const std::vector<NodeId>& owners,
+                              int from) const {
+  const int count = static_cast<int>(owners.size());
+  for (int i = from;; ++i) {
+    if (node_->view.Get()->OwnersOf(RefOf(i), count) == owners) return i;
+  }
+}
+
+storage::ObjectInfo ActorsTest::InfoOf(int i, size_t bytes) const {
+  storage::ObjectInfo info;
+  info.key = RefOf(i).key;
+  info.shard = node_->view.Get()->ShardOf(RefOf(i));
+  info.ns = "t";
+  info.version = ObjectVersion(7);
+  info.bytes = bytes;
+  return info;
+}
+
+void ActorsTest::Put(const StorageActor& storage, int i, size_t bytes) {
+  Answer<std::shared_ptr<storage::ArenaBlock>> granted;
+  caf::anon_send(storage,
+                 ReserveCall{bytes, In(absl::Seconds(1)), granted.AsReply()});
+  Run();
+  ASSERT_TRUE(granted.value.ok()) << granted.value.status();
+  std::fill((*granted.value)->bytes().begin(), (*granted.value)->bytes().end(),
+            static_cast<std::byte>(i));
+  Answer<delivery::PushReceipt> committed;
+  caf::anon_send(storage, CommitCall{InfoOf(i, bytes), *granted.value,
+                                     storage::Durability::kReplicated,
+                                     absl::InfinitePast(), In(absl::Seconds(1)),
+                                     committed.AsReply()});
+  granted.value = absl::UnknownError("given away");
+  Run();
+  ASSERT_EQ(committed.times, 1);
+  ASSERT_TRUE(committed.value.ok()) << committed.value.status();
+}
+
+}  // namespace kdn::actors

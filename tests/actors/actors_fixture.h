@@ -1,0 +1,125 @@
+#ifndef KDN_TESTS_ACTORS_ACTORS_FIXTURE_H_
+#define KDN_TESTS_ACTORS_ACTORS_FIXTURE_H_
+
+#include <gtest/gtest.h>
+
+#include <caf/all.hpp>
+#include <caf/scheduler/test_coordinator.hpp>
+#include <chrono>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "actors/node_context.h"
+#include "actors/placement_actor.h"
+#include "actors/storage_actor.h"
+#include "actors/wire.h"
+
+namespace kdn::actors {
+
+class ManualClock final : public Clock {
+ public:
+  absl::Time Now() const override { return now_; }
+  void Advance(absl::Duration step) { now_ += step; }
+
+ private:
+  absl::Time now_ = absl::UnixEpoch() + absl::Hours(1);
+};
+
+// Keeps every transfer until the test says what came of it.
+class HeldTransport final : public delivery::PeerTransport {
+ public:
+  using PushDone = delivery::Done<absl::StatusOr<delivery::PushReceipt>>;
+
+  void Fetch(delivery::FetchRequest request,
+             std::unique_ptr<delivery::FetchSink> sink) override {
+    fetches.push_back({std::move(request), std::move(sink)});
+  }
+  void Push(delivery::PushRequest request, PushDone done) override {
+    pushes.push_back({std::move(request), std::move(done)});
+  }
+  void FailPeer(const NodeId& peer) override { failed.push_back(peer); }
+  const delivery::PeerTraffic& traffic() const override { return traffic_; }
+
+  struct HeldFetch {
+    delivery::FetchRequest request;
+    std::unique_ptr<delivery::FetchSink> sink;
+  };
+  struct HeldPush {
+    delivery::PushRequest request;
+    PushDone done;
+  };
+  std::vector<HeldFetch> fetches;
+  std::vector<HeldPush> pushes;
+  std::vector<NodeId> failed;
+
+ private:
+  delivery::PeerTraffic traffic_;
+};
+
+// What a caller got: how often it was answered, and with what.
+template <typename T>
+struct Answer {
+  int times = 0;
+  absl::StatusOr<T> value = absl::UnknownError("not answered");
+
+  Reply<T> AsReply() {
+    return Reply<T>::To([this](absl::StatusOr<T> result) {
+      ++times;
+      value = std::move(result);
+    });
+  }
+};
+
+// Actors on CAF's deterministic scheduler: nothing runs, and no time passes,
+// but when the test says so. Three nodes in one system: "a" is the one under
+// test, the others have storage actors only.
+class ActorsTest : public testing::Test {
+ protected:
+  ActorsTest();
+  ~ActorsTest() override;
+
+  // Runs every actor until none has anything to do.
+  void Run() { scheduler_.run(); }
+  // Lets both clocks go on, a storage actor's tick at a time.
+  void Advance(absl::Duration time);
+  void Publish();
+  StorageActor SpawnStorage(size_t arena_bytes = 1u << 20,
+                            storage::DiskTier* disk = nullptr);
+  // A storage actor that takes requests and never answers.
+  StorageActor SpawnSilent();
+
+  // Chunk number `i` of namespace "t".
+  static ChunkRef RefOf(int i);
+  // A chunk number whose owners are `owners`, first owner first.
+  int NumberOwnedBy(const std::vector<NodeId>& owners, int from = 0) const;
+  storage::ObjectInfo InfoOf(int i, size_t bytes) const;
+  // Stores chunk `i` in `storage`, of `bytes` times the byte i.
+  void Put(const StorageActor& storage, int i, size_t bytes);
+  absl::Time In(absl::Duration time) const { return clock_.Now() + time; }
+
+  struct Config : caf::actor_system_config {
+    Config() {
+      add_message_types<caf::id_block::kdn>();
+      set("scheduler.policy", caf::atom("testing"));
+    }
+  };
+  ManualClock clock_;
+  Config config_;
+  caf::actor_system system_{config_};
+  caf::scheduler::test_coordinator& scheduler_ =
+      dynamic_cast<caf::scheduler::test_coordinator&>(system_.scheduler());
+  HeldTransport transport_;
+  HeldKeys held_;
+  const NodeId a_{"a"};
+  const NodeId b_{"b"};
+  const NodeId c_{"c"};
+  std::unique_ptr<NodeContext> node_;
+  LiveNodes live_;
+  std::vector<StorageActor> spawned_;
+};
+
+}  // namespace kdn::actors
+
+#endif  // KDN_TESTS_ACTORS_ACTORS_FIXTURE_H_

@@ -1,0 +1,121 @@
+#include "actors/query_actor.h"
+
+#include "tests/actors/actors_fixture.h"
+
+namespace kdn::actors {
+namespace {
+
+using Results = std::vector<delivery::LookupResult>;
+using Statuses = std::vector<absl::Status>;
+
+class QueryActorTest : public ActorsTest {
+ protected:
+  void Lookup(std::vector<int> numbers, Answer<Results>* answer,
+              absl::Duration timeout = absl::Seconds(1)) {
+    LookupJob job{{}, "t", In(timeout), answer->AsReply()};
+    for (int i : numbers) job.chunks.push_back(RefOf(i));
+    system_.spawn(MakeLookupActor, node_.get(), std::move(job));
+    Run();
+  }
+  void Lease(LeaseOp op, int i, uint64_t session, Answer<Statuses>* answer) {
+    LeaseJob job{op,
+                 {RefOf(i)},
+                 "t",
+                 SessionId(session),
+                 In(absl::Seconds(10)),
+                 In(absl::Seconds(1)),
+                 answer->AsReply()};
+    system_.spawn(MakeLeaseActor, node_.get(), std::move(job));
+    Run();
+  }
+  const StorageActor& StorageOf(const NodeId& id) {
+    return live_[id].storage[0];
+  }
+};
+
+TEST_F(QueryActorTest, ALookupFindsChunksWhereverTheyAre) {
+  const int here = NumberOwnedBy({a_, b_});
+  const int there = NumberOwnedBy({c_, b_});
+  const int nowhere = NumberOwnedBy({b_, c_});
+  Put(StorageOf(a_), here, 4096);
+  Put(StorageOf(b_), there, 4096);  // the first owner has not got it
+  Answer<Results> answer;
+  Lookup({here, there, nowhere}, &answer);
+  ASSERT_EQ(answer.times, 1);
+  ASSERT_TRUE(answer.value.ok()) << answer.value.status();
+  EXPECT_TRUE((*answer.value)[0].hit);
+  EXPECT_EQ((*answer.value)[0].node, a_);
+  EXPECT_TRUE((*answer.value)[1].hit);
+  EXPECT_EQ((*answer.value)[1].node, b_);
+  EXPECT_FALSE((*answer.value)[2].hit);
+}
+
+TEST_F(QueryActorTest, AnOwnerThatDiedIsPassedOver) {
+  const int i = NumberOwnedBy({b_, c_});
+  Put(StorageOf(c_), i, 4096);
+  caf::anon_send_exit(StorageOf(b_), caf::exit_reason::kill);
+  Run();
+  Answer<Results> answer;
+  Lookup({i}, &answer);
+  ASSERT_EQ(answer.times, 1);
+  EXPECT_TRUE((*answer.value)[0].hit);
+}
+
+TEST_F(QueryActorTest, ASilentOwnerIsLeftWhenTheViewDropsIt) {
+  const int i = NumberOwnedBy({b_, c_});
+  Put(StorageOf(c_), i, 4096);
+  live_[b_].storage = {SpawnSilent()};
+  Publish();
+  Answer<Results> answer;
+  Lookup({i}, &answer);
+  EXPECT_EQ(answer.times, 0);
+  live_.erase(b_);
+  Publish();
+  Advance(absl::Milliseconds(200));
+  ASSERT_EQ(answer.times, 1);
+  EXPECT_TRUE((*answer.value)[0].hit);
+}
+
+TEST_F(QueryActorTest, ASilentOwnerIsAMissAtTheDeadlineAndAnsweredOnce) {
+  const int i = NumberOwnedBy({b_, c_});
+  live_[b_].storage = {SpawnSilent()};
+  live_[c_].storage = {SpawnSilent()};
+  Publish();
+  Answer<Results> answer;
+  Lookup({i}, &answer, absl::Milliseconds(300));
+  Advance(absl::Milliseconds(240));
+  EXPECT_EQ(answer.times, 0);
+  Advance(absl::Milliseconds(200));
+  ASSERT_EQ(answer.times, 1);
+  ASSERT_TRUE(answer.value.ok()) << answer.value.status();
+  EXPECT_FALSE((*answer.value)[0].hit);
+}
+
+TEST_F(QueryActorTest, APinHoldsEveryCopy) {
+  const int i = NumberOwnedBy({b_, c_});
+  Put(StorageOf(b_), i, 4096);
+  Put(StorageOf(c_), i, 4096);
+  Answer<Statuses> pinned;
+  Lease(LeaseOp::kPin, i, 11, &pinned);
+  ASSERT_EQ(pinned.times, 1);
+  ASSERT_TRUE(pinned.value.ok());
+  EXPECT_TRUE((*pinned.value)[0].ok()) << (*pinned.value)[0];
+  Answer<Statuses> removed;
+  Lease(LeaseOp::kRemove, i, 22, &removed);
+  ASSERT_EQ(removed.times, 1);
+  EXPECT_TRUE(absl::IsFailedPrecondition((*removed.value)[0]))
+      << (*removed.value)[0];
+  Answer<Results> found;
+  Lookup({i}, &found);
+  EXPECT_TRUE((*found.value)[0].hit) << "no copy may go while one is pinned";
+}
+
+TEST_F(QueryActorTest, PinningWhatIsNowhereIsNotFound) {
+  Answer<Statuses> answer;
+  Lease(LeaseOp::kPin, NumberOwnedBy({b_, c_}), 11, &answer);
+  ASSERT_EQ(answer.times, 1);
+  EXPECT_TRUE(absl::IsNotFound((*answer.value)[0])) << (*answer.value)[0];
+}
+
+}  // namespace
+}  // namespace kdn::actors

@@ -1,0 +1,162 @@
+#include <algorithm>
+#include <filesystem>
+
+#include "tests/actors/actors_fixture.h"
+
+namespace kdn::actors {
+namespace {
+
+using Held = delivery::PeerService::Held;
+using Block = std::shared_ptr<storage::ArenaBlock>;
+
+class StorageActorTest : public ActorsTest {
+ protected:
+  void Read(const StorageActor& storage, int i, Answer<Held>* answer) {
+    caf::anon_send(storage, ReadCall{RefOf(i).key, "t", In(absl::Seconds(1)),
+                                     answer->AsReply()});
+    Run();
+  }
+  absl::Status Lease(LeaseOp op, int i, uint64_t session) {
+    absl::Status result = absl::UnknownError("not answered");
+    caf::scoped_actor self(system_);
+    auto asked = self->request(
+        storage_, caf::infinite, LeaseAtom::value,
+        LeaseQuery{static_cast<uint8_t>(op), "t", PackKeys({RefOf(i).key}),
+                   session, absl::ToUnixMicros(In(absl::Seconds(10)))});
+    Run();
+    asked.receive(
+        [&](const std::vector<StatusItem>& items) {
+          ASSERT_EQ(items.size(), 1u);
+          result = FromWire(items[0]);
+        },
+        [&](const caf::error& error) { FAIL() << system_.render(error); });
+    return result;
+  }
+
+  StorageActor storage_ = SpawnStorage(256u << 10);
+};
+
+TEST_F(StorageActorTest, WhatIsCommittedIsReadAndAnotherNamespaceMisses) {
+  Put(storage_, 1, 5000);
+  Answer<Held> found;
+  Read(storage_, 1, &found);
+  ASSERT_EQ(found.times, 1);
+  ASSERT_TRUE(found.value.ok()) << found.value.status();
+  EXPECT_EQ(found.value->object->size(), 5000u);
+  EXPECT_EQ(found.value->object->bytes()[4999], std::byte{1});
+  Answer<Held> missed;
+  caf::anon_send(storage_, ReadCall{RefOf(1).key, "other", In(absl::Seconds(1)),
+                                    missed.AsReply()});
+  Run();
+  EXPECT_EQ(missed.times, 1);
+  EXPECT_TRUE(absl::IsNotFound(missed.value.status()));
+}
+
+TEST_F(StorageActorTest, AReservationWithoutRoomEndsAtItsDeadlineOnce) {
+  Answer<Block> all;
+  caf::anon_send(storage_,
+                 ReserveCall{256u << 10, In(absl::Seconds(1)), all.AsReply()});
+  Answer<Block> late;
+  caf::anon_send(
+      storage_, ReserveCall{4096, In(absl::Milliseconds(100)), late.AsReply()});
+  Advance(absl::Milliseconds(80));
+  EXPECT_EQ(late.times, 0);
+  Advance(absl::Milliseconds(60));
+  EXPECT_EQ(late.times, 1);
+  EXPECT_TRUE(absl::IsResourceExhausted(late.value.status()))
+      << late.value.status();
+  all.value = absl::UnknownError("given back");
+  Advance(absl::Milliseconds(60));
+  EXPECT_EQ(late.times, 1) << "answered again when there was room";
+}
+
+TEST_F(StorageActorTest, AWaitingReservationIsGrantedWhenRoomComesBack) {
+  Answer<Block> all;
+  caf::anon_send(storage_,
+                 ReserveCall{256u << 10, In(absl::Seconds(1)), all.AsReply()});
+  Answer<Block> waits;
+  caf::anon_send(storage_,
+                 ReserveCall{4096, In(absl::Seconds(5)), waits.AsReply()});
+  Advance(absl::Milliseconds(40));
+  EXPECT_EQ(waits.times, 0);
+  all.value = absl::UnknownError("given back");
+  Advance(absl::Milliseconds(40));
+  EXPECT_EQ(waits.times, 1);
+  EXPECT_TRUE(waits.value.ok()) << waits.value.status();
+}
+
+TEST_F(StorageActorTest, ADeadSessionLosesItsPins) {
+  Put(storage_, 1, 4096);
+  ASSERT_TRUE(Lease(LeaseOp::kPin, 1, 11).ok());
+  EXPECT_TRUE(held_.Has(RefOf(1).key));
+  EXPECT_TRUE(
+      absl::IsFailedPrecondition(Lease(LeaseOp::kRemove, 1, /*session=*/22)));
+  caf::anon_send(storage_, ReleaseAtom::value, uint64_t{11});
+  Run();
+  EXPECT_FALSE(held_.Has(RefOf(1).key));
+  EXPECT_TRUE(Lease(LeaseOp::kRemove, 1, 22).ok());
+}
+
+TEST_F(StorageActorTest, ALeaseRunsOut) {
+  Put(storage_, 1, 4096);
+  ASSERT_TRUE(Lease(LeaseOp::kPin, 1, 11).ok());
+  Advance(absl::Seconds(9));
+  EXPECT_TRUE(held_.Has(RefOf(1).key));
+  Advance(absl::Seconds(3));
+  EXPECT_FALSE(held_.Has(RefOf(1).key));
+}
+
+TEST_F(StorageActorTest, UnknownOperationsAreRefusedNotPerformed) {
+  Put(storage_, 1, 4096);
+  EXPECT_TRUE(absl::IsInvalidArgument(Lease(static_cast<LeaseOp>(9), 1, 11)));
+  Answer<Held> found;
+  Read(storage_, 1, &found);
+  EXPECT_TRUE(found.value.ok());
+}
+
+TEST_F(StorageActorTest, AnActorThatStopsAnswersWhatItStillOwes) {
+  Answer<Block> all;
+  caf::anon_send(storage_,
+                 ReserveCall{256u << 10, In(absl::Seconds(1)), all.AsReply()});
+  Answer<Block> waits;
+  caf::anon_send(storage_,
+                 ReserveCall{4096, In(absl::Seconds(5)), waits.AsReply()});
+  Run();
+  caf::anon_send_exit(storage_, caf::exit_reason::user_shutdown);
+  Run();
+  EXPECT_EQ(waits.times, 1);
+  EXPECT_TRUE(absl::IsUnavailable(waits.value.status()));
+}
+
+// The disk's threads call while nothing else runs: Flush waits for them.
+TEST_F(StorageActorTest, WhatMemoryLetGoOfComesBackFromDisk) {
+  const std::string directory = testing::TempDir() + "/kdn-actors-disk";
+  std::filesystem::remove_all(directory);
+  storage::DiskTier::Options options;
+  options.directory = directory;
+  options.capacity_bytes = 64u << 20;
+  auto disk = storage::DiskTier::Open(options);
+  ASSERT_TRUE(disk.ok()) << disk.status();
+  const StorageActor storage = SpawnStorage(256u << 10, disk->get());
+  for (int i = 0; i < 8; ++i) {  // twice what memory holds
+    Put(storage, i, 64000);
+    ASSERT_TRUE((*disk)->Flush().ok());
+    Run();
+  }
+  Answer<Held> first;
+  Read(storage, 0, &first);
+  EXPECT_EQ(first.times, 0) << "it is on disk";
+  ASSERT_TRUE((*disk)->Flush().ok());
+  Run();
+  ASSERT_EQ(first.times, 1);
+  ASSERT_TRUE(first.value.ok()) << first.value.status();
+  EXPECT_EQ(first.value->info.tier, storage::Tier::kDisk);
+  EXPECT_EQ(first.value->object->bytes()[63999], std::byte{0});
+  caf::anon_send_exit(storage, caf::exit_reason::user_shutdown);
+  Run();
+  disk->reset();
+  std::filesystem::remove_all(directory);
+}
+
+}  // namespace
+}  // namespace kdn::actors

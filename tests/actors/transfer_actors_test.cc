@@ -1,0 +1,203 @@
+// A retrieve and a store, their transfers in the test's hand.
+#include <numeric>
+
+#include "actors/retrieve_actor.h"
+#include "actors/store_actor.h"
+#include "tests/actors/actors_fixture.h"
+
+namespace kdn::actors {
+namespace {
+
+class RetrieveActorTest : public ActorsTest {
+ protected:
+  struct Outcomes {
+    int times = 0;
+    std::vector<delivery::ChunkOutcome> of;
+  };
+
+  static ModelSpec Model() {
+    ModelSpec spec;
+    spec.num_layers = 2;
+    spec.num_kv_heads = 1;
+    spec.head_dim = 16;
+    spec.rope.rotary_dim = 16;
+    return spec;
+  }
+
+  void Retrieve(const std::vector<int>& numbers, absl::Duration timeout) {
+    const KvShape shape = ShapeOf(Model(), 4);
+    delivery::RetrieveRequest request{
+        std::make_shared<const ModelSpec>(Model()),
+        *Namespace::Parse("t"),
+        {},
+        WholeOf(Model()),
+        LevelSet::All(),
+        In(timeout)};
+    cancelled_ = request.cancelled;
+    memory_.assign(shape.bytes() * numbers.size(), std::byte{0});
+    for (size_t i = 0; i < numbers.size(); ++i) {
+      request.chunks.push_back(
+          {RefOf(numbers[i]),
+           {0, 1, 2, 3},
+           MutableKvView(memory_.data() + i * shape.bytes(), shape,
+                         KvStrides::HeadMajor(shape))});
+    }
+    RetrieveJob job;
+    job.context = std::make_shared<delivery::RetrieveContext>(
+        std::move(request), [](int, int) {});
+    job.done =
+        std::make_shared<delivery::Done<std::vector<delivery::ChunkOutcome>>>(
+            [this](std::vector<delivery::ChunkOutcome> outcomes) {
+              ++outcomes_.times;
+              outcomes_.of = std::move(outcomes);
+            });
+    system_.spawn(MakeRetrieveActor, node_.get(), std::move(job));
+    Run();
+  }
+  // The fetch under way number `i` ends with nothing received.
+  void EndFetch(size_t i, const absl::Status& status) {
+    transport_.fetches[i].sink->OnDone(status);
+    transport_.fetches[i].sink = nullptr;
+    Run();
+  }
+
+  // An actor goes when its transfers have ended, and the system waits for it.
+  void TearDown() override {
+    for (size_t i = 0; i < transport_.fetches.size(); ++i) {
+      if (transport_.fetches[i].sink != nullptr) {
+        EndFetch(i, absl::UnavailableError("the test is over"));
+      }
+    }
+    EXPECT_EQ(outcomes_.times, 1);
+  }
+
+  std::vector<std::byte> memory_;
+  std::shared_ptr<std::atomic<bool>> cancelled_;
+  Outcomes outcomes_;
+};
+
+TEST_F(RetrieveActorTest, APeerThatBreaksIsReplacedByTheNextOwner) {
+  const int i = NumberOwnedBy({b_, c_});
+  Retrieve({i}, absl::Seconds(2));
+  ASSERT_EQ(transport_.fetches.size(), 1u);
+  EXPECT_EQ(transport_.fetches[0].request.peer, b_);
+  EndFetch(0, absl::UnavailableError("cut"));
+  ASSERT_EQ(transport_.fetches.size(), 2u);
+  EXPECT_EQ(transport_.fetches[1].request.peer, c_);
+  EXPECT_EQ(outcomes_.times, 0);
+  transport_.fetches[1].sink->OnNoHit(0, absl::NotFoundError("not there"));
+  EndFetch(1, absl::OkStatus());
+  // The last owner in order is this node itself, and it has not got it either.
+  ASSERT_EQ(outcomes_.times, 1);
+  EXPECT_EQ(outcomes_.of[0].kind, delivery::OutcomeKind::kFailed)
+      << "a miss would hide that one owner could not say";
+  EXPECT_TRUE(absl::IsUnavailable(outcomes_.of[0].why)) << outcomes_.of[0].why;
+  EXPECT_EQ(node_->counters.chunks_failed, 1u);
+}
+
+TEST_F(RetrieveActorTest, WhatNobodyHasIsAMiss) {
+  Retrieve({NumberOwnedBy({a_, b_})}, absl::Seconds(2));
+  for (size_t i = 0; i < transport_.fetches.size(); ++i) {
+    transport_.fetches[i].sink->OnNoHit(0, absl::NotFoundError("not there"));
+    EndFetch(i, absl::OkStatus());
+  }
+  ASSERT_EQ(outcomes_.times, 1);
+  EXPECT_EQ(outcomes_.of[0].kind, delivery::OutcomeKind::kMiss);
+  EXPECT_EQ(node_->counters.chunks_missed, 1u);
+}
+
+TEST_F(RetrieveActorTest, ChunksOfOnePeerAreOneFetch) {
+  const int first = NumberOwnedBy({b_, c_});
+  const int second = NumberOwnedBy({b_, c_}, first + 1);
+  const int third = NumberOwnedBy({c_, b_});
+  Retrieve({first, third, second}, absl::Seconds(2));
+  ASSERT_EQ(transport_.fetches.size(), 2u);
+  for (const HeldTransport::HeldFetch& fetch : transport_.fetches) {
+    EXPECT_EQ(fetch.request.chunks.size(), fetch.request.peer == b_ ? 2u : 1u);
+  }
+}
+
+TEST_F(RetrieveActorTest, TheDeadlineIsATypedFailureAndWaitsForTheMemory) {
+  Retrieve({NumberOwnedBy({b_, c_})}, absl::Milliseconds(500));
+  Advance(absl::Milliseconds(600));
+  EXPECT_TRUE(*cancelled_);
+  // The transport may still write into the engine's memory: not answered yet.
+  EXPECT_EQ(outcomes_.times, 0);
+  EndFetch(0, absl::DeadlineExceededError("late"));
+  ASSERT_EQ(outcomes_.times, 1);
+  EXPECT_EQ(outcomes_.of[0].kind, delivery::OutcomeKind::kFailed);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(outcomes_.of[0].why));
+  EXPECT_EQ(transport_.fetches.size(), 1u) << "asked on after the deadline";
+}
+
+class StoreActorTest : public ActorsTest {
+ protected:
+  void Store(int i, storage::Durability durability = kReplicated) {
+    StoreJob job{
+        RefOf(i),         InfoOf(i, 4096),      *node_->scratch->Allocate(4096),
+        durability,       absl::InfinitePast(), In(absl::Seconds(1)),
+        answer_.AsReply()};
+    system_.spawn(MakeStoreActor, node_.get(), std::move(job));
+    Run();
+  }
+  void EndPush(size_t i, absl::StatusOr<delivery::PushReceipt> result) {
+    std::exchange(transport_.pushes[i].done, nullptr)(std::move(result));
+    Run();
+  }
+  void TearDown() override {
+    for (size_t i = 0; i < transport_.pushes.size(); ++i) {
+      if (transport_.pushes[i].done != nullptr) {
+        EndPush(i, absl::UnavailableError("the test is over"));
+      }
+    }
+    EXPECT_EQ(answer_.times, 1);
+  }
+  static constexpr auto kReplicated = storage::Durability::kReplicated;
+  const delivery::PushReceipt taken_{ObjectVersion(7), false};
+  Answer<delivery::StoreReceipt> answer_;
+};
+
+TEST_F(StoreActorTest, TheFirstOwnerTakesItAloneThenTheReplica) {
+  Store(NumberOwnedBy({b_, c_}));
+  ASSERT_EQ(transport_.pushes.size(), 1u);
+  EXPECT_EQ(transport_.pushes[0].request.peer, b_);
+  EndPush(0, taken_);
+  ASSERT_EQ(transport_.pushes.size(), 2u);
+  EXPECT_EQ(transport_.pushes[1].request.peer, c_);
+  EXPECT_EQ(answer_.times, 0) << "replicated means two copies";
+  EndPush(1, taken_);
+  ASSERT_EQ(answer_.times, 1);
+  ASSERT_TRUE(answer_.value.ok()) << answer_.value.status();
+  EXPECT_EQ(answer_.value->holders, (std::vector<NodeId>{b_, c_}));
+}
+
+TEST_F(StoreActorTest, AnOwnerThatFailsIsReplacedByTheNextOne) {
+  Store(NumberOwnedBy({b_, c_, a_}));
+  EndPush(0, absl::UnavailableError("cut"));
+  ASSERT_EQ(transport_.pushes.size(), 2u);
+  EndPush(1, taken_);  // this node is the next owner and needs no push
+  ASSERT_EQ(answer_.times, 1);
+  ASSERT_TRUE(answer_.value.ok()) << answer_.value.status();
+  EXPECT_EQ(answer_.value->holders, (std::vector<NodeId>{c_, a_}));
+}
+
+TEST_F(StoreActorTest, TooFewCopiesByTheDeadlineIsAnErrorAnsweredOnce) {
+  Store(NumberOwnedBy({b_, c_}));
+  EndPush(0, taken_);
+  Advance(absl::Milliseconds(1100));
+  ASSERT_EQ(answer_.times, 1);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(answer_.value.status()))
+      << answer_.value.status();
+  EndPush(1, taken_);
+  EXPECT_EQ(answer_.times, 1);
+}
+
+TEST_F(StoreActorTest, CacheIsAnsweredByTheFirstCopy) {
+  Store(NumberOwnedBy({a_, b_}), storage::Durability::kCache);
+  ASSERT_EQ(answer_.times, 1);
+  ASSERT_TRUE(answer_.value.ok()) << answer_.value.status();
+  EXPECT_EQ(answer_.value->holders[0], a_);
+}
+
+}  // namespace
+}  // namespace kdn::actors
