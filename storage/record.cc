@@ -1,6 +1,7 @@
 #include "storage/record.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 
@@ -15,6 +16,8 @@ static_assert(std::endian::native == std::endian::little,
 
 constexpr char kMagic[8] = {'K', 'D', 'N', 'R', 'E', 'C', '0', '1'};
 constexpr size_t kNsMax = 128;
+// Far more than a segment holds; sums of it do not overflow.
+constexpr uint64_t kPayloadMax = uint64_t{1} << 48;
 
 // The page as it lies on disk; zero behind it.
 struct PageLayout {
@@ -87,7 +90,7 @@ absl::StatusOr<RecordHeader> DecodeRecordHeader(
   const auto kind = static_cast<RecordHeader::Kind>(layout.kind);
   if ((kind != RecordHeader::Kind::kObject &&
        kind != RecordHeader::Kind::kTombstone) ||
-      layout.ns_bytes > kNsMax) {
+      layout.ns_bytes > kNsMax || layout.payload_bytes > kPayloadMax) {
     return absl::DataLossError("a record header has impossible fields");
   }
   RecordHeader header;
@@ -103,6 +106,11 @@ absl::StatusOr<RecordHeader> DecodeRecordHeader(
   header.levels = layout.levels;
   header.payload_bytes = layout.payload_bytes;
   header.payload_crc32c = layout.payload_crc32c;
+  std::array<std::byte, kRecordPage> canonical;
+  EncodeRecordHeader(header, absl::MakeSpan(canonical));
+  if (std::memcmp(canonical.data(), page.data(), kRecordPage) != 0) {
+    return absl::DataLossError("a record header has bytes it should not have");
+  }
   return header;
 }
 

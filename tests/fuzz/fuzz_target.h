@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -16,6 +18,12 @@ namespace kdn::fuzz {
 
 // Valid inputs to start from; the same ones on every call.
 std::vector<std::string> Seeds();
+
+// A file of the source tree.
+inline std::string ReadSource(const std::string& path) {
+  std::ifstream file(std::string(KDN_SOURCE_DIR "/") + path, std::ios::binary);
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
 
 }  // namespace kdn::fuzz
 
