@@ -243,8 +243,8 @@ void AddAskCommand(CLI::App& app, Program& program) {
   CLI::App* command = app.add_subcommand(
       "ask",
       "Ask the model a question behind knowledge from the cluster\n\n"
-      "  kdn ask -k model/recall/facts/north.txt \"What is the code of vault "
-      "amber?\"\n"
+      "  kdn ask -k model/recall/facts/arden.txt \"What is the code of vault "
+      "elm?\"\n"
       "  kdn ask --prefill -k notes.txt \"...\"   the same without the KDN\n\n"
       "What the cluster does not hold is prefilled; inject it first.");
   const auto options = AddEngineOptions(*command);
