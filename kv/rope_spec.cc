@@ -108,6 +108,14 @@ absl::Status Validate(const RopeSpec& spec, int head_dim) {
   if (!IsPositive(spec.attention_factor)) {
     return Invalid("attention_factor", spec.attention_factor, "> 0");
   }
+  // Whether the scaling uses them or not: the fingerprint covers them.
+  for (const auto& [name, value] :
+       {std::pair<const char*, double>{"low_freq_factor", spec.low_freq_factor},
+        {"high_freq_factor", spec.high_freq_factor},
+        {"beta_fast", spec.beta_fast},
+        {"beta_slow", spec.beta_slow}}) {
+    if (!std::isfinite(value)) return Invalid(name, value, "a finite number");
+  }
   return ValidateScaling(spec);
 }
 

@@ -170,14 +170,14 @@ absl::StatusOr<RopeSpec> FromWire(wire::RopeSpec::Reader rope) {
 }  // namespace
 
 void ToWire(const ModelSpec& model, wire::ModelSpec::Builder out) {
-  out.setName(model.name);
+  out.setName(TextOf(model.name));
   out.setNumLayers(static_cast<uint32_t>(model.num_layers));
   out.setNumKvHeads(static_cast<uint32_t>(model.num_kv_heads));
   out.setHeadDim(static_cast<uint32_t>(model.head_dim));
   out.setDtype(static_cast<wire::Dtype>(model.dtype));
   ToWire(model.rope, out.initRope());
-  out.setWeightsDigest(model.weights_digest);
-  out.setTokenizerDigest(model.tokenizer_digest);
+  out.setWeightsDigest(TextOf(model.weights_digest));
+  out.setTokenizerDigest(TextOf(model.tokenizer_digest));
 }
 
 absl::StatusOr<ModelSpec> FromWire(wire::ModelSpec::Reader model) {

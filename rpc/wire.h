@@ -32,6 +32,10 @@ absl::Status FromException(const kj::Exception& exception);
 inline std::string FromWire(capnp::Text::Reader text) {
   return std::string(text.begin(), text.end());
 }
+// All of it: a std::string handed to a setter itself ends at its first zero.
+inline capnp::Text::Reader TextOf(const std::string& text) {
+  return capnp::Text::Reader(text.c_str(), text.size());
+}
 inline capnp::Data::Reader DataOf(absl::Span<const uint8_t> bytes) {
   return capnp::Data::Reader(bytes.data(), bytes.size());
 }

@@ -105,36 +105,40 @@ std::vector<std::string> Seeds() {
   model.num_kv_heads = 2;
   model.head_dim = 8;
   model.rope.rotary_dim = 8;
-  return {Seed('\0',
-               [&](auto& m) {
-                 rpc::ToWire(model,
-                             m.template initRoot<rpc::wire::ModelSpec>());
-               }),
-          Seed('\1',
-               [](auto& m) {
-                 rpc::ToWire(ChunkRef{},
-                             m.template initRoot<rpc::wire::ChunkRef>());
-               }),
-          Seed('\2',
-               [](auto& m) {
-                 rpc::ToWire(KvSlice{0, 4, 0, 2},
-                             m.template initRoot<rpc::wire::Slice>());
-               }),
-          Seed('\3',
-               [](auto& m) {
-                 rpc::ToWire(KvStrides{512, 256, 16, 8},
-                             m.template initRoot<rpc::wire::Strides>());
-               }),
-          Seed('\4',
-               [](auto& m) {
-                 rpc::ToWire(absl::NotFoundError("no"),
-                             m.template initRoot<rpc::wire::Status>());
-               }),
-          Seed('\5', [](auto& m) {
-            auto fetch = m.template initRoot<rpc::peer::Request>().initFetch();
-            fetch.setNamespace("t");
-            fetch.initChunks(2);
-          })};
+  std::vector<std::string> seeds = Findings("rpc_wire");
+  for (std::string seed :
+       {Seed('\0',
+             [&](auto& m) {
+               rpc::ToWire(model, m.template initRoot<rpc::wire::ModelSpec>());
+             }),
+        Seed('\1',
+             [](auto& m) {
+               rpc::ToWire(ChunkRef{},
+                           m.template initRoot<rpc::wire::ChunkRef>());
+             }),
+        Seed('\2',
+             [](auto& m) {
+               rpc::ToWire(KvSlice{0, 4, 0, 2},
+                           m.template initRoot<rpc::wire::Slice>());
+             }),
+        Seed('\3',
+             [](auto& m) {
+               rpc::ToWire(KvStrides{512, 256, 16, 8},
+                           m.template initRoot<rpc::wire::Strides>());
+             }),
+        Seed('\4',
+             [](auto& m) {
+               rpc::ToWire(absl::NotFoundError("no"),
+                           m.template initRoot<rpc::wire::Status>());
+             }),
+        Seed('\5', [](auto& m) {
+          auto fetch = m.template initRoot<rpc::peer::Request>().initFetch();
+          fetch.setNamespace("t");
+          fetch.initChunks(2);
+        })}) {
+    seeds.push_back(std::move(seed));
+  }
+  return seeds;
 }
 
 }  // namespace kdn::fuzz

@@ -139,6 +139,9 @@ TEST(RopeTest, RefusesWhatMakesNoSense) {
   spec = Plain(64);
   spec.scaling = static_cast<RopeScaling>(77);
   EXPECT_FALSE(Validate(spec, 64).ok());
+  spec = Plain(64);
+  spec.beta_fast = NAN;
+  EXPECT_FALSE(Validate(spec, 64).ok()) << "unused, but in the fingerprint";
 }
 
 }  // namespace

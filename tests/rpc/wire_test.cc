@@ -45,6 +45,7 @@ TEST(WireTest, ModelComesBackWhole) {
   model.rope.low_freq_factor = 1.5;
   model.rope.high_freq_factor = 4.5;
   model.rope.original_max_position = 8192;
+  model.weights_digest = std::string("raw\0digest", 10);
   capnp::MallocMessageBuilder message;
   auto out = message.initRoot<wire::ModelSpec>();
   ToWire(model, out);
