@@ -59,6 +59,11 @@ function(kdn_test name)
     GTest::gmock GTest::gtest GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE
     KDN_SOURCE_DIR="${CMAKE_SOURCE_DIR}" KDN_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  if(KDN_TSAN)
+    target_sources(${name} PRIVATE
+      "${CMAKE_SOURCE_DIR}/tests/tsan/absl_synchronization.cc")
+    target_link_libraries(${name} PRIVATE ${CMAKE_DL_LIBS})
+  endif()
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT}
     LABELS "${ARG_LABELS}")

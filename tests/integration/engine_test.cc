@@ -1,0 +1,89 @@
+// Engines that go away, or ask for what makes no sense, of a real cluster.
+#include <gtest/gtest.h>
+
+#include "absl/time/clock.h"
+#include "tests/integration/cluster_fixture.h"
+
+namespace kdn::integration {
+namespace {
+
+class EngineTest : public ClusterTest {
+ protected:
+  // What one node's memory tier and passing buffers hold.
+  uint64_t MemoryOf(size_t node) { return StatusOf(node).store.memory_bytes; }
+  absl::StatusCode Refusal(const rpc::RetrieveSpec& spec) {
+    const auto outcomes = knowledge().Retrieve(spec);
+    if (!outcomes.ok()) return outcomes.status().code();
+    return (*outcomes)[0].kind == rpc::OutcomeKind::kFailed
+               ? (*outcomes)[0].why.code()
+               : absl::StatusCode::kOk;
+  }
+};
+
+TEST_F(EngineTest, AnEngineThatDisconnectsMidStreamLeavesNothingBehind) {
+  Configure({});
+  StartAll();
+  ASSERT_TRUE(Put(Make(1)).ok());
+  const uint64_t before = MemoryOf(0);
+  const Chunk chunk = Make(2);
+  const KvShape shape = ShapeOf(Model(), 64);
+  const KvView kv(chunk.kv.data(), shape, KvStrides::TokenMajor(shape));
+  {
+    auto stream = knowledge().BeginStore(chunk.spec);
+    ASSERT_TRUE(stream.ok()) << stream.status();
+    ASSERT_TRUE((*stream)->PutLayer(kv.Layer(0)).ok());
+    knowledge_.reset();
+    client_.reset();
+  }
+  Connect(0);
+  const std::vector<ChunkRef> refs = {chunk.ref};
+  const auto found = knowledge().Lookup(refs);
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_FALSE((*found)[0].hit) << "an object is visible only once committed";
+  EXPECT_EQ(MemoryOf(0), before);
+  ASSERT_TRUE(Put(chunk).ok()) << "the key is free";
+  std::vector<std::byte> delivered;
+  EXPECT_EQ(Get(chunk, &delivered).kind, rpc::OutcomeKind::kHit);
+  EXPECT_EQ(delivered, chunk.kv);
+}
+
+TEST_F(EngineTest, WhatDoesNotFitIsRefusedAndChangesNothing) {
+  Configure({});
+  StartAll();
+  const Chunk chunk = Make(1);
+  ASSERT_TRUE(Put(chunk).ok());
+  const KvShape shape = ShapeOf(Model(), 64);
+  std::vector<std::byte> kv(shape.bytes());
+  const auto ask = [&](std::vector<int32_t> positions, const KvShape& wanted) {
+    rpc::RetrieveSpec spec;
+    spec.chunks.push_back(
+        {chunk.ref, std::move(positions),
+         MutableKvView(kv.data(), wanted, KvStrides::TokenMajor(wanted))});
+    return Refusal(spec);
+  };
+  const std::vector<int32_t> right = chunk.spec.positions;
+  std::vector<int32_t> negative = right;
+  negative[3] = -1;
+  EXPECT_EQ(ask(negative, shape), absl::StatusCode::kInvalidArgument);
+  std::vector<int32_t> few(right.begin(), right.end() - 1);
+  EXPECT_EQ(ask(few, shape), absl::StatusCode::kInvalidArgument);
+  KvShape wrong = shape;
+  wrong.head_dim /= 2;
+  EXPECT_EQ(ask(right, wrong), absl::StatusCode::kInvalidArgument);
+  wrong = shape;
+  wrong.kv_heads = 1;
+  EXPECT_EQ(ask(right, wrong), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ask(right, shape), absl::StatusCode::kOk);
+  EXPECT_EQ(kv, chunk.kv);
+
+  rpc::StoreSpec spec = Make(2).spec;
+  spec.positions[0] = -7;
+  const auto receipt = knowledge().Store(
+      spec, KvView(chunk.kv.data(), shape, KvStrides::TokenMajor(shape)));
+  EXPECT_TRUE(absl::IsInvalidArgument(receipt.status())) << receipt.status();
+  std::vector<std::byte> none;
+  EXPECT_EQ(Get(Make(2), &none).kind, rpc::OutcomeKind::kMiss);
+}
+
+}  // namespace
+}  // namespace kdn::integration
