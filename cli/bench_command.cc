@@ -35,6 +35,7 @@ void AddBenchCommand(CLI::App& app, Program& program) {
   delivery
       ->add_option("--corpus-gb", options->corpus_gb,
                    "size of the corpus stored through a small memory tier")
+      ->check(CLI::PositiveNumber)
       ->capture_default_str();
   delivery->callback([&program, options] {
     program.exit_code = Report(bench::RunDeliveryBench(*options));

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
+#include <spdlog/spdlog.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -94,12 +95,25 @@ ClusterProcess::~ClusterProcess() {
 absl::Status ClusterProcess::Start(size_t node) {
   std::string log;
   if (!log_dir_.empty()) {
-    std::filesystem::create_directories(log_dir_);
+    std::error_code error;
+    std::filesystem::create_directories(log_dir_, error);
+    if (error) {
+      return absl::UnavailableError(
+          absl::StrCat("creating ", log_dir_, ": ", error.message()));
+    }
     log = absl::StrCat(log_dir_, "/", config_.nodes[node].id.name(), ".log");
   }
+  const bool warn = spdlog::get_level() == spdlog::level::warn;
+  const auto level = spdlog::level::to_string_view(spdlog::get_level());
   const std::vector<std::string> command = {
-      program_,     "node", "-c",
-      config_file_, "--id", config_.nodes[node].id.name()};
+      program_,
+      "--log-level",
+      warn ? "warn" : std::string(level.data(), level.size()),
+      "node",
+      "-c",
+      config_file_,
+      "--id",
+      config_.nodes[node].id.name()};
   const pid_t parent = getpid();
   const pid_t pid = fork();
   if (pid < 0) {

@@ -240,6 +240,16 @@ void CheckNode(Reader& reader, const YAML::Node& yaml, const NodeConfig& node,
                              " on ", node.host, " is taken by another entry"));
     }
   }
+  for (const auto& [name, path] :
+       {std::pair<const char*, std::string>{"data_dir", node.data_dir},
+        {"gateway_socket", node.gateway_socket}}) {
+    if (!path.empty() &&
+        !addresses.insert(absl::StrCat(node.host, ":", path)).second) {
+      reader.Fail(
+          yaml, absl::StrCat("node '", node.id.name(), "': ", name, " ", path,
+                             " on ", node.host, " is taken by another entry"));
+    }
+  }
   if (!node.data_dir.empty() && node.disk_bytes < (16u << 20)) {
     reader.Fail(yaml,
                 absl::StrCat("node '", node.id.name(),
@@ -303,6 +313,13 @@ absl::StatusOr<ClusterConfig> ParseClusterConfig(const std::string& text,
   for (const YAML::Node& yaml : nodes) {
     config.nodes.push_back(ReadNode(reader, yaml, defaults, false));
     CheckNode(reader, yaml, config.nodes.back(), ids, addresses);
+  }
+  if (config.heartbeat >= config.peer_timeout) {
+    reader.Fail(
+        root["cluster"] ? root["cluster"] : root,
+        absl::StrCat("heartbeat is ", absl::FormatDuration(config.heartbeat),
+                     ", expected less than the peer_timeout of ",
+                     absl::FormatDuration(config.peer_timeout)));
   }
   if (nodes.empty() && reader.status().ok()) {
     reader.Fail(root, "no 'nodes', expected a list of them");

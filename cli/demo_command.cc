@@ -348,6 +348,10 @@ void Demo::PrintTable() const {
 
 absl::Status RunDemo(const Program& program, const std::string& model,
                      const std::string& out) {
+  std::ofstream numbers(out);
+  if (!numbers) {
+    return absl::UnavailableError(absl::StrCat("cannot write ", out));
+  }
   std::string directory = "/tmp/kdn-demo-XXXXXX";
   if (mkdtemp(directory.data()) == nullptr) {
     return absl::UnavailableError("cannot make a directory below /tmp");
@@ -358,7 +362,11 @@ absl::Status RunDemo(const Program& program, const std::string& model,
     status = demo.Run();
     if (status.ok()) {
       demo.PrintTable();
-      std::ofstream(out) << demo.Report().dump(1) << '\n';
+      numbers << demo.Report().dump(1) << '\n';
+      numbers.close();
+      if (numbers.fail()) {
+        return absl::UnavailableError(absl::StrCat("cannot write ", out));
+      }
       std::printf("numbers: %s\n", out.c_str());
       const std::vector<std::string> failures = demo.Failures();
       if (!failures.empty()) {

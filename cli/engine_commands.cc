@@ -44,7 +44,8 @@ std::shared_ptr<EngineOptions> AddEngineOptions(CLI::App& command) {
 
 absl::StatusOr<std::string> ReadText(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
-  if (!file || fs::is_directory(path)) {
+  std::error_code error;
+  if (!file || fs::is_directory(path, error)) {
     return absl::NotFoundError(absl::StrCat("cannot read ", path.string()));
   }
   std::ostringstream text;
@@ -57,14 +58,17 @@ absl::StatusOr<std::vector<fs::path>> FilesOf(
     const std::vector<std::string>& paths) {
   std::vector<fs::path> files;
   for (const std::string& path : paths) {
-    if (!fs::is_directory(path)) {
+    std::error_code error;
+    if (!fs::is_directory(path, error)) {
       files.push_back(path);
       continue;
     }
-    std::error_code error;
     std::vector<fs::path> below;
-    for (const auto& entry : fs::recursive_directory_iterator(path, error)) {
-      if (entry.is_regular_file()) below.push_back(entry.path());
+    fs::recursive_directory_iterator entry(path, error);
+    for (; !error && entry != fs::recursive_directory_iterator();
+         entry.increment(error)) {
+      std::error_code not_a_file;  // a link that leads nowhere is none
+      if (entry->is_regular_file(not_a_file)) below.push_back(entry->path());
     }
     if (error) {
       return absl::NotFoundError(
@@ -244,9 +248,11 @@ void AddAskCommand(CLI::App& app, Program& program) {
       "ask",
       "Ask the model a question behind knowledge from the cluster\n\n"
       "  kdn ask -k model/recall/facts/arden.txt \"What is the code of vault "
-      "elm?\"\n"
+      "elm?\" --tokens 1\n"
       "  kdn ask --prefill -k notes.txt \"...\"   the same without the KDN\n\n"
-      "What the cluster does not hold is prefilled; inject it first.");
+      "What the cluster does not hold is prefilled; inject it first. The "
+      "shipped model answers in one token and knows nothing but such facts; "
+      "--model takes another.");
   const auto options = AddEngineOptions(*command);
   auto knowledge = std::make_shared<std::vector<std::string>>();
   auto question = std::make_shared<std::string>();
@@ -255,7 +261,8 @@ void AddAskCommand(CLI::App& app, Program& program) {
   auto tokens = std::make_shared<int>(16);
   command
       ->add_option("-k,--knowledge", *knowledge,
-                   "text that the answer stands in; may be repeated")
+                   "text that the answer stands in; several are one text, the "
+                   "first in front, and only what was injected so is found")
       ->expected(1)
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);

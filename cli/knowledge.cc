@@ -56,9 +56,10 @@ absl::StatusOr<std::unique_ptr<KnowledgeEngine>> KnowledgeEngine::Connect(
   if (!client.ok()) {
     return absl::Status(
         client.status().code(),
-        absl::StrCat(client.status().message(),
-                     "; is the cluster up? Start one with: kdn up -c "
-                     "configs/local-3.yaml"));
+        absl::StrCat(
+            client.status().message(),
+            "; is the cluster up (kdn up -c configs/local-3.yaml)? "
+            "--connect names another gateway, as `kdn up` printed it"));
   }
   absl::StatusOr<std::unique_ptr<rpc::Knowledge>> knowledge =
       (*client)->Open(ns, engine->llama().spec());

@@ -47,10 +47,11 @@ int main(int argc, char** argv) {
       "Knowledge Delivery Network: keeps the KV caches of texts outside the "
       "engines and delivers them.\n\n"
       "  kdn up -c configs/local-3.yaml          three nodes on this host\n"
-      "  kdn inject README.md                    prefill a text and store its "
+      "  kdn inject model/recall/facts           prefill texts and store their "
       "KV\n"
-      "  kdn ask -k README.md \"What is this?\"    answer without prefilling "
-      "it\n"
+      "  kdn ask -k model/recall/facts/arden.txt --tokens 1 \"What is the code "
+      "of vault elm?\"\n"
+      "                                          answer without prefilling\n"
       "  kdn status                              who holds what\n\n"
       "Exit codes: 0 done, 1 failed, 2 wrong command line or configuration.",
       "kdn");
@@ -73,6 +74,10 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& failure) {
     return app.exit(failure) == 0 ? kdn::cli::kExitOk : kdn::cli::kExitUsage;
+  } catch (const std::exception& broken) {
+    // Of the standard library: out of memory, a path too long.
+    std::fprintf(stderr, "kdn: %s\n", broken.what());
+    return kdn::cli::kExitFailed;
   }
   return program.exit_code;
 }

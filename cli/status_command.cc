@@ -87,10 +87,12 @@ absl::Status Status(const std::string& address, bool json) {
   absl::StatusOr<std::unique_ptr<rpc::Client>> client =
       rpc::Client::Connect(address);
   if (!client.ok()) {
-    return absl::Status(client.status().code(),
-                        absl::StrCat(client.status().message(),
-                                     "; is the cluster up? Start one with: "
-                                     "kdn up -c configs/local-3.yaml"));
+    return absl::Status(
+        client.status().code(),
+        absl::StrCat(
+            client.status().message(),
+            "; is the cluster up (kdn up -c configs/local-3.yaml)? "
+            "--connect names another gateway, as `kdn up` printed it"));
   }
   const absl::StatusOr<std::vector<rpc::NodeStatus>> nodes =
       (*client)->Status(absl::Seconds(5));

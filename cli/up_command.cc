@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "cli/cluster_process.h"
 #include "cli/commands.h"
+#include "rpc/client.h"
 
 namespace kdn::cli {
 namespace {
@@ -90,6 +91,13 @@ absl::Status Up(const Program& program, const std::string& file,
   absl::StatusOr<ClusterConfig> config = LoadClusterConfig(file);
   if (!config.ok()) return config.status();
   ClusterProcess cluster(program.path, file, *config, log_dir);
+  for (size_t i = 0; i < config->nodes.size(); ++i) {
+    if (rpc::Client::Connect(cluster.AddressOf(i)).ok()) {
+      return absl::AlreadyExistsError(
+          absl::StrCat("node ", config->nodes[i].id.name(), " answers at ",
+                       cluster.AddressOf(i), " already: is this cluster up?"));
+    }
+  }
   if (absl::Status status = cluster.StartAll(); !status.ok()) return status;
   for (size_t i = 0; i < config->nodes.size(); ++i) {
     if (absl::Status status = cluster.WaitReady(i, 0, kStartTimeout);

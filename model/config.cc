@@ -88,7 +88,8 @@ std::optional<RopeScaling> ScalingOf(const std::string& name) {
 absl::Status ParseScaling(const Json& json, int max_position, RopeSpec& rope) {
   if (!json.is_object()) {
     return absl::InvalidArgumentError(
-        "config.json: rope_scaling: expected an object or null");
+        "config.json: rope_scaling or rope_parameters: expected an object"
+        " or null");
   }
   Fields fields(json);
   const std::string type =
@@ -118,6 +119,30 @@ absl::Status ParseScaling(const Json& json, int max_position, RopeSpec& rope) {
     }
   }
   return fields.status();
+}
+
+// Transformers 5 keeps in rope_parameters what was rope_theta and rope_scaling.
+absl::Status ParseRope(const Json& json, ModelConfig& config) {
+  Fields fields(json);
+  for (const char* name : {"rope_parameters", "rope_scaling"}) {
+    if (!fields.Has(name)) continue;
+    if (absl::Status status = ParseScaling(
+            json[name], config.max_position_embeddings, config.rope);
+        !status.ok()) {
+      return status;
+    }
+    break;
+  }
+  Fields where(fields.Has("rope_parameters") ? json["rope_parameters"] : json);
+  config.rope.theta =
+      where.NumberOr("rope_theta", fields.NumberOr("rope_theta", 10000.0));
+  for (Fields* place : {&fields, &where}) {
+    if (place->NumberOr("partial_rotary_factor", 1.0) != 1.0) {
+      return Unimplemented("partial_rotary_factor other than 1");
+    }
+    if (!place->status().ok()) return place->status();
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckArchitecture(const ModelConfig& config, Fields& fields) {
@@ -199,14 +224,9 @@ absl::StatusOr<ModelConfig> ParseConfig(const std::string& text) {
   if (!fields.status().ok()) return fields.status();
   config.head_dim = fields.IntOr(
       "head_dim", config.hidden_size / config.num_heads, 2, kHeadDimMax);
-  config.rope.theta = fields.NumberOr("rope_theta", 10000.0);
   config.rope.rotary_dim = config.head_dim;
-  if (fields.Has("rope_scaling")) {
-    if (absl::Status status = ParseScaling(
-            json["rope_scaling"], config.max_position_embeddings, config.rope);
-        !status.ok()) {
-      return status;
-    }
+  if (absl::Status status = ParseRope(json, config); !status.ok()) {
+    return status;
   }
   for (const absl::Status& status :
        {fields.status(), CheckArchitecture(config, fields), fields.status(),

@@ -192,10 +192,15 @@ absl::Status ParsePreTokenizer(const Json& json, std::string& pattern,
       return Bad("pre_tokenizer: a Sequence without pretokenizers");
     }
     for (const Json& part : json["pretokenizers"]) {
+      const std::string before = std::exchange(pattern, "");
       if (absl::Status status = ParsePreTokenizer(part, pattern, rules);
           !status.ok()) {
         return status;
       }
+      if (!before.empty() && !pattern.empty()) {
+        return Unknown("a Sequence of several splitting patterns");
+      }
+      if (pattern.empty()) pattern = before;
     }
     return absl::OkStatus();
   }

@@ -22,6 +22,7 @@ nodes:
     gateway_port: 6
     weight: 2.5
     memory: 64 MiB
+    data_dir: /e
 )";
 
 std::string Mistakes(const std::string& text) {
@@ -59,10 +60,17 @@ TEST(ConfigTest, AMistakeNamesFileLineAndWhatWasExpected) {
               HasSubstr("f.yaml:10: found '-1', expected a number above 0"));
   EXPECT_THAT(Mistakes(With("memory: 64 MiB", "memory: lots")),
               HasSubstr("f.yaml:11: found 'lots', expected a size"));
+  EXPECT_THAT(Mistakes(With("heartbeat: 100ms", "heartbeat: 9s")),
+              HasSubstr("peer_timeout"));
   EXPECT_THAT(Mistakes(With("heartbeat: 100ms", "heartbeat: soon")),
               HasSubstr("expected a duration"));
   EXPECT_THAT(Mistakes(With("control_port: 4", "control_port: 70000")),
               HasSubstr("expected a whole number from 1 to 65535"));
+}
+
+TEST(ConfigTest, TwoNodesOfAHostShareNoDirectory) {
+  EXPECT_THAT(Mistakes(With("data_dir: /e", "data_dir: /d")),
+              HasSubstr("data_dir /d on 127.0.0.1 is taken"));
 }
 
 TEST(ConfigTest, ATypoGetsASuggestion) {

@@ -45,6 +45,20 @@ TEST(ConfigTest, BothSpellingsOfRopeScaling) {
   }
 }
 
+TEST(ConfigTest, RopeParametersOfTransformers5) {
+  nlohmann::json json = Good();
+  json["rope_parameters"] = {
+      {"rope_theta", 500000.0}, {"rope_type", "linear"}, {"factor", 2.0}};
+  auto config = ParseConfig(json.dump());
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->rope.theta, 500000.0);
+  EXPECT_EQ(config->rope.scaling, RopeScaling::kLinear);
+  json["rope_parameters"]["partial_rotary_factor"] = 0.5;
+  EXPECT_TRUE(absl::IsUnimplemented(ParseConfig(json.dump()).status()));
+  json["rope_parameters"] = {{"rope_theta", -2.0}};
+  EXPECT_FALSE(ParseConfig(json.dump()).ok());
+}
+
 TEST(ConfigTest, Qwen2HasItsBiases) {
   nlohmann::json json = Good();
   json["architectures"] = {"Qwen2ForCausalLM"};

@@ -50,6 +50,10 @@ TEST(TokenizerTest, UnknownKindsAreNamed) {
       const char* json :
       {R"({"model":{"type":"Unigram","vocab":{}}})",
        R"({"normalizer":{"type":"Lowercase"},"model":{"type":"WordLevel","vocab":{}}})",
+       R"({"pre_tokenizer":{"type":"Sequence","pretokenizers":[
+           {"type":"Split","pattern":{"Regex":"[0-9]"},"behavior":"Isolated"},
+           {"type":"ByteLevel","add_prefix_space":false,"use_regex":true}]},
+           "model":{"type":"WordLevel","vocab":{}}})",
        R"({"pre_tokenizer":{"type":"Metaspace"},"model":{"type":"WordLevel","vocab":{}}})"}) {
     EXPECT_TRUE(absl::IsUnimplemented(Tokenizer::Parse(json).status())) << json;
   }
