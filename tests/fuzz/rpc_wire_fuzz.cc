@@ -70,7 +70,7 @@ constexpr void (*kReaders[])(capnp::MessageReader&) = {
 
 // The first byte picks the structure.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  if (size == 0) return 0;
+  if (size <= sizeof(capnp::word)) return 0;
   std::vector<capnp::word> words((size - 1) / sizeof(capnp::word));
   std::memcpy(words.data(), data + 1, words.size() * sizeof(capnp::word));
   // Malformed messages are exceptions in KJ; the event loop is their edge.
