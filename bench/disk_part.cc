@@ -1,3 +1,5 @@
+#include <stdlib.h>
+
 #include <algorithm>
 #include <deque>
 #include <filesystem>
@@ -30,9 +32,12 @@ class DiskBed {
   static absl::StatusOr<std::unique_ptr<DiskBed>> Open(
       const std::string& directory) {
     auto bed = std::make_unique<DiskBed>();
-    bed->options_.directory = directory + "/kdn-bench-disk";
+    bed->options_.directory = directory + "/kdn-bench-disk-XXXXXX";
+    if (mkdtemp(bed->options_.directory.data()) == nullptr) {
+      return absl::UnavailableError(
+          absl::StrCat("cannot make a directory in ", directory));
+    }
     bed->options_.capacity_bytes = 4ull << 30;
-    std::filesystem::remove_all(bed->options_.directory);
     absl::StatusOr<std::unique_ptr<storage::DiskTier>> tier =
         storage::DiskTier::Open(bed->options_);
     if (!tier.ok()) return tier.status();

@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <deque>
@@ -41,6 +43,7 @@ absl::Status MeasureStore(const DeliveryOptions& options,
   if (!before.ok()) return before.status();
   const int chunks = std::max(1, static_cast<int>(corpus_bytes / ChunkBytes()));
   const int look_every = std::max(1, chunks / kLooksPerCorpus);
+  const bool on_terminal = isatty(STDERR_FILENO) == 1;
   uint64_t largest = *before;
   std::deque<std::unique_ptr<rpc::PendingStore>> window;
   const absl::Time begin = absl::Now();
@@ -58,10 +61,11 @@ absl::Status MeasureStore(const DeliveryOptions& options,
     const absl::StatusOr<uint64_t> rss = LargestRss((*bed)->client());
     if (!rss.ok()) return rss.status();
     largest = std::max(largest, *rss);
+    if (!on_terminal) continue;
     std::fprintf(stderr, "\r%d of %d chunks stored ", std::min(i, chunks),
                  chunks);
   }
-  std::fputc('\n', stderr);
+  if (on_terminal) std::fputc('\n', stderr);
   const absl::Duration took = absl::Now() - begin;
   const uint64_t bytes = static_cast<uint64_t>(chunks) * ChunkBytes();
   const uint64_t in_flight = kWindow * ChunkBytes();

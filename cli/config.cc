@@ -77,7 +77,9 @@ class Reader {
 
   void Fail(const YAML::Node& node, const std::string& what) {
     mistakes_.push_back(
-        absl::StrCat(file_, ":", node.Mark().line + 1, ": ", what));
+        // An empty document has no mark.
+        absl::StrCat(file_, ":", std::max(node.Mark().line + 1, 1), ": ",
+                     what));
   }
 
   using Setter = std::function<void(const YAML::Node&)>;

@@ -33,6 +33,8 @@ absl::Status RunNode(const std::string& file, const std::string& id) {
                         out->append(node.id.name());
                       })));
   }
+  // Several nodes may share a terminal.
+  spdlog::set_pattern(absl::StrCat("%Y-%m-%dT%H:%M:%S.%e %l ", id, ": %v"));
   absl::StatusOr<std::unique_ptr<RunningNode>> node =
       RunningNode::Start(*config, *self);
   if (!node.ok()) {
@@ -40,12 +42,12 @@ absl::Status RunNode(const std::string& file, const std::string& id) {
         node.status().code(),
         absl::StrCat("node ", id, " cannot start: ", node.status().message()));
   }
-  spdlog::info("{} is ready: engines on {}:{}{}{}", id, self->host,
-               self->gateway_port, self->gateway_socket.empty() ? "" : " and ",
+  spdlog::info("ready: engines on {}:{}{}{}", self->host, self->gateway_port,
+               self->gateway_socket.empty() ? "" : " and ",
                self->gateway_socket);
   int received = 0;
   sigwait(&stop, &received);
-  spdlog::info("{} stops on {}", id, strsignal(received));
+  spdlog::info("stops on {}", strsignal(received));
   node->reset();
   return absl::OkStatus();
 }

@@ -34,8 +34,8 @@ Entry* Partition::Impl::FindVisible(const ChunkKey& key,
 
 bool Partition::Impl::MayEvict(const Entry& entry, absl::Time now) const {
   if (entry.write != Entry::Write::kNone) return false;  // on its way to disk
-  if (entry.on_disk)
-    return true;  // a lease keeps it on the node, not in memory
+  // A lease keeps it on the node, not in memory.
+  if (entry.on_disk) return true;
   return !leases.Held(entry.info.key, now) && entry.expires <= now;
 }
 

@@ -275,7 +275,7 @@ absl::Status SegmentLog::Sync() {
   }
   for (const SegmentPtr& segment : unsynced) {
     if (fdatasync(segment->fd) == 0) continue;
-    const absl::Status status =
+    absl::Status status =
         absl::UnavailableError(absl::StrCat("fdatasync: ", strerror(errno)));
     absl::MutexLock lock(&mutex_);
     for (const SegmentPtr& again : unsynced) again->unsynced = true;
