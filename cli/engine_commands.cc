@@ -106,18 +106,18 @@ absl::StatusOr<Connected> ConnectWith(const EngineOptions& options,
 class ProgressBar {
  public:
   ProgressBar() : shown_(isatty(STDERR_FILENO) == 1), begin_(absl::Now()) {}
-  void Show(const std::string& what, int done, int total) {
+  // `share` of everything is done, 0 to 1, `tokens` so far.
+  void Show(const std::string& what, double share, int tokens) {
     if (!shown_) return;
     const double seconds = absl::ToDoubleSeconds(absl::Now() - begin_);
-    const double rate = (before_ + done) / std::max(seconds, 1e-3);
     constexpr int kWidth = 24;
-    const int filled = total > 0 ? kWidth * done / total : kWidth;
-    std::fprintf(stderr, "\r\033[K%-28.28s [%s%s] %3d%% %6.0f tok/s ETA %.0fs",
+    const int filled = static_cast<int>(kWidth * share);
+    std::fprintf(stderr,
+                 "\r\033[K%-28.28s [%s%s] %3.0f%% %6.0f tok/s ETA %.0fs",
                  what.c_str(), std::string(filled, '#').c_str(),
-                 std::string(kWidth - filled, '.').c_str(),
-                 total > 0 ? 100 * done / total : 100, rate,
-                 (total - done) / std::max(rate, 1.0));
-    if (done == total) before_ += done;
+                 std::string(kWidth - filled, '.').c_str(), 100 * share,
+                 tokens / std::max(seconds, 1e-3),
+                 seconds * (1 - share) / std::max(share, 1e-3));
   }
   void Clear() const {
     if (shown_) std::fprintf(stderr, "\r\033[K");
@@ -126,7 +126,6 @@ class ProgressBar {
  private:
   const bool shown_;
   const absl::Time begin_;
-  int before_ = 0;  // tokens of files done
 };
 
 struct StoreFlags {
@@ -152,6 +151,13 @@ absl::Status Inject(const Program& program, const EngineOptions& options,
   if (!files.ok()) return files.status();
   absl::StatusOr<Connected> connected = ConnectWith(options, program);
   if (!connected.ok()) return connected.status();
+  double bytes_all = 0;
+  for (const fs::path& file : *files) {
+    std::error_code unreadable;  // said when its turn comes
+    const uintmax_t bytes = fs::file_size(file, unreadable);
+    bytes_all += unreadable ? 0 : static_cast<double>(bytes);
+  }
+  double bytes_done = 0;
   const absl::Time begin = absl::Now();
   ProgressBar bar;
   Injected sum;
@@ -161,7 +167,10 @@ absl::Status Inject(const Program& program, const EngineOptions& options,
     if (text->empty()) continue;
     const absl::StatusOr<Injected> injected = connected->knowledge->Inject(
         *text, StoreOptionsOf(flags), [&](int done, int total) {
-          bar.Show(file.filename().string(), done, total);
+          const double here = static_cast<double>(text->size()) * done / total;
+          bar.Show(file.filename().string(),
+                   std::min(1.0, (bytes_done + here) / bytes_all),
+                   sum.tokens + done);
         });
     if (!injected.ok()) {
       bar.Clear();
@@ -169,6 +178,7 @@ absl::Status Inject(const Program& program, const EngineOptions& options,
           injected.status().code(),
           absl::StrCat(file.string(), ": ", injected.status().message()));
     }
+    bytes_done += static_cast<double>(text->size());
     sum.chunks += injected->chunks;
     sum.chunks_stored += injected->chunks_stored;
     sum.tokens += injected->tokens;
