@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "cli/connect.h"
 
 namespace kdn::cli {
 namespace {
@@ -51,16 +52,8 @@ KnowledgeEngine::KnowledgeEngine(const Engine* engine,
 
 absl::StatusOr<std::unique_ptr<KnowledgeEngine>> KnowledgeEngine::Connect(
     const Engine* engine, const std::string& address, const Namespace& ns) {
-  absl::StatusOr<std::unique_ptr<rpc::Client>> client =
-      rpc::Client::Connect(address);
-  if (!client.ok()) {
-    return absl::Status(
-        client.status().code(),
-        absl::StrCat(
-            client.status().message(),
-            "; is the cluster up (kdn up -c configs/local-3.yaml)? "
-            "--connect names another gateway, as `kdn up` printed it"));
-  }
+  absl::StatusOr<std::unique_ptr<rpc::Client>> client = ConnectTo(address);
+  if (!client.ok()) return client.status();
   absl::StatusOr<std::unique_ptr<rpc::Knowledge>> knowledge =
       (*client)->Open(ns, engine->llama().spec());
   if (!knowledge.ok()) return knowledge.status();

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "cli/commands.h"
+#include "cli/connect.h"
 #include "rpc/client.h"
 
 namespace kdn::cli {
@@ -84,16 +85,8 @@ nlohmann::json ToJson(const rpc::NodeStatus& n) {
 }
 
 absl::Status Status(const std::string& address, bool json) {
-  absl::StatusOr<std::unique_ptr<rpc::Client>> client =
-      rpc::Client::Connect(address);
-  if (!client.ok()) {
-    return absl::Status(
-        client.status().code(),
-        absl::StrCat(
-            client.status().message(),
-            "; is the cluster up (kdn up -c configs/local-3.yaml)? "
-            "--connect names another gateway, as `kdn up` printed it"));
-  }
+  absl::StatusOr<std::unique_ptr<rpc::Client>> client = ConnectTo(address);
+  if (!client.ok()) return client.status();
   const absl::StatusOr<std::vector<rpc::NodeStatus>> nodes =
       (*client)->Status(absl::Seconds(5));
   if (!nodes.ok()) return nodes.status();

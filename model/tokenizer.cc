@@ -181,6 +181,15 @@ absl::Status ParseModel(const Json& json, Rules& rules) {
   return absl::OkStatus();
 }
 
+// Text is split by one pattern only.
+absl::Status SplitBy(std::string by, std::string& pattern) {
+  if (!pattern.empty()) {
+    return Unknown("a Sequence of several splitting patterns");
+  }
+  pattern = std::move(by);
+  return absl::OkStatus();
+}
+
 absl::Status ParsePreTokenizer(const Json& json, std::string& pattern,
                                Rules& rules) {
   const std::string type =
@@ -192,15 +201,10 @@ absl::Status ParsePreTokenizer(const Json& json, std::string& pattern,
       return Bad("pre_tokenizer: a Sequence without pretokenizers");
     }
     for (const Json& part : json["pretokenizers"]) {
-      const std::string before = std::exchange(pattern, "");
       if (absl::Status status = ParsePreTokenizer(part, pattern, rules);
           !status.ok()) {
         return status;
       }
-      if (!before.empty() && !pattern.empty()) {
-        return Unknown("a Sequence of several splitting patterns");
-      }
-      if (pattern.empty()) pattern = before;
     }
     return absl::OkStatus();
   }
@@ -208,14 +212,14 @@ absl::Status ParsePreTokenizer(const Json& json, std::string& pattern,
     if (json.value("add_prefix_space", false)) {
       return Unknown("ByteLevel with add_prefix_space");
     }
-    if (json.value("use_regex", true)) pattern = kGpt2Pattern;
-    return absl::OkStatus();
+    if (!json.value("use_regex", true)) return absl::OkStatus();
+    return SplitBy(kGpt2Pattern, pattern);
   }
   if (type == "Whitespace" || type == "WhitespaceSplit") {
-    pattern =
-        type == "Whitespace" ? kWhitespacePattern : kWhitespaceSplitPattern;
     rules.keep_unmatched = false;
-    return absl::OkStatus();
+    return SplitBy(
+        type == "Whitespace" ? kWhitespacePattern : kWhitespaceSplitPattern,
+        pattern);
   }
   if (type == "Split") {
     const bool plain = json.contains("pattern") &&
@@ -225,8 +229,7 @@ absl::Status ParsePreTokenizer(const Json& json, std::string& pattern,
                        json.value("behavior", "") == "Isolated" &&
                        !json.value("invert", false);
     if (!plain) return Unknown("a Split that is no isolating Regex");
-    pattern = json["pattern"]["Regex"].get<std::string>();
-    return absl::OkStatus();
+    return SplitBy(json["pattern"]["Regex"].get<std::string>(), pattern);
   }
   return Unknown(absl::StrCat("pre_tokenizer ", type));
 }

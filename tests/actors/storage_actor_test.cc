@@ -33,7 +33,13 @@ class StorageActorTest : public ActorsTest {
     return result;
   }
 
-  StorageActor storage_ = SpawnStorage(256u << 10);
+  static constexpr size_t kArenaBytes = 256u << 10;
+  void ReserveAll(Answer<Block>* answer) {
+    caf::anon_send(storage_, ReserveCall{kArenaBytes, In(absl::Seconds(1)),
+                                         answer->AsReply()});
+  }
+
+  StorageActor storage_ = SpawnStorage(kArenaBytes);
 };
 
 TEST_F(StorageActorTest, WhatIsCommittedIsReadAndAnotherNamespaceMisses) {
@@ -54,8 +60,7 @@ TEST_F(StorageActorTest, WhatIsCommittedIsReadAndAnotherNamespaceMisses) {
 
 TEST_F(StorageActorTest, AReservationWithoutRoomEndsAtItsDeadlineOnce) {
   Answer<Block> all;
-  caf::anon_send(storage_,
-                 ReserveCall{256u << 10, In(absl::Seconds(1)), all.AsReply()});
+  ReserveAll(&all);
   Answer<Block> late;
   caf::anon_send(
       storage_, ReserveCall{4096, In(absl::Milliseconds(100)), late.AsReply()});
@@ -72,8 +77,7 @@ TEST_F(StorageActorTest, AReservationWithoutRoomEndsAtItsDeadlineOnce) {
 
 TEST_F(StorageActorTest, AWaitingReservationIsGrantedWhenRoomComesBack) {
   Answer<Block> all;
-  caf::anon_send(storage_,
-                 ReserveCall{256u << 10, In(absl::Seconds(1)), all.AsReply()});
+  ReserveAll(&all);
   Answer<Block> waits;
   caf::anon_send(storage_,
                  ReserveCall{4096, In(absl::Seconds(5)), waits.AsReply()});
@@ -116,8 +120,7 @@ TEST_F(StorageActorTest, UnknownOperationsAreRefusedNotPerformed) {
 
 TEST_F(StorageActorTest, AnActorThatStopsAnswersWhatItStillOwes) {
   Answer<Block> all;
-  caf::anon_send(storage_,
-                 ReserveCall{256u << 10, In(absl::Seconds(1)), all.AsReply()});
+  ReserveAll(&all);
   Answer<Block> waits;
   caf::anon_send(storage_,
                  ReserveCall{4096, In(absl::Seconds(5)), waits.AsReply()});
@@ -137,7 +140,7 @@ TEST_F(StorageActorTest, WhatMemoryLetGoOfComesBackFromDisk) {
   options.capacity_bytes = 64u << 20;
   auto disk = storage::DiskTier::Open(options);
   ASSERT_TRUE(disk.ok()) << disk.status();
-  const StorageActor storage = SpawnStorage(256u << 10, disk->get());
+  const StorageActor storage = SpawnStorage(kArenaBytes, disk->get());
   for (int i = 0; i < 8; ++i) {  // twice what memory holds
     Put(storage, i, 64000);
     ASSERT_TRUE((*disk)->Flush().ok());

@@ -1,0 +1,18 @@
+#ifndef KDN_CLI_CONNECT_H_
+#define KDN_CLI_CONNECT_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "rpc/client.h"
+
+namespace kdn::cli {
+
+// rpc::Client::Connect for a person: an error says what to do about it.
+absl::StatusOr<std::unique_ptr<rpc::Client>> ConnectTo(
+    const std::string& address);
+
+}  // namespace kdn::cli
+
+#endif  // KDN_CLI_CONNECT_H_
