@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "delivery/admission.h"
 #include "delivery/fetch_session.h"
 #include "delivery/node_service.h"
 #include "delivery/peer_transport.h"
@@ -91,6 +92,11 @@ struct AttemptEnd {
   delivery::AttemptResult result;
 };
 
+// Memory for fetching from peers.
+struct WindowGrant {
+  delivery::Admission::Pass pass;
+};
+
 struct SendEnd {
   NodeId node;
   absl::StatusOr<delivery::PushReceipt> result =
@@ -106,6 +112,7 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::DiscardCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::DiskAnswer)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::DiskEviction)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::AttemptEnd)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::WindowGrant)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::SendEnd)
 
 #endif  // KDN_ACTORS_LOCAL_CALLS_H_

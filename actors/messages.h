@@ -172,7 +172,9 @@ using QueryActor = caf::typed_actor<
 // One retrieve: delivery::FetchSession. Gone when answered.
 using RetrieveActor = caf::typed_actor<
     // The try of one chunk has ended.
-    caf::reacts_to<AttemptEnd>, caf::reacts_to<DeadlineAtom>>;
+    caf::reacts_to<AttemptEnd>,
+    // Peers may be asked.
+    caf::reacts_to<WindowGrant>, caf::reacts_to<DeadlineAtom>>;
 
 // One store from its commit on: delivery::StoreSession. Gone when every copy is
 // accounted for.

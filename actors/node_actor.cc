@@ -80,11 +80,17 @@ caf::result<NodeReport> NodeActorState::Report() {
   auto waiting = std::make_shared<size_t>(deps.storage.size());
   for (const StorageActor& actor : deps.storage) {
     self->request(actor, kCountTimeout, CountAtom::value)
-        .then([promise, status,
-               waiting](const storage::PartitionCounters& counters) mutable {
-          AddTo(status->store, counters);
-          if (--*waiting == 0) promise.deliver(ToWire(*status));
-        });
+        .then(
+            [promise, status,
+             waiting](const storage::PartitionCounters& counters) mutable {
+              AddTo(status->store, counters);
+              if (--*waiting == 0) promise.deliver(ToWire(*status));
+            },
+            // Unhandled, the error would end this actor, and peers would take
+            // a node that is only busy for dead.
+            [promise](const caf::error& busy) mutable {
+              if (promise.pending()) promise.deliver(busy);
+            });
   }
   return promise;
 }

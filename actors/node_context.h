@@ -12,6 +12,7 @@
 #include "absl/synchronization/mutex.h"
 #include "actors/messages.h"
 #include "actors/node.h"
+#include "delivery/admission.h"
 #include "delivery/peer_transport.h"
 #include "delivery/work_pool.h"
 #include "kv/clock.h"
@@ -76,6 +77,19 @@ struct DeliveryCounters {
   std::atomic<uint64_t> engine_bytes_out{0};
 };
 
+// Memory for encoded objects that pass through: half for those fetched from
+// peers, half for those being stored for owners elsewhere, so that neither kind
+// starves the other.
+struct Scratch {
+  explicit Scratch(std::shared_ptr<storage::Arena> arena_in)
+      : arena(std::move(arena_in)),
+        fetches(arena->budget_bytes() / 2),
+        stores(arena->budget_bytes() / 2) {}
+  const std::shared_ptr<storage::Arena> arena;
+  delivery::Admission fetches;
+  delivery::Admission stores;
+};
+
 // What the actors and the services of one node share. Lives as long as the
 // node; everything in it is immutable or thread-safe.
 struct NodeContext {
@@ -95,9 +109,7 @@ struct NodeContext {
   delivery::PeerTransport* const transport;
   const Clock* const clock;
   delivery::WorkPool pool;
-  // Encoded objects passing through: fetched from peers, or being stored for
-  // owners elsewhere.
-  std::shared_ptr<storage::Arena> scratch;
+  std::unique_ptr<Scratch> scratch;
   ViewHolder view;
   DeliveryCounters counters;
 };

@@ -36,6 +36,18 @@ absl::StatusOr<storage::ObjectInfo> VerifyArrived(
   return info;
 }
 
+// A block that gives `pass` back when it goes.
+absl::StatusOr<std::shared_ptr<storage::ArenaBlock>> AllocateWith(
+    delivery::Admission::Pass pass, storage::Arena& arena, size_t bytes) {
+  absl::StatusOr<std::shared_ptr<storage::ArenaBlock>> block =
+      arena.Allocate(bytes);
+  if (!block.ok()) return block.status();
+  using Both = std::pair<delivery::Admission::Pass,
+                         std::shared_ptr<storage::ArenaBlock>>;
+  auto both = std::make_shared<Both>(std::move(pass), *std::move(block));
+  return std::shared_ptr<storage::ArenaBlock>(both, both->second.get());
+}
+
 }  // namespace
 
 StorageActor NodeServices::StorageFor(const ChunkRef& ref) const {
@@ -64,7 +76,12 @@ void NodeServices::BeginStore(
       };
   // An owner builds the object where it will stay; any other node in passing.
   if (std::find(owners.begin(), owners.end(), node_->self()) == owners.end()) {
-    return begin(node_->scratch->Allocate(bytes));
+    return node_->scratch->stores.Request(
+        bytes,
+        [scratch = node_->scratch->arena, bytes,
+         begin = std::move(begin)](delivery::Admission::Pass pass) mutable {
+          begin(AllocateWith(std::move(pass), *scratch, bytes));
+        });
   }
   ReserveLocal(ref, bytes, deadline, std::move(begin));
 }

@@ -10,8 +10,8 @@
 namespace kdn::actors {
 namespace {
 
-// Encoded bytes of one retrieve under way from peers at a time; several
-// retrieves share the node's scratch arena.
+// Encoded bytes of one retrieve under way from peers at a time: several
+// retrieves share the node's scratch memory.
 constexpr uint64_t kWindowBytes = 64u << 20;
 // An encoded chunk is its KV and an index: never a sixteenth more.
 uint64_t EncodedBytesMax(const delivery::RetrieveRequest& request) {
@@ -46,7 +46,7 @@ void RetrieveActorState::Init(RetrieveActor::pointer self_in,
                             node->self(), node->options.replicas));
   }
   session.emplace(node->self(), std::move(orders), EncodedBytesMax(request),
-                  kWindowBytes);
+                  std::min(kWindowBytes, node->scratch->fetches.limit()));
   self->delayed_send(
       self,
       std::chrono::microseconds(absl::ToInt64Microseconds(
@@ -62,7 +62,21 @@ void RetrieveActorState::Perform() {
       FetchFrom(ask);
     }
   }
+  const uint64_t wanted = session->WindowWanted();
+  if (wanted > 0 && !std::exchange(window_asked, true)) {
+    node->scratch->fetches.Request(
+        wanted, [to = caf::actor_cast<RetrieveActor>(self)](
+                    delivery::Admission::Pass pass) {
+          caf::anon_send(to, WindowGrant{std::move(pass)});
+        });
+  }
   if (session->done()) Answer();
+}
+
+void RetrieveActorState::OnWindow(const WindowGrant& grant) {
+  window = grant.pass;
+  session->OpenWindow();
+  Perform();
 }
 
 void RetrieveActorState::ReadHere(int chunk) {
@@ -111,10 +125,11 @@ void RetrieveActorState::FetchFrom(const delivery::Ask& ask) {
                                       delivery::AttemptResult result) {
     caf::anon_send(to, AttemptEnd{chunk, from, std::move(result)});
   };
-  node->transport->Fetch(std::move(fetch),
-                         std::make_unique<delivery::RemoteFetch>(
-                             job.context, std::move(items), node->scratch.get(),
-                             &node->pool, work_request, std::move(on_attempt)));
+  node->transport->Fetch(
+      std::move(fetch),
+      std::make_unique<delivery::RemoteFetch>(
+          job.context, std::move(items), node->scratch->arena.get(),
+          &node->pool, work_request, std::move(on_attempt)));
 }
 
 void RetrieveActorState::OnAttempt(const AttemptEnd& end) {
@@ -124,12 +139,17 @@ void RetrieveActorState::OnAttempt(const AttemptEnd& end) {
                DiscardCall{ref.key, end.result.version});
   }
   session->OnAttempt(end.chunk, end.node, end.result);
+  if (*job.context->request.cancelled) {
+    // No other node is asked on behalf of an engine that went away.
+    session->Abandon(absl::CancelledError("nobody wants it any more"));
+  }
   Perform();
 }
 
 void RetrieveActorState::OnDeadline() {
   *job.context->request.cancelled = true;
-  session->OnDeadline();
+  session->Abandon(
+      absl::DeadlineExceededError("the retrieve's deadline passed"));
   if (session->done()) Answer();
 }
 
@@ -163,6 +183,7 @@ RetrieveActor::behavior_type MakeRetrieveActor(
   state->Perform();
   return {
       [state](const AttemptEnd& end) { state->OnAttempt(end); },
+      [state](const WindowGrant& grant) { state->OnWindow(grant); },
       [state](DeadlineAtom) { state->OnDeadline(); },
   };
 }

@@ -27,6 +27,7 @@ struct RetrieveActorState {
   void ReadHere(int chunk);
   void FetchFrom(const delivery::Ask& ask);
   void OnAttempt(const AttemptEnd& end);
+  void OnWindow(const WindowGrant& grant);
   void OnDeadline();
   void Answer();
 
@@ -36,6 +37,8 @@ struct RetrieveActorState {
   std::shared_ptr<const ClusterView> view;
   std::optional<delivery::FetchSession> session;
   uint64_t work_request = 0;
+  bool window_asked = false;
+  delivery::Admission::Pass window;  // held until the retrieve is over
 };
 
 RetrieveActor::behavior_type MakeRetrieveActor(

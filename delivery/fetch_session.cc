@@ -10,10 +10,12 @@ namespace kdn::delivery {
 
 FetchSession::FetchSession(NodeId self,
                            std::vector<std::vector<NodeId>> read_orders,
-                           uint64_t chunk_bytes, uint64_t window_bytes)
+                           uint64_t chunk_bytes, uint64_t window_max)
     : self_(std::move(self)),
       chunk_bytes_(chunk_bytes),
-      window_bytes_(std::max(window_bytes, chunk_bytes)),
+      window_bytes_(std::clamp<uint64_t>(
+          window_max, chunk_bytes,
+          chunk_bytes * std::max<uint64_t>(read_orders.size(), 1))),
       outcomes_(read_orders.size()),
       pinned_(read_orders.size()),
       walk_(std::move(read_orders)) {
@@ -34,7 +36,8 @@ std::vector<Ask> FetchSession::TakeAsks() {
       now.push_back(std::move(ask));
       continue;
     }
-    const uint64_t room = (window_bytes_ - window_used_) / chunk_bytes_;
+    const uint64_t room =
+        window_open_ ? (window_bytes_ - window_used_) / chunk_bytes_ : 0;
     const size_t take = std::min<uint64_t>(room, ask.items.size());
     window_used_ += take * chunk_bytes_;
     const auto cut = ask.items.begin() + static_cast<ptrdiff_t>(take);
@@ -56,7 +59,7 @@ void FetchSession::OnAttempt(int chunk, const NodeId& node,
   }
   ChunkOutcome& outcome = outcomes_[chunk];
   outcome.wire_bytes += result.wire_bytes;
-  if (!walk_.asked(chunk)) return;  // the deadline settled it
+  if (!walk_.asked(chunk)) return;  // abandoned meanwhile
   if (result.announced && !pinned_[chunk]) pinned_[chunk] = result.version;
   if (!result.status.ok()) {
     walk_.MoveOn(chunk, result.status);
@@ -70,12 +73,16 @@ void FetchSession::OnAttempt(int chunk, const NodeId& node,
   walk_.Found(chunk);
 }
 
-void FetchSession::OnDeadline() {
+uint64_t FetchSession::WindowWanted() const {
+  return window_open_ || held_back_.empty() ? 0 : window_bytes_;
+}
+
+void FetchSession::Abandon(const absl::Status& why) {
   for (const Ask& ask : held_back_) {
     outstanding_ -= static_cast<int>(ask.items.size());
   }
   held_back_.clear();
-  walk_.Abandon(absl::DeadlineExceededError("the retrieve's deadline passed"));
+  walk_.Abandon(why);
 }
 
 std::vector<ChunkOutcome> FetchSession::Outcomes() const {

@@ -28,25 +28,30 @@ struct AttemptResult {
 // One retrieve: decides which node to try for which chunk, when to give up on
 // one, and what became of each chunk in the end.
 //
-// Events in (OnAttempt, OnDeadline), actions out (TakeAsks, outcomes). Keeps at
-// most `window_bytes` of chunks being fetched from peers at a time, so that a
-// retrieve of any size needs bounded memory. Once a layer of a chunk was
-// announced, only the same version may complete it: no delivery mixes two.
-// Pure; thread-compatible.
+// Events in (OnAttempt, OpenWindow, Abandon), actions out (TakeAsks, outcomes).
+// Keeps at most a window of chunks being fetched from peers at a time, so that
+// a retrieve of any size needs bounded memory, and asks no peer before that
+// memory is there. Once a layer of a chunk was announced, only the same version
+// may complete it: no delivery mixes two. Pure; thread-compatible.
 class FetchSession {
  public:
-  // `chunk_bytes` bounds what one chunk takes while it is fetched.
+  // `chunk_bytes` bounds what one chunk takes while it is fetched, `window_max`
+  // what all take that are fetched at a time (but one always may be).
   FetchSession(NodeId self, std::vector<std::vector<NodeId>> read_orders,
-               uint64_t chunk_bytes, uint64_t window_bytes);
+               uint64_t chunk_bytes, uint64_t window_max);
 
   // Tries to make now, grouped by node. Call after every event.
   std::vector<Ask> TakeAsks();
   // The try of `chunk` at `node` ended: every chunk of every ask ends so, once.
   void OnAttempt(int chunk, const NodeId& node, const AttemptResult& result);
-  // Time is up: what is not settled has failed with DEADLINE_EXCEEDED. Tries
-  // under way still have to end before the session is done, because they write
-  // into the engine's memory.
-  void OnDeadline();
+  // Bytes to have at hand before a peer may be asked: more than 0 while chunks
+  // wait for OpenWindow.
+  uint64_t WindowWanted() const;
+  void OpenWindow() { window_open_ = true; }
+  // Time is up, or nobody wants it any more: what is not settled has failed
+  // with `why`. Tries under way still have to end before the session is done,
+  // because they write into the engine's memory.
+  void Abandon(const absl::Status& why);
   // If set, a try that delivers another version than this must fail.
   std::optional<ObjectVersion> pinned_version(int chunk) const {
     return pinned_[chunk];
@@ -65,6 +70,7 @@ class FetchSession {
   ReplicaWalk walk_;
   // Asks to peers that wait for room in the window.
   std::vector<Ask> held_back_;
+  bool window_open_ = false;
   uint64_t window_used_ = 0;
   // Chunks asked for, held back ones included, whose try has not ended.
   int outstanding_ = 0;

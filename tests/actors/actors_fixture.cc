@@ -43,7 +43,7 @@ ActorsTest::ActorsTest() {
   options.workers = 1;
   node_ =
       std::make_unique<NodeContext>(std::move(options), &transport_, &clock_);
-  node_->scratch = *storage::Arena::Create(1u << 20);
+  node_->scratch = std::make_unique<Scratch>(*storage::Arena::Create(1u << 20));
   for (const NodeId& id : {a_, b_, c_}) {
     live_[id] = PeerHandles{NodeActor(), {SpawnStorage()}};
   }

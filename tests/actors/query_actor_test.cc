@@ -1,5 +1,6 @@
 #include "actors/query_actor.h"
 
+#include "actors/node_actor.h"
 #include "tests/actors/actors_fixture.h"
 
 namespace kdn::actors {
@@ -115,6 +116,27 @@ TEST_F(QueryActorTest, PinningWhatIsNowhereIsNotFound) {
   Lease(LeaseOp::kPin, NumberOwnedBy({b_, c_}), 11, &answer);
   ASSERT_EQ(answer.times, 1);
   EXPECT_TRUE(absl::IsNotFound((*answer.value)[0])) << (*answer.value)[0];
+}
+
+TEST_F(QueryActorTest, ABusyPartitionFailsAReportAndNotTheNode) {
+  NodeActor busy = system_.spawn(
+      MakeNodeActor,
+      NodeActorDeps{node_.get(), {SpawnSilent()}, nullptr, clock_.Now()});
+  int errors = 0;
+  for (int i = 1; i <= 2; ++i) {
+    auto asker = caf::scoped_actor(system_);
+    auto report = asker->request(busy, caf::infinite, ReportAtom::value);
+    Run();
+    Advance(absl::Seconds(3));
+    report.receive([](const NodeReport&) { FAIL() << "nothing was counted"; },
+                   [&](const caf::error& why) {
+                     ++errors;
+                     EXPECT_EQ(why, caf::make_error(caf::sec::request_timeout))
+                         << "the node actor is gone";
+                   });
+  }
+  EXPECT_EQ(errors, 2);
+  caf::anon_send_exit(busy, caf::exit_reason::user_shutdown);
 }
 
 }  // namespace

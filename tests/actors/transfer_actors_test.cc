@@ -130,13 +130,57 @@ TEST_F(RetrieveActorTest, TheDeadlineIsATypedFailureAndWaitsForTheMemory) {
   EXPECT_EQ(transport_.fetches.size(), 1u) << "asked on after the deadline";
 }
 
+TEST_F(RetrieveActorTest, NoOtherNodeIsAskedForAnEngineThatWentAway) {
+  Retrieve({NumberOwnedBy({b_, c_})}, absl::Seconds(2));
+  *cancelled_ = true;
+  EndFetch(0, absl::UnavailableError("cut"));
+  EXPECT_EQ(outcomes_.times, 1);
+  EXPECT_EQ(transport_.fetches.size(), 1u);
+}
+
+TEST_F(RetrieveActorTest, WaitsForMemoryInsteadOfFailing) {
+  delivery::Admission& room = node_->scratch->fetches;
+  delivery::Admission::Pass others;
+  room.Request(room.limit(),
+               [&](delivery::Admission::Pass pass) { others = pass; });
+  ASSERT_NE(others, nullptr);
+  Retrieve({NumberOwnedBy({b_, c_})}, absl::Seconds(2));
+  EXPECT_TRUE(transport_.fetches.empty());
+  EXPECT_EQ(outcomes_.times, 0);
+  others = nullptr;
+  Run();
+  ASSERT_EQ(transport_.fetches.size(), 1u);
+  EXPECT_GT(room.used(), 0u);
+  *cancelled_ = true;
+  EndFetch(0, absl::UnavailableError("cut"));
+  EXPECT_EQ(room.used(), 0u) << "given back with the retrieve";
+}
+
+TEST_F(RetrieveActorTest, WaitsForMemoryNoLongerThanItsDeadline) {
+  delivery::Admission& room = node_->scratch->fetches;
+  delivery::Admission::Pass others;
+  room.Request(room.limit(),
+               [&](delivery::Admission::Pass pass) { others = pass; });
+  Retrieve({NumberOwnedBy({b_, c_})}, absl::Milliseconds(500));
+  Advance(absl::Milliseconds(600));
+  ASSERT_EQ(outcomes_.times, 1);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(outcomes_.of[0].why));
+  others = nullptr;
+  Run();
+  EXPECT_TRUE(transport_.fetches.empty());
+  EXPECT_EQ(room.used(), 0u) << "a share for one that is gone goes on";
+}
+
 class StoreActorTest : public ActorsTest {
  protected:
   void Store(int i, storage::Durability durability = kReplicated) {
-    StoreJob job{
-        RefOf(i),         InfoOf(i, 4096),      *node_->scratch->Allocate(4096),
-        durability,       absl::InfinitePast(), In(absl::Seconds(1)),
-        answer_.AsReply()};
+    StoreJob job{RefOf(i),
+                 InfoOf(i, 4096),
+                 *node_->scratch->arena->Allocate(4096),
+                 durability,
+                 absl::InfinitePast(),
+                 In(absl::Seconds(1)),
+                 answer_.AsReply()};
     system_.spawn(MakeStoreActor, node_.get(), std::move(job));
     Run();
   }

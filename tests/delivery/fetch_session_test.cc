@@ -29,6 +29,7 @@ AttemptResult Fails(absl::Status status) {
 
 TEST(FetchSessionTest, AHitNamesItsSourceAndLevel) {
   FetchSession session(kSelf, Orders{{kSelf, kPeer}}, 100, 1000);
+  session.OpenWindow();
   ASSERT_EQ(session.TakeAsks().size(), 1u);
   session.OnAttempt(0, kSelf, Ok());
   ASSERT_TRUE(session.done());
@@ -39,6 +40,7 @@ TEST(FetchSessionTest, AHitNamesItsSourceAndLevel) {
 
 TEST(FetchSessionTest, AMissEverywhereIsAMiss) {
   FetchSession session(kSelf, Orders{{kSelf, kPeer}}, 100, 1000);
+  session.OpenWindow();
   session.TakeAsks();
   session.OnAttempt(0, kSelf, Fails(absl::NotFoundError("")));
   ASSERT_EQ(session.TakeAsks()[0].node, kPeer);
@@ -49,6 +51,7 @@ TEST(FetchSessionTest, AMissEverywhereIsAMiss) {
 
 TEST(FetchSessionTest, ADeadReplicaIsReplacedByTheNext) {
   FetchSession session(kSelf, Orders{{kPeer, kOther}}, 100, 1000);
+  session.OpenWindow();
   session.TakeAsks();
   session.OnAttempt(0, kPeer, Fails(absl::UnavailableError("died")));
   ASSERT_EQ(session.TakeAsks()[0].node, kOther);
@@ -59,6 +62,7 @@ TEST(FetchSessionTest, ADeadReplicaIsReplacedByTheNext) {
 
 TEST(FetchSessionTest, AnnouncedLayersPinTheVersion) {
   FetchSession session(kSelf, Orders{{kPeer, kOther}}, 100, 1000);
+  session.OpenWindow();
   session.TakeAsks();
   EXPECT_FALSE(session.pinned_version(0).has_value());
   AttemptResult half = Ok(7);
@@ -70,9 +74,10 @@ TEST(FetchSessionTest, AnnouncedLayersPinTheVersion) {
 
 TEST(FetchSessionTest, AtTheDeadlineItWaitsForTriesThatStillWrite) {
   FetchSession session(kSelf, Orders{{kPeer}, {kSelf}}, 100, 1000);
+  session.OpenWindow();
   session.TakeAsks();
   session.OnAttempt(1, kSelf, Ok());
-  session.OnDeadline();
+  session.Abandon(absl::DeadlineExceededError("late"));
   EXPECT_FALSE(session.done()) << "the peer's try may still write";
   session.OnAttempt(0, kPeer, Ok());
   ASSERT_TRUE(session.done());
@@ -83,14 +88,35 @@ TEST(FetchSessionTest, AtTheDeadlineItWaitsForTriesThatStillWrite) {
 
 TEST(FetchSessionTest, ChunksHeldBackEndWithTheDeadline) {
   FetchSession session(kSelf, Orders{{kPeer}, {kPeer}, {kPeer}}, 100, 100);
+  session.OpenWindow();
   ASSERT_EQ(session.TakeAsks()[0].items.size(), 1u)
       << "the window is one chunk";
-  session.OnDeadline();
+  session.Abandon(absl::DeadlineExceededError("late"));
   session.OnAttempt(0, kPeer, Ok());
   ASSERT_TRUE(session.done());
   for (const ChunkOutcome& outcome : session.Outcomes()) {
     EXPECT_EQ(outcome.kind, OutcomeKind::kFailed);
   }
+}
+
+TEST(FetchSessionTest, NoPeerIsAskedBeforeTheMemoryIsThere) {
+  FetchSession session(kSelf, Orders{{kPeer}, {kSelf}, {kPeer}}, 100, 1000);
+  const std::vector<Ask> asks = session.TakeAsks();
+  ASSERT_EQ(asks.size(), 1u);
+  EXPECT_EQ(asks[0].node, kSelf) << "what is here needs no window";
+  EXPECT_EQ(session.WindowWanted(), 300u) << "never more than all its chunks";
+  session.OpenWindow();
+  EXPECT_EQ(session.WindowWanted(), 0u);
+  EXPECT_EQ(session.TakeAsks()[0].items.size(), 2u);
+}
+
+TEST(FetchSessionTest, WhatOnlyWaitsForMemoryEndsWithTheDeadline) {
+  FetchSession session(kSelf, Orders{{kPeer}}, 100, 1000);
+  EXPECT_TRUE(session.TakeAsks().empty());
+  session.Abandon(absl::DeadlineExceededError("late"));
+  EXPECT_EQ(session.WindowWanted(), 0u);
+  ASSERT_TRUE(session.done());
+  EXPECT_EQ(session.Outcomes()[0].kind, OutcomeKind::kFailed);
 }
 
 // Random clusters, random failures, tries ending in any order: every chunk gets
@@ -112,6 +138,7 @@ TEST(FetchSessionTest, SettlesEveryChunkUnderRandomFailures) {
     };
     std::deque<Try> open;
     std::vector<bool> delivered(orders.size());
+    bool asked = false;
     for (;;) {
       for (const Ask& ask : session.TakeAsks()) {
         for (int chunk : ask.items) open.push_back({chunk, ask.node});
@@ -119,8 +146,15 @@ TEST(FetchSessionTest, SettlesEveryChunkUnderRandomFailures) {
       const auto remote =
           std::count_if(open.begin(), open.end(),
                         [](const Try& t) { return t.node != kSelf; });
-      EXPECT_LE(remote * 100, static_cast<int64_t>(window));
+      EXPECT_LE(remote * 100,
+                static_cast<int64_t>(asked ? window : uint64_t{0}));
       if (session.done()) break;
+      if (session.WindowWanted() > 0 && (open.empty() || random() % 3 == 0)) {
+        EXPECT_LE(session.WindowWanted(), window);
+        session.OpenWindow();
+        asked = true;
+        continue;
+      }
       ASSERT_FALSE(open.empty()) << "not done, and nothing to wait for";
       std::swap(open[random() % open.size()], open.back());
       const Try ended = open.back();
