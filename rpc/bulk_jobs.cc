@@ -50,27 +50,52 @@ kj::Promise<absl::Status> FetchJob::Run(kj::AsyncIoStream& stream) {
   FillFetch(request_, request.initFetch());
   auto writing = WriteFrame(stream, *message);
   return writing.attach(kj::mv(message))
-      .then([this, &stream] { return ReadItems(stream, 0); })
       .then([this, &stream] {
-        if (hits_.size() == 1 && !hits_[0].skipped) {
-          return ReadOnlyHit(stream, 0, 0);
-        }
-        return ReadLayers(stream, 0, 0);
+        seen_.assign(request_.chunks.size(), false);
+        unseen_ = request_.chunks.size();
+        return ReadItems(stream);
       })
       .then([] { return absl::OkStatus(); });
 }
 
-kj::Promise<void> FetchJob::ReadItems(kj::AsyncIoStream& stream, int item) {
-  if (item == static_cast<int>(request_.chunks.size())) return kj::READY_NOW;
+kj::Promise<void> FetchJob::ReadItems(kj::AsyncIoStream& stream) {
+  if (unseen_ == 0) return kj::READY_NOW;
   return ReadFrame(stream)
-      .then([this, &stream, item](kj::Own<Frame> frame) -> kj::Promise<void> {
+      .then([this, &stream](kj::Own<Frame> frame) -> kj::Promise<void> {
         const auto header = frame->As<peer::FetchItem>();
-        const absl::Status status = FromWire(header.getStatus());
-        if (status.ok()) return ReadHit(stream, item, header);
-        sink_->OnNoHit(item, status);
-        return kj::READY_NOW;
+        const bool ends_group = header.getEndsGroup();
+        return ReadItem(stream, header).then([this, &stream, ends_group] {
+          return ends_group ? ReadGroup(stream)
+                            : kj::Promise<void>(kj::READY_NOW);
+        });
       })
-      .then([this, &stream, item] { return ReadItems(stream, item + 1); });
+      .then([this, &stream] { return ReadItems(stream); });
+}
+
+kj::Promise<void> FetchJob::ReadItem(kj::AsyncIoStream& stream,
+                                     peer::FetchItem::Reader header) {
+  const uint32_t item = header.getItem();
+  if (item >= seen_.size() || seen_[item]) {
+    return Nonsense(absl::DataLossError(
+        absl::StrCat("item ", item, " of ", seen_.size(),
+                     ": never asked for, or told of already")));
+  }
+  seen_[item] = true;
+  --unseen_;
+  if (unseen_ == 0 && !header.getEndsGroup()) {
+    return Lies(static_cast<int>(item), "the last one, and its group is open");
+  }
+  const absl::Status status = FromWire(header.getStatus());
+  if (status.ok()) return ReadHit(stream, static_cast<int>(item), header);
+  sink_->OnNoHit(static_cast<int>(item), status);
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> FetchJob::ReadGroup(kj::AsyncIoStream& stream) {
+  kj::Promise<void> reading = hits_.size() == 1 && !hits_[0].skipped
+                                  ? ReadOnlyHit(stream, 0, 0)
+                                  : ReadLayers(stream, 0, 0);
+  return reading.then([this] { hits_.clear(); });
 }
 
 kj::Promise<void> FetchJob::ReadHit(kj::AsyncIoStream& stream, int item,

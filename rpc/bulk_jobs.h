@@ -51,7 +51,11 @@ class FetchJob final : public BulkJob {
     bool skipped = false;  // read, and thrown away
   };
 
-  kj::Promise<void> ReadItems(kj::AsyncIoStream& stream, int item);
+  // What is left of the answer: items, and the layers of each group.
+  kj::Promise<void> ReadItems(kj::AsyncIoStream& stream);
+  kj::Promise<void> ReadItem(kj::AsyncIoStream& stream,
+                             peer::FetchItem::Reader header);
+  kj::Promise<void> ReadGroup(kj::AsyncIoStream& stream);
   kj::Promise<void> ReadHit(kj::AsyncIoStream& stream, int item,
                             peer::FetchItem::Reader header);
   void AcceptHit(int item, codec::ObjectIndex index, Level level,
@@ -65,7 +69,9 @@ class FetchJob final : public BulkJob {
   delivery::FetchRequest request_;
   std::unique_ptr<delivery::FetchSink> sink_;
   delivery::PeerTraffic* traffic_;
-  std::vector<Hit> hits_;
+  std::vector<Hit> hits_;   // of the group being read
+  std::vector<bool> seen_;  // by chunk asked for
+  size_t unseen_ = 0;
   kj::Array<kj::byte> junk_;  // where skipped bytes go
 };
 

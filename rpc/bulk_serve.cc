@@ -13,6 +13,9 @@ namespace kdn::rpc {
 namespace {
 
 constexpr size_t kPiecesPerWrite = 512;
+// A group is closed when no chunk has come for so long: a disk read takes less,
+// a wait for memory may be for memory that the group itself holds.
+constexpr auto kGroupPatience = 20 * kj::MILLISECONDS;
 constexpr uint64_t kTtlMsMax = 30ull * 24 * 3600 * 1000;
 
 kj::ArrayPtr<const kj::byte> BytesOf(absl::Span<const std::byte> bytes) {
@@ -50,12 +53,15 @@ int IntOf(uint32_t value) {
 }
 
 // What one chunk of a fetch looks like on the wire, before its streams.
-kj::Array<kj::byte> ItemFrame(const absl::Status& status, Level level,
+kj::Array<kj::byte> ItemFrame(unsigned number, bool ends_group,
+                              const absl::Status& status, Level level,
                               storage::Tier tier,
                               const codec::ObjectIndex* index,
                               uint64_t stream_bytes) {
   capnp::MallocMessageBuilder message;
   auto item = message.initRoot<peer::FetchItem>();
+  item.setItem(number);
+  item.setEndsGroup(ends_group);
   ToWire(status, item.initStatus());
   if (index != nullptr) {
     item.setLevel(static_cast<uint8_t>(level));
@@ -69,11 +75,11 @@ kj::Array<kj::byte> ItemFrame(const absl::Status& status, Level level,
 
 }  // namespace
 
-kj::Promise<void> BulkSession::ServeFetch(peer::Fetch::Reader fetch,
+kj::Promise<void> BulkSession::ServeFetch(peer::Fetch::Reader request,
                                           absl::Duration timeout) {
-  const auto chunks = fetch.getChunks();
+  const auto chunks = request.getChunks();
   const absl::StatusOr<Namespace> ns =
-      Namespace::Parse(FromWire(fetch.getNamespace()));
+      Namespace::Parse(FromWire(request.getNamespace()));
   if (!ns.ok()) return Nonsense(ns.status());
   if (chunks.size() >
       static_cast<unsigned>(shared_.options.items_per_fetch_max)) {
@@ -81,35 +87,71 @@ kj::Promise<void> BulkSession::ServeFetch(peer::Fetch::Reader fetch,
         absl::StrCat(chunks.size(), " chunks in a fetch, expected at most ",
                      shared_.options.items_per_fetch_max)));
   }
-  const KvSlice slice{IntOf(fetch.getLayerBegin()), IntOf(fetch.getLayerEnd()),
-                      IntOf(fetch.getHeadBegin()), IntOf(fetch.getHeadEnd())};
-  const LevelSet accept = LevelSet::FromBits(fetch.getAccept());
-  const CallDeadline deadline = CallDeadline::After(timeout);
-  auto reads = kj::heapArrayBuilder<kj::Promise<Item>>(chunks.size());
+  std::vector<ChunkRef> refs;
   for (const auto chunk : chunks) {
     const absl::StatusOr<ChunkRef> ref = RefOf(chunk);
     if (!ref.ok()) return Nonsense(ref.status());
+    refs.push_back(*ref);
+  }
+  auto fetch = std::make_shared<Fetch>();
+  fetch->slice =
+      KvSlice{IntOf(request.getLayerBegin()), IntOf(request.getLayerEnd()),
+              IntOf(request.getHeadBegin()), IntOf(request.getHeadEnd())};
+  fetch->accept = LevelSet::FromBits(request.getAccept());
+  fetch->unread = refs.size();
+  const CallDeadline deadline = CallDeadline::After(timeout);
+  for (unsigned i = 0; i < refs.size(); ++i) {
     using Held = absl::StatusOr<delivery::PeerService::Held>;
     auto expected = loop_.Expect<Held>();
-    shared_.service->ReadLocal(*ref, *ns, deadline.of_node,
+    shared_.service->ReadLocal(refs[i], *ns, deadline.of_node,
                                std::move(expected.done));
-    reads.add(ByDeadline(loop_, kj::mv(expected.promise), deadline.at,
-                         "reading an object")
-                  .then([slice, accept](Held held) {
-                    return ItemOf(std::move(held), slice, accept);
-                  }));
+    // The fetch owns its reads.
+    fetch->reads.push_back(
+        ByDeadline(loop_, kj::mv(expected.promise), deadline.at,
+                   "reading an object")
+            .then([i, &fetch = *fetch](Held held) {
+              fetch.ready.push_back(
+                  ItemOf(i, std::move(held), fetch.slice, fetch.accept));
+              if (--fetch.unread == 0 && fetch.all_read.get() != nullptr) {
+                fetch.all_read->fulfill();
+              }
+            })
+            .eagerlyEvaluate(nullptr));
   }
-  return kj::joinPromises(reads.finish())
-      .then([this, slice](kj::Array<Item> items) {
-        auto fetching = Arrange(kj::mv(items), slice);
-        return SendFrom(fetching, 0);
+  return SendGroups(std::move(fetch));
+}
+
+kj::Promise<void> BulkSession::SendGroups(std::shared_ptr<Fetch> fetch) {
+  if (fetch->unread == 0 && fetch->ready.empty()) return kj::READY_NOW;
+  return AwaitGroup(*fetch)
+      .then([this, fetch] {
+        std::vector<Item> items = std::exchange(fetch->ready, {});
+        std::sort(items.begin(), items.end(), [](const Item& a, const Item& b) {
+          return a.number < b.number;
+        });
+        return SendFrom(Arrange(std::move(items), fetch->slice), 0);
+      })
+      .then([this, fetch] { return SendGroups(fetch); });
+}
+
+kj::Promise<void> BulkSession::AwaitGroup(Fetch& fetch) {
+  if (fetch.unread == 0) return kj::READY_NOW;
+  auto paf = kj::newPromiseAndFulfiller<void>();
+  fetch.all_read = kj::mv(paf.fulfiller);
+  return paf.promise.exclusiveJoin(loop_.At(EventLoop::Now() + kGroupPatience))
+      .then([this, &fetch, before = fetch.ready.size()]() -> kj::Promise<void> {
+        if (!fetch.ready.empty() && fetch.ready.size() == before) {
+          return kj::READY_NOW;
+        }
+        return AwaitGroup(fetch);
       });
 }
 
 BulkSession::Item BulkSession::ItemOf(
-    absl::StatusOr<delivery::PeerService::Held> held, const KvSlice& slice,
-    LevelSet accept) {
+    unsigned number, absl::StatusOr<delivery::PeerService::Held> held,
+    const KvSlice& slice, LevelSet accept) {
   Item item;
+  item.number = number;
   item.status = held.status();
   if (!held.ok()) return item;
   item.held = *std::move(held);
@@ -130,15 +172,16 @@ BulkSession::Item BulkSession::ItemOf(
 }
 
 // Frames and prefixes in the order asked for, then layer-major streams.
-std::shared_ptr<BulkSession::Fetching> BulkSession::Arrange(
-    kj::Array<Item> items, const KvSlice& slice) {
-  auto out = std::make_shared<Fetching>();
-  out->items = kj::mv(items);
+std::shared_ptr<BulkSession::Group> BulkSession::Arrange(
+    std::vector<Item> items, const KvSlice& slice) {
+  auto out = std::make_shared<Group>();
+  out->items = std::move(items);
   for (const Item& item : out->items) {
     const codec::ObjectIndex* index = item.status.ok() ? &*item.index : nullptr;
     const uint64_t bytes =
         index == nullptr ? 0 : item.layout.AllBytes(*item.index);
-    out->frames.push_back(ItemFrame(item.status, item.layout.level,
+    out->frames.push_back(ItemFrame(item.number, &item == &out->items.back(),
+                                    item.status, item.layout.level,
                                     item.held.info.tier, index, bytes));
     out->pieces.push_back(out->frames.back());
     if (index == nullptr) continue;
@@ -162,16 +205,16 @@ std::shared_ptr<BulkSession::Fetching> BulkSession::Arrange(
   return out;
 }
 
-kj::Promise<void> BulkSession::SendFrom(std::shared_ptr<Fetching> fetching,
+kj::Promise<void> BulkSession::SendFrom(std::shared_ptr<Group> group,
                                         size_t next) {
-  const auto& pieces = fetching->pieces;
+  const auto& pieces = group->pieces;
   size_t bytes = 0;
   size_t stream_bytes = 0;
   size_t end = next;
   while (end < pieces.size() && end - next < kPiecesPerWrite &&
          (end == next || bytes + pieces[end].size() <= kBulkBlockBytes)) {
     bytes += pieces[end].size();
-    if (end >= fetching->first_stream) stream_bytes += pieces[end].size();
+    if (end >= group->first_stream) stream_bytes += pieces[end].size();
     ++end;
   }
   if (end == next) return kj::READY_NOW;
@@ -179,7 +222,7 @@ kj::Promise<void> BulkSession::SendFrom(std::shared_ptr<Fetching> fetching,
   shared_.options.traffic->out += stream_bytes;
   auto writing = stream_->write(kj::arrayPtr(pieces.data() + next, end - next));
   return Within(loop_, shared_.options.stall_timeout, kj::mv(writing))
-      .then([this, fetching, end] { return SendFrom(fetching, end); });
+      .then([this, group, end] { return SendFrom(group, end); });
 }
 
 kj::Promise<void> BulkSession::ServePush(peer::Push::Reader request,

@@ -33,13 +33,25 @@ class BulkSession {
  private:
   // One chunk of a fetch: what is held of it, and which bytes of that go out.
   struct Item {
+    unsigned number = 0;  // among the chunks asked for
     absl::Status status;
     delivery::PeerService::Held held;
     std::optional<codec::ObjectIndex> index;
     SliceLayout layout;
   };
-  struct Fetching {
-    kj::Array<Item> items;
+  // A fetch being served. What was read is held until it is sent, so it is sent
+  // in groups: memory that a later chunk waits for may be an earlier one's.
+  struct Fetch {
+    KvSlice slice;
+    LevelSet accept;
+    size_t unread = 0;
+    std::vector<Item> ready;  // read, not yet sent
+    std::vector<kj::Promise<void>> reads;
+    kj::Own<kj::PromiseFulfiller<void>> all_read;
+  };
+  // Some of its chunks on their way out.
+  struct Group {
+    std::vector<Item> items;
     std::vector<kj::Array<kj::byte>> frames;
     std::vector<kj::ArrayPtr<const kj::byte>> pieces;
     size_t first_stream = 0;  // among the pieces
@@ -58,17 +70,22 @@ class BulkSession {
   kj::Promise<void> Serve(peer::Request::Reader request);
   kj::Promise<void> ServeFetch(peer::Fetch::Reader fetch,
                                absl::Duration timeout);
-  static Item ItemOf(absl::StatusOr<delivery::PeerService::Held> held,
+  static Item ItemOf(unsigned number,
+                     absl::StatusOr<delivery::PeerService::Held> held,
                      const KvSlice& slice, LevelSet accept);
-  std::shared_ptr<Fetching> Arrange(kj::Array<Item> items,
-                                    const KvSlice& slice);
+  kj::Promise<void> SendGroups(std::shared_ptr<Fetch> fetch);
+  // Resolves when there is a group to send: all that is left, or what is ready
+  // when the rest keeps it waiting.
+  kj::Promise<void> AwaitGroup(Fetch& fetch);
+  static std::shared_ptr<Group> Arrange(std::vector<Item> items,
+                                        const KvSlice& slice);
   kj::Promise<void> ServePush(peer::Push::Reader push, absl::Duration timeout);
   kj::Promise<void> Go(std::shared_ptr<Pushing> push,
                        const absl::Status& status);
   kj::Promise<void> Receive(std::shared_ptr<Pushing> push, uint64_t done);
   kj::Promise<void> Commit(std::shared_ptr<Pushing> push);
   // Sends pieces[next...], a block at a time.
-  kj::Promise<void> SendFrom(std::shared_ptr<Fetching> fetching, size_t next);
+  kj::Promise<void> SendFrom(std::shared_ptr<Group> group, size_t next);
 
   BulkShared& shared_;
   EventLoop& loop_;

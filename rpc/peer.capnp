@@ -51,15 +51,18 @@ struct Fetch {
 }
 
 struct FetchItem {
-  # One frame per chunk, in the order asked for; then, for each layer of the slice
-  # and each hit, that layer's streams, raw. A hit's frame is followed by
-  # prefixBytes raw bytes: header and index of the object.
+  # One frame per chunk, in groups: the items of a group, then, for each layer of
+  # the slice and each hit of the group, that layer's streams, raw. A server ends
+  # a group where the next chunk would have to wait for memory. A hit's frame is
+  # followed by prefixBytes raw bytes: header and index of the object.
   status @0 :Status;  # ok: a hit; notFound: a miss; else why it cannot be read
   level @1 :UInt8;
   tier @2 :UInt8;
   objectBytes @3 :UInt64;
   prefixBytes @4 :UInt32;
   streamBytes @5 :UInt64;  # all layers of the slice together
+  item @6 :UInt32;         # which of the chunks asked for
+  endsGroup @7 :Bool;
 }
 
 struct Push {

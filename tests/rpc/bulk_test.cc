@@ -27,6 +27,35 @@ TEST_F(BulkTest, FetchBringsEveryChunkLayerByLayer) {
   EXPECT_EQ(server_traffic_->out, bytes);
 }
 
+TEST_F(BulkTest, AServerWithoutRoomForAllSendsWhatItHas) {
+  HoldAll();
+  peer_.set_room(1);
+  auto record = Fetch(FetchOf(chunks_));
+  ASSERT_TRUE(record->status.ok()) << record->status;
+  for (const RecordingSink::Item& item : record->items) {
+    EXPECT_EQ(item.layers, model_.num_layers) << item.why;
+    EXPECT_TRUE(item.verified.ok()) << item.verified;
+  }
+}
+
+TEST_F(BulkTest, FetchesDoNotWaitForEachOthersMemoryInACircle) {
+  HoldAll();
+  peer_.set_room(3);
+  std::vector<std::shared_ptr<RecordingSink::Record>> records;
+  for (int i = 0; i < 8; ++i) {
+    std::vector<TestChunk> chunks = chunks_;
+    if (i % 2 == 1) std::reverse(chunks.begin(), chunks.end());
+    records.push_back(Begin(FetchOf(chunks)));
+  }
+  for (auto& record : records) {
+    record->done.WaitForNotification();
+    EXPECT_TRUE(record->status.ok()) << record->status;
+    for (const RecordingSink::Item& item : record->items) {
+      EXPECT_EQ(item.layers, model_.num_layers) << item.why;
+    }
+  }
+}
+
 TEST_F(BulkTest, SingleChunkComesInOrderToo) {
   HoldAll(LevelSet::All());
   for (const TestChunk& chunk : chunks_) {

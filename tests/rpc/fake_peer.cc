@@ -54,9 +54,43 @@ absl::Time FakePeer::last_expires() const {
   return last_expires_;
 }
 
+void FakePeer::set_room(int room) {
+  absl::MutexLock lock(&mutex_);
+  room_ = room;
+}
+
+void FakePeer::Lend(storage::ObjectRef object, ReadDone done) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (room_ == 0) {
+      waiting_.emplace_back(std::move(object), std::move(done));
+      return;
+    }
+    --room_;
+  }
+  const storage::ArenaBlock* block = object.get();
+  done(Held{{},
+            storage::ObjectRef(
+                block, [this, kept = std::move(object)](
+                           const storage::ArenaBlock*) { TakeBack(); })});
+}
+
+void FakePeer::TakeBack() {
+  std::pair<storage::ObjectRef, ReadDone> next;
+  {
+    absl::MutexLock lock(&mutex_);
+    ++room_;
+    if (waiting_.empty()) return;
+    next = std::move(waiting_.front());
+    waiting_.pop_front();
+  }
+  Lend(std::move(next.first), std::move(next.second));
+}
+
 void FakePeer::ReadLocal(const ChunkRef& ref, const Namespace&, absl::Time,
-                         delivery::Done<absl::StatusOr<Held>> done) {
+                         ReadDone done) {
   absl::StatusOr<Held> answer = absl::NotFoundError("not here");
+  storage::ObjectRef object;
   {
     absl::MutexLock lock(&mutex_);
     if (silent_) {
@@ -66,9 +100,10 @@ void FakePeer::ReadLocal(const ChunkRef& ref, const Namespace&, absl::Time,
     if (auto failed = failures_.find(ref.key); failed != failures_.end()) {
       answer = failed->second;
     } else if (auto held = objects_.find(ref.key); held != objects_.end()) {
-      answer = Held{{}, held->second};
+      object = held->second;
     }
   }
+  if (object != nullptr) return Lend(std::move(object), std::move(done));
   done(std::move(answer));
 }
 

@@ -1,6 +1,7 @@
 #ifndef KDN_TESTS_RPC_FAKE_PEER_H_
 #define KDN_TESTS_RPC_FAKE_PEER_H_
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -24,6 +25,9 @@ class FakePeer final : public delivery::PeerService {
   // Encodes and holds a chunk.
   void Hold(const TestChunk& chunk, LevelSet levels);
   void set_failure(const ChunkKey& key, absl::Status status);
+  // At most `room` objects are out at a time; who reads another waits until one
+  // was let go of, as for the memory of a small node.
+  void set_room(int room);
   // ReadLocal is taken and never answered.
   void set_silent(bool silent);
   storage::ObjectRef object(const ChunkKey& key) const;
@@ -43,6 +47,10 @@ class FakePeer final : public delivery::PeerService {
       delivery::Done<absl::StatusOr<delivery::PushReceipt>> done) override;
 
  private:
+  using ReadDone = delivery::Done<absl::StatusOr<Held>>;
+  void Lend(storage::ObjectRef object, ReadDone done);
+  void TakeBack();
+
   std::shared_ptr<storage::Arena> arena_;
   mutable absl::Mutex mutex_;
   std::map<ChunkKey, storage::ObjectRef> objects_ ABSL_GUARDED_BY(mutex_);
@@ -50,7 +58,9 @@ class FakePeer final : public delivery::PeerService {
   bool silent_ ABSL_GUARDED_BY(mutex_) = false;
   int commits_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Time last_expires_ ABSL_GUARDED_BY(mutex_);
-  std::vector<delivery::Done<absl::StatusOr<Held>>> unanswered_
+  std::vector<ReadDone> unanswered_ ABSL_GUARDED_BY(mutex_);
+  int room_ ABSL_GUARDED_BY(mutex_) = 1 << 20;
+  std::deque<std::pair<storage::ObjectRef, ReadDone>> waiting_
       ABSL_GUARDED_BY(mutex_);
 };
 
