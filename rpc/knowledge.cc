@@ -74,6 +74,20 @@ kj::Promise<void> KnowledgeServer::AskForStatuses(Context context,
       });
 }
 
+KnowledgeServer::StatusesDone KnowledgeServer::ReleasedIfLate(
+    StatusesDone done) const {
+  return [weak = std::weak_ptr<SessionState>(session_), id = session_->id,
+          node = &session_->node(), inbox = session_->loop().inbox(),
+          done = std::move(done)](Statuses statuses) mutable {
+    // The session's state belongs to the loop thread.
+    inbox->Post([weak, id, node] {
+      const std::shared_ptr<SessionState> session = weak.lock();
+      if (session == nullptr || session->closed) node->CloseSession(id);
+    });
+    done(std::move(statuses));
+  };
+}
+
 kj::Promise<void> KnowledgeServer::pin(PinContext context) {
   const auto ttl =
       TtlFromWire(context.getParams().getTtlMs(), /*zero_allowed=*/false);
@@ -82,7 +96,7 @@ kj::Promise<void> KnowledgeServer::pin(PinContext context) {
       context, "pinning chunks", [&](Asked asked, StatusesDone done) {
         session_->node().Pin(std::move(asked.chunks), ns_, session_->id,
                              absl::Now() + *ttl, asked.deadline.of_node,
-                             std::move(done));
+                             ReleasedIfLate(std::move(done)));
       });
 }
 

@@ -44,6 +44,9 @@ class KnowledgeServer final : public wire::Knowledge::Server {
   template <typename Context, typename Ask>
   kj::Promise<void> AskForStatuses(Context context, const char* what, Ask ask);
 
+  // Calls `done`, and takes leases back that a session got as it ended.
+  StatusesDone ReleasedIfLate(StatusesDone done) const;
+
   // The region of this session that a client's capability stands for.
   kj::Promise<absl::StatusOr<std::shared_ptr<SharedRegion>>> RegionOf(
       wire::SharedMemory::Client memory) const;

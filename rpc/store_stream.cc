@@ -66,6 +66,16 @@ kj::Promise<void> StoreStreamServer::PutLayer(LayerContext context) {
   });
 }
 
+void StoreStreamServer::Expire() {
+  if (error_.ok()) {
+    error_ = absl::DeadlineExceededError("the store's deadline passed");
+  }
+  // A call under way keeps the node's stream and the region until it is done.
+  stream_ = nullptr;
+  region_ = nullptr;
+  budget_ = Budget{};
+}
+
 kj::Promise<void> StoreStreamServer::commit(CommitContext context) {
   context.allowCancellation();
   Turn turn = TakeTurn();

@@ -13,7 +13,8 @@ namespace kdn::rpc {
 // time. Layers are read where they lie: in the request message or in the
 // engine's region. Cap'n Proto frees a message once its call is answered, so a
 // layer is answered only when the node is done with it, deadline or not; commit
-// is the call that ends by the deadline. Loop thread only.
+// is the call that ends by the deadline. At the deadline what the store holds
+// is let go of, whether its client says anything or not. Loop thread only.
 class StoreStreamServer final : public wire::StoreStream::Server {
  public:
   struct Budget {
@@ -31,7 +32,11 @@ class StoreStreamServer final : public wire::StoreStream::Server {
         deadline_(deadline),
         region_(std::move(region)),
         budget_(std::move(budget)),
-        turn_(kj::READY_NOW) {}
+        turn_(kj::READY_NOW),
+        expiry_(session_->loop()
+                    .At(deadline.at)
+                    .then([this] { Expire(); })
+                    .eagerlyEvaluate(nullptr)) {}
 
   kj::Promise<void> layer(LayerContext context) override;
   kj::Promise<void> commit(CommitContext context) override;
@@ -46,6 +51,7 @@ class StoreStreamServer final : public wire::StoreStream::Server {
   Turn TakeTurn();
   kj::Promise<void> PutLayer(LayerContext context);
   kj::Promise<absl::StatusOr<delivery::StoreReceipt>> CommitNow();
+  void Expire();
   // Where the layer of this call lies. INVALID_ARGUMENT when it is outside its
   // memory or one too many.
   absl::StatusOr<KvView> ViewOf(wire::StoreStream::LayerParams::Reader params);
@@ -62,6 +68,7 @@ class StoreStreamServer final : public wire::StoreStream::Server {
   bool committed_ = false;
   absl::Status error_;  // the first; commit reports it
   kj::Promise<void> turn_;
+  kj::Promise<void> expiry_;
 };
 
 }  // namespace kdn::rpc

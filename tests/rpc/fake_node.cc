@@ -121,6 +121,11 @@ int FakeNode::sessions_open() const {
   return static_cast<int>(sessions_.size());
 }
 
+int FakeNode::pins_made() const {
+  absl::MutexLock lock(&mutex_);
+  return pins_made_;
+}
+
 int FakeNode::pins() const {
   absl::MutexLock lock(&mutex_);
   return static_cast<int>(pins_.size());
@@ -275,6 +280,7 @@ void FakeNode::Pin(std::vector<ChunkRef> chunks, Namespace ns,
       for (const ChunkRef& ref : chunks) {
         const bool found = chunks_.count(Name(ns.name(), ref.key)) > 0;
         if (found) pins_.emplace(session.value(), ref.key);
+        pins_made_ += found ? 1 : 0;
         statuses.push_back(found ? absl::OkStatus()
                                  : absl::NotFoundError("nobody has it"));
       }

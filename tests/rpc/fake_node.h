@@ -38,6 +38,7 @@ class FakeNode final : public delivery::NodeService {
 
   int sessions_open() const;
   int pins() const;
+  int pins_made() const;
   int retrieves_cancelled() const;
   bool WaitForSessionsOpen(int count) const;
   bool WaitForCancelled(int count) const;
@@ -91,6 +92,7 @@ class FakeNode final : public delivery::NodeService {
   std::map<ChunkKey, delivery::ChunkOutcome> outcomes_ ABSL_GUARDED_BY(mutex_);
   std::set<uint64_t> sessions_ ABSL_GUARDED_BY(mutex_);
   std::set<std::pair<uint64_t, ChunkKey>> pins_ ABSL_GUARDED_BY(mutex_);
+  int pins_made_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t next_session_ ABSL_GUARDED_BY(mutex_) = 1;
   int cancelled_ ABSL_GUARDED_BY(mutex_) = 0;
   bool silent_ ABSL_GUARDED_BY(mutex_) = false;

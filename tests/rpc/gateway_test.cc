@@ -112,6 +112,21 @@ TEST_F(GatewayTest, ClientThatGoesAwayLosesItsPins) {
   EXPECT_EQ(node_.pins(), 0);
 }
 
+TEST_F(GatewayTest, APinThatLandsAfterItsClientIsGoneIsTakenBack) {
+  auto knowledge = OpenOn(tcp_address());
+  const TestChunk chunk = MakeChunk(ns_, model_, 6);
+  ASSERT_TRUE(knowledge->Store(chunk.spec, chunk.view()).ok());
+  node_.BeSilent();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(
+      knowledge->Pin({&chunk.ref, 1}, absl::Minutes(5), absl::Milliseconds(50))
+          .status()));
+  knowledge = nullptr;
+  client_ = nullptr;
+  EXPECT_TRUE(node_.WaitForSessionsOpen(0));
+  node_.Speak();
+  EXPECT_TRUE(Eventually([&] { return node_.pins_made() == 1 && AllIdle(); }));
+}
+
 TEST_F(GatewayTest, SilentNodeMeansDeadlineExceeded) {
   auto knowledge = OpenOn(tcp_address());
   const TestChunk chunk = MakeChunk(ns_, model_, 7);

@@ -103,6 +103,17 @@ TEST_F(StoreTest, UncommittedIsNeverVisibleAndGivesItsBudgetBack) {
   }));
 }
 
+TEST_F(StoreTest, AStoreThatIsNeverCommittedHoldsNothingAfterItsDeadline) {
+  auto knowledge = OpenOn(tcp_address());
+  const TestChunk chunk = MakeChunk(ns_, model_, 4);
+  auto stream = knowledge->BeginStore(chunk.spec, absl::Milliseconds(80));
+  ASSERT_TRUE(stream.ok()) << stream.status();
+  ASSERT_TRUE((*stream)->PutLayer(chunk.view().Layer(0)).ok());
+  EXPECT_TRUE(Eventually([&] { return gateway_->usage().store_bytes == 0; }))
+      << "though the client keeps the stream";
+  EXPECT_TRUE(client_->Ping().ok());
+}
+
 TEST_F(StoreTest, ManyInFlight) {
   auto knowledge = OpenOn(tcp_address());
   std::vector<TestChunk> chunks;
