@@ -1,10 +1,7 @@
 #include "bench/bed.h"
 
-#include <stdlib.h>
-
 #include <algorithm>
 #include <cstring>
-#include <filesystem>
 #include <numeric>
 #include <random>
 #include <utility>
@@ -86,18 +83,17 @@ absl::StatusOr<std::unique_ptr<Bed>> Bed::Start(
     const DeliveryOptions& options, const cli::LocalClusterOptions& cluster,
     size_t region_bytes) {
   auto bed = std::make_unique<Bed>();
-  bed->directory_ = options.directory + "/kdn-bench-XXXXXX";
-  if (mkdtemp(bed->directory_.data()) == nullptr) {
-    return absl::UnavailableError(
-        absl::StrCat("cannot make a directory in ", options.directory));
-  }
+  absl::StatusOr<cli::TempDirectory> directory =
+      cli::TempDirectory::Create(options.directory, "kdn-bench-");
+  if (!directory.ok()) return directory.status();
+  bed->directory_ = *std::move(directory);
   absl::StatusOr<std::string> file =
-      cli::WriteLocalConfig(bed->directory_, cluster);
+      cli::WriteLocalConfig(bed->directory_.path(), cluster);
   if (!file.ok()) return file.status();
   absl::StatusOr<cli::ClusterConfig> config = cli::LoadClusterConfig(*file);
   if (!config.ok()) return config.status();
   bed->cluster_ = std::make_unique<cli::ClusterProcess>(
-      options.program, *file, *config, bed->directory_ + "/logs");
+      options.program, *file, *config, bed->directory_.path() + "/logs");
   for (const absl::Status& status :
        {bed->cluster_->StartAll(),
         bed->cluster_->WaitAllReady(kStartTimeout)}) {
@@ -121,15 +117,6 @@ absl::StatusOr<std::unique_ptr<Bed>> Bed::Start(
     std::memcpy(bed->region_->data() + at, &bits, sizeof(bits));
   }
   return bed;
-}
-
-Bed::~Bed() {
-  region_.reset();
-  knowledge_.reset();
-  client_.reset();
-  cluster_.reset();
-  std::error_code ignored;
-  std::filesystem::remove_all(directory_, ignored);
 }
 
 MutableKvView Bed::ViewAt(size_t offset) const {

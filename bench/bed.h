@@ -4,13 +4,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <string>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "bench/delivery_bench.h"
 #include "cli/cluster_process.h"
+#include "cli/temp_directory.h"
 #include "rpc/client.h"
 
 // What the parts of the delivery benchmark stand on: two real nodes, an engine,
@@ -42,7 +42,6 @@ class Bed {
   static absl::StatusOr<std::unique_ptr<Bed>> Start(
       const DeliveryOptions& options, const cli::LocalClusterOptions& cluster,
       size_t region_bytes);
-  ~Bed();
 
   rpc::Client& client() { return *client_; }
   rpc::Knowledge& knowledge() { return *knowledge_; }
@@ -50,7 +49,8 @@ class Bed {
   MutableKvView ViewAt(size_t offset) const;
 
  private:
-  std::string directory_;
+  // In the order of need: the first to go is what uses the rest.
+  cli::TempDirectory directory_;
   std::unique_ptr<cli::ClusterProcess> cluster_;
   std::unique_ptr<rpc::Client> client_;
   std::unique_ptr<rpc::Knowledge> knowledge_;

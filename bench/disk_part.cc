@@ -1,8 +1,5 @@
-#include <stdlib.h>
-
 #include <algorithm>
 #include <deque>
-#include <filesystem>
 #include <numeric>
 #include <random>
 #include <utility>
@@ -32,11 +29,11 @@ class DiskBed {
   static absl::StatusOr<std::unique_ptr<DiskBed>> Open(
       const std::string& directory) {
     auto bed = std::make_unique<DiskBed>();
-    bed->options_.directory = directory + "/kdn-bench-disk-XXXXXX";
-    if (mkdtemp(bed->options_.directory.data()) == nullptr) {
-      return absl::UnavailableError(
-          absl::StrCat("cannot make a directory in ", directory));
-    }
+    absl::StatusOr<cli::TempDirectory> made =
+        cli::TempDirectory::Create(directory, "kdn-bench-disk-");
+    if (!made.ok()) return made.status();
+    bed->directory_ = *std::move(made);
+    bed->options_.directory = bed->directory_.path();
     bed->options_.capacity_bytes = 4ull << 30;
     absl::StatusOr<std::unique_ptr<storage::DiskTier>> tier =
         storage::DiskTier::Open(bed->options_);
@@ -51,11 +48,6 @@ class DiskBed {
                 bed->blocks_.back()->bytes().end(), static_cast<std::byte>(i));
     }
     return bed;
-  }
-  ~DiskBed() {
-    tier_.reset();
-    std::error_code ignored;
-    std::filesystem::remove_all(options_.directory, ignored);
   }
 
   // Objects of their own in every round, in the order of their keys' digests.
@@ -124,6 +116,7 @@ class DiskBed {
     return GbpsOf(kObjects * kObjectBytes, took);
   }
 
+  cli::TempDirectory directory_;  // outlives the tier
   storage::DiskTier::Options options_;
   std::unique_ptr<storage::DiskTier> tier_;
   std::vector<std::shared_ptr<storage::ArenaBlock>> blocks_;

@@ -23,6 +23,7 @@
 #include "cli/cluster_process.h"
 #include "cli/commands.h"
 #include "cli/knowledge.h"
+#include "cli/temp_directory.h"
 
 namespace kdn::cli {
 namespace {
@@ -352,13 +353,12 @@ absl::Status RunDemo(const Program& program, const std::string& model,
   if (!numbers) {
     return absl::UnavailableError(absl::StrCat("cannot write ", out));
   }
-  std::string directory = "/tmp/kdn-demo-XXXXXX";
-  if (mkdtemp(directory.data()) == nullptr) {
-    return absl::UnavailableError("cannot make a directory below /tmp");
-  }
+  absl::StatusOr<TempDirectory> directory =
+      TempDirectory::Create(fs::temp_directory_path(), "kdn-demo-");
+  if (!directory.ok()) return directory.status();
   absl::Status status;
   {
-    Demo demo(program.path, model, directory);
+    Demo demo(program.path, model, directory->path());
     status = demo.Run();
     if (status.ok()) {
       demo.PrintTable();
@@ -374,10 +374,10 @@ absl::Status RunDemo(const Program& program, const std::string& model,
       }
     }
   }
-  if (status.ok()) {
-    fs::remove_all(directory);
-  } else {
-    std::fprintf(stderr, "logs and data are kept in %s\n", directory.c_str());
+  if (!status.ok()) {
+    std::fprintf(stderr, "logs and data are kept in %s\n",
+                 directory->path().c_str());
+    directory->Keep();
   }
   return status;
 }
