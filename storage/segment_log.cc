@@ -22,6 +22,7 @@ Segment::~Segment() {
 }
 
 SegmentLog::~SegmentLog() {
+  if (active_ != nullptr) Trim(*active_);
   if (lock_fd_ >= 0) close(lock_fd_);
 }
 
@@ -68,9 +69,27 @@ absl::Status SegmentLog::RollOver(uint64_t record_bytes) {
   absl::StatusOr<SegmentPtr> fresh = OpenSegment(next_segment_, true);
   if (!fresh.ok()) return fresh.status();
   ++next_segment_;
+  if (active_ != nullptr) Trim(*active_);
   active_ = *std::move(fresh);
+  Preallocate(*active_);
   segments_.emplace(active_->number, active_);
   return absl::OkStatus();
+}
+
+void SegmentLog::Preallocate(const Segment& segment) {
+  // Tombstones may exceed the capacity.
+  if (!direct_ || total_bytes_ >= options_.capacity_bytes) return;
+  const uint64_t bytes =
+      std::min(options_.segment_bytes, options_.capacity_bytes - total_bytes_);
+  if (fallocate(segment.fd, 0, 0, static_cast<off_t>(bytes)) != 0) {
+    // Full, or not known to this file system: the file grows as it is written.
+    Trim(segment);
+  }
+}
+
+void SegmentLog::Trim(const Segment& segment) {
+  // What cannot be given back now is when the segment is opened next.
+  (void)!ftruncate(segment.fd, static_cast<off_t>(segment.end));
 }
 
 absl::StatusOr<SegmentLog::Written> SegmentLog::WriteRecord(

@@ -130,6 +130,12 @@ class SegmentLog {
   // evicting as needed.
   absl::StatusOr<Claim> ClaimSpace(uint64_t record_bytes, WhenFull when_full,
                                    BlockIo& io);
+  // Takes file space for a fresh segment at once. Writes inside the size of a
+  // file go side by side; those that grow it, ext4 lets through one at a time.
+  void Preallocate(const Segment& segment)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Gives back what no record was put into.
+  static void Trim(const Segment& segment);
   // An active segment that the record fits.
   absl::Status RollOver(uint64_t record_bytes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -46,6 +46,18 @@ std::optional<uint32_t> SegmentNumber(const std::string& name) {
   return number;
 }
 
+// Where the last byte of a file lies that was ever written: behind it a kill
+// may have left space taken in advance. The size of the file where the file
+// system does not tell the two apart.
+off_t EndOfData(int fd, off_t size) {
+  off_t end = 0;
+  for (off_t data = 0; (data = lseek(fd, end, SEEK_DATA)) >= 0;) {
+    end = lseek(fd, data, SEEK_HOLE);
+    if (end < 0) return size;
+  }
+  return errno == ENXIO ? end : size;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SegmentLog>> SegmentLog::Open(Options options) {
@@ -134,7 +146,9 @@ absl::Status SegmentLog::OpenSegments() {
     }
     // Whole pages: what a kill left behind the last one is no record.
     (*segment)->end =
-        static_cast<uint64_t>(info.st_size) / kRecordPage * kRecordPage;
+        static_cast<uint64_t>(EndOfData((*segment)->fd, info.st_size)) /
+        kRecordPage * kRecordPage;
+    Trim(**segment);
     total_bytes_ += (*segment)->end;
     next_segment_ = std::max(next_segment_, *number + 1);
     segments_.emplace(*number, *std::move(segment));

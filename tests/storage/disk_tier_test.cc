@@ -394,6 +394,25 @@ TEST_P(DiskTierTest, TooManyRequestsAreRefusedInTurnButRemovalsGetIn) {
       << "removed";
 }
 
+TEST_P(DiskTierTest, SpaceTakenInAdvanceIsGivenBackAfterAKill) {
+  const TestObject object = MakeObject(1);
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    auto tier = Open(OptionsHere());
+    _exit(SyncDisk(tier.get()).Write(object).ok() ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_EQ(status, 0);
+  auto tier = Open(OptionsHere());
+  ASSERT_NE(tier, nullptr);
+  EXPECT_EQ(tier->counters().segment_bytes, RecordBytes(object.info.bytes));
+  EXPECT_EQ(fs::file_size(SegmentsIn(directory_.path())[0]),
+            RecordBytes(object.info.bytes));
+  EXPECT_EQ(*SyncDisk(tier.get()).Read(object.info), object.bytes);
+}
+
 TEST_P(DiskTierTest, ADirectoryHasOneUser) {
   auto tier = Open(OptionsHere());
   EXPECT_TRUE(absl::IsUnavailable(DiskTier::Open(OptionsHere()).status()));
