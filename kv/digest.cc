@@ -26,6 +26,12 @@ std::string HexOf(absl::Span<const uint8_t> bytes) {
   return hex;
 }
 
+std::array<uint8_t, 32> Sha256Of(absl::Span<const uint8_t> bytes) {
+  std::array<uint8_t, 32> digest;
+  SHA256(bytes.data(), bytes.size(), digest.data());
+  return digest;
+}
+
 DigestBuilder::DigestBuilder(std::string_view domain) { Add(domain); }
 
 DigestBuilder& DigestBuilder::Add(uint64_t value) {
@@ -60,10 +66,8 @@ DigestBuilder& DigestBuilder::Add(absl::Span<const int32_t> values) {
 }
 
 std::array<uint8_t, 32> DigestBuilder::Finish() const {
-  std::array<uint8_t, 32> digest;
-  SHA256(reinterpret_cast<const unsigned char*>(preimage_.data()),
-         preimage_.size(), digest.data());
-  return digest;
+  return Sha256Of(absl::MakeConstSpan(
+      reinterpret_cast<const uint8_t*>(preimage_.data()), preimage_.size()));
 }
 
 }  // namespace kdn

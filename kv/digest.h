@@ -54,6 +54,8 @@ std::string ShortHex(const Digest<Tag>& digest) {
   return Hex(digest).substr(0, 12);
 }
 
+std::array<uint8_t, 32> Sha256Of(absl::Span<const uint8_t> bytes);
+
 // Builds the preimage of a digest: every field is written little-endian and
 // every variable-length field carries its length, so no two different field
 // lists give the same bytes.

@@ -137,8 +137,8 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& directory) {
       return status;
     }
     const absl::Span<const std::byte> bytes = checkpoint.files_.back()->bytes();
-    digest.Add(absl::Span<const uint8_t>(
-        reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()));
+    digest.Add(absl::Span<const uint8_t>(Sha256Of(absl::MakeConstSpan(
+        reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()))));
   }
   checkpoint.digest_ = HexOf(digest.Finish());
   return checkpoint;

@@ -37,7 +37,8 @@ class Checkpoint {
   absl::StatusOr<std::vector<float>> GetFloats(
       const std::string& name, const std::vector<int64_t>& shape) const;
   bool Has(const std::string& name) const { return tensors_.contains(name); }
-  // Hex SHA-256 over the files' bytes: what ModelSpec::weights_digest is.
+  // Hex digest ("kdn-weights-1") over the SHA-256 of each file, which a hub
+  // knows without reading it: what ModelSpec::weights_digest is.
   const std::string& digest() const { return digest_; }
 
  private:

@@ -69,7 +69,8 @@ class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
     loop_.Run([&] {
       state_ = std::make_shared<GatewayState>(
           GatewayState{options_, node, &loop_, sessions_, memory_, store_bytes_,
-                       ScratchPool::Create(loop_, options_.scratch_bytes_max)});
+                       ScratchPool::Create(loop_, options_.scratch_bytes_max),
+                       /*desk=*/nullptr});
       scratch_ = state_->scratch;
     });
   }
@@ -85,6 +86,7 @@ class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
 
  private:
   void Serve(int fd, bool local);
+  void ServeDesk(int fd, const std::string& path);
   void Accept(kj::Own<kj::AsyncIoStream> stream, bool local);
   void taskFailed(kj::Exception&&) override {}
 
@@ -115,6 +117,13 @@ absl::Status GatewayImpl::Listen() {
     absl::StatusOr<int> fd = ListenUnix(options_.unix_path);
     if (!fd.ok()) return fd.status();
     unix_bound_ = true;
+    const std::string desk_path = options_.unix_path + ".fd";
+    absl::StatusOr<int> desk_fd = ListenUnix(desk_path);
+    if (!desk_fd.ok()) {
+      close(*fd);
+      return desk_fd.status();
+    }
+    ServeDesk(*desk_fd, desk_path);
     Serve(*fd, /*local=*/true);
   }
   return absl::OkStatus();
@@ -125,6 +134,20 @@ void GatewayImpl::Serve(int fd, bool local) {
     tasks_->add(
         AcceptAll(loop_, fd, [this, local](kj::Own<kj::AsyncIoStream> stream) {
           Accept(kj::mv(stream), local);
+        }));
+  });
+}
+
+void GatewayImpl::ServeDesk(int fd, const std::string& path) {
+  loop_.Run([&] {
+    state_->desk = std::make_shared<DescriptorDesk>(loop_, path);
+    tasks_->add(AcceptAll(
+        loop_, fd,
+        [this, desk = state_->desk](kj::Own<kj::AsyncIoStream> stream) {
+          auto slot = connections_->TryTake(1);
+          if (!slot) return;
+          tasks_->add(
+              desk->Serve(kj::mv(stream)).attach(kj::heap(*std::move(slot))));
         }));
   });
 }
@@ -140,7 +163,10 @@ void GatewayImpl::Accept(kj::Own<kj::AsyncIoStream> stream, bool local) {
 
 void GatewayImpl::Stop() {
   if (std::exchange(stopped_, true)) return;
-  if (unix_bound_) unlink(options_.unix_path.c_str());
+  if (unix_bound_) {
+    unlink(options_.unix_path.c_str());
+    unlink((options_.unix_path + ".fd").c_str());
+  }
   loop_.Run([&] { tasks_ = nullptr; });
   loop_.RunAsync([&] { return loop_.WhenNothingLent(); });
   loop_.Run([&] { state_ = nullptr; });

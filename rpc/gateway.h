@@ -26,6 +26,8 @@ class Gateway {
     uint16_t tcp_port = 0;
     // Empty: no Unix socket. A stale socket file is replaced, a live one is
     // ALREADY_EXISTS. Made with mode 0600: whoever may open it is trusted.
+    // Beside it, its name with ".fd" behind: where clients fetch descriptors
+    // that their Cap'n Proto library cannot receive.
     std::string unix_path;
 
     int sessions_max = 256;

@@ -140,6 +140,12 @@ interface SharedMemory {
   # The region goes back to the budget when the last reference is dropped and no
   # call uses it any more; an engine may keep its own mapping as long as it likes.
   size @0 () -> (bytes :UInt64);
+
+  ticket @1 () -> (status :Status, socket :Text, ticket :Data);
+  # For clients whose Cap'n Proto library cannot receive descriptors: connect to
+  # the Unix socket at path `socket`, send the bytes of `ticket`, and receive one
+  # byte with the descriptor attached (SCM_RIGHTS). A ticket works once, and no
+  # longer than this capability; asking again makes the last one worthless.
 }
 
 # ---------------------------------------------------------------- the model

@@ -183,8 +183,19 @@ kj::Promise<void> SessionServer::openMemory(OpenMemoryContext context) {
   }
   ToWire(region.status(), results.initStatus());
   if (!region.ok()) return kj::READY_NOW;
-  results.setMemory(state_->shared_memories.add(
-      kj::heap<SharedMemoryServer>(*std::move(region), *std::move(slot))));
+  results.setMemory(state_->shared_memories.add(kj::heap<SharedMemoryServer>(
+      *std::move(region), state_->gateway->desk, *std::move(slot))));
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> SharedMemoryServer::ticket(TicketContext context) {
+  desk_->Withdraw(ticket_);
+  ticket_ = desk_->Issue(region_);
+  auto results = context.getResults();
+  ToWire(absl::OkStatus(), results.initStatus());
+  results.setSocket(desk_->path());
+  results.setTicket(kj::arrayPtr(
+      reinterpret_cast<const kj::byte*>(ticket_.data()), ticket_.size()));
   return kj::READY_NOW;
 }
 

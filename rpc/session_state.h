@@ -4,6 +4,7 @@
 #include <capnp/capability.h>
 
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -12,6 +13,7 @@
 #include "kv/host_memory.h"
 #include "rpc/byte_budget.h"
 #include "rpc/call_deadline.h"
+#include "rpc/descriptor_desk.h"
 #include "rpc/event_loop.h"
 #include "rpc/gateway.h"
 #include "rpc/kdn.capnp.h"
@@ -29,6 +31,7 @@ struct GatewayState {
   std::shared_ptr<ByteBudget> memory;
   std::shared_ptr<ByteBudget> store_bytes;
   std::shared_ptr<ScratchPool> scratch;
+  std::shared_ptr<DescriptorDesk> desk;  // null: no Unix socket
 };
 
 // Memory an engine maps too. Shared by the capability and by every node call
@@ -42,8 +45,13 @@ struct SharedRegion {
 class SharedMemoryServer final : public wire::SharedMemory::Server {
  public:
   SharedMemoryServer(std::shared_ptr<SharedRegion> region,
+                     std::shared_ptr<DescriptorDesk> desk,
                      ByteBudget::Hold slot)
-      : region_(std::move(region)), slot_(std::move(slot)) {}
+      : region_(std::move(region)),
+        desk_(std::move(desk)),
+        slot_(std::move(slot)) {}
+  ~SharedMemoryServer() noexcept(false) { desk_->Withdraw(ticket_); }
+  kj::Promise<void> ticket(TicketContext context) override;
   kj::Promise<void> size(SizeContext context) override {
     context.getResults().setBytes(region_->memory.size());
     return kj::READY_NOW;
@@ -53,7 +61,9 @@ class SharedMemoryServer final : public wire::SharedMemory::Server {
 
  private:
   std::shared_ptr<SharedRegion> region_;
+  std::shared_ptr<DescriptorDesk> desk_;
   ByteBudget::Hold slot_;
+  std::string ticket_;  // the one outstanding, if any
 };
 
 // One connected engine, shared by its Session capability and everything opened

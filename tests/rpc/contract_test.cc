@@ -1,7 +1,14 @@
 // What a client that is wrong, old or hostile gets for an answer.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
+#include <cstring>
+#include <optional>
+
+#include "kv/host_memory.h"
 #include "tests/rpc/gateway_fixture.h"
 #include "tests/rpc/raw_client.h"
 
@@ -188,6 +195,61 @@ TEST_F(ContractTest, SharedMemoryNeedsAUnixSocketAndABudget) {
   EXPECT_TRUE(Eventually([&] {
     return local->Ping().ok() && gateway_->usage().memory_bytes == 0;
   }));
+}
+
+// What a client does whose Cap'n Proto library cannot receive descriptors: -1
+// when the gateway hangs up instead.
+int FetchDescriptor(const std::string& path, const std::string& ticket) {
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_un at{};
+  at.sun_family = AF_UNIX;
+  std::memcpy(at.sun_path, path.data(), path.size());
+  EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&at), sizeof(at)), 0);
+  EXPECT_EQ(send(fd, ticket.data(), ticket.size(), MSG_NOSIGNAL),
+            static_cast<ssize_t>(ticket.size()));
+  char byte;
+  iovec data{&byte, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof(control);
+  int received = -1;
+  if (recvmsg(fd, &message, MSG_CMSG_CLOEXEC) == 1) {
+    const cmsghdr* header = CMSG_FIRSTHDR(&message);
+    EXPECT_NE(header, nullptr);
+    std::memcpy(&received, CMSG_DATA(header), sizeof(received));
+  }
+  close(fd);
+  return received;
+}
+
+TEST_F(ContractTest, ATicketFetchesTheDescriptorOnce) {
+  RawClient client(unix_address());
+  auto request = client.Session().openMemoryRequest();
+  request.setBytes(8192);
+  std::optional<wire::SharedMemory::Client> memory =
+      client.Send(kj::mv(request))->getMemory();
+  auto ticket = [&] {
+    auto answer = client.Send(memory->ticketRequest());
+    const auto bytes = answer->getTicket();
+    return std::pair(std::string(answer->getSocket().cStr()),
+                     std::string(bytes.begin(), bytes.end()));
+  };
+  const auto [path, first] = ticket();
+  const int fd = FetchDescriptor(path, first);
+  ASSERT_GE(fd, 0);
+  auto mapped = SharedMemory::Map(fd, 8192);
+  ASSERT_TRUE(mapped.ok()) << mapped.status();
+  EXPECT_EQ(FetchDescriptor(path, first), -1) << "it works once";
+  const std::string second = ticket().second;
+  const std::string third = ticket().second;
+  EXPECT_EQ(FetchDescriptor(path, second), -1) << "another was asked for";
+  EXPECT_EQ(FetchDescriptor(path, std::string(16, 'x')), -1);
+  memory.reset();
+  ASSERT_TRUE(client.Send(client.Session().infoRequest()).ok());
+  EXPECT_EQ(FetchDescriptor(path, third), -1) << "the region is gone";
 }
 
 TEST_F(ContractTest, DestinationsOutsideTheirRegionAreRefused) {
