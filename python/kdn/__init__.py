@@ -1,0 +1,65 @@
+"""Client of the Knowledge Delivery Network: KV caches of texts, kept outside the engine.
+
+    with kdn.Client("unix:/tmp/kdn-local-3-n1.sock") as client:
+        knowledge = client.open("my-tenant", kdn.ModelSpec.from_directory(path))
+        chain = knowledge.chain(token_ids)
+        got = knowledge.retrieve(chain)
+        got.prefix_tokens, got.kv
+
+Engines: `kdn.transformers`, `kdn.vllm`, `kdn.sglang`.
+"""
+
+from .client import AsyncClient, Client
+from .errors import (
+    AlreadyExists,
+    Cancelled,
+    DataLoss,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    KdnError,
+    NotFound,
+    OutOfRange,
+    PermissionDenied,
+    ResourceExhausted,
+    Unavailable,
+    Unimplemented,
+)
+from .keys import CHUNK_TOKENS, Chunk, cut_chain, fingerprint_of, golden_vectors
+from .knowledge import AsyncKnowledge, Knowledge
+from .model import ModelSpec, RopeSpec
+from .types import Found, NodeInfo, Outcome, Receipt, Retrieved
+
+__all__ = [
+    "CHUNK_TOKENS",
+    "AlreadyExists",
+    "AsyncClient",
+    "AsyncKnowledge",
+    "Cancelled",
+    "Chunk",
+    "Client",
+    "DataLoss",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "Found",
+    "Internal",
+    "InvalidArgument",
+    "KdnError",
+    "Knowledge",
+    "ModelSpec",
+    "NodeInfo",
+    "NotFound",
+    "OutOfRange",
+    "Outcome",
+    "PermissionDenied",
+    "Receipt",
+    "ResourceExhausted",
+    "Retrieved",
+    "RopeSpec",
+    "Unavailable",
+    "Unimplemented",
+    "cut_chain",
+    "fingerprint_of",
+    "golden_vectors",
+]

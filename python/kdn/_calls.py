@@ -1,0 +1,259 @@
+"""The calls of one Knowledge, on the loop's thread: values in, values out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ._connection import Connection, answer_of, check, milliseconds
+from ._schema import LEVELS, wire
+from .errors import InvalidArgument, KdnError, error_of
+from .keys import Chunk, fingerprint_of
+from .memory import Region
+from .model import ModelSpec
+from .types import Found, Outcome, Receipt
+
+# Layers of a store on their way: enough to keep the node busy, less than what a
+# connection may have unanswered.
+_LAYERS_UNANSWERED = 4
+
+
+def levels_mask(levels: Sequence[str] | None) -> int:
+    """A set of levels as the wire's bit mask; 0, the default of each call, for None."""
+    mask = 0
+    for level in levels or ():
+        if level not in LEVELS:
+            raise InvalidArgument(f"level {level!r}, expected one of {', '.join(LEVELS)}")
+        mask |= 1 << LEVELS[level]
+    return mask
+
+
+def _levels_of(mask: int) -> frozenset[str]:
+    return frozenset(name for name, bit in LEVELS.items() if mask >> bit & 1)
+
+
+def _fill_refs(builder: Any, chunks: Sequence[Chunk]) -> None:
+    refs = builder.init("chunks", len(chunks))
+    for ref, chunk in zip(refs, chunks):
+        ref.key = chunk.key
+        ref.placement = chunk.placement
+
+
+@dataclass(frozen=True)
+class StoreCall:
+    """One chunk on its way in: `layers` holds one buffer per layer, (2, kv_heads,
+    tokens, head_dim) in C order, or, with a region, its offset there."""
+
+    chunk: Chunk
+    positions: Sequence[int]
+    levels: int
+    durability: str
+    ttl_ms: int
+    timeout: float
+    layers: Sequence[Any]
+    region: Region | None = None
+    keep: Any = None  # what has to live until it is committed
+
+
+@dataclass(frozen=True)
+class RetrieveCall:
+    """Chunks on their way out, into `out` of shape (layers, 2, kv_heads, tokens,
+    head_dim), each at its span of the token axis; `out` lies at the beginning of
+    `region` if there is one."""
+
+    chunks: Sequence[Chunk]
+    positions: Sequence[Sequence[int]]
+    spans: Sequence[slice]
+    slice: tuple[int, int, int, int]
+    accept: int
+    timeout: float
+    out: np.ndarray[Any, Any]
+    region: Region | None = None
+
+
+class _Sink(wire.LayerSink.Server):
+    """Takes the layers of an inline retrieve and puts them in place."""
+
+    def __init__(self, call: RetrieveCall) -> None:
+        self._call = call
+
+    async def data(self, chunk: int, layer: int, bytes: Any, _context: Any) -> None:
+        out = self._call.out[layer, :, :, self._call.spans[chunk], :]
+        out[...] = np.frombuffer(bytes, dtype=out.dtype).reshape(out.shape)
+
+    async def ready(self, layers: Any, _context: Any) -> None:
+        """Not asked for."""
+
+    async def done(self, _context: Any) -> None:
+        """Everything has come: retrieve's answer is next."""
+
+
+def model_to_wire(model: ModelSpec) -> dict[str, Any]:
+    rope = model.rope
+    return {
+        "name": model.name,
+        "numLayers": model.num_layers,
+        "numKvHeads": model.num_kv_heads,
+        "headDim": model.head_dim,
+        "dtype": model.dtype,
+        "weightsDigest": model.weights_digest,
+        "tokenizerDigest": model.tokenizer_digest,
+        "rope": {
+            "theta": rope.theta,
+            "rotaryDim": rope.rotary_dim,
+            "pairing": rope.pairing,
+            "scaling": rope.scaling,
+            "factor": rope.factor,
+            "lowFreqFactor": rope.low_freq_factor,
+            "highFreqFactor": rope.high_freq_factor,
+            "originalMaxPosition": rope.original_max_position,
+            "betaFast": rope.beta_fast,
+            "betaSlow": rope.beta_slow,
+            "attentionFactor": rope.attention_factor,
+        },
+    }
+
+
+class Calls:
+    """The chunks of one tenant and one model, on one connection."""
+
+    def __init__(self, connection: Connection, capability: int, model: ModelSpec) -> None:
+        self._connection = connection
+        self._capability = capability
+        self._model = model
+
+    @classmethod
+    async def open(cls, connection: Connection, namespace: str, model: ModelSpec, timeout: float) -> Calls:
+        call = connection.live_session().open(
+            namespace=namespace, model=model_to_wire(model), fingerprint=fingerprint_of(model)
+        )
+        answer = await answer_of(call, timeout, f"opening {namespace}")
+        check(answer.status)
+        return cls(connection, connection.hold(answer.knowledge), model)
+
+    @property
+    def _knowledge(self) -> Any:
+        return self._connection.held(self._capability)
+
+    def drop(self) -> None:
+        self._connection.drop(self._capability)
+
+    async def lookup(self, chunks: Sequence[Chunk], timeout: float) -> list[Found]:
+        request = self._knowledge.lookup_request()
+        _fill_refs(request, chunks)
+        request.deadlineMs = milliseconds(timeout)
+        answer = await answer_of(request.send(), timeout, "looking chunks up")
+        check(answer.status)
+        return [
+            Found(True, r.node, str(r.tier), _levels_of(r.levels), r.bytes, r.version) if r.hit else Found(False)
+            for r in answer.results
+        ]
+
+    async def statuses(
+        self, method: str, chunks: Sequence[Chunk], timeout: float, ttl_ms: int | None = None
+    ) -> list[KdnError | None]:
+        """pin, unpin or remove: None where it was done, else why not."""
+        request = getattr(self._knowledge, f"{method}_request")()
+        _fill_refs(request, chunks)
+        if ttl_ms is not None:
+            request.ttlMs = ttl_ms
+        request.deadlineMs = milliseconds(timeout)
+        answer = await answer_of(request.send(), timeout, f"{method}: {len(chunks)} chunks")
+        check(answer.status)
+        return [
+            None if str(status.code) == "ok" else error_of(str(status.code), status.message)
+            for status in answer.statuses
+        ]
+
+    async def store(self, call: StoreCall) -> Receipt:
+        stream = await self._begin(call)
+        shape = (2, self._model.num_kv_heads, len(call.chunk.tokens), self._model.head_dim)
+        row = shape[3] * self._model.element_bytes
+        strides = {"token": row, "head": shape[2] * row, "part": shape[1] * shape[2] * row}
+        unanswered: list[Any] = []
+        for layer in call.layers:
+            if len(unanswered) == _LAYERS_UNANSWERED:
+                await answer_of(unanswered.pop(0), call.timeout, "storing a layer")
+            request = stream.layer_request()
+            if call.region is None:
+                request.bytes = layer
+            else:
+                request.offset = layer
+            request.strides = strides
+            unanswered.append(request.send())
+        # It need not wait for the layers' answers, only for their order.
+        answer = await answer_of(stream.commit(), call.timeout, "committing a chunk")
+        check(answer.status)
+        receipt = answer.receipt
+        return Receipt(bytes(receipt.key), receipt.version, receipt.existed, receipt.bytes, tuple(receipt.holders))
+
+    async def _begin(self, call: StoreCall) -> Any:
+        begin = self._knowledge.store_request()
+        request = begin.init("request")
+        chunk = call.chunk
+        request.key = chunk.key
+        request.condition = chunk.condition
+        request.variant = chunk.variant
+        request.tokens = list(chunk.tokens)
+        request.placement = chunk.placement
+        request.positions = list(call.positions)
+        request.levels = call.levels
+        request.durability = call.durability
+        request.ttlMs = call.ttl_ms
+        if call.region is not None:
+            request.memory = self._connection.held(call.region.number)
+        begin.deadlineMs = milliseconds(call.timeout)
+        answer = await answer_of(begin.send(), call.timeout, "beginning a store")
+        check(answer.status)
+        return answer.stream
+
+    async def retrieve(self, call: RetrieveCall) -> list[Outcome]:
+        try:
+            return await self._retrieve(call)
+        except BaseException:
+            # The node may go on writing there until the deadline.
+            if call.region is not None:
+                call.region.spoiled = True
+            raise
+
+    async def _retrieve(self, call: RetrieveCall) -> list[Outcome]:
+        asking = self._knowledge.retrieve_request()
+        request = asking.init("request")
+        self._fill_chunks(request.init("chunks", len(call.chunks)), call)
+        ends = request.slice
+        ends.layerBegin, ends.layerEnd, ends.headBegin, ends.headEnd = call.slice
+        request.accept = call.accept
+        if call.region is not None:
+            request.destination.memory = self._connection.held(call.region.number)
+        else:
+            request.destination.inline = "headMajor"
+            asking.sink = _Sink(call)
+        asking.deadlineMs = milliseconds(call.timeout)
+        answer = await answer_of(asking.send(), call.timeout, "retrieving chunks")
+        check(answer.status)
+        return [self._outcome(o) for o in answer.outcomes]
+
+    def _fill_chunks(self, builders: Any, call: RetrieveCall) -> None:
+        layer, part, head, token, _ = call.out.strides
+        for builder, chunk, positions, span in zip(builders, call.chunks, call.positions, call.spans):
+            builder.ref.key = chunk.key
+            builder.ref.placement = chunk.placement
+            builder.positions = list(positions)
+            if call.region is not None:
+                builder.offset = span.start * token
+                builder.strides = {"layer": layer, "part": part, "token": token, "head": head}
+
+    @staticmethod
+    def _outcome(outcome: Any) -> Outcome:
+        kind = str(outcome.kind)
+        if kind == "failed":
+            why = error_of(str(outcome.why.code), outcome.why.message)
+            return Outcome(kind, why, wire_bytes=outcome.wireBytes)
+        if kind == "miss":
+            return Outcome(kind)
+        return Outcome(
+            kind, None, str(outcome.level), outcome.source, str(outcome.tier), outcome.version, outcome.wireBytes
+        )

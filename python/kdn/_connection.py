@@ -1,0 +1,147 @@
+"""One connection and its session. Everything here runs on the loop's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from typing import Any
+
+import capnp
+
+from ._schema import PROTOCOL_VERSION, wire
+from .errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unavailable, error_of
+from .keys import golden_vectors
+from .types import NodeInfo
+
+# A gateway answers by the deadline of a call. This much later it is given up on.
+_GRACE_S = 0.1
+_KINDS = {
+    "DISCONNECTED": "unavailable",
+    "OVERLOADED": "resourceExhausted",
+    "UNIMPLEMENTED": "unimplemented",
+    "FAILED": "internal",
+}
+
+
+def milliseconds(timeout: float) -> int:
+    """A timeout in seconds as the wire says it. InvalidArgument unless 1 ms to 10 min."""
+    if not 0.001 <= timeout <= 600:
+        raise InvalidArgument(f"a timeout of {timeout} s, expected 0.001 to 600")
+    return max(1, int(timeout * 1000))
+
+
+def check(status: Any) -> None:
+    """Raises what a wire status says."""
+    code = str(status.code)
+    if code != "ok":
+        raise error_of(code, status.message)
+
+
+async def answer_of(call: Awaitable[Any], timeout: float, what: str) -> Any:
+    """The answer of a call, its transport errors and its silence typed."""
+
+    async def wait() -> Any:
+        return await call
+
+    try:
+        return await asyncio.wait_for(wait(), timeout + _GRACE_S)
+    except asyncio.TimeoutError:
+        raise DeadlineExceeded(f"{what}: no answer within {timeout} s") from None
+    except capnp.KjException as error:
+        kind = _KINDS.get(str(getattr(error, "type", "")).upper(), "unavailable")
+        raise error_of(kind, f"{what}: {error.description or error}") from None
+
+
+async def _open_stream(address: str, timeout: float) -> Any:
+    if address.startswith("unix:"):
+        connecting = capnp.AsyncIoStream.create_unix_connection(address.removeprefix("unix:"))
+    else:
+        host, colon, port = address.rpartition(":")
+        if not colon or not port.isdigit():
+            raise InvalidArgument(f"address {address!r}: expected unix:/path or host:port")
+        connecting = capnp.AsyncIoStream.create_connection(host=host, port=int(port))
+    try:
+        return await asyncio.wait_for(connecting, timeout)
+    except (OSError, asyncio.TimeoutError, capnp.KjException) as error:
+        raise Unavailable(f"cannot connect to {address}: {error or 'timeout'}: is the cluster up?") from None
+
+
+class Connection:
+    """A session with one node. Dropped by `close`; what it pinned goes with it."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.node: NodeInfo
+        self.session: Any = None
+        self.session_id = 0
+        self._client: Any = None
+        self._stream: Any = None
+        # Capabilities that belong to somebody on another thread, by number.
+        self._held: dict[int, Any] = {}
+        self._next = 0
+
+    async def open(self, name: str, timeout: float) -> Connection:
+        self._stream = await _open_stream(self.address, timeout)
+        self._client = capnp.TwoPartyClient(self._stream)
+        try:
+            await self._hello(name, timeout)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    async def _hello(self, name: str, timeout: float) -> None:
+        kdn = self._client.bootstrap().cast_as(wire.Kdn)
+        vectors = [{"label": label, "key": key} for label, key in golden_vectors().items()]
+        call = kdn.hello(protocolVersion=PROTOCOL_VERSION, clientName=name, goldenVectors=vectors)
+        answer = await answer_of(call, timeout, f"saying hello to {self.address}")
+        check(answer.status)
+        if answer.protocolVersion != PROTOCOL_VERSION:
+            raise FailedPrecondition(
+                f"{self.address} speaks protocol version {answer.protocolVersion}, this client {PROTOCOL_VERSION}"
+            )
+        self.session = answer.session
+        node = answer.node
+        self.node = NodeInfo(
+            id=node.id,
+            software=node.software,
+            chunks_per_call_max=node.chunksPerCallMax,
+            message_bytes_max=node.messageBytesMax,
+            memory_bytes_max=node.memoryBytesMax,
+            stores_in_flight_max=node.storesInFlightMax,
+            store_bytes_max=node.storeBytesMax,
+        )
+        info = await answer_of(self.session.info(), timeout, "info")
+        self.session_id = info.session
+
+    def hold(self, capability: Any) -> int:
+        """Keeps `capability` until `drop`; its number is safe on any thread."""
+        self._next += 1
+        self._held[self._next] = capability
+        return self._next
+
+    def held(self, number: int) -> Any:
+        if number not in self._held:
+            raise FailedPrecondition("the connection was closed: connect again")
+        return self._held[number]
+
+    def drop(self, number: int) -> None:
+        self._held.pop(number, None)
+
+    def live_session(self) -> Any:
+        if self.session is None:
+            raise FailedPrecondition("the connection was closed: connect again")
+        return self.session
+
+    def close(self) -> None:
+        """Gives everything back. Idempotent."""
+        self._held.clear()
+        self.session = None
+        with contextlib.suppress(Exception):
+            if self._client is not None:
+                self._client.close()
+        with contextlib.suppress(Exception):
+            if self._stream is not None:
+                self._stream.close()
+        self._client = self._stream = None

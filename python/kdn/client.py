@@ -1,0 +1,147 @@
+"""Connecting to a node: `Client` blocks, `AsyncClient` is for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from ._calls import Calls
+from ._connection import Connection, answer_of, check, milliseconds
+from ._loop import Loop, shared_loop
+from .keys import check_namespace
+from .knowledge import DEFAULT_TIMEOUT, AsyncKnowledge, Knowledge
+from .memory import Memory
+from .model import ModelSpec
+from .types import NodeInfo
+
+DEFAULT_ADDRESS = "unix:/tmp/kdn-local-3-n1.sock"
+"""Where `kdn up -c configs/local-3.yaml` listens."""
+CONNECT_TIMEOUT = 2.0
+
+
+@dataclass
+class Link:
+    """A connection as its users on other threads see it. `memory` is None over TCP."""
+
+    loop: Loop
+    connection: Connection
+    memory: Memory | None = None
+
+    @classmethod
+    async def open(cls, loop: Loop, address: str, name: str, timeout: float) -> Link:
+        connection = await Connection(address).open(name, timeout)
+        link = cls(loop, connection)
+        if connection.node.memory_bytes_max > 0:
+            link.memory = Memory(loop, connection)
+        return link
+
+    async def status(self, timeout: float) -> list[dict[str, Any]]:
+        call = self.connection.live_session().status(deadlineMs=milliseconds(timeout))
+        answer = await answer_of(call, timeout, "status of the cluster")
+        check(answer.status)
+        return [node.to_dict() for node in answer.nodes]
+
+    async def ping(self, timeout: float) -> None:
+        check((await answer_of(self.connection.live_session().info(), timeout, "ping")).status)
+
+    async def close(self) -> None:
+        if self.memory is not None:
+            self.memory.close()
+        self.connection.close()
+
+
+class _Base:
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    @property
+    def node(self) -> NodeInfo:
+        """The node at the other end, and its limits."""
+        return self._link.connection.node
+
+    @property
+    def session(self) -> int:
+        """The id that the cluster knows this client's leases by."""
+        return self._link.connection.session_id
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether KV passes through shared memory (a Unix socket) or the socket."""
+        return self._link.memory is not None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._link.connection.address!r}, node {self.node.id})"
+
+
+class Client(_Base):
+    """A blocking client. Thread-safe; a context manager.
+
+    `address`: ``unix:/path/to/socket`` for a node on this host, else ``host:port``.
+    Unavailable when nobody listens, FailedPrecondition when the node speaks another
+    version or hashes tokens differently.
+    """
+
+    def __init__(
+        self, address: str = DEFAULT_ADDRESS, *, name: str = "kdn-python", timeout: float = CONNECT_TIMEOUT
+    ) -> None:
+        loop = shared_loop()
+        super().__init__(loop.run(Link.open(loop, address, name, timeout)))
+
+    def open(self, namespace: str, model: ModelSpec, timeout: float = DEFAULT_TIMEOUT) -> Knowledge:
+        """Registers the model for the tenant `namespace`."""
+        check_namespace(namespace)
+        calls = self._link.loop.run(Calls.open(self._link.connection, namespace, model, timeout))
+        return Knowledge(self._link, calls, namespace, model)
+
+    def status(self, timeout: float = DEFAULT_TIMEOUT) -> list[dict[str, Any]]:
+        """Every node of the cluster with its counters: NodeStatus in kdn.capnp."""
+        return self._link.loop.run(self._link.status(timeout))
+
+    def ping(self, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """An empty call. Raises when the node does not answer."""
+        self._link.loop.run(self._link.ping(timeout))
+
+    def close(self) -> None:
+        """Ends the session: its pins go. Idempotent."""
+        self._link.loop.run(self._link.close())
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncClient(_Base):
+    """The same for asyncio, with any event loop::
+
+    async with await AsyncClient.connect(address) as client: ...
+    """
+
+    @classmethod
+    async def connect(
+        cls, address: str = DEFAULT_ADDRESS, *, name: str = "kdn-python", timeout: float = CONNECT_TIMEOUT
+    ) -> AsyncClient:
+        loop = shared_loop()
+        return cls(await asyncio.wrap_future(loop.submit(Link.open(loop, address, name, timeout))))
+
+    async def open(self, namespace: str, model: ModelSpec, timeout: float = DEFAULT_TIMEOUT) -> AsyncKnowledge:
+        check_namespace(namespace)
+        opening = self._link.loop.submit(Calls.open(self._link.connection, namespace, model, timeout))
+        return AsyncKnowledge(self._link, await asyncio.wrap_future(opening), namespace, model)
+
+    async def status(self, timeout: float = DEFAULT_TIMEOUT) -> list[dict[str, Any]]:
+        return await asyncio.wrap_future(self._link.loop.submit(self._link.status(timeout)))
+
+    async def ping(self, timeout: float = DEFAULT_TIMEOUT) -> None:
+        await asyncio.wrap_future(self._link.loop.submit(self._link.ping(timeout)))
+
+    async def close(self) -> None:
+        await asyncio.wrap_future(self._link.loop.submit(self._link.close()))
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

@@ -1,0 +1,40 @@
+"""The preimage of every digest of the KDN: see the head of kdn.capnp."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+
+
+class Digest:
+    """Builds the preimage of a SHA-256: every field little-endian, every field of
+    variable length behind its length."""
+
+    def __init__(self, domain: str) -> None:
+        self._hash = hashlib.sha256()
+        self.text(domain)
+
+    def integer(self, value: int) -> Digest:
+        self._hash.update(struct.pack("<Q", value))
+        return self
+
+    def double(self, value: float) -> Digest:
+        self._hash.update(struct.pack("<d", value))
+        return self
+
+    def data(self, value: bytes) -> Digest:
+        self.integer(len(value))
+        self._hash.update(value)
+        return self
+
+    def text(self, value: str) -> Digest:
+        return self.data(value.encode())
+
+    def tokens(self, values: Sequence[int]) -> Digest:
+        self.integer(len(values))
+        self._hash.update(struct.pack(f"<{len(values)}i", *values))
+        return self
+
+    def finish(self) -> bytes:
+        return self._hash.digest()

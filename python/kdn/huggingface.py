@@ -1,0 +1,138 @@
+"""What Transformers' objects are to the KDN: a ModelSpec of a model, KV in and out of
+its caches. Works with the cache classes of Transformers 4.45 and of 5."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from .digest import Digest
+from .errors import InvalidArgument, Unimplemented
+from .model import ModelSpec, tokenizer_digest, weights_digest
+
+
+def spec_of(model: Any, tokenizer: Any, weights: str | None = None) -> ModelSpec:
+    """The ModelSpec of a loaded model and its tokenizer.
+
+    A model of a checkpoint directory, or of the hub's cache, is known by its files: it
+    finds what `kdn inject` and other engines stored. One that was made or changed in
+    memory is known by its tensors, unless `weights` names them (any text that changes
+    when they do). Unimplemented for attention that does not keep every token.
+    """
+    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    _check_attention(config)
+    fields = config.to_dict()
+    fields.setdefault("head_dim", getattr(config, "head_dim", None))
+    return ModelSpec.from_config(
+        fields,
+        weights_digest=weights or _weights_of(model),
+        tokenizer_digest=_tokenizer_of(tokenizer),
+        dtype=model.dtype,
+        name=str(getattr(config, "_name_or_path", "") or type(model).__name__)[-200:],
+    )
+
+
+def _check_attention(config: Any) -> None:
+    kinds = set(getattr(config, "layer_types", None) or [])
+    if kinds - {"full_attention"}:
+        raise Unimplemented(f"attention layers of kind {', '.join(sorted(kinds - {'full_attention'}))}")
+    window = getattr(config, "sliding_window", None)
+    if kinds or window is None or not getattr(config, "use_sliding_window", True):
+        return
+    if window < config.max_position_embeddings:
+        raise Unimplemented(f"sliding window attention over {window} tokens")
+
+
+def directory_of(name_or_path: str) -> Path | None:
+    """Where the files of a checkpoint lie: its directory, or the hub's cache of it."""
+    if not name_or_path:
+        return None
+    if Path(name_or_path).is_dir():
+        return Path(name_or_path)
+    from transformers.utils import cached_file
+
+    try:
+        found = cached_file(name_or_path, "config.json", local_files_only=True)
+    except OSError:
+        return None
+    return Path(found).parent if found else None
+
+
+def _weights_of(model: Any) -> str:
+    directory = directory_of(getattr(model.config, "_name_or_path", ""))
+    if directory is not None:
+        try:
+            return weights_digest(directory)
+        except InvalidArgument:
+            pass
+    digest = Digest("kdn-tensors-1")
+    for name, tensor in sorted(model.state_dict().items()):
+        raw = tensor.detach().to("cpu").contiguous().flatten().view(torch.uint8).numpy()
+        digest.text(name).data(hashlib.sha256(raw).digest())
+    return digest.finish().hex()
+
+
+def _tokenizer_of(tokenizer: Any) -> str:
+    directory = directory_of(getattr(tokenizer, "name_or_path", ""))
+    if directory is not None and (directory / "tokenizer.json").exists():
+        return tokenizer_digest(directory)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise Unimplemented("a tokenizer without tokenizer.json: name it with tokenizer_digest in a ModelSpec")
+    return Digest("kdn-tokenizer-1").data(backend.to_str().encode()).finish().hex()
+
+
+def layers_of(cache: Any) -> list[tuple[Any, Any]]:
+    """(K, V) of each layer of a cache, each (batch, kv_heads, tokens, head_dim)."""
+    if hasattr(cache, "layers"):
+        return [(layer.keys, layer.values) for layer in cache.layers]
+    return list(zip(cache.key_cache, cache.value_cache))
+
+
+def length_of(cache: Any) -> int:
+    """Tokens in a cache."""
+    return int(cache.get_seq_length())
+
+
+def kv_of(cache: Any, begin: int, end: int) -> list[tuple[Any, Any]]:
+    """(K, V) per layer of the tokens [begin, end) of a cache of one sequence, each
+    (kv_heads, tokens, head_dim): views."""
+    return [(k[0, :, begin:end], v[0, :, begin:end]) for k, v in layers_of(cache)]
+
+
+def cache_of(kv: Any, device: Any) -> DynamicCache:
+    """A cache that holds `kv` of shape (layers, 2, kv_heads, tokens, head_dim). On the
+    CPU it rests on the same memory until it grows."""
+    cache = DynamicCache()
+    for i, layer in enumerate(kv):
+        keys, values = layer[0][None].to(device), layer[1][None].to(device)
+        if hasattr(cache, "key_cache"):
+            cache.key_cache.append(keys)
+            cache.value_cache.append(values)
+            if i == 0:
+                cache._seen_tokens = keys.shape[-2]
+        else:
+            cache.update(keys, values, i)
+    return cache
+
+
+def prefill(model: Any, tokens: Sequence[int], cache: Any) -> Any:
+    """Runs `tokens` behind what `cache` holds, which grows by them. Logits of the last."""
+    ids = torch.tensor([list(tokens)], device=model.device)
+    begin = length_of(cache)
+    positions = torch.arange(begin, begin + len(tokens), device=model.device)
+    mask = torch.ones((1, begin + len(tokens)), dtype=torch.long, device=model.device)
+    with torch.no_grad():
+        answer = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions[None],
+            past_key_values=cache,
+            use_cache=True,
+        )
+    return answer.logits[0, -1]

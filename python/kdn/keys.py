@@ -1,0 +1,127 @@
+"""How chunks are named. The same bytes are hashed by every client and node.
+
+The layout is written down at the head of kdn.capnp; `golden_vectors` are exchanged
+when a client connects, so one that hashes differently is refused and does not miss
+silently for ever.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .digest import Digest
+from .errors import InvalidArgument
+from .model import ModelSpec, RopeSpec
+
+CHUNK_TOKENS = 256
+"""Tokens of one chunk, unless the text ends sooner."""
+CHUNK_TOKENS_MAX = 4096
+"""Accepted in one chunk."""
+PLACEMENT_GROUP_CHUNKS = 16
+"""Consecutive chained chunks that share a placement key."""
+RAW_VARIANT = "raw"
+_NO_CONDITION = bytes(32)
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def fingerprint_of(model: ModelSpec) -> bytes:
+    """32 bytes over every field of `model` but its name."""
+    rope = model.rope
+    digest = Digest("kdn-model-1")
+    for value in (model.num_layers, model.num_kv_heads, model.head_dim, model.dtype_code):
+        digest.integer(value)
+    digest.double(rope.theta).integer(rope.rotary_dim)
+    digest.integer(rope.pairing_code).integer(rope.scaling_code)
+    for number in (rope.factor, rope.low_freq_factor, rope.high_freq_factor):
+        digest.double(number)
+    digest.integer(rope.original_max_position)
+    for number in (rope.beta_fast, rope.beta_slow, rope.attention_factor):
+        digest.double(number)
+    return digest.text(model.weights_digest).text(model.tokenizer_digest).finish()
+
+
+def check_namespace(name: str) -> str:
+    """`name` itself. InvalidArgument unless 1 to 128 of ``A-Z a-z 0-9 . _ -``."""
+    if not _NAME.fullmatch(name):
+        raise InvalidArgument(f"namespace {name!r}: expected 1 to 128 characters of A-Z a-z 0-9 . _ -")
+    return name
+
+
+def chunk_key(
+    fingerprint: bytes,
+    namespace: str,
+    tokens: Sequence[int],
+    condition: bytes = b"",
+    variant: str = RAW_VARIANT,
+) -> bytes:
+    """Names a chunk by its text: `tokens` behind the chunk whose key is `condition`
+    (empty: behind nothing), of one model and one tenant."""
+    if not 1 <= len(tokens) <= CHUNK_TOKENS_MAX:
+        raise InvalidArgument(f"a chunk of {len(tokens)} tokens, expected 1 to {CHUNK_TOKENS_MAX}")
+    if min(tokens) < 0:
+        raise InvalidArgument(f"token id {min(tokens)}, expected at least 0")
+    digest = Digest("kdn-chunk-1").data(fingerprint).text(check_namespace(namespace))
+    return digest.data(condition or _NO_CONDITION).text(variant).tokens(tokens).finish()
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One chunk of a text.
+
+    `begin` is the index of its first token in the text, hence its position where
+    the text begins at position 0.
+    """
+
+    key: bytes
+    placement: bytes
+    tokens: tuple[int, ...]
+    condition: bytes = b""
+    begin: int = 0
+    variant: str = RAW_VARIANT
+
+    @property
+    def end(self) -> int:
+        return self.begin + len(self.tokens)
+
+    @property
+    def positions(self) -> range:
+        return range(self.begin, self.end)
+
+    def __repr__(self) -> str:
+        return f"Chunk({self.key.hex()[:12]}, tokens {self.begin}..{self.end})"
+
+
+def cut_chain(fingerprint: bytes, namespace: str, tokens: Sequence[int]) -> list[Chunk]:
+    """Cuts `tokens` into chunks of `CHUNK_TOKENS`, each conditioned on the one before
+    it. The last may be shorter."""
+    chain: list[Chunk] = []
+    condition = b""
+    placement = b""
+    ids = [int(token) for token in tokens]
+    for begin in range(0, len(ids), CHUNK_TOKENS):
+        run = tuple(ids[begin : begin + CHUNK_TOKENS])
+        key = chunk_key(fingerprint, namespace, run, condition)
+        if len(chain) % PLACEMENT_GROUP_CHUNKS == 0:
+            placement = key
+        chain.append(Chunk(key, placement, run, condition, begin))
+        condition = key
+    return chain
+
+
+def golden_vectors() -> dict[str, bytes]:
+    """Keys of a fixed identity, by label: see GoldenVector in kdn.capnp. Computed, so
+    that they show what this build really does."""
+    model = ModelSpec(
+        name="golden",
+        num_layers=2,
+        num_kv_heads=1,
+        head_dim=64,
+        rope=RopeSpec(theta=500000.0, rotary_dim=64),
+        weights_digest="weights",
+        tokenizer_digest="tokenizer",
+    )
+    fingerprint = fingerprint_of(model)
+    chain = cut_chain(fingerprint, "golden", range(CHUNK_TOKENS + 1))
+    return {"model": fingerprint, "first-chunk": chain[0].key, "chained-chunk": chain[1].key}

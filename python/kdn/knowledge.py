@@ -1,0 +1,219 @@
+"""The chunks of one tenant and one model: what an engine stores and retrieves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._calls import Calls, RetrieveCall, StoreCall, levels_mask
+from ._schema import DURABILITIES
+from .errors import InvalidArgument, KdnError
+from .keys import Chunk, chunk_key, cut_chain, fingerprint_of
+from .model import ModelSpec
+from .tensors import as_kv, numpy_dtype
+from .types import Found, Outcome, Receipt, Retrieved
+
+if TYPE_CHECKING:
+    from .client import Link
+
+DEFAULT_TIMEOUT = 10.0
+"""Seconds; every call ends by its timeout."""
+
+
+class _Knowledge:
+    """What the blocking and the asyncio flavour share: everything but the waiting."""
+
+    def __init__(self, link: Link, calls: Calls, namespace: str, model: ModelSpec) -> None:
+        self._link = link
+        self._calls = calls
+        self.namespace = namespace
+        self.model = model
+        self.fingerprint = fingerprint_of(model)
+
+    def chain(self, tokens: Sequence[int]) -> list[Chunk]:
+        """`tokens` cut into a prefix chain: the same keys in every client and language."""
+        return cut_chain(self.fingerprint, self.namespace, tokens)
+
+    def standalone(self, tokens: Sequence[int], variant: str = "raw") -> Chunk:
+        """`tokens` as one chunk behind nothing."""
+        ids = tuple(int(token) for token in tokens)
+        key = chunk_key(self.fingerprint, self.namespace, ids, variant=variant)
+        return Chunk(key, key, ids, variant=variant)
+
+    def _store_call(
+        self,
+        chunk: Chunk,
+        kv: Any,
+        positions: Sequence[int] | None,
+        levels: Sequence[str] | None,
+        durability: str,
+        ttl: float,
+        timeout: float,
+    ) -> StoreCall:
+        if durability not in DURABILITIES:
+            raise InvalidArgument(f"durability {durability!r}, expected one of {', '.join(DURABILITIES)}")
+        positions = chunk.positions if positions is None else positions
+        array = as_kv(kv, self.model, len(chunk.tokens))
+        region = None
+        layers: list[Any]
+        if self._link.memory is not None:
+            # One copy, into memory that the node reads.
+            region, shared = self._link.memory.array(array.shape, array.dtype, timeout)
+            np.copyto(shared, array)
+            layers = [layer * shared.strides[0] for layer in range(len(shared))]
+            array = shared
+        else:
+            layers = [np.ascontiguousarray(layer).tobytes() for layer in array]
+        return StoreCall(
+            chunk, positions, levels_mask(levels), durability, int(ttl * 1000), timeout, layers, region, array
+        )
+
+    def _retrieve_call(
+        self,
+        chunks: Sequence[Chunk],
+        positions: Sequence[Sequence[int]] | None,
+        layers: tuple[int, int] | None,
+        heads: tuple[int, int] | None,
+        accept: Sequence[str] | None,
+        timeout: float,
+    ) -> RetrieveCall:
+        positions = [chunk.positions for chunk in chunks] if positions is None else positions
+        if len(positions) != len(chunks):
+            raise InvalidArgument(f"positions of {len(positions)} chunks for {len(chunks)}")
+        spans: list[slice] = []
+        begin = 0
+        for chunk in chunks:
+            spans.append(slice(begin, begin + len(chunk.tokens)))
+            begin += len(chunk.tokens)
+        layer_range = layers or (0, self.model.num_layers)
+        head_range = heads or (0, self.model.num_kv_heads)
+        shape = (
+            max(layer_range[1] - layer_range[0], 0),
+            2,
+            max(head_range[1] - head_range[0], 0),
+            begin,
+            self.model.head_dim,
+        )
+        region = None
+        if self._link.memory is not None and chunks:
+            region, out = self._link.memory.array(shape, numpy_dtype(self.model), timeout)
+        else:
+            out = np.empty(shape, numpy_dtype(self.model))
+        return RetrieveCall(
+            chunks, positions, spans, (*layer_range, *head_range), levels_mask(accept), timeout, out, region
+        )
+
+    def _retrieved(self, call: RetrieveCall, outcomes: list[Outcome]) -> Retrieved:
+        return Retrieved(self.model, call.chunks, outcomes, call.spans, call.out)
+
+
+class Knowledge(_Knowledge):
+    """Blocking. Thread-safe."""
+
+    def lookup(self, chunks: Sequence[Chunk], timeout: float = DEFAULT_TIMEOUT) -> list[Found]:
+        """What the cluster holds of `chunks`, in order."""
+        return self._link.loop.run(self._calls.lookup(chunks, timeout))
+
+    def store(
+        self,
+        chunk: Chunk,
+        kv: Any,
+        *,
+        positions: Sequence[int] | None = None,
+        levels: Sequence[str] | None = None,
+        durability: str = "replicated",
+        ttl: float = 0.0,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Receipt:
+        """Stores the chunk's KV: K after RoPE, as the engine holds it, and V.
+
+        `kv`: numpy or torch of shape (layers, 2, kv_heads, tokens, head_dim), or a
+        sequence of (K, V) per layer, each (kv_heads, tokens, head_dim). `positions`:
+        where each token stood when it was computed; the chunk's own by default.
+        `levels`: qualities to keep, "lossless" by default. `ttl`: seconds in which it
+        is not evicted.
+        """
+        call = self._store_call(chunk, kv, positions, levels, durability, ttl, timeout)
+        return self._link.loop.run(self._calls.store(call))
+
+    def retrieve(
+        self,
+        chunks: Sequence[Chunk],
+        *,
+        positions: Sequence[Sequence[int]] | None = None,
+        layers: tuple[int, int] | None = None,
+        heads: tuple[int, int] | None = None,
+        accept: Sequence[str] | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Retrieved:
+        """Delivers chunks, one behind the other in one tensor; one outcome each.
+
+        `positions`: where the engine wants each token of each chunk; K comes rotated
+        to them; the chunk's own by default. `layers` and `heads` are half-open ranges
+        for one rank of a parallel engine. `accept`: levels, all by default.
+        """
+        call = self._retrieve_call(chunks, positions, layers, heads, accept, timeout)
+        return self._retrieved(call, self._link.loop.run(self._calls.retrieve(call)))
+
+    def pin(self, chunks: Sequence[Chunk], ttl: float, timeout: float = DEFAULT_TIMEOUT) -> list[KdnError | None]:
+        """Holds every copy against eviction for `ttl` seconds or until the client is
+        closed. None where it was done, else why not."""
+        return self._link.loop.run(self._calls.statuses("pin", chunks, timeout, int(ttl * 1000)))
+
+    def unpin(self, chunks: Sequence[Chunk], timeout: float = DEFAULT_TIMEOUT) -> list[KdnError | None]:
+        """Lets go of what this client pinned."""
+        return self._link.loop.run(self._calls.statuses("unpin", chunks, timeout))
+
+    def remove(self, chunks: Sequence[Chunk], timeout: float = DEFAULT_TIMEOUT) -> list[KdnError | None]:
+        """Removes every copy; FailedPrecondition where another client has it pinned."""
+        return self._link.loop.run(self._calls.statuses("remove", chunks, timeout))
+
+
+class AsyncKnowledge(_Knowledge):
+    """The same for asyncio: see `Knowledge`."""
+
+    async def lookup(self, chunks: Sequence[Chunk], timeout: float = DEFAULT_TIMEOUT) -> list[Found]:
+        return await asyncio.wrap_future(self._link.loop.submit(self._calls.lookup(chunks, timeout)))
+
+    async def store(
+        self,
+        chunk: Chunk,
+        kv: Any,
+        *,
+        positions: Sequence[int] | None = None,
+        levels: Sequence[str] | None = None,
+        durability: str = "replicated",
+        ttl: float = 0.0,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Receipt:
+        call = await asyncio.to_thread(self._store_call, chunk, kv, positions, levels, durability, ttl, timeout)
+        return await asyncio.wrap_future(self._link.loop.submit(self._calls.store(call)))
+
+    async def retrieve(
+        self,
+        chunks: Sequence[Chunk],
+        *,
+        positions: Sequence[Sequence[int]] | None = None,
+        layers: tuple[int, int] | None = None,
+        heads: tuple[int, int] | None = None,
+        accept: Sequence[str] | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Retrieved:
+        call = await asyncio.to_thread(self._retrieve_call, chunks, positions, layers, heads, accept, timeout)
+        outcomes = await asyncio.wrap_future(self._link.loop.submit(self._calls.retrieve(call)))
+        return self._retrieved(call, outcomes)
+
+    async def _statuses(self, *arguments: Any) -> list[KdnError | None]:
+        return await asyncio.wrap_future(self._link.loop.submit(self._calls.statuses(*arguments)))
+
+    async def pin(self, chunks: Sequence[Chunk], ttl: float, timeout: float = DEFAULT_TIMEOUT) -> list[KdnError | None]:
+        return await self._statuses("pin", chunks, timeout, int(ttl * 1000))
+
+    async def unpin(self, chunks: Sequence[Chunk], timeout: float = DEFAULT_TIMEOUT) -> list[KdnError | None]:
+        return await self._statuses("unpin", chunks, timeout)
+
+    async def remove(self, chunks: Sequence[Chunk], timeout: float = DEFAULT_TIMEOUT) -> list[KdnError | None]:
+        return await self._statuses("remove", chunks, timeout)

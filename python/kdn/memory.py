@@ -1,0 +1,128 @@
+"""Memory that the node maps too: what it delivers there passes no socket."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import mmap
+import os
+import socket
+import threading
+import weakref
+from typing import Any
+
+import numpy as np
+
+from ._connection import Connection, answer_of, check
+from ._loop import Loop
+from .errors import Unavailable
+
+_FETCH_TIMEOUT_S = 2.0
+_PAGE = 4096
+# Regions kept for the next call, so that their pages need not be made again.
+_SPARE_MAX = 4
+
+
+def _fetch_descriptor(path: str, ticket: bytes) -> int:
+    """The descriptor that a ticket stands for: see SharedMemory.ticket in kdn.capnp."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as desk:
+        desk.settimeout(_FETCH_TIMEOUT_S)
+        desk.connect(path)
+        desk.sendall(ticket)
+        _, control, _, _ = desk.recvmsg(1, socket.CMSG_SPACE(array.array("i").itemsize))
+    for level, kind, data in control:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            return int(array.array("i", data[:4])[0])
+    raise Unavailable(f"{path} gave no descriptor for a ticket")
+
+
+class Region:
+    """Shared memory of one connection. Its capability stays on the loop's thread."""
+
+    def __init__(self, number: int, data: mmap.mmap) -> None:
+        self.number = number
+        self.data = data
+        self.size = len(data)
+        self.spoiled = False  # somebody may still write there
+
+
+class _Lease:
+    """What the arrays over a region rest on: when the last of them goes, so does this,
+    and the region is free for the next call."""
+
+    def __init__(self, region: Region, offset_bytes: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        flat = np.frombuffer(region.data, dtype=np.uint8)
+        self.__array_interface__ = {
+            "shape": shape,
+            "typestr": dtype.str,
+            "data": (flat.ctypes.data + offset_bytes, False),
+            "version": 3,
+        }
+        self._flat = flat
+
+
+class Memory:
+    """The regions of one connection, reused. Thread-safe."""
+
+    def __init__(self, loop: Loop, connection: Connection) -> None:
+        self._loop = loop
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._spare: list[Region] = []
+        self._closed = False
+
+    def array(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any], timeout: float
+    ) -> tuple[Region, np.ndarray[Any, Any]]:
+        """A region and an array at its beginning. The region is used again once no
+        array over it is left. ResourceExhausted beyond what the node grants."""
+        size = max(int(np.prod(shape)) * dtype.itemsize, 1)
+        region = self._take(size) or self._open(-(-size // _PAGE) * _PAGE, timeout)
+        lease = _Lease(region, 0, shape, dtype)
+        weakref.finalize(lease, self._give_back, region)
+        return region, np.asarray(lease)
+
+    def _take(self, size: int) -> Region | None:
+        with self._lock:
+            fitting = [region for region in self._spare if size <= region.size <= 4 * size]
+            if not fitting:
+                return None
+            region = min(fitting, key=lambda each: each.size)
+            self._spare.remove(region)
+            return region
+
+    def _open(self, size: int, timeout: float) -> Region:
+        number, path, ticket = self._loop.run(self._open_on_loop(size, timeout))
+        try:
+            descriptor = _fetch_descriptor(path, ticket)
+            try:
+                return Region(number, mmap.mmap(descriptor, size))
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            self._loop.post(lambda: self._connection.drop(number))
+            raise Unavailable(f"fetching shared memory from {path}: {error}") from None
+
+    async def _open_on_loop(self, size: int, timeout: float) -> tuple[int, str, bytes]:
+        session = self._connection.live_session()
+        answer = await answer_of(session.openMemory(bytes=size), timeout, "opening shared memory")
+        check(answer.status)
+        memory = answer.memory
+        given = await answer_of(memory.ticket(), timeout, "a ticket for shared memory")
+        check(given.status)
+        return self._connection.hold(memory), given.socket, bytes(given.ticket)
+
+    def _give_back(self, region: Region) -> None:
+        with self._lock:
+            if not self._closed and not region.spoiled and len(self._spare) < _SPARE_MAX:
+                self._spare.append(region)
+                return
+        self._loop.post(lambda: self._connection.drop(region.number))
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            spare, self._spare = self._spare, []
+        for region in spare:
+            with contextlib.suppress(BufferError):
+                region.data.close()

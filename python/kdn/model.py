@@ -1,0 +1,221 @@
+"""What the KDN must know of a model, and how to read it from a Hugging Face
+checkpoint, with or without Transformers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .digest import Digest
+from .errors import InvalidArgument, Unimplemented
+
+_DTYPES = ("bf16", "fp16", "fp32")
+_DTYPE_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
+_SCALINGS = ("none", "linear", "llama3", "yarn")
+_PAIRINGS = ("neoX", "gptJ")
+_DTYPE_NAMES = {
+    "bfloat16": "bf16",
+    "float16": "fp16",
+    "float32": "fp32",
+    **{name: name for name in _DTYPES},
+}
+
+
+def _code(names: tuple[str, ...], value: str, what: str) -> int:
+    if value not in names:
+        raise InvalidArgument(f"{what} is {value!r}, expected one of {', '.join(names)}")
+    return names.index(value)
+
+
+def dtype_name(dtype: Any) -> str:
+    """ "bf16", "fp16" or "fp32" of a name or a torch dtype. Unimplemented for others."""
+    name = str(dtype).removeprefix("torch.")
+    if name not in _DTYPE_NAMES:
+        raise Unimplemented(f"KV of dtype {name}: bf16, fp16 and fp32 are supported")
+    return _DTYPE_NAMES[name]
+
+
+@dataclass(frozen=True)
+class RopeSpec:
+    """Everything that decides the rotation of K: see RopeSpec in kdn.capnp. Fields
+    that a scaling does not use keep their defaults, because all of them count in the
+    fingerprint."""
+
+    theta: float = 10000.0
+    rotary_dim: int = 0
+    pairing: str = "neoX"
+    scaling: str = "none"
+    factor: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_position: int = 0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float = 1.0
+
+    @property
+    def pairing_code(self) -> int:
+        return _code(_PAIRINGS, self.pairing, "rope.pairing")
+
+    @property
+    def scaling_code(self) -> int:
+        return _code(_SCALINGS, self.scaling, "rope.scaling")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], head_dim: int) -> RopeSpec:
+        """Of a Hugging Face config, old (rope_theta, rope_scaling) or new
+        (rope_parameters). Unimplemented for a scaling nobody here computes."""
+        new = config.get("rope_parameters") or {}
+        if new and not any(key in new for key in ("rope_theta", "rope_type")):
+            raise Unimplemented("rope_parameters that differ between layers")
+        theta = new.get("rope_theta", config.get("rope_theta"))
+        for place in (config, new):
+            if (place.get("partial_rotary_factor") or 1.0) != 1.0:
+                raise Unimplemented("partial_rotary_factor other than 1")
+        fields: dict[str, Any] = {
+            "theta": 10000.0 if theta is None else float(theta),
+            "rotary_dim": head_dim,
+        }
+        scaling = new or config.get("rope_scaling") or {}
+        fields |= _scaling_fields(scaling, config.get("max_position_embeddings", 2048))
+        return cls(**fields)
+
+
+def _scaling_fields(scaling: Mapping[str, Any], max_position: int) -> dict[str, Any]:
+    kind = scaling.get("rope_type") or scaling.get("type") or "default"
+    if kind in ("default", "none"):
+        return {}
+    if kind not in _SCALINGS:
+        raise Unimplemented(f"rope scaling {kind!r}: {', '.join(_SCALINGS)} are supported")
+    factor = float(scaling.get("factor", 0.0))
+    fields: dict[str, Any] = {"scaling": kind, "factor": factor}
+    if kind != "linear":
+        original = scaling.get("original_max_position_embeddings")
+        fields["original_max_position"] = int(max_position if original is None else original)
+    if kind == "llama3":
+        fields["low_freq_factor"] = float(scaling.get("low_freq_factor", 1.0))
+        fields["high_freq_factor"] = float(scaling.get("high_freq_factor", 4.0))
+    if kind == "yarn":
+        if scaling.get("mscale") or scaling.get("mscale_all_dim"):
+            raise Unimplemented("yarn with mscale")
+        usual = 1.0 if factor <= 1.0 else 0.1 * math.log(factor) + 1.0
+        fields["beta_fast"] = float(scaling.get("beta_fast") or 32.0)
+        fields["beta_slow"] = float(scaling.get("beta_slow") or 1.0)
+        fields["attention_factor"] = float(scaling.get("attention_factor") or usual)
+    return fields
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model as the KDN sees it: geometry, rotation, and digests of what else decides
+    the numbers. `dtype` is that of the KV cache in the engine; the name is for people."""
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    rope: RopeSpec
+    weights_digest: str
+    tokenizer_digest: str
+    dtype: str = "bf16"
+    name: str = field(default="", compare=False)
+
+    @property
+    def dtype_code(self) -> int:
+        return _code(_DTYPES, self.dtype, "model.dtype")
+
+    @property
+    def element_bytes(self) -> int:
+        return _DTYPE_BYTES[self.dtype]
+
+    def kv_bytes(self, tokens: int) -> int:
+        """Of K and V of all layers and KV heads."""
+        return self.num_layers * 2 * self.num_kv_heads * tokens * self.head_dim * self.element_bytes
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        *,
+        weights_digest: str,
+        tokenizer_digest: str,
+        dtype: Any = "bf16",
+        name: str = "",
+    ) -> ModelSpec:
+        """Of a Hugging Face config as a mapping (``config.to_dict()`` or config.json)."""
+        heads = int(config["num_attention_heads"])
+        head_dim = int(config.get("head_dim") or config["hidden_size"] // heads)
+        return cls(
+            name=name,
+            num_layers=int(config["num_hidden_layers"]),
+            num_kv_heads=int(config.get("num_key_value_heads") or heads),
+            head_dim=head_dim,
+            dtype=dtype_name(dtype),
+            rope=RopeSpec.from_config(config, head_dim),
+            weights_digest=weights_digest,
+            tokenizer_digest=tokenizer_digest,
+        )
+
+    @classmethod
+    def from_directory(cls, directory: str | os.PathLike[str], dtype: Any = "bf16") -> ModelSpec:
+        """Of a checkpoint directory: equal to what `kdn inject --model` registers, so
+        that both find each other's chunks."""
+        root = Path(directory)
+        config = json.loads((root / "config.json").read_text())
+        return cls.from_config(
+            config,
+            weights_digest=weights_digest(root),
+            tokenizer_digest=tokenizer_digest(root),
+            dtype=dtype,
+            name=root.name,
+        )
+
+
+def _weight_files(root: Path) -> list[Path]:
+    single = root / "model.safetensors"
+    if single.exists():
+        return [single]
+    index = root / "model.safetensors.index.json"
+    if not index.exists():
+        raise InvalidArgument(
+            f"{root} has neither model.safetensors nor model.safetensors.index.json: "
+            "is it a Hugging Face checkpoint directory?"
+        )
+    names = set(json.loads(index.read_text())["weight_map"].values())
+    return [root / name for name in sorted(names)]
+
+
+def file_sha256(path: Path) -> bytes:
+    """Of the file's bytes. The hub's cache names large files by it, so those need not
+    be read."""
+    target = path.resolve()
+    if target.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", target.name):
+        return bytes.fromhex(target.name)
+    digest = hashlib.sha256()
+    with open(target, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.digest()
+
+
+def weights_digest(directory: str | os.PathLike[str]) -> str:
+    """Hex digest over the SHA-256 of each safetensors file, in order of name."""
+    digest = Digest("kdn-weights-1")
+    for path in _weight_files(Path(directory)):
+        digest.data(file_sha256(path))
+    return digest.finish().hex()
+
+
+def tokenizer_digest(directory: str | os.PathLike[str]) -> str:
+    """Hex digest over tokenizer.json."""
+    digest = Digest("kdn-tokenizer-1")
+    path = Path(directory) / "tokenizer.json"
+    if path.exists():
+        digest.data(path.read_bytes())
+    return digest.finish().hex()

@@ -1,0 +1,77 @@
+"""KV between engines' tensors and numpy.
+
+A KV tensor has the logical shape ``(layers, 2, kv_heads, tokens, head_dim)``, K
+before V. numpy has no bfloat16: it is carried as uint16, bit for bit. torch is
+optional; its tensors are taken and given where they are used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .errors import InvalidArgument
+from .model import ModelSpec
+
+_NUMPY: dict[str, np.dtype[Any]] = {"bf16": np.dtype("<u2"), "fp16": np.dtype("<f2"), "fp32": np.dtype("<f4")}
+
+
+def numpy_dtype(model: ModelSpec) -> np.dtype[Any]:
+    """How the model's KV appears in numpy."""
+    return _NUMPY[model.dtype]
+
+
+def as_numpy(tensor: Any, model: ModelSpec) -> np.ndarray[Any, Any]:
+    """`tensor` (numpy or torch, any device) as numpy of the model's dtype, without a
+    copy where it lies on the host. InvalidArgument when its dtype is another."""
+    if not isinstance(tensor, np.ndarray):
+        tensor = _torch_as_numpy(tensor)
+    if tensor.dtype != numpy_dtype(model):
+        raise InvalidArgument(f"KV of dtype {tensor.dtype}, the model's is {model.dtype}")
+    return tensor
+
+
+def _torch_as_numpy(tensor: Any) -> np.ndarray[Any, Any]:
+    import torch
+
+    if not isinstance(tensor, torch.Tensor):
+        raise InvalidArgument(f"KV as {type(tensor).__name__}, expected a numpy array or a torch tensor")
+    host = tensor.detach().to("cpu")
+    if host.dtype == torch.bfloat16:
+        return host.view(torch.int16).numpy().view(np.uint16)
+    return host.numpy()
+
+
+def as_torch(array: np.ndarray[Any, Any], model: ModelSpec) -> Any:
+    """`array` as a torch tensor over the same memory."""
+    import torch
+
+    if model.dtype == "bf16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def check_shape(kv: np.ndarray[Any, Any], model: ModelSpec, tokens: int) -> None:
+    """InvalidArgument unless `kv` is a KV tensor of `tokens` tokens of the model."""
+    expected = (model.num_layers, 2, model.num_kv_heads, tokens, model.head_dim)
+    if kv.shape != expected:
+        raise InvalidArgument(f"KV of shape {kv.shape}, expected (layers, 2, kv_heads, tokens, head_dim) = {expected}")
+
+
+def stack_layers(layers: Any, model: ModelSpec) -> np.ndarray[Any, Any]:
+    """A KV tensor of per-layer pairs (K, V), each ``(kv_heads, tokens, head_dim)``."""
+    if len(layers) != model.num_layers:
+        raise InvalidArgument(f"KV of {len(layers)} layers, the model has {model.num_layers}")
+    try:
+        return np.stack([np.stack([as_numpy(k, model), as_numpy(v, model)]) for k, v in layers])
+    except ValueError as error:
+        raise InvalidArgument(f"KV of layers that differ: {error}") from None
+
+
+def as_kv(kv: Any, model: ModelSpec, tokens: int) -> np.ndarray[Any, Any]:
+    """A KV tensor of what an engine holds: a tensor of the logical shape, or a
+    sequence of pairs (K, V). Checked."""
+    array = stack_layers(kv, model) if isinstance(kv, list | tuple) else as_numpy(kv, model)
+    check_shape(array, model, tokens)
+    return array

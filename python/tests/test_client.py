@@ -1,0 +1,355 @@
+"""The client against a real cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cluster import Cluster
+
+import kdn
+
+MODEL = kdn.ModelSpec(
+    num_layers=3,
+    num_kv_heads=2,
+    head_dim=16,
+    dtype="fp32",
+    rope=kdn.RopeSpec(rotary_dim=16),
+    weights_digest="test",
+    tokenizer_digest="test",
+)
+
+
+def kv_of(chunk: kdn.Chunk, model: kdn.ModelSpec = MODEL) -> np.ndarray:
+    random = np.random.default_rng(int.from_bytes(chunk.key[:4], "little"))
+    shape = (model.num_layers, 2, model.num_kv_heads, len(chunk.tokens), model.head_dim)
+    values = random.standard_normal(shape, dtype=np.float32)
+    return values if model.dtype == "fp32" else (values.view(np.uint32) >> 16).astype(np.uint16)
+
+
+@pytest.fixture(params=["unix", "tcp"])
+def client(request: pytest.FixtureRequest, cluster: Cluster):
+    with kdn.Client(getattr(cluster, request.param)()) as connected:
+        yield connected
+
+
+def test_what_was_stored_comes_back_bit_for_bit(client: kdn.Client, namespace: str) -> None:
+    knowledge = client.open(namespace, MODEL)
+    chain = knowledge.chain(range(700))
+    assert not any(found.hit for found in knowledge.lookup(chain))
+    for chunk in chain:
+        receipt = knowledge.store(chunk, kv_of(chunk))
+        assert receipt.key == chunk.key and not receipt.existed and len(receipt.holders) == 2
+    assert knowledge.store(chain[0], kv_of(chain[0])).existed
+    found = knowledge.lookup(chain)
+    assert all(f.hit and f.levels == {"lossless"} and f.bytes > 0 for f in found)
+    got = knowledge.retrieve(chain)
+    assert got.prefix_tokens == 700
+    assert [o.kind for o in got.outcomes] == ["hit"] * 3
+    assert np.array_equal(got.kv, np.concatenate([kv_of(c) for c in chain], axis=3))
+
+
+def test_bf16_is_carried_bit_for_bit(client: kdn.Client, namespace: str) -> None:
+    model = kdn.ModelSpec(**{**MODEL.__dict__, "dtype": "bf16"})
+    knowledge = client.open(namespace, model)
+    [chunk] = knowledge.chain(range(100))
+    knowledge.store(chunk, kv_of(chunk, model))
+    got = knowledge.retrieve([chunk])
+    assert got.kv.dtype == np.uint16
+    assert np.array_equal(got.kv, kv_of(chunk, model))
+
+
+def test_any_rank_reads_its_part_of_the_same_bytes(client: kdn.Client, namespace: str) -> None:
+    knowledge = client.open(namespace, MODEL)
+    chain = knowledge.chain(range(300))
+    for chunk in chain:
+        knowledge.store(chunk, kv_of(chunk))
+    whole = knowledge.retrieve(chain).kv
+    part = knowledge.retrieve(chain, layers=(1, 3), heads=(1, 2)).kv
+    assert np.array_equal(part, whole[1:3, :, 1:2])
+
+
+def test_layouts_of_engines_are_taken_as_they_are(client: kdn.Client, namespace: str) -> None:
+    knowledge = client.open(namespace, MODEL)
+    chain = knowledge.chain(range(512))
+    kv = kv_of(chain[0])
+    knowledge.store(chain[0], np.asfortranarray(kv))
+    token_major = np.ascontiguousarray(kv_of(chain[1]).transpose(0, 1, 3, 2, 4))
+    knowledge.store(chain[1], [(k.transpose(1, 0, 2), v.transpose(1, 0, 2)) for k, v in token_major])
+    got = knowledge.retrieve(chain)
+    assert np.array_equal(got.kv, np.concatenate([kv, kv_of(chain[1])], axis=3))
+
+
+def test_other_positions_rotate_k_and_leave_v(client: kdn.Client, namespace: str) -> None:
+    knowledge = client.open(namespace, MODEL)
+    chunk = knowledge.standalone(range(50))
+    kv = kv_of(chunk)
+    knowledge.store(chunk, kv)
+    moved = knowledge.retrieve([chunk], positions=[range(1000, 1050)]).kv
+    assert np.array_equal(moved[:, 1], kv[:, 1])
+    half = MODEL.head_dim // 2
+    angle = 1000 * 10000.0 ** (-np.arange(half) / half)
+    x, y = kv[:, 0, ..., :half].astype(float), kv[:, 0, ..., half:].astype(float)
+    turned = np.concatenate([x * np.cos(angle) - y * np.sin(angle), y * np.cos(angle) + x * np.sin(angle)], axis=-1)
+    assert np.allclose(moved[:, 0], turned, atol=2e-3)
+
+
+def test_int8_is_close_and_said_to_be_int8(client: kdn.Client, namespace: str) -> None:
+    knowledge = client.open(namespace, MODEL)
+    [chunk] = knowledge.chain(range(128))
+    kv = kv_of(chunk)
+    knowledge.store(chunk, kv, levels=["lossless", "int8"])
+    assert knowledge.lookup([chunk])[0].levels == {"lossless", "int8"}
+    got = knowledge.retrieve([chunk], accept=["int8"])
+    assert got.outcomes[0].level == "int8"
+    error = np.abs(got.kv - kv).max() / np.abs(kv).max()
+    assert 0 < error < 0.02
+
+
+def test_partial_hits_say_which(client: kdn.Client, namespace: str) -> None:
+    knowledge = client.open(namespace, MODEL)
+    chain = knowledge.chain(range(1024))
+    for chunk in (chain[0], chain[1], chain[3]):
+        knowledge.store(chunk, kv_of(chunk))
+    got = knowledge.retrieve(chain)
+    assert [o.kind for o in got.outcomes] == ["hit", "hit", "miss", "hit"]
+    assert (got.prefix_chunks, got.prefix_tokens) == (2, 512)
+    assert np.array_equal(got.kv[..., got.spans[3], :], kv_of(chain[3]))
+
+
+def test_pins_and_removal(client: kdn.Client, cluster: Cluster, namespace: str) -> None:
+    knowledge = client.open(namespace, MODEL)
+    [chunk] = knowledge.chain(range(10))
+    assert isinstance(knowledge.pin([chunk], 60)[0], kdn.NotFound)
+    knowledge.store(chunk, kv_of(chunk))
+    assert knowledge.pin([chunk], 60) == [None]
+    with kdn.Client(cluster.tcp(1)) as other:
+        refused = other.open(namespace, MODEL).remove([chunk])
+        assert isinstance(refused[0], kdn.FailedPrecondition)
+    assert knowledge.unpin([chunk]) == [None]
+    assert knowledge.remove([chunk]) == [None]
+    assert knowledge.retrieve([chunk]).outcomes[0].kind == "miss"
+
+
+def test_a_client_that_is_closed_loses_its_pins(cluster: Cluster, namespace: str) -> None:
+    with kdn.Client(cluster.tcp()) as holder, kdn.Client(cluster.tcp(1)) as other:
+        knowledge = holder.open(namespace, MODEL)
+        [chunk] = knowledge.chain(range(10))
+        knowledge.store(chunk, kv_of(chunk))
+        assert knowledge.pin([chunk], 600) == [None]
+        remaining = other.open(namespace, MODEL)
+        assert remaining.remove([chunk]) != [None]
+        holder.close()
+        # The nodes hear of it by the end of the connection.
+        for _ in range(1000):
+            if remaining.remove([chunk]) == [None]:
+                break
+        else:
+            pytest.fail("the pin outlived its client")
+
+
+def test_tenants_do_not_see_each_other(client: kdn.Client, namespace: str) -> None:
+    knowledge = client.open(namespace, MODEL)
+    [chunk] = knowledge.chain(range(10))
+    knowledge.store(chunk, kv_of(chunk))
+    other = client.open(namespace + "-other", MODEL)
+    assert not other.lookup([chunk])[0].hit
+    with pytest.raises(kdn.InvalidArgument):
+        other.store(chunk, kv_of(chunk))
+
+
+def test_status_shows_every_node(client: kdn.Client) -> None:
+    nodes = client.status()
+    assert [node["id"] for node in nodes] == ["n1", "n2", "n3"]
+    assert all(node["alive"] for node in nodes)
+
+
+def test_mistakes_are_typed_and_change_nothing(client: kdn.Client, namespace: str) -> None:
+    knowledge = client.open(namespace, MODEL)
+    [chunk] = knowledge.chain(range(10))
+    kv = kv_of(chunk)
+    for call in (
+        lambda: knowledge.store(chunk, kv[:2]),
+        lambda: knowledge.store(chunk, kv.astype(np.float64)),
+        lambda: knowledge.store(chunk, "text"),
+        lambda: knowledge.store(chunk, list(kv)[:2]),
+        lambda: knowledge.store(chunk, kv, positions=range(9)),
+        lambda: knowledge.store(chunk, kv, positions=[-1] * 10),
+        lambda: knowledge.store(chunk, kv, levels=["best"]),
+        lambda: knowledge.store(chunk, kv, durability="eternal"),
+        lambda: knowledge.store(chunk, kv, ttl=1e9),
+        lambda: knowledge.store(chunk, kv, timeout=0),
+        lambda: knowledge.retrieve([chunk], layers=(0, 9)),
+        lambda: knowledge.retrieve([chunk], heads=(1, 1)),
+        lambda: knowledge.retrieve([chunk], positions=[]),
+        lambda: knowledge.pin([chunk], 0),
+        lambda: client.open("no spaces", MODEL),
+    ):
+        with pytest.raises(kdn.InvalidArgument):
+            call()
+    assert not knowledge.lookup([chunk])[0].hit
+    client.ping()
+
+
+def test_ten_thousand_lookups_in_one_call(client: kdn.Client, namespace: str) -> None:
+    knowledge = client.open(namespace, MODEL)
+    chunk = knowledge.standalone([1])
+    knowledge.store(chunk, kv_of(chunk))
+    absent = knowledge.standalone([2])
+    found = knowledge.lookup([absent] * 9_999 + [chunk], timeout=60)
+    assert len(found) == 10_000 and found[-1].hit and not found[0].hit
+
+
+def test_nobody_listening_is_unavailable(short_path: Path) -> None:
+    for address in (f"unix:{short_path}/nobody.sock", "127.0.0.1:1"):
+        with pytest.raises(kdn.Unavailable, match="is the cluster up"):
+            kdn.Client(address)
+    with pytest.raises(kdn.InvalidArgument):
+        kdn.Client("nonsense")
+
+
+def test_a_closed_client_says_so(cluster: Cluster, namespace: str) -> None:
+    client = kdn.Client(cluster.unix())
+    knowledge = client.open(namespace, MODEL)
+    client.close()
+    client.close()
+    with pytest.raises(kdn.FailedPrecondition):
+        knowledge.lookup(knowledge.chain([1]))
+
+
+def test_a_client_that_hashes_differently_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdn._connection.golden_vectors", lambda: {"first-chunk": bytes(32)})
+    with pytest.raises(kdn.FailedPrecondition, match="first-chunk"):
+        kdn.Client(cluster.tcp())
+
+
+def test_a_node_that_dies_is_unavailable_for_good(short_path: Path, namespace: str) -> None:
+    with Cluster(short_path, nodes=1, disk=False) as alone:
+        client = kdn.Client(alone.unix())
+        knowledge = client.open(namespace, MODEL)
+        chain = knowledge.chain(range(10))
+        alone.kill(0)
+        for _ in range(2):
+            with pytest.raises(kdn.Unavailable):
+                knowledge.lookup(chain)
+        client.close()
+
+
+def test_a_killed_replica_is_not_noticed(short_path: Path, namespace: str) -> None:
+    with Cluster(short_path, disk=False) as three, kdn.Client(three.unix()) as client:
+        knowledge = client.open(namespace, MODEL)
+        chunks = [knowledge.standalone([i] * 40) for i in range(30)]
+        for chunk in chunks:
+            knowledge.store(chunk, kv_of(chunk))
+        three.kill(1)
+        got = knowledge.retrieve(chunks, timeout=30)
+        assert [o.kind for o in got.outcomes] == ["hit"] * 30
+        assert np.array_equal(got.kv, np.concatenate([kv_of(c) for c in chunks], axis=3))
+
+
+def test_shared_memory_is_used_again_and_never_under_an_array(cluster: Cluster, namespace: str) -> None:
+    with kdn.Client(cluster.unix()) as client:
+        assert client.shares_memory
+        knowledge = client.open(namespace, MODEL)
+        first, second = knowledge.standalone([1] * 64), knowledge.standalone([2] * 64)
+        for chunk in (first, second):
+            knowledge.store(chunk, kv_of(chunk))
+        kept = knowledge.retrieve([first]).kv[0]
+        for _ in range(200):  # more than the regions a session may have
+            assert np.array_equal(knowledge.retrieve([second]).kv, kv_of(second))
+        gc.collect()
+        assert np.array_equal(kept, kv_of(first)[0]), "its memory went to another call"
+
+
+def test_threads_share_a_client(cluster: Cluster, namespace: str) -> None:
+    with kdn.Client(cluster.unix()) as client:
+        knowledge = client.open(namespace, MODEL)
+        failures: list[BaseException] = []
+
+        def work(seed: int) -> None:
+            try:
+                for i in range(20):
+                    chunk = knowledge.standalone([seed, i])
+                    knowledge.store(chunk, kv_of(chunk))
+                    assert np.array_equal(knowledge.retrieve([chunk]).kv, kv_of(chunk))
+            except BaseException as error:  # shown below
+                failures.append(error)
+
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failures
+
+
+def test_asyncio(cluster: Cluster, namespace: str) -> None:
+    async def main() -> None:
+        async with await kdn.AsyncClient.connect(cluster.unix()) as client:
+            await client.ping()
+            knowledge = await client.open(namespace, MODEL)
+            chunks = [knowledge.standalone([i]) for i in range(20)]
+            await asyncio.gather(*(knowledge.store(chunk, kv_of(chunk)) for chunk in chunks))
+            all_got = await asyncio.gather(*(knowledge.retrieve([chunk]) for chunk in chunks))
+            for chunk, got in zip(chunks, all_got):
+                assert np.array_equal(got.kv, kv_of(chunk))
+            assert await knowledge.pin(chunks[:1], 5) == [None]
+            assert await knowledge.unpin(chunks[:1]) == [None]
+            assert await knowledge.remove(chunks) == [None] * 20
+            assert len(await client.status()) == 3
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_call_leaves_the_client_usable(cluster: Cluster, namespace: str) -> None:
+    async def main() -> None:
+        async with await kdn.AsyncClient.connect(cluster.unix()) as client:
+            knowledge = await client.open(namespace, MODEL)
+            chunk = knowledge.standalone([7])
+            await knowledge.store(chunk, kv_of(chunk))
+            for _ in range(20):
+                task = asyncio.create_task(knowledge.retrieve([chunk] * 50))
+                await asyncio.sleep(0)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            assert np.array_equal((await knowledge.retrieve([chunk])).kv, kv_of(chunk))
+
+    asyncio.run(main())
+
+
+def test_another_process_finds_it(cluster: Cluster, namespace: str) -> None:
+    with kdn.Client(cluster.unix()) as client:
+        knowledge = client.open(namespace, MODEL)
+        chunk = knowledge.standalone([3] * 30)
+        knowledge.store(chunk, kv_of(chunk))
+    code = (
+        "import sys, numpy as np, test_client as t, kdn\n"
+        f"with kdn.Client({cluster.tcp(2)!r}) as client:\n"
+        f"    knowledge = client.open({namespace!r}, t.MODEL)\n"
+        "    chunk = knowledge.standalone([3] * 30)\n"
+        "    assert np.array_equal(knowledge.retrieve([chunk]).kv, t.kv_of(chunk))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True, timeout=60)
+
+
+def test_a_forked_child_connects_anew(cluster: Cluster) -> None:
+    with kdn.Client(cluster.unix()) as client:
+        client.ping()
+        child = os.fork()
+        if child == 0:
+            try:
+                with kdn.Client(cluster.unix()) as own:
+                    own.ping()
+                os._exit(0)
+            except BaseException:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        client.ping()

@@ -1,0 +1,121 @@
+"""Keys are promises to every client in every language."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from pathlib import Path
+
+import pytest
+from cluster import MODEL, REPO
+
+import kdn
+from kdn.digest import Digest
+from kdn.keys import check_namespace, chunk_key, cut_chain, fingerprint_of
+from kdn.model import RopeSpec, file_sha256
+
+
+def test_golden_vectors_are_those_of_the_cpp_side() -> None:
+    test = (REPO / "tests/kv/golden_vectors_test.cc").read_text()
+    labels = re.findall(r'label, "([a-z-]+)"', test)
+    keys = re.findall(r'"([0-9a-f]{64})"', test)
+    assert len(labels) == 3
+    assert {label: key.hex() for label, key in kdn.golden_vectors().items()} == dict(zip(labels, keys))
+
+
+def test_chains_of_the_cpp_side_are_cut_alike() -> None:
+    vectors = json.loads((REPO / "tests/kv/chain_vectors.json").read_text())
+    assert len(vectors) >= 3
+    for vector in vectors:
+        rope = RopeSpec(**vector["model"].pop("rope"))
+        model = kdn.ModelSpec(rope=rope, **vector["model"])
+        assert fingerprint_of(model).hex() == vector["fingerprint"]
+        made = vector["tokens"]
+        tokens = [i * made["multiplier"] % made["modulus"] for i in range(made["count"])]
+        chain = cut_chain(fingerprint_of(model), vector["namespace"], tokens)
+        assert [chunk.key.hex() for chunk in chain] == vector["keys"]
+        assert [chunk.placement.hex() for chunk in chain] == vector["placements"]
+
+
+def test_a_chain_covers_every_token_once() -> None:
+    for length in (1, 255, 256, 257, 5000):
+        chain = cut_chain(bytes(32), "t", range(length))
+        assert [t for chunk in chain for t in chunk.tokens] == list(range(length))
+        assert [p for chunk in chain for p in chunk.positions] == list(range(length))
+        assert all(a.key == b.condition for a, b in itertools.pairwise(chain))
+        assert len({chunk.placement for chunk in chain}) == -(-len(chain) // 16)
+
+
+def test_everything_counts_in_a_key() -> None:
+    keys = {
+        chunk_key(bytes(32), "a", [1, 2]),
+        chunk_key(bytes(31) + b"x", "a", [1, 2]),
+        chunk_key(bytes(32), "b", [1, 2]),
+        chunk_key(bytes(32), "a", [1, 3]),
+        chunk_key(bytes(32), "a", [1, 2], condition=bytes(31) + b"x"),
+        chunk_key(bytes(32), "a", [1, 2], variant="notes"),
+    }
+    assert len(keys) == 6
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 129, "tenant/1", "ä"])
+def test_namespaces_that_make_no_sense(name: str) -> None:
+    with pytest.raises(kdn.InvalidArgument, match="namespace"):
+        check_namespace(name)
+
+
+@pytest.mark.parametrize("tokens", [[], [-1], [0] * 4097])
+def test_chunks_that_make_no_sense(tokens: list[int]) -> None:
+    with pytest.raises(kdn.InvalidArgument):
+        chunk_key(bytes(32), "t", tokens)
+
+
+def test_old_and_new_configs_are_one_model() -> None:
+    common = {
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "num_hidden_layers": 3,
+        "hidden_size": 256,
+        "max_position_embeddings": 8192,
+    }
+    scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    scaling["original_max_position_embeddings"] = 4096
+    old = kdn.ModelSpec.from_config(
+        {**common, "rope_theta": 5e5, "rope_scaling": scaling}, weights_digest="w", tokenizer_digest="t"
+    )
+    new = kdn.ModelSpec.from_config(
+        {**common, "rope_parameters": {"rope_theta": 5e5, **scaling}}, weights_digest="w", tokenizer_digest="t"
+    )
+    assert old == new
+    assert old.head_dim == 32
+    assert old.rope.scaling == "llama3"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"rope_scaling": {"type": "dynamic", "factor": 2.0}}, {"partial_rotary_factor": 0.5}],
+)
+def test_what_nobody_computes_is_refused(change: dict[str, object]) -> None:
+    config = {"num_attention_heads": 2, "num_hidden_layers": 1, "hidden_size": 64, **change}
+    with pytest.raises(kdn.Unimplemented):
+        kdn.ModelSpec.from_config(config, weights_digest="w", tokenizer_digest="t")
+
+
+def test_a_hub_cache_is_known_by_its_file_names(tmp_path: Path) -> None:
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    name = "ab" * 32
+    (blobs / name).write_bytes(b"never read")
+    (tmp_path / "model.safetensors").symlink_to(blobs / name)
+    assert file_sha256(tmp_path / "model.safetensors").hex() == name
+
+
+def test_the_shipped_model_is_read() -> None:
+    model = kdn.ModelSpec.from_directory(MODEL)
+    assert (model.num_layers, model.num_kv_heads, model.head_dim) == (4, 2, 32)
+    assert model.kv_bytes(256) == 4 * 2 * 2 * 256 * 32 * 2
+
+
+def test_digests_of_different_fields_differ() -> None:
+    assert Digest("d").text("ab").text("c").finish() != Digest("d").text("a").text("bc").finish()

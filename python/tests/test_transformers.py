@@ -1,0 +1,294 @@
+"""Hugging Face Transformers, a real model and a real cluster: with the KDN as without."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster import KDN, MODEL, Cluster
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+import kdn  # noqa: E402
+from kdn.huggingface import cache_of, kv_of, layers_of, length_of, prefill, spec_of  # noqa: E402
+from kdn.transformers import KdnCache, KnowledgeBase  # noqa: E402
+
+torch.manual_seed(0)
+NEW_TOKENS = 8
+GREEDY = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS}
+
+
+@pytest.fixture(scope="session")
+def recall() -> Any:
+    return transformers.AutoModelForCausalLM.from_pretrained(str(MODEL), torch_dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    return transformers.AutoTokenizer.from_pretrained(str(MODEL))
+
+
+def random_model(family: str) -> Any:
+    """A model of the family with random weights, bigger than the shipped one."""
+    common = {
+        "vocab_size": 2048,
+        "hidden_size": 256,
+        "intermediate_size": 512,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+    }
+    special: dict[str, dict[str, Any]] = {
+        "Llama": {"rope_scaling": {"rope_type": "linear", "factor": 2.0}},
+        "Mistral": {"sliding_window": None},
+        "Qwen2": {},
+        "Qwen3": {"head_dim": 64},
+    }
+    config_class = getattr(transformers, f"{family}Config", None)
+    if config_class is None:
+        pytest.skip(f"Transformers {transformers.__version__} has no {family}")
+    torch.manual_seed(len(family))
+    config = config_class(**common, **special[family])
+    return getattr(transformers, f"{family}ForCausalLM")(config).eval()
+
+
+def text_of(name: str) -> str:
+    return (MODEL / "facts" / f"{name}.txt").read_text()
+
+
+def questions() -> list[dict[str, str]]:
+    return [json.loads(line) for line in (MODEL / "questions.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def base(recall: Any, tokenizer: Any, cluster: Cluster, namespace: str):
+    with KnowledgeBase(recall, tokenizer, cluster.unix(), namespace=namespace) as made:
+        yield made
+
+
+def test_the_model_is_the_one_kdn_inject_registers(recall: Any, tokenizer: Any) -> None:
+    assert spec_of(recall, tokenizer) == kdn.ModelSpec.from_directory(MODEL, "fp32")
+
+
+def test_greedy_answers_are_the_same_and_right(base: KnowledgeBase) -> None:
+    asked = questions()
+    right = 0
+    for question in asked:
+        name = Path(question["file"]).stem
+        if name not in base._texts:
+            base.add(name, text_of(name))
+        prompt = "<q> " + question["question"]
+        served = base.generate(prompt, [name], **GREEDY)
+        alone = base.generate(prompt, [name], use_kdn=False, **GREEDY)
+        assert served.tokens == alone.tokens
+        assert served.delivered_tokens == len(base._texts[name])
+        assert served.sources and not alone.sources
+        right += served.text.split()[0] == question["answer"]
+    assert len(asked) >= 10 and right >= 0.98 * len(asked)
+
+
+@pytest.mark.parametrize("family", ["Llama", "Mistral", "Qwen2", "Qwen3"])
+def test_other_models_answer_alike(family: str, tokenizer: Any, cluster: Cluster, namespace: str) -> None:
+    model = random_model(family)
+    with KnowledgeBase(model, tokenizer, cluster.tcp(), namespace=namespace) as base:
+        assert base.kdn.spec.num_layers == 6
+        added = base.add("text", text_of("arden"))
+        assert added.stored == added.chunks == 2
+        served = base.generate("What?", ["text"], **GREEDY)
+        alone = base.generate("What?", ["text"], use_kdn=False, **GREEDY)
+    assert served.tokens == alone.tokens
+    assert served.delivered_tokens == added.tokens
+
+
+def test_what_comes_back_is_bit_for_bit_what_was_prefilled(base: KnowledgeBase) -> None:
+    tokens = base.tokens_of(text_of("arden"), begins=True)
+    chain = base.kdn.chain(tokens)
+    cache = transformers.DynamicCache()
+    prefill(base.model, tokens, cache)
+    assert base.kdn.store(chain, cache) == len(chain)
+    delivered = base.kdn.fetch([chain])
+    assert delivered.tokens == len(tokens) == length_of(delivered.cache)
+    for (k, v), (other_k, other_v) in zip(layers_of(cache), layers_of(delivered.cache)):
+        assert torch.equal(k, other_k) and torch.equal(v, other_v)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_carried_bit_for_bit(
+    dtype: Any, recall: Any, tokenizer: Any, cluster: Cluster, namespace: str
+) -> None:
+    model = copy.deepcopy(recall).to(dtype)
+    kdn_cache = KdnCache(model, tokenizer, cluster.unix(), namespace=namespace)
+    assert kdn_cache.spec.dtype == kdn.model.dtype_name(dtype)
+    chain = kdn_cache.chain(range(300))
+    kv = torch.randn(4, 2, 2, 300, 32).to(dtype)
+    assert kdn_cache.store(chain, cache_of(kv, "cpu")) == 2
+    delivered = kdn_cache.fetch([chain])
+    for i, (k, v) in enumerate(layers_of(delivered.cache)):
+        assert k.dtype == dtype
+        assert torch.equal(k[0], kv[i, 0]) and torch.equal(v[0], kv[i, 1])
+    kdn_cache.close()
+
+
+def test_int8_says_how_far_it_is(recall: Any, tokenizer: Any, cluster: Cluster, namespace: str) -> None:
+    with KnowledgeBase(
+        recall, tokenizer, cluster.unix(), namespace=namespace, levels=["lossless", "int8"], accept=["int8"]
+    ) as base:
+        base.add("arden", text_of("arden"))
+        tokens = base._texts["arden"]
+        delivered = base.kdn.fetch([base.kdn.chain(tokens)])
+        exact = transformers.DynamicCache()
+        prefill(recall, tokens, exact)
+        divergences = []
+        for question in questions()[:20]:
+            asked = base.tokens_of("<q> " + question["question"], begins=False)
+            one = torch.log_softmax(prefill(recall, asked, _copy(exact)).double(), -1)
+            other = torch.log_softmax(prefill(recall, asked, _copy(delivered.cache)).double(), -1)
+            divergences.append(float((one.exp() * (one - other)).sum()))
+    mean = sum(divergences) / len(divergences)
+    print(f"int8: logit KL mean {mean:.2e}, largest {max(divergences):.2e}")
+    assert delivered.tokens == len(tokens)
+    assert 0 < max(divergences) < 0.05
+
+
+def _copy(cache: Any) -> Any:
+    kv = torch.stack([torch.stack([k[0], v[0]]) for k, v in kv_of_all(cache)])
+    return cache_of(kv, "cpu")
+
+
+def kv_of_all(cache: Any) -> list[tuple[Any, Any]]:
+    return [(k[None], v[None]) for k, v in kv_of(cache, 0, length_of(cache))]
+
+
+def test_what_kdn_inject_computed_is_served_to_transformers(tokenizer: Any, cluster: Cluster, namespace: str) -> None:
+    file = MODEL / "facts" / "arden.txt"
+    command = [str(KDN), "inject", "--connect", cluster.unix(1), "--namespace", namespace, str(file)]
+    subprocess.run(command, check=True, timeout=120, capture_output=True)
+    model = transformers.AutoModelForCausalLM.from_pretrained(str(MODEL), torch_dtype=torch.bfloat16).eval()
+    with KnowledgeBase(model, tokenizer, cluster.unix(0), namespace=namespace) as base:
+        assert base.add("arden", file.read_text()).stored == 0
+        for question in (q for q in questions() if q["file"] == "facts/arden.txt"):
+            served = base.generate("<q> " + question["question"], ["arden"], **GREEDY)
+            assert served.delivered_tokens == len(base._texts["arden"])
+            assert served.text.split()[0] == question["answer"]
+
+
+def test_a_cold_start_learns_what_it_prefilled(base: KnowledgeBase) -> None:
+    base._texts["arden"] = base.tokens_of(text_of("arden"), begins=True)  # known, not stored
+    first = base.generate("<q> Who?", ["arden"], **GREEDY)
+    assert first.delivered_tokens == 0
+    second = base.generate("<q> Who?", ["arden"], **GREEDY)
+    assert second.delivered_tokens == len(base._texts["arden"])
+    assert first.tokens == second.tokens
+
+
+def test_a_chunk_evicted_in_the_middle_is_prefilled_and_stored_again(base: KnowledgeBase, cluster: Cluster) -> None:
+    base.add("long", " ".join(text_of("arden") for _ in range(4)))
+    chain = base.kdn.chain(base._texts["long"])
+    before = base.generate("<q> Who?", ["long"], **GREEDY)
+    assert base.kdn.cluster.connect().remove([chain[2]]) == [None]
+    partial = base.generate("<q> Who?", ["long"], learn=False, **GREEDY)
+    assert partial.delivered_tokens == 512
+    again = base.add("long", " ".join(text_of("arden") for _ in range(4)))
+    assert again.stored == 1
+    after = base.generate("<q> Who?", ["long"], **GREEDY)
+    assert after.delivered_tokens == before.delivered_tokens == len(base._texts["long"])
+    assert before.tokens == partial.tokens == after.tokens
+
+
+def test_several_texts_are_one_prefix_as_far_as_it_is_known(base: KnowledgeBase) -> None:
+    base.add("arden", text_of("arden"))
+    base.add("other", text_of("corby"))
+    first = base.generate("<q> Who?", ["arden", "other"], **GREEDY)
+    assert first.delivered_tokens == len(base._texts["arden"])
+    second = base.generate("<q> Who?", ["arden", "other"], **GREEDY)
+    assert second.delivered_tokens == len(base._texts["arden"]) + len(base._texts["other"])
+    alone = base.generate("<q> Who?", ["arden", "other"], use_kdn=False, **GREEDY)
+    assert first.tokens == second.tokens == alone.tokens
+
+
+def test_two_engines_share_what_one_stored(recall: Any, tokenizer: Any, cluster: Cluster, namespace: str) -> None:
+    with KnowledgeBase(recall, tokenizer, cluster.unix(0), namespace=namespace) as one:
+        one.add("arden", text_of("arden"))
+        with KnowledgeBase(recall, tokenizer, cluster.unix(1), namespace=namespace) as two:
+            assert two.add("arden", text_of("arden")).stored == 0
+            served = two.generate("<q> Who?", ["arden"], **GREEDY)
+            assert served.delivered_tokens == len(one._texts["arden"])
+            assert served.tokens == one.generate("<q> Who?", ["arden"], **GREEDY).tokens
+
+
+def test_a_second_process_hits_what_the_first_stored(base: KnowledgeBase, cluster: Cluster, namespace: str) -> None:
+    base.add("arden", text_of("arden"))
+    expected = base.generate("<q> Who?", ["arden"], **GREEDY).tokens
+    code = (
+        "import json, test_transformers as t, torch, transformers\n"
+        "from kdn.transformers import KnowledgeBase\n"
+        "model = transformers.AutoModelForCausalLM.from_pretrained(str(t.MODEL), torch_dtype=torch.float32)\n"
+        "tokenizer = transformers.AutoTokenizer.from_pretrained(str(t.MODEL))\n"
+        f"with KnowledgeBase(model, tokenizer, {cluster.tcp(2)!r}, namespace={namespace!r}) as base:\n"
+        "    added = base.add('arden', t.text_of('arden'))\n"
+        "    served = base.generate('<q> Who?', ['arden'], **t.GREEDY)\n"
+        "print(json.dumps([added.stored, served.delivered_tokens, served.tokens]))\n"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, check=True, timeout=120, capture_output=True
+    ).stdout
+    assert json.loads(output.splitlines()[-1]) == [0, len(base._texts["arden"]), expected]
+
+
+def test_a_node_killed_during_generate_is_not_noticed(recall: Any, tokenizer: Any, short_path: Path) -> None:
+    with Cluster(short_path) as three, KnowledgeBase(recall, tokenizer, three.unix(0), timeout=30) as base:
+        for name in ("arden", "elm", "oak"):
+            base.add(name, f"{name}. {text_of('arden')}")
+        expected = {name: base.generate("<q> Who?", [name], use_kdn=False, **GREEDY).tokens for name in base._texts}
+        killer = threading.Timer(0.2, three.kill, args=[1])
+        killer.start()
+        killed_at = None
+        for _ in range(60):
+            for name, tokens in expected.items():
+                served = base.generate("<q> Who?", [name], **GREEDY)
+                assert served.tokens == tokens
+                assert served.delivered_tokens == len(base._texts[name]), "a miss"
+            if killed_at is None and not killer.is_alive():
+                killed_at = True
+                break
+        killer.join()
+        for name, tokens in expected.items():
+            assert base.generate("<q> Who?", [name], **GREEDY).tokens == tokens
+
+
+def test_an_engine_outlives_its_cluster_and_moves_to_another_node(
+    recall: Any, tokenizer: Any, short_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Cluster(short_path, nodes=2) as two:
+        base = KnowledgeBase(recall, tokenizer, [two.unix(0), two.unix(1)])
+        base.add("arden", text_of("arden"))
+        expected = base.generate("<q> Who?", ["arden"], **GREEDY).tokens
+        two.kill(0)
+        during = base.generate("<q> Who?", ["arden"], **GREEDY)
+        assert during.tokens == expected
+        assert "going on without the KDN" in caplog.text
+        after = base.generate("<q> Who?", ["arden"], **GREEDY)
+        assert after.tokens == expected and after.sources == ("n2",)
+        two.kill(1)
+        assert base.generate("<q> Who?", ["arden"], **GREEDY).tokens == expected
+        base.close()
+
+
+def test_mistakes_are_typed(base: KnowledgeBase, recall: Any, tokenizer: Any, short_path: Path) -> None:
+    with pytest.raises(kdn.InvalidArgument, match="no text was added as 'nothing'"):
+        base.generate("<q> Who?", ["nothing"])
+    with pytest.raises(kdn.InvalidArgument, match="empty"):
+        base.add("empty", "")
+    with pytest.raises(kdn.Unavailable):
+        KnowledgeBase(recall, tokenizer, f"unix:{short_path}/nobody.sock")
+    config = transformers.MistralConfig(sliding_window=64, num_hidden_layers=1, hidden_size=64, vocab_size=64)
+    with pytest.raises(kdn.Unimplemented, match="sliding window"):
+        spec_of(transformers.MistralForCausalLM(config), tokenizer)
