@@ -96,10 +96,10 @@ absl::Status Validate(const RopeSpec& spec, int head_dim) {
   if (!IsPositive(spec.theta) || spec.theta <= 1.0) {
     return Invalid("theta", spec.theta, "a finite number above 1");
   }
-  if (spec.rotary_dim < 2 || spec.rotary_dim > head_dim ||
+  if (spec.rotary_dim < 0 || spec.rotary_dim > head_dim ||
       spec.rotary_dim % 2 != 0) {
     return Invalid("rotary_dim", spec.rotary_dim,
-                   "an even number from 2 to head_dim");
+                   "an even number from 0 to head_dim");
   }
   if (spec.pairing > RopePairing::kGptJ) {
     return Invalid("pairing", static_cast<int>(spec.pairing), "0 or 1");

@@ -23,7 +23,8 @@ enum class RopePairing : uint8_t { kNeoX = 0, kGptJ = 1 };
 // fingerprint: two models that differ here never share a chunk.
 struct RopeSpec {
   double theta = 10000.0;
-  // Elements of a head that are rotated; the rest pass through. Even.
+  // Elements of a head that are rotated; the rest pass through. Even; 0 where
+  // K does not turn with its position.
   int rotary_dim = 0;
   RopePairing pairing = RopePairing::kNeoX;
   RopeScaling scaling = RopeScaling::kNone;

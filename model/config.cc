@@ -189,6 +189,13 @@ absl::Status CheckGeometry(const ModelConfig& config) {
         "config.json: num_attention_heads ", config.num_heads,
         " is no multiple of num_key_value_heads ", config.num_kv_heads));
   }
+  // Without head_dim in the file it is a quotient, which may be anything.
+  if (config.head_dim < 2 || config.head_dim > kHeadDimMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("config.json: hidden_size ", config.hidden_size, " over ",
+                     config.num_heads, " heads gives a head_dim of ",
+                     config.head_dim, ", expected 2 to ", kHeadDimMax));
+  }
   return Validate(config.rope, config.head_dim);
 }
 

@@ -153,7 +153,8 @@ INSTANTIATE_TEST_SUITE_P(
                     MoveCase{Dtype::kFp32, RopePairing::kGptJ, 8, 1.3},
                     MoveCase{Dtype::kBf16, RopePairing::kGptJ, 4, 1.0},
                     MoveCase{Dtype::kFp16, RopePairing::kGptJ, 2, 0.9},
-                    MoveCase{Dtype::kBf16, RopePairing::kNeoX, 6, 1.3}));
+                    MoveCase{Dtype::kBf16, RopePairing::kNeoX, 6, 1.3},
+                    MoveCase{Dtype::kBf16, RopePairing::kNeoX, 0, 1.0}));
 
 TEST(ObjectDecoder, TokensThatStayKeepTheirBitsWhileOthersMove) {
   const ChunkOptions options;

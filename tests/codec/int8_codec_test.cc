@@ -275,7 +275,8 @@ INSTANTIATE_TEST_SUITE_P(
                     ObjectCase{Dtype::kFp16, RopePairing::kNeoX, 24, 1.0},
                     ObjectCase{Dtype::kFp32, RopePairing::kNeoX, 24, 1.3},
                     ObjectCase{Dtype::kFp32, RopePairing::kGptJ, 10, 1.3},
-                    ObjectCase{Dtype::kBf16, RopePairing::kGptJ, 16, 0.8}));
+                    ObjectCase{Dtype::kBf16, RopePairing::kGptJ, 16, 0.8},
+                    ObjectCase{Dtype::kFp16, RopePairing::kNeoX, 0, 1.0}));
 
 TEST(Int8Object, IsAboutHalfOfBf16) {
   ChunkOptions options;

@@ -50,6 +50,12 @@ TEST(ModelSpecTest, TheFingerprintHangsOnEverythingButTheName) {
   EXPECT_EQ(FingerprintOf(renamed), FingerprintOf(Good()));
 }
 
+TEST(ModelSpecTest, KThatDoesNotTurnIsAModelToo) {
+  ModelSpec spec = Good();
+  spec.rope.rotary_dim = 0;
+  EXPECT_TRUE(Validate(spec).ok());
+}
+
 TEST(ModelSpecTest, EveryAbsurdFieldIsNamed) {
   EXPECT_TRUE(Validate(Good()).ok());
   ModelSpec spec = Good();
@@ -59,8 +65,10 @@ TEST(ModelSpecTest, EveryAbsurdFieldIsNamed) {
   spec.head_dim = 0;
   EXPECT_NE(Validate(spec).message().find("head_dim"), std::string::npos);
   spec = Good();
-  spec.rope.rotary_dim = 65;
-  EXPECT_NE(Validate(spec).message().find("rotary_dim"), std::string::npos);
+  for (int rotary_dim : {-2, 63, 66}) {
+    spec.rope.rotary_dim = rotary_dim;
+    EXPECT_NE(Validate(spec).message().find("rotary_dim"), std::string::npos);
+  }
   spec = Good();
   spec.weights_digest.assign(kNameBytesMax + 1, 'x');
   EXPECT_FALSE(Validate(spec).ok());

@@ -126,7 +126,9 @@ TEST(RopeTest, DeltaTurnsFromOnePositionToAnother) {
 TEST(RopeTest, RefusesWhatMakesNoSense) {
   EXPECT_TRUE(Validate(Plain(64), 64).ok());
   EXPECT_FALSE(Validate(Plain(66), 64).ok());
-  EXPECT_FALSE(Validate(Plain(0), 64).ok());
+  EXPECT_TRUE(Validate(Plain(0), 64).ok()) << "K that does not turn";
+  EXPECT_FALSE(Validate(Plain(-2), 64).ok());
+  EXPECT_FALSE(Validate(Plain(63), 64).ok());
   RopeSpec spec = Plain(64);
   spec.theta = NAN;
   EXPECT_FALSE(Validate(spec, 64).ok());

@@ -85,6 +85,15 @@ TEST(ConfigTest, EveryMistakeNamesItsField) {
   EXPECT_TRUE(absl::IsInvalidArgument(ParseConfig("{").status()));
 }
 
+TEST(ConfigTest, AQuotientThatIsNoHeadDimIsRefused) {
+  for (int hidden_size : {1, 1 << 20}) {
+    nlohmann::json json = Good();
+    json["hidden_size"] = hidden_size;
+    EXPECT_TRUE(absl::IsInvalidArgument(StatusOf(json)));
+    EXPECT_NE(StatusOf(json).message().find("head_dim"), std::string::npos);
+  }
+}
+
 TEST(ConfigTest, WhatIsNotComputedIsUnimplemented) {
   nlohmann::json json = Good();
   json["architectures"] = {"GPT2LMHeadModel"};
