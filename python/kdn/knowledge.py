@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT = 10.0
 """Seconds; every call ends by its timeout."""
+GROUP_BYTES = 256 << 20
+"""KV that long texts are retrieved by at a time: memory is used again, and what has
+arrived is put to use while the rest is on its way."""
 
 
 class _Knowledge:
@@ -42,6 +45,18 @@ class _Knowledge:
         ids = tuple(int(token) for token in tokens)
         key = chunk_key(self.fingerprint, self.namespace, ids, variant=variant)
         return Chunk(key, key, ids, variant=variant)
+
+    def groups(self, chunks: Sequence[Chunk], group_bytes: int = GROUP_BYTES) -> Iterator[Sequence[Chunk]]:
+        """`chunks` in order, in runs whose KV is at most `group_bytes`, or one chunk."""
+        begin, size = 0, 0
+        for i, chunk in enumerate(chunks):
+            more = self.model.kv_bytes(len(chunk.tokens))
+            if i > begin and size + more > group_bytes:
+                yield chunks[begin:i]
+                begin, size = i, 0
+            size += more
+        if begin < len(chunks):
+            yield chunks[begin:]
 
     def _store_call(
         self,
@@ -157,6 +172,17 @@ class Knowledge(_Knowledge):
         """
         call = self._retrieve_call(chunks, positions, layers, heads, accept, timeout)
         return self._retrieved(call, self._link.loop.run(self._calls.retrieve(call)))
+
+    def retrieve_prefix(
+        self, chain: Sequence[Chunk], *, group_bytes: int = GROUP_BYTES, **options: Any
+    ) -> Iterator[Retrieved]:
+        """Delivers a chain in `groups`, with `options` of `retrieve` for each; ends
+        behind the first in which a chunk is missing."""
+        for group in self.groups(chain, group_bytes):
+            got = self.retrieve(group, **options)
+            yield got
+            if got.prefix_chunks < len(group):
+                return
 
     def pin(self, chunks: Sequence[Chunk], ttl: float, timeout: float = DEFAULT_TIMEOUT) -> list[KdnError | None]:
         """Holds every copy against eviction for `ttl` seconds or until the client is

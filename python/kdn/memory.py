@@ -15,7 +15,7 @@ import numpy as np
 
 from ._connection import Connection, answer_of, check
 from ._loop import Loop
-from .errors import Unavailable
+from .errors import ResourceExhausted, Unavailable
 
 _FETCH_TIMEOUT_S = 2.0
 _PAGE = 4096
@@ -77,7 +77,7 @@ class Memory:
         """A region and an array at its beginning. The region is used again once no
         array over it is left. ResourceExhausted beyond what the node grants."""
         size = max(int(np.prod(shape)) * dtype.itemsize, 1)
-        region = self._take(size) or self._open(-(-size // _PAGE) * _PAGE, timeout)
+        region = self._take(size) or self._open_or_make_room(-(-size // _PAGE) * _PAGE, timeout)
         lease = _Lease(region, 0, shape, dtype)
         weakref.finalize(lease, self._give_back, region)
         return region, np.asarray(lease)
@@ -90,6 +90,19 @@ class Memory:
             region = min(fitting, key=lambda each: each.size)
             self._spare.remove(region)
             return region
+
+    def _open_or_make_room(self, size: int, timeout: float) -> Region:
+        try:
+            return self._open(size, timeout)
+        except ResourceExhausted:
+            with self._lock:
+                spare, self._spare = self._spare, []
+            if not spare:
+                raise
+        # Calls of one connection keep their order: these are gone when the next comes.
+        for region in spare:
+            self._drop(region)
+        return self._open(size, timeout)
 
     def _open(self, size: int, timeout: float) -> Region:
         number, path, ticket = self._loop.run(self._open_on_loop(size, timeout))
@@ -117,6 +130,9 @@ class Memory:
             if not self._closed and not region.spoiled and len(self._spare) < _SPARE_MAX:
                 self._spare.append(region)
                 return
+        self._drop(region)
+
+    def _drop(self, region: Region) -> None:
         self._loop.post(lambda: self._connection.drop(region.number))
 
     def close(self) -> None:

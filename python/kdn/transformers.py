@@ -128,13 +128,15 @@ class KdnCache:
                 best = chain[:held]
         if not best:
             return _Delivered()
-        got = knowledge.retrieve(best, accept=self._accept, timeout=self._timeout)
-        tokens = got.prefix_tokens
+        parts, sources, tokens = [], dict[str, None](), 0
+        for got in knowledge.retrieve_prefix(best, accept=self._accept, timeout=self._timeout):
+            parts.append(got.torch()[:, :, :, : got.prefix_tokens])
+            sources |= dict.fromkeys(outcome.source for outcome in got.outcomes[: got.prefix_chunks])
+            tokens += got.prefix_tokens
         if tokens == 0:
             return _Delivered()
-        sources = dict.fromkeys(outcome.source for outcome in got.outcomes[: got.prefix_chunks])
-        cache = cache_of(got.torch()[:, :, :, :tokens], self._device)
-        return _Delivered(cache, tokens, tuple(sources))
+        kv = parts[0] if len(parts) == 1 else torch.cat(parts, dim=3)
+        return _Delivered(cache_of(kv, self._device), tokens, tuple(sources))
 
     def missing(self, chain: Sequence[Chunk]) -> list[Chunk]:
         """The chunks of `chain` that nobody holds; all of them when nobody can say."""

@@ -268,6 +268,37 @@ def test_shared_memory_is_used_again_and_never_under_an_array(cluster: Cluster, 
         assert np.array_equal(kept, kv_of(first)[0]), "its memory went to another call"
 
 
+def test_memory_kept_for_later_makes_room(cluster: Cluster, namespace: str) -> None:
+    with kdn.Client(cluster.unix()) as client:
+        memory = client._link.memory
+        assert memory is not None
+        granted = client.node.memory_bytes_max
+        for share in (0.5, 0.4):  # too different to be used for each other
+            _, array = memory.array((int(share * granted / 4),), np.dtype(np.uint8), 10)
+            _, kept = memory.array((int(share * granted),), np.dtype(np.uint8), 10)
+            del array, kept
+            gc.collect()
+        _, large = memory.array((int(0.9 * granted),), np.dtype(np.uint8), 10)
+        with pytest.raises(kdn.ResourceExhausted):
+            memory.array((int(0.2 * granted),), np.dtype(np.uint8), 10)
+        large[-1] = 1
+
+
+def test_a_long_chain_comes_in_groups(client: kdn.Client, namespace: str) -> None:
+    knowledge = client.open(namespace, MODEL)
+    chain = knowledge.chain(range(1500))
+    for chunk in [*chain[:4], chain[5]]:
+        knowledge.store(chunk, kv_of(chunk))
+    two = 2 * MODEL.kv_bytes(256)
+    assert [len(group) for group in knowledge.groups(chain, two)] == [2, 2, 2]
+    assert [len(group) for group in knowledge.groups(chain, 1)] == [1] * 6
+    assert list(knowledge.groups([], two)) == []
+    parts = list(knowledge.retrieve_prefix(chain, group_bytes=two))
+    assert [part.prefix_tokens for part in parts] == [512, 512, 0]
+    kv = np.concatenate([part.kv for part in parts[:2]], axis=3)
+    assert np.array_equal(kv, np.concatenate([kv_of(chunk) for chunk in chain[:4]], axis=3))
+
+
 def test_threads_share_a_client(cluster: Cluster, namespace: str) -> None:
     with kdn.Client(cluster.unix()) as client:
         knowledge = client.open(namespace, MODEL)
