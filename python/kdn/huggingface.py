@@ -24,16 +24,23 @@ def spec_of(model: Any, tokenizer: Any, weights: str | None = None) -> ModelSpec
     memory is known by its tensors, unless `weights` names them (any text that changes
     when they do). Unimplemented for attention that does not keep every token.
     """
-    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
-    _check_attention(config)
-    fields = config.to_dict()
-    fields.setdefault("head_dim", getattr(config, "head_dim", None))
-    return ModelSpec.from_config(
-        fields,
+    return spec_of_config(
+        model.config,
         weights_digest=weights or _weights_of(model),
         tokenizer_digest=_tokenizer_of(tokenizer),
         dtype=model.dtype,
-        name=str(getattr(config, "_name_or_path", "") or type(model).__name__)[-200:],
+        name=str(getattr(model.config, "_name_or_path", "") or type(model).__name__)[-200:],
+    )
+
+
+def spec_of_config(config: Any, *, weights_digest: str, tokenizer_digest: str, dtype: Any, name: str) -> ModelSpec:
+    """The ModelSpec of a Transformers config. Unimplemented as `spec_of`."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    _check_attention(text)
+    fields = text.to_dict()
+    fields.setdefault("head_dim", getattr(text, "head_dim", None))
+    return ModelSpec.from_config(
+        fields, weights_digest=weights_digest, tokenizer_digest=tokenizer_digest, dtype=dtype, name=name
     )
 
 

@@ -1,0 +1,180 @@
+"""What one rank of an engine with a paged cache does beside its forward passes: loads
+into blocks that the scheduler reserved, saves of blocks that were computed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .failover import Failover
+from .keys import Chunk
+from .knowledge import Knowledge
+from .paged import PagedKv
+from .prefix_plan import Load, Save
+
+_log = logging.getLogger("kdn")
+
+
+@dataclass(frozen=True)
+class Rank:
+    """What a rank holds of the model: half-open ranges of layers and KV heads."""
+
+    layers: tuple[int, int]
+    heads: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Options:
+    """`save_bytes`: KV that may wait to be stored; what comes on top is not stored."""
+
+    levels: Sequence[str] | None = None
+    accept: Sequence[str] | None = None
+    durability: str = "replicated"
+    timeout: float = 10.0
+    save_bytes: int = 1 << 30
+    threads: int = 2
+
+
+class _Order:
+    """Device work of other threads in order with the engine's: nothing on a CPU, a
+    stream of its own on a GPU."""
+
+    def __init__(self, device: Any) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def now(self) -> Any:
+        """The end of what the calling thread has given the device so far."""
+        if self._stream is None:
+            return None
+        event = torch.cuda.Event()
+        event.record()
+        return event
+
+    @contextlib.contextmanager
+    def behind(self, event: Any) -> Any:
+        """Device work inside comes behind `event`, and is done at the end."""
+        if self._stream is None:
+            yield
+            return
+        with torch.cuda.stream(self._stream):
+            self._stream.wait_event(event)
+            yield
+            self._stream.synchronize()
+
+
+class PagedWorker:
+    """Loads and saves of one rank. `start`, `save` and `take` are the engine's thread's.
+
+    `merge`: in a tensor-parallel engine, makes one tensor of the ranks' KV heads on the
+    rank that stores, and None on the others; called by all ranks in the same order.
+    """
+
+    def __init__(
+        self,
+        cluster: Failover,
+        paged: PagedKv,
+        rank: Rank,
+        device: Any,
+        options: Options,
+        merge: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self._cluster = cluster
+        self._paged = paged
+        self._rank = rank
+        self._options = options
+        self._merge = merge
+        self._order = _Order(device)
+        self._loaders = ThreadPoolExecutor(options.threads, "kdn-load")
+        self._savers = ThreadPoolExecutor(1, "kdn-save")
+        self._lock = threading.Lock()
+        self._done: list[tuple[str, set[int]]] = []
+        self._saving = 0  # bytes
+        self.saves_dropped = 0
+
+    def start(self, loads: Iterable[Load]) -> None:
+        """Begins loads; `take` tells when they have ended."""
+        for load in loads:
+            self._loaders.submit(self._load, load, self._order.now())
+
+    def take(self) -> tuple[set[str], set[int]]:
+        """Requests whose loads have ended since the last call, and those of their
+        blocks that were not filled: the engine has to compute these."""
+        with self._lock:
+            done, self._done = self._done, []
+        return {request for request, _ in done}, {block for _, blocks in done for block in blocks}
+
+    def _load(self, load: Load, after: Any) -> None:
+        size = self._paged.block_size
+        filled = load.begin
+        try:
+            filled = self._cluster.attempt(
+                "loading a prefix", lambda knowledge: self._deliver(knowledge, load, after), load.begin
+            )
+        except Exception:  # the engine waits for this request: it must hear of it
+            _log.exception("loading a prefix of request %s", load.request)
+        missing = set(load.blocks[filled // size : -(-load.end // size)])
+        with self._lock:
+            self._done.append((load.request, missing))
+
+    def _deliver(self, knowledge: Knowledge, load: Load, after: Any) -> int:
+        """Fills the blocks. The token up to which that was possible."""
+        options: dict[str, Any] = {"accept": self._options.accept, "timeout": self._options.timeout}
+        size = self._paged.block_size
+        filled = load.begin
+        for got in knowledge.retrieve_prefix(load.chunks, layers=self._rank.layers, heads=self._rank.heads, **options):
+            origin = got.chunks[0].begin
+            end = min(origin + got.prefix_tokens, load.end)
+            if end <= filled:
+                break
+            with self._order.behind(after):
+                self._paged.write(load.blocks, filled, got.torch()[:, :, :, filled - origin : end - origin])
+            filled = end
+        return filled // size * size
+
+    def save(self, saves: Iterable[Save]) -> None:
+        """Copies what is to be stored off the blocks, which are free when this
+        returns; storing goes on behind it."""
+        for save in saves:
+            for chunk in save.chunks:
+                self._save(chunk, save.blocks)
+
+    def _save(self, chunk: Chunk, blocks: Sequence[int]) -> None:
+        # Every rank reads, whatever its budget: merging takes them all.
+        kv = self._paged.read(blocks, chunk.begin, chunk.end)
+        if self._merge is not None:
+            kv = self._merge(kv)
+        if kv is None:
+            return
+        size = kv.numel() * kv.element_size()
+        with self._lock:
+            if self._saving + size > self._options.save_bytes:
+                self.saves_dropped += 1
+                _log.warning("%s is not stored: %d bytes wait to be stored already", chunk, self._saving)
+                return
+            self._saving += size
+        self._savers.submit(self._store, chunk, kv, size)
+
+    def _store(self, chunk: Chunk, kv: Any, size: int) -> None:
+        def store(knowledge: Knowledge) -> None:
+            options = self._options
+            knowledge.store(chunk, kv, levels=options.levels, durability=options.durability, timeout=options.timeout)
+
+        try:
+            self._cluster.attempt("storing a chunk", store, None)
+        except Exception:  # nobody waits for it: say it here
+            _log.exception("storing %s", chunk)
+        finally:
+            with self._lock:
+                self._saving -= size
+
+    def close(self) -> None:
+        """Ends the loads; ends when what was saved is stored."""
+        self._loaders.shutdown(wait=True, cancel_futures=True)
+        self._savers.shutdown(wait=True)

@@ -1,0 +1,138 @@
+"""Pages of KV that an engine names itself (torch): the storage tier of an engine that
+hashes its own pages, such as SGLang's HiCache.
+
+Such a name does not tell the tokens, nor where they stand, so pages are found by
+engines of the same kind, page size and parallel layout only, and K is kept as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .digest import Digest
+from .errors import Unimplemented
+from .failover import Failover
+from .keys import Chunk, chunk_key, fingerprint_of
+from .knowledge import Knowledge
+from .model import ModelSpec, RopeSpec
+
+_TO_CANONICAL = {
+    # Axes of the canonical (layers, 2, kv_heads, tokens, head_dim) in a page of
+    "layer_first": (1, 0, 3, 2, 4),  # (2, layers, tokens, kv_heads, head_dim)
+    "page_first": (2, 0, 3, 1, 4),  # (2, tokens, layers, kv_heads, head_dim)
+    "page_first_direct": (1, 0, 3, 2, 4),  # (2, [1,] layers, tokens, kv_heads, head_dim)
+    "page_head": (3, 0, 1, 2, 4),  # (2, [1,] kv_heads, tokens, layers, head_dim)
+}
+
+
+@dataclass(frozen=True)
+class PageShape:
+    """A page of one rank: what its pool holds of the model."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    tokens: int
+    layout: str
+
+    def __post_init__(self) -> None:
+        if self.layout not in _TO_CANONICAL:
+            raise Unimplemented(f"pages of layout {self.layout!r}: {', '.join(_TO_CANONICAL)} are supported")
+
+    def canonical(self, page: Any) -> Any:
+        """A view of `page`, flat or shaped as its layout says, as (layers, 2, kv_heads,
+        tokens, head_dim)."""
+        sizes = (self.layers, 2, self.kv_heads, self.tokens, self.head_dim)
+        axes = _TO_CANONICAL[self.layout]
+        shape = [0] * len(axes)
+        for size, axis in zip(sizes, axes):
+            shape[axis] = size
+        if page.dim() == 1:
+            page = page.view(shape)
+        elif page.dim() == len(axes) + 1:
+            page = page.squeeze(1)
+        return page.permute(axes)
+
+
+class PageStore:
+    """Pages of one rank in a cluster. Thread-safe. Nothing raises for a cluster that
+    is away: it then has nothing and takes nothing.
+
+    `model`: the spec of the model; `shard` names the rank's part of it among its peers.
+    """
+
+    def __init__(
+        self,
+        addresses: str | Sequence[str],
+        namespace: str,
+        model: ModelSpec,
+        shape: PageShape,
+        shard: str,
+        *,
+        levels: Sequence[str] | None = None,
+        durability: str = "replicated",
+        timeout: float = 10.0,
+    ) -> None:
+        self.shape = shape
+        self._shard = shard
+        self._levels = levels
+        self._durability = durability
+        self._timeout = timeout
+        # Of its own geometry, and without a rotation: a page's positions are unknown.
+        part = replace(model, num_layers=shape.layers, num_kv_heads=shape.kv_heads, rope=RopeSpec(rotary_dim=0))
+        self._fingerprint = fingerprint_of(part)
+        self._cluster = Failover(addresses, namespace, part, "kdn.pages")
+        self._cluster.attempt("connecting", lambda _: None, None)
+
+    def chunk(self, name: str) -> Chunk:
+        """The chunk that a page is kept as: named by its variant, its tokens being
+        unknown."""
+        variant = "page-" + Digest("kdn-page-1").text(name).text(self._shard).finish().hex()
+        tokens = (0,) * self.shape.tokens
+        key = chunk_key(self._fingerprint, self._cluster.namespace, tokens, variant=variant)
+        return Chunk(key, key, tokens, variant=variant)
+
+    def held(self, names: Sequence[str]) -> int:
+        """How many of the pages, from the first on, are held."""
+
+        def look(knowledge: Knowledge) -> int:
+            found = knowledge.lookup([self.chunk(name) for name in names], self._timeout)
+            return next((i for i, page in enumerate(found) if not page.hit), len(found))
+
+        return self._cluster.attempt("looking pages up", look, 0)
+
+    def put(self, names: Sequence[str], pages: Sequence[Any]) -> list[bool]:
+        """Stores pages, flat or shaped. Which of them are held now."""
+        return [self._put(name, self.shape.canonical(page)) for name, page in zip(names, pages)]
+
+    def _put(self, name: str, kv: Any) -> bool:
+        def store(knowledge: Knowledge) -> bool:
+            knowledge.store(
+                self.chunk(name), kv, levels=self._levels, durability=self._durability, timeout=self._timeout
+            )
+            return True
+
+        return self._cluster.attempt("storing a page", store, False)
+
+    def get(self, names: Sequence[str], pages: Sequence[Any]) -> list[bool]:
+        """Fills `pages`, flat or shaped. Which of them are filled; the others are as
+        they were."""
+
+        def deliver(knowledge: Knowledge) -> list[bool]:
+            filled: list[bool] = []
+            for group in knowledge.groups([self.chunk(name) for name in names]):
+                got = knowledge.retrieve(group, timeout=self._timeout)
+                kv = got.torch()
+                for outcome, span in zip(got.outcomes, got.spans):
+                    if outcome.hit:
+                        self.shape.canonical(pages[len(filled)]).copy_(kv[:, :, :, span])
+                    filled.append(outcome.hit)
+            return filled
+
+        return self._cluster.attempt("loading pages", deliver, [False] * len(names))
+
+    def close(self) -> None:
+        """Ends the session with the cluster. What is stored stays."""
+        self._cluster.close()

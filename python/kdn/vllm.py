@@ -1,0 +1,312 @@
+"""vLLM served by the KDN: a KV connector (KVConnectorBase_V1), for
+
+    vllm serve MODEL --kv-transfer-config '{
+      "kv_connector": "KdnConnector", "kv_connector_module_path": "kdn.vllm",
+      "kv_role": "kv_both", "kv_load_failure_policy": "recompute",
+      "kv_connector_extra_config": {"addresses": ["unix:/tmp/kdn-local-3-n1.sock"]}}'
+
+The prefix of a prompt that the cluster holds is loaded, between two steps, into the
+blocks that vLLM reserved for it; whole chunks of a prompt that were computed are
+stored. Loads take a rank's own layers and KV heads, so ranks of any tensor- or
+pipeline-parallel layout read the same objects. Requests whose KV depends on more than
+their tokens (LoRA, multimodal input, prompt embeddings, a cache salt) are left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from vllm.distributed.kv_transfer.kv_connector.v1.base import (
+    KVConnectorBase_V1,
+    KVConnectorMetadata,
+    KVConnectorRole,
+)
+
+from .client import DEFAULT_ADDRESS
+from .errors import InvalidArgument, Unimplemented
+from .failover import Failover
+from .huggingface import directory_of, spec_of_config
+from .keys import Chunk, cut_chain, fingerprint_of
+from .knowledge import Knowledge
+from .model import ModelSpec, dtype_name, tokenizer_digest, weights_digest
+from .paged import BlockOrder, PagedKv
+from .paged_worker import Options, PagedWorker, Rank
+from .prefix_plan import Load, PrefixPlan, Save
+
+_log = logging.getLogger("kdn")
+
+_LOOKUP_TIMEOUT_S = 1.0  # the scheduler waits for it
+
+
+@dataclass(frozen=True)
+class Settings:
+    """kv_connector_extra_config. The digests name what the files of the model and of
+    its tokenizer would say, for models that are no checkpoint directory."""
+
+    addresses: Sequence[str] = (DEFAULT_ADDRESS,)
+    namespace: str = "default"
+    levels: Sequence[str] | None = None
+    accept: Sequence[str] | None = None
+    durability: str = "replicated"
+    timeout: float = 10.0
+    save_bytes: int = 1 << 30
+    weights_digest: str = ""
+    tokenizer_digest: str = ""
+
+    @classmethod
+    def of(cls, extra: Mapping[str, Any]) -> Settings:
+        unknown = sorted(set(extra) - set(cls.__dataclass_fields__))
+        if unknown:
+            known = ", ".join(cls.__dataclass_fields__)
+            raise InvalidArgument(f"kv_connector_extra_config has {unknown[0]!r}; it knows {known}")
+        settings = cls(**extra)
+        if isinstance(settings.addresses, str):
+            return cls(**{**extra, "addresses": [settings.addresses]})
+        return settings
+
+
+@dataclass
+class KdnMetadata(KVConnectorMetadata):
+    """What the scheduler tells the workers beside one step."""
+
+    loads: list[Load] = field(default_factory=list)
+    saves: list[Save] = field(default_factory=list)
+
+
+def spec_of_vllm(vllm_config: Any, settings: Settings) -> ModelSpec:
+    """The ModelSpec of the model that vLLM serves: that of its checkpoint directory,
+    so that it finds what other engines stored."""
+    model = vllm_config.model_config
+    cache_dtype = vllm_config.cache_config.cache_dtype
+    if cache_dtype != "auto" and dtype_name(cache_dtype) != dtype_name(model.dtype):
+        raise Unimplemented(f"a KV cache of dtype {cache_dtype} for a model of dtype {model.dtype}")
+    weights, tokenizer = settings.weights_digest, settings.tokenizer_digest
+    if not weights:
+        weights = weights_digest(_directory(model.model, "weights_digest"))
+    if not tokenizer:
+        tokenizer = tokenizer_digest(_directory(model.tokenizer, "tokenizer_digest"))
+    return spec_of_config(
+        model.hf_text_config,
+        weights_digest=weights,
+        tokenizer_digest=tokenizer,
+        dtype=model.dtype,
+        name=str(model.model)[-200:],
+    )
+
+
+def _directory(name: str, digest: str) -> Any:
+    directory = directory_of(name)
+    if directory is None:
+        raise InvalidArgument(f"no checkpoint directory of {name!r}: name {digest} in kv_connector_extra_config")
+    return directory
+
+
+def only_tokens_count(request: Any) -> bool:
+    """Whether the KV of a request's prompt is decided by its token ids alone."""
+    return bool(
+        request.prompt_token_ids is not None
+        and getattr(request, "prompt_embeds", None) is None
+        and not getattr(request, "mm_features", None)
+        and getattr(request, "lora_request", None) is None
+        and not getattr(request, "cache_salt", None)
+    )
+
+
+class KdnConnector(KVConnectorBase_V1):
+    """See the module's text. One object per process: the scheduler's or a worker's."""
+
+    def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any) -> None:
+        super().__init__(vllm_config, role, kv_cache_config)
+        settings = Settings.of(self._kv_transfer_config.kv_connector_extra_config)
+        if len(kv_cache_config.kv_cache_groups) != 1:
+            raise Unimplemented("layers of several kinds of attention (more than one KV cache group)")
+        parallel = vllm_config.parallel_config
+        if getattr(parallel, "decode_context_parallel_size", 1) != 1:
+            raise Unimplemented("decode context parallelism")
+        self._settings = settings
+        self._spec = spec_of_vllm(vllm_config, settings)
+        self._cluster = Failover(settings.addresses, settings.namespace, self._spec, f"kdn.vllm {role.name.lower()}")
+        self._worker: PagedWorker | None = None
+        self._failed_blocks: set[int] = set()
+        if role is KVConnectorRole.SCHEDULER:
+            block_size = kv_cache_config.kv_cache_groups[0].kv_cache_spec.block_size
+            self._plan = PrefixPlan(self._chain, self._held, block_size)
+            self._followed: dict[str, Any] = {}  # the requests that `_plan` knows
+        self._cluster.attempt("connecting", lambda _: None, None)
+
+    # ---------------------------------------------------------- scheduler
+
+    def _chain(self, tokens: Sequence[int]) -> list[Chunk]:
+        return cut_chain(fingerprint_of(self._spec), self._settings.namespace, tokens)
+
+    def _held(self, chunks: Sequence[Chunk]) -> list[bool]:
+        def look(knowledge: Knowledge) -> list[bool]:
+            return [found.hit for found in knowledge.lookup(chunks, _LOOKUP_TIMEOUT_S)]
+
+        return self._cluster.attempt("looking a prompt up", look, [False] * len(chunks))
+
+    def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int, bool]:
+        """How much of the prompt can be delivered; loads run between steps."""
+        if not only_tokens_count(request):
+            return 0, False
+        self._followed[request.request_id] = request
+        count = self._plan.matched(request.request_id, request.prompt_token_ids, num_computed_tokens)
+        return count, count > 0
+
+    def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
+        """Notes where a load goes. vLLM has set aside blocks for all that it counts as
+        computed: what it holds itself, then what we deliver."""
+        if num_external_tokens == 0 or request.request_id not in self._followed:
+            return
+        self._plan.allocated(request.request_id, blocks.get_block_ids()[0], num_external_tokens)
+
+    def build_connector_meta(self, scheduler_output: Any) -> KdnMetadata:
+        """The loads to begin and the chunks that this step completes."""
+        saves = []
+        for new in scheduler_output.scheduled_new_reqs:
+            saves.append(self._scheduled(scheduler_output, new.req_id, new.num_computed_tokens, new.block_ids, True))
+        cached = scheduler_output.scheduled_cached_reqs
+        for i, request in enumerate(cached.req_ids):
+            resumed = request in cached.resumed_req_ids
+            blocks: Any = cached.new_block_ids[i] or ([],)
+            saves.append(self._scheduled(scheduler_output, request, cached.num_computed_tokens[i], blocks, resumed))
+        return KdnMetadata(self._plan.take_loads(), [save for save in saves if save is not None])
+
+    def _scheduled(self, output: Any, request: str, computed: int, blocks: Any, anew: bool) -> Save | None:
+        if request not in self._followed:
+            return None
+        prompt = self._followed[request].prompt_token_ids
+        return self._plan.scheduled(
+            request, prompt, computed, output.num_scheduled_tokens[request], blocks[0], anew=anew
+        )
+
+    def request_finished(self, request: Any, block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:
+        """Saves have left the blocks by the end of their step: nothing holds them."""
+        self._followed.pop(request.request_id, None)
+        self._plan.finished(request.request_id)
+        return False, None
+
+    # ------------------------------------------------------------- worker
+
+    def register_kv_caches(self, kv_caches: dict[str, Any]) -> None:
+        """The layers of this rank, by name."""
+        from vllm.model_executor.models.utils import extract_layer_index
+
+        by_layer = {extract_layer_index(name): (name, cache) for name, cache in kv_caches.items()}
+        layers = sorted(by_layer)
+        if not layers or len(by_layer) != len(kv_caches) or layers != list(range(layers[0], layers[-1] + 1)):
+            raise Unimplemented(f"KV caches of layers {', '.join(kv_caches)}")
+        caches = [by_layer[layer][1] for layer in layers]
+        order = self._block_order(by_layer[layers[0]][0], caches[0])
+        paged = PagedKv(caches, self._spec.head_dim, order)
+        rank = Rank((layers[0], layers[-1] + 1), self._heads(paged.num_kv_heads))
+        settings = self._settings
+        options = Options(settings.levels, settings.accept, settings.durability, settings.timeout, settings.save_bytes)
+        self._worker = PagedWorker(self._cluster, paged, rank, caches[0].device, options, self._merge())
+        if rank.layers != (0, self._spec.num_layers):
+            _log.warning("kdn: pipeline parallelism: prefixes are loaded, but not stored")
+
+    def _block_order(self, name: str, cache: Any) -> BlockOrder | None:
+        if cache.device.type == "cuda":
+            return None
+        if cache.device.type != "cpu":
+            raise Unimplemented(f"KV caches on {cache.device.type}")
+        return cpu_block_order(self._vllm_config.compilation_config.static_forward_context[name].isa, cache)
+
+    def _heads(self, here: int) -> tuple[int, int]:
+        from vllm.distributed import get_tensor_model_parallel_rank
+
+        size = self._vllm_config.parallel_config.tensor_parallel_size
+        # More ranks than KV heads: some ranks hold the same ones.
+        first = get_tensor_model_parallel_rank() * self._spec.num_kv_heads // size
+        return first, first + here
+
+    def _merge(self) -> Any:
+        size = self._vllm_config.parallel_config.tensor_parallel_size
+        if size == 1:
+            return None
+        from vllm.distributed import get_tp_group
+
+        group = get_tp_group()
+        return TensorParallelMerge(group.cpu_group, group.rank_in_group, group.ranks, self._spec.num_kv_heads)
+
+    def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
+        """Begins this step's loads; they do not hold the step up."""
+        if self._worker is not None:
+            self._worker.start(self._metadata().loads)
+
+    def _metadata(self) -> KdnMetadata:
+        metadata = self._get_connector_metadata()
+        assert isinstance(metadata, KdnMetadata)
+        return metadata
+
+    def wait_for_layer_load(self, layer_name: str) -> None:
+        """Nothing to wait for: a request is scheduled when its load has ended."""
+
+    def save_kv_layer(self, layer_name: str, kv_layer: Any, attn_metadata: Any, **kwargs: Any) -> None:
+        """Chunks are saved whole, at the end of the step."""
+
+    def wait_for_save(self) -> None:
+        """Copies the chunks that this step completed."""
+        if self._worker is not None and self._stores_here():
+            self._worker.save(self._metadata().saves)
+
+    def _stores_here(self) -> bool:
+        return bool(self._vllm_config.parallel_config.pipeline_parallel_size == 1)
+
+    def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str] | None, set[str] | None]:
+        """Requests whose loads have ended."""
+        if self._worker is None:
+            return None, None
+        loaded, failed = self._worker.take()
+        self._failed_blocks |= failed
+        return None, loaded or None
+
+    def get_block_ids_with_load_errors(self) -> set[int]:
+        """Blocks that a load could not fill: vLLM computes them (with
+        kv_load_failure_policy "recompute")."""
+        failed, self._failed_blocks = self._failed_blocks, set()
+        return failed
+
+    def shutdown(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+        self._cluster.close()
+
+
+class TensorParallelMerge:
+    """Makes one KV tensor of the KV heads of a tensor-parallel group, on its first
+    rank. Heads that several ranks hold are taken once."""
+
+    def __init__(self, group: Any, rank: int, ranks: Sequence[int], num_kv_heads: int) -> None:
+        self._group = group
+        self._first = rank == 0
+        self._ranks = list(ranks)
+        self._num_kv_heads = num_kv_heads
+
+    def __call__(self, kv: Any) -> Any:
+        # Not every backend carries every dtype: bytes are bytes.
+        mine = kv.contiguous().view(torch.uint8)
+        parts = [torch.empty_like(mine) for _ in self._ranks] if self._first else None
+        torch.distributed.gather(mine, parts, dst=self._ranks[0], group=self._group)
+        if parts is None:
+            return None
+        copies = max(len(parts) * kv.shape[2] // self._num_kv_heads, 1)
+        return torch.cat(parts[::copies], dim=2).view(kv.dtype)
+
+
+def cpu_block_order(isa: str, cache: Any) -> BlockOrder:
+    """vLLM's CPU kernels pack a block for their instruction set; they are asked how."""
+    from vllm import _custom_ops as ops
+
+    _, _, block_size, width = cache.shape
+
+    def write(k: Any, v: Any, block: Any) -> None:
+        halves = block.view(1, 1, block_size * 2, -1).chunk(2, dim=2)
+        ops.cpu_attn_reshape_and_cache(k, v, *halves, torch.arange(block_size), isa)
+
+    return BlockOrder.learn(write, block_size, width // 2, cache.dtype)

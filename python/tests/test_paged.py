@@ -1,0 +1,219 @@
+"""Paged caches: every layout bit for bit, and loads and saves through a real cluster."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from cluster import Cluster
+
+from kdn.failover import Failover
+from kdn.keys import cut_chain, fingerprint_of
+from kdn.model import ModelSpec, RopeSpec
+from kdn.prefix_plan import Load, Save
+
+torch = pytest.importorskip("torch")
+
+from kdn.errors import InvalidArgument, Unimplemented  # noqa: E402
+from kdn.paged import BlockOrder, PagedKv  # noqa: E402
+from kdn.paged_worker import Options, PagedWorker, Rank  # noqa: E402
+from kdn.pages import PageShape, PageStore  # noqa: E402
+
+LAYERS, HEADS, DIM, BLOCK, BLOCKS = 3, 2, 8, 16, 80
+MODEL = ModelSpec(
+    num_layers=LAYERS,
+    num_kv_heads=HEADS,
+    head_dim=DIM,
+    rope=RopeSpec(rotary_dim=DIM),
+    weights_digest="w",
+    tokenizer_digest="t",
+    dtype="fp16",
+)
+
+
+def caches(layout: str, dtype: Any = torch.float16) -> list[Any]:
+    """Layers of shape (blocks, kv_heads, block_size, 2 * head_dim), laid out as `layout`
+    says: head-major or token-major blocks, or all layers in one block."""
+    if layout == "HND":
+        return [torch.zeros(BLOCKS, HEADS, BLOCK, 2 * DIM, dtype=dtype) for _ in range(LAYERS)]
+    if layout == "NHD":
+        return [torch.zeros(BLOCKS, BLOCK, HEADS, 2 * DIM, dtype=dtype).transpose(1, 2) for _ in range(LAYERS)]
+    whole = torch.zeros(BLOCKS, LAYERS, HEADS, BLOCK, 2 * DIM, dtype=dtype)
+    return [whole[:, layer] for layer in range(LAYERS)]
+
+
+def random_kv(tokens: int, dtype: Any = torch.float16) -> Any:
+    return torch.randn(LAYERS, 2, HEADS, tokens, DIM).to(dtype)
+
+
+@pytest.mark.parametrize("layout", ["HND", "NHD", "layers in a block"])
+def test_tokens_come_back_from_where_they_were_put(layout: str) -> None:
+    paged = PagedKv(caches(layout), DIM)
+    blocks = torch.randperm(BLOCKS)[:10].tolist()
+    kv = random_kv(100)
+    paged.write(blocks, 37, kv)
+    assert torch.equal(paged.read(blocks, 37, 137), kv)
+    assert torch.equal(paged.read(blocks, 60, 61), kv[:, :, :, 23:24])
+    assert not paged.read(blocks, 0, 37).any() and not paged.read(blocks, 137, 160).any()
+
+
+def test_k_lies_before_v_in_an_element() -> None:
+    layers = caches("HND")
+    kv = random_kv(1)
+    PagedKv(layers, DIM).write([5], 3, kv)
+    assert torch.equal(layers[1][5, 0, 3, :DIM], kv[1, 0, 0, 0])
+    assert torch.equal(layers[1][5, 0, 3, DIM:], kv[1, 1, 0, 0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_order_of_a_packed_block_is_learnt(dtype: Any) -> None:
+    def write(k: Any, v: Any, cache: Any) -> None:
+        halves = cache.view(2, -1)
+        halves[0] = k[:, 0].T.flatten()  # K transposed, as a CPU kernel likes it
+        halves[1] = v[:, 0].flatten()
+
+    order = BlockOrder.learn(write, BLOCK, DIM, dtype)
+    layers = caches("HND", dtype)
+    paged = PagedKv(layers, DIM, order)
+    kv = random_kv(20, dtype)
+    paged.write([7, 3], 5, kv)
+    assert torch.equal(paged.read([7, 3], 5, 25), kv)
+    expected = torch.zeros(1, 1, BLOCK, 2 * DIM, dtype=dtype)
+    inside = torch.zeros(BLOCK, 1, DIM, dtype=dtype)
+    k, v = inside.clone(), inside.clone()
+    k[5:, 0], v[5:, 0] = kv[2, 0, 1, :11], kv[2, 1, 1, :11]
+    write(k, v, expected)
+    assert torch.equal(layers[2][7, 1].flatten(), expected.flatten())
+
+
+def test_a_backend_that_changes_values_is_refused() -> None:
+    def write(k: Any, v: Any, cache: Any) -> None:
+        cache.view(2, -1)[0] = 2 * k[:, 0].flatten()
+        cache.view(2, -1)[1] = v[:, 0].flatten()
+
+    with pytest.raises(Unimplemented):
+        BlockOrder.learn(write, BLOCK, DIM, torch.float32)
+
+
+def test_mistakes_are_typed() -> None:
+    with pytest.raises(Unimplemented, match="paged cache of shape"):
+        PagedKv([torch.zeros(2, 2, 2, 2)], DIM)
+    with pytest.raises(InvalidArgument, match="tokens 0..33 of 2 blocks of 16"):
+        PagedKv(caches("HND"), DIM).read([0, 1], 0, 33)
+    with pytest.raises(Unimplemented, match="layout 'spiral'"):
+        PageShape(1, 1, 8, 16, "spiral")
+
+
+class Engine:
+    """A rank with a paged cache, on the KDN."""
+
+    def __init__(self, cluster: Cluster, namespace: str, rank: Rank | None = None, **options: Any) -> None:
+        self.failover = Failover(cluster.unix(), namespace, MODEL, "test")
+        whole = Rank((0, LAYERS), (0, HEADS))
+        self.rank = rank or whole
+        heads = slice(*self.rank.heads)
+        layers = [layer[:, heads] for layer in caches("NHD")[slice(*self.rank.layers)]]
+        self.paged = PagedKv(layers, DIM)
+        self.worker = PagedWorker(self.failover, self.paged, self.rank, torch.device("cpu"), Options(**options))
+        self.chain = cut_chain(fingerprint_of(MODEL), namespace, range(1000))
+
+    def wait(self, count: int) -> tuple[set[str], set[int]]:
+        done: set[str] = set()
+        failed: set[int] = set()
+        tick = threading.Event()
+        for _ in range(3000):
+            some, blocks = self.worker.take()
+            done, failed = done | some, failed | blocks
+            if len(done) == count:
+                return done, failed
+            tick.wait(0.01)
+        raise TimeoutError(f"{len(done)} of {count} loads ended")
+
+    def close(self) -> None:
+        self.worker.close()
+        self.failover.close()
+
+
+def test_one_engine_saves_and_ranks_of_another_load(cluster: Cluster, namespace: str) -> None:
+    one = Engine(cluster, namespace)
+    kv = random_kv(1000)
+    blocks = torch.randperm(BLOCKS)[:63].tolist()
+    one.paged.write(blocks, 0, kv)
+    one.worker.save([Save("r", tuple(one.chain[:3]), tuple(blocks))])
+    one.close()  # ends when what it saves is stored
+    for rank in (Rank((0, 3), (0, 2)), Rank((1, 3), (0, 1)), Rank((0, 1), (1, 2))):
+        other = Engine(cluster, namespace, rank)
+        place = tuple(torch.randperm(BLOCKS)[:63].tolist())
+        other.worker.start([Load("r", tuple(one.chain[:3]), 32, 752, place)])
+        assert other.wait(1) == ({"r"}, set())
+        part = kv[slice(*rank.layers), :, slice(*rank.heads), 32:752]
+        assert torch.equal(other.paged.read(place, 32, 752), part)
+        assert not other.paged.read(place, 752, 1000).any()
+        other.close()
+
+
+def test_blocks_that_nobody_could_fill_are_named(cluster: Cluster, namespace: str) -> None:
+    engine = Engine(cluster, namespace)
+    blocks = tuple(range(63))
+    engine.paged.write(blocks, 0, random_kv(1000))
+    engine.failover.connect().store(engine.chain[0], engine.paged.read(blocks, 0, 256))
+    engine.worker.start([Load("partly", tuple(engine.chain[:3]), 0, 752, blocks)])
+    done, failed = engine.wait(1)
+    assert done == {"partly"} and failed == set(range(16, 47))
+    engine.worker.start([Load("none", tuple(engine.chain[1:2]), 256, 512, blocks)])
+    assert engine.wait(1) == ({"none"}, set(range(16, 32)))
+    engine.close()
+
+
+def test_a_cluster_that_dies_fails_loads_and_nothing_else(short_path: Any, namespace: str) -> None:
+    with Cluster(short_path, nodes=1) as alone:
+        engine = Engine(alone, namespace)
+        engine.failover.connect()
+        alone.kill(0)
+        engine.worker.start([Load("r", tuple(engine.chain[:1]), 0, 256, tuple(range(63)))])
+        assert engine.wait(1) == ({"r"}, set(range(16)))
+        engine.worker.save([Save("r", tuple(engine.chain[:1]), tuple(range(63)))])
+        engine.close()
+
+
+def test_saves_beyond_the_budget_are_dropped(cluster: Cluster, namespace: str) -> None:
+    engine = Engine(cluster, namespace, save_bytes=1)
+    engine.worker.save([Save("r", tuple(engine.chain[:2]), tuple(range(63)))])
+    assert engine.worker.saves_dropped == 2
+    engine.close()
+
+
+LAYOUTS = {
+    "layer_first": lambda kv: kv.permute(1, 0, 3, 2, 4),
+    "page_first": lambda kv: kv.permute(1, 3, 0, 2, 4),
+    "page_first_direct": lambda kv: kv.permute(1, 0, 3, 2, 4)[:, None],
+    "page_head": lambda kv: kv.permute(1, 2, 3, 0, 4)[:, None],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("flat", [True, False])
+def test_pages_of_every_layout_come_back(layout: str, flat: bool, cluster: Cluster, namespace: str) -> None:
+    shape = PageShape(LAYERS, HEADS, DIM, BLOCK, layout)
+    store = PageStore(cluster.unix(), namespace, MODEL, shape, "tp0of1")
+    names = ["one", "two", "three"]
+    pages = [LAYOUTS[layout](random_kv(BLOCK)).contiguous() for _ in names]
+    given = [page.flatten() if flat else page for page in pages]
+    assert store.held(names) == 0
+    assert store.put(names[:2], given[:2]) == [True, True]
+    assert store.held(names) == 2
+    back = [torch.zeros_like(page) for page in given]
+    assert store.get(names, back) == [True, True, False]
+    assert torch.equal(back[0], given[0]) and torch.equal(back[1], given[1]) and not back[2].any()
+    store.close()
+
+
+def test_pages_of_another_rank_are_others(cluster: Cluster, namespace: str) -> None:
+    shape = PageShape(LAYERS, HEADS, DIM, BLOCK, "layer_first")
+    one = PageStore(cluster.unix(), namespace, MODEL, shape, "tp0of2")
+    two = PageStore(cluster.unix(), namespace, MODEL, shape, "tp1of2")
+    assert one.put(["page"], [random_kv(BLOCK).permute(1, 0, 3, 2, 4).contiguous()]) == [True]
+    assert (one.held(["page"]), two.held(["page"])) == (1, 0)
+    one.close()
+    two.close()

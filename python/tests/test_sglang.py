@@ -1,0 +1,148 @@
+"""The backend through SGLang's own factory and host pools. Runs where sglang is
+installed; no SGLang server is started (that takes a GPU)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from cluster import MODEL, Cluster
+
+storage = pytest.importorskip("sglang.srt.mem_cache.hicache_storage")
+
+import torch  # noqa: E402
+from sglang.srt.mem_cache.device_pool_info import KVBufferLayout, KVBuffers, MHABufferInfo  # noqa: E402
+from sglang.srt.mem_cache.pool_host.mha import MHATokenToKVPoolHost  # noqa: E402
+from sglang.srt.mem_cache.storage.backend_factory import StorageBackendFactory  # noqa: E402
+
+from kdn.errors import InvalidArgument, Unimplemented  # noqa: E402
+from kdn.sglang import KdnHiCache  # noqa: E402
+
+LAYERS, HEADS, DIM, PAGE = 3, 2, 32, 16
+
+
+def host_pool(layout: str, dtype: Any = torch.bfloat16) -> Any:
+    """SGLang's own pool in host memory, of a few pages."""
+    k = [torch.zeros(64, HEADS, DIM, dtype=dtype) for _ in range(LAYERS)]
+    v = [torch.zeros(64, HEADS, DIM, dtype=dtype) for _ in range(LAYERS)]
+    pointers = [torch.tensor([each.data_ptr() for each in part], dtype=torch.uint64) for part in (k, v)]
+    info = MHABufferInfo(
+        buffers=KVBuffers(
+            k=tuple(k), v=tuple(v), k_data_ptrs=pointers[0], v_data_ptrs=pointers[1], layout=KVBufferLayout.NHD
+        ),
+        page_size=PAGE,
+        head_num=HEADS,
+        head_dim=DIM,
+        v_head_dim=DIM,
+        dtype=dtype,
+        device=torch.device("cpu"),
+    )
+    return MHATokenToKVPoolHost(
+        info, 2.0, 0, PAGE, layout, pin_memory=False, device_capacity_tokens=64, start_layer=0, end_layer=LAYERS
+    )
+
+
+def config_of(cluster: Cluster, namespace: str, **changes: Any) -> Any:
+    fields = {
+        "tp_rank": 0,
+        "tp_size": 1,
+        "pp_rank": 0,
+        "pp_size": 1,
+        "attn_cp_rank": 0,
+        "attn_cp_size": 1,
+        "is_mla_model": False,
+        "enable_storage_metrics": False,
+        "is_page_first_layout": False,
+        "model_name": str(MODEL),
+        "extra_config": {
+            "backend_name": "kdn",
+            "module_path": "kdn.sglang",
+            "class_name": "KdnHiCache",
+            "interface_v1": 1,
+            "prefetch_threshold": 16,
+            "addresses": [cluster.unix()],
+            "namespace": namespace,
+        },
+    }
+    return storage.HiCacheStorageConfig(**{**fields, **changes})
+
+
+def backend_of(config: Any, pool: Any) -> Any:
+    backend = StorageBackendFactory.create_backend("dynamic", config, pool)
+    backend.register_mem_pool_host(pool)
+    return backend
+
+
+LAYOUTS = ["layer_first", "page_first", "page_first_direct", "page_head"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pages_of_a_host_pool_go_and_come_back(layout: str, cluster: Cluster, namespace: str) -> None:
+    pool = host_pool(layout)
+    backend = backend_of(config_of(cluster, namespace), pool)
+    assert isinstance(backend, KdnHiCache)
+    pool.kv_buffer.copy_(torch.randn(pool.kv_buffer.shape))
+    keys = ["first", "second", "third"]
+    indices = torch.cat([torch.arange(page * PAGE, (page + 1) * PAGE) for page in (2, 0, 3)])
+    assert backend.batch_exists(keys) == 0
+    assert backend.batch_set_v1(keys[:2], indices[: 2 * PAGE]) == [True, True]
+    assert backend.batch_exists(keys) == 2 and backend.exists("second") and not backend.exists("third")
+
+    other_pool = host_pool(layout)
+    other = backend_of(config_of(cluster, namespace), other_pool)
+    place = torch.cat([torch.arange(page * PAGE, (page + 1) * PAGE) for page in (1, 4, 5)])
+    assert other.batch_get_v1(keys, place) == [True, True, False]
+    for given, taken in ((2, 1), (0, 4)):
+        assert torch.equal(other_pool.get_data_page(taken * PAGE), pool.get_data_page(given * PAGE))
+    assert not other_pool.get_data_page(5 * PAGE).any()
+    backend.close()
+    other.close()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_flat_pages_go_and_come_back(layout: str, cluster: Cluster, namespace: str) -> None:
+    pool = host_pool(layout)
+    backend = backend_of(config_of(cluster, namespace), pool)
+    pool.kv_buffer.copy_(torch.randn(pool.kv_buffer.shape))
+    page = pool.get_data_page(PAGE)
+    assert backend.batch_set(["a", "b"], [page, pool.get_data_page(0)])
+    assert backend.set("c", page)
+    assert torch.equal(backend.get("a"), page)
+    first, missing = backend.batch_get(["b", "d"], [pool.get_dummy_flat_data_page() for _ in range(2)])
+    assert torch.equal(first, pool.get_data_page(0)) and missing is None
+    backend.close()
+
+
+def test_layouts_share_pages(cluster: Cluster, namespace: str) -> None:
+    pools = [host_pool("layer_first"), host_pool("page_first")]
+    one, two = (backend_of(config_of(cluster, namespace), pool) for pool in pools)
+    pools[0].kv_buffer.copy_(torch.randn(pools[0].kv_buffer.shape))
+    indices = torch.arange(PAGE)
+    assert one.batch_set_v1(["page"], indices) == [True]
+    assert two.batch_get_v1(["page"], indices) == [True]
+    assert torch.equal(
+        pools[0].get_data_page(0, flat=False).permute(0, 2, 1, 3, 4), pools[1].get_data_page(0, flat=False)
+    )
+    one.close()
+    two.close()
+
+
+def test_a_cluster_that_is_away_has_nothing(short_path: Any, cluster: Cluster, namespace: str) -> None:
+    config = config_of(cluster, namespace)
+    config.extra_config["addresses"] = [f"unix:{short_path}/nobody.sock"]
+    backend = backend_of(config, host_pool("layer_first"))
+    assert backend.batch_exists(["a"]) == 0
+    assert backend.batch_set_v1(["a"], torch.arange(PAGE)) == [False]
+    assert backend.batch_get_v1(["a"], torch.arange(PAGE)) == [False]
+    backend.close()
+
+
+def test_mistakes_are_typed(cluster: Cluster, namespace: str) -> None:
+    with pytest.raises(Unimplemented, match="latent"):
+        KdnHiCache(config_of(cluster, namespace, is_mla_model=True), {})
+    with pytest.raises(InvalidArgument, match="weights_digest"):
+        backend_of(config_of(cluster, namespace, model_name="no/such-model"), host_pool("layer_first"))
+    with pytest.raises(Unimplemented, match="float8"):
+        backend_of(config_of(cluster, namespace), host_pool("layer_first", torch.float8_e4m3fn))
+    with pytest.raises(InvalidArgument, match="no host pool"):
+        KdnHiCache(config_of(cluster, namespace), {}).exists("a")
