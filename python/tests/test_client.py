@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cluster import Cluster
 
 import kdn
+from cluster import Cluster
 
 MODEL = kdn.ModelSpec(
     num_layers=3,

@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 
 import pytest
-from cluster import MODEL, REPO
 
 import kdn
+from cluster import MODEL, REPO
 from kdn.digest import Digest
 from kdn.keys import check_namespace, chunk_key, cut_chain, fingerprint_of
 from kdn.model import RopeSpec, file_sha256

@@ -6,8 +6,8 @@ import threading
 from typing import Any
 
 import pytest
-from cluster import Cluster
 
+from cluster import Cluster
 from kdn.failover import Failover
 from kdn.keys import cut_chain, fingerprint_of
 from kdn.model import ModelSpec, RopeSpec

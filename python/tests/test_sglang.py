@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from cluster import MODEL, Cluster
 
 storage = pytest.importorskip("sglang.srt.mem_cache.hicache_storage")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from cluster import KDN, MODEL, Cluster
 
 vllm = pytest.importorskip("vllm")
