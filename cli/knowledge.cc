@@ -86,7 +86,8 @@ absl::StatusOr<Injected> KnowledgeEngine::Inject(const std::string& text,
                                                  const StoreOptions& options,
                                                  const Progress& on_chunk) {
   const model::Llama& llama = engine_->llama();
-  const std::vector<int32_t> tokens = engine_->tokenizer().Encode(text);
+  const std::vector<int32_t> tokens =
+      engine_->tokenizer().EncodeBeginning(text);
   if (tokens.empty()) return absl::InvalidArgumentError("the text is empty");
   const std::vector<ChainChunk> chain =
       CutChain(knowledge_->fingerprint(), knowledge_->ns(), tokens);
@@ -172,9 +173,13 @@ absl::StatusOr<Answer> KnowledgeEngine::Ask(const std::string& knowledge,
                                             LevelSet accept) {
   const model::Llama& llama = engine_->llama();
   std::vector<int32_t> tokens;
-  if (mode != Mode::kWithout) tokens = engine_->tokenizer().Encode(knowledge);
+  if (mode != Mode::kWithout) {
+    tokens = engine_->tokenizer().EncodeBeginning(knowledge);
+  }
+  const std::string prompt = QuestionPrompt(question);
   const std::vector<int32_t> asked =
-      engine_->tokenizer().Encode(QuestionPrompt(question));
+      tokens.empty() ? engine_->tokenizer().EncodeBeginning(prompt)
+                     : engine_->tokenizer().Encode(prompt);
   Answer answer;
   if (absl::Status status = PrepareCache(
           static_cast<int>(tokens.size() + asked.size()) + tokens_max);

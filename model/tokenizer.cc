@@ -13,6 +13,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "model/bpe.h"
+#include "model/post_processor.h"
 
 namespace kdn::model {
 namespace {
@@ -84,6 +85,7 @@ struct Tokenizer::Rules {
   std::optional<Splitter> splitter;
   bool keep_unmatched = true;
   std::optional<int32_t> unknown;
+  std::vector<int32_t> in_front;  // of a text that begins a prompt
   int vocab_size = 0;
 };
 
@@ -250,6 +252,12 @@ absl::Status ParseAll(const Json& json, Rules& rules) {
   for (const auto& [text, id] : rules.added) {
     rules.vocab_size = std::max(rules.vocab_size, id + 1);
   }
+  if (json.contains("post_processor")) {
+    absl::StatusOr<std::vector<int32_t>> in_front =
+        TokensInFront(json["post_processor"]);
+    if (!in_front.ok()) return in_front.status();
+    rules.in_front = *std::move(in_front);
+  }
   std::string pattern;
   if (json.contains("pre_tokenizer") && !json["pre_tokenizer"].is_null()) {
     if (absl::Status status =
@@ -340,6 +348,14 @@ std::vector<int32_t> Tokenizer::Encode(std::string_view text) const {
     plain = at;
   }
   EncodePlain(*rules_, text.substr(plain), ids);
+  return ids;
+}
+
+std::vector<int32_t> Tokenizer::EncodeBeginning(std::string_view text) const {
+  std::vector<int32_t> ids = Encode(text);
+  if (!ids.empty()) {
+    ids.insert(ids.begin(), rules_->in_front.begin(), rules_->in_front.end());
+  }
   return ids;
 }
 

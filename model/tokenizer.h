@@ -28,6 +28,9 @@ class Tokenizer {
   // word outside the vocabulary becomes the unknown token, or nothing where the
   // file names none.
   std::vector<int32_t> Encode(std::string_view text) const;
+  // The same with the special tokens (BOS) in front that the file puts before a
+  // text that begins a prompt. Nothing where the text encodes to nothing.
+  std::vector<int32_t> EncodeBeginning(std::string_view text) const;
   // Ids outside the vocabulary become nothing. Special tokens are written out.
   std::string Decode(const std::vector<int32_t>& ids) const;
 

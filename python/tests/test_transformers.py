@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -179,6 +180,34 @@ def test_what_kdn_inject_computed_is_served_to_transformers(tokenizer: Any, clus
             served = base.generate("<q> " + question["question"], ["arden"], **GREEDY)
             assert served.delivered_tokens == len(base._texts["arden"])
             assert served.text.split()[0] == question["answer"]
+
+
+def test_kdn_inject_begins_a_text_as_the_tokenizer_does(cluster: Cluster, namespace: str, short_path: Path) -> None:
+    """A tokenizer that puts BOS in front and EOS behind, as Llama's does the first."""
+    checkpoint = short_path / "bos"
+    shutil.copytree(MODEL, checkpoint, ignore=shutil.ignore_patterns("facts"))
+    rules = json.loads((checkpoint / "tokenizer.json").read_text())
+    bos = rules["model"]["vocab"]["<doc>"]
+    rules["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [
+            {"SpecialToken": {"id": "<doc>", "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+            {"SpecialToken": {"id": "<doc>", "type_id": 0}},
+        ],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<doc>": {"id": "<doc>", "ids": [bos], "tokens": ["<doc>"]}},
+    }
+    (checkpoint / "tokenizer.json").write_text(json.dumps(rules))
+    file = MODEL / "facts" / "arden.txt"
+    command = [str(KDN), "inject", "--connect", cluster.unix(), "--namespace", namespace]
+    subprocess.run([*command, "--model", str(checkpoint), str(file)], check=True, timeout=120, capture_output=True)
+    model = transformers.AutoModelForCausalLM.from_pretrained(str(checkpoint), torch_dtype=torch.bfloat16).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(checkpoint))
+    with KnowledgeBase(model, tokenizer, cluster.unix(), namespace=namespace) as base:
+        added = base.add("arden", file.read_text())
+        assert base._texts["arden"][0] == bos != base._texts["arden"][-1]
+        assert (added.stored, added.chunks) == (0, 2)
 
 
 def test_a_cold_start_learns_what_it_prefilled(base: KnowledgeBase) -> None:

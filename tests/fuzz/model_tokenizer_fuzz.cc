@@ -21,6 +21,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                                     : std::string_view(input).substr(cut + 1);
   const std::vector<int32_t> ids = tokenizer->Encode(text);
   KDN_CHECK(tokenizer->Encode(text) == ids, "encoding is a function");
+  KDN_CHECK(tokenizer->EncodeBeginning(text).size() >= ids.size(),
+            "what begins a prompt is the text and more");
   tokenizer->Decode(ids);
   tokenizer->Decode({-1, tokenizer->vocab_size(), 1 << 30});
   return 0;
@@ -39,6 +41,12 @@ std::vector<std::string> Seeds() {
     "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false,
                       "use_regex": true},
     "decoder": {"type": "ByteLevel"},
+    "post_processor": {"type": "Sequence", "processors": [
+      {"type": "ByteLevel"},
+      {"type": "TemplateProcessing",
+       "single": [{"SpecialToken": {"id": "<doc>", "type_id": 0}},
+                  {"Sequence": {"id": "A", "type_id": 0}}],
+       "special_tokens": {"<doc>": {"id": "<doc>", "ids": [4]}}}]},
     "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "\u0120": 3,
               "<doc>": 4}, "merges": ["a b"]}})";
   std::vector<std::string> seeds;

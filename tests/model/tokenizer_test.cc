@@ -45,6 +45,57 @@ TEST(TokenizerTest, EachTemplateWordIsOneToken) {
             9u);
 }
 
+std::string WithPostProcessor(const std::string& post_processor) {
+  return R"({"pre_tokenizer":{"type":"Whitespace"},
+             "model":{"type":"WordLevel","vocab":{"hello":1}},
+             "post_processor":)" +
+         post_processor + "}";
+}
+
+std::string Template(const std::string& single, const std::string& ids) {
+  return R"({"type":"TemplateProcessing","single":)" + single +
+         R"(,"special_tokens":{"<s>":{"id":"<s>","ids":)" + ids + "}}}";
+}
+
+constexpr char kBosTextEos[] = R"([{"SpecialToken":{"id":"<s>","type_id":0}},
+  {"Sequence":{"id":"A","type_id":0}},
+  {"SpecialToken":{"id":"<s>","type_id":0}}])";
+
+TEST(TokenizerTest, WhatBeginsAPromptHasItsSpecialTokensInFront) {
+  const std::string bos = Template(kBosTextEos, "[7, 8]");
+  for (const std::string& json :
+       {bos, R"({"type":"Sequence","processors":[{"type":"ByteLevel"},)" + bos +
+                 "]}"}) {
+    const auto tokenizer = Tokenizer::Parse(WithPostProcessor(json));
+    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+    EXPECT_EQ(tokenizer->EncodeBeginning("hello"),
+              (std::vector<int32_t>{7, 8, 1}));
+    EXPECT_EQ(tokenizer->Encode("hello"), std::vector<int32_t>{1});
+    EXPECT_TRUE(tokenizer->EncodeBeginning("").empty());
+  }
+  const auto none = Tokenizer::Parse(WithPostProcessor("null"));
+  ASSERT_TRUE(none.ok());
+  EXPECT_EQ(none->EncodeBeginning("hello"), std::vector<int32_t>{1});
+}
+
+TEST(TokenizerTest, MalformedPostProcessorsAreNamed) {
+  for (const std::string& json :
+       {Template("[]", "[7]"), Template("7", "[7]"), Template("[{}]", "[7]"),
+        Template(kBosTextEos, "[-1]"), Template(kBosTextEos, "7"),
+        Template(R"([{"SpecialToken":{"id":"?"}}])", "[7]"),
+        std::string(R"({"type":"Sequence"})"),
+        std::string(R"({"type":"Sequence","processors":[
+          {"type":"Sequence","processors":[]}]})")}) {
+    const auto status = Tokenizer::Parse(WithPostProcessor(json)).status();
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << json << status;
+    EXPECT_NE(status.message().find("post_processor"), std::string::npos);
+  }
+  for (const char* json : {"7", "{}", R"({"type":"BertProcessing"})"}) {
+    EXPECT_TRUE(absl::IsUnimplemented(
+        Tokenizer::Parse(WithPostProcessor(json)).status()));
+  }
+}
+
 TEST(TokenizerTest, UnknownKindsAreNamed) {
   for (
       const char* json :
