@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "bench/bed.h"
 #include "bench/parts.h"
+#include "bench/report.h"
 
 namespace kdn::bench {
 
@@ -33,16 +33,7 @@ absl::Status RunDeliveryBench(const DeliveryOptions& options) {
                           absl::StrCat(name, ": ", status.message()));
     }
   }
-  const std::string text = json.dump(1) + "\n";
-  std::fputs(text.c_str(), stdout);
-  if (options.json.empty()) return absl::OkStatus();
-  std::ofstream file(options.json);
-  file << text;
-  file.close();
-  if (file.fail()) {
-    return absl::UnavailableError(absl::StrCat("cannot write ", options.json));
-  }
-  return absl::OkStatus();
+  return PrintReport(json, options.json);
 }
 
 }  // namespace kdn::bench

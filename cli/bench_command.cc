@@ -3,15 +3,47 @@
 #include <string>
 #include <vector>
 
+#include "bench/codec_bench.h"
 #include "bench/delivery_bench.h"
 #include "cli/commands.h"
 
 namespace kdn::cli {
 
+namespace {
+
+void AddCodecBench(CLI::App& bench, Program& program) {
+  CLI::App* command = bench.add_subcommand(
+      "codec",
+      "Size, fidelity and speed of the codec's levels, next to CacheGen and "
+      "KIVI\n\n"
+      "  kdn bench codec --json codec.json\n"
+      "  kdn bench codec --model ~/llama --text book.txt\n\n"
+      "Prints one JSON object: per codec and chunk size bits per value with "
+      "all "
+      "side information, divergence of the model's logits, agreement, answers; "
+      "bits above the rate-distortion bound of Gaussian sources; rates of one "
+      "core next to memcpy. bench/plot_codec.py draws it.");
+  auto options = std::make_shared<bench::CodecOptions>();
+  command->add_option("--model", options->model,
+                      "Hugging Face checkpoint directory (default: the shipped "
+                      "recall model)");
+  command->add_option("--text", options->text,
+                      "a text that the model goes on with (default: the recall "
+                      "tasks beside the model)");
+  command->add_option("--json", options->json, "file for the JSON object");
+  command->callback([&program, options] {
+    if (options->model.empty()) options->model = DefaultModelDirectory(program);
+    program.exit_code = Report(bench::RunCodecBench(*options));
+  });
+}
+
+}  // namespace
+
 void AddBenchCommand(CLI::App& app, Program& program) {
   CLI::App* command = app.add_subcommand(
       "bench", "Measure this build on this machine, next to its raw limits");
   command->require_subcommand(1);
+  AddCodecBench(*command, program);
   CLI::App* delivery = command->add_subcommand(
       "delivery",
       "Delivery, lookup, disk and store rates of two nodes of its own\n\n"

@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Draws what `kdn bench codec --json FILE` measured: divergence over size.
+
+    build/bin/kdn bench codec --json build/codec.json
+    python3 bench/plot_codec.py build/codec.json build/codec.svg
+
+Needs matplotlib (python3-matplotlib in Debian).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+MARKERS = {256: "o", 1500: "s"}
+
+
+def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    try:
+        import matplotlib
+    except ImportError:
+        sys.exit("matplotlib is missing: apt install python3-matplotlib")
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "kdn"
+    from matplotlib import pyplot
+
+    result = json.loads(Path(sys.argv[1]).read_text())
+    figure, axes = pyplot.subplots(figsize=(6.4, 4.2), layout="constrained")
+    families = list(dict.fromkeys(point["family"] for point in result["points"]))
+    for color, family in zip(pyplot.rcParams["axes.prop_cycle"].by_key()["color"], families):
+        for chunk_tokens, marker in MARKERS.items():
+            points = [
+                point
+                for point in result["points"]
+                if point["family"] == family and point["chunk_tokens"] == chunk_tokens and point["kl_mean"] > 0
+            ]
+            points.sort(key=lambda point: point["bits_per_value"])
+            axes.plot(
+                [point["bits_per_value"] for point in points],
+                [point["kl_mean"] for point in points],
+                color=color,
+                marker=marker,
+                linestyle="-" if chunk_tokens == 256 else "--",
+                label=f"{family}, chunks of {chunk_tokens}",
+            )
+            for point in points if chunk_tokens == 256 else []:
+                place = (point["bits_per_value"], point["kl_mean"])
+                axes.annotate(point["codec"], place, xytext=(4, 4), textcoords="offset points", fontsize=7)
+    axes.set(yscale="log", xlabel="bits per value, all side information", ylabel="mean KL of the logits, nats")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    figure.savefig(sys.argv[2], metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()

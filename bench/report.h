@@ -1,0 +1,17 @@
+#ifndef KDN_BENCH_REPORT_H_
+#define KDN_BENCH_REPORT_H_
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace kdn::bench {
+
+// Prints the one JSON object of a benchmark, into `file` too unless that is
+// empty. UNAVAILABLE when the file cannot be written.
+absl::Status PrintReport(const nlohmann::json& json, const std::string& file);
+
+}  // namespace kdn::bench
+
+#endif  // KDN_BENCH_REPORT_H_
