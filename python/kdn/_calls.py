@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._connection import Connection, answer_of, check, milliseconds
+from ._connection import Connection, Deadline, answer_of, check, milliseconds
 from ._schema import LEVELS, wire
 from .errors import InvalidArgument, KdnError, error_of
 from .keys import Chunk, fingerprint_of
@@ -169,6 +169,16 @@ class Calls:
         ]
 
     async def store(self, call: StoreCall) -> Receipt:
+        try:
+            return await self._store(call)
+        except BaseException:
+            # The node may go on reading there until it hears that nobody waits.
+            if call.region is not None:
+                call.region.spoiled = True
+            raise
+
+    async def _store(self, call: StoreCall) -> Receipt:
+        deadline = Deadline(call.timeout)
         stream = await self._begin(call)
         shape = (2, self._model.num_kv_heads, len(call.chunk.tokens), self._model.head_dim)
         row = shape[3] * self._model.element_bytes
@@ -176,7 +186,7 @@ class Calls:
         unanswered: list[Any] = []
         for layer in call.layers:
             if len(unanswered) == _LAYERS_UNANSWERED:
-                await answer_of(unanswered.pop(0), call.timeout, "storing a layer")
+                await answer_of(unanswered.pop(0), deadline.left(), "storing a layer")
             request = stream.layer_request()
             if call.region is None:
                 request.bytes = layer
@@ -185,7 +195,7 @@ class Calls:
             request.strides = strides
             unanswered.append(request.send())
         # It need not wait for the layers' answers, only for their order.
-        answer = await answer_of(stream.commit(), call.timeout, "committing a chunk")
+        answer = await answer_of(stream.commit(), deadline.left(), "committing a chunk")
         check(answer.status)
         receipt = answer.receipt
         return Receipt(bytes(receipt.key), receipt.version, receipt.existed, receipt.bytes, tuple(receipt.holders))
@@ -212,12 +222,15 @@ class Calls:
 
     async def retrieve(self, call: RetrieveCall) -> list[Outcome]:
         try:
-            return await self._retrieve(call)
+            outcomes = await self._retrieve(call)
         except BaseException:
             # The node may go on writing there until the deadline.
             if call.region is not None:
                 call.region.spoiled = True
             raise
+        if call.region is not None and any(outcome.kind == "failed" for outcome in outcomes):
+            call.region.spoiled = True  # a chunk given up on may have a writer yet
+        return outcomes
 
     async def _retrieve(self, call: RetrieveCall) -> list[Outcome]:
         asking = self._knowledge.retrieve_request()

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable
 from typing import Any
 
 import capnp
 
 from ._schema import PROTOCOL_VERSION, wire
-from .errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unavailable, error_of
+from .errors import DeadlineExceeded, Disconnected, FailedPrecondition, InvalidArgument, Unavailable, error_of
 from .keys import golden_vectors
 from .types import NodeInfo
 
 # A gateway answers by the deadline of a call. This much later it is given up on.
 _GRACE_S = 0.1
 _KINDS = {
-    "DISCONNECTED": "unavailable",
     "OVERLOADED": "resourceExhausted",
     "UNIMPLEMENTED": "unimplemented",
     "FAILED": "internal",
@@ -29,6 +29,19 @@ def milliseconds(timeout: float) -> int:
     if not 0.001 <= timeout <= 600:
         raise InvalidArgument(f"a timeout of {timeout} s, expected 0.001 to 600")
     return max(1, int(timeout * 1000))
+
+
+class Deadline:
+    """The end of a call that takes several: what is left of its timeout.
+    InvalidArgument as `milliseconds`."""
+
+    def __init__(self, timeout: float) -> None:
+        milliseconds(timeout)
+        self._at = time.monotonic() + timeout
+
+    def left(self) -> float:
+        """Seconds, at least the shortest timeout there is."""
+        return max(self._at - time.monotonic(), 0.001)
 
 
 def check(status: Any) -> None:
@@ -49,8 +62,9 @@ async def answer_of(call: Awaitable[Any], timeout: float, what: str) -> Any:
     except asyncio.TimeoutError:
         raise DeadlineExceeded(f"{what}: no answer within {timeout} s") from None
     except capnp.KjException as error:
-        kind = _KINDS.get(str(getattr(error, "type", "")).upper(), "unavailable")
-        raise error_of(kind, f"{what}: {error.description or error}") from None
+        kind = _KINDS.get(str(getattr(error, "type", "")).upper())
+        text = f"{what}: {error.description or error}"
+        raise (error_of(kind, text) if kind else Disconnected(text)) from None
 
 
 async def _open_stream(address: str, timeout: float) -> Any:
@@ -65,6 +79,11 @@ async def _open_stream(address: str, timeout: float) -> Any:
         return await asyncio.wait_for(connecting, timeout)
     except (OSError, asyncio.TimeoutError, capnp.KjException) as error:
         raise Unavailable(f"cannot connect to {address}: {error or 'timeout'}: is the cluster up?") from None
+
+
+# What is open. Only `close`, on the loop's thread, lets go of one: whoever drops the
+# last reference of their own may do so on any thread.
+_opened: set[Connection] = set()
 
 
 class Connection:
@@ -83,6 +102,7 @@ class Connection:
 
     async def open(self, name: str, timeout: float) -> Connection:
         self._stream = await _open_stream(self.address, timeout)
+        _opened.add(self)
         self._client = capnp.TwoPartyClient(self._stream)
         try:
             await self._hello(name, timeout)
@@ -145,3 +165,4 @@ class Connection:
             if self._stream is not None:
                 self._stream.close()
         self._client = self._stream = None
+        _opened.discard(self)

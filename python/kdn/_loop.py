@@ -1,9 +1,10 @@
 """The thread on which all Cap'n Proto lives.
 
-pycapnp's objects belong to the event loop they were made on. One background thread
-per process owns that loop and every connection; blocking and asyncio callers of any
-thread hand it coroutines. So an engine's own event loop, whichever it is, neither
-runs nor waits for ours.
+pycapnp's objects belong to the event loop they were made on, and must end there too:
+KJ ends the process when one is destroyed on another thread. One background thread per
+process owns that loop and every connection; blocking and asyncio callers of any thread
+hand it coroutines, and get values back that hold nothing of Cap'n Proto, errors too.
+So an engine's own event loop, whichever it is, neither runs nor waits for ours.
 """
 
 from __future__ import annotations
@@ -13,19 +14,70 @@ import atexit
 import contextlib
 import os
 import threading
+import traceback
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import capnp
 
+from .errors import FailedPrecondition, Internal, KdnError
+
 T = TypeVar("T")
+
+
+class Outcome(Generic[T]):
+    """What became of work on the loop: its value, or an error to raise. No frame of
+    the loop's thread is behind either."""
+
+    def __init__(self, value: T | None, error: BaseException | None) -> None:
+        self._value = value
+        self._error = error
+
+    def take(self) -> T:
+        """The value. Raises the error."""
+        if self._error is not None:
+            error, self._error = self._error, None
+            try:
+                raise error
+            finally:
+                del error  # it holds this frame
+        return self._value  # type: ignore[return-value]
+
+
+def _bare(error: BaseException) -> BaseException:
+    """The error for another thread. What its frames held is let go of here."""
+    seen: list[BaseException] = []
+    rest: list[BaseException | None] = [error]
+    while rest:
+        each = rest.pop()
+        if each is None or any(each is other for other in seen):
+            continue
+        seen.append(each)
+        rest += [each.__context__, each.__cause__]
+    text = "" if isinstance(error, KdnError) else "".join(traceback.format_exception(error))
+    for each in seen:
+        traceback.clear_frames(each.__traceback__)
+        each.__traceback__ = each.__context__ = each.__cause__ = None
+    if isinstance(error, KdnError):
+        return type(error)(*error.args)
+    return Internal(f"a bug of the client:\n{text}")
+
+
+async def _contained(work: Coroutine[Any, Any, T]) -> Outcome[T]:
+    try:
+        return Outcome(await work, None)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        return Outcome(None, _bare(error))
 
 
 class Loop:
     """A background thread with an asyncio loop that KJ shares. Thread-safe."""
 
     def __init__(self) -> None:
+        self._pid = os.getpid()
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
@@ -42,26 +94,43 @@ class Loop:
         self._ready.set()
         await self._stop.wait()
 
-    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[Outcome[T]]:
         """Runs `work` on the loop. Cancelling the future cancels it."""
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("kdn called from one of its own callbacks")
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        if os.getpid() != self._pid:
+            work.close()
+            raise FailedPrecondition("the connection belongs to the parent process: connect again")
+        return asyncio.run_coroutine_threadsafe(_contained(work), self._loop)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs `work` on the loop and waits for its result."""
         future = self.submit(work)
         try:
-            return future.result()
+            outcome = future.result()
         except BaseException:
             future.cancel()
             raise
+        finally:
+            del future
+        return outcome.take()
 
-    def post(self, call: Callable[[], object]) -> None:
-        """Runs `call` on the loop, later; forgotten once the loop has ended."""
+    async def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """The same for a caller on an event loop of its own."""
+        outcome: Outcome[T] = await asyncio.wrap_future(self.submit(work))
+        return outcome.take()
+
+    def post(self, call: Callable[[], object], delay: float = 0.0) -> None:
+        """Runs `call` on the loop, `delay` seconds later; forgotten once the loop has
+        ended. Takes no lock: finalizers may call it."""
+        if os.getpid() != self._pid:
+            return
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(call)
+            if delay > 0:
+                self._loop.call_soon_threadsafe(self._loop.call_later, delay, call)
+            else:
+                self._loop.call_soon_threadsafe(call)
 
     def close(self) -> None:
         """Ends the loop and everything on it."""

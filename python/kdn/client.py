@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ DEFAULT_ADDRESS = "unix:/tmp/kdn-local-3-n1.sock"
 CONNECT_TIMEOUT = 2.0
 
 
-@dataclass
+@dataclass(eq=False)
 class Link:
     """A connection as its users on other threads see it. `memory` is None over TCP."""
 
@@ -34,6 +34,8 @@ class Link:
         link = cls(loop, connection)
         if connection.node.memory_bytes_max > 0:
             link.memory = Memory(loop, connection)
+        # For a client that nobody closes. At exit the loop ends by itself.
+        weakref.finalize(link, loop.post, connection.close).atexit = False
         return link
 
     async def status(self, timeout: float) -> list[dict[str, Any]]:
@@ -124,21 +126,21 @@ class AsyncClient(_Base):
         cls, address: str = DEFAULT_ADDRESS, *, name: str = "kdn-python", timeout: float = CONNECT_TIMEOUT
     ) -> AsyncClient:
         loop = shared_loop()
-        return cls(await asyncio.wrap_future(loop.submit(Link.open(loop, address, name, timeout))))
+        return cls(await loop.wait(Link.open(loop, address, name, timeout)))
 
     async def open(self, namespace: str, model: ModelSpec, timeout: float = DEFAULT_TIMEOUT) -> AsyncKnowledge:
         check_namespace(namespace)
-        opening = self._link.loop.submit(Calls.open(self._link.connection, namespace, model, timeout))
-        return AsyncKnowledge(self._link, await asyncio.wrap_future(opening), namespace, model)
+        calls = await self._link.loop.wait(Calls.open(self._link.connection, namespace, model, timeout))
+        return AsyncKnowledge(self._link, calls, namespace, model)
 
     async def status(self, timeout: float = DEFAULT_TIMEOUT) -> list[dict[str, Any]]:
-        return await asyncio.wrap_future(self._link.loop.submit(self._link.status(timeout)))
+        return await self._link.loop.wait(self._link.status(timeout))
 
     async def ping(self, timeout: float = DEFAULT_TIMEOUT) -> None:
-        await asyncio.wrap_future(self._link.loop.submit(self._link.ping(timeout)))
+        await self._link.loop.wait(self._link.ping(timeout))
 
     async def close(self) -> None:
-        await asyncio.wrap_future(self._link.loop.submit(self._link.close()))
+        await self._link.loop.wait(self._link.close())
 
     async def __aenter__(self) -> AsyncClient:
         return self

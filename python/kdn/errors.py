@@ -71,6 +71,10 @@ class Unavailable(KdnError, ConnectionError):
     code = "unavailable"
 
 
+class Disconnected(Unavailable):
+    """The connection broke: connect again, to another node."""
+
+
 class DataLoss(KdnError):
     """The copy was damaged and has been dropped."""
 

@@ -10,7 +10,15 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from .client import Client
-from .errors import FailedPrecondition, InvalidArgument, KdnError, Unavailable
+from .errors import (
+    DeadlineExceeded,
+    Disconnected,
+    FailedPrecondition,
+    InvalidArgument,
+    KdnError,
+    ResourceExhausted,
+    Unavailable,
+)
 from .knowledge import Knowledge
 from .model import ModelSpec
 
@@ -18,7 +26,12 @@ T = TypeVar("T")
 _log = logging.getLogger("kdn")
 
 RECONNECT_S = 1.0
-"""A cluster that did not answer is asked again this much later at the earliest."""
+RECONNECT_MAX_S = 30.0
+"""A cluster that did not answer is asked again after the first, then twice as long each
+time up to the second."""
+_PATIENCE = 3
+"""Calls in a row that a connected node may leave unanswered, or turn down for want of
+other nodes, before it counts as away."""
 
 
 class Failover:
@@ -29,27 +42,43 @@ class Failover:
         self.model = model
         self.namespace = namespace
         self._addresses = [addresses] if isinstance(addresses, str) else list(addresses)
+        if not self._addresses:
+            raise InvalidArgument("no address of a node")
         self._name = name
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of connecting, and of what is connected
         self._client: Client | None = None
         self._knowledge: Knowledge | None = None
+        self._next = 0  # the address to begin with
+        self._failures = 0  # in a row, of the connected node
+        self._pause = RECONNECT_S
         self._not_before = 0.0
 
     def connect(self) -> Knowledge:
         """The knowledge in use, else that of the first address that answers.
-        Unavailable, naming every address, when none does."""
+        Unavailable, naming every address and its reason, when none does."""
         with self._lock:
-            if self._knowledge is not None:
+            return self._knowledge or self._connect()
+
+    def _connect(self) -> Knowledge:
+        refusals = []
+        for _ in self._addresses:
+            address = self._addresses[self._next]
+            try:
+                self._client, self._knowledge = self._open(address)
+                self._failures = 0
+                self._pause = RECONNECT_S
                 return self._knowledge
-            refusals = []
-            for address in self._addresses:
-                try:
-                    self._client, self._knowledge = self._open(address)
-                    return self._knowledge
-                except Unavailable as error:
-                    refusals.append(str(error))
-            self._not_before = time.monotonic() + RECONNECT_S
-            raise Unavailable("; ".join(refusals))
+            except InvalidArgument:
+                raise
+            except KdnError as error:
+                refusals.append(f"{address}: {error}")
+                self._next = (self._next + 1) % len(self._addresses)
+        self._wait()
+        raise Unavailable("; ".join(refusals))
+
+    def _wait(self) -> None:
+        self._not_before = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, RECONNECT_MAX_S)
 
     def _open(self, address: str) -> tuple[Client, Knowledge]:
         client = Client(address, name=self._name)
@@ -59,32 +88,68 @@ class Failover:
             client.close()
             raise
 
-    def attempt(self, what: str, use: Callable[[Knowledge], T], otherwise: T) -> T:
+    def _live(self, wait: bool) -> Knowledge | None:
+        """The knowledge in use; None while it is too early to connect again, or, unless
+        `wait`, until another thread has connected."""
+        knowledge = self._knowledge
+        if knowledge is not None:
+            return knowledge
+        if not wait:
+            if time.monotonic() >= self._not_before and not self._lock.locked():
+                threading.Thread(target=self.attempt, args=("connecting", lambda _: None, None), daemon=True).start()
+            return None
+        with self._lock:
+            if self._knowledge is None and time.monotonic() >= self._not_before:
+                self._connect()
+            return self._knowledge
+
+    def attempt(self, what: str, use: Callable[[Knowledge], T], otherwise: T, *, wait: bool = True) -> T:
         """What `use` returns, or `otherwise` when the cluster cannot: said in the log,
-        not raised. Only InvalidArgument passes: that is the caller's mistake."""
-        if self._knowledge is None and time.monotonic() < self._not_before:
-            return otherwise
+        not raised. Only InvalidArgument passes: that is the caller's mistake. Unless
+        `wait`, never connects on this thread."""
         knowledge = None
         try:
-            knowledge = self.connect()
-            return use(knowledge)
+            knowledge = self._live(wait)
+            if knowledge is None:
+                return otherwise
+            result = use(knowledge)
+            self._failures = 0
+            return result
         except InvalidArgument:
             raise
         except KdnError as error:
             _log.warning("%s: %s; going on without the KDN", what, error)
-            if knowledge is not None and isinstance(error, Unavailable | FailedPrecondition):
+            if knowledge is not None and self._is_away(error):
                 self._forget(knowledge)
             return otherwise
+
+    def _is_away(self, error: KdnError) -> bool:
+        """Whether `error` of a connected node means to look for another."""
+        if isinstance(error, Disconnected | FailedPrecondition):
+            return True
+        if isinstance(error, DeadlineExceeded | Unavailable | ResourceExhausted):
+            # One slow call, or one chunk that found too few nodes, is no dead node.
+            self._failures += 1
+            return self._failures >= _PATIENCE
+        return False
 
     def _forget(self, knowledge: Knowledge) -> None:
         with self._lock:
             if self._knowledge is not knowledge:
                 return  # another thread was faster
             client, self._client, self._knowledge = self._client, None, None
-            # At once: the next address may well answer.
-            self._not_before = 0.0 if len(self._addresses) > 1 else time.monotonic() + RECONNECT_S
+            self._next = (self._next + 1) % len(self._addresses)
+            if self._next == 0:
+                self._wait()  # every address has had its turn
         if client is not None:
+            self._close(client)
+
+    @staticmethod
+    def _close(client: Client) -> None:
+        try:
             client.close()
+        except KdnError as error:  # a parent's connection in a forked child
+            _log.debug("closing a connection: %s", error)
 
     @property
     def client(self) -> Client | None:
@@ -96,4 +161,4 @@ class Failover:
         with self._lock:
             client, self._client, self._knowledge = self._client, None, None
         if client is not None:
-            client.close()
+            self._close(client)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._calls import Calls, RetrieveCall, StoreCall, levels_mask
+from ._connection import Deadline
 from ._schema import DURABILITIES
 from .errors import InvalidArgument, KdnError
 from .keys import Chunk, chunk_key, cut_chain, fingerprint_of
@@ -70,6 +71,7 @@ class _Knowledge:
     ) -> StoreCall:
         if durability not in DURABILITIES:
             raise InvalidArgument(f"durability {durability!r}, expected one of {', '.join(DURABILITIES)}")
+        deadline = Deadline(timeout)
         positions = chunk.positions if positions is None else positions
         array = as_kv(kv, self.model, len(chunk.tokens))
         region = None
@@ -82,8 +84,9 @@ class _Knowledge:
             array = shared
         else:
             layers = [np.ascontiguousarray(layer).tobytes() for layer in array]
+        left = deadline.left()
         return StoreCall(
-            chunk, positions, levels_mask(levels), durability, int(ttl * 1000), timeout, layers, region, array
+            chunk, positions, levels_mask(levels), durability, int(ttl * 1000), left, layers, region, array
         )
 
     def _retrieve_call(
@@ -95,6 +98,7 @@ class _Knowledge:
         accept: Sequence[str] | None,
         timeout: float,
     ) -> RetrieveCall:
+        deadline = Deadline(timeout)
         positions = [chunk.positions for chunk in chunks] if positions is None else positions
         if len(positions) != len(chunks):
             raise InvalidArgument(f"positions of {len(positions)} chunks for {len(chunks)}")
@@ -118,7 +122,7 @@ class _Knowledge:
         else:
             out = np.empty(shape, numpy_dtype(self.model))
         return RetrieveCall(
-            chunks, positions, spans, (*layer_range, *head_range), levels_mask(accept), timeout, out, region
+            chunks, positions, spans, (*layer_range, *head_range), levels_mask(accept), deadline.left(), out, region
         )
 
     def _retrieved(self, call: RetrieveCall, outcomes: list[Outcome]) -> Retrieved:
@@ -174,12 +178,18 @@ class Knowledge(_Knowledge):
         return self._retrieved(call, self._link.loop.run(self._calls.retrieve(call)))
 
     def retrieve_prefix(
-        self, chain: Sequence[Chunk], *, group_bytes: int = GROUP_BYTES, **options: Any
+        self,
+        chain: Sequence[Chunk],
+        *,
+        group_bytes: int = GROUP_BYTES,
+        timeout: float = DEFAULT_TIMEOUT,
+        **options: Any,
     ) -> Iterator[Retrieved]:
         """Delivers a chain in `groups`, with `options` of `retrieve` for each; ends
-        behind the first in which a chunk is missing."""
+        behind the first in which a chunk is missing. `timeout` is for all of it."""
+        deadline = Deadline(timeout)
         for group in self.groups(chain, group_bytes):
-            got = self.retrieve(group, **options)
+            got = self.retrieve(group, timeout=deadline.left(), **options)
             yield got
             if got.prefix_chunks < len(group):
                 return
@@ -202,7 +212,7 @@ class AsyncKnowledge(_Knowledge):
     """The same for asyncio: see `Knowledge`."""
 
     async def lookup(self, chunks: Sequence[Chunk], timeout: float = DEFAULT_TIMEOUT) -> list[Found]:
-        return await asyncio.wrap_future(self._link.loop.submit(self._calls.lookup(chunks, timeout)))
+        return await self._link.loop.wait(self._calls.lookup(chunks, timeout))
 
     async def store(
         self,
@@ -216,7 +226,7 @@ class AsyncKnowledge(_Knowledge):
         timeout: float = DEFAULT_TIMEOUT,
     ) -> Receipt:
         call = await asyncio.to_thread(self._store_call, chunk, kv, positions, levels, durability, ttl, timeout)
-        return await asyncio.wrap_future(self._link.loop.submit(self._calls.store(call)))
+        return await self._link.loop.wait(self._calls.store(call))
 
     async def retrieve(
         self,
@@ -229,11 +239,11 @@ class AsyncKnowledge(_Knowledge):
         timeout: float = DEFAULT_TIMEOUT,
     ) -> Retrieved:
         call = await asyncio.to_thread(self._retrieve_call, chunks, positions, layers, heads, accept, timeout)
-        outcomes = await asyncio.wrap_future(self._link.loop.submit(self._calls.retrieve(call)))
+        outcomes = await self._link.loop.wait(self._calls.retrieve(call))
         return self._retrieved(call, outcomes)
 
     async def _statuses(self, *arguments: Any) -> list[KdnError | None]:
-        return await asyncio.wrap_future(self._link.loop.submit(self._calls.statuses(*arguments)))
+        return await self._link.loop.wait(self._calls.statuses(*arguments))
 
     async def pin(self, chunks: Sequence[Chunk], ttl: float, timeout: float = DEFAULT_TIMEOUT) -> list[KdnError | None]:
         return await self._statuses("pin", chunks, timeout, int(ttl * 1000))

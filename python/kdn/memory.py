@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import array
 import contextlib
+import functools
 import mmap
 import os
 import socket
 import threading
+import time
 import weakref
+from collections import deque
 from typing import Any
 
 import numpy as np
 
-from ._connection import Connection, answer_of, check
+from ._connection import Connection, Deadline, answer_of, check
 from ._loop import Loop
 from .errors import ResourceExhausted, Unavailable
 
 _FETCH_TIMEOUT_S = 2.0
 _PAGE = 4096
-# Regions kept for the next call, so that their pages need not be made again.
+# Regions kept for the next call, so that their pages need not be made again: so many,
+# so large together (one of any size is kept), so long.
 _SPARE_MAX = 4
+_SPARE_BYTES = 256 << 20
+SPARE_S = 10.0
 
 
 def _fetch_descriptor(path: str, ticket: bytes) -> int:
@@ -43,7 +49,8 @@ class Region:
         self.number = number
         self.data = data
         self.size = len(data)
-        self.spoiled = False  # somebody may still write there
+        self.spoiled = False  # the node may still read or write there
+        self.since = 0.0  # when it became spare
 
 
 class _Lease:
@@ -67,7 +74,9 @@ class Memory:
     def __init__(self, loop: Loop, connection: Connection) -> None:
         self._loop = loop
         self._connection = connection
+        # Never taken by a finalizer, which may run inside of it.
         self._lock = threading.Lock()
+        self._returned: deque[Region] = deque()
         self._spare: list[Region] = []
         self._closed = False
 
@@ -79,10 +88,11 @@ class Memory:
         size = max(int(np.prod(shape)) * dtype.itemsize, 1)
         region = self._take(size) or self._open_or_make_room(-(-size // _PAGE) * _PAGE, timeout)
         lease = _Lease(region, 0, shape, dtype)
-        weakref.finalize(lease, self._give_back, region)
+        weakref.finalize(lease, self._give_back, region).atexit = False
         return region, np.asarray(lease)
 
     def _take(self, size: int) -> Region | None:
+        self._settle()
         with self._lock:
             fitting = [region for region in self._spare if size <= region.size <= 4 * size]
             if not fitting:
@@ -95,13 +105,9 @@ class Memory:
         try:
             return self._open(size, timeout)
         except ResourceExhausted:
-            with self._lock:
-                spare, self._spare = self._spare, []
-            if not spare:
+            if not self._drop_spares():
                 raise
         # Calls of one connection keep their order: these are gone when the next comes.
-        for region in spare:
-            self._drop(region)
         return self._open(size, timeout)
 
     def _open(self, size: int, timeout: float) -> Region:
@@ -117,23 +123,53 @@ class Memory:
             raise Unavailable(f"fetching shared memory from {path}: {error}") from None
 
     async def _open_on_loop(self, size: int, timeout: float) -> tuple[int, str, bytes]:
+        deadline = Deadline(timeout)
         session = self._connection.live_session()
-        answer = await answer_of(session.openMemory(bytes=size), timeout, "opening shared memory")
+        answer = await answer_of(session.openMemory(bytes=size), deadline.left(), "opening shared memory")
         check(answer.status)
         memory = answer.memory
-        given = await answer_of(memory.ticket(), timeout, "a ticket for shared memory")
+        given = await answer_of(memory.ticket(), deadline.left(), "a ticket for shared memory")
         check(given.status)
         return self._connection.hold(memory), given.socket, bytes(given.ticket)
 
     def _give_back(self, region: Region) -> None:
-        with self._lock:
-            if not self._closed and not region.spoiled and len(self._spare) < _SPARE_MAX:
-                self._spare.append(region)
-                return
-        self._drop(region)
+        self._returned.append(region)
+        self._loop.post(self._settle)
 
-    def _drop(self, region: Region) -> None:
-        self._loop.post(lambda: self._connection.drop(region.number))
+    def _settle(self) -> None:
+        """Sorts what came back: some is kept for the next call, for a while."""
+        now = time.monotonic()
+        with self._lock:
+            back: list[Region] = []
+            while self._returned:
+                back.append(self._returned.popleft())
+            gone = [region for region in back if self._closed or region.spoiled]
+            for region in back:
+                region.since = now
+            self._spare += [region for region in back if region not in gone]
+            gone += [region for region in self._spare if now - region.since >= SPARE_S]
+            self._spare = [region for region in self._spare if region not in gone]
+            # The oldest first: the newest fits the next call best.
+            while len(self._spare) > _SPARE_MAX or (
+                len(self._spare) > 1 and sum(region.size for region in self._spare) > _SPARE_BYTES
+            ):
+                gone.append(self._spare.pop(0))
+            waits = bool(self._spare)
+        self._drop(gone)
+        if back and waits:
+            self._loop.post(self._settle, SPARE_S + 0.1)
+
+    def _drop_spares(self) -> bool:
+        """Whether there were any."""
+        self._settle()
+        with self._lock:
+            spare, self._spare = self._spare, []
+        self._drop(spare)
+        return bool(spare)
+
+    def _drop(self, regions: list[Region]) -> None:
+        for region in regions:
+            self._loop.post(functools.partial(self._connection.drop, region.number))
 
     def close(self) -> None:
         with self._lock:

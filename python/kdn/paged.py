@@ -78,8 +78,15 @@ class PagedKv:
     def read(self, blocks: Sequence[int], begin: int, end: int) -> Any:
         """The tokens' KV on the host: (layers, 2, kv_heads, tokens, head_dim)."""
         block, offset = self._where(blocks, begin, end)
-        out = [self._read_layer(layer, block.to(layer.device), offset.to(layer.device)) for layer in self._layers]
-        return torch.stack(out).to("cpu")
+        # A layer at a time: an engine's device has no memory to spare.
+        device = self._layers[0].device
+        block, offset = block.to(device), offset.to(device)
+        return torch.stack([self._read_layer(layer, block, offset).to("cpu") for layer in self._layers])
+
+    def nothing(self, tokens: int) -> Any:
+        """Zeros of the shape that `read` gives."""
+        shape = (len(self._layers), 2, self.num_kv_heads, tokens, self.head_dim)
+        return torch.zeros(shape, dtype=self.dtype)
 
     def _read_layer(self, layer: Any, block: Any, offset: Any) -> Any:
         if self._order is None:

@@ -42,6 +42,13 @@ class Options:
     threads: int = 2
 
 
+@dataclass
+class _Progress:
+    """Tokens of a request that lie in their blocks."""
+
+    filled: int
+
+
 class _Order:
     """Device work of other threads in order with the engine's: nothing on a CPU, a
     stream of its own on a GPU."""
@@ -65,15 +72,19 @@ class _Order:
             return
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(event)
-            yield
-            self._stream.synchronize()
+            try:
+                yield
+            finally:
+                # What was begun must not land in blocks that are given up on.
+                self._stream.synchronize()
 
 
 class PagedWorker:
     """Loads and saves of one rank. `start`, `save` and `take` are the engine's thread's.
 
     `merge`: in a tensor-parallel engine, makes one tensor of the ranks' KV heads on the
-    rank that stores, and None on the others; called by all ranks in the same order.
+    rank that stores, and None on the others; called by all ranks in the same order, with
+    False by one that could not read its own.
     """
 
     def __init__(
@@ -83,7 +94,7 @@ class PagedWorker:
         rank: Rank,
         device: Any,
         options: Options,
-        merge: Callable[[Any], Any] | None = None,
+        merge: Callable[[Any, bool], Any] | None = None,
     ) -> None:
         self._cluster = cluster
         self._paged = paged
@@ -91,7 +102,9 @@ class PagedWorker:
         self._options = options
         self._merge = merge
         self._order = _Order(device)
-        self._loaders = ThreadPoolExecutor(options.threads, "kdn-load")
+        # A thread begins on the first device, whatever the engine's is.
+        use_device = (torch.cuda.set_device, (device,)) if device.type == "cuda" else (None, ())
+        self._loaders = ThreadPoolExecutor(options.threads, "kdn-load", *use_device)
         self._savers = ThreadPoolExecutor(1, "kdn-save")
         self._lock = threading.Lock()
         self._done: list[tuple[str, set[int]]] = []
@@ -112,31 +125,28 @@ class PagedWorker:
 
     def _load(self, load: Load, after: Any) -> None:
         size = self._paged.block_size
-        filled = load.begin
+        progress = _Progress(load.begin)
         try:
-            filled = self._cluster.attempt(
-                "loading a prefix", lambda knowledge: self._deliver(knowledge, load, after), load.begin
+            self._cluster.attempt(
+                "loading a prefix", lambda knowledge: self._deliver(knowledge, load, after, progress), None
             )
         except Exception:  # the engine waits for this request: it must hear of it
             _log.exception("loading a prefix of request %s", load.request)
-        missing = set(load.blocks[filled // size : -(-load.end // size)])
+        missing = set(load.blocks[progress.filled // size : -(-load.end // size)])
         with self._lock:
             self._done.append((load.request, missing))
 
-    def _deliver(self, knowledge: Knowledge, load: Load, after: Any) -> int:
-        """Fills the blocks. The token up to which that was possible."""
+    def _deliver(self, knowledge: Knowledge, load: Load, after: Any, progress: _Progress) -> None:
+        """Fills the blocks as far as that is possible."""
         options: dict[str, Any] = {"accept": self._options.accept, "timeout": self._options.timeout}
-        size = self._paged.block_size
-        filled = load.begin
         for got in knowledge.retrieve_prefix(load.chunks, layers=self._rank.layers, heads=self._rank.heads, **options):
-            origin = got.chunks[0].begin
+            origin, begin = got.chunks[0].begin, progress.filled
             end = min(origin + got.prefix_tokens, load.end)
-            if end <= filled:
+            if end <= begin:
                 break
             with self._order.behind(after):
-                self._paged.write(load.blocks, filled, got.torch()[:, :, :, filled - origin : end - origin])
-            filled = end
-        return filled // size * size
+                self._paged.write(load.blocks, begin, got.torch()[:, :, :, begin - origin : end - origin])
+            progress.filled = end
 
     def save(self, saves: Iterable[Save]) -> None:
         """Copies what is to be stored off the blocks, which are free when this
@@ -146,10 +156,7 @@ class PagedWorker:
                 self._save(chunk, save.blocks)
 
     def _save(self, chunk: Chunk, blocks: Sequence[int]) -> None:
-        # Every rank reads, whatever its budget: merging takes them all.
-        kv = self._paged.read(blocks, chunk.begin, chunk.end)
-        if self._merge is not None:
-            kv = self._merge(kv)
+        kv = self._read(chunk, blocks)
         if kv is None:
             return
         size = kv.numel() * kv.element_size()
@@ -160,6 +167,19 @@ class PagedWorker:
                 return
             self._saving += size
         self._savers.submit(self._store, chunk, kv, size)
+
+    def _read(self, chunk: Chunk, blocks: Sequence[int]) -> Any:
+        """The chunk's KV, all heads of it; None where this rank is not to store it."""
+        good = True
+        try:
+            kv = self._paged.read(blocks, chunk.begin, chunk.end)
+        except Exception:  # the engine goes on: it is only not stored
+            _log.exception("reading %s", chunk)
+            kv, good = self._paged.nothing(len(chunk.tokens)), False
+        if self._merge is not None:
+            # Every rank, whatever its budget: the others wait for it.
+            return self._merge(kv, good)
+        return kv if good else None
 
     def _store(self, chunk: Chunk, kv: Any, size: int) -> None:
         def store(knowledge: Knowledge) -> None:

@@ -41,19 +41,20 @@ class _Request:
     blocks: list[int] = field(default_factory=list)
     looked_up: bool = False
     matched_end: int = 0
+    promised: bool = False  # a load was begun, and the request not scheduled since
 
 
 class PrefixPlan:
     """The requests of one engine. Not for several threads: the scheduler has one.
 
     `chain` cuts tokens into chunks; `lookup` says of each chunk whether the cluster
-    holds it, and all of them False when it cannot say. `block_size` in tokens.
+    can deliver it, or None when nobody can say. `block_size` in tokens.
     """
 
     def __init__(
         self,
         chain: Callable[[Sequence[int]], list[Chunk]],
-        lookup: Callable[[Sequence[Chunk]], list[bool]],
+        lookup: Callable[[Sequence[Chunk]], list[bool] | None],
         block_size: int,
     ) -> None:
         self._chain = chain
@@ -65,12 +66,15 @@ class PrefixPlan:
     def matched(self, request: str, prompt: Sequence[int], computed: int) -> int:
         """How many tokens behind the first `computed` ones can be delivered: a
         multiple of the block size that leaves the last token of the prompt to be
-        computed. May be asked again, and asks the cluster again."""
+        computed. May be asked again, and asks the cluster again. 0 for a request whose
+        load delivered nothing: it is to be computed, not loaded for ever."""
         state = self._state(request, prompt)
-        if not state.chunks:
+        if not state.chunks or state.promised:
             return 0
         found = self._lookup(state.chunks)
-        state.looked_up = True
+        state.looked_up = found is not None
+        if found is None:
+            return 0
         state.held = {chunk.key for chunk, hit in zip(state.chunks, found) if hit}
         prefix = next((i for i, hit in enumerate(found) if not hit), len(found))
         state.matched_end = min(prefix * CHUNK_TOKENS, len(prompt) - 1) // self._block_size * self._block_size
@@ -85,6 +89,7 @@ class PrefixPlan:
         end = state.matched_end
         begin = end - delivered
         chunks = tuple(c for c in state.chunks if c.end > begin and c.begin < end)
+        state.promised = True
         self._loads[request] = Load(request, chunks, begin, end, tuple(blocks))
 
     def scheduled(
@@ -101,6 +106,7 @@ class PrefixPlan:
         `blocks` are all of the request's where `anew` (first time, or after a
         preemption), else those added since. What of it is to be stored."""
         state = self._state(request, prompt)
+        state.promised = False
         state.blocks = list(blocks) if anew else state.blocks + list(blocks)
         done = computed + scheduled
         fresh = tuple(c for c in state.chunks if computed < c.end <= done and c.key not in state.held)

@@ -123,7 +123,7 @@ class KdnCache:
         best: Sequence[Chunk] = []
         for chain in chains:
             hits, found = found[: len(chain)], found[len(chain) :]
-            held = next((i for i, hit in enumerate(hits) if not hit.hit), len(chain))
+            held = next((i for i, hit in enumerate(hits) if not hit.delivers(self._accept)), len(chain))
             if held and (not best or chain[held - 1].end > best[-1].end):
                 best = chain[:held]
         if not best:

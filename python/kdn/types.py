@@ -38,6 +38,10 @@ class Found:
     bytes: int = 0
     version: int = 0
 
+    def delivers(self, accept: Sequence[str] | None) -> bool:
+        """Whether a retrieve with this `accept` finds a level to deliver."""
+        return self.hit and (accept is None or not self.levels.isdisjoint(accept))
+
 
 @dataclass(frozen=True)
 class Receipt:

@@ -125,16 +125,17 @@ class KdnConnector(KVConnectorBase_V1):
         if len(kv_cache_config.kv_cache_groups) != 1:
             raise Unimplemented("layers of several kinds of attention (more than one KV cache group)")
         parallel = vllm_config.parallel_config
-        if getattr(parallel, "decode_context_parallel_size", 1) != 1:
-            raise Unimplemented("decode context parallelism")
+        for kind in ("decode", "prefill"):
+            if getattr(parallel, f"{kind}_context_parallel_size", 1) != 1:
+                raise Unimplemented(f"{kind} context parallelism")
         self._settings = settings
         self._spec = spec_of_vllm(vllm_config, settings)
         self._cluster = Failover(settings.addresses, settings.namespace, self._spec, f"kdn.vllm {role.name.lower()}")
         self._worker: PagedWorker | None = None
         self._failed_blocks: set[int] = set()
+        self._block_size = kv_cache_config.kv_cache_groups[0].kv_cache_spec.block_size
         if role is KVConnectorRole.SCHEDULER:
-            block_size = kv_cache_config.kv_cache_groups[0].kv_cache_spec.block_size
-            self._plan = PrefixPlan(self._chain, self._held, block_size)
+            self._plan = PrefixPlan(self._chain, self._held, self._block_size)
             self._followed: dict[str, Any] = {}  # the requests that `_plan` knows
         self._cluster.attempt("connecting", lambda _: None, None)
 
@@ -143,11 +144,13 @@ class KdnConnector(KVConnectorBase_V1):
     def _chain(self, tokens: Sequence[int]) -> list[Chunk]:
         return cut_chain(fingerprint_of(self._spec), self._settings.namespace, tokens)
 
-    def _held(self, chunks: Sequence[Chunk]) -> list[bool]:
-        def look(knowledge: Knowledge) -> list[bool]:
-            return [found.hit for found in knowledge.lookup(chunks, _LOOKUP_TIMEOUT_S)]
+    def _held(self, chunks: Sequence[Chunk]) -> list[bool] | None:
+        def look(knowledge: Knowledge) -> list[bool] | None:
+            found = knowledge.lookup(chunks, _LOOKUP_TIMEOUT_S)
+            return [chunk.delivers(self._settings.accept) for chunk in found]
 
-        return self._cluster.attempt("looking a prompt up", look, [False] * len(chunks))
+        # The scheduler does not wait for a connection.
+        return self._cluster.attempt("looking a prompt up", look, None, wait=False)
 
     def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int, bool]:
         """How much of the prompt can be delivered; loads run between steps."""
@@ -203,6 +206,11 @@ class KdnConnector(KVConnectorBase_V1):
         caches = [by_layer[layer][1] for layer in layers]
         order = self._block_order(by_layer[layers[0]][0], caches[0])
         paged = PagedKv(caches, self._spec.head_dim, order)
+        if paged.block_size != self._block_size:
+            raise Unimplemented(
+                f"blocks of {paged.block_size} tokens in the kernels and of {self._block_size} in the scheduler: "
+                f"use --block-size {paged.block_size}"
+            )
         rank = Rank((layers[0], layers[-1] + 1), self._heads(paged.num_kv_heads))
         settings = self._settings
         options = Options(settings.levels, settings.accept, settings.durability, settings.timeout, settings.save_bytes)
@@ -288,15 +296,17 @@ class TensorParallelMerge:
         self._ranks = list(ranks)
         self._num_kv_heads = num_kv_heads
 
-    def __call__(self, kv: Any) -> Any:
+    def __call__(self, kv: Any, good: bool) -> Any:
+        """`good`: `kv` is what this rank holds. Every rank must call, even one that
+        could not read: the others wait for it. None where one was not good."""
         # Not every backend carries every dtype: bytes are bytes.
-        mine = kv.contiguous().view(torch.uint8)
+        mine = torch.cat([kv.contiguous().view(torch.uint8).flatten(), torch.tensor([good], dtype=torch.uint8)])
         parts = [torch.empty_like(mine) for _ in self._ranks] if self._first else None
         torch.distributed.gather(mine, parts, dst=self._ranks[0], group=self._group)
-        if parts is None:
+        if parts is None or not all(part[-1] for part in parts):
             return None
         copies = max(len(parts) * kv.shape[2] // self._num_kv_heads, 1)
-        return torch.cat(parts[::copies], dim=2).view(kv.dtype)
+        return torch.cat([part[:-1].view(kv.dtype).view(kv.shape) for part in parts[::copies]], dim=2)
 
 
 def cpu_block_order(isa: str, cache: Any) -> BlockOrder:

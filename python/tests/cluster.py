@@ -57,6 +57,9 @@ class Node:
             if not self._said.wait_for(said, _START_TIMEOUT_S):
                 raise TimeoutError(f"{self.id} never said {text!r}:\n{''.join(self.lines)}")
 
+    def send(self, number: int) -> None:
+        self._process.send_signal(number)
+
     def end(self, number: int = signal.SIGTERM) -> None:
         if self._process.poll() is None:
             self._process.send_signal(number)

@@ -284,6 +284,39 @@ def test_memory_kept_for_later_makes_room(cluster: Cluster, namespace: str) -> N
         large[-1] = 1
 
 
+def test_memory_comes_back_out_of_cycles(cluster: Cluster) -> None:
+    """The collector may run anywhere, inside of Memory too."""
+    with kdn.Client(cluster.unix()) as client:
+        memory = client._link.memory
+        assert memory is not None
+        threshold = gc.get_threshold()
+        gc.set_threshold(1)
+        try:
+            for _ in range(300):
+                _, array = memory.array((5000,), np.dtype(np.uint8), 10)
+                cycle: list[object] = [array]
+                cycle.append(cycle)
+                del array, cycle
+        finally:
+            gc.set_threshold(*threshold)
+        gc.collect()
+        memory._settle()
+        assert 1 <= len(memory._spare) <= 4
+
+
+def test_memory_is_not_kept_for_ever(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    with kdn.Client(cluster.unix()) as client:
+        memory = client._link.memory
+        assert memory is not None
+        _, array = memory.array((5000,), np.dtype(np.uint8), 10)
+        del array
+        memory._settle()
+        assert len(memory._spare) == 1
+        monkeypatch.setattr("kdn.memory.SPARE_S", 0.0)
+        memory._settle()
+        assert not memory._spare
+
+
 def test_a_long_chain_comes_in_groups(client: kdn.Client, namespace: str) -> None:
     knowledge = client.open(namespace, MODEL)
     chain = knowledge.chain(range(1500))
@@ -369,6 +402,42 @@ def test_another_process_finds_it(cluster: Cluster, namespace: str) -> None:
         "    assert np.array_equal(knowledge.retrieve([chunk]).kv, t.kv_of(chunk))\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True, timeout=60)
+
+
+def test_failing_calls_and_forgotten_clients_leave_the_process_alone(cluster: Cluster) -> None:
+    """What a failing call leaves behind is collected on any thread, a client that
+    nobody closed too: nothing of Cap'n Proto may be among it."""
+    code = (
+        "import dataclasses, gc, sys, threading, kdn\n"
+        "from test_client import MODEL\n"
+        "bad = dataclasses.replace(MODEL, rope=kdn.RopeSpec(rotary_dim=15))\n"
+        "def fail(client):\n"
+        "    for i in range(40):\n"
+        "        for use in (\n"
+        "            lambda: client.open('x', bad),\n"
+        "            lambda: client._link.memory.array((1 << 40,), MODEL_DTYPE, 1),\n"
+        "        ):\n"
+        "            try: use()\n"
+        "            except kdn.KdnError: pass\n"
+        "            else: sys.exit('it did not fail')\n"
+        "        if i % 8 == 0: gc.collect()\n"
+        "import numpy; MODEL_DTYPE = numpy.dtype('u1')\n"
+        "client = kdn.Client(sys.argv[1])\n"
+        "threads = [threading.Thread(target=fail, args=(client,)) for _ in range(4)]\n"
+        "[t.start() for t in threads]; [t.join() for t in threads]\n"
+        "for _ in range(10):\n"
+        "    forgotten = kdn.Client(sys.argv[1]).open('x', MODEL)\n"
+        "    del forgotten; gc.collect()\n"
+        "client.ping(); print('fine')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, cluster.unix()],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
 
 
 def test_a_forked_child_connects_anew(cluster: Cluster) -> None:

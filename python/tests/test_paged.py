@@ -177,6 +177,16 @@ def test_a_cluster_that_dies_fails_loads_and_nothing_else(short_path: Any, names
         engine.close()
 
 
+def test_a_rank_that_cannot_read_says_so_to_the_others(cluster: Cluster, namespace: str) -> None:
+    engine = Engine(cluster, namespace)
+    heard: list[bool] = []
+    engine.worker._merge = lambda kv, good: heard.append(good)
+    engine.worker.save([Save("r", tuple(engine.chain[:1]), (1, 2, 3))])  # too few blocks
+    engine.worker.save([Save("r", tuple(engine.chain[:1]), tuple(range(63)))])
+    assert heard == [False, True]
+    engine.close()
+
+
 def test_saves_beyond_the_budget_are_dropped(cluster: Cluster, namespace: str) -> None:
     engine = Engine(cluster, namespace, save_bytes=1)
     engine.worker.save([Save("r", tuple(engine.chain[:2]), tuple(range(63)))])

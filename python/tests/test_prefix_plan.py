@@ -23,10 +23,11 @@ class Held:
     def __init__(self) -> None:
         self.keys: set[bytes] = set()
         self.asked = 0
+        self.away = False
 
-    def lookup(self, chunks: Sequence[Chunk]) -> list[bool]:
+    def lookup(self, chunks: Sequence[Chunk]) -> list[bool] | None:
         self.asked += 1
-        return [chunk.key in self.keys for chunk in chunks]
+        return None if self.away else [chunk.key in self.keys for chunk in chunks]
 
     def hold(self, chunks: Sequence[Chunk]) -> None:
         self.keys |= {chunk.key for chunk in chunks}
@@ -90,6 +91,25 @@ def test_an_allocation_without_delivered_tokens_is_no_load(plan: PrefixPlan, hel
     plan.allocated("r", range(100), 0)
     plan.allocated("unknown", range(100), 16)
     assert plan.take_loads() == []
+
+
+def test_a_load_that_delivered_nothing_is_not_tried_again(plan: PrefixPlan, held: Held) -> None:
+    tokens = range(1000)
+    held.hold(chain_of(tokens)[:2])
+    assert plan.matched("r", tokens, 0) == 512
+    plan.allocated("r", range(63), 512)
+    plan.take_loads()
+    assert plan.matched("r", tokens, 0) == 0, "it came back without a token"
+    plan.scheduled("r", tokens, 0, 1000, range(63), anew=True)
+    assert plan.matched("r", tokens, 0) == 512, "preempted: a load may work now"
+
+
+def test_nothing_is_matched_or_saved_when_nobody_can_say(plan: PrefixPlan, held: Held) -> None:
+    tokens = range(1000)
+    held.hold(chain_of(tokens)[:1])
+    held.away = True
+    assert plan.matched("r", tokens, 0) == 0
+    assert plan.scheduled("r", tokens, 0, 1000, range(63), anew=True) is None
 
 
 def test_a_request_that_ended_is_not_loaded(plan: PrefixPlan, held: Held) -> None:

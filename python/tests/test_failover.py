@@ -1,0 +1,112 @@
+"""What a connector holds of a cluster, while nodes of it hang and die."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_client import MODEL, kv_of
+
+import kdn
+from cluster import Cluster
+from kdn import failover
+from kdn.failover import Failover
+from kdn.knowledge import Knowledge
+
+
+def node_of(knowledge: Knowledge) -> str:
+    return knowledge._link.connection.node.id
+
+
+def test_the_next_address_is_used_when_the_first_hangs(short_path: Path, namespace: str) -> None:
+    with Cluster(short_path, nodes=2) as two:
+        two.nodes[0].send(signal.SIGSTOP)  # it accepts, and answers nothing
+        try:
+            found = Failover([two.unix(0), two.unix(1)], namespace, MODEL, "test")
+            assert found.attempt("asking", node_of, "nobody") == "n2"
+            found.close()
+        finally:
+            two.nodes[0].send(signal.SIGCONT)
+
+
+def test_a_node_that_stops_answering_is_left(short_path: Path, namespace: str) -> None:
+    with Cluster(short_path, nodes=2) as two:
+        found = Failover([two.unix(0), two.unix(1)], namespace, MODEL, "test")
+        chain = found.connect().chain(range(10))
+        two.nodes[0].send(signal.SIGSTOP)
+        try:
+            for _ in range(3):
+                assert found.attempt("asking", lambda k: k.lookup(chain, 0.1), []) == []
+            assert found.attempt("asking", node_of, "nobody") == "n2"
+            found.close()
+        finally:
+            two.nodes[0].send(signal.SIGCONT)
+
+
+def test_a_chunk_that_finds_too_few_nodes_does_not_cost_the_connection(short_path: Path, namespace: str) -> None:
+    with Cluster(short_path, nodes=2) as two:
+        found = Failover(two.unix(0), namespace, MODEL, "test")
+        knowledge = found.connect()
+        two.kill(1)
+        chunk = knowledge.chain(range(10))[0]
+
+        def store(it: Knowledge) -> str:
+            it.store(chunk, kv_of(chunk), durability="replicated", timeout=0.5)
+            return "stored"
+
+        found.attempt("storing", store, "not stored")
+        assert found.connect() is knowledge
+        assert found.attempt("asking", lambda k: len(k.lookup([chunk])), 0) == 1
+        found.close()
+
+
+def test_a_cluster_that_is_away_is_asked_less_and_less(
+    short_path: Path, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    tried: list[float] = []
+
+    def client(*_: Any, **__: Any) -> Any:
+        tried.append(clock[0])
+        raise kdn.Unavailable("nobody")
+
+    monkeypatch.setattr(failover.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(failover, "Client", client)
+    found = Failover(f"unix:{short_path}/nobody.sock", namespace, MODEL, "test")
+    for _ in range(1000):
+        assert found.attempt("asking", node_of, "nobody") == "nobody"
+        clock[0] += 0.1
+    pauses = [after - before for before, after in itertools.pairwise(tried)]
+    assert pauses == pytest.approx([1, 2, 4, 8, 16, 30, 30], abs=0.11)
+
+
+def test_nobody_waits_for_a_connection_that_does_not_want_to(cluster: Cluster, namespace: str) -> None:
+    found = Failover(cluster.unix(), namespace, MODEL, "test")
+    assert found.attempt("asking", node_of, "not yet", wait=False) == "not yet"
+    assert node_of(found.connect()) == "n1"  # whoever was first
+    assert found.attempt("asking", node_of, "not yet", wait=False) == "n1"
+    found.close()
+
+
+def test_a_forked_child_connects_by_itself(cluster: Cluster, namespace: str) -> None:
+    found = Failover([cluster.unix(0), cluster.unix(1)], namespace, MODEL, "test")
+    assert node_of(found.connect()) == "n1"
+    child = os.fork()
+    if child == 0:
+        try:
+            found.attempt("asking", lambda k: k.lookup([]), [])
+            os._exit(0 if found.attempt("asking", lambda k: k.chain(range(3)) and node_of(k), "") == "n2" else 1)
+        except BaseException:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert found.attempt("asking", lambda k: k.lookup([]), None) == []
+    found.close()
+
+
+def test_mistakes_are_typed(namespace: str) -> None:
+    with pytest.raises(kdn.InvalidArgument, match="no address"):
+        Failover([], namespace, MODEL, "test")
