@@ -7,6 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ import torch  # noqa: E402
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1  # noqa: E402
 from vllm.platforms import current_platform  # noqa: E402
 
+import kdn  # noqa: E402
 from kdn.errors import InvalidArgument  # noqa: E402
 from kdn.model import ModelSpec  # noqa: E402
 from kdn.vllm import KdnConnector, Settings, cpu_block_order, only_tokens_count  # noqa: E402
@@ -33,28 +37,71 @@ def asked() -> list[dict[str, str]]:
     return questions[:12]
 
 
-def run(cluster: Cluster | None, namespace: str, address: str = "", **options: Any) -> list[dict[str, Any]]:
-    """Prompts of facts and a question each, answered by an engine of its own process:
-    per prompt its tokens and how many were not computed."""
-    request = {
-        "model": str(MODEL),
-        "prompts": [(MODEL / q["file"]).read_text() + " <q> " + q["question"] for q in asked()],
-        "options": {"dtype": "float32", **options},
-        "connector": cluster and {"addresses": [address or cluster.unix()], "namespace": namespace},
-    }
-    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
-    if options.get("tensor_parallel_size") == 2:
-        environment["VLLM_CPU_OMP_THREADS_BIND"] = "0|1"
-    done = subprocess.run(
-        [sys.executable, str(ENGINE)],
-        input=json.dumps(request),
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.splitlines()[-1])
+def prompts() -> list[str]:
+    """Facts, and a question behind them."""
+    return [(MODEL / q["file"]).read_text() + " <q> " + q["question"] for q in asked()]
+
+
+class Engine:
+    """vLLM in a process of its own; a context manager. Ended when what it saved is stored."""
+
+    def __init__(self, addresses: list[str], namespace: str, **options: Any) -> None:
+        environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+        if options.get("tensor_parallel_size") == 2:
+            environment["VLLM_CPU_OMP_THREADS_BIND"] = "0|1"
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the process)
+        self._process = subprocess.Popen(
+            [sys.executable, str(ENGINE)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=environment,
+            text=True,
+        )
+        connector = {"addresses": addresses, "namespace": namespace} if addresses else None
+        self._send({"model": str(MODEL), "options": {"dtype": "float32", **options}, "connector": connector})
+
+    def _send(self, what: Any) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(what) + "\n")
+        self._process.stdin.flush()
+
+    def ask(self) -> list[dict[str, Any]]:
+        """Per prompt its tokens, and how many of the prompt's were not computed."""
+        self._send(prompts())
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("ANSWERS "):
+                return json.loads(line.removeprefix("ANSWERS "))
+        self._errors.seek(0)
+        raise AssertionError(self._errors.read()[-4000:])
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=120)
+        self._errors.close()
+
+
+def run(addresses: list[str], namespace: str, **options: Any) -> list[dict[str, Any]]:
+    with Engine(addresses, namespace, **options) as engine:
+        return engine.ask()
+
+
+def right(answers: list[dict[str, Any]]) -> bool:
+    return all(a["text"].split()[0] == q["answer"] for a, q in zip(answers, asked()))
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    tick = threading.Event()
+    for _ in range(3000):
+        if true():
+            return
+        tick.wait(0.01)
+    raise TimeoutError
 
 
 def tokens(answers: list[dict[str, Any]]) -> list[list[int]]:
@@ -100,29 +147,28 @@ def test_the_kernels_say_how_they_pack_a_block(isa: str) -> None:
 
 @on_cpu
 def test_vllm_answers_the_same_with_the_kdn_as_without(cluster: Cluster, namespace: str) -> None:
-    alone = run(None, namespace)
-    cold = run(cluster, namespace)
-    warm = run(cluster, namespace, cluster.tcp(2))
+    alone = run([], namespace)
+    cold = run([cluster.unix()], namespace)
+    warm = run([cluster.tcp(2)], namespace)
     assert tokens(alone) == tokens(cold) == tokens(warm)
     assert [a["delivered"] for a in alone] == [0] * len(alone)
     assert [a["delivered"] for a in warm] == whole_chunks(warm)
     assert sum(whole_chunks(warm)) > 1000
-    right = [a["text"].split()[0] == q["answer"] for a, q in zip(warm, asked())]
-    assert all(right)
+    assert right(warm)
 
 
 @on_cpu
 def test_ranks_of_another_layout_read_what_one_rank_stored(cluster: Cluster, namespace: str) -> None:
-    one = run(cluster, namespace)
-    two = run(cluster, namespace, tensor_parallel_size=2)
+    one = run([cluster.unix()], namespace)
+    two = run([cluster.unix()], namespace, tensor_parallel_size=2)
     assert [a["delivered"] for a in two] == whole_chunks(two)
     assert tokens(one) == tokens(two)
 
 
 @on_cpu
 def test_one_rank_reads_what_two_ranks_stored(cluster: Cluster, namespace: str) -> None:
-    two = run(cluster, namespace, tensor_parallel_size=2)
-    one = run(cluster, namespace)
+    two = run([cluster.unix()], namespace, tensor_parallel_size=2)
+    one = run([cluster.unix()], namespace)
     assert [a["delivered"] for a in one] == whole_chunks(one)
     assert tokens(one) == tokens(two)
 
@@ -132,19 +178,32 @@ def test_vllm_serves_what_kdn_inject_computed(cluster: Cluster, namespace: str) 
     files = sorted({str(MODEL / q["file"]) for q in asked()})
     command = [str(KDN), "inject", "--connect", cluster.unix(1), "--namespace", namespace, *files]
     subprocess.run(command, check=True, timeout=120, capture_output=True)
-    served = run(cluster, namespace, dtype="bfloat16")
+    served = run([cluster.unix()], namespace, dtype="bfloat16")
     assert [a["delivered"] for a in served] == whole_chunks(served)
-    assert all(a["text"].split()[0] == q["answer"] for a, q in zip(served, asked()))
+    assert right(served)
+
+
+@on_cpu
+def test_an_engine_outlives_nodes_and_cluster(short_path: Path, namespace: str) -> None:
+    with Cluster(short_path) as three, Engine([three.unix(0), three.unix(1)], namespace) as engine:
+        cold = engine.ask()
+        with kdn.Client(three.unix(2)) as client:  # what is stored behind the steps is stored
+            wait_until(lambda: sum(node["stores"] for node in client.status()) >= 4)
+        three.kill(2)  # a replica
+        warm = engine.ask()
+        assert [a["delivered"] for a in warm] == whole_chunks(warm), "every chunk has another owner"
+        three.kill(0)  # the node it is connected to
+        after = engine.ask()
+        three.kill(1)
+        alone = engine.ask()
+    assert tokens(cold) == tokens(warm) == tokens(after) == tokens(alone)
+    assert [a["delivered"] for a in alone] == [0] * len(alone)
+    assert right(alone)
 
 
 @on_cpu
 def test_an_engine_without_a_cluster_answers(short_path: Path, namespace: str) -> None:
-    class Nowhere:
-        def unix(self) -> str:
-            return f"unix:{short_path}/nobody.sock"
-
-    answers = run(Nowhere(), namespace)  # type: ignore[arg-type]
-    assert all(a["text"].split()[0] == q["answer"] for a, q in zip(answers, asked()))
+    assert right(run([f"unix:{short_path}/nobody.sock"], namespace))
 
 
 @on_cpu

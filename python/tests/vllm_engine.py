@@ -1,27 +1,18 @@
-"""One vLLM engine: reads a request from stdin, prints answers as JSON, ends."""
+"""One vLLM engine: reads how to make it from the first line of stdin and prompts from
+each of the others, answers with a line of JSON each, ends with stdin."""
 
 from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 
-def main() -> None:
-    from vllm import LLM, SamplingParams
+def answers_of(engine: Any, prompts: list[str]) -> list[dict[str, Any]]:
+    from vllm import SamplingParams
 
-    request = json.load(sys.stdin)
-    options = {"enforce_eager": True, "max_model_len": 2048, "enable_prefix_caching": False, **request["options"]}
-    if request["connector"]:
-        options["kv_transfer_config"] = {
-            "kv_connector": "KdnConnector",
-            "kv_connector_module_path": "kdn.vllm",
-            "kv_role": "kv_both",
-            "kv_load_failure_policy": "recompute",
-            "kv_connector_extra_config": request["connector"],
-        }
-    engine = LLM(request["model"], **options)
-    answers = engine.generate(request["prompts"], SamplingParams(temperature=0, max_tokens=4), use_tqdm=False)
-    output = [
+    answers = engine.generate(prompts, SamplingParams(temperature=0, max_tokens=4), use_tqdm=False)
+    return [
         {
             "text": answer.outputs[0].text,
             "tokens": list(answer.outputs[0].token_ids),
@@ -30,8 +21,25 @@ def main() -> None:
         }
         for answer in answers
     ]
+
+
+def main() -> None:
+    from vllm import LLM
+
+    settings = json.loads(sys.stdin.readline())
+    options = {"enforce_eager": True, "max_model_len": 2048, "enable_prefix_caching": False, **settings["options"]}
+    if settings["connector"]:
+        options["kv_transfer_config"] = {
+            "kv_connector": "KdnConnector",
+            "kv_connector_module_path": "kdn.vllm",
+            "kv_role": "kv_both",
+            "kv_load_failure_policy": "recompute",
+            "kv_connector_extra_config": settings["connector"],
+        }
+    engine = LLM(settings["model"], **options)
+    for line in sys.stdin:
+        print("\nANSWERS " + json.dumps(answers_of(engine, json.loads(line))), flush=True)
     del engine  # ends when what it saves is stored
-    print("\n" + json.dumps(output))
 
 
 if __name__ == "__main__":
