@@ -50,7 +50,9 @@ void LeaseActorState::Send(const NodeId& owner, const StorageActor& storage,
                            std::vector<int> items) {
   std::vector<ChunkKey> keys;
   for (int item : items) keys.push_back(job->chunks[item].key);
-  const absl::Duration left = job->deadline - node->clock->Now();
+  const absl::Time now = node->clock->Now();
+  const absl::Duration left = job->deadline - now;
+  const absl::Duration ttl = std::max(job->expires - now, absl::ZeroDuration());
   ++unanswered;
   self->request(
           storage,
@@ -58,7 +60,7 @@ void LeaseActorState::Send(const NodeId& owner, const StorageActor& storage,
               std::max<int64_t>(absl::ToInt64Microseconds(left), 1)),
           LeaseAtom::value,
           LeaseQuery{static_cast<uint8_t>(job->op), job->ns, PackKeys(keys),
-                     job->session.value(), absl::ToUnixMicros(job->expires)})
+                     job->session.value(), absl::ToInt64Microseconds(ttl)})
       .then(
           [this, items](const std::vector<StatusItem>& statuses) {
             OnStatuses(items, statuses);

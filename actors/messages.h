@@ -51,7 +51,8 @@ struct LeaseQuery {
   std::string ns;
   std::vector<char> keys;
   uint64_t session = 0;
-  int64_t expires_unix_us = 0;
+  // From the moment the owner reads it: clocks are not compared between hosts.
+  int64_t ttl_us = 0;
 };
 
 // absl::Status on the wire.
@@ -94,7 +95,7 @@ typename Inspector::result_type inspect(Inspector& f, LookupItem& i) {
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, LeaseQuery& q) {
   return f(caf::meta::type_name("LeaseQuery"), q.op, q.ns, q.keys, q.session,
-           q.expires_unix_us);
+           q.ttl_us);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, StatusItem& s) {

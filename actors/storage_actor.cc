@@ -38,8 +38,9 @@ std::vector<StatusItem> StorageActorState::Lease(const LeaseQuery& query) {
     absl::Status status = absl::InvalidArgumentError("unknown lease operation");
     switch (static_cast<LeaseOp>(query.op)) {
       case LeaseOp::kPin:
-        status = partition->Pin(key, query.ns, session,
-                                absl::FromUnixMicros(query.expires_unix_us));
+        status = partition->Pin(
+            key, query.ns, session,
+            deps.clock->Now() + absl::Microseconds(query.ttl_us));
         break;
       case LeaseOp::kUnpin:
         status = partition->Unpin(key, query.ns, session);

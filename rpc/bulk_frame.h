@@ -52,17 +52,6 @@ kj::Array<kj::byte> FrameOf(capnp::MessageBuilder& message);
 kj::Promise<void> WriteFrame(kj::AsyncOutputStream& stream,
                              capnp::MessageBuilder& message);
 
-// `promise`, or an exception when it takes longer than `limit`.
-template <typename T>
-kj::Promise<T> Within(EventLoop& loop, absl::Duration limit,
-                      kj::Promise<T> promise) {
-  const kj::TimePoint end =
-      EventLoop::Now() + absl::ToInt64Microseconds(limit) * kj::MICROSECONDS;
-  return promise.exclusiveJoin(loop.At(end).then([]() -> kj::Promise<T> {
-    return KJ_EXCEPTION(DISCONNECTED, "the peer stalled");
-  }));
-}
-
 // What a peer's nonsense ends its connection with.
 kj::Exception Nonsense(const absl::Status& why);
 

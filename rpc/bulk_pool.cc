@@ -3,6 +3,7 @@
 #include <kj/debug.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "absl/strings/str_cat.h"
@@ -104,6 +105,12 @@ void BulkPool::TakeBack(kj::Own<kj::AsyncIoStream> stream) {
   auto lease = kj::heap<Lease>(shared_from_this());
   lease->stream_ = kj::mv(stream);
   waiter->fulfill(kj::mv(lease));
+}
+
+int BulkPool::waiting() {
+  return static_cast<int>(
+      std::count_if(waiters_.begin(), waiters_.end(),
+                    [](auto& waiter) { return waiter->isWaiting(); }));
 }
 
 void BulkPool::CloseIdle() { idle_.clear(); }

@@ -45,7 +45,8 @@ class BulkPool : public std::enable_shared_from_this<BulkPool> {
   // A connection that has said hello. Waits when all are taken; fails as an
   // exception when there is none to be had.
   kj::Promise<kj::Own<Lease>> Acquire();
-  int waiting() const { return static_cast<int>(waiters_.size()); }
+  // Those that gave up in the meantime do not count.
+  int waiting();
   void CloseIdle();
 
  private:

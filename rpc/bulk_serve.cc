@@ -190,6 +190,11 @@ std::shared_ptr<BulkSession::Group> BulkSession::Arrange(
         out->pieces.size(), out->pieces);
   }
   out->first_stream = out->pieces.size();
+  // A slice is only known to be sound where an object agreed with it.
+  if (std::none_of(out->items.begin(), out->items.end(),
+                   [](const Item& item) { return item.status.ok(); })) {
+    return out;
+  }
   for (int layer = 0; layer < slice.layers(); ++layer) {
     for (const Item& item : out->items) {
       if (!item.status.ok()) continue;

@@ -3,6 +3,7 @@
 
 #include <kj/async-io.h>
 #include <kj/async-unix.h>
+#include <kj/debug.h>
 
 #include <atomic>
 #include <cstdint>
@@ -179,6 +180,17 @@ kj::Promise<T> ByDeadline(EventLoop& loop, kj::Promise<T> promise,
       .exclusiveJoin(loop.At(deadline).then([what]() -> T {
         return absl::DeadlineExceededError(absl::string_view(what));
       }));
+}
+
+// `promise`, or an exception when it takes longer than `limit`.
+template <typename T>
+kj::Promise<T> Within(EventLoop& loop, absl::Duration limit,
+                      kj::Promise<T> promise) {
+  const kj::TimePoint end =
+      EventLoop::Now() + absl::ToInt64Microseconds(limit) * kj::MICROSECONDS;
+  return promise.exclusiveJoin(loop.At(end).then([]() -> kj::Promise<T> {
+    return KJ_EXCEPTION(DISCONNECTED, "the other side stalled");
+  }));
 }
 
 }  // namespace kdn::rpc

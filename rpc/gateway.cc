@@ -31,6 +31,7 @@ struct EngineConnection {
   using RpcSystem = capnp::RpcSystem<capnp::rpc::twoparty::VatId>;
   kj::Own<kj::AsyncIoStream> stream;
   ByteBudget::Hold slot;
+  std::shared_ptr<bool> greeted = std::make_shared<bool>(false);
   kj::Own<capnp::TwoPartyVatNetwork> network;
   kj::Own<RpcSystem> rpc;
 
@@ -50,8 +51,8 @@ struct EngineConnection {
     const uint64_t words =
         gateway->options.call_bytes_max / sizeof(capnp::word);
     rpc = kj::heap<RpcSystem>(capnp::makeRpcServer(
-        *network,
-        wire::Kdn::Client(kj::heap<KdnServer>(std::move(gateway), local))));
+        *network, wire::Kdn::Client(kj::heap<KdnServer>(std::move(gateway),
+                                                        local, greeted))));
     rpc->setFlowLimit(words);
   }
 };
@@ -157,7 +158,16 @@ void GatewayImpl::Accept(kj::Own<kj::AsyncIoStream> stream, bool local) {
   if (!slot) return;  // dropping the stream hangs up
   auto connection = kj::heap<EngineConnection>(state_, local, kj::mv(stream),
                                                *std::move(slot));
-  auto gone = connection->network->onDisconnect();
+  auto silent =
+      loop_
+          .At(EventLoop::Now() +
+              absl::ToInt64Microseconds(options_.hello_timeout) *
+                  kj::MICROSECONDS)
+          .then([greeted = connection->greeted]() -> kj::Promise<void> {
+            if (*greeted) return kj::NEVER_DONE;
+            return kj::READY_NOW;
+          });
+  auto gone = connection->network->onDisconnect().exclusiveJoin(kj::mv(silent));
   tasks_->add(gone.attach(kj::mv(connection)));
 }
 

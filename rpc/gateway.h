@@ -31,6 +31,11 @@ class Gateway {
     std::string unix_path;
 
     int sessions_max = 256;
+    // Whoever has connected and not said hello by then is hung up on.
+    absl::Duration hello_timeout = absl::Seconds(10);
+    // A layer of an inline retrieve that an engine has not taken by then ends
+    // the retrieve: others wait for the scratch it holds.
+    absl::Duration engine_stall_max = absl::Seconds(10);
     uint64_t message_bytes_max = 256u << 20;
     // Bytes of calls being worked on per connection; more are not read.
     uint64_t call_bytes_max = 64u << 20;

@@ -86,7 +86,7 @@ interface Kdn {
   # (status.message names it; goldenVectors are set in this case too): such a
   # client hashes differently and would miss silently for ever. A client sends
   # every vector that it can compute, at least the one labelled "first-chunk",
-  # else invalidArgument. resourceExhausted when the gateway has its maximum of
+  # else invalidArgument. Who has not said hello 10 s after connecting is hung up on. resourceExhausted when the gateway has its maximum of
   # sessions.
 }
 
@@ -340,6 +340,8 @@ interface LayerSink {
   # of one chunk come in order. What came of a chunk whose outcome is not a hit
   # must not be used.
   data @0 (chunk :UInt32, layer :UInt32, bytes :Data) -> stream;
+  # An engine that takes none for 10 s ends the retrieve (unavailable): others wait
+  # for the memory that it holds.
   ready @1 (layers :List(LayerRef)) -> stream;
   # These are complete and verified in shared memory.
   done @2 ();

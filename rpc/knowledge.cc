@@ -117,19 +117,21 @@ kj::Promise<void> KnowledgeServer::remove(RemoveContext context) {
 }
 
 kj::Promise<absl::StatusOr<std::shared_ptr<SharedRegion>>>
-KnowledgeServer::RegionOf(wire::SharedMemory::Client memory) const {
+KnowledgeServer::RegionOf(wire::SharedMemory::Client memory,
+                          kj::TimePoint deadline) const {
+  using Region = absl::StatusOr<std::shared_ptr<SharedRegion>>;
   auto held = kj::heap<wire::SharedMemory::Client>(kj::mv(memory));
-  auto found = session_->shared_memories.getLocalServer(*held);
-  return found
-      .then([](kj::Maybe<wire::SharedMemory::Server&> server)
-                -> absl::StatusOr<std::shared_ptr<SharedRegion>> {
+  auto found = session_->shared_memories.getLocalServer(*held).then(
+      [](kj::Maybe<wire::SharedMemory::Server&> server) -> Region {
         KJ_IF_MAYBE (region, server) {
           return kj::downcast<SharedMemoryServer>(*region).region();
         }
         return absl::InvalidArgumentError(
             "the memory is not a region that this session opened");
-      })
-      .attach(kj::mv(held));
+      });
+  // It may be a promise that the client never keeps.
+  return ByDeadline<Region>(session_->loop(), found.attach(kj::mv(held)),
+                            deadline, "finding the shared memory of a call");
 }
 
 kj::Promise<void> KnowledgeServer::store(StoreContext context) {
@@ -148,7 +150,7 @@ kj::Promise<void> KnowledgeServer::store(StoreContext context) {
   if (!params.getRequest().hasMemory()) {
     return BeginStore(context, *std::move(request), deadline, nullptr);
   }
-  return RegionOf(params.getRequest().getMemory())
+  return RegionOf(params.getRequest().getMemory(), deadline.at)
       .then([this, context, deadline, request = *std::move(request)](
                 absl::StatusOr<std::shared_ptr<SharedRegion>> region) mutable
             -> kj::Promise<void> {
@@ -250,7 +252,9 @@ kj::Promise<void> KnowledgeServer::retrieve(RetrieveContext context) {
   const CallDeadline deadline = CallDeadline::After(*timeout);
   kj::Promise<absl::StatusOr<std::shared_ptr<SharedRegion>>> region =
       absl::StatusOr<std::shared_ptr<SharedRegion>>(nullptr);
-  if (destination.isMemory()) region = RegionOf(destination.getMemory());
+  if (destination.isMemory()) {
+    region = RegionOf(destination.getMemory(), deadline.at);
+  }
   return region.then(
       [this, context,
        deadline](absl::StatusOr<std::shared_ptr<SharedRegion>> found) mutable

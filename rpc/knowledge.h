@@ -49,7 +49,7 @@ class KnowledgeServer final : public wire::Knowledge::Server {
 
   // The region of this session that a client's capability stands for.
   kj::Promise<absl::StatusOr<std::shared_ptr<SharedRegion>>> RegionOf(
-      wire::SharedMemory::Client memory) const;
+      wire::SharedMemory::Client memory, kj::TimePoint deadline) const;
   kj::Promise<void> BeginStore(StoreContext context,
                                delivery::StoreRequest request,
                                CallDeadline deadline,

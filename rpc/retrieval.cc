@@ -206,7 +206,10 @@ kj::Promise<void> Retrieval::SendAll() {
     sending_ = false;
     return kj::READY_NOW;
   }
-  return SendOne().then([this] { return SendAll(); });
+  // Others wait for the scratch that an engine holds which takes nothing.
+  return Within(session_->loop(), session_->gateway->options.engine_stall_max,
+                SendOne())
+      .then([this] { return SendAll(); });
 }
 
 kj::Promise<void> Retrieval::SendOne() {

@@ -8,7 +8,7 @@ namespace kdn::rpc {
 
 std::shared_ptr<ScratchPool> ScratchPool::Create(EventLoop& loop,
                                                  uint64_t limit) {
-  std::shared_ptr<ScratchPool> pool(new ScratchPool(limit));
+  std::shared_ptr<ScratchPool> pool(new ScratchPool(limit, loop.inbox()));
   pool->budget_->OnGivenBack([inbox = loop.inbox(), waiting = pool->waiting_,
                               weak = std::weak_ptr<ScratchPool>(pool)] {
     if (waiting->load() == 0) return;
@@ -41,7 +41,13 @@ kj::Promise<absl::StatusOr<std::shared_ptr<Scratch>>> ScratchPool::Acquire(
   waiting_->store(static_cast<int>(waiters_.size()));
   // What was given back just before the count was raised sent no wake-up.
   ServeWaiters();
-  return kj::mv(paf.promise);
+  // A large one that gives up makes room for the small ones behind it.
+  return paf.promise.attach(
+      kj::defer([inbox = inbox_, weak = weak_from_this()] {
+        inbox->Post([weak] {
+          if (auto alive = weak.lock()) alive->ServeWaiters();
+        });
+      }));
 }
 
 void ScratchPool::ServeWaiters() {

@@ -56,11 +56,13 @@ class ScratchPool : public std::enable_shared_from_this<ScratchPool> {
     kj::Own<kj::PromiseFulfiller<absl::StatusOr<std::shared_ptr<Scratch>>>>
         fulfiller;
   };
-  explicit ScratchPool(uint64_t limit) : budget_(ByteBudget::Create(limit)) {}
+  ScratchPool(uint64_t limit, std::shared_ptr<LoopInbox> inbox)
+      : budget_(ByteBudget::Create(limit)), inbox_(std::move(inbox)) {}
   std::shared_ptr<Scratch> TryAcquire(size_t bytes);
   void ServeWaiters();
 
   std::shared_ptr<ByteBudget> budget_;
+  std::shared_ptr<LoopInbox> inbox_;
   std::deque<Waiter> waiters_;
   // Read by whoever gives back, so that a wake-up is sent only when one waits.
   std::shared_ptr<std::atomic<int>> waiting_ =

@@ -94,6 +94,7 @@ kj::Promise<void> KdnServer::hello(HelloContext context) {
   }
   ToWire(status, results.initStatus());
   if (!status.ok()) return kj::READY_NOW;
+  *greeted_ = true;
   FillNodeInfo(*gateway_, local_, results.initNode());
   results.setSession(
       kj::heap<SessionServer>(MakeSession(gateway_, local_, *std::move(slot))));

@@ -12,13 +12,18 @@ namespace kdn::rpc {
 class KdnServer final : public wire::Kdn::Server {
  public:
   // `local`: the connection is a Unix socket, so descriptors can be passed.
-  KdnServer(std::shared_ptr<GatewayState> gateway, bool local)
-      : gateway_(std::move(gateway)), local_(local) {}
+  // `greeted` is set by a hello that was accepted.
+  KdnServer(std::shared_ptr<GatewayState> gateway, bool local,
+            std::shared_ptr<bool> greeted)
+      : gateway_(std::move(gateway)),
+        local_(local),
+        greeted_(std::move(greeted)) {}
   kj::Promise<void> hello(HelloContext context) override;
 
  private:
   std::shared_ptr<GatewayState> gateway_;
   bool local_;
+  std::shared_ptr<bool> greeted_;
 };
 
 // One engine's session. Its end releases the engine's leases.

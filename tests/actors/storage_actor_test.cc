@@ -22,7 +22,7 @@ class StorageActorTest : public ActorsTest {
     auto asked = self->request(
         storage_, caf::infinite, LeaseAtom::value,
         LeaseQuery{static_cast<uint8_t>(op), "t", PackKeys({RefOf(i).key}),
-                   session, absl::ToUnixMicros(In(absl::Seconds(10)))});
+                   session, absl::ToInt64Microseconds(absl::Seconds(10))});
     Run();
     asked.receive(
         [&](const std::vector<StatusItem>& items) {

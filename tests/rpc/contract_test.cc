@@ -1,6 +1,8 @@
 // What a client that is wrong, old or hostile gets for an answer.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <kj/io.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -283,6 +285,70 @@ TEST_F(ContractTest, DestinationsOutsideTheirRegionAreRefused) {
   inline_without_sink.initRequest().initChunks(1);
   EXPECT_TRUE(
       absl::IsInvalidArgument(client.StatusOf(kj::mv(inline_without_sink))));
+}
+
+TEST_F(ContractTest, MemoryThatIsOnlyPromisedEndsACallAtItsDeadline) {
+  RawClient client(unix_address());
+  auto knowledge = client.Open(ns_, model_);
+  auto never = kj::newPromiseAndFulfiller<wire::SharedMemory::Client>();
+  wire::SharedMemory::Client memory(kj::mv(never.promise));
+  auto store = knowledge.storeRequest();
+  FillStore(chunk_, store.initRequest());
+  store.getRequest().setMemory(memory);
+  store.setDeadlineMs(100);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(client.StatusOf(kj::mv(store))));
+  auto retrieve = knowledge.retrieveRequest();
+  retrieve.initRequest().getDestination().setMemory(memory);
+  retrieve.setDeadlineMs(100);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(client.StatusOf(kj::mv(retrieve))));
+}
+
+// Takes the first layer it is sent, and never says so.
+class StuckSink final : public wire::LayerSink::Server {
+ public:
+  kj::Promise<void> data(DataContext) override { return kj::NEVER_DONE; }
+};
+
+TEST_F(ContractTest, AnEngineThatTakesNothingLosesItsScratch) {
+  Gateway::Options options;
+  options.engine_stall_max = absl::Milliseconds(100);
+  StartGateway(options);
+  auto stored = OpenOn(tcp_address());
+  RawClient client(tcp_address());
+  auto knowledge = client.Open(ns_, model_);
+  // More than the sockets and the stream's window hold.
+  auto request = knowledge.retrieveRequest();
+  constexpr unsigned kChunks = 8;
+  auto chunks = request.initRequest().initChunks(kChunks);
+  for (unsigned i = 0; i < kChunks; ++i) {
+    const TestChunk chunk =
+        MakeChunk(ns_, model_, 5000 * static_cast<int>(i), 4096);
+    ASSERT_TRUE(stored->Store(chunk.spec, chunk.view()).ok());
+    ToWire(chunk.ref, chunks[i].initRef());
+    FillList(chunk.spec.positions, chunks[i].initPositions(4096));
+  }
+  request.setSink(kj::heap<StuckSink>());
+  request.setDeadlineMs(60'000);
+  EXPECT_TRUE(absl::IsUnavailable(client.StatusOf(kj::mv(request))));
+  EXPECT_TRUE(Eventually([&] { return gateway_->usage().scratch_bytes == 0; }));
+}
+
+TEST_F(ContractTest, WhoeverSaysNoHelloIsHungUpOn) {
+  Gateway::Options options;
+  options.hello_timeout = absl::Milliseconds(50);
+  StartGateway(options);
+  RawClient polite(tcp_address());
+  polite.Session();
+  sockaddr_in at{};
+  at.sin_family = AF_INET;
+  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  at.sin_port = htons(gateway_->tcp_port());
+  kj::AutoCloseFd silent(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(connect(silent.get(), reinterpret_cast<sockaddr*>(&at), sizeof(at)),
+            0);
+  char byte;
+  EXPECT_EQ(recv(silent.get(), &byte, 1, 0), 0);
+  EXPECT_TRUE(polite.StatusOf(polite.Session().infoRequest()).ok());
 }
 
 TEST_F(ContractTest, MessageBeyondTheLimitCostsOnlyItsConnection) {
