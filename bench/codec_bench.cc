@@ -124,12 +124,10 @@ absl::Status MeasureSpeeds(Json& json) {
 
 absl::Status RunCodecBench(const CodecOptions& options) {
   Json json = {{"benchmark", "codec"}, {"model", options.model}};
-  for (const absl::Status& status :
-       {MeasureQuality(options, json), MeasureSynthetic(json),
-        MeasureSpeeds(json)}) {
-    if (!status.ok()) return status;
-  }
-  return PrintReport(json, options.json);
+  absl::Status status = MeasureQuality(options, json);
+  if (status.ok()) status = MeasureSynthetic(json);
+  if (status.ok()) status = MeasureSpeeds(json);
+  return status.ok() ? PrintReport(json, options.json) : status;
 }
 
 }  // namespace kdn::bench

@@ -333,10 +333,9 @@ absl::StatusOr<ClusterConfig> ParseClusterConfig(const std::string& text,
 absl::StatusOr<ClusterConfig> LoadClusterConfig(const std::string& file) {
   std::ifstream stream(file);
   if (!stream) {
-    return absl::NotFoundError(
-        absl::StrCat("cannot read ", file,
-                     ": give a configuration with -c, for example "
-                     "configs/local-3.yaml"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("cannot read the configuration ", file,
+                     "; configs/local-3.yaml is one"));
   }
   std::ostringstream text;
   text << stream.rdbuf();

@@ -8,7 +8,7 @@ absl::StatusOr<std::unique_ptr<rpc::Client>> ConnectTo(
     const std::string& address) {
   absl::StatusOr<std::unique_ptr<rpc::Client>> client =
       rpc::Client::Connect(address);
-  if (client.ok()) return client;
+  if (client.ok() || !absl::IsUnavailable(client.status())) return client;
   return absl::Status(
       client.status().code(),
       absl::StrCat(client.status().message(),

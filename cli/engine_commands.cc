@@ -161,10 +161,18 @@ absl::Status Inject(const Program& program, const EngineOptions& options,
   const absl::Time begin = absl::Now();
   ProgressBar bar;
   Injected sum;
+  int files_done = 0;
   for (const fs::path& file : *files) {
     absl::StatusOr<std::string> text = ReadText(file);
     if (!text.ok()) return text.status();
-    if (text->empty()) continue;
+    if (text->empty() || text->find('\0') != std::string::npos) {
+      bar.Clear();
+      std::fprintf(stderr, "skipped: %s is %s\n", file.c_str(),
+                   text->empty() ? "empty" : "no text");
+      bytes_done += static_cast<double>(text->size());
+      continue;
+    }
+    ++files_done;
     const absl::StatusOr<Injected> injected = connected->knowledge->Inject(
         *text, StoreOptionsOf(flags), [&](int done, int total) {
           const double here = static_cast<double>(text->size()) * done / total;
@@ -181,16 +189,21 @@ absl::Status Inject(const Program& program, const EngineOptions& options,
     bytes_done += static_cast<double>(text->size());
     sum.chunks += injected->chunks;
     sum.chunks_stored += injected->chunks_stored;
+    sum.chunks_otherwise += injected->chunks_otherwise;
     sum.tokens += injected->tokens;
     sum.bytes += injected->bytes;
   }
   bar.Clear();
   std::printf(
-      "%zu files, %d tokens: %d chunks, %d of them new, %.1f MB of KV, %.2f "
+      "%d files, %d tokens: %d chunks, %d of them new, %.1f MB of KV, %.2f "
       "s\n",
-      files->size(), sum.tokens, sum.chunks, sum.chunks_stored,
+      files_done, sum.tokens, sum.chunks, sum.chunks_stored,
       static_cast<double>(sum.bytes) / 1e6,
       absl::ToDoubleSeconds(absl::Now() - begin));
+  if (sum.chunks_otherwise > 0) {
+    std::printf("%d chunks are held at another level, and stay as they are\n",
+                sum.chunks_otherwise);
+  }
   return absl::OkStatus();
 }
 
@@ -211,7 +224,7 @@ absl::Status Ask(const Program& program, const EngineOptions& options,
   std::printf("%s\n", answer->text.c_str());
   std::fprintf(stderr, "first token after %.1f ms",
                absl::ToDoubleMilliseconds(answer->time_to_first_token));
-  if (mode == Mode::kKdn) {
+  if (mode == Mode::kKdn && !knowledge.empty()) {
     std::fprintf(stderr, "; %d of %d chunks and %.1f kB of KV delivered by %s",
                  answer->chunks_hit, answer->chunks_hit + answer->chunks_missed,
                  static_cast<double>(answer->kv_bytes) / 1e3,
@@ -220,6 +233,12 @@ absl::Status Ask(const Program& program, const EngineOptions& options,
                      : absl::StrJoin(answer->sources, ", ").c_str());
   }
   std::fprintf(stderr, "\n");
+  if (answer->chunks_missed > 0) {
+    std::fprintf(stderr,
+                 "%d chunks are not in the cluster and were prefilled here; "
+                 "`kdn inject` stores them\n",
+                 answer->chunks_missed);
+  }
   return absl::OkStatus();
 }
 
@@ -231,7 +250,8 @@ void AddInjectCommand(CLI::App& app, Program& program) {
       "Prefill texts and store their KV in the cluster\n\n"
       "  kdn inject README.md docs/\n"
       "  kdn inject --level both --durability durable handbook.txt\n\n"
-      "Chunks that the cluster holds already are not stored again.");
+      "Chunks that the cluster holds already are not stored again, whatever "
+      "their level and durability.");
   const auto options = AddEngineOptions(*command);
   auto flags = std::make_shared<StoreFlags>();
   auto paths = std::make_shared<std::vector<std::string>>();

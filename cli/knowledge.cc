@@ -97,6 +97,10 @@ absl::StatusOr<Injected> KnowledgeEngine::Inject(const std::string& text,
   Injected injected;
   injected.chunks = static_cast<int>(chain.size());
   injected.tokens = static_cast<int>(tokens.size());
+  for (const rpc::LookupResult& each : *held) {
+    const bool wanted = (each.levels & options.levels) == options.levels;
+    injected.chunks_otherwise += each.hit && !wanted ? 1 : 0;
+  }
   // What is behind the last missing chunk needs no KV computed at all.
   size_t end = chain.size();
   while (end > 0 && (*held)[end - 1].hit) --end;

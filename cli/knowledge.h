@@ -36,7 +36,8 @@ enum class Mode { kWithout, kPrefill, kKdn };
 
 struct Injected {
   int chunks = 0;
-  int chunks_stored = 0;  // the others were there already
+  int chunks_stored = 0;     // the others were there already,
+  int chunks_otherwise = 0;  // these without a level asked for
   int tokens = 0;
   uint64_t bytes = 0;  // of KV handed over
 };
@@ -65,8 +66,8 @@ class KnowledgeEngine {
     LevelSet levels = LevelSet::Of(Level::kLossless);
     rpc::Durability durability = rpc::Durability::kReplicated;
   };
-  // Prefills `text` and stores each chunk that the cluster does not hold yet.
-  // on_chunk(tokens done, tokens in all) after each.
+  // Prefills `text` and stores each chunk that the cluster does not hold yet,
+  // at any level. on_chunk(tokens done, tokens in all) after each.
   using Progress = std::function<void(int, int)>;
   absl::StatusOr<Injected> Inject(const std::string& text,
                                   const StoreOptions& options,

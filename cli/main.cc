@@ -2,6 +2,7 @@
 #include <spdlog/spdlog.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -70,6 +71,19 @@ int main(int argc, char** argv) {
   kdn::cli::AddDemoCommand(app, program);
   kdn::cli::AddBenchCommand(app, program);
   kdn::cli::AddConfigCommand(app, program);
+  const std::vector<CLI::App*> commands = app.get_subcommands({});
+  if (argc > 1 && argv[1][0] != '-' &&
+      std::none_of(commands.begin(), commands.end(),
+                   [&](const CLI::App* command) {
+                     return command->get_name() == argv[1];
+                   })) {
+    std::fprintf(stderr, "kdn: no command '%s'; there are", argv[1]);
+    for (const CLI::App* command : commands) {
+      std::fprintf(stderr, " %s", command->get_name().c_str());
+    }
+    std::fprintf(stderr, "\n");
+    return kdn::cli::kExitUsage;
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& failure) {

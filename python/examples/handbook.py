@@ -20,8 +20,10 @@ ADDRESS = sys.argv[1] if len(sys.argv) > 1 else "unix:/tmp/kdn-local-3-n1.sock"
 MODEL = Path(__file__).resolve().parents[2] / "model" / "recall"
 
 # 1. An engine nobody here wrote: any Llama, Mistral, Qwen2 or Qwen3 of the hub will do.
-#    This one is small and knows nothing but how to look facts up in its prompt.
-model = AutoModelForCausalLM.from_pretrained(str(MODEL)).eval()
+#    This one is small and knows nothing but how to look facts up in its prompt. "auto"
+#    is the dtype of the checkpoint: KV of another is another model's to the KDN, and
+#    Transformers 4 makes fp32 of everything unless told.
+model = AutoModelForCausalLM.from_pretrained(str(MODEL), torch_dtype="auto").eval()
 tokenizer = AutoTokenizer.from_pretrained(str(MODEL))
 
 # 2. A document by name. Its KV is computed now, unless somebody did before.

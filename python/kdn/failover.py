@@ -71,7 +71,7 @@ class Failover:
             except InvalidArgument:
                 raise
             except KdnError as error:
-                refusals.append(f"{address}: {error}")
+                refusals.append(str(error) if address in str(error) else f"{address}: {error}")
                 self._next = (self._next + 1) % len(self._addresses)
         self._wait()
         raise Unavailable("; ".join(refusals))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ REPO = Path(__file__).resolve().parents[2]
 KDN = Path(os.environ.get("KDN_BINARY", REPO / "build" / "bin" / "kdn"))
 MODEL = REPO / "model" / "recall"
 _START_TIMEOUT_S = 60
+_PR_SET_PDEATHSIG = 1
 
 
 def _free_ports(count: int) -> list[int]:
@@ -24,6 +26,11 @@ def _free_ports(count: int) -> list[int]:
     for each in sockets:
         each.close()
     return ports
+
+
+def _die_with_parent() -> None:
+    # However the tests end, their nodes end with them.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Node:
@@ -38,6 +45,7 @@ class Node:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=_die_with_parent,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -120,8 +120,9 @@ TEST(ConfigTest, EveryShippedConfigurationIsRight) {
 
 TEST(ConfigTest, AMissingFileSaysWhatToDo) {
   const auto config = LoadClusterConfig("/nonexistent.yaml");
-  EXPECT_TRUE(absl::IsNotFound(config.status()));
-  EXPECT_THAT(std::string(config.status().message()), HasSubstr("-c"));
+  EXPECT_TRUE(absl::IsInvalidArgument(config.status()));
+  EXPECT_THAT(std::string(config.status().message()),
+              HasSubstr("configs/local-3.yaml"));
 }
 
 }  // namespace
