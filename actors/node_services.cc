@@ -66,16 +66,18 @@ void NodeServices::BeginStore(
   const std::vector<NodeId> owners =
       node_->view.Get()->OwnersOf(ref, node_->options.replicas);
   const absl::Time deadline = request.deadline;
+  // An owner builds the object where it will stay; any other node in passing.
+  const bool in_passing =
+      std::find(owners.begin(), owners.end(), node_->self()) == owners.end();
   auto begin =
-      [system = system_, node = node_, request = std::move(request),
+      [system = system_, node = node_, in_passing, request = std::move(request),
        done = std::move(done)](
           absl::StatusOr<std::shared_ptr<storage::ArenaBlock>> block) mutable {
         if (!block.ok()) return done(block.status());
         done(NodeStoreStream::Create(system, node, std::move(request),
-                                     *std::move(block)));
+                                     *std::move(block), in_passing));
       };
-  // An owner builds the object where it will stay; any other node in passing.
-  if (std::find(owners.begin(), owners.end(), node_->self()) == owners.end()) {
+  if (in_passing) {
     return node_->scratch->stores.Request(
         bytes,
         [scratch = node_->scratch->arena, bytes,

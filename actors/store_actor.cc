@@ -2,9 +2,21 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <utility>
 
 namespace kdn::actors {
+namespace {
+
+using Block = std::shared_ptr<storage::ArenaBlock>;
+
+// Room may take half of what is left: the walk then still reaches a node that
+// has some.
+absl::Time RoomDeadline(absl::Time now, absl::Time deadline) {
+  return now + std::max(deadline - now, absl::ZeroDuration()) / 2;
+}
+
+}  // namespace
 
 void StoreActorState::Init(StoreActor::pointer self_in, NodeContext* node_in,
                            StoreJob job_in) {
@@ -51,9 +63,33 @@ void StoreActorState::CommitHere() {
        here = node->self()](absl::StatusOr<delivery::PushReceipt> result) {
         caf::anon_send(to, SendEnd{here, std::move(result)});
       });
-  self->send(*view->StorageOf(node->self(), job->info.shard),
-             CommitCall{job->info, job->block, job->durability, job->expires,
-                        job->deadline, std::move(reply)});
+  const StorageActor& storage = *view->StorageOf(node->self(), job->info.shard);
+  CommitCall commit{job->info,    job->block,    job->durability,
+                    job->expires, job->deadline, std::move(reply)};
+  if (job->in_passing) return CommitCopy(storage, std::move(commit));
+  self->send(storage, std::move(commit));
+}
+
+// Scratch memory that became a partition's would never be given back: evicting
+// is the partition's business, and scratch has no say in it.
+void StoreActorState::CommitCopy(const StorageActor& storage,
+                                 CommitCall commit) {
+  const size_t bytes = commit.block->size();
+  auto reply = Reply<Block>::To(
+      [storage, pool = &node->pool,
+       commit = std::move(commit)](absl::StatusOr<Block> room) {
+        if (!room.ok()) return commit.reply(room.status());
+        pool->Post(delivery::WorkOrder{},
+                   [storage, room = *std::move(room), commit]() mutable {
+                     std::memcpy(room->bytes().data(),
+                                 commit.block->bytes().data(), room->size());
+                     commit.block = std::move(room);
+                     caf::anon_send(storage, std::move(commit));
+                   });
+      });
+  self->send(storage,
+             ReserveCall{bytes, RoomDeadline(node->clock->Now(), job->deadline),
+                         std::move(reply)});
 }
 
 void StoreActorState::PushTo(const NodeId& peer) {

@@ -15,6 +15,7 @@ struct StoreJob {
   ChunkRef ref;
   storage::ObjectInfo info;
   std::shared_ptr<storage::ArenaBlock> block;
+  bool in_passing = false;  // the block is of the node's scratch memory
   storage::Durability durability = storage::Durability::kReplicated;
   absl::Time expires = absl::InfinitePast();
   absl::Time deadline;
@@ -28,6 +29,8 @@ struct StoreActorState {
   void Init(StoreActor::pointer self, NodeContext* node, StoreJob job);
   void Perform();
   void CommitHere();
+  // Copies the object into the partition's memory first.
+  void CommitCopy(const StorageActor& storage, CommitCall commit);
   void PushTo(const NodeId& peer);
   void OnSent(const SendEnd& end);
   void OnDeadline();

@@ -31,8 +31,8 @@ absl::StatusOr<codec::ObjectHeader> HeaderOf(
 
 absl::StatusOr<std::unique_ptr<delivery::StoreStream>> NodeStoreStream::Create(
     caf::actor_system* system, NodeContext* node,
-    delivery::StoreRequest request,
-    std::shared_ptr<storage::ArenaBlock> block) {
+    delivery::StoreRequest request, std::shared_ptr<storage::ArenaBlock> block,
+    bool in_passing) {
   absl::StatusOr<codec::ObjectHeader> header = HeaderOf(request);
   if (!header.ok()) return header.status();
   absl::StatusOr<codec::ObjectEncoder> encoder =
@@ -41,7 +41,7 @@ absl::StatusOr<std::unique_ptr<delivery::StoreStream>> NodeStoreStream::Create(
   const uint64_t work_request = node->pool.NextRequest();
   return std::unique_ptr<delivery::StoreStream>(
       new NodeStoreStream(std::make_shared<State>(
-          State{system, node, std::move(request), std::move(block),
+          State{system, node, std::move(request), std::move(block), in_passing,
                 *std::move(encoder), work_request})));
 }
 
@@ -83,10 +83,11 @@ void NodeStoreStream::FinishAndSend(State& state,
   const absl::Time expires = state.request.ttl > absl::ZeroDuration()
                                  ? state.node->clock->Now() + state.request.ttl
                                  : absl::InfinitePast();
-  state.system->spawn(MakeStoreActor, state.node,
-                      StoreJob{ref, std::move(info), std::move(state.block),
-                               state.request.durability, expires,
-                               state.request.deadline, std::move(reply)});
+  state.system->spawn(
+      MakeStoreActor, state.node,
+      StoreJob{ref, std::move(info), std::move(state.block), state.in_passing,
+               state.request.durability, expires, state.request.deadline,
+               std::move(reply)});
 }
 
 }  // namespace kdn::actors

@@ -14,11 +14,12 @@ namespace kdn::actors {
 // which outlives the stream when an engine goes away in the middle.
 class NodeStoreStream final : public delivery::StoreStream {
  public:
-  // `block` has room for codec::ObjectBytesMax of the request's header.
+  // `block` has room for codec::ObjectBytesMax of the request's header;
+  // `in_passing`: it is of scratch memory, not of the partition's.
   static absl::StatusOr<std::unique_ptr<delivery::StoreStream>> Create(
       caf::actor_system* system, NodeContext* node,
       delivery::StoreRequest request,
-      std::shared_ptr<storage::ArenaBlock> block);
+      std::shared_ptr<storage::ArenaBlock> block, bool in_passing);
 
   void PutLayer(const KvView& layer,
                 delivery::Done<absl::Status> done) override;
@@ -31,6 +32,7 @@ class NodeStoreStream final : public delivery::StoreStream {
     NodeContext* node;
     delivery::StoreRequest request;
     std::shared_ptr<storage::ArenaBlock> block;
+    bool in_passing;
     codec::ObjectEncoder encoder;
     uint64_t work_request;
   };

@@ -1,6 +1,9 @@
 #include "tests/actors/actors_fixture.h"
 
 #include <algorithm>
+#include <limits>
+
+#include "absl/synchronization/notification.h"
 
 namespace kdn::actors {
 namespace {
@@ -64,6 +67,19 @@ void ActorsTest::Advance(absl::Duration time) {
     scheduler_.advance_time(kTick);
     Run();
   }
+}
+
+void ActorsTest::RunWithPool() {
+  // Tasks come from actors and end in messages, at most one from each call.
+  for (int round = 0; round < 3; ++round) {
+    Run();
+    absl::Notification idle;
+    node_->pool.Post(
+        delivery::WorkOrder{std::numeric_limits<uint64_t>::max(), 0},
+        [&idle] { idle.Notify(); });
+    idle.WaitForNotification();
+  }
+  Run();
 }
 
 void ActorsTest::Publish() {

@@ -82,6 +82,8 @@ class ActorsTest : public testing::Test {
 
   // Runs every actor until none has anything to do.
   void Run() { scheduler_.run(); }
+  // The same, and what the pool has been given by then, until both are idle.
+  void RunWithPool();
   // Lets both clocks go on, a storage actor's tick at a time.
   void Advance(absl::Duration time);
   void Publish();

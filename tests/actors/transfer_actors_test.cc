@@ -1,4 +1,5 @@
 // A retrieve and a store, their transfers in the test's hand.
+#include <algorithm>
 #include <numeric>
 
 #include "actors/retrieve_actor.h"
@@ -173,20 +174,25 @@ TEST_F(RetrieveActorTest, WaitsForMemoryNoLongerThanItsDeadline) {
 
 class StoreActorTest : public ActorsTest {
  protected:
+  // From scratch memory, as a node that is no owner does.
   void Store(int i, storage::Durability durability = kReplicated) {
+    auto block = *node_->scratch->arena->Allocate(4096);
+    std::fill(block->bytes().begin(), block->bytes().end(), std::byte{5});
     StoreJob job{RefOf(i),
                  InfoOf(i, 4096),
-                 *node_->scratch->arena->Allocate(4096),
+                 std::move(block),
+                 /*in_passing=*/true,
                  durability,
                  absl::InfinitePast(),
                  In(absl::Seconds(1)),
                  answer_.AsReply()};
     system_.spawn(MakeStoreActor, node_.get(), std::move(job));
-    Run();
+    RunWithPool();
   }
   void EndPush(size_t i, absl::StatusOr<delivery::PushReceipt> result) {
+    transport_.pushes[i].request.object = nullptr;
     std::exchange(transport_.pushes[i].done, nullptr)(std::move(result));
-    Run();
+    RunWithPool();
   }
   void TearDown() override {
     for (size_t i = 0; i < transport_.pushes.size(); ++i) {
@@ -223,6 +229,42 @@ TEST_F(StoreActorTest, AnOwnerThatFailsIsReplacedByTheNextOne) {
   ASSERT_EQ(answer_.times, 1);
   ASSERT_TRUE(answer_.value.ok()) << answer_.value.status();
   EXPECT_EQ(answer_.value->holders, (std::vector<NodeId>{c_, a_}));
+}
+
+TEST_F(StoreActorTest, WhatANodeKeepsAfterAllIsNoLongerInScratchMemory) {
+  const int i = NumberOwnedBy({b_, c_, a_});
+  Store(i);
+  EndPush(0, absl::UnavailableError("cut"));
+  EndPush(1, taken_);
+  ASSERT_TRUE(answer_.value.ok()) << answer_.value.status();
+  EXPECT_EQ(node_->scratch->arena->used_bytes(), 0u);
+  Answer<delivery::PeerService::Held> held;
+  caf::anon_send(
+      live_[a_].storage[0],
+      ReadCall{RefOf(i).key, "t", In(absl::Seconds(1)), held.AsReply()});
+  Run();
+  ASSERT_TRUE(held.value.ok()) << held.value.status();
+  EXPECT_EQ(held.value->object->size(), 4096u);
+  EXPECT_EQ(held.value->object->bytes()[4095], std::byte{5});
+}
+
+TEST_F(StoreActorTest, ANodeWithoutRoomForItRefusesAndTheWalkGoesOn) {
+  live_[a_].storage = {SpawnStorage(/*arena_bytes=*/4096)};
+  Publish();
+  Answer<std::shared_ptr<storage::ArenaBlock>> all;
+  caf::anon_send(live_[a_].storage[0],
+                 ReserveCall{4096, In(absl::Seconds(1)), all.AsReply()});
+  Run();
+  ASSERT_TRUE(all.value.ok()) << all.value.status();
+  Store(NumberOwnedBy({b_, a_, c_}));
+  EndPush(0, taken_);
+  ASSERT_EQ(transport_.pushes.size(), 1u) << "it waits for room here";
+  Advance(absl::Milliseconds(600));
+  ASSERT_EQ(transport_.pushes.size(), 2u);
+  EXPECT_EQ(transport_.pushes[1].request.peer, c_);
+  EndPush(1, taken_);
+  ASSERT_TRUE(answer_.value.ok()) << answer_.value.status();
+  EXPECT_EQ(answer_.value->holders, (std::vector<NodeId>{b_, c_}));
 }
 
 TEST_F(StoreActorTest, TooFewCopiesByTheDeadlineIsAnErrorAnsweredOnce) {
