@@ -41,8 +41,8 @@ class FetchSink {
   virtual ~FetchSink() = default;
   // The peer holds chunk `i` and will send `stream_bytes` of `level`: the
   // slice's layers in order, each as ObjectIndex::LayerRanges. Returns where
-  // they go (stream_bytes long, valid until OnDone), or an error to have the
-  // chunk skipped.
+  // they go (stream_bytes long, valid until OnLayer took its last layer, or
+  // OnDone), or an error to have the chunk skipped.
   virtual absl::StatusOr<absl::Span<std::byte>> OnHit(
       int i, codec::ObjectIndex index, Level level, storage::Tier tier,
       uint64_t stream_bytes) = 0;

@@ -27,10 +27,15 @@ absl::StatusOr<absl::Span<std::byte>> RemoteFetch::OnHit(
     Report(i, block.status());
     return block.status();
   }
+  const absl::Span<std::byte> place = (*block)->bytes();
   const int chunk = items_[i].chunk;
+  // A try ends when every layer is accounted for: nothing reads the block then,
+  // and nothing more is written there.
   absl::StatusOr<std::shared_ptr<ChunkDecode>> decode = ChunkDecode::Create(
       context_, chunk, std::move(index), level, tier, items_[i].pinned,
-      [on_attempt = on_attempt_, chunk](AttemptResult result) {
+      [on_attempt = on_attempt_, chunk,
+       block = *std::move(block)](AttemptResult result) mutable {
+        block = nullptr;
         on_attempt(chunk, std::move(result));
       });
   if (!decode.ok()) {
@@ -38,9 +43,8 @@ absl::StatusOr<absl::Span<std::byte>> RemoteFetch::OnHit(
     return decode.status();
   }
   receiving_[i].decode = *std::move(decode);
-  receiving_[i].block = *std::move(block);
   receiving_[i].layers_left = context_->request.slice.layers();
-  return receiving_[i].block->bytes();
+  return place;
 }
 
 void RemoteFetch::OnNoHit(int i, const absl::Status& why) { Report(i, why); }
@@ -53,7 +57,7 @@ void RemoteFetch::OnLayer(int i, int layer,
   --item.layers_left;
   item.decode->AddWireBytes(streams.size());
   pool_->Post(WorkOrder{work_request_, layer},
-              [decode = item.decode, block = item.block, layer, streams] {
+              [decode = item.decode, layer, streams] {
                 decode->Decode(layer, streams);
               });
 }

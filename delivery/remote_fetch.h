@@ -16,7 +16,8 @@ namespace kdn::delivery {
 
 // Receives some chunks of a retrieve from one peer and decodes them: each layer
 // on the pool, as soon as its bytes are in place. The encoded bytes live in
-// blocks of `scratch` until the chunk's try ends.
+// blocks of `scratch` until the chunk's try ends, not a moment longer: whoever
+// hears of that end may count on the memory.
 //
 // Reports the end of each chunk's try exactly once, whatever the peer does.
 class RemoteFetch final : public FetchSink {
@@ -42,7 +43,6 @@ class RemoteFetch final : public FetchSink {
  private:
   struct Receiving {
     std::shared_ptr<ChunkDecode> decode;
-    std::shared_ptr<storage::ArenaBlock> block;
     int layers_left = 0;
     bool reported = false;  // its end was reported without a decode
   };

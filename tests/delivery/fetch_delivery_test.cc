@@ -107,6 +107,7 @@ class FetchDeliveryTest : public testing::Test {
     {
       RemoteFetch fetch(std::move(context), {{0, pinned}}, arena_.get(), &pool_,
                         pool_.NextRequest(), [&](int, AttemptResult r) {
+                          scratch_at_end_ = arena_->used_bytes();
                           result = std::move(r);
                           done.Notify();
                         });
@@ -151,6 +152,7 @@ class FetchDeliveryTest : public testing::Test {
   std::shared_ptr<storage::ArenaBlock> object_;
   ChunkKey key_;
   ObjectVersion version_;
+  size_t scratch_at_end_ = 0;  // used when the last try ended
   absl::Mutex mutex_;
   std::map<int, int> announced_;
 };
@@ -210,6 +212,13 @@ TEST_F(FetchDeliveryTest, ALaterTryLeavesAnnouncedLayersAlone) {
   EXPECT_TRUE(second.status.ok()) << second.status;
   EXPECT_EQ(out_, kv_);
   EXPECT_EQ(announced_, (std::map<int, int>{{0, 1}, {1, 1}, {2, 1}}));
+}
+
+TEST_F(FetchDeliveryTest, AChunksMemoryIsGivenBackBeforeItsTryEnds) {
+  for (const int layers : {2, 3}) {
+    Receive(Context(key_), std::nullopt, layers);
+    EXPECT_EQ(scratch_at_end_, object_->capacity()) << layers << " layers came";
+  }
 }
 
 TEST_F(FetchDeliveryTest, AChunkThePeerNeverMentionsIsReported) {
