@@ -107,22 +107,32 @@ void RetrieveActorState::ReadHere(int chunk) {
 }
 
 void RetrieveActorState::FetchFrom(const delivery::Ask& ask) {
+  absl::Span<const int> left = ask.items;
+  while (!left.empty()) {
+    const absl::Span<const int> some =
+        left.subspan(0, delivery::kItemsPerFetchMax);
+    left.remove_prefix(some.size());
+    Fetch(ask.node, some);
+  }
+}
+
+void RetrieveActorState::Fetch(const NodeId& peer,
+                               absl::Span<const int> chunks) {
   const delivery::RetrieveRequest& request = job.context->request;
   delivery::FetchRequest fetch{
-      ask.node,
+      peer,
       request.ns,
       {},
       request.slice,
       request.accept,
       AttemptDeadline(node->clock->Now(), request.deadline)};
   std::vector<delivery::RemoteFetch::Item> items;
-  for (int chunk : ask.items) {
+  for (int chunk : chunks) {
     fetch.chunks.push_back(request.chunks[chunk].ref);
     items.push_back({chunk, session->pinned_version(chunk)});
   }
-  auto on_attempt = [to = caf::actor_cast<RetrieveActor>(self),
-                     from = ask.node](int chunk,
-                                      delivery::AttemptResult result) {
+  auto on_attempt = [to = caf::actor_cast<RetrieveActor>(self), from = peer](
+                        int chunk, delivery::AttemptResult result) {
     caf::anon_send(to, AttemptEnd{chunk, from, std::move(result)});
   };
   node->transport->Fetch(

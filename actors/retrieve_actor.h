@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "actors/messages.h"
 #include "actors/node_context.h"
 #include "delivery/chunk_decode.h"
@@ -25,7 +26,9 @@ struct RetrieveActorState {
   void Init(RetrieveActor::pointer self, NodeContext* node, RetrieveJob job);
   void Perform();
   void ReadHere(int chunk);
+  // In as many fetches as it takes.
   void FetchFrom(const delivery::Ask& ask);
+  void Fetch(const NodeId& peer, absl::Span<const int> chunks);
   void OnAttempt(const AttemptEnd& end);
   void OnWindow(const WindowGrant& grant);
   void OnDeadline();

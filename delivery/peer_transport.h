@@ -25,10 +25,13 @@
 // implements PeerService).
 namespace kdn::delivery {
 
+// A peer refuses to be asked for more chunks than this in one fetch.
+inline constexpr int kItemsPerFetchMax = 1024;
+
 struct FetchRequest {
   NodeId peer;
   Namespace ns;
-  std::vector<ChunkRef> chunks;
+  std::vector<ChunkRef> chunks;  // at most kItemsPerFetchMax
   KvSlice slice;
   LevelSet accept;
   absl::Time deadline;

@@ -55,6 +55,16 @@ class RetrieveActorTest : public ActorsTest {
     system_.spawn(MakeRetrieveActor, node_.get(), std::move(job));
     Run();
   }
+  // Numbers of `count` chunks with these owners.
+  std::vector<int> NumbersOwnedBy(const std::vector<NodeId>& owners,
+                                  int count) const {
+    std::vector<int> numbers;
+    for (int next = 0; std::ssize(numbers) < count; ++next) {
+      next = NumberOwnedBy(owners, next);
+      numbers.push_back(next);
+    }
+    return numbers;
+  }
   // The fetch under way number `i` ends with nothing received.
   void EndFetch(size_t i, const absl::Status& status) {
     transport_.fetches[i].sink->OnDone(status);
@@ -116,6 +126,20 @@ TEST_F(RetrieveActorTest, ChunksOfOnePeerAreOneFetch) {
   for (const HeldTransport::HeldFetch& fetch : transport_.fetches) {
     EXPECT_EQ(fetch.request.chunks.size(), fetch.request.peer == b_ ? 2u : 1u);
   }
+}
+
+TEST_F(RetrieveActorTest, NoFetchAsksForMoreThanAPeerTakes) {
+  constexpr int kMost = delivery::kItemsPerFetchMax;
+  node_->scratch =
+      std::make_unique<Scratch>(*storage::Arena::Create(32u << 20));
+  Retrieve(NumbersOwnedBy({b_, c_}, 2 * kMost + 1), absl::Seconds(2));
+  *cancelled_ = true;
+  std::vector<size_t> sizes;
+  for (const HeldTransport::HeldFetch& fetch : transport_.fetches) {
+    EXPECT_EQ(fetch.request.peer, b_);
+    sizes.push_back(fetch.request.chunks.size());
+  }
+  EXPECT_EQ(sizes, (std::vector<size_t>{kMost, kMost, 1}));
 }
 
 TEST_F(RetrieveActorTest, TheDeadlineIsATypedFailureAndWaitsForTheMemory) {
