@@ -142,6 +142,14 @@ TEST_F(RetrieveActorTest, NoFetchAsksForMoreThanAPeerTakes) {
   EXPECT_EQ(sizes, (std::vector<size_t>{kMost, kMost, 1}));
 }
 
+TEST_F(RetrieveActorTest, SmallChunksCountAsThePagesTheyTake) {
+  Retrieve(NumbersOwnedBy({b_, c_}, 200), absl::Seconds(2));
+  *cancelled_ = true;
+  ASSERT_EQ(transport_.fetches.size(), 1u);
+  EXPECT_EQ(transport_.fetches[0].request.chunks.size(),
+            node_->scratch->fetches.limit() / storage::Arena::kPageBytes);
+}
+
 TEST_F(RetrieveActorTest, TheDeadlineIsATypedFailureAndWaitsForTheMemory) {
   Retrieve({NumberOwnedBy({b_, c_})}, absl::Milliseconds(500));
   Advance(absl::Milliseconds(600));
