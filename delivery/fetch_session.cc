@@ -23,6 +23,21 @@ FetchSession::FetchSession(NodeId self,
 }
 
 std::vector<Ask> FetchSession::TakeAsks() {
+  // Who is passed over is due at the next node at once.
+  std::vector<Ask> now = TakeSomeAsks();
+  while (!window_refused_.ok() && !held_back_.empty()) {
+    for (const Ask& ask : std::exchange(held_back_, {})) {
+      for (int item : ask.items) {
+        --outstanding_;
+        walk_.MoveOn(item, window_refused_);
+      }
+    }
+    for (Ask& ask : TakeSomeAsks()) now.push_back(std::move(ask));
+  }
+  return now;
+}
+
+std::vector<Ask> FetchSession::TakeSomeAsks() {
   std::vector<Ask> due = std::exchange(held_back_, {});
   std::vector<Ask> fresh = walk_.TakeAsks();
   for (const Ask& ask : fresh) {
@@ -75,6 +90,11 @@ void FetchSession::OnAttempt(int chunk, const NodeId& node,
 
 uint64_t FetchSession::WindowWanted() const {
   return window_open_ || held_back_.empty() ? 0 : window_bytes_;
+}
+
+void FetchSession::RefuseWindow(const absl::Status& why) {
+  KDN_CHECK(!window_open_ && !why.ok(), "an open window is not refused");
+  window_refused_ = why;
 }
 
 void FetchSession::Abandon(const absl::Status& why) {

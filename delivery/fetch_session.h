@@ -28,11 +28,12 @@ struct AttemptResult {
 // One retrieve: decides which node to try for which chunk, when to give up on
 // one, and what became of each chunk in the end.
 //
-// Events in (OnAttempt, OpenWindow, Abandon), actions out (TakeAsks, outcomes).
-// Keeps at most a window of chunks being fetched from peers at a time, so that
-// a retrieve of any size needs bounded memory, and asks no peer before that
-// memory is there. Once a layer of a chunk was announced, only the same version
-// may complete it: no delivery mixes two. Pure; thread-compatible.
+// Events in (OnAttempt, OpenWindow, RefuseWindow, Abandon), actions out
+// (TakeAsks, outcomes). Keeps at most a window of chunks being fetched from
+// peers at a time, so that a retrieve of any size needs bounded memory, and
+// asks no peer before that memory is there. Once a layer of a chunk was
+// announced, only the same version may complete it: no delivery mixes two.
+// Pure; thread-compatible.
 class FetchSession {
  public:
   // `chunk_bytes` bounds what one chunk takes while it is fetched, `window_max`
@@ -48,6 +49,9 @@ class FetchSession {
   // wait for OpenWindow.
   uint64_t WindowWanted() const;
   void OpenWindow() { window_open_ = true; }
+  // There will be no such memory: no peer is asked, each fails with `why`.
+  // What is here can still be delivered. REQUIRES: the window is not open.
+  void RefuseWindow(const absl::Status& why);
   // Time is up, or nobody wants it any more: what is not settled has failed
   // with `why`. Tries under way still have to end before the session is done,
   // because they write into the engine's memory.
@@ -62,6 +66,9 @@ class FetchSession {
   std::vector<ChunkOutcome> Outcomes() const;
 
  private:
+  // Those due, as far as there is room; the others are held back.
+  std::vector<Ask> TakeSomeAsks();
+
   const NodeId self_;
   const uint64_t chunk_bytes_;
   const uint64_t window_bytes_;
@@ -71,6 +78,7 @@ class FetchSession {
   // Asks to peers that wait for room in the window.
   std::vector<Ask> held_back_;
   bool window_open_ = false;
+  absl::Status window_refused_;
   uint64_t window_used_ = 0;
   // Chunks asked for, held back ones included, whose try has not ended.
   int outstanding_ = 0;

@@ -72,6 +72,31 @@ TEST(FetchSessionTest, AnnouncedLayersPinTheVersion) {
   EXPECT_EQ(session.pinned_version(0), ObjectVersion(7));
 }
 
+TEST(FetchSessionTest, WithoutAWindowOnlyWhatIsHereIsDelivered) {
+  FetchSession session(kSelf,
+                       Orders{{kSelf, kPeer}, {kPeer, kSelf}, {kPeer, kOther}},
+                       100, 1000);
+  const std::vector<Ask> here = session.TakeAsks();
+  ASSERT_EQ(here.size(), 1u);
+  EXPECT_EQ(here[0].items, std::vector<int>{0});
+  session.RefuseWindow(absl::ResourceExhaustedError("full"));
+  const std::vector<Ask> instead = session.TakeAsks();
+  ASSERT_EQ(instead.size(), 1u);
+  EXPECT_EQ(instead[0].node, kSelf);
+  EXPECT_EQ(instead[0].items, std::vector<int>{1});
+  EXPECT_EQ(session.WindowWanted(), 0u);
+  session.OnAttempt(0, kSelf, Fails(absl::NotFoundError("")));
+  EXPECT_TRUE(session.TakeAsks().empty()) << "no peer is asked later either";
+  session.OnAttempt(1, kSelf, Ok());
+  ASSERT_TRUE(session.done());
+  const std::vector<ChunkOutcome> outcomes = session.Outcomes();
+  EXPECT_EQ(outcomes[1].kind, OutcomeKind::kHit);
+  for (const int failed : {0, 2}) {
+    EXPECT_EQ(outcomes[failed].kind, OutcomeKind::kFailed);
+    EXPECT_TRUE(absl::IsResourceExhausted(outcomes[failed].why));
+  }
+}
+
 TEST(FetchSessionTest, AtTheDeadlineItWaitsForTriesThatStillWrite) {
   FetchSession session(kSelf, Orders{{kPeer}, {kSelf}}, 100, 1000);
   session.OpenWindow();
