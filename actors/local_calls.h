@@ -92,9 +92,10 @@ struct AttemptEnd {
   delivery::AttemptResult result;
 };
 
-// Memory for fetching from peers.
+// Memory for fetching from peers, or why there is none.
 struct WindowGrant {
-  delivery::Admission::Pass pass;
+  absl::StatusOr<delivery::Admission::Pass> pass =
+      absl::UnknownError("no answer yet");
 };
 
 struct SendEnd {

@@ -157,7 +157,9 @@ using StorageActor = caf::typed_actor<
 using NodeActor = caf::typed_actor<
     // A peer (its name) is here; answered with what it needs to talk to us.
     caf::replies_to<JoinAtom, std::string>::with<PeerInfo>,
-    caf::replies_to<ReportAtom>::with<NodeReport>>;
+    caf::replies_to<ReportAtom>::with<NodeReport>,
+    // Inside the process only. Time passes: who waits for passing memory.
+    caf::reacts_to<TickAtom>>;
 
 // Knows who is alive; publishes a ClusterView after every change.
 using PlacementActor = caf::typed_actor<
@@ -174,7 +176,7 @@ using QueryActor = caf::typed_actor<
 using RetrieveActor = caf::typed_actor<
     // The try of one chunk has ended.
     caf::reacts_to<AttemptEnd>,
-    // Peers may be asked.
+    // Peers may be asked, or there is no memory for it.
     caf::reacts_to<WindowGrant>, caf::reacts_to<DeadlineAtom>>;
 
 // One store from its commit on: delivery::StoreSession. Gone when every copy is

@@ -13,6 +13,7 @@ namespace kdn::actors {
 namespace {
 
 constexpr auto kCountTimeout = std::chrono::seconds(2);
+constexpr auto kTick = std::chrono::milliseconds(20);
 
 uint64_t ResidentBytes() {
   std::ifstream statm("/proc/self/statm");
@@ -95,14 +96,23 @@ caf::result<NodeReport> NodeActorState::Report() {
   return promise;
 }
 
+void NodeActorState::Tick() {
+  const absl::Time now = deps.node->clock->Now();
+  deps.node->scratch->fetches.Expire(now);
+  deps.node->scratch->stores.Expire(now);
+  self->delayed_send(self, kTick, TickAtom::value);
+}
+
 NodeActor::behavior_type MakeNodeActor(
     NodeActor::stateful_pointer<NodeActorState> self, NodeActorDeps deps) {
   NodeActorState* state = &self->state;
   state->self = self;
   state->deps = std::move(deps);
+  self->delayed_send(self, kTick, TickAtom::value);
   return {
       [state](JoinAtom, const std::string& peer) { return state->Join(peer); },
       [state](ReportAtom) { return state->Report(); },
+      [state](TickAtom) { state->Tick(); },
   };
 }
 

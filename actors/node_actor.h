@@ -16,12 +16,14 @@ struct NodeActorDeps {
   absl::Time started;
 };
 
-// What peers see of a node: who it is, its storage actors, its numbers.
+// What peers see of a node: who it is, its storage actors, its numbers. And the
+// clock of what has none.
 struct NodeActorState {
   static inline const char* name = "node";
 
   PeerInfo Join(const std::string& peer) const;
   caf::result<NodeReport> Report();
+  void Tick();
   // All but the storage actors' counters.
   delivery::NodeStatus OwnStatus() const;
 

@@ -79,10 +79,11 @@ void NodeServices::BeginStore(
       };
   if (in_passing) {
     return node_->scratch->stores.Request(
-        bytes,
-        [scratch = node_->scratch->arena, bytes,
-         begin = std::move(begin)](delivery::Admission::Pass pass) mutable {
-          begin(AllocateWith(std::move(pass), *scratch, bytes));
+        bytes, deadline,
+        [scratch = node_->scratch->arena, bytes, begin = std::move(begin)](
+            absl::StatusOr<delivery::Admission::Pass> pass) mutable {
+          if (!pass.ok()) return begin(pass.status());
+          begin(AllocateWith(*std::move(pass), *scratch, bytes));
         });
   }
   ReserveLocal(ref, bytes, deadline, std::move(begin));

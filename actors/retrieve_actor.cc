@@ -67,8 +67,9 @@ void RetrieveActorState::Perform() {
   const uint64_t wanted = session->WindowWanted();
   if (wanted > 0 && !std::exchange(window_asked, true)) {
     node->scratch->fetches.Request(
-        wanted, [to = caf::actor_cast<RetrieveActor>(self)](
-                    delivery::Admission::Pass pass) {
+        wanted, job.context->request.deadline,
+        [to = caf::actor_cast<RetrieveActor>(self)](
+            absl::StatusOr<delivery::Admission::Pass> pass) {
           caf::anon_send(to, WindowGrant{std::move(pass)});
         });
   }
@@ -76,8 +77,14 @@ void RetrieveActorState::Perform() {
 }
 
 void RetrieveActorState::OnWindow(const WindowGrant& grant) {
-  window = grant.pass;
-  session->OpenWindow();
+  if (*job.context->request.cancelled) {
+    AbandonCancelled();
+  } else if (grant.pass.ok()) {
+    window = *grant.pass;
+    session->OpenWindow();
+  } else {
+    session->RefuseWindow(grant.pass.status());
+  }
   Perform();
 }
 
@@ -151,11 +158,13 @@ void RetrieveActorState::OnAttempt(const AttemptEnd& end) {
                DiscardCall{ref.key, end.result.version});
   }
   session->OnAttempt(end.chunk, end.node, end.result);
-  if (*job.context->request.cancelled) {
-    // No other node is asked on behalf of an engine that went away.
-    session->Abandon(absl::CancelledError("nobody wants it any more"));
-  }
+  if (*job.context->request.cancelled) AbandonCancelled();
   Perform();
+}
+
+// No other node is asked on behalf of an engine that went away.
+void RetrieveActorState::AbandonCancelled() {
+  session->Abandon(absl::CancelledError("nobody wants it any more"));
 }
 
 void RetrieveActorState::OnDeadline() {

@@ -31,6 +31,7 @@ struct RetrieveActorState {
   void Fetch(const NodeId& peer, absl::Span<const int> chunks);
   void OnAttempt(const AttemptEnd& end);
   void OnWindow(const WindowGrant& grant);
+  void AbandonCancelled();
   void OnDeadline();
   void Answer();
 

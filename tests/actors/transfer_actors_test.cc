@@ -2,12 +2,32 @@
 #include <algorithm>
 #include <numeric>
 
+#include "actors/node_actor.h"
+#include "actors/node_services.h"
 #include "actors/retrieve_actor.h"
 #include "actors/store_actor.h"
 #include "tests/actors/actors_fixture.h"
 
 namespace kdn::actors {
 namespace {
+
+ModelSpec SmallModel() {
+  ModelSpec spec;
+  spec.num_layers = 2;
+  spec.num_kv_heads = 1;
+  spec.head_dim = 16;
+  spec.rope.rotary_dim = 16;
+  return spec;
+}
+
+delivery::Admission::Pass TakeAllOf(delivery::Admission& room) {
+  delivery::Admission::Pass all;
+  room.Request(room.limit(), absl::InfiniteFuture(),
+               [&](absl::StatusOr<delivery::Admission::Pass> pass) {
+                 if (pass.ok()) all = *std::move(pass);
+               });
+  return all;
+}
 
 class RetrieveActorTest : public ActorsTest {
  protected:
@@ -16,22 +36,13 @@ class RetrieveActorTest : public ActorsTest {
     std::vector<delivery::ChunkOutcome> of;
   };
 
-  static ModelSpec Model() {
-    ModelSpec spec;
-    spec.num_layers = 2;
-    spec.num_kv_heads = 1;
-    spec.head_dim = 16;
-    spec.rope.rotary_dim = 16;
-    return spec;
-  }
-
   void Retrieve(const std::vector<int>& numbers, absl::Duration timeout) {
-    const KvShape shape = ShapeOf(Model(), 4);
+    const KvShape shape = ShapeOf(SmallModel(), 4);
     delivery::RetrieveRequest request{
-        std::make_shared<const ModelSpec>(Model()),
+        std::make_shared<const ModelSpec>(SmallModel()),
         *Namespace::Parse("t"),
         {},
-        WholeOf(Model()),
+        WholeOf(SmallModel()),
         LevelSet::All(),
         In(timeout)};
     cancelled_ = request.cancelled;
@@ -173,9 +184,7 @@ TEST_F(RetrieveActorTest, NoOtherNodeIsAskedForAnEngineThatWentAway) {
 
 TEST_F(RetrieveActorTest, WaitsForMemoryInsteadOfFailing) {
   delivery::Admission& room = node_->scratch->fetches;
-  delivery::Admission::Pass others;
-  room.Request(room.limit(),
-               [&](delivery::Admission::Pass pass) { others = pass; });
+  delivery::Admission::Pass others = TakeAllOf(room);
   ASSERT_NE(others, nullptr);
   Retrieve({NumberOwnedBy({b_, c_})}, absl::Seconds(2));
   EXPECT_TRUE(transport_.fetches.empty());
@@ -191,9 +200,7 @@ TEST_F(RetrieveActorTest, WaitsForMemoryInsteadOfFailing) {
 
 TEST_F(RetrieveActorTest, WaitsForMemoryNoLongerThanItsDeadline) {
   delivery::Admission& room = node_->scratch->fetches;
-  delivery::Admission::Pass others;
-  room.Request(room.limit(),
-               [&](delivery::Admission::Pass pass) { others = pass; });
+  delivery::Admission::Pass others = TakeAllOf(room);
   Retrieve({NumberOwnedBy({b_, c_})}, absl::Milliseconds(500));
   Advance(absl::Milliseconds(600));
   ASSERT_EQ(outcomes_.times, 1);
@@ -202,6 +209,71 @@ TEST_F(RetrieveActorTest, WaitsForMemoryNoLongerThanItsDeadline) {
   Run();
   EXPECT_TRUE(transport_.fetches.empty());
   EXPECT_EQ(room.used(), 0u) << "a share for one that is gone goes on";
+}
+
+TEST_F(RetrieveActorTest, MemoryThatComesAfterTheEngineLeftIsNotUsed) {
+  delivery::Admission& room = node_->scratch->fetches;
+  delivery::Admission::Pass others = TakeAllOf(room);
+  Retrieve({NumberOwnedBy({b_, c_})}, absl::Seconds(2));
+  *cancelled_ = true;
+  others = nullptr;
+  Run();
+  EXPECT_TRUE(transport_.fetches.empty());
+  ASSERT_EQ(outcomes_.times, 1);
+  EXPECT_TRUE(absl::IsCancelled(outcomes_.of[0].why)) << outcomes_.of[0].why;
+  EXPECT_EQ(room.used(), 0u);
+}
+
+TEST_F(RetrieveActorTest, WhenTooManyWaitForMemoryItSaysSoAtOnce) {
+  delivery::Admission& room = node_->scratch->fetches;
+  const delivery::Admission::Pass others = TakeAllOf(room);
+  for (size_t i = 0; i < delivery::Admission::kWaitersMax; ++i) {
+    room.Request(1, absl::InfiniteFuture(),
+                 [](const absl::StatusOr<delivery::Admission::Pass>&) {});
+  }
+  Retrieve({NumberOwnedBy({b_, c_})}, absl::Seconds(2));
+  ASSERT_EQ(outcomes_.times, 1);
+  EXPECT_EQ(outcomes_.of[0].kind, delivery::OutcomeKind::kFailed);
+  EXPECT_TRUE(absl::IsResourceExhausted(outcomes_.of[0].why))
+      << outcomes_.of[0].why;
+}
+
+using PassingMemoryTest = ActorsTest;
+
+TEST_F(PassingMemoryTest, AStoreWaitsForItNoLongerThanItsDeadline) {
+  const NodeActor ticking = system_.spawn(
+      MakeNodeActor, NodeActorDeps{node_.get(), {}, nullptr, clock_.Now()});
+  const delivery::Admission::Pass others = TakeAllOf(node_->scratch->stores);
+  delivery::StoreRequest request{
+      std::make_shared<const ModelSpec>(SmallModel()),
+      ChunkIdentity{FingerprintOf(SmallModel()),
+                    *Namespace::Parse("t"),
+                    ChunkKey(),
+                    std::string(kRawVariant),
+                    {5, 6, 7, 8}},
+      RefOf(NumberOwnedBy({b_, c_})).placement,
+      {0, 1, 2, 3},
+      LevelSet::Of(Level::kLossless),
+      storage::Durability::kReplicated,
+      absl::ZeroDuration(),
+      In(absl::Milliseconds(500))};
+  int times = 0;
+  absl::Status status;
+  NodeServices(&system_, node_.get())
+      .BeginStore(
+          std::move(request),
+          [&](const absl::StatusOr<std::unique_ptr<delivery::StoreStream>>&
+                  stream) {
+            ++times;
+            status = stream.status();
+          });
+  Advance(absl::Milliseconds(480));
+  EXPECT_EQ(times, 0) << status;
+  Advance(absl::Milliseconds(60));
+  EXPECT_EQ(times, 1);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
+  caf::anon_send_exit(ticking, caf::exit_reason::user_shutdown);
+  Run();
 }
 
 class StoreActorTest : public ActorsTest {
