@@ -8,8 +8,8 @@
 
 namespace kdn::actors {
 
-// The keys that leases or a TTL hold against eviction, as the disk tier's
-// threads may ask. Storage actors keep it true. Thread-safe.
+// The keys of one storage actor that leases or a TTL hold against eviction, as
+// the disk tier's threads may ask. The actor keeps it true. Thread-safe.
 class HeldKeys {
  public:
   void Set(const ChunkKey& key, bool held) {

@@ -77,6 +77,7 @@ class NodeImpl final : public Node {
       : config_(options),
         system_(config_),
         context_(std::move(options), transport, clock),
+        held_(static_cast<size_t>(context_.options.storage_actors)),
         services_(&system_, &context_) {}
   ~NodeImpl() override;
 
@@ -95,7 +96,8 @@ class NodeImpl final : public Node {
   SystemConfig config_;
   caf::actor_system system_;
   NodeContext context_;
-  HeldKeys held_;
+  // Of each storage actor: two may hold one key, each under a shard of its own.
+  std::vector<HeldKeys> held_;
   std::vector<StorageActor> storage_;
   std::unique_ptr<storage::DiskTier> disk_;
   NodeServices services_;
@@ -136,7 +138,9 @@ absl::Status NodeImpl::OpenDisk() {
   disk.capacity_bytes = options.disk_bytes;
   disk.segment_bytes = std::min(disk.segment_bytes,
                                 std::max<uint64_t>(options.disk_bytes / 8, 1));
-  disk.holds = [this](const ChunkKey& key) { return held_.Has(key); };
+  disk.holds = [this](ShardId shard, const ChunkKey& key) {
+    return held_[shard.value() % held_.size()].Has(key);
+  };
   disk.on_evicted = [this](const storage::ObjectInfo& info) {
     caf::anon_send(storage_[info.shard.value() % storage_.size()],
                    DiskEviction{info.key, info.version});
@@ -166,8 +170,8 @@ absl::Status NodeImpl::SpawnStorage() {
     if (!arena.ok()) return arena.status();
     storage_.push_back(
         system_.spawn(MakeStorageActor,
-                      StorageActorDeps{*std::move(arena), disk_.get(), &held_,
-                                       context_.clock},
+                      StorageActorDeps{*std::move(arena), disk_.get(),
+                                       &held_[i], context_.clock},
                       std::move(restored[i])));
   }
   return absl::OkStatus();

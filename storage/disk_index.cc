@@ -44,14 +44,21 @@ std::string ValueOf(const RecordHeader& record) {
   return std::string(reinterpret_cast<const char*>(page.data()), bytes);
 }
 
-absl::StatusOr<RecordHeader> RecordOf(const rocksdb::Slice& value) {
+// An entry that names another object than it lies under is damage: believed, it
+// would count one record twice.
+absl::StatusOr<RecordHeader> RecordOf(const rocksdb::Slice& key,
+                                      const rocksdb::Slice& value) {
   if (value.size() > kRecordPage) {
     return absl::DataLossError("index: a value is longer than a page");
   }
   std::vector<std::byte> page(kRecordPage);
   std::copy_n(reinterpret_cast<const std::byte*>(value.data()), value.size(),
               page.begin());
-  return DecodeRecordHeader(page);
+  absl::StatusOr<RecordHeader> record = DecodeRecordHeader(page);
+  if (record.ok() && key != IndexKey(record->shard, record->key)) {
+    return absl::DataLossError("index: an entry lies under another's key");
+  }
+  return record;
 }
 
 }  // namespace
@@ -135,12 +142,12 @@ absl::Status DiskIndex::Erase(ShardId shard, const ChunkKey& key) {
 
 absl::StatusOr<std::optional<RecordHeader>> DiskIndex::Get(
     ShardId shard, const ChunkKey& key) {
+  const std::string at = IndexKey(shard, key);
   std::string value;
-  const rocksdb::Status status =
-      db_->Get(rocksdb::ReadOptions(), IndexKey(shard, key), &value);
+  const rocksdb::Status status = db_->Get(rocksdb::ReadOptions(), at, &value);
   if (status.IsNotFound()) return std::nullopt;
   if (!status.ok()) return ToStatus(status, "reading");
-  absl::StatusOr<RecordHeader> record = RecordOf(value);
+  absl::StatusOr<RecordHeader> record = RecordOf(at, value);
   if (!record.ok()) return record.status();
   return *std::move(record);
 }
@@ -151,7 +158,8 @@ absl::Status DiskIndex::ForEach(
       db_->NewIterator(rocksdb::ReadOptions()));
   for (at->SeekToFirst(); at->Valid(); at->Next()) {
     if (at->key().size() != kIndexKeyBytes) continue;  // kWholeKey
-    const absl::StatusOr<RecordHeader> record = RecordOf(at->value());
+    const absl::StatusOr<RecordHeader> record =
+        RecordOf(at->key(), at->value());
     if (!record.ok()) return record.status();
     visit(*record);
   }

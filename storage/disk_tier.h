@@ -40,7 +40,7 @@ class DiskTier {
     std::function<void(const ObjectInfo&)> on_evicted;
     // True while the object must stay (leases, TTL). May be called on any
     // thread.
-    std::function<bool(const ChunkKey&)> holds;
+    std::function<bool(ShardId, const ChunkKey&)> holds;
     // False: pretend the kernel refuses io_uring (tests run both ways).
     bool use_io_uring = true;
   };

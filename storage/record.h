@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -16,6 +17,10 @@ namespace kdn::storage {
 
 // Everything in a segment file is whole pages.
 inline constexpr size_t kRecordPage = 4096;
+
+// What a record is filed under. A key alone is not enough: stored with two
+// placements it lies under two shards, as two objects.
+using RecordKey = std::pair<ShardId, ChunkKey>;
 
 // The page in front of every record: names the object, its place and its
 // checksum, so that the index can be rebuilt from the segments and stale bytes
@@ -36,6 +41,7 @@ struct RecordHeader {
   uint64_t payload_bytes = 0;
   uint32_t payload_crc32c = 0;
 
+  RecordKey record_key() const { return {shard, key}; }
   bool operator==(const RecordHeader&) const = default;
 };
 

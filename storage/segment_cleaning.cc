@@ -44,21 +44,21 @@ absl::Status SegmentLog::MoveRecord(const RecordHeader& record, Segment& from,
   return WriteRecord(tombstone, {}, false, WhenFull::kExceed, io).status();
 }
 
-absl::Status SegmentLog::Empty(const SegmentPtr& segment,
-                               absl::FunctionRef<bool(const ChunkKey&)> keep,
-                               BlockIo& io) {
-  std::vector<std::pair<ChunkKey, ShardId>> keys;
+absl::Status SegmentLog::Empty(
+    const SegmentPtr& segment,
+    absl::FunctionRef<bool(ShardId, const ChunkKey&)> keep, BlockIo& io) {
+  std::vector<RecordKey> keys;
   {
     absl::MutexLock lock(&mutex_);
     keys.assign(segment->keys.begin(), segment->keys.end());
   }
-  for (const auto& [key, shard] : keys) {
+  for (const auto& [shard, key] : keys) {
     absl::StatusOr<std::optional<RecordHeader>> found = index_->Get(shard, key);
     if (!found.ok()) return found.status();
     if (!found->has_value() || (*found)->segment != segment->number) continue;
     const RecordHeader& record = **found;
     absl::Status moved = absl::NotFoundError("not kept");
-    if (keep(key)) moved = MoveRecord(record, *segment, io);
+    if (keep(shard, key)) moved = MoveRecord(record, *segment, io);
     if (moved.ok()) continue;
     if (!absl::IsNotFound(moved) && !absl::IsDataLoss(moved)) return moved;
     const absl::StatusOr<bool> dropped = Uninstall(shard, key, record);
@@ -139,8 +139,8 @@ absl::Status SegmentLog::EvictOldest(BlockIo& io) {
     }
     return Empty(
         segment,
-        [this](const ChunkKey& key) {
-          return options_.holds && options_.holds(key);
+        [this](ShardId shard, const ChunkKey& key) {
+          return options_.holds && options_.holds(shard, key);
         },
         io);
   }
@@ -152,8 +152,8 @@ absl::Status SegmentLog::EvictOldest(BlockIo& io) {
 uint64_t SegmentLog::HeldBytes(const Segment& segment) const {
   uint64_t held = 0;
   if (!options_.holds) return held;
-  for (const auto& [key, shard] : segment.keys) {
-    if (!options_.holds(key)) continue;
+  for (const auto& [shard, key] : segment.keys) {
+    if (!options_.holds(shard, key)) continue;
     const auto record = index_->Get(shard, key);
     if (record.ok() && record->has_value()) {
       held += RecordBytes((*record)->payload_bytes);
@@ -188,7 +188,7 @@ absl::StatusOr<bool> SegmentLog::CleanOne(BlockIo& io) {
   }
   if (emptiest == nullptr) return false;
   absl::Status status = Empty(
-      emptiest, [](const ChunkKey&) { return true; }, io);
+      emptiest, [](ShardId, const ChunkKey&) { return true; }, io);
   if (!status.ok()) return status;
   absl::MutexLock lock(&mutex_);
   ++counters_.cleaned;

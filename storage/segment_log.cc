@@ -247,14 +247,15 @@ void SegmentLog::CountLive(const RecordHeader& record, bool live) {
   Segment& segment = *found->second;
   const uint64_t bytes = RecordBytes(record.payload_bytes);
   if (live) {
-    KDN_CHECK(segment.keys.emplace(record.key, record.shard).second,
+    KDN_CHECK(segment.keys.insert(record.record_key()).second,
               "a segment's record is counted once");
     segment.live += bytes;
     counters_.live_bytes += bytes;
     ++counters_.objects;
   } else {
-    KDN_CHECK(segment.keys.erase(record.key) == 1 && segment.live >= bytes,
-              "only a live record can die");
+    KDN_CHECK(
+        segment.keys.erase(record.record_key()) == 1 && segment.live >= bytes,
+        "only a live record can die");
     segment.live -= bytes;
     counters_.live_bytes -= bytes;
     --counters_.objects;

@@ -11,6 +11,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -35,7 +36,7 @@ struct Segment {
   // Writers still filling their part of it: not to be cleaned yet.
   int writers = 0;
   bool unsynced = false;
-  absl::flat_hash_map<ChunkKey, ShardId> keys;  // of live records
+  absl::flat_hash_set<RecordKey> keys;  // of live records
 };
 
 // The segments of one directory and the index over them: appends, finds, reads,
@@ -53,7 +54,7 @@ class SegmentLog {
     uint64_t segment_bytes = 0;
     double clean_below_live = 0.5;
     std::function<void(const ObjectInfo&)> on_evicted;
-    std::function<bool(const ChunkKey&)> holds;
+    std::function<bool(ShardId, const ChunkKey&)> holds;
   };
   static absl::StatusOr<std::unique_ptr<SegmentLog>> Open(Options options);
   ~SegmentLog();
@@ -114,7 +115,7 @@ class SegmentLog {
   absl::Status OpenIndexIn(const std::string& directory);
   absl::Status LoadIndex();
 
-  using NewestRecords = absl::flat_hash_map<ChunkKey, RecordHeader>;
+  using NewestRecords = absl::flat_hash_map<RecordKey, RecordHeader>;
   absl::Status Rebuild();
   void ScanSegment(const Segment& segment, absl::Span<std::byte> scratch,
                    BlockIo& io, NewestRecords& newest);
@@ -164,7 +165,7 @@ class SegmentLog {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Moves what `keep` says out of the segment, drops the rest, deletes it.
   absl::Status Empty(const SegmentPtr& segment,
-                     absl::FunctionRef<bool(const ChunkKey&)> keep,
+                     absl::FunctionRef<bool(ShardId, const ChunkKey&)> keep,
                      BlockIo& io);
   absl::Status MoveRecord(const RecordHeader& record, Segment& from,
                           BlockIo& io);

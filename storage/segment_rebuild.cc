@@ -1,5 +1,5 @@
-// How the index is made anew from the segments: of each key the record with the
-// highest sequence holds, and only one whose payload is whole.
+// How the index is made anew from the segments: of each object the record with
+// the highest sequence holds, and only one whose payload is whole.
 #include <algorithm>
 #include <utility>
 
@@ -14,10 +14,12 @@ namespace {
 
 constexpr size_t kScanBytes = 1u << 20;
 
-// Whether `a` says more recently than `b` what became of their key. A tombstone
-// of the same sequence takes back a copy that a cleaning made too late.
+// Whether `a` says more recently than `b` what became of their object. A
+// tombstone of the same sequence takes back a copy that a cleaning made too
+// late.
 bool Outranks(const RecordHeader& a, const RecordHeader& b) {
-  KDN_DCHECK(a.key == b.key, "only records of one key have a rank");
+  KDN_DCHECK(a.record_key() == b.record_key(),
+             "only records of one object have a rank");
   if (a.sequence != b.sequence) return a.sequence > b.sequence;
   return a.kind == RecordHeader::Kind::kTombstone;
 }
@@ -65,7 +67,8 @@ void SegmentLog::ScanSegment(const Segment& segment,
       continue;
     }
     at += RecordBytes(header->payload_bytes);
-    const auto [known, is_new] = newest.try_emplace(header->key, *header);
+    const auto [known, is_new] =
+        newest.try_emplace(header->record_key(), *header);
     if (!is_new && Outranks(*header, known->second)) known->second = *header;
   }
 }

@@ -29,7 +29,8 @@ class DiskFullTest : public testing::Test {
       EXPECT_EQ(umount(directory_.path().c_str()), 0) << strerror(errno);
     }
   }
-  std::unique_ptr<DiskTier> Open(std::function<bool(const ChunkKey&)> holds) {
+  std::unique_ptr<DiskTier> Open(
+      std::function<bool(ShardId, const ChunkKey&)> holds) {
     DiskTier::Options options;
     options.directory = directory_.path() + "/disk";
     options.capacity_bytes = 1u << 30;
@@ -62,7 +63,7 @@ TEST_F(DiskFullTest, AFullFileSystemEvictsTheOldest) {
 TEST_F(DiskFullTest, AFullFileSystemOfHeldObjectsRefusesAndLosesNothing) {
   int written = 0;
   {
-    auto tier = Open([](const ChunkKey&) { return true; });
+    auto tier = Open([](ShardId, const ChunkKey&) { return true; });
     ASSERT_NE(tier, nullptr);
     SyncDisk disk(tier.get());
     absl::Status status;

@@ -1,6 +1,7 @@
 #include "storage/disk_index.h"
 
 #include <gtest/gtest.h>
+#include <rocksdb/db.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -79,6 +80,28 @@ TEST(DiskIndexTest, WalksInShardThenKeyOrderAndOverObjectsOnly) {
                   .ok());
   EXPECT_EQ(seen.size(), 300u);
   EXPECT_TRUE(std::is_sorted(seen.begin(), seen.end()));
+}
+
+TEST(DiskIndexTest, AnEntryThatLiesUnderAnothersKeyIsDamage) {
+  TempDirectory directory;
+  ASSERT_TRUE(Open(directory)->Put(Record(1)).ok());
+  ASSERT_TRUE(Open(directory)->Put(Record(2)).ok());
+  {
+    rocksdb::DB* db = nullptr;
+    ASSERT_TRUE(rocksdb::DB::Open({}, directory.path() + "/index", &db).ok());
+    const std::unique_ptr<rocksdb::DB> owner(db);
+    const std::unique_ptr<rocksdb::Iterator> first(db->NewIterator({}));
+    const std::unique_ptr<rocksdb::Iterator> last(db->NewIterator({}));
+    first->SeekToFirst();
+    last->SeekToLast();
+    ASSERT_TRUE(db->Put({}, last->key(), first->value()).ok());
+  }
+  auto index = Open(directory);
+  const auto ignore = [](const RecordHeader&) {};
+  EXPECT_TRUE(absl::IsDataLoss(index->ForEach(ignore)));
+  EXPECT_TRUE(
+      absl::IsDataLoss(index->Get(Record(2).shard, Record(2).key).status()));
+  EXPECT_TRUE(index->Get(Record(1).shard, Record(1).key).ok());
 }
 
 TEST(DiskIndexTest, ALogDamagedBeforeItsEndIsDamageNotAShorterIndex) {
