@@ -222,6 +222,7 @@ void Partition::Impl::CommitExisting(Entry& entry, RequestId id,
       return;
     }
     PutInMemory(entry, std::move(object));
+    AnswerReadersFromMemory(entry, actions);
   }
   AwaitDurable(entry, {id, deadline});
   if (entry.write == Entry::Write::kInFlight && !entry.write_sync) {

@@ -86,6 +86,18 @@ Actions Partition::OnDiskWritten(const ChunkKey& key,
   return actions;
 }
 
+void Partition::Impl::AnswerReadersFromMemory(const Entry& entry,
+                                              Actions& actions) {
+  const auto read = reads.find(entry.info.key);
+  if (read == reads.end()) return;
+  AnswerReaders(entry, read->second, absl::OkStatus(), actions);
+  waiting -= static_cast<int>(read->second.readers.size());
+  read->second.readers.clear();
+  if (read->second.block != nullptr) return;  // the disk is at it
+  std::erase(read_queue, entry.info.key);
+  reads.erase(read);
+}
+
 void Partition::Impl::StartReads(absl::Time now, Actions& actions) {
   while (reads_in_flight < options.disk_reads_max && !read_queue.empty()) {
     const ChunkKey key = read_queue.front();
@@ -96,13 +108,16 @@ void Partition::Impl::StartReads(absl::Time now, Actions& actions) {
       read_queue.pop_front();
       continue;
     }
-    std::shared_ptr<ArenaBlock> block = MakeRoom(entry->second.info.bytes, now);
+    KDN_CHECK(entry->second.object == nullptr,
+              "what is in memory is not read from the disk");
+    // Making room may erase entries, though never one that waits to be read.
+    const ObjectInfo info = entry->second.info;
+    std::shared_ptr<ArenaBlock> block = MakeRoom(info.bytes, now);
     if (block == nullptr) return;
     read_queue.pop_front();
     read->second.block = block;
     ++reads_in_flight;
-    actions.push_back(
-        action::ReadFromDisk{entry->second.info, std::move(block)});
+    actions.push_back(action::ReadFromDisk{info, std::move(block)});
   }
 }
 

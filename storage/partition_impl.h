@@ -94,6 +94,9 @@ struct Partition::Impl {
   void OnReadFailed(Entry& entry, const absl::Status& status);
   void AnswerReaders(const Entry& entry, const DiskRead& read,
                      const absl::Status& status, Actions& actions);
+  // The object has come into memory by another way than from the disk: who
+  // waits for the disk's copy need not, and may lose this one if it does.
+  void AnswerReadersFromMemory(const Entry& entry, Actions& actions);
   void StartReads(absl::Time now, Actions& actions);
   void ServeReservations(absl::Time now, Actions& actions);
   // Whatever may have become possible since the last event.

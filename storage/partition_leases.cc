@@ -169,6 +169,10 @@ void Partition::CheckInvariants() const {
   KDN_CHECK(waiting == impl.waiting, "waiting requests are miscounted");
   KDN_CHECK(in_flight == impl.reads_in_flight, "reads are miscounted");
   for (const auto& [key, entry] : impl.entries) {
+    const auto read = impl.reads.find(key);
+    KDN_CHECK(entry.object == nullptr || read == impl.reads.end() ||
+                  read->second.readers.empty(),
+              "readers wait for the disk beside a memory copy");
     KDN_CHECK(entry.committers.empty() != impl.committing.contains(key),
               "who waits for a durable commit is miscounted");
     KDN_CHECK(entry.info.key == key, "an entry sits under another key");

@@ -335,6 +335,32 @@ TEST_F(PartitionTest, EvictedFromDiskWhileItIsReadIsAMiss) {
   EXPECT_EQ(partition_->counters().objects, 0u);
 }
 
+TEST_F(PartitionTest, AReaderThatWaitsForRoomGetsWhatACommitBrings) {
+  Make(2, true);
+  partition_->Restore(Info(1));
+  auto block = Block(1);
+  Put(2);                        // dirty: leaves no room to read into
+  EXPECT_TRUE(Read(1).empty());  // waits
+  partition_->OnEvictedFromDisk(Key(1), ObjectVersion(1));
+  const RequestId reader(id_);
+  {
+    const Actions actions = partition_->Commit(
+        Next(), Info(1), std::move(block), Durability::kDurable,
+        absl::InfinitePast(), kLater, kNow);
+    const auto* found = Only<action::Found>(actions);
+    ASSERT_NE(found, nullptr);
+    EXPECT_EQ(found->id, reader);
+    EXPECT_EQ(found->object->bytes()[0], std::byte{1});
+    partition_->CheckInvariants();
+  }
+  // The only copy there is now, and the coldest.
+  const Actions actions =
+      partition_->OnDiskWritten(Key(1), absl::UnavailableError("bad"), kNow);
+  EXPECT_NE(Only<action::Refused>(actions), nullptr);
+  EXPECT_EQ(Only<action::ReadFromDisk>(actions), nullptr);
+  EXPECT_NE(Only<action::Found>(Read(1)), nullptr);
+}
+
 TEST_F(PartitionTest, ADiskThatFailsForNowKeepsItsObject) {
   Make(1, true);
   partition_->Restore(Info(1));
