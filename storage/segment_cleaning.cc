@@ -133,9 +133,7 @@ absl::Status SegmentLog::EvictOldest(BlockIo& io) {
       const bool oldest = segment == segments_.begin()->second;
       const uint64_t kept = held + (oldest ? 0 : segment->tombstones);
       const bool frees_nothing = kept > 0 && kept >= segment->end;
-      if (frees_nothing || total_bytes_ + held > options_.capacity_bytes) {
-        continue;
-      }
+      if (frees_nothing || !HasRoomToMove(held)) continue;
     }
     return Empty(
         segment,
@@ -147,6 +145,11 @@ absl::Status SegmentLog::EvictOldest(BlockIo& io) {
   return absl::ResourceExhaustedError(
       absl::StrCat("the disk tier's ", options_.capacity_bytes,
                    " bytes are full of objects that may not be evicted"));
+}
+
+bool SegmentLog::HasRoomToMove(uint64_t bytes) const {
+  // Tombstones may have exceeded the capacity: nothing to move always fits.
+  return bytes == 0 || total_bytes_ + bytes <= options_.capacity_bytes;
 }
 
 uint64_t SegmentLog::HeldBytes(const Segment& segment) const {
@@ -171,7 +174,7 @@ absl::StatusOr<bool> SegmentLog::CleanOne(BlockIo& io) {
     for (const auto& [number, segment] : segments_) {
       if (segment == active_ || segment->writers > 0) continue;
       // What is left is written before the file goes: it needs room.
-      if (total_bytes_ + segment->live > options_.capacity_bytes) continue;
+      if (!HasRoomToMove(segment->live)) continue;
       // Tombstones outlive a cleaning, unless nothing older is left: counted
       // as dead they would be rewritten for ever.
       const bool oldest = number == segments_.begin()->first;

@@ -200,10 +200,11 @@ absl::Status SegmentLog::Remove(ShardId shard, const ChunkKey& key,
   tombstone.shard = shard;
   tombstone.key = key;
   const absl::StatusOr<Written> written =
-      WriteRecord(std::move(tombstone), {}, false, WhenFull::kMakeRoom, io);
-  if (!written.ok()) return written.status();
+      WriteRecord(std::move(tombstone), {}, false, WhenFull::kExceed, io);
   // Whatever it is by now: a cleaning may have moved it since it was found.
-  return Uninstall(shard, key, std::nullopt).status();
+  // Without a tombstone as well: only a rebuild finds it again then.
+  const absl::StatusOr<bool> gone = Uninstall(shard, key, std::nullopt);
+  return gone.ok() ? written.status() : gone.status();
 }
 
 absl::StatusOr<bool> SegmentLog::Install(

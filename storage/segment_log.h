@@ -104,7 +104,8 @@ class SegmentLog {
     Claim claim;
   };
   // What to do in a tier that is full. Who is making room cannot ask for it;
-  // a tombstone it keeps is let in, for its segment is about to go.
+  // tombstones are let in: a removal must not need an eviction, and those that
+  // are kept are in a segment that is about to go.
   enum class WhenFull { kMakeRoom, kFail, kExceed };
   explicit SegmentLog(Options options) : options_(std::move(options)) {}
 
@@ -146,6 +147,8 @@ class SegmentLog {
   // Evicts the oldest segment that anything can be won from.
   absl::Status EvictOldest(BlockIo& io)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(maintenance_);
+  bool HasRoomToMove(uint64_t bytes) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Room a move out of this segment needs for what is held.
   uint64_t HeldBytes(const Segment& segment) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

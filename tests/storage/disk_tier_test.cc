@@ -228,6 +228,33 @@ TEST_P(DiskTierTest, ATierFullOfHeldObjectsRefuses) {
   }
 }
 
+TEST_P(DiskTierTest, ARemovalFromATierFullOfHeldObjectsHolds) {
+  DiskTier::Options options = OptionsHere();
+  options.capacity_bytes = 512u << 10;  // 32 records, four a segment
+  options.segment_bytes = 64u << 10;
+  options.holds = [](ShardId, const ChunkKey&) { return true; };
+  for (int run = 0; run < 2; ++run) {
+    SCOPED_TRACE(run);
+    auto tier = Open(options);
+    ASSERT_NE(tier, nullptr);
+    SyncDisk disk(tier.get());
+    for (int i = 0; i < 32 && run == 0; ++i) {
+      ASSERT_TRUE(disk.Write(MakeObject(i)).ok()) << i;
+    }
+    for (int i = 0; i < 4 && run == 0; ++i) {
+      const absl::Status status = disk.Remove(MakeObject(i).info);
+      EXPECT_TRUE(status.ok()) << i << ": " << status;
+    }
+    for (int i = 0; i < 32; ++i) {
+      EXPECT_EQ(disk.Read(MakeObject(i).info).ok(), i >= 4) << i;
+    }
+    // The tombstones exceed the capacity, and yet their room can be had.
+    if (run == 1) {
+      EXPECT_TRUE(disk.Write(MakeObject(99)).ok());
+    }
+  }
+}
+
 TEST_P(DiskTierTest, CleaningGivesBackTheRoomOfTheRemoved) {
   auto tier = Open(OptionsHere());
   SyncDisk disk(tier.get());
