@@ -66,9 +66,9 @@ absl::Status SegmentLog::RollOver(uint64_t record_bytes) {
                     (active_->end == 0 ||
                      active_->end + record_bytes <= options_.segment_bytes);
   if (fits) return absl::OkStatus();
-  absl::StatusOr<SegmentPtr> fresh = OpenSegment(next_segment_, true);
+  // A number that failed is not tried again: its file may be there.
+  absl::StatusOr<SegmentPtr> fresh = OpenSegment(next_segment_++, true);
   if (!fresh.ok()) return fresh.status();
-  ++next_segment_;
   if (active_ != nullptr) Trim(*active_);
   active_ = *std::move(fresh);
   Preallocate(*active_);

@@ -125,7 +125,10 @@ absl::StatusOr<SegmentLog::SegmentPtr> SegmentLog::OpenSegment(uint32_t number,
   if (create) {
     // A record synced into a file without a name would be lost with it.
     absl::Status status = SyncDirectory(options_.directory);
-    if (!status.ok()) return status;
+    if (!status.ok()) {
+      unlink(segment->path.c_str());
+      return status;
+    }
   }
   return segment;
 }

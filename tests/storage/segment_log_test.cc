@@ -2,7 +2,9 @@
 // fail in the middle, and calls in an order of the test's choosing.
 #include "storage/segment_log.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -44,6 +46,24 @@ class FaultyIo final : public BlockIo {
     return std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(fd));
   }
   const std::unique_ptr<BlockIo> io_ = MakePosixIo(1u << 20);
+};
+
+// While it lives this process can open one more file at a time, no two.
+class OneFileLeft {
+ public:
+  OneFileLeft() {
+    const int next = open("/dev/null", O_RDONLY);
+    EXPECT_GE(next, 0);
+    close(next);
+    EXPECT_EQ(getrlimit(RLIMIT_NOFILE, &before_), 0);
+    rlimit limit = before_;
+    limit.rlim_cur = static_cast<rlim_t>(next) + 1;
+    EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+  }
+  ~OneFileLeft() { EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &before_), 0); }
+
+ private:
+  rlimit before_{};
 };
 
 class SegmentLogTest : public testing::Test {
@@ -95,6 +115,22 @@ TEST_F(SegmentLogTest, ARemovalHoldsThoughItsTombstoneCannotBeWritten) {
     EXPECT_TRUE(Read(MakeObject(1)).ok()) << run;
     Open(Options());
   }
+}
+
+TEST_F(SegmentLogTest, ASegmentThatCouldNotBeMadeStandsInNobodysWay) {
+  Open(Options());
+  AppendAll(0, kRecords);
+  {
+    const OneFileLeft limit;  // the file can be made, not its name synced
+    EXPECT_TRUE(absl::IsUnavailable(Append(MakeObject(10))));
+    EXPECT_TRUE(absl::IsUnavailable(Append(MakeObject(10))));
+  }
+  EXPECT_EQ(log_->counters().segments, 1u);
+  const absl::Status status = Append(MakeObject(10));
+  EXPECT_TRUE(status.ok()) << status;
+  Open(Options());
+  EXPECT_EQ(log_->counters().segments, 2u) << "none was left behind";
+  EXPECT_TRUE(Read(MakeObject(10)).ok());
 }
 
 }  // namespace
