@@ -92,9 +92,8 @@ void SegmentLog::KeepTombstones(const SegmentPtr& segment, BlockIo& io) {
         ReadHeaderAt(*segment, at, page->bytes(), io);
     at += header ? RecordBytes(header->payload_bytes) : kRecordPage;
     if (!header || header->kind != RecordHeader::Kind::kTombstone) continue;
-    const auto live = index_->Get(header->shard, header->key);
-    if (live.ok() && live->has_value()) continue;  // put again since
-    // Lost to a full file system it could only revive an object in a rebuild.
+    // Also of what was put again since: evicted, that leaves no tombstone. Lost
+    // to a full file system it could only revive an object in a rebuild.
     WriteRecord(*header, {}, false, WhenFull::kExceed, io)
         .status()
         .IgnoreError();

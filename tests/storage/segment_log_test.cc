@@ -133,5 +133,35 @@ TEST_F(SegmentLogTest, ASegmentThatCouldNotBeMadeStandsInNobodysWay) {
   EXPECT_TRUE(Read(MakeObject(10)).ok());
 }
 
+TEST_F(SegmentLogTest, ARemovalOutlivesTheCleaningAndEvictionOfWhatFollowed) {
+  SegmentLog::Options options = Options();
+  options.capacity_bytes = 10 * options.segment_bytes;
+  // The first segment stays, and the removed record with it.
+  options.holds = [](ShardId, const ChunkKey& key) {
+    return key == MakeObject(1).info.key || key == MakeObject(2).info.key ||
+           key == MakeObject(3).info.key;
+  };
+  Open(options);
+  AppendAll(0, kRecords);
+  AppendAll(4, 5);  // the second segment: a tombstone, and what is to go
+  ASSERT_TRUE(Remove(0).ok());
+  AppendAll(5, 7);
+  ASSERT_TRUE(Append(MakeObject(0, 2)).ok());  // the third: put again
+  AppendAll(7, 10);
+  for (int i = 4; i < 7; ++i) ASSERT_TRUE(Remove(i).ok());
+  const absl::StatusOr<bool> cleaned = log_->CleanOne(io_);
+  ASSERT_TRUE(cleaned.ok() && *cleaned) << cleaned.status();
+  for (int i = 10; Read(MakeObject(0, 2)).ok(); ++i) {
+    ASSERT_LT(i, 100) << "never evicted";
+    ASSERT_TRUE(Append(MakeObject(i)).ok());
+  }
+  for (int i = 1; i < 4; ++i) ASSERT_TRUE(Read(MakeObject(i)).ok());
+  log_ = nullptr;
+  std::filesystem::remove_all(directory_.path() + "/index");
+  Open(options);
+  EXPECT_TRUE(absl::IsNotFound(Read(MakeObject(0)))) << "back from the dead";
+  EXPECT_TRUE(Read(MakeObject(1)).ok());
+}
+
 }  // namespace
 }  // namespace kdn::storage
