@@ -168,12 +168,13 @@ Actions Partition::Commit(RequestId id, const ObjectInfo& info,
     return actions;
   }
   const auto found = impl_->entries.find(info.key);
-  if (found == impl_->entries.end()) {
-    impl_->CommitNew(id, info, std::move(block), durability, expires, deadline,
-                     actions);
-  } else if (found->second.info.ns != info.ns) {
+  const bool known = found != impl_->entries.end();
+  if (known && found->second.info.ns != info.ns) {
     actions.push_back(action::Refused{
         id, absl::InvalidArgumentError("a key belongs to one namespace")});
+  } else if (!known || found->second.nowhere()) {
+    impl_->CommitNew(id, info, std::move(block), durability, expires, deadline,
+                     actions);
   } else {
     impl_->CommitExisting(found->second, id, info, std::move(block), durability,
                           expires, deadline, actions);
@@ -186,14 +187,22 @@ void Partition::Impl::CommitNew(RequestId id, const ObjectInfo& info,
                                 ObjectRef object, Durability durability,
                                 absl::Time expires, absl::Time deadline,
                                 Actions& actions) {
-  Entry& entry = entries[info.key];
+  const auto [at, unknown] = entries.try_emplace(info.key);
+  Entry& entry = at->second;
   entry.info = info;
-  entry.expires = expires;
+  entry.expires = std::max(entry.expires, expires);
   PutInMemory(entry, std::move(object));
+  AnswerReadersFromMemory(entry, actions);
+  // What the disk may still answer is of the object that was there before.
+  if (const auto read = reads.find(info.key); read != reads.end()) {
+    read->second.stale = true;
+  }
   const bool durable = durability == Durability::kDurable;
   if (options.has_disk) QueueWrite(entry, durable);
   if (durable) {
-    entry.visible = false;
+    // What readers have been given is not taken back.
+    entry.visible = !unknown;
+    counters.commits += unknown ? 0 : 1;
     AwaitDurable(entry, {id, deadline});
     return;
   }

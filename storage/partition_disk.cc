@@ -181,10 +181,7 @@ void Partition::Impl::ForgetIfNowhere(const ChunkKey& key,
                                       const absl::Status& why,
                                       Actions& actions) {
   const auto found = entries.find(key);
-  if (found == entries.end() || found->second.object != nullptr ||
-      found->second.on_disk) {
-    return;
-  }
+  if (found == entries.end() || !found->second.nowhere()) return;
   counters.evictions_lost += absl::IsDataLoss(why) ? 0 : 1;
   EraseEntry(key, why, actions);
 }

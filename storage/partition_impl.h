@@ -37,6 +37,9 @@ struct Entry {
   bool write_sync = false;
   absl::Time expires = absl::InfinitePast();  // TTL
   std::vector<Waiter> committers;             // durable commits
+
+  // Evicted from the disk while a read waits for it.
+  bool nowhere() const { return object == nullptr && !on_disk; }
 };
 
 // A read of the disk under way or waiting for its turn, shared by all that want
@@ -78,6 +81,7 @@ struct Partition::Impl {
   void ForgetIfNowhere(const ChunkKey& key, const absl::Status& why,
                        Actions& actions);
 
+  // REQUIRES: there is no entry of it, or one that is nowhere.
   void CommitNew(RequestId id, const ObjectInfo& info, ObjectRef object,
                  Durability durability, absl::Time expires, absl::Time deadline,
                  Actions& actions);

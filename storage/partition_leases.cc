@@ -176,9 +176,8 @@ void Partition::CheckInvariants() const {
     KDN_CHECK(entry.committers.empty() != impl.committing.contains(key),
               "who waits for a durable commit is miscounted");
     KDN_CHECK(entry.info.key == key, "an entry sits under another key");
-    KDN_CHECK(
-        entry.object != nullptr || entry.on_disk || impl.reads.contains(key),
-        "an object is nowhere");
+    KDN_CHECK(!entry.nowhere() || read != impl.reads.end(),
+              "an object is nowhere");
     KDN_CHECK(entry.write == Entry::Write::kNone || entry.object != nullptr,
               "a dirty object is not in memory");
     writing += entry.write == Entry::Write::kInFlight ? 1 : 0;

@@ -361,6 +361,41 @@ TEST_F(PartitionTest, AReaderThatWaitsForRoomGetsWhatACommitBrings) {
   EXPECT_NE(Only<action::Found>(Read(1)), nullptr);
 }
 
+TEST_F(PartitionTest, ACommitOfWhatTheDiskHasJustEvictedIsNew) {
+  for (const bool under_way : {false, true}) {
+    SCOPED_TRACE(under_way);
+    Make(3, true);
+    partition_->Restore(Info(1));
+    auto block = Block(7);
+    Put(2);
+    if (!under_way) Put(3);  // dirty both: the read waits for room
+    EXPECT_EQ(Only<action::ReadFromDisk>(Read(1)) != nullptr, under_way);
+    const RequestId reader(id_);
+    partition_->OnEvictedFromDisk(Key(1), ObjectVersion(1));
+    const Actions actions = partition_->Commit(
+        Next(), Info(1, 2), std::move(block), Durability::kReplicated,
+        absl::InfinitePast(), kLater, kNow);
+    partition_->CheckInvariants();
+    const auto* committed = Only<action::Committed>(actions);
+    ASSERT_NE(committed, nullptr);
+    EXPECT_FALSE(committed->existed);
+    EXPECT_EQ(committed->info.version, ObjectVersion(2));
+    const auto* found = Only<action::Found>(actions);
+    ASSERT_NE(found, nullptr);
+    EXPECT_EQ(found->id, reader);
+    EXPECT_EQ(found->info.version, ObjectVersion(2));
+    EXPECT_EQ(found->object->bytes()[0], std::byte{7});
+    ASSERT_NE(Only<action::WriteToDisk>(actions), nullptr);
+    if (under_way) {
+      partition_->OnDiskRead(Key(1), absl::NotFoundError("evicted"), kNow);
+    }
+    partition_->OnDiskWritten(Key(1), absl::OkStatus(), kNow);
+    partition_->CheckInvariants();
+    EXPECT_NE(Only<action::Found>(Read(1)), nullptr);
+    EXPECT_EQ(partition_->counters().disk_bytes, kObject);
+  }
+}
+
 TEST_F(PartitionTest, ADiskThatFailsForNowKeepsItsObject) {
   Make(1, true);
   partition_->Restore(Info(1));
