@@ -152,6 +152,11 @@ absl::Status SegmentLog::OpenSegments() {
         static_cast<uint64_t>(EndOfData((*segment)->fd, info.st_size)) /
         kRecordPage * kRecordPage;
     Trim(**segment);
+    // Written but not synced before a kill, a record would be taken for one
+    // that a power loss leaves: what is found at a start is on disk for good.
+    if (fdatasync((*segment)->fd) != 0) {
+      return ErrnoStatus(absl::StrCat("syncing ", (*segment)->path));
+    }
     total_bytes_ += (*segment)->end;
     next_segment_ = std::max(next_segment_, *number + 1);
     segments_.emplace(*number, *std::move(segment));
@@ -167,6 +172,7 @@ absl::Status SegmentLog::OpenIndex() {
   const std::string directory = absl::StrCat(options_.directory, "/index");
   absl::Status status = OpenIndexIn(directory);
   if (status.ok()) status = LoadIndex();
+  if (status.ok()) status = index_->Sync();
   if (!absl::IsDataLoss(status)) return status;
   index_.reset();
   if (status = DiskIndex::Destroy(directory); !status.ok()) return status;
