@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <sstream>
 
 #include "absl/strings/str_cat.h"
 
@@ -15,6 +16,7 @@ namespace {
 
 constexpr char kName[] = "/STORE";
 constexpr char kMagic[] = "kdn-store-1";
+constexpr size_t kTextMax = 256;  // of the magic and two numbers
 
 absl::Status ErrnoStatus(const char* what, const std::string& path) {
   const std::string message =
@@ -38,8 +40,16 @@ absl::Status SyncPath(const std::string& path, int flags) {
 absl::StatusOr<std::optional<StoreMarker>> ReadStoreMarker(
     const std::string& directory) {
   const std::string path = directory + kName;
-  std::ifstream file(path);
-  if (!file) return std::nullopt;
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0 && errno == ENOENT) return std::nullopt;
+  if (fd < 0) return ErrnoStatus("opening", path);
+  char text[kTextMax];
+  const ssize_t bytes = read(fd, text, sizeof(text));
+  absl::Status status;
+  if (bytes < 0) status = ErrnoStatus("reading", path);
+  close(fd);
+  if (!status.ok()) return status;
+  std::istringstream file(std::string(text, static_cast<size_t>(bytes)));
   std::string magic;
   StoreMarker marker;
   if (!(file >> magic >> marker.store_id >> marker.epoch) || magic != kMagic) {

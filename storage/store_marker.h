@@ -20,7 +20,8 @@ struct StoreMarker {
   bool operator==(const StoreMarker&) const = default;
 };
 
-// Nullopt when there is none; FAILED_PRECONDITION when it is something else's.
+// Nullopt when there is none; FAILED_PRECONDITION when it is something else's;
+// UNAVAILABLE when it cannot be told, for a new one would disown every record.
 absl::StatusOr<std::optional<StoreMarker>> ReadStoreMarker(
     const std::string& directory);
 

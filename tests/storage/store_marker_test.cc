@@ -44,6 +44,16 @@ TEST(StoreMarkerTest, AnotherFormatIsRefusedByName) {
   }
 }
 
+TEST(StoreMarkerTest, AMarkerThatCannotBeReadIsAnErrorNotAMissingOne) {
+  TempDirectory directory;
+  const std::string path = directory.path() + "/STORE";
+  std::filesystem::create_symlink(path, path);  // opening fails, also for root
+  EXPECT_TRUE(absl::IsUnavailable(ReadStoreMarker(directory.path()).status()));
+  std::filesystem::remove(path);
+  std::filesystem::create_directory(path);  // reading fails
+  EXPECT_TRUE(absl::IsUnavailable(ReadStoreMarker(directory.path()).status()));
+}
+
 TEST(StoreMarkerTest, ADirectoryThatCannotBeWrittenIsAnError) {
   TempDirectory directory;
   const std::string missing = directory.path() + "/none";
