@@ -124,6 +124,7 @@ absl::Status SegmentLog::EvictOldest(BlockIo& io) {
       }
     }
   }
+  absl::Status failed;
   for (const SegmentPtr& segment : oldest_first) {
     {
       absl::MutexLock lock(&mutex_);
@@ -132,23 +133,29 @@ absl::Status SegmentLog::EvictOldest(BlockIo& io) {
       const bool oldest = segment == segments_.begin()->second;
       const uint64_t kept = held + (oldest ? 0 : segment->tombstones);
       const bool frees_nothing = kept > 0 && kept >= segment->end;
-      if (frees_nothing || !HasRoomToMove(held)) continue;
+      if (frees_nothing || !MayMove(*segment, held)) continue;
     }
-    return Empty(
+    const absl::Status status = Empty(
         segment,
         [this](ShardId shard, const ChunkKey& key) {
           return options_.holds && options_.holds(shard, key);
         },
         io);
+    if (status.ok()) return status;
+    failed.Update(status);
+    absl::MutexLock lock(&mutex_);
+    if (absl::IsUnavailable(status)) segment->stuck_with = HeldBytes(*segment);
   }
+  if (!failed.ok()) return failed;
   return absl::ResourceExhaustedError(
       absl::StrCat("the disk tier's ", options_.capacity_bytes,
                    " bytes are full of objects that may not be evicted"));
 }
 
-bool SegmentLog::HasRoomToMove(uint64_t bytes) const {
+bool SegmentLog::MayMove(const Segment& segment, uint64_t bytes) const {
   // Tombstones may have exceeded the capacity: nothing to move always fits.
-  return bytes == 0 || total_bytes_ + bytes <= options_.capacity_bytes;
+  return bytes == 0 || (bytes != segment.stuck_with &&
+                        total_bytes_ + bytes <= options_.capacity_bytes);
 }
 
 uint64_t SegmentLog::HeldBytes(const Segment& segment) const {
@@ -164,37 +171,52 @@ uint64_t SegmentLog::HeldBytes(const Segment& segment) const {
   return held;
 }
 
-absl::StatusOr<bool> SegmentLog::CleanOne(BlockIo& io) {
-  absl::MutexLock maintenance(&maintenance_);
+SegmentLog::SegmentPtr SegmentLog::FindEmptiest() const {
   SegmentPtr emptiest;
-  {
-    absl::MutexLock lock(&mutex_);
-    double least = options_.clean_below_live;
-    for (const auto& [number, segment] : segments_) {
-      if (segment == active_ || segment->writers > 0) continue;
-      // What is left is written before the file goes: it needs room.
-      if (!HasRoomToMove(segment->live)) continue;
-      // Tombstones outlive a cleaning, unless nothing older is left: counted
-      // as dead they would be rewritten for ever.
-      const bool oldest = number == segments_.begin()->first;
-      const uint64_t kept = segment->live + (oldest ? 0 : segment->tombstones);
-      const double live =
-          segment->end == 0
-              ? 0.0
-              : static_cast<double>(kept) / static_cast<double>(segment->end);
-      if (live < least) {
-        least = live;
-        emptiest = segment;
-      }
+  double least = options_.clean_below_live;
+  for (const auto& [number, segment] : segments_) {
+    if (segment == active_ || segment->writers > 0) continue;
+    // What is left is written before the file goes: it needs room.
+    if (!MayMove(*segment, segment->live)) continue;
+    // Tombstones outlive a cleaning, unless nothing older is left: counted
+    // as dead they would be rewritten for ever.
+    const bool oldest = number == segments_.begin()->first;
+    const uint64_t kept = segment->live + (oldest ? 0 : segment->tombstones);
+    const double live =
+        segment->end == 0
+            ? 0.0
+            : static_cast<double>(kept) / static_cast<double>(segment->end);
+    if (live < least) {
+      least = live;
+      emptiest = segment;
     }
   }
-  if (emptiest == nullptr) return false;
-  absl::Status status = Empty(
-      emptiest, [](ShardId, const ChunkKey&) { return true; }, io);
-  if (!status.ok()) return status;
-  absl::MutexLock lock(&mutex_);
-  ++counters_.cleaned;
-  return true;
+  return emptiest;
+}
+
+absl::StatusOr<bool> SegmentLog::CleanOne(BlockIo& io) {
+  absl::MutexLock maintenance(&maintenance_);
+  absl::Status failed;
+  for (;;) {
+    SegmentPtr emptiest;
+    {
+      absl::MutexLock lock(&mutex_);
+      emptiest = FindEmptiest();
+    }
+    if (emptiest == nullptr) break;
+    const absl::Status status = Empty(
+        emptiest, [](ShardId, const ChunkKey&) { return true; }, io);
+    absl::MutexLock lock(&mutex_);
+    if (status.ok()) {
+      ++counters_.cleaned;
+      return true;
+    }
+    if (!absl::IsUnavailable(status)) return status;
+    failed.Update(status);
+    emptiest->stuck_with = emptiest->live;
+  }
+  if (!failed.ok()) return failed;
+  return false;
 }
 
 }  // namespace kdn::storage

@@ -70,6 +70,8 @@ absl::Status SegmentLog::RollOver(uint64_t record_bytes) {
   absl::StatusOr<SegmentPtr> fresh = OpenSegment(next_segment_++, true);
   if (!fresh.ok()) return fresh.status();
   if (active_ != nullptr) Trim(*active_);
+  // Often enough to find that a disk has recovered, or not.
+  for (const auto& [number, segment] : segments_) segment->stuck_with = 0;
   active_ = *std::move(fresh);
   Preallocate(*active_);
   segments_.emplace(active_->number, active_);

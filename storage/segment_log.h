@@ -36,6 +36,9 @@ struct Segment {
   // Writers still filling their part of it: not to be cleaned yet.
   int writers = 0;
   bool unsynced = false;
+  // Bytes to be moved out of it when the disk failed: the same would fail
+  // again. 0 when it may be tried.
+  uint64_t stuck_with = 0;
   absl::flat_hash_set<RecordKey> keys;  // of live records
 };
 
@@ -147,8 +150,11 @@ class SegmentLog {
   // Evicts the oldest segment that anything can be won from.
   absl::Status EvictOldest(BlockIo& io)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(maintenance_);
-  bool HasRoomToMove(uint64_t bytes) const
+  // Whether so much of it may be moved elsewhere, as far as can be told.
+  bool MayMove(const Segment& segment, uint64_t bytes) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What a cleaning wins most from; null when nothing is worth it.
+  SegmentPtr FindEmptiest() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Room a move out of this segment needs for what is held.
   uint64_t HeldBytes(const Segment& segment) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

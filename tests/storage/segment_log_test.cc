@@ -190,5 +190,44 @@ TEST_F(SegmentLogTest, WhatIsFoundAtAStartIsSyncedThen) {
   EXPECT_EQ(synced.count("segment-00000002"), 1u);
 }
 
+TEST_F(SegmentLogTest, CleaningPassesOverWhatCannotBeRead) {
+  Open(Options());
+  AppendAll(0, 2 * kRecords + 1);
+  for (const int i : {0, 1, 2, 4, 5, 6}) ASSERT_TRUE(Remove(i).ok());
+  io_.unreadable = "segment-00000001";
+  const auto clean = [&] { return log_->CleanOne(io_); };
+  EXPECT_TRUE(clean().value_or(false)) << "the second can be";
+  EXPECT_EQ(io_.reads_failed, 1);
+  EXPECT_FALSE(clean().value_or(true)) << "the first is not tried again";
+  EXPECT_EQ(io_.reads_failed, 1);
+  AppendAll(10, 10 + kRecords);  // until a new segment is begun
+  EXPECT_TRUE(absl::IsUnavailable(clean().status())) << "no better";
+  EXPECT_EQ(io_.reads_failed, 2);
+  ASSERT_TRUE(Remove(3).ok());
+  EXPECT_TRUE(clean().value_or(false)) << "nothing of it has to be read";
+  EXPECT_EQ(io_.reads_failed, 2);
+  EXPECT_EQ(log_->counters().cleaned, 2u);
+}
+
+TEST_F(SegmentLogTest, EvictionPassesOverWhatCannotBeRead) {
+  SegmentLog::Options options = Options();
+  options.capacity_bytes =
+      (3 * kRecords + 2) * options.segment_bytes / kRecords;
+  options.holds = [](ShardId, const ChunkKey& key) {
+    return key == MakeObject(0).info.key;
+  };
+  Open(std::move(options));
+  AppendAll(0, 3 * kRecords);
+  io_.unreadable = "segment-00000001";
+  const TestObject large = MakeObject(99, 1, 30000);  // room for a move is left
+  const absl::Status status = Append(large);
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(io_.reads_failed, 1);
+  io_.unreadable.clear();
+  EXPECT_TRUE(Read(MakeObject(0)).ok()) << "held";
+  EXPECT_TRUE(absl::IsNotFound(Read(MakeObject(kRecords))));
+  EXPECT_TRUE(Read(large).ok());
+}
+
 }  // namespace
 }  // namespace kdn::storage
