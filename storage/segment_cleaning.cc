@@ -135,7 +135,7 @@ absl::Status SegmentLog::EvictOldest(BlockIo& io) {
       const bool frees_nothing = kept > 0 && kept >= segment->end;
       if (frees_nothing || !MayMove(*segment, held)) continue;
     }
-    const absl::Status status = Empty(
+    absl::Status status = Empty(
         segment,
         [this](ShardId shard, const ChunkKey& key) {
           return options_.holds && options_.holds(shard, key);
