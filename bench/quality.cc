@@ -54,20 +54,23 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
 }  // namespace
 
 absl::StatusOr<QualityBed> QualityBed::Create(const std::string& directory,
-                                              const std::string& text_file) {
+                                              const std::string& text_file,
+                                              int instances_max) {
   auto llama = model::Llama::Load(directory, {});
   if (!llama.ok()) return llama.status();
   auto tokenizer = model::Tokenizer::Load(directory);
   if (!tokenizer.ok()) return tokenizer.status();
   QualityBed bed(*std::move(llama), *std::move(tokenizer));
   const absl::Status status =
-      text_file.empty() ? bed.AddRecallCases(directory + "/eval.jsonl")
-                        : bed.AddTextCases(text_file);
+      text_file.empty()
+          ? bed.AddRecallCases(directory + "/eval.jsonl", instances_max)
+          : bed.AddTextCases(text_file);
   if (!status.ok()) return status;
   return bed;
 }
 
-absl::Status QualityBed::AddRecallCases(const std::string& file) {
+absl::Status QualityBed::AddRecallCases(const std::string& file,
+                                        int instances_max) {
   const absl::StatusOr<std::string> lines = ReadFile(file);
   if (!lines.ok()) {
     return absl::NotFoundError(absl::StrCat(
@@ -77,7 +80,9 @@ absl::Status QualityBed::AddRecallCases(const std::string& file) {
   std::istringstream in(*lines);
   std::vector<int32_t> joined;
   std::vector<std::vector<int32_t>> questions;
-  for (std::string line; std::getline(in, line);) {
+  int instances = 0;
+  for (std::string line;
+       instances++ < instances_max && std::getline(in, line);) {
     const auto instance = nlohmann::json::parse(line, nullptr, false);
     if (!instance.is_object()) {
       return absl::InvalidArgumentError(

@@ -14,7 +14,9 @@ using Positions = absl::Span<const int32_t>;
 class QualityTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    auto bed = QualityBed::Create(KDN_SOURCE_DIR "/model/recall", "");
+    // As few as fill one long context: sanitizers make a forward pass slow.
+    auto bed = QualityBed::Create(KDN_SOURCE_DIR "/model/recall", "",
+                                  /*instances_max=*/18);
     ASSERT_TRUE(bed.ok()) << bed.status();
     bed_ = new QualityBed(*std::move(bed));
   }
