@@ -52,7 +52,7 @@ std::vector<CodecUnderTest> Codecs(const RopeSpec& rope) {
 
 absl::Status MeasureQuality(const CodecOptions& options, Json& json) {
   const absl::StatusOr<QualityBed> bed =
-      QualityBed::Create(options.model, options.text);
+      QualityBed::Create(options.model, options.text, {});
   if (!bed.ok()) return bed.status();
   for (const CodecUnderTest& codec : Codecs(bed->spec().rope)) {
     for (const int chunk_tokens : kChunkTokens) {

@@ -55,22 +55,21 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
 
 absl::StatusOr<QualityBed> QualityBed::Create(const std::string& directory,
                                               const std::string& text_file,
-                                              int instances_max) {
+                                              const Limits& limits) {
   auto llama = model::Llama::Load(directory, {});
   if (!llama.ok()) return llama.status();
   auto tokenizer = model::Tokenizer::Load(directory);
   if (!tokenizer.ok()) return tokenizer.status();
   QualityBed bed(*std::move(llama), *std::move(tokenizer));
   const absl::Status status =
-      text_file.empty()
-          ? bed.AddRecallCases(directory + "/eval.jsonl", instances_max)
-          : bed.AddTextCases(text_file);
+      text_file.empty() ? bed.AddRecallCases(directory + "/eval.jsonl", limits)
+                        : bed.AddTextCases(text_file);
   if (!status.ok()) return status;
   return bed;
 }
 
 absl::Status QualityBed::AddRecallCases(const std::string& file,
-                                        int instances_max) {
+                                        const Limits& limits) {
   const absl::StatusOr<std::string> lines = ReadFile(file);
   if (!lines.ok()) {
     return absl::NotFoundError(absl::StrCat(
@@ -82,7 +81,7 @@ absl::Status QualityBed::AddRecallCases(const std::string& file,
   std::vector<std::vector<int32_t>> questions;
   int instances = 0;
   for (std::string line;
-       instances++ < instances_max && std::getline(in, line);) {
+       instances++ < limits.instances && std::getline(in, line);) {
     const auto instance = nlohmann::json::parse(line, nullptr, false);
     if (!instance.is_object()) {
       return absl::InvalidArgumentError(
@@ -95,6 +94,7 @@ absl::Status QualityBed::AddRecallCases(const std::string& file,
     Case one;
     one.tokens = tokenizer_.EncodeBeginning(text);
     for (const auto& asked : instance["asked"]) {
+      if (static_cast<int>(one.answers.size()) == limits.questions) break;
       one.continuations.push_back(
           tokenizer_.Encode("<q> " + asked["question"].get<std::string>()));
       one.answers.push_back(" " + asked["answer"].get<std::string>());

@@ -24,13 +24,16 @@ struct Quality {
 // A model, contexts whose KV it computed, and what it says behind them.
 class QualityBed {
  public:
-  // Of a checkpoint directory. The recall model is asked what is in the first
-  // `instances_max` lines of its eval.jsonl; any other goes on with the text of
-  // `text_file`.
+  // How much of eval.jsonl is asked.
+  struct Limits {
+    int instances = 1 << 30;
+    int questions = 1 << 30;  // of each
+  };
+  // Of a checkpoint directory. The recall model is asked what is in its
+  // eval.jsonl; any other goes on with the text of `text_file`.
   static absl::StatusOr<QualityBed> Create(const std::string& directory,
                                            const std::string& text_file,
-                                           int instances_max = kAllInstances);
-  static constexpr int kAllInstances = 1 << 30;
+                                           const Limits& limits);
 
   // Codes every context in chunks of `chunk_tokens` and compares. INTERNAL when
   // there is no long context to measure a rate on.
@@ -54,7 +57,7 @@ class QualityBed {
 
   QualityBed(std::unique_ptr<model::Llama> llama, model::Tokenizer tokenizer)
       : llama_(std::move(llama)), tokenizer_(std::move(tokenizer)) {}
-  absl::Status AddRecallCases(const std::string& file, int instances_max);
+  absl::Status AddRecallCases(const std::string& file, const Limits& limits);
   // Moves what fills a long context out of `tokens` and `questions`.
   absl::Status AddLongCase(std::vector<int32_t>& tokens,
                            std::vector<std::vector<int32_t>>& questions);

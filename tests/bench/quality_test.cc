@@ -14,9 +14,9 @@ using Positions = absl::Span<const int32_t>;
 class QualityTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    // As few as fill one long context: sanitizers make a forward pass slow.
+    // As little as fills one long context: sanitizers make the model slow.
     auto bed = QualityBed::Create(KDN_SOURCE_DIR "/model/recall", "",
-                                  /*instances_max=*/18);
+                                  {.instances = 18, .questions = 1});
     ASSERT_TRUE(bed.ok()) << bed.status();
     bed_ = new QualityBed(*std::move(bed));
   }
