@@ -17,7 +17,6 @@ class FrequencyTable {
   // Of the counts of a message, scaled. REQUIRES: not empty, fewer than kTotal.
   explicit FrequencyTable(absl::Span<const uint32_t> counts);
 
-  int symbols() const { return static_cast<int>(cumulative_.size()) - 1; }
   uint32_t Low(int symbol) const { return cumulative_[symbol]; }
   uint32_t High(int symbol) const { return cumulative_[symbol + 1]; }
   // The symbol whose range holds `value` (below kTotal).

@@ -107,8 +107,7 @@ void BulkTransportImpl::Start(std::shared_ptr<BulkJob> job) {
   active_.emplace(id, Active{job->peer(), kj::mv(abort.fulfiller)});
   const absl::Duration left = std::clamp(job->deadline() - absl::Now(),
                                          absl::ZeroDuration(), absl::Hours(1));
-  const kj::TimePoint at =
-      EventLoop::Now() + absl::ToInt64Microseconds(left) * kj::MICROSECONDS;
+  const kj::TimePoint at = EventLoop::In(left);
   auto late = loop_.At(at).then([peer = job->peer()]() -> absl::Status {
     return absl::DeadlineExceededError(
         absl::StrCat("peer ", peer.name(), " did not answer in time"));

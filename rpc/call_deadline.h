@@ -19,8 +19,7 @@ struct CallDeadline {
   static CallDeadline After(absl::Duration timeout) {
     const absl::Duration margin =
         std::min(timeout / 10, absl::Milliseconds(20));
-    return CallDeadline{EventLoop::Now() + absl::ToInt64Microseconds(timeout) *
-                                               kj::MICROSECONDS,
+    return CallDeadline{EventLoop::In(timeout),
                         absl::Now() + (timeout - margin)};
   }
 };

@@ -73,6 +73,9 @@ class EventLoop {
   kj::LowLevelAsyncIoProvider& low_level_io() { return *io_->lowLevelProvider; }
   // The timer's own idea of now is as old as the loop's last poll.
   static kj::TimePoint Now() { return kj::systemPreciseMonotonicClock().now(); }
+  static kj::TimePoint In(absl::Duration time) {
+    return Now() + absl::ToInt64Microseconds(time) * kj::MICROSECONDS;
+  }
   kj::Promise<void> At(kj::TimePoint time) {
     return io_->provider->getTimer().atTime(time);
   }
@@ -186,11 +189,10 @@ kj::Promise<T> ByDeadline(EventLoop& loop, kj::Promise<T> promise,
 template <typename T>
 kj::Promise<T> Within(EventLoop& loop, absl::Duration limit,
                       kj::Promise<T> promise) {
-  const kj::TimePoint end =
-      EventLoop::Now() + absl::ToInt64Microseconds(limit) * kj::MICROSECONDS;
-  return promise.exclusiveJoin(loop.At(end).then([]() -> kj::Promise<T> {
-    return KJ_EXCEPTION(DISCONNECTED, "the other side stalled");
-  }));
+  return promise.exclusiveJoin(
+      loop.At(EventLoop::In(limit)).then([]() -> kj::Promise<T> {
+        return KJ_EXCEPTION(DISCONNECTED, "the other side stalled");
+      }));
 }
 
 }  // namespace kdn::rpc

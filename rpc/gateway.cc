@@ -159,10 +159,7 @@ void GatewayImpl::Accept(kj::Own<kj::AsyncIoStream> stream, bool local) {
   auto connection = kj::heap<EngineConnection>(state_, local, kj::mv(stream),
                                                *std::move(slot));
   auto silent =
-      loop_
-          .At(EventLoop::Now() +
-              absl::ToInt64Microseconds(options_.hello_timeout) *
-                  kj::MICROSECONDS)
+      loop_.At(EventLoop::In(options_.hello_timeout))
           .then([greeted = connection->greeted]() -> kj::Promise<void> {
             if (*greeted) return kj::NEVER_DONE;
             return kj::READY_NOW;

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,17 @@ def levels_mask(levels: Sequence[str] | None) -> int:
 
 def _levels_of(mask: int) -> frozenset[str]:
     return frozenset(name for name, bit in LEVELS.items() if mask >> bit & 1)
+
+
+@contextlib.contextmanager
+def _spoiling(region: Region | None) -> Iterator[None]:
+    """A region is not used again after a call with it that broke off."""
+    try:
+        yield
+    except BaseException:
+        if region is not None:
+            region.spoiled = True
+        raise
 
 
 def _fill_refs(builder: Any, chunks: Sequence[Chunk]) -> None:
@@ -138,9 +150,6 @@ class Calls:
     def _knowledge(self) -> Any:
         return self._connection.held(self._capability)
 
-    def drop(self) -> None:
-        self._connection.drop(self._capability)
-
     async def lookup(self, chunks: Sequence[Chunk], timeout: float) -> list[Found]:
         request = self._knowledge.lookup_request()
         _fill_refs(request, chunks)
@@ -169,13 +178,9 @@ class Calls:
         ]
 
     async def store(self, call: StoreCall) -> Receipt:
-        try:
+        # The node may go on reading there until it hears that nobody waits.
+        with _spoiling(call.region):
             return await self._store(call)
-        except BaseException:
-            # The node may go on reading there until it hears that nobody waits.
-            if call.region is not None:
-                call.region.spoiled = True
-            raise
 
     async def _store(self, call: StoreCall) -> Receipt:
         deadline = Deadline(call.timeout)
@@ -221,13 +226,9 @@ class Calls:
         return answer.stream
 
     async def retrieve(self, call: RetrieveCall) -> list[Outcome]:
-        try:
+        # The node may go on writing there until the deadline.
+        with _spoiling(call.region):
             outcomes = await self._retrieve(call)
-        except BaseException:
-            # The node may go on writing there until the deadline.
-            if call.region is not None:
-                call.region.spoiled = True
-            raise
         if call.region is not None and any(outcome.kind == "failed" for outcome in outcomes):
             call.region.spoiled = True  # a chunk given up on may have a writer yet
         return outcomes

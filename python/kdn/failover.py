@@ -19,6 +19,7 @@ from .errors import (
     ResourceExhausted,
     Unavailable,
 )
+from .keys import Chunk, cut_chain, fingerprint_of
 from .knowledge import Knowledge
 from .model import ModelSpec
 
@@ -41,6 +42,7 @@ class Failover:
     def __init__(self, addresses: str | Sequence[str], namespace: str, model: ModelSpec, name: str) -> None:
         self.model = model
         self.namespace = namespace
+        self.fingerprint = fingerprint_of(model)
         self._addresses = [addresses] if isinstance(addresses, str) else list(addresses)
         if not self._addresses:
             raise InvalidArgument("no address of a node")
@@ -52,6 +54,10 @@ class Failover:
         self._failures = 0  # in a row, of the connected node
         self._pause = RECONNECT_S
         self._not_before = 0.0
+
+    def chain(self, tokens: Sequence[int]) -> list[Chunk]:
+        """`tokens` cut into chunks, as every client cuts them; asks nobody."""
+        return cut_chain(self.fingerprint, self.namespace, tokens)
 
     def connect(self) -> Knowledge:
         """The knowledge in use, else that of the first address that answers.
@@ -150,11 +156,6 @@ class Failover:
             client.close()
         except KdnError as error:  # a parent's connection in a forked child
             _log.debug("closing a connection: %s", error)
-
-    @property
-    def client(self) -> Client | None:
-        """The connection in use, if any."""
-        return self._client
 
     def close(self) -> None:
         """Ends the session with the cluster. What is stored stays."""

@@ -14,9 +14,10 @@ from typing import Any
 from .digest import Digest
 from .errors import Unimplemented
 from .failover import Failover
-from .keys import Chunk, chunk_key, fingerprint_of
+from .keys import Chunk, chunk_key
 from .knowledge import Knowledge
 from .model import ModelSpec, RopeSpec
+from .types import leading
 
 _TO_CANONICAL = {
     # Axes of the canonical (layers, 2, kv_heads, tokens, head_dim) in a page of
@@ -82,7 +83,6 @@ class PageStore:
         self._timeout = timeout
         # Of its own geometry, and without a rotation: a page's positions are unknown.
         part = replace(model, num_layers=shape.layers, num_kv_heads=shape.kv_heads, rope=RopeSpec(rotary_dim=0))
-        self._fingerprint = fingerprint_of(part)
         self._cluster = Failover(addresses, namespace, part, "kdn.pages")
         self._cluster.attempt("connecting", lambda _: None, None)
 
@@ -91,7 +91,7 @@ class PageStore:
         unknown."""
         variant = "page-" + Digest("kdn-page-1").text(name).text(self._shard).finish().hex()
         tokens = (0,) * self.shape.tokens
-        key = chunk_key(self._fingerprint, self._cluster.namespace, tokens, variant=variant)
+        key = chunk_key(self._cluster.fingerprint, self._cluster.namespace, tokens, variant=variant)
         return Chunk(key, key, tokens, variant=variant)
 
     def held(self, names: Sequence[str]) -> int:
@@ -99,7 +99,7 @@ class PageStore:
 
         def look(knowledge: Knowledge) -> int:
             found = knowledge.lookup([self.chunk(name) for name in names], self._timeout)
-            return next((i for i, page in enumerate(found) if not page.hit), len(found))
+            return leading(page.hit for page in found)
 
         return self._cluster.attempt("looking pages up", look, 0)
 

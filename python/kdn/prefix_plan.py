@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from .keys import CHUNK_TOKENS, Chunk
+from .types import leading
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class PrefixPlan:
         if found is None:
             return 0
         state.held = {chunk.key for chunk, hit in zip(state.chunks, found) if hit}
-        prefix = next((i for i, hit in enumerate(found) if not hit), len(found))
+        prefix = leading(found)
         state.matched_end = min(prefix * CHUNK_TOKENS, len(prompt) - 1) // self._block_size * self._block_size
         return max(state.matched_end - computed, 0)
 
@@ -95,7 +96,6 @@ class PrefixPlan:
     def scheduled(
         self,
         request: str,
-        prompt: Sequence[int],
         computed: int,
         scheduled: int,
         blocks: Sequence[int],
@@ -105,7 +105,9 @@ class PrefixPlan:
         """The step computes `scheduled` tokens behind the first `computed` ones.
         `blocks` are all of the request's where `anew` (first time, or after a
         preemption), else those added since. What of it is to be stored."""
-        state = self._state(request, prompt)
+        state = self._requests.get(request)
+        if state is None:
+            return None  # `matched` was not asked: it is not to be loaded or saved
         state.promised = False
         state.blocks = list(blocks) if anew else state.blocks + list(blocks)
         done = computed + scheduled

@@ -24,9 +24,9 @@ from .client import DEFAULT_ADDRESS
 from .errors import InvalidArgument
 from .failover import Failover
 from .huggingface import cache_of, kv_of, length_of, prefill, spec_of
-from .keys import Chunk, cut_chain, fingerprint_of
+from .keys import Chunk
 from .knowledge import Knowledge
-from .types import Found
+from .types import Found, leading
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class KdnCache:
         best: Sequence[Chunk] = []
         for chain in chains:
             hits, found = found[: len(chain)], found[len(chain) :]
-            held = next((i for i, hit in enumerate(hits) if not hit.delivers(self._accept)), len(chain))
+            held = leading(hit.delivers(self._accept) for hit in hits)
             if held and (not best or chain[held - 1].end > best[-1].end):
                 best = chain[:held]
         if not best:
@@ -159,7 +159,7 @@ class KdnCache:
 
     def chain(self, tokens: Sequence[int]) -> list[Chunk]:
         """`tokens` cut into chunks, as every client cuts them."""
-        return cut_chain(fingerprint_of(self.spec), self._cluster.namespace, tokens)
+        return self._cluster.chain(tokens)
 
     @property
     def cluster(self) -> Failover:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,11 @@ from .errors import KdnError
 from .keys import Chunk
 from .model import ModelSpec
 from .tensors import as_torch
+
+
+def leading(flags: Iterable[bool]) -> int:
+    """How many are true in front of the first that is not."""
+    return sum(1 for _ in itertools.takewhile(bool, flags))
 
 
 @dataclass(frozen=True)
@@ -92,10 +98,7 @@ class Retrieved:
     @property
     def prefix_chunks(self) -> int:
         """Chunks in front of the first that is not a hit."""
-        for i, outcome in enumerate(self.outcomes):
-            if not outcome.hit:
-                return i
-        return len(self.outcomes)
+        return leading(outcome.hit for outcome in self.outcomes)
 
     @property
     def prefix_tokens(self) -> int:

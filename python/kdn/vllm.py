@@ -30,7 +30,7 @@ from .client import DEFAULT_ADDRESS
 from .errors import InvalidArgument, Unimplemented
 from .failover import Failover
 from .huggingface import directory_of, spec_of_config
-from .keys import Chunk, cut_chain, fingerprint_of
+from .keys import Chunk
 from .knowledge import Knowledge
 from .model import ModelSpec, dtype_name, tokenizer_digest, weights_digest
 from .paged import BlockOrder, PagedKv
@@ -135,14 +135,10 @@ class KdnConnector(KVConnectorBase_V1):
         self._failed_blocks: set[int] = set()
         self._block_size = kv_cache_config.kv_cache_groups[0].kv_cache_spec.block_size
         if role is KVConnectorRole.SCHEDULER:
-            self._plan = PrefixPlan(self._chain, self._held, self._block_size)
-            self._followed: dict[str, Any] = {}  # the requests that `_plan` knows
+            self._plan = PrefixPlan(self._cluster.chain, self._held, self._block_size)
         self._cluster.attempt("connecting", lambda _: None, None)
 
     # ---------------------------------------------------------- scheduler
-
-    def _chain(self, tokens: Sequence[int]) -> list[Chunk]:
-        return cut_chain(fingerprint_of(self._spec), self._settings.namespace, tokens)
 
     def _held(self, chunks: Sequence[Chunk]) -> list[bool] | None:
         def look(knowledge: Knowledge) -> list[bool] | None:
@@ -156,15 +152,12 @@ class KdnConnector(KVConnectorBase_V1):
         """How much of the prompt can be delivered; loads run between steps."""
         if not only_tokens_count(request):
             return 0, False
-        self._followed[request.request_id] = request
         count = self._plan.matched(request.request_id, request.prompt_token_ids, num_computed_tokens)
         return count, count > 0
 
     def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
         """Notes where a load goes. vLLM has set aside blocks for all that it counts as
         computed: what it holds itself, then what we deliver."""
-        if num_external_tokens == 0 or request.request_id not in self._followed:
-            return
         self._plan.allocated(request.request_id, blocks.get_block_ids()[0], num_external_tokens)
 
     def build_connector_meta(self, scheduler_output: Any) -> KdnMetadata:
@@ -180,16 +173,10 @@ class KdnConnector(KVConnectorBase_V1):
         return KdnMetadata(self._plan.take_loads(), [save for save in saves if save is not None])
 
     def _scheduled(self, output: Any, request: str, computed: int, blocks: Any, anew: bool) -> Save | None:
-        if request not in self._followed:
-            return None
-        prompt = self._followed[request].prompt_token_ids
-        return self._plan.scheduled(
-            request, prompt, computed, output.num_scheduled_tokens[request], blocks[0], anew=anew
-        )
+        return self._plan.scheduled(request, computed, output.num_scheduled_tokens[request], blocks[0], anew=anew)
 
     def request_finished(self, request: Any, block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:
         """Saves have left the blocks by the end of their step: nothing holds them."""
-        self._followed.pop(request.request_id, None)
         self._plan.finished(request.request_id)
         return False, None
 

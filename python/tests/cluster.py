@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +67,16 @@ class Node:
             if not self._said.wait_for(said, _START_TIMEOUT_S):
                 raise TimeoutError(f"{self.id} never said {text!r}:\n{''.join(self.lines)}")
 
-    def send(self, number: int) -> None:
-        self._process.send_signal(number)
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It accepts connections, and answers nothing."""
+        self._process.send_signal(signal.SIGSTOP)
+        # The signal is only under way: threads may answer until all of them stand.
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def end(self, number: int = signal.SIGTERM) -> None:
         if self._process.poll() is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +22,21 @@ def node_of(knowledge: Knowledge) -> str:
 
 
 def test_the_next_address_is_used_when_the_first_hangs(short_path: Path, namespace: str) -> None:
-    with Cluster(short_path, nodes=2) as two:
-        two.nodes[0].send(signal.SIGSTOP)  # it accepts, and answers nothing
-        try:
-            found = Failover([two.unix(0), two.unix(1)], namespace, MODEL, "test")
-            assert found.attempt("asking", node_of, "nobody") == "n2"
-            found.close()
-        finally:
-            two.nodes[0].send(signal.SIGCONT)
+    with Cluster(short_path, nodes=2) as two, two.nodes[0].stopped():
+        found = Failover([two.unix(0), two.unix(1)], namespace, MODEL, "test")
+        assert found.attempt("asking", node_of, "nobody") == "n2"
+        found.close()
 
 
 def test_a_node_that_stops_answering_is_left(short_path: Path, namespace: str) -> None:
     with Cluster(short_path, nodes=2) as two:
         found = Failover([two.unix(0), two.unix(1)], namespace, MODEL, "test")
         chain = found.connect().chain(range(10))
-        two.nodes[0].send(signal.SIGSTOP)
-        try:
+        with two.nodes[0].stopped():
             for _ in range(3):
                 assert found.attempt("asking", lambda k: k.lookup(chain, 0.1), []) == []
             assert found.attempt("asking", node_of, "nobody") == "n2"
             found.close()
-        finally:
-            two.nodes[0].send(signal.SIGCONT)
 
 
 def test_a_chunk_that_finds_too_few_nodes_does_not_cost_the_connection(short_path: Path, namespace: str) -> None:

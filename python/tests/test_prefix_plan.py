@@ -100,7 +100,7 @@ def test_a_load_that_delivered_nothing_is_not_tried_again(plan: PrefixPlan, held
     plan.allocated("r", range(63), 512)
     plan.take_loads()
     assert plan.matched("r", tokens, 0) == 0, "it came back without a token"
-    plan.scheduled("r", tokens, 0, 1000, range(63), anew=True)
+    plan.scheduled("r", 0, 1000, range(63), anew=True)
     assert plan.matched("r", tokens, 0) == 512, "preempted: a load may work now"
 
 
@@ -109,7 +109,7 @@ def test_nothing_is_matched_or_saved_when_nobody_can_say(plan: PrefixPlan, held:
     held.hold(chain_of(tokens)[:1])
     held.away = True
     assert plan.matched("r", tokens, 0) == 0
-    assert plan.scheduled("r", tokens, 0, 1000, range(63), anew=True) is None
+    assert plan.scheduled("r", 0, 1000, range(63), anew=True) is None
 
 
 def test_a_request_that_ended_is_not_loaded(plan: PrefixPlan, held: Held) -> None:
@@ -123,12 +123,12 @@ def test_a_request_that_ended_is_not_loaded(plan: PrefixPlan, held: Held) -> Non
 def test_chunks_are_saved_when_their_last_token_is_computed(plan: PrefixPlan) -> None:
     tokens = range(1000)
     plan.matched("r", tokens, 0)
-    assert plan.scheduled("r", tokens, 0, 200, range(13), anew=True) is None
-    save = plan.scheduled("r", tokens, 200, 400, range(13, 38), anew=False)
+    assert plan.scheduled("r", 0, 200, range(13), anew=True) is None
+    save = plan.scheduled("r", 200, 400, range(13, 38), anew=False)
     assert save is not None
     assert list(save.chunks) == chain_of(tokens)[:2]
     assert save.blocks == tuple(range(38))
-    last = plan.scheduled("r", tokens, 600, 400, range(38, 63), anew=False)
+    last = plan.scheduled("r", 600, 400, range(38, 63), anew=False)
     assert last is not None and list(last.chunks) == chain_of(tokens)[2:3]
 
 
@@ -136,7 +136,7 @@ def test_what_is_held_is_not_saved_again(plan: PrefixPlan, held: Held) -> None:
     tokens = range(1000)
     held.hold(chain_of(tokens)[1:2])
     plan.matched("r", tokens, 0)
-    save = plan.scheduled("r", tokens, 0, 1000, range(63), anew=True)
+    save = plan.scheduled("r", 0, 1000, range(63), anew=True)
     assert save is not None
     assert [chunk.begin for chunk in save.chunks] == [0, 512]
 
@@ -144,17 +144,17 @@ def test_what_is_held_is_not_saved_again(plan: PrefixPlan, held: Held) -> None:
 def test_generated_tokens_are_not_saved(plan: PrefixPlan) -> None:
     tokens = range(300)
     plan.matched("r", tokens, 0)
-    assert plan.scheduled("r", tokens, 0, 300, range(19), anew=True) is not None
+    assert plan.scheduled("r", 0, 300, range(19), anew=True) is not None
     for done in range(300, 600):
-        assert plan.scheduled("r", tokens, done, 1, [], anew=False) is None
+        assert plan.scheduled("r", done, 1, [], anew=False) is None
 
 
 def test_a_preempted_request_saves_out_of_its_new_blocks(plan: PrefixPlan) -> None:
     tokens = range(1000)
     plan.matched("r", tokens, 0)
-    plan.scheduled("r", tokens, 0, 300, range(19), anew=True)
+    plan.scheduled("r", 0, 300, range(19), anew=True)
     plan.matched("r", tokens, 0)
-    save = plan.scheduled("r", tokens, 0, 520, range(100, 133), anew=True)
+    save = plan.scheduled("r", 0, 520, range(100, 133), anew=True)
     assert save is not None and save.blocks == tuple(range(100, 133))
 
 
@@ -184,7 +184,7 @@ def test_a_random_engine_loads_and_saves_each_token_once() -> None:
             assert done < len(tokens)
             while done < len(tokens):
                 count = min(rng.randrange(1, 700), len(tokens) - done)
-                save = plan.scheduled(name, tokens, done, count, blocks if anew else [], anew=anew)
+                save = plan.scheduled(name, done, count, blocks if anew else [], anew=anew)
                 for chunk in save.chunks if save else ():
                     assert done < chunk.end <= done + count
                     assert chunk.key not in held.keys
