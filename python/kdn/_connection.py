@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import Awaitable
 from typing import Any
@@ -67,18 +68,27 @@ async def answer_of(call: Awaitable[Any], timeout: float, what: str) -> Any:
         raise (error_of(kind, text) if kind else Disconnected(text)) from None
 
 
-async def _open_stream(address: str, timeout: float) -> Any:
-    if address.startswith("unix:"):
-        connecting = capnp.AsyncIoStream.create_unix_connection(address.removeprefix("unix:"))
-    else:
+def _connect(address: str, timeout: float) -> socket.socket:
+    if not address.startswith("unix:"):
         host, colon, port = address.rpartition(":")
-        if not colon or not port.isdigit():
-            raise InvalidArgument(f"address {address!r}: expected unix:/path or host:port")
-        connecting = capnp.AsyncIoStream.create_connection(host=host, port=int(port))
+        if not colon or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+            raise InvalidArgument(f"address {address!r}: expected unix:/path, host:port or [IPv6]:port")
+        return socket.create_connection((host.removeprefix("[").removesuffix("]"), int(port)), timeout)
+    connected = socket.socket(socket.AF_UNIX)
     try:
-        return await asyncio.wait_for(connecting, timeout)
-    except (OSError, asyncio.TimeoutError, capnp.KjException) as error:
-        raise Unavailable(f"cannot connect to {address}: {error or 'timeout'}: is the cluster up?") from None
+        connected.settimeout(timeout)
+        connected.connect(address.removeprefix("unix:"))
+    except BaseException:
+        connected.close()
+        raise
+    return connected
+
+
+async def _open_socket(address: str, timeout: float) -> socket.socket:
+    try:
+        return await asyncio.to_thread(_connect, address, timeout)
+    except OSError as error:
+        raise Unavailable(f"cannot connect to {address}: {error}: is the cluster up?") from None
 
 
 # What is open. Only `close`, on the loop's thread, lets go of one: whoever drops the
@@ -96,12 +106,17 @@ class Connection:
         self.session_id = 0
         self._client: Any = None
         self._stream: Any = None
+        self._socket: socket.socket | None = None
         # Capabilities that belong to somebody on another thread, by number.
         self._held: dict[int, Any] = {}
         self._next = 0
 
     async def open(self, name: str, timeout: float) -> Connection:
-        self._stream = await _open_stream(self.address, timeout)
+        self._socket = await _open_socket(self.address, timeout)
+        open_stream = capnp.AsyncIoStream.create_connection
+        if self._socket.family == socket.AF_UNIX:
+            open_stream = capnp.AsyncIoStream.create_unix_connection
+        self._stream = await open_stream(sock=self._socket)
         _opened.add(self)
         self._client = capnp.TwoPartyClient(self._stream)
         try:
@@ -162,7 +177,11 @@ class Connection:
             if self._client is not None:
                 self._client.close()
         with contextlib.suppress(Exception):
+            if self._socket is not None:
+                # A forked child may hold it too.
+                self._socket.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(Exception):
             if self._stream is not None:
                 self._stream.close()
-        self._client = self._stream = None
+        self._client = self._stream = self._socket = None
         _opened.discard(self)

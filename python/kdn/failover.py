@@ -4,8 +4,10 @@ cluster that is away. An engine without the KDN is slower, not broken."""
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -47,13 +49,17 @@ class Failover:
         if not self._addresses:
             raise InvalidArgument("no address of a node")
         self._name = name
-        self._lock = threading.Lock()  # of connecting, and of what is connected
-        self._client: Client | None = None
-        self._knowledge: Knowledge | None = None
+        self._disconnected()
         self._next = 0  # the address to begin with
         self._failures = 0  # in a row, of the connected node
         self._pause = RECONNECT_S
         self._not_before = 0.0
+        _all.add(self)
+
+    def _disconnected(self) -> None:
+        self._lock = threading.Lock()  # of connecting, and of what is connected
+        self._client: Client | None = None
+        self._knowledge: Knowledge | None = None
 
     def chain(self, tokens: Sequence[int]) -> list[Chunk]:
         """`tokens` cut into chunks, as every client cuts them; asks nobody."""
@@ -148,18 +154,23 @@ class Failover:
             if self._next == 0:
                 self._wait()  # every address has had its turn
         if client is not None:
-            self._close(client)
-
-    @staticmethod
-    def _close(client: Client) -> None:
-        try:
             client.close()
-        except KdnError as error:  # a parent's connection in a forked child
-            _log.debug("closing a connection: %s", error)
 
     def close(self) -> None:
         """Ends the session with the cluster. What is stored stays."""
         with self._lock:
             client, self._client, self._knowledge = self._client, None, None
         if client is not None:
-            self._close(client)
+            client.close()
+
+
+_all: weakref.WeakSet[Failover] = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    # A forked child has neither its parent's connections nor the threads that hold locks.
+    for each in _all:
+        each._disconnected()
+
+
+os.register_at_fork(after_in_child=_begin_anew)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ._connection import Connection, Deadline, answer_of, check
 from ._loop import Loop
-from .errors import ResourceExhausted, Unavailable
+from .errors import FailedPrecondition, ResourceExhausted, Unavailable
 
 _FETCH_TIMEOUT_S = 2.0
 _PAGE = 4096
@@ -72,6 +72,7 @@ class Memory:
     """The regions of one connection, reused. Thread-safe."""
 
     def __init__(self, loop: Loop, connection: Connection) -> None:
+        self._pid = os.getpid()
         self._loop = loop
         self._connection = connection
         # Never taken by a finalizer, which may run inside of it.
@@ -84,7 +85,10 @@ class Memory:
         self, shape: tuple[int, ...], dtype: np.dtype[Any], timeout: float
     ) -> tuple[Region, np.ndarray[Any, Any]]:
         """A region and an array at its beginning. The region is used again once no
-        array over it is left. ResourceExhausted beyond what the node grants."""
+        array over it is left. ResourceExhausted beyond what the node grants,
+        FailedPrecondition in a forked child: what is spare here may be in use there."""
+        if os.getpid() != self._pid:
+            raise FailedPrecondition("the connection belongs to the parent process: connect again")
         size = max(int(np.prod(shape)) * dtype.itemsize, 1)
         region = self._take(size) or self._open_or_make_room(-(-size // _PAGE) * _PAGE, timeout)
         lease = _Lease(region, 0, shape, dtype)

@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import threading
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -147,12 +149,7 @@ def test_a_client_that_is_closed_loses_its_pins(cluster: Cluster, namespace: str
         remaining = other.open(namespace, MODEL)
         assert remaining.remove([chunk]) != [None]
         holder.close()
-        # The nodes hear of it by the end of the connection.
-        for _ in range(1000):
-            if remaining.remove([chunk]) == [None]:
-                break
-        else:
-            pytest.fail("the pin outlived its client")
+        assert gone(remaining, chunk), "the pin outlived its client"
 
 
 def test_tenants_do_not_see_each_other(client: kdn.Client, namespace: str) -> None:
@@ -440,16 +437,75 @@ def test_failing_calls_and_forgotten_clients_leave_the_process_alone(cluster: Cl
     assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
 
 
+def in_a_child(work: Callable[[], object], meanwhile: Callable[[], object] = lambda: None) -> int:
+    """Forks; `work` of the child begins when `meanwhile` of the parent has ended. The
+    child's exit code: 0 unless `work` raised."""
+    begins, goes_on = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(goes_on)
+            os.read(begins, 1)
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    os.close(begins)
+    try:
+        meanwhile()
+    finally:
+        os.close(goes_on)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code
+
+
+def test_a_forked_child_writes_into_no_memory_of_its_parent(client: kdn.Client, namespace: str) -> None:
+    knowledge = client.open(namespace, MODEL)
+    [chunk] = knowledge.chain(range(200))
+    knowledge.store(chunk, np.ones_like(kv_of(chunk)))  # its region is spare now, in parent and child
+    live = []
+
+    def work() -> None:
+        for use in (
+            lambda: knowledge.store(chunk, np.full_like(kv_of(chunk), 666)),
+            lambda: knowledge.retrieve([chunk]),
+        ):
+            with pytest.raises(kdn.FailedPrecondition, match="parent"):
+                use()
+
+    assert in_a_child(work, lambda: live.append(knowledge.retrieve([chunk]).kv)) == 0
+    assert (live[0] == 1).all()
+
+
+def test_pins_end_with_their_client_though_a_child_lives(client: kdn.Client, cluster: Cluster, namespace: str) -> None:
+    with kdn.Client(cluster.tcp(1)) as other:
+        knowledge, remaining = client.open(namespace, MODEL), other.open(namespace, MODEL)
+        [chunk] = knowledge.chain(range(10))
+        knowledge.store(chunk, kv_of(chunk))
+        assert knowledge.pin([chunk], 600) == [None]
+        removed = []
+
+        def close() -> None:
+            client.close()
+            removed.append(gone(remaining, chunk))
+
+        assert in_a_child(lambda: None, close) == 0
+        assert removed == [True], "the child holds the connection, and so the pin"
+
+
+def gone(knowledge: kdn.Knowledge, chunk: kdn.Chunk) -> bool:
+    """Whether the chunk can be removed, now or once nodes have heard of an ended connection."""
+    return any(knowledge.remove([chunk]) == [None] for _ in range(1000))
+
+
 def test_a_forked_child_connects_anew(cluster: Cluster) -> None:
     with kdn.Client(cluster.unix()) as client:
         client.ping()
-        child = os.fork()
-        if child == 0:
-            try:
-                with kdn.Client(cluster.unix()) as own:
-                    own.ping()
-                os._exit(0)
-            except BaseException:
-                os._exit(1)
-        assert os.waitpid(child, 0)[1] == 0
+
+        def connect() -> None:
+            with kdn.Client(cluster.unix()) as own:
+                own.ping()
+
+        assert in_a_child(connect) == 0
         client.ping()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from test_client import MODEL, kv_of
+from test_client import MODEL, in_a_child, kv_of
 
 import kdn
 from cluster import Cluster
@@ -86,16 +88,42 @@ def test_nobody_waits_for_a_connection_that_does_not_want_to(cluster: Cluster, n
 
 def test_a_forked_child_connects_by_itself(cluster: Cluster, namespace: str) -> None:
     found = Failover([cluster.unix(0), cluster.unix(1)], namespace, MODEL, "test")
-    assert node_of(found.connect()) == "n1"
-    child = os.fork()
-    if child == 0:
-        try:
-            found.attempt("asking", lambda k: k.lookup([]), [])
-            os._exit(0 if found.attempt("asking", lambda k: k.chain(range(3)) and node_of(k), "") == "n2" else 1)
-        except BaseException:
-            os._exit(2)
-    assert os.waitpid(child, 0)[1] == 0
+    knowledge = found.connect()
+    [chunk] = knowledge.chain(range(10))
+    knowledge.store(chunk, np.ones_like(kv_of(chunk)))
+    live = []
+
+    def work() -> None:
+        other = knowledge.standalone([1])
+        stored = found.attempt("storing", lambda k: k.store(other, np.full_like(kv_of(other), 666)), None)
+        assert stored is not None and found.attempt("asking", node_of, "") == "n1"
+
+    assert in_a_child(work, lambda: live.append(knowledge.retrieve([chunk]).kv)) == 0
+    assert (live[0] == 1).all(), "the child wrote into its parent's memory"
     assert found.attempt("asking", lambda k: k.lookup([]), None) == []
+    found.close()
+
+
+def test_a_fork_while_another_thread_connects_hangs_no_child(cluster: Cluster, namespace: str) -> None:
+    found = Failover(cluster.unix(), namespace, MODEL, "test")
+    connects, goes_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with found._lock:
+            connects.set()
+            goes_on.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    connects.wait()
+
+    def work() -> None:
+        signal.alarm(10)
+        assert found.attempt("asking", node_of, "") == "n1"
+
+    assert in_a_child(work) == 0
+    goes_on.set()
+    thread.join()
     found.close()
 
 
