@@ -20,6 +20,7 @@ from .types import Found, Outcome, Receipt
 # Layers of a store on their way: enough to keep the node busy, less than what a
 # connection may have unanswered.
 _LAYERS_UNANSWERED = 4
+_LEVEL_NAMES = {number: name for name, number in LEVELS.items()}
 
 
 def levels_mask(levels: Sequence[str] | None) -> int:
@@ -268,6 +269,5 @@ class Calls:
             return Outcome(kind, why, wire_bytes=outcome.wireBytes)
         if kind == "miss":
             return Outcome(kind)
-        return Outcome(
-            kind, None, str(outcome.level), outcome.source, str(outcome.tier), outcome.version, outcome.wireBytes
-        )
+        level = _LEVEL_NAMES.get(outcome.level.raw, "")
+        return Outcome(kind, None, level, outcome.source, str(outcome.tier), outcome.version, outcome.wireBytes)

@@ -21,7 +21,7 @@ from .errors import (
     ResourceExhausted,
     Unavailable,
 )
-from .keys import Chunk, cut_chain, fingerprint_of
+from .keys import Chunk, check_namespace, cut_chain, fingerprint_of
 from .knowledge import Knowledge
 from .model import ModelSpec
 
@@ -42,6 +42,7 @@ class Failover:
     at the next one when it dies. Thread-safe."""
 
     def __init__(self, addresses: str | Sequence[str], namespace: str, model: ModelSpec, name: str) -> None:
+        check_namespace(namespace)
         self.model = model
         self.namespace = namespace
         self.fingerprint = fingerprint_of(model)

@@ -10,11 +10,11 @@ import numpy as np
 
 from ._calls import Calls, RetrieveCall, StoreCall, levels_mask
 from ._connection import Deadline
-from ._schema import DURABILITIES
 from .errors import InvalidArgument, KdnError
 from .keys import Chunk, chunk_key, cut_chain, fingerprint_of
 from .model import ModelSpec
 from .tensors import as_kv, numpy_dtype
+from .terms import check_durability
 from .types import Found, Outcome, Receipt, Retrieved
 
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ class _Knowledge:
         ttl: float,
         timeout: float,
     ) -> StoreCall:
-        if durability not in DURABILITIES:
-            raise InvalidArgument(f"durability {durability!r}, expected one of {', '.join(DURABILITIES)}")
+        check_durability(durability)
         deadline = Deadline(timeout)
         positions = chunk.positions if positions is None else positions
         array = as_kv(kv, self.model, len(chunk.tokens))

@@ -18,8 +18,11 @@ from .keys import Chunk
 from .knowledge import Knowledge
 from .paged import PagedKv
 from .prefix_plan import Load, Save
+from .terms import Terms
 
 _log = logging.getLogger("kdn")
+
+_LOADERS = 2  # threads
 
 
 @dataclass(frozen=True)
@@ -31,15 +34,10 @@ class Rank:
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Terms):
     """`save_bytes`: KV that may wait to be stored; what comes on top is not stored."""
 
-    levels: Sequence[str] | None = None
-    accept: Sequence[str] | None = None
-    durability: str = "replicated"
-    timeout: float = 10.0
     save_bytes: int = 1 << 30
-    threads: int = 2
 
 
 @dataclass
@@ -104,7 +102,7 @@ class PagedWorker:
         self._order = _Order(device)
         # A thread begins on the first device, whatever the engine's is.
         use_device = (torch.cuda.set_device, (device,)) if device.type == "cuda" else (None, ())
-        self._loaders = ThreadPoolExecutor(options.threads, "kdn-load", *use_device)
+        self._loaders = ThreadPoolExecutor(_LOADERS, "kdn-load", *use_device)
         self._savers = ThreadPoolExecutor(1, "kdn-save")
         self._lock = threading.Lock()
         self._done: list[tuple[str, set[int]]] = []

@@ -17,6 +17,7 @@ from .failover import Failover
 from .keys import Chunk, chunk_key
 from .knowledge import Knowledge
 from .model import ModelSpec, RopeSpec
+from .terms import EXACT, Terms
 from .types import leading
 
 _TO_CANONICAL = {
@@ -62,6 +63,7 @@ class PageStore:
     is away: it then has nothing and takes nothing.
 
     `model`: the spec of the model; `shard` names the rank's part of it among its peers.
+    `levels`, "lossless" by default, are kept; "lossless" is taken if it is one of them.
     """
 
     def __init__(
@@ -76,11 +78,12 @@ class PageStore:
         durability: str = "replicated",
         timeout: float = 10.0,
     ) -> None:
+        # An engine stores pages that it computed behind others, and does not tell which:
+        # where exact ones are kept none but these are taken.
+        accept = EXACT if not levels or "lossless" in levels else levels
+        self._terms = Terms(levels, accept, durability, timeout)
         self.shape = shape
         self._shard = shard
-        self._levels = levels
-        self._durability = durability
-        self._timeout = timeout
         # Of its own geometry, and without a rotation: a page's positions are unknown.
         part = replace(model, num_layers=shape.layers, num_kv_heads=shape.kv_heads, rope=RopeSpec(rotary_dim=0))
         self._cluster = Failover(addresses, namespace, part, "kdn.pages")
@@ -98,8 +101,8 @@ class PageStore:
         """How many of the pages, from the first on, are held."""
 
         def look(knowledge: Knowledge) -> int:
-            found = knowledge.lookup([self.chunk(name) for name in names], self._timeout)
-            return leading(page.hit for page in found)
+            found = knowledge.lookup([self.chunk(name) for name in names], self._terms.lookup_timeout)
+            return leading(page.delivers(self._terms.accept) for page in found)
 
         return self._cluster.attempt("looking pages up", look, 0)
 
@@ -109,9 +112,9 @@ class PageStore:
 
     def _put(self, name: str, kv: Any) -> bool:
         def store(knowledge: Knowledge) -> bool:
-            knowledge.store(
-                self.chunk(name), kv, levels=self._levels, durability=self._durability, timeout=self._timeout
-            )
+            terms = self._terms
+            chunk = self.chunk(name)
+            knowledge.store(chunk, kv, levels=terms.levels, durability=terms.durability, timeout=terms.timeout)
             return True
 
         return self._cluster.attempt("storing a page", store, False)
@@ -123,7 +126,7 @@ class PageStore:
         def deliver(knowledge: Knowledge) -> list[bool]:
             filled: list[bool] = []
             for group in knowledge.groups([self.chunk(name) for name in names]):
-                got = knowledge.retrieve(group, timeout=self._timeout)
+                got = knowledge.retrieve(group, accept=self._terms.accept, timeout=self._terms.timeout)
                 kv = got.torch()
                 for outcome, span in zip(got.outcomes, got.spans):
                     if outcome.hit:

@@ -42,6 +42,7 @@ class _Request:
     blocks: list[int] = field(default_factory=list)
     looked_up: bool = False
     matched_end: int = 0
+    own: bool = True  # nothing of its KV came at a lossy level
     promised: bool = False  # a load was begun, and the request not scheduled since
 
 
@@ -49,7 +50,10 @@ class PrefixPlan:
     """The requests of one engine. Not for several threads: the scheduler has one.
 
     `chain` cuts tokens into chunks; `lookup` says of each chunk whether the cluster
-    can deliver it, or None when nobody can say. `block_size` in tokens.
+    can deliver it, or None when nobody can say. `block_size` in tokens. Unless `exact`,
+    what is delivered may be lossy: then only what a request computes from its first
+    token on is saved, because KV behind lossy KV is lossy too, and so may be what the
+    engine's own prefix cache has kept.
     """
 
     def __init__(
@@ -57,10 +61,12 @@ class PrefixPlan:
         chain: Callable[[Sequence[int]], list[Chunk]],
         lookup: Callable[[Sequence[Chunk]], list[bool] | None],
         block_size: int,
+        exact: bool = True,
     ) -> None:
         self._chain = chain
         self._lookup = lookup
         self._block_size = block_size
+        self._exact = exact
         self._requests: dict[str, _Request] = {}
         self._loads: dict[str, Load] = {}
 
@@ -109,10 +115,12 @@ class PrefixPlan:
         if state is None:
             return None  # `matched` was not asked: it is not to be loaded or saved
         state.promised = False
+        if anew:
+            state.own = self._exact or computed == 0
         state.blocks = list(blocks) if anew else state.blocks + list(blocks)
         done = computed + scheduled
         fresh = tuple(c for c in state.chunks if computed < c.end <= done and c.key not in state.held)
-        if not fresh or not state.looked_up:
+        if not fresh or not state.looked_up or not state.own:
             return None
         state.held.update(chunk.key for chunk in fresh)
         return Save(request, fresh, tuple(state.blocks))

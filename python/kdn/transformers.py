@@ -13,29 +13,43 @@ is the same with and without it at level "lossless".
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
+from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from .client import DEFAULT_ADDRESS
-from .errors import InvalidArgument
+from .errors import InvalidArgument, Unimplemented
 from .failover import Failover
 from .huggingface import cache_of, kv_of, length_of, prefill, spec_of
 from .keys import Chunk
 from .knowledge import Knowledge
-from .types import Found, leading
+from .terms import EXACT, Terms
+from .types import leading
+
+MAX_NEW_TOKENS = 256
+"""Of an answer, where neither the options nor the model's generation config say it."""
+# What generate is told, whatever a generation config says: of other values nothing is known.
+_FIXED: dict[str, Any] = {
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "use_cache": True,
+    "return_dict_in_generate": False,
+}
+_OURS = ("input_ids", "attention_mask", "past_key_values", "logits_processor")
 
 
 @dataclass(frozen=True)
 class Added:
-    """A text that the cluster holds now. `stored`: chunks that it did not hold before."""
+    """A text in `chunks`. `held`: those that the cluster can deliver now, none when it
+    is away; `stored`: those of them that it could not before."""
 
     name: str
     tokens: int
     chunks: int
+    held: int
     stored: int
 
 
@@ -66,9 +80,15 @@ class _Prompt:
 
 @dataclass
 class _Delivered:
+    """`complete`: nothing failed. `exact`: bit for bit what was computed, so that what
+    is computed behind it may be stored."""
+
     cache: Any = field(default_factory=DynamicCache)
     tokens: int = 0
     sources: tuple[str, ...] = ()
+    complete: bool = False
+    exact: bool = True
+    kv: Any = None  # of these tokens, and perhaps room behind them
 
 
 class _FirstLogits(LogitsProcessor):
@@ -87,8 +107,9 @@ class KdnCache:
 
     `addresses`: nodes to connect to; the first that answers is used, when it dies the
     next. Unavailable when none answers at first; later a cluster that is away holds
-    and finds nothing, which raises nothing. Not for several threads at once, as the
-    model itself.
+    and finds nothing, which raises nothing. `levels` are kept, `accept` are taken: both
+    "lossless" by default, `accept` what `levels` says. Not for several threads at once,
+    as the model itself.
     """
 
     def __init__(
@@ -104,55 +125,68 @@ class KdnCache:
         durability: str = "replicated",
         timeout: float = 10.0,
     ) -> None:
+        self.terms = Terms(levels, accept, durability, timeout)
         self.spec = spec_of(model, tokenizer, weights_digest)
         self._device = model.device
         self._cluster = Failover(addresses, namespace, self.spec, "kdn.transformers")
-        self._store_options: dict[str, Any] = {"levels": levels, "durability": durability}
-        self._accept = accept
-        self._timeout = timeout
         self._cluster.connect()
 
-    def fetch(self, chains: Sequence[Sequence[Chunk]]) -> _Delivered:
-        """A cache with the longest prefix that the cluster delivers of any chain."""
-        return self._cluster.attempt(
-            "fetching a prefix", lambda knowledge: self._fetch(knowledge, chains), _Delivered()
-        )
+    def fetch(self, chains: Sequence[Sequence[Chunk]], accept: Sequence[str] | None = None) -> _Delivered:
+        """A cache with the longest prefix that the cluster delivers of any chain;
+        `accept` other levels than usual. What came before a failure is kept."""
+        delivered = _Delivered()
 
-    def _fetch(self, knowledge: Knowledge, chains: Sequence[Sequence[Chunk]]) -> _Delivered:
-        found = knowledge.lookup([chunk for chain in chains for chunk in chain], self._timeout)
+        def fetch(knowledge: Knowledge) -> bool:
+            self._fetch(knowledge, chains, accept or self.terms.accept or EXACT, delivered)
+            return True
+
+        delivered.complete = self._cluster.attempt("fetching a prefix", fetch, False)
+        if delivered.tokens:
+            delivered.cache = cache_of(delivered.kv[:, :, :, : delivered.tokens], self._device)
+        return delivered
+
+    def _fetch(
+        self, knowledge: Knowledge, chains: Sequence[Sequence[Chunk]], accept: Sequence[str], delivered: _Delivered
+    ) -> None:
+        found = knowledge.lookup([chunk for chain in chains for chunk in chain], self.terms.lookup_timeout)
         best: Sequence[Chunk] = []
         for chain in chains:
             hits, found = found[: len(chain)], found[len(chain) :]
-            held = leading(hit.delivers(self._accept) for hit in hits)
+            held = leading(hit.delivers(accept) for hit in hits)
             if held and (not best or chain[held - 1].end > best[-1].end):
                 best = chain[:held]
-        if not best:
-            return _Delivered()
-        parts, sources, tokens = [], dict[str, None](), 0
-        for got in knowledge.retrieve_prefix(best, accept=self._accept, timeout=self._timeout):
-            parts.append(got.torch()[:, :, :, : got.prefix_tokens])
-            sources |= dict.fromkeys(outcome.source for outcome in got.outcomes[: got.prefix_chunks])
-            tokens += got.prefix_tokens
-        if tokens == 0:
-            return _Delivered()
-        kv = parts[0] if len(parts) == 1 else torch.cat(parts, dim=3)
-        return _Delivered(cache_of(kv, self._device), tokens, tuple(sources))
+        for got in knowledge.retrieve_prefix(best, accept=accept, timeout=self.terms.timeout):
+            kv, outcomes = got.torch()[:, :, :, : got.prefix_tokens], got.outcomes[: got.prefix_chunks]
+            if len(got.chunks) == len(best):
+                delivered.kv = kv  # all of it: without a copy
+            else:
+                # A group at a time: shared memory need not hold all of them.
+                if delivered.kv is None:
+                    shape = (*kv.shape[:3], best[-1].end, kv.shape[4])
+                    delivered.kv = torch.empty(shape, dtype=kv.dtype, device=self._device)
+                delivered.kv[:, :, :, delivered.tokens : delivered.tokens + got.prefix_tokens] = kv
+            delivered.tokens += got.prefix_tokens
+            delivered.sources = tuple(dict.fromkeys([*delivered.sources, *(hit.source for hit in outcomes)]))
+            delivered.exact &= all(hit.level in EXACT for hit in outcomes)
 
-    def missing(self, chain: Sequence[Chunk]) -> list[Chunk]:
-        """The chunks of `chain` that nobody holds; all of them when nobody can say."""
-        nothing: list[Found] = []
-        found = self._cluster.attempt("looking chunks up", lambda k: k.lookup(chain, self._timeout), nothing)
-        held = {chunk.key for chunk, hit in zip(chain, found) if hit.hit}
-        return [chunk for chunk in chain if chunk.key not in held]
+    def missing(self, chain: Sequence[Chunk]) -> list[Chunk] | None:
+        """The chunks of `chain` that nobody can deliver. None when nobody can say."""
+
+        def look(knowledge: Knowledge) -> list[Chunk] | None:
+            found = knowledge.lookup(chain, self.terms.lookup_timeout)
+            return [chunk for chunk, hit in zip(chain, found) if not hit.delivers(self.terms.accept)]
+
+        return self._cluster.attempt("looking chunks up", look, None)
 
     def store(self, chunks: Sequence[Chunk], cache: Any) -> int:
-        """Stores `chunks` out of a cache that holds their text at their positions.
-        How many are held now."""
-        return sum(self._store(chunk, kv_of(cache, chunk.begin, chunk.end)) for chunk in chunks)
+        """Stores `chunks` out of a cache that holds their text at their positions. How
+        many were taken: a cluster that does not take one is not asked for the next."""
+        return leading(self._store(chunk, kv_of(cache, chunk.begin, chunk.end)) for chunk in chunks)
 
     def _store(self, chunk: Chunk, kv: Any) -> bool:
         def store(knowledge: Knowledge) -> bool:
-            knowledge.store(chunk, kv, timeout=self._timeout, **self._store_options)
+            terms = self.terms
+            knowledge.store(chunk, kv, levels=terms.levels, durability=terms.durability, timeout=terms.timeout)
             return True
 
         return self._cluster.attempt("storing a chunk", store, False)
@@ -184,17 +218,14 @@ class KnowledgeBase:
         self.model = model
         self.tokenizer = tokenizer
         self.kdn = KdnCache(model, tokenizer, addresses, **options)
+        self._front = _front_of(tokenizer)
         self._texts: dict[str, list[int]] = {}
 
     def tokens_of(self, text: str, begins: bool) -> list[int]:
         """Token ids of one part of a prompt. Only what begins a prompt gets the special
         tokens that the tokenizer puts in front (BOS); none gets those it puts behind."""
         bare = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if not begins:
-            return bare
-        whole = self.tokenizer(text)["input_ids"]
-        in_front = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare) if bare else 0
-        return whole[:in_front] + bare
+        return self._front + bare if begins and bare else bare
 
     def add(self, name: str, text: str) -> Added:
         """Registers `text` and makes sure that the cluster holds its KV."""
@@ -204,19 +235,25 @@ class KnowledgeBase:
         self._texts[name] = tokens
         chain = self.kdn.chain(tokens)
         missing = self.kdn.missing(chain)
-        stored = 0
+        before = 0 if missing is None else len(chain) - len(missing)
         if missing:
-            delivered = self.kdn.fetch([chain])
-            # What is behind the last missing chunk needs no KV computed.
-            prefill_chunks(self.model, tokens[: missing[-1].end], delivered.cache)
-            stored = self.kdn.store(missing, delivered.cache)
-        return Added(name, len(tokens), len(chain), stored)
+            # What is stored is computed behind nothing but what was computed.
+            delivered = self.kdn.fetch([chain], EXACT)
+            if delivered.complete:
+                # What is behind the last missing chunk needs no KV computed.
+                prefill_chunks(self.model, tokens[: missing[-1].end], delivered.cache)
+                self.kdn.store(missing, delivered.cache)
+                missing = self.kdn.missing(chain)
+        held = 0 if missing is None else len(chain) - len(missing)
+        return Added(name, len(tokens), len(chain), held, max(held - before, 0))
 
     def _prompt(self, question: str, knowledge: Sequence[str]) -> _Prompt:
         unknown = [name for name in knowledge if name not in self._texts]
         if unknown:
             raise InvalidArgument(f"no text was added as {unknown[0]!r}; there are {', '.join(self._texts) or 'none'}")
-        head = [token for name in knowledge for token in self._texts[name]]
+        head = [token for name in knowledge for token in self._texts[name][len(self._front) :]]
+        if head:
+            head = self._front + head
         first = len(self._texts[knowledge[0]]) if knowledge else 0
         tail = self.tokens_of(question, begins=not head)
         if not tail:
@@ -229,9 +266,10 @@ class KnowledgeBase:
         """Answers `question` behind the texts named, in their order.
 
         `use_kdn=False` prefills all of it, for comparison. `learn`: what had to be
-        prefilled of the texts is stored for the next time, after the answer. `options`
-        go to the model's generate.
+        prefilled of the texts is stored for the next time, after the answer, unless it
+        was computed behind KV of a lossy level. `options` go to the model's generate.
         """
+        options = self._options(options)
         prompt = self._prompt(question, knowledge)
         begin = time.perf_counter()
         chain = self.kdn.chain(prompt.tokens[: prompt.known]) if use_kdn else []
@@ -243,10 +281,10 @@ class KnowledgeBase:
             attention_mask=torch.ones_like(ids),
             past_key_values=delivered.cache,
             logits_processor=LogitsProcessorList([first]),
-            **{"do_sample": False, "pad_token_id": 0, **options},
+            **options,
         )
         tokens = answer[0, len(prompt.tokens) :].tolist()
-        if learn and chain and delivered.tokens < prompt.known:
+        if learn and delivered.complete and delivered.exact and delivered.tokens < prompt.known:
             self.kdn.store([c for c in chain if c.end > delivered.tokens], delivered.cache)
         return Generated(
             text=self.tokenizer.decode(tokens, skip_special_tokens=True),
@@ -256,6 +294,17 @@ class KnowledgeBase:
             sources=delivered.sources,
             time_to_first_token=first.at - begin,
         )
+
+    def _options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        for name, value in options.items():
+            if name in _OURS or (name in _FIXED and value != _FIXED[name]):
+                raise Unimplemented(f"generate with {name}={value!r}")
+        told = {"do_sample": False, "pad_token_id": 0, **options, **_FIXED}
+        config = options.get("generation_config") or self.model.generation_config
+        unsaid = config.max_new_tokens is None and config.max_length == GenerationConfig().max_length
+        if unsaid and not {"max_new_tokens", "max_length"} & options.keys():
+            told["max_new_tokens"] = MAX_NEW_TOKENS
+        return told
 
     def _deliver(self, prompt: _Prompt, chain: Sequence[Chunk]) -> _Delivered:
         if not chain:
@@ -275,6 +324,15 @@ class KnowledgeBase:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _front_of(tokenizer: Any) -> list[int]:
+    """The special tokens that the tokenizer puts in front of a prompt."""
+    bare, whole = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a")["input_ids"]
+    for i in range(len(whole)):
+        if whole[i : i + len(bare)] == bare:
+            return whole[:i]
+    raise Unimplemented("a tokenizer that makes other tokens of a text when it adds special ones")
 
 
 def prefill_chunks(model: Any, tokens: Sequence[int], cache: Any, step: int = 1024) -> None:

@@ -39,21 +39,14 @@ from .prefix_plan import Load, PrefixPlan, Save
 
 _log = logging.getLogger("kdn")
 
-_LOOKUP_TIMEOUT_S = 1.0  # the scheduler waits for it
-
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Options):
     """kv_connector_extra_config. The digests name what the files of the model and of
     its tokenizer would say, for models that are no checkpoint directory."""
 
     addresses: Sequence[str] = (DEFAULT_ADDRESS,)
     namespace: str = "default"
-    levels: Sequence[str] | None = None
-    accept: Sequence[str] | None = None
-    durability: str = "replicated"
-    timeout: float = 10.0
-    save_bytes: int = 1 << 30
     weights_digest: str = ""
     tokenizer_digest: str = ""
 
@@ -135,14 +128,14 @@ class KdnConnector(KVConnectorBase_V1):
         self._failed_blocks: set[int] = set()
         self._block_size = kv_cache_config.kv_cache_groups[0].kv_cache_spec.block_size
         if role is KVConnectorRole.SCHEDULER:
-            self._plan = PrefixPlan(self._cluster.chain, self._held, self._block_size)
+            self._plan = PrefixPlan(self._cluster.chain, self._held, self._block_size, settings.exact)
         self._cluster.attempt("connecting", lambda _: None, None)
 
     # ---------------------------------------------------------- scheduler
 
     def _held(self, chunks: Sequence[Chunk]) -> list[bool] | None:
         def look(knowledge: Knowledge) -> list[bool] | None:
-            found = knowledge.lookup(chunks, _LOOKUP_TIMEOUT_S)
+            found = knowledge.lookup(chunks, self._settings.lookup_timeout)
             return [chunk.delivers(self._settings.accept) for chunk in found]
 
         # The scheduler does not wait for a connection.
@@ -199,9 +192,7 @@ class KdnConnector(KVConnectorBase_V1):
                 f"use --block-size {paged.block_size}"
             )
         rank = Rank((layers[0], layers[-1] + 1), self._heads(paged.num_kv_heads))
-        settings = self._settings
-        options = Options(settings.levels, settings.accept, settings.durability, settings.timeout, settings.save_bytes)
-        self._worker = PagedWorker(self._cluster, paged, rank, caches[0].device, options, self._merge())
+        self._worker = PagedWorker(self._cluster, paged, rank, caches[0].device, self._settings, self._merge())
         if rank.layers != (0, self._spec.num_layers):
             _log.warning("kdn: pipeline parallelism: prefixes are loaded, but not stored")
 

@@ -219,6 +219,32 @@ def test_pages_of_every_layout_come_back(layout: str, flat: bool, cluster: Clust
     store.close()
 
 
+def test_exact_pages_are_not_taken_from_lossy_ones(cluster: Cluster, namespace: str) -> None:
+    shape = PageShape(LAYERS, HEADS, DIM, BLOCK, "layer_first")
+    page = random_kv(BLOCK).permute(1, 0, 3, 2, 4).contiguous()
+    lossy = PageStore(cluster.unix(), namespace, MODEL, shape, "tp0of1", levels=["int8"])
+    assert lossy.put(["page"], [page]) == [True]
+    assert lossy.held(["page"]) == 1 and lossy.get(["page"], [torch.zeros_like(page)]) == [True]
+    for levels in (None, ["lossless", "int8"]):
+        exact = PageStore(cluster.unix(), namespace, MODEL, shape, "tp0of1", levels=levels)
+        assert exact.held(["page"]) == 0 and exact.get(["page"], [torch.zeros_like(page)]) == [False]
+        exact.close()
+    lossy.close()
+
+
+def test_settings_that_nobody_knows_are_refused_at_the_start(cluster: Cluster, namespace: str) -> None:
+    shape = PageShape(LAYERS, HEADS, DIM, BLOCK, "layer_first")
+    for wrong in ({"levels": ["int 8"]}, {"durability": "eternal"}, {"timeout": 0}):
+        with pytest.raises(InvalidArgument):
+            PageStore(cluster.unix(), namespace, MODEL, shape, "tp0of1", **wrong)
+        with pytest.raises(InvalidArgument):
+            Options(**wrong)
+    with pytest.raises(InvalidArgument, match="'lossles'"):
+        Options(accept=["lossles"])
+    assert Options().accept == ("lossless",) and Options().exact
+    assert Options(levels=["int8"]).accept == ("int8",) and not Options(levels=["int8"]).exact
+
+
 def test_pages_of_another_rank_are_others(cluster: Cluster, namespace: str) -> None:
     shape = PageShape(LAYERS, HEADS, DIM, BLOCK, "layer_first")
     one = PageStore(cluster.unix(), namespace, MODEL, shape, "tp0of2")

@@ -158,6 +158,17 @@ def test_a_preempted_request_saves_out_of_its_new_blocks(plan: PrefixPlan) -> No
     assert save is not None and save.blocks == tuple(range(100, 133))
 
 
+def test_nothing_computed_behind_what_may_be_lossy_is_saved(held: Held) -> None:
+    tokens = range(1000)
+    held.hold(chain_of(tokens)[:1])
+    plan = PrefixPlan(chain_of, held.lookup, BLOCK, exact=False)
+    assert plan.matched("r", tokens, 0) == 256
+    assert plan.scheduled("r", 256, 400, range(63), anew=True) is None
+    assert plan.scheduled("r", 656, 344, [], anew=False) is None
+    own = plan.scheduled("r", 0, 1000, range(63), anew=True)  # preempted, and computed from the first token on
+    assert own is not None and [chunk.begin for chunk in own.chunks] == [256, 512]
+
+
 def test_a_random_engine_loads_and_saves_each_token_once() -> None:
     """Property: what is loaded and what is computed cover a prompt without overlap;
     afterwards the cluster holds every whole chunk, and a second run computes only the

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import shutil
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ transformers = pytest.importorskip("transformers")
 
 import kdn  # noqa: E402
 from kdn.huggingface import cache_of, kv_of, layers_of, length_of, prefill, spec_of  # noqa: E402
+from kdn.memory import Memory  # noqa: E402
 from kdn.transformers import KdnCache, KnowledgeBase  # noqa: E402
 
 torch.manual_seed(0)
@@ -182,9 +186,9 @@ def test_what_kdn_inject_computed_is_served_to_transformers(tokenizer: Any, clus
             assert served.text.split()[0] == question["answer"]
 
 
-def test_kdn_inject_begins_a_text_as_the_tokenizer_does(cluster: Cluster, namespace: str, short_path: Path) -> None:
-    """A tokenizer that puts BOS in front and EOS behind, as Llama's does the first."""
-    checkpoint = short_path / "bos"
+def checkpoint_with_bos(checkpoint: Path) -> tuple[Path, int]:
+    """The shipped model with a tokenizer that puts BOS in front and EOS behind, as
+    Llama's does the first; and that BOS."""
     shutil.copytree(MODEL, checkpoint, ignore=shutil.ignore_patterns("facts"))
     rules = json.loads((checkpoint / "tokenizer.json").read_text())
     bos = rules["model"]["vocab"]["<doc>"]
@@ -199,6 +203,11 @@ def test_kdn_inject_begins_a_text_as_the_tokenizer_does(cluster: Cluster, namesp
         "special_tokens": {"<doc>": {"id": "<doc>", "ids": [bos], "tokens": ["<doc>"]}},
     }
     (checkpoint / "tokenizer.json").write_text(json.dumps(rules))
+    return checkpoint, bos
+
+
+def test_kdn_inject_begins_a_text_as_the_tokenizer_does(cluster: Cluster, namespace: str, short_path: Path) -> None:
+    checkpoint, bos = checkpoint_with_bos(short_path / "bos")
     file = MODEL / "facts" / "arden.txt"
     command = [str(KDN), "inject", "--connect", cluster.unix(), "--namespace", namespace]
     subprocess.run([*command, "--model", str(checkpoint), str(file)], check=True, timeout=120, capture_output=True)
@@ -208,6 +217,89 @@ def test_kdn_inject_begins_a_text_as_the_tokenizer_does(cluster: Cluster, namesp
         added = base.add("arden", file.read_text())
         assert base._texts["arden"][0] == bos != base._texts["arden"][-1]
         assert (added.stored, added.chunks) == (0, 2)
+
+
+def test_what_is_lossy_is_taken_by_those_who_asked_for_it(
+    recall: Any, tokenizer: Any, cluster: Cluster, namespace: str
+) -> None:
+    lossy = KnowledgeBase(recall, tokenizer, cluster.unix(), namespace=namespace, levels=["int8"])
+    added = lossy.add("arden", text_of("arden"))
+    assert (added.held, added.stored) == (2, 2)
+    assert lossy.generate("<q> Who?", ["arden"], **GREEDY).delivered_tokens == added.tokens
+    lossy.close()
+    with KnowledgeBase(recall, tokenizer, cluster.unix(), namespace=namespace) as exact:
+        again = exact.add("arden", text_of("arden"))
+        assert (again.held, again.stored) == (0, 0), "the objects there are lossy, and stay"
+        assert exact.generate("<q> Who?", ["arden"], **GREEDY).delivered_tokens == 0
+
+
+def test_nothing_is_stored_that_was_computed_behind_lossy_kv(
+    recall: Any, tokenizer: Any, cluster: Cluster, namespace: str
+) -> None:
+    options: dict[str, Any] = {"namespace": namespace, "accept": ["lossless", "int8"]}
+    with (
+        KnowledgeBase(recall, tokenizer, cluster.unix(), namespace=namespace, levels=["int8"]) as lossy,
+        KnowledgeBase(recall, tokenizer, cluster.unix(), **options) as base,
+    ):
+        tokens = base.tokens_of(text_of("arden"), begins=True)
+        chain = base.kdn.chain(tokens)
+        exact = transformers.DynamicCache()
+        prefill(recall, tokens, exact)
+        assert lossy.kdn.store(chain[:1], exact) == 1
+        base._texts["arden"] = tokens
+        assert base.generate("<q> Who?", ["arden"], **GREEDY).delivered_tokens == 256
+        assert base.kdn.missing(chain) == chain[1:], "it learnt behind int8"
+        assert base.add("arden", text_of("arden")).stored == 1
+        [got] = base.kdn.cluster.connect().retrieve_prefix(chain, accept=["lossless", "int8"])
+        assert [outcome.level for outcome in got.outcomes] == ["int8", "lossless"]
+        k, v = kv_of(exact, 256, len(tokens))[3]
+        assert torch.allclose(got.torch()[3, 0, :, 256:], k, atol=1e-5), "it was computed behind int8"
+        assert torch.allclose(got.torch()[3, 1, :, 256:], v, atol=1e-5)
+
+
+def test_kv_beyond_shared_memory_comes_in_groups(base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch) -> None:
+    base.add("long", " ".join(text_of("arden") for _ in range(6)))
+    tokens = base._texts["long"]
+    chain = base.kdn.chain(tokens)
+    [whole] = [base.kdn.fetch([chain])]
+    limited_memory(monkeypatch, groups=3, group_bytes=base.kdn.spec.kv_bytes(256))
+    delivered = base.kdn.fetch([chain])
+    assert delivered.tokens == len(tokens) > 5 * 256
+    for (k, v), (other_k, other_v) in zip(layers_of(whole.cache), layers_of(delivered.cache)):
+        assert torch.equal(k, other_k) and torch.equal(v, other_v)
+
+
+def test_what_came_before_a_failure_is_kept(base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch) -> None:
+    base.add("long", " ".join(text_of("arden") for _ in range(6)))
+    expected = base.generate("<q> Who?", ["long"], use_kdn=False, **GREEDY).tokens
+    limited_memory(monkeypatch, groups=3, group_bytes=base.kdn.spec.kv_bytes(256))
+    calls = itertools.count()
+    retrieve = kdn.Knowledge.retrieve
+
+    def fail(self: kdn.Knowledge, *arguments: Any, **options: Any) -> Any:
+        if next(calls) == 2:
+            raise kdn.Unavailable("the third group")
+        return retrieve(self, *arguments, **options)
+
+    monkeypatch.setattr(kdn.Knowledge, "retrieve", fail)
+    served = base.generate("<q> Who?", ["long"], **GREEDY)
+    assert (served.delivered_tokens, served.tokens) == (512, expected)
+
+
+def limited_memory(monkeypatch: pytest.MonkeyPatch, groups: int, group_bytes: int) -> None:
+    """As if a session had shared memory for so many groups of so many bytes."""
+    monkeypatch.setitem(kdn.Knowledge.retrieve_prefix.__kwdefaults__, "group_bytes", group_bytes)
+    array = Memory.array
+    living: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def limited(self: Memory, *arguments: Any) -> Any:
+        if len(living) == groups:
+            raise kdn.ResourceExhausted("shared memory of one session")
+        region, made = array(self, *arguments)
+        living.add(made.base)
+        return region, made
+
+    monkeypatch.setattr(Memory, "array", limited)
 
 
 def test_a_cold_start_learns_what_it_prefilled(base: KnowledgeBase) -> None:
@@ -233,6 +325,18 @@ def test_a_chunk_evicted_in_the_middle_is_prefilled_and_stored_again(base: Knowl
     assert before.tokens == partial.tokens == after.tokens
 
 
+def test_an_answer_ends_though_nobody_says_where(base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdn.transformers.MAX_NEW_TOKENS", 5)
+    base.add("arden", text_of("arden"))  # longer than Transformers' default of 20 tokens
+    unbounded = {"eos_token_id": None}
+    assert len(base.generate("<q> Who?", ["arden"], **unbounded).tokens) == 5
+    assert len(base.generate("<q> Who?", ["arden"], max_new_tokens=7, **unbounded).tokens) == 7
+    length = len(base._prompt("<q> Who?", ["arden"]).tokens)
+    assert len(base.generate("<q> Who?", ["arden"], max_length=length + 3, **unbounded).tokens) == 3
+    config = transformers.GenerationConfig(max_new_tokens=4)
+    assert len(base.generate("<q> Who?", ["arden"], generation_config=config, **unbounded).tokens) == 4
+
+
 def test_several_texts_are_one_prefix_as_far_as_it_is_known(base: KnowledgeBase) -> None:
     base.add("arden", text_of("arden"))
     base.add("other", text_of("corby"))
@@ -242,6 +346,23 @@ def test_several_texts_are_one_prefix_as_far_as_it_is_known(base: KnowledgeBase)
     assert second.delivered_tokens == len(base._texts["arden"]) + len(base._texts["other"])
     alone = base.generate("<q> Who?", ["arden", "other"], use_kdn=False, **GREEDY)
     assert first.tokens == second.tokens == alone.tokens
+
+
+def test_only_what_begins_a_prompt_begins_with_bos(
+    recall: Any, tokenizer: Any, cluster: Cluster, namespace: str, short_path: Path
+) -> None:
+    checkpoint, bos = checkpoint_with_bos(short_path / "bos")
+    with KnowledgeBase(
+        recall, transformers.AutoTokenizer.from_pretrained(str(checkpoint)), cluster.unix(), namespace=namespace
+    ) as base:
+        base.add("arden", text_of("arden").replace("<doc>", ""))
+        base.add("other", text_of("corby").replace("<doc>", ""))
+        prompt = base._prompt("<q> Who?", ["arden", "other"])
+        assert prompt.tokens[0] == bos and bos not in prompt.tokens[1:]
+        assert base._prompt("<q> Who?", []).tokens[0] == bos
+        first = base.generate("<q> Who?", ["arden", "other"], **GREEDY)
+        assert first.delivered_tokens == len(base._texts["arden"])
+        assert base.generate("<q> Who?", ["arden", "other"], **GREEDY).delivered_tokens == prompt.known
 
 
 def test_two_engines_share_what_one_stored(recall: Any, tokenizer: Any, cluster: Cluster, namespace: str) -> None:
@@ -294,6 +415,44 @@ def test_a_node_killed_during_generate_is_not_noticed(recall: Any, tokenizer: An
             assert base.generate("<q> Who?", [name], **GREEDY).tokens == tokens
 
 
+@pytest.mark.parametrize("moment", ["lookup", "retrieve", "store"])
+def test_the_connected_node_killed_inside_generate(
+    moment: str, recall: Any, tokenizer: Any, short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In front of the call named: before, during and behind the answer itself."""
+    with Cluster(short_path) as three, KnowledgeBase(recall, tokenizer, [three.unix(0), three.unix(1)]) as base:
+        base.add("arden", text_of("arden"))
+        base.add("other", text_of("corby"))  # never behind arden: it is learnt
+        expected = base.generate("<q> Who?", ["arden", "other"], use_kdn=False, **GREEDY).tokens
+        call = getattr(kdn.Knowledge, moment)
+
+        def kill(self: kdn.Knowledge, *arguments: Any, **options: Any) -> Any:
+            three.kill(0)
+            return call(self, *arguments, **options)
+
+        monkeypatch.setattr(kdn.Knowledge, moment, kill)
+        during = base.generate("<q> Who?", ["arden", "other"], **GREEDY)
+        monkeypatch.undo()
+        assert during.tokens == expected
+        assert during.delivered_tokens == (len(base._texts["arden"]) if moment == "store" else 0)
+        after = base.generate("<q> Who?", ["arden"], **GREEDY)
+        assert after.delivered_tokens == len(base._texts["arden"]) and after.sources[0] != "n1"
+
+
+def test_a_node_that_hangs_costs_an_answer_one_lookup(recall: Any, tokenizer: Any, short_path: Path) -> None:
+    with Cluster(short_path, nodes=2) as two, KnowledgeBase(recall, tokenizer, two.unix(0)) as base:
+        base.add("arden", text_of("arden"))
+        expected = base.generate("<q> Who?", ["arden"], **GREEDY).tokens
+        with two.nodes[0].stopped():
+            begin = time.monotonic()
+            assert base.generate("<q> Who?", ["arden"], **GREEDY).tokens == expected
+            answered = time.monotonic()
+            added = base.add("other", text_of("corby"))
+            assert (added.held, added.stored) == (0, 0)
+            print(f"answered in {answered - begin:.2f} s, added in {time.monotonic() - answered:.2f} s")
+            assert answered - begin < 4 and time.monotonic() - answered < 4
+
+
 def test_an_engine_outlives_its_cluster_and_moves_to_another_node(
     recall: Any, tokenizer: Any, short_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -319,6 +478,19 @@ def test_mistakes_are_typed(base: KnowledgeBase, recall: Any, tokenizer: Any, sh
         base.add("empty", "")
     with pytest.raises(kdn.Unavailable):
         KnowledgeBase(recall, tokenizer, f"unix:{short_path}/nobody.sock")
+    for options in ({"accept": ["lossles"]}, {"levels": ["best"]}, {"durability": "eternal"}, {"namespace": "a b"}):
+        with pytest.raises(kdn.InvalidArgument):
+            KnowledgeBase(recall, tokenizer, f"unix:{short_path}/nobody.sock", **options)
+    for refused in (
+        {"num_beams": 2},
+        {"num_return_sequences": 2},
+        {"use_cache": False},
+        {"return_dict_in_generate": True},
+        {"logits_processor": []},
+        {"input_ids": None},
+    ):
+        with pytest.raises(kdn.Unimplemented, match=next(iter(refused))):
+            base.generate("<q> Who?", **refused)
     config = transformers.MistralConfig(sliding_window=64, num_hidden_layers=1, hidden_size=64, vocab_size=64)
     with pytest.raises(kdn.Unimplemented, match="sliding window"):
         spec_of(transformers.MistralForCausalLM(config), tokenizer)
