@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from cluster import REPO, Cluster
+from cluster import MODEL, REPO, Cluster
 
 pytest.importorskip("torch")
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
 
 def run(*command: str) -> str:
     done = subprocess.run([sys.executable, *command], cwd=REPO, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.mark.parametrize("readme", ["README.md", "python/README.md"])
+def test_the_five_lines(readme: str, cluster: Cluster, short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [lines] = re.findall(r"```python\n(from kdn.transformers .*?)```", (REPO / readme).read_text(), re.DOTALL)
+    assert len(lines.splitlines()) <= 5
+    (short_path / "handbook.txt").write_text((MODEL / "facts" / "arden.txt").read_text())
+    monkeypatch.chdir(short_path)
+    said: list[str] = []
+    exec(
+        lines.replace("unix:/tmp/kdn-local-3-n1.sock", cluster.unix()),
+        {
+            "model": transformers.AutoModelForCausalLM.from_pretrained(str(MODEL), torch_dtype="auto").eval(),
+            "tokenizer": transformers.AutoTokenizer.from_pretrained(str(MODEL)),
+            "print": said.append,
+        },
+    )
+    assert len(said) == 1 and said[0].split()
 
 
 def test_the_handbook(cluster: Cluster) -> None:
