@@ -32,6 +32,14 @@ def milliseconds(timeout: float) -> int:
     return max(1, int(timeout * 1000))
 
 
+def ttl_milliseconds(ttl: float, least: float) -> int:
+    """A time to live in seconds as the wire says it. InvalidArgument unless `least` to
+    30 days."""
+    if not least <= ttl <= 30 * 24 * 3600:
+        raise InvalidArgument(f"a time to live of {ttl} s, expected {least} to 30 days")
+    return int(ttl * 1000)
+
+
 class Deadline:
     """The end of a call that takes several: what is left of its timeout.
     InvalidArgument as `milliseconds`."""

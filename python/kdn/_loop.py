@@ -60,7 +60,9 @@ def _bare(error: BaseException) -> BaseException:
         traceback.clear_frames(each.__traceback__)
         each.__traceback__ = each.__context__ = each.__cause__ = None
     if isinstance(error, KdnError):
-        return type(error)(*error.args)
+        bare = type(error)(*error.args)
+        bare.code = error.code  # of a status without a class of its own
+        return bare
     return Internal(f"a bug of the client:\n{text}")
 
 

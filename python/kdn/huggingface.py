@@ -3,26 +3,30 @@ its caches. Works with the cache classes of Transformers 4.45 and of 5."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from transformers import DynamicCache
 
 from .digest import Digest
 from .errors import InvalidArgument, Unimplemented
-from .model import ModelSpec, tokenizer_digest, weights_digest
+from .model import ModelSpec, tokenizer_digest, weight_files, weights_digest
 
 
 def spec_of(model: Any, tokenizer: Any, weights: str | None = None) -> ModelSpec:
     """The ModelSpec of a loaded model and its tokenizer.
 
     A model of a checkpoint directory, or of the hub's cache, is known by its files: it
-    finds what `kdn inject` and other engines stored. One that was made or changed in
-    memory is known by its tensors, unless `weights` names them (any text that changes
-    when they do). Unimplemented for attention that does not keep every token.
+    finds what `kdn inject` and other engines stored. One that was made, quantized or
+    changed in memory (three rows of every tensor are compared with the files) is known
+    by its tensors. `weights` names them instead: any text that changes when they do.
+    Unimplemented for architectures and kinds of attention that nobody tried, and for
+    adapters unless `weights` names them too: which of them are in use may change.
     """
     return spec_of_config(
         model.config,
@@ -55,8 +59,9 @@ def _check_attention(config: Any) -> None:
         raise Unimplemented(f"sliding window attention over {window} tokens")
 
 
-def directory_of(name_or_path: str) -> Path | None:
-    """Where the files of a checkpoint lie: its directory, or the hub's cache of it."""
+def directory_of(name_or_path: str, revision: str | None = None) -> Path | None:
+    """Where the files of a checkpoint lie: its directory, or the hub's cache of this
+    revision of it."""
     if not name_or_path:
         return None
     if Path(name_or_path).is_dir():
@@ -64,19 +69,48 @@ def directory_of(name_or_path: str) -> Path | None:
     from transformers.utils import cached_file
 
     try:
-        found = cached_file(name_or_path, "config.json", local_files_only=True)
+        found = cached_file(name_or_path, "config.json", revision=revision, local_files_only=True)
     except OSError:
         return None
     return Path(found).parent if found else None
 
 
+def served_digest(name_or_path: str, revision: str | None, quantization: str | None) -> str | None:
+    """The weights digest of a checkpoint as a server loads it; None where there are no
+    files of it. Quantized as it was loaded it is another model than its files."""
+    directory = directory_of(name_or_path, revision)
+    if directory is None:
+        return None
+    digest = weights_digest(directory)
+    return Digest("kdn-quantized-1").text(digest).text(quantization).finish().hex() if quantization else digest
+
+
+def _is_of(model: Any, directory: Path) -> bool:
+    """Whether the tensors of `model` are those of the files, as far as three rows of
+    each show."""
+    tensors = model.state_dict()
+    compared = False
+    for path in weight_files(directory):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys() & tensors.keys():
+                there, here = file.get_slice(name), tensors[name]
+                if list(here.shape) != there.get_shape():
+                    return False
+                rows = {0, len(here) // 2, len(here) - 1} if here.dim() else set()
+                if any(not torch.equal(there[i : i + 1].to(here.dtype), here[i : i + 1].to("cpu")) for i in rows):
+                    return False
+                compared = True
+    return compared
+
+
 def _weights_of(model: Any) -> str:
-    directory = directory_of(getattr(model.config, "_name_or_path", ""))
-    if directory is not None:
-        try:
-            return weights_digest(directory)
-        except InvalidArgument:
-            pass
+    if getattr(model, "peft_config", None):
+        raise Unimplemented("a model with adapters: name its weights with weights_digest")
+    directory = directory_of(getattr(model.config, "_name_or_path", ""), getattr(model.config, "_commit_hash", None))
+    if directory is not None and getattr(model, "hf_quantizer", None) is None:
+        with contextlib.suppress(InvalidArgument):  # no safetensors
+            if _is_of(model, directory):
+                return weights_digest(directory)
     digest = Digest("kdn-tensors-1")
     for name, tensor in sorted(model.state_dict().items()):
         raw = tensor.detach().to("cpu").contiguous().flatten().view(torch.uint8).numpy()

@@ -49,6 +49,13 @@ def check_namespace(name: str) -> str:
     return name
 
 
+def check_int32(values: Sequence[int], what: str) -> None:
+    """InvalidArgument unless all are 0 to 2^31 - 1."""
+    for value in (min(values, default=0), max(values, default=0)):
+        if not 0 <= value < 1 << 31:
+            raise InvalidArgument(f"{what} {value}, expected 0 to 2^31 - 1")
+
+
 def chunk_key(
     fingerprint: bytes,
     namespace: str,
@@ -60,8 +67,7 @@ def chunk_key(
     (empty: behind nothing), of one model and one tenant."""
     if not 1 <= len(tokens) <= CHUNK_TOKENS_MAX:
         raise InvalidArgument(f"a chunk of {len(tokens)} tokens, expected 1 to {CHUNK_TOKENS_MAX}")
-    if min(tokens) < 0:
-        raise InvalidArgument(f"token id {min(tokens)}, expected at least 0")
+    check_int32(tokens, "token id")
     digest = Digest("kdn-chunk-1").data(fingerprint).text(check_namespace(namespace))
     return digest.data(condition or _NO_CONDITION).text(variant).tokens(tokens).finish()
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ._calls import Calls, RetrieveCall, StoreCall, levels_mask
-from ._connection import Deadline
+from ._connection import Deadline, ttl_milliseconds
 from .errors import InvalidArgument, KdnError
-from .keys import Chunk, chunk_key, cut_chain, fingerprint_of
+from .keys import Chunk, check_int32, chunk_key, cut_chain, fingerprint_of
 from .model import ModelSpec
 from .tensors import as_kv, numpy_dtype
 from .terms import check_durability
@@ -71,7 +71,10 @@ class _Knowledge:
     ) -> StoreCall:
         check_durability(durability)
         deadline = Deadline(timeout)
+        ttl_ms = ttl_milliseconds(ttl, 0)
+        mask = levels_mask(levels)
         positions = chunk.positions if positions is None else positions
+        check_int32(positions, "position")
         array = as_kv(kv, self.model, len(chunk.tokens))
         region = None
         layers: list[Any]
@@ -84,9 +87,7 @@ class _Knowledge:
         else:
             layers = [np.ascontiguousarray(layer).tobytes() for layer in array]
         left = deadline.left()
-        return StoreCall(
-            chunk, positions, levels_mask(levels), durability, int(ttl * 1000), left, layers, region, array
-        )
+        return StoreCall(chunk, positions, mask, durability, ttl_ms, left, layers, region, array)
 
     def _retrieve_call(
         self,
@@ -101,20 +102,16 @@ class _Knowledge:
         positions = [chunk.positions for chunk in chunks] if positions is None else positions
         if len(positions) != len(chunks):
             raise InvalidArgument(f"positions of {len(positions)} chunks for {len(chunks)}")
+        for each in positions:
+            check_int32(each, "position")
         spans: list[slice] = []
         begin = 0
         for chunk in chunks:
             spans.append(slice(begin, begin + len(chunk.tokens)))
             begin += len(chunk.tokens)
-        layer_range = layers or (0, self.model.num_layers)
-        head_range = heads or (0, self.model.num_kv_heads)
-        shape = (
-            max(layer_range[1] - layer_range[0], 0),
-            2,
-            max(head_range[1] - head_range[0], 0),
-            begin,
-            self.model.head_dim,
-        )
+        layer_range = _range_of(layers, self.model.num_layers, "layers")
+        head_range = _range_of(heads, self.model.num_kv_heads, "heads")
+        shape = (layer_range[1] - layer_range[0], 2, head_range[1] - head_range[0], begin, self.model.head_dim)
         region = None
         if self._link.memory is not None and chunks:
             region, out = self._link.memory.array(shape, numpy_dtype(self.model), timeout)
@@ -126,6 +123,14 @@ class _Knowledge:
 
     def _retrieved(self, call: RetrieveCall, outcomes: list[Outcome]) -> Retrieved:
         return Retrieved(self.model, call.chunks, outcomes, call.spans, call.out)
+
+
+def _range_of(given: tuple[int, int] | None, count: int, what: str) -> tuple[int, int]:
+    if given is None:
+        return 0, count
+    if len(given) != 2 or not 0 <= given[0] < given[1] <= count:
+        raise InvalidArgument(f"{what} {given}, expected a half-open range of 0 to {count}")
+    return given
 
 
 class Knowledge(_Knowledge):
@@ -196,7 +201,7 @@ class Knowledge(_Knowledge):
     def pin(self, chunks: Sequence[Chunk], ttl: float, timeout: float = DEFAULT_TIMEOUT) -> list[KdnError | None]:
         """Holds every copy against eviction for `ttl` seconds or until the client is
         closed. None where it was done, else why not."""
-        return self._link.loop.run(self._calls.statuses("pin", chunks, timeout, int(ttl * 1000)))
+        return self._link.loop.run(self._calls.statuses("pin", chunks, timeout, ttl_milliseconds(ttl, 0.001)))
 
     def unpin(self, chunks: Sequence[Chunk], timeout: float = DEFAULT_TIMEOUT) -> list[KdnError | None]:
         """Lets go of what this client pinned."""
@@ -241,11 +246,26 @@ class AsyncKnowledge(_Knowledge):
         outcomes = await self._link.loop.wait(self._calls.retrieve(call))
         return self._retrieved(call, outcomes)
 
+    async def retrieve_prefix(
+        self,
+        chain: Sequence[Chunk],
+        *,
+        group_bytes: int = GROUP_BYTES,
+        timeout: float = DEFAULT_TIMEOUT,
+        **options: Any,
+    ) -> AsyncIterator[Retrieved]:
+        deadline = Deadline(timeout)
+        for group in self.groups(chain, group_bytes):
+            got = await self.retrieve(group, timeout=deadline.left(), **options)
+            yield got
+            if got.prefix_chunks < len(group):
+                return
+
     async def _statuses(self, *arguments: Any) -> list[KdnError | None]:
         return await self._link.loop.wait(self._calls.statuses(*arguments))
 
     async def pin(self, chunks: Sequence[Chunk], ttl: float, timeout: float = DEFAULT_TIMEOUT) -> list[KdnError | None]:
-        return await self._statuses("pin", chunks, timeout, int(ttl * 1000))
+        return await self._statuses("pin", chunks, timeout, ttl_milliseconds(ttl, 0.001))
 
     async def unpin(self, chunks: Sequence[Chunk], timeout: float = DEFAULT_TIMEOUT) -> list[KdnError | None]:
         return await self._statuses("unpin", chunks, timeout)

@@ -20,6 +20,8 @@ _DTYPES = ("bf16", "fp16", "fp32")
 _DTYPE_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 _SCALINGS = ("none", "linear", "llama3", "yarn")
 _PAIRINGS = ("neoX", "gptJ")
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
+"""model_type of the configs that were tried. Others rotate, scale or cache otherwise."""
 _DTYPE_NAMES = {
     "bfloat16": "bf16",
     "float16": "fp16",
@@ -148,7 +150,14 @@ class ModelSpec:
         dtype: Any = "bf16",
         name: str = "",
     ) -> ModelSpec:
-        """Of a Hugging Face config as a mapping (``config.to_dict()`` or config.json)."""
+        """Of a Hugging Face config as a mapping (``config.to_dict()`` or config.json).
+        Unimplemented for a model_type that is none of `ARCHITECTURES`."""
+        kind = config.get("model_type")
+        if kind is not None and kind not in ARCHITECTURES:
+            raise Unimplemented(f"models of type {kind!r}: {', '.join(ARCHITECTURES)} are supported")
+        for name in ("num_attention_heads", "num_hidden_layers"):
+            if name not in config:
+                raise InvalidArgument(f"a model config without {name}")
         heads = int(config["num_attention_heads"])
         head_dim = int(config.get("head_dim") or config["hidden_size"] // heads)
         return cls(
@@ -167,7 +176,10 @@ class ModelSpec:
         """Of a checkpoint directory: equal to what `kdn inject --model` registers, so
         that both find each other's chunks."""
         root = Path(directory)
-        config = json.loads((root / "config.json").read_text())
+        try:
+            config = json.loads((root / "config.json").read_text())
+        except (OSError, ValueError) as error:
+            raise InvalidArgument(f"{root} is no Hugging Face checkpoint directory: {error}") from None
         return cls.from_config(
             config,
             weights_digest=weights_digest(root),
@@ -177,7 +189,8 @@ class ModelSpec:
         )
 
 
-def _weight_files(root: Path) -> list[Path]:
+def weight_files(root: Path) -> list[Path]:
+    """The safetensors files of a checkpoint directory, in order of name."""
     single = root / "model.safetensors"
     if single.exists():
         return [single]
@@ -188,7 +201,11 @@ def _weight_files(root: Path) -> list[Path]:
             "is it a Hugging Face checkpoint directory?"
         )
     names = set(json.loads(index.read_text())["weight_map"].values())
-    return [root / name for name in sorted(names)]
+    files = [root / name for name in sorted(names)]
+    for file in files:
+        if not file.exists():
+            raise InvalidArgument(f"{index} names {file.name}, which is not there")
+    return files
 
 
 def file_sha256(path: Path) -> bytes:
@@ -207,7 +224,7 @@ def file_sha256(path: Path) -> bytes:
 def weights_digest(directory: str | os.PathLike[str]) -> str:
     """Hex digest over the SHA-256 of each safetensors file, in order of name."""
     digest = Digest("kdn-weights-1")
-    for path in _weight_files(Path(directory)):
+    for path in weight_files(Path(directory)):
         digest.data(file_sha256(path))
     return digest.finish().hex()
 

@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 from sglang.srt.mem_cache.hicache_storage import HiCacheStorage
+from sglang.srt.server_args import get_global_server_args
 
 from .client import DEFAULT_ADDRESS
 from .errors import InvalidArgument, Unimplemented
-from .huggingface import directory_of
-from .model import ModelSpec, RopeSpec, dtype_name, weights_digest
+from .huggingface import served_digest
+from .model import ModelSpec, RopeSpec, dtype_name
 from .pages import PageShape, PageStore
 
 _OPTIONS = {"levels", "durability", "timeout"}
@@ -119,9 +120,14 @@ class KdnHiCache(HiCacheStorage):
 
 
 def _weights_of(model_name: str) -> str:
-    directory = directory_of(model_name or "")
-    if directory is None:
+    try:
+        arguments = get_global_server_args()
+    except ValueError:  # no server in this process
+        arguments = None
+    revision, quantization = getattr(arguments, "revision", None), getattr(arguments, "quantization", None)
+    digest = served_digest(model_name or "", revision, quantization)
+    if digest is None:
         raise InvalidArgument(
             f"no checkpoint directory of {model_name!r}: name weights_digest in the backend's extra config"
         )
-    return weights_digest(directory)
+    return digest

@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from vllm.distributed.kv_transfer.kv_connector.v1.base import (
@@ -29,10 +29,10 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 from .client import DEFAULT_ADDRESS
 from .errors import InvalidArgument, Unimplemented
 from .failover import Failover
-from .huggingface import directory_of, spec_of_config
+from .huggingface import directory_of, served_digest, spec_of_config
 from .keys import Chunk
 from .knowledge import Knowledge
-from .model import ModelSpec, dtype_name, tokenizer_digest, weights_digest
+from .model import ModelSpec, dtype_name, tokenizer_digest
 from .paged import BlockOrder, PagedKv
 from .paged_worker import Options, PagedWorker, Rank
 from .prefix_plan import Load, PrefixPlan, Save
@@ -79,9 +79,10 @@ def spec_of_vllm(vllm_config: Any, settings: Settings) -> ModelSpec:
         raise Unimplemented(f"a KV cache of dtype {cache_dtype} for a model of dtype {model.dtype}")
     weights, tokenizer = settings.weights_digest, settings.tokenizer_digest
     if not weights:
-        weights = weights_digest(_directory(model.model, "weights_digest"))
+        weights = served_digest(model.model, model.revision, model.quantization) or _unnamed(model.model, "weights")
     if not tokenizer:
-        tokenizer = tokenizer_digest(_directory(model.tokenizer, "tokenizer_digest"))
+        directory = directory_of(model.tokenizer, model.tokenizer_revision)
+        tokenizer = tokenizer_digest(directory or _unnamed(model.tokenizer, "tokenizer"))
     return spec_of_config(
         model.hf_text_config,
         weights_digest=weights,
@@ -91,11 +92,8 @@ def spec_of_vllm(vllm_config: Any, settings: Settings) -> ModelSpec:
     )
 
 
-def _directory(name: str, digest: str) -> Any:
-    directory = directory_of(name)
-    if directory is None:
-        raise InvalidArgument(f"no checkpoint directory of {name!r}: name {digest} in kv_connector_extra_config")
-    return directory
+def _unnamed(name: str, what: str) -> NoReturn:
+    raise InvalidArgument(f"no checkpoint directory of {name!r}: name {what}_digest in kv_connector_extra_config")
 
 
 def only_tokens_count(request: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +18,8 @@ import pytest
 
 import kdn
 from cluster import Cluster
+from kdn._loop import shared_loop
+from kdn.errors import error_of
 
 MODEL = kdn.ModelSpec(
     num_layers=3,
@@ -181,12 +184,20 @@ def test_mistakes_are_typed_and_change_nothing(client: kdn.Client, namespace: st
         lambda: knowledge.store(chunk, kv, positions=[-1] * 10),
         lambda: knowledge.store(chunk, kv, levels=["best"]),
         lambda: knowledge.store(chunk, kv, durability="eternal"),
+        lambda: knowledge.store(chunk, kv, positions=[1 << 31] * 10),
         lambda: knowledge.store(chunk, kv, ttl=1e9),
+        lambda: knowledge.store(chunk, kv, ttl=-1),
+        lambda: knowledge.store(chunk, kv, ttl=float("nan")),
         lambda: knowledge.store(chunk, kv, timeout=0),
         lambda: knowledge.retrieve([chunk], layers=(0, 9)),
+        lambda: knowledge.retrieve([chunk], layers=(0,)),
         lambda: knowledge.retrieve([chunk], heads=(1, 1)),
+        lambda: knowledge.retrieve([chunk], positions=[[1 << 31] * 10]),
         lambda: knowledge.retrieve([chunk], positions=[]),
         lambda: knowledge.pin([chunk], 0),
+        lambda: knowledge.pin([chunk], -5),
+        lambda: knowledge.pin([chunk], float("nan")),
+        lambda: knowledge.chain([1 << 31]),
         lambda: client.open("no spaces", MODEL),
     ):
         with pytest.raises(kdn.InvalidArgument):
@@ -208,8 +219,25 @@ def test_nobody_listening_is_unavailable(short_path: Path) -> None:
     for address in (f"unix:{short_path}/nobody.sock", "127.0.0.1:1"):
         with pytest.raises(kdn.Unavailable, match="is the cluster up"):
             kdn.Client(address)
-    with pytest.raises(kdn.InvalidArgument):
-        kdn.Client("nonsense")
+    for address in ("nonsense", "127.0.0.1:99999", "127.0.0.1:0", "127.0.0.1:²"):
+        with pytest.raises(kdn.InvalidArgument, match="address"):
+            kdn.Client(address)
+
+
+def test_an_ipv6_address_is_written_in_brackets() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(kdn.DeadlineExceeded):  # connected, and nobody answers
+            kdn.Client(f"[::1]:{port}", timeout=0.1)
+
+
+def test_a_status_without_a_class_keeps_its_code() -> None:
+    async def fail() -> None:
+        raise error_of("aborted", "text")
+
+    with pytest.raises(kdn.KdnError, match="text") as raised:
+        shared_loop().run(fail())
+    assert raised.value.code == "aborted"
 
 
 def test_a_closed_client_says_so(cluster: Cluster, namespace: str) -> None:
@@ -356,11 +384,16 @@ def test_asyncio(cluster: Cluster, namespace: str) -> None:
         async with await kdn.AsyncClient.connect(cluster.unix()) as client:
             await client.ping()
             knowledge = await client.open(namespace, MODEL)
-            chunks = [knowledge.standalone([i]) for i in range(20)]
+            *chunks, absent = [knowledge.standalone([i]) for i in range(21)]
             await asyncio.gather(*(knowledge.store(chunk, kv_of(chunk)) for chunk in chunks))
             all_got = await asyncio.gather(*(knowledge.retrieve([chunk]) for chunk in chunks))
             for chunk, got in zip(chunks, all_got):
                 assert np.array_equal(got.kv, kv_of(chunk))
+            one = MODEL.kv_bytes(1)
+            parts = [
+                part async for part in knowledge.retrieve_prefix([*chunks[:3], absent, chunks[4]], group_bytes=one)
+            ]
+            assert [part.prefix_tokens for part in parts] == [1, 1, 1, 0]
             assert await knowledge.pin(chunks[:1], 5) == [None]
             assert await knowledge.unpin(chunks[:1]) == [None]
             assert await knowledge.remove(chunks) == [None] * 20

@@ -65,7 +65,7 @@ def test_namespaces_that_make_no_sense(name: str) -> None:
         check_namespace(name)
 
 
-@pytest.mark.parametrize("tokens", [[], [-1], [0] * 4097])
+@pytest.mark.parametrize("tokens", [[], [-1], [1 << 31], [0] * 4097])
 def test_chunks_that_make_no_sense(tokens: list[int]) -> None:
     with pytest.raises(kdn.InvalidArgument):
         chunk_key(bytes(32), "t", tokens)
@@ -109,6 +109,22 @@ def test_a_hub_cache_is_known_by_its_file_names(tmp_path: Path) -> None:
     (blobs / name).write_bytes(b"never read")
     (tmp_path / "model.safetensors").symlink_to(blobs / name)
     assert file_sha256(tmp_path / "model.safetensors").hex() == name
+
+
+def test_a_directory_that_is_no_checkpoint_is_typed(tmp_path: Path) -> None:
+    def read() -> None:
+        with pytest.raises(kdn.InvalidArgument):
+            kdn.ModelSpec.from_directory(tmp_path / "model")
+
+    read()
+    (tmp_path / "model").mkdir()
+    config = tmp_path / "model" / "config.json"
+    for text in ("{", "{}", json.dumps({"num_attention_heads": 2, "num_hidden_layers": 1, "hidden_size": 64})):
+        config.write_text(text)
+        read()
+    index = tmp_path / "model" / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "missing.safetensors"}}))
+    read()
 
 
 def test_the_shipped_model_is_read() -> None:

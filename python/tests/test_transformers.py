@@ -22,8 +22,18 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import kdn  # noqa: E402
-from kdn.huggingface import cache_of, kv_of, layers_of, length_of, prefill, spec_of  # noqa: E402
+from kdn.huggingface import (  # noqa: E402
+    cache_of,
+    kv_of,
+    layers_of,
+    length_of,
+    prefill,
+    served_digest,
+    spec_of,
+    spec_of_config,
+)
 from kdn.memory import Memory  # noqa: E402
+from kdn.model import weights_digest  # noqa: E402
 from kdn.transformers import KdnCache, KnowledgeBase  # noqa: E402
 
 torch.manual_seed(0)
@@ -82,6 +92,49 @@ def base(recall: Any, tokenizer: Any, cluster: Cluster, namespace: str):
 
 def test_the_model_is_the_one_kdn_inject_registers(recall: Any, tokenizer: Any) -> None:
     assert spec_of(recall, tokenizer) == kdn.ModelSpec.from_directory(MODEL, "fp32")
+
+
+def test_a_model_changed_in_memory_is_another(recall: Any, tokenizer: Any) -> None:
+    files = spec_of(recall, tokenizer)
+    changed = copy.deepcopy(recall)
+    with torch.no_grad():
+        changed.model.layers[2].mlp.down_proj.weight *= 1.01
+    assert spec_of(changed, tokenizer) != files
+    assert spec_of(changed, tokenizer) == spec_of(copy.deepcopy(changed), tokenizer)
+    assert spec_of(changed, tokenizer, weights="mine").weights_digest == "mine"
+    half = copy.deepcopy(recall).to(torch.bfloat16)
+    assert spec_of(half, tokenizer).weights_digest == files.weights_digest
+    quantized = copy.deepcopy(recall)
+    quantized.hf_quantizer = object()
+    assert spec_of(quantized, tokenizer) != files
+    adapted = copy.deepcopy(recall)
+    adapted.peft_config = {"default": object()}
+    with pytest.raises(kdn.Unimplemented, match="adapters: name its weights"):
+        spec_of(adapted, tokenizer)
+
+
+def test_a_revision_of_the_hub_is_known_by_its_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.utils.hub.TRANSFORMERS_CACHE", str(tmp_path))
+    root = tmp_path / "models--some--model"
+    digests = {}
+    for commit in ("1" * 40, "2" * 40):
+        snapshot = root / "snapshots" / commit
+        shutil.copytree(MODEL, snapshot, ignore=shutil.ignore_patterns("facts", "model.safetensors"))
+        (snapshot / "model.safetensors").write_bytes(commit.encode())
+        digests[commit] = weights_digest(snapshot)
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text("2" * 40)
+    assert served_digest("some/model", None, None) == digests["2" * 40]
+    assert served_digest("some/model", "1" * 40, None) == digests["1" * 40] != digests["2" * 40]
+    assert served_digest("some/model", None, "fp8") not in digests.values()
+    assert served_digest("some/other", None, None) is None
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bloom", "opt", "falcon", "gemma", "cohere", "mixtral", "phi3", "mamba"])
+def test_other_architectures_are_refused_by_name(kind: str) -> None:
+    config = transformers.AutoConfig.for_model(kind)
+    with pytest.raises(kdn.Unimplemented, match=f"'{kind}'"):
+        spec_of_config(config, weights_digest="w", tokenizer_digest="t", dtype="bf16", name="")
 
 
 def test_greedy_answers_are_the_same_and_right(base: KnowledgeBase) -> None:

@@ -119,8 +119,12 @@ def test_nothing_of_the_interface_is_left_abstract() -> None:
 
 def test_settings_that_nobody_knows_are_named() -> None:
     assert Settings.of({"addresses": "unix:/tmp/x"}).addresses == ["unix:/tmp/x"]
-    with pytest.raises(InvalidArgument, match="'adresses'; it knows addresses"):
+    with pytest.raises(InvalidArgument, match="'adresses'; it knows .*addresses"):
         Settings.of({"adresses": []})
+    for wrong in ({"accept": ["lossles"]}, {"levels": ["best"]}, {"durability": "eternal"}):
+        with pytest.raises(InvalidArgument):
+            Settings.of(wrong)
+    assert Settings.of({}).exact and not Settings.of({"accept": ["lossless", "int8"]}).exact
 
 
 def test_a_request_of_more_than_tokens_is_left_alone() -> None:
@@ -214,3 +218,5 @@ def test_the_model_is_the_one_kdn_inject_registers(namespace: str) -> None:
 
     config = EngineArgs(model=str(MODEL), dtype="bfloat16").create_engine_config()
     assert spec_of_vllm(config, Settings()) == ModelSpec.from_directory(MODEL, "bf16")
+    config.model_config.quantization = "fp8"
+    assert spec_of_vllm(config, Settings()) != ModelSpec.from_directory(MODEL, "bf16")
