@@ -155,6 +155,23 @@ def test_a_client_that_is_closed_loses_its_pins(cluster: Cluster, namespace: str
         assert gone(remaining, chunk), "the pin outlived its client"
 
 
+def test_a_full_tier_evicts_what_nobody_pinned(short_path: Path, namespace: str) -> None:
+    with (
+        Cluster(short_path, nodes=1, memory="8 MiB", disk=False) as small,
+        kdn.Client(small.unix()) as client,
+    ):
+        knowledge = client.open(namespace, MODEL)
+        chunks = [knowledge.standalone([i] * 256) for i in range(100)]  # of 0.2 MB
+        for chunk in chunks[:4]:
+            knowledge.store(chunk, kv_of(chunk))
+        assert knowledge.pin(chunks[:2], 60) == [None] * 2
+        for chunk in chunks[4:]:
+            knowledge.store(chunk, kv_of(chunk))
+        held = [found.hit for found in knowledge.lookup(chunks)]
+        assert held[:4] == [True, True, False, False] and held[-1]
+        assert np.array_equal(knowledge.retrieve(chunks[1:2]).kv, kv_of(chunks[1]))
+
+
 def test_tenants_do_not_see_each_other(client: kdn.Client, namespace: str) -> None:
     knowledge = client.open(namespace, MODEL)
     [chunk] = knowledge.chain(range(10))
@@ -389,10 +406,8 @@ def test_asyncio(cluster: Cluster, namespace: str) -> None:
             all_got = await asyncio.gather(*(knowledge.retrieve([chunk]) for chunk in chunks))
             for chunk, got in zip(chunks, all_got):
                 assert np.array_equal(got.kv, kv_of(chunk))
-            one = MODEL.kv_bytes(1)
-            parts = [
-                part async for part in knowledge.retrieve_prefix([*chunks[:3], absent, chunks[4]], group_bytes=one)
-            ]
+            some = knowledge.retrieve_prefix([*chunks[:3], absent, chunks[4]], group_bytes=1)
+            parts = [part async for part in some]
             assert [part.prefix_tokens for part in parts] == [1, 1, 1, 0]
             assert await knowledge.pin(chunks[:1], 5) == [None]
             assert await knowledge.unpin(chunks[:1]) == [None]

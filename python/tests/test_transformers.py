@@ -364,7 +364,7 @@ def test_a_cold_start_learns_what_it_prefilled(base: KnowledgeBase) -> None:
     assert first.tokens == second.tokens
 
 
-def test_a_chunk_evicted_in_the_middle_is_prefilled_and_stored_again(base: KnowledgeBase, cluster: Cluster) -> None:
+def test_a_chunk_missing_in_the_middle_is_prefilled_and_stored_again(base: KnowledgeBase, cluster: Cluster) -> None:
     base.add("long", " ".join(text_of("arden") for _ in range(4)))
     chain = base.kdn.chain(base._texts["long"])
     before = base.generate("<q> Who?", ["long"], **GREEDY)
@@ -376,6 +376,26 @@ def test_a_chunk_evicted_in_the_middle_is_prefilled_and_stored_again(base: Knowl
     after = base.generate("<q> Who?", ["long"], **GREEDY)
     assert after.delivered_tokens == before.delivered_tokens == len(base._texts["long"])
     assert before.tokens == partial.tokens == after.tokens
+
+
+def test_a_chunk_evicted_in_the_middle_is_prefilled_and_learnt(recall: Any, tokenizer: Any, short_path: Path) -> None:
+    with (
+        Cluster(short_path, nodes=1, memory="16 MiB", disk=False) as small,
+        KnowledgeBase(recall, tokenizer, small.unix()) as base,
+    ):
+        added = base.add("long", " ".join(text_of("arden") for _ in range(4)))
+        chain = base.kdn.chain(base._texts["long"])
+        expected = base.generate("<q> Who?", ["long"], use_kdn=False, **GREEDY).tokens
+        knowledge = base.kdn.cluster.connect()
+        assert knowledge.pin([*chain[:2], *chain[3:]], 60) == [None] * (len(chain) - 1)
+        for i in range(100):
+            knowledge.store(knowledge.standalone([i] * 256), torch.randn(4, 2, 2, 256, 32))
+            if not knowledge.lookup(chain[2:3])[0].hit:
+                break
+        partial = base.generate("<q> Who?", ["long"], **GREEDY)
+        assert (partial.delivered_tokens, partial.tokens) == (512, expected)
+        again = base.generate("<q> Who?", ["long"], **GREEDY)
+        assert (again.delivered_tokens, again.tokens) == (added.tokens, expected)
 
 
 def test_an_answer_ends_though_nobody_says_where(base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch) -> None:
