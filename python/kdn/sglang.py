@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from sglang.srt.mem_cache.hicache_storage import HiCacheStorage
-from sglang.srt.server_args import get_global_server_args
+from sglang.srt.runtime_context import get_server_args
 
 from .client import DEFAULT_ADDRESS
 from .errors import InvalidArgument, Unimplemented
@@ -121,10 +121,10 @@ class KdnHiCache(HiCacheStorage):
 
 def _weights_of(model_name: str) -> str:
     try:
-        arguments = get_global_server_args()
+        arguments = get_server_args()  # the backend is told the name alone
+        revision, quantization = arguments.revision, arguments.quantization
     except ValueError:  # no server in this process
-        arguments = None
-    revision, quantization = getattr(arguments, "revision", None), getattr(arguments, "quantization", None)
+        revision = quantization = None
     digest = served_digest(model_name or "", revision, quantization)
     if digest is None:
         raise InvalidArgument(

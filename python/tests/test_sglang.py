@@ -3,6 +3,7 @@ installed; no SGLang server is started (that takes a GPU)."""
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import pytest
@@ -126,6 +127,19 @@ def test_layouts_share_pages(cluster: Cluster, namespace: str) -> None:
     )
     one.close()
     two.close()
+
+
+def test_a_model_that_the_server_quantizes_is_another(
+    cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = backend_of(config_of(cluster, namespace), host_pool("layer_first"))
+    arguments = types.SimpleNamespace(revision=None, quantization="fp8")
+    monkeypatch.setattr("kdn.sglang.get_server_args", lambda: arguments)
+    quantized = backend_of(config_of(cluster, namespace), host_pool("layer_first"))
+    assert plain.batch_set_v1(["page"], torch.arange(PAGE)) == [True]
+    assert (plain.batch_exists(["page"]), quantized.batch_exists(["page"])) == (1, 0)
+    plain.close()
+    quantized.close()
 
 
 def test_a_cluster_that_is_away_has_nothing(short_path: Any, cluster: Cluster, namespace: str) -> None:
