@@ -40,12 +40,13 @@ def spec_of(model: Any, tokenizer: Any, weights: str | None = None) -> ModelSpec
 def spec_of_config(config: Any, *, weights_digest: str, tokenizer_digest: str, dtype: Any, name: str) -> ModelSpec:
     """The ModelSpec of a Transformers config. Unimplemented as `spec_of`."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    _check_attention(text)
     fields = text.to_dict()
     fields.setdefault("head_dim", getattr(text, "head_dim", None))
-    return ModelSpec.from_config(
+    spec = ModelSpec.from_config(
         fields, weights_digest=weights_digest, tokenizer_digest=tokenizer_digest, dtype=dtype, name=name
     )
+    _check_attention(text)
+    return spec
 
 
 def _check_attention(config: Any) -> None:

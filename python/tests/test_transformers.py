@@ -114,7 +114,8 @@ def test_a_model_changed_in_memory_is_another(recall: Any, tokenizer: Any) -> No
 
 
 def test_a_revision_of_the_hub_is_known_by_its_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformers.utils.hub.TRANSFORMERS_CACHE", str(tmp_path))
+    for place in ("transformers.utils.hub.TRANSFORMERS_CACHE", "huggingface_hub.constants.HF_HUB_CACHE"):
+        monkeypatch.setattr(place, str(tmp_path), raising=False)  # Transformers 4 and 5
     root = tmp_path / "models--some--model"
     digests = {}
     for commit in ("1" * 40, "2" * 40):
