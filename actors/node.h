@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "codec/calibration.h"
 #include "delivery/node_service.h"
 #include "delivery/peer_transport.h"
 #include "kv/clock.h"
@@ -33,6 +34,8 @@ struct NodeOptions {
   uint64_t disk_bytes = 0;
   int storage_actors = 2;  // partitions of the node's shards
   int workers = 2;         // threads that encode and decode
+  // Of several for one model, the last is what new objects are coded with.
+  std::vector<std::shared_ptr<const codec::Calibration>> calibrations;
   absl::Duration heartbeat = absl::Milliseconds(200);
   // A peer silent for this long is dead.
   absl::Duration peer_timeout = absl::Seconds(2);

@@ -12,6 +12,7 @@
 #include "absl/synchronization/mutex.h"
 #include "actors/messages.h"
 #include "actors/node.h"
+#include "codec/calibration.h"
 #include "delivery/admission.h"
 #include "delivery/peer_transport.h"
 #include "delivery/work_pool.h"
@@ -98,7 +99,11 @@ struct NodeContext {
       : options(std::move(options_in)),
         transport(transport_in),
         clock(clock_in),
-        pool(options.workers) {}
+        pool(options.workers) {
+    for (const auto& calibration : options.calibrations) {
+      calibrations.Add(calibration);
+    }
+  }
 
   // How far down the owner order readers and lookups walk: past the replicas,
   // because a node with an older view may have stored further down.
@@ -108,6 +113,7 @@ struct NodeContext {
   const NodeOptions options;
   delivery::PeerTransport* const transport;
   const Clock* const clock;
+  codec::CalibrationSet calibrations;
   delivery::WorkPool pool;
   std::unique_ptr<Scratch> scratch;
   ViewHolder view;

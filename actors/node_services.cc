@@ -106,8 +106,8 @@ void NodeServices::Retrieve(
   system_->spawn(
       MakeRetrieveActor, node_,
       RetrieveJob{
-          std::make_shared<delivery::RetrieveContext>(std::move(request),
-                                                      std::move(on_layer)),
+          std::make_shared<delivery::RetrieveContext>(
+              std::move(request), std::move(on_layer), &node_->calibrations),
           std::make_shared<delivery::Done<std::vector<delivery::ChunkOutcome>>>(
               std::move(done))});
 }

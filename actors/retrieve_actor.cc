@@ -13,17 +13,6 @@ namespace {
 // Encoded bytes of one retrieve under way from peers at a time: several
 // retrieves share the node's scratch memory.
 constexpr uint64_t kWindowBytes = 64u << 20;
-// An encoded chunk is its KV and an index: never a sixteenth more. It is kept
-// in whole pages.
-uint64_t EncodedBytesMax(const delivery::RetrieveRequest& request) {
-  uint64_t most = 1;
-  for (const delivery::RetrieveChunk& chunk : request.chunks) {
-    const uint64_t raw = chunk.destination.shape().bytes();
-    most = std::max(most, raw + raw / 16);
-  }
-  constexpr uint64_t kPage = storage::Arena::kPageBytes;
-  return (most + kPage - 1) / kPage * kPage;
-}
 
 // A try may take half of what is left, so that a replica still has a chance.
 absl::Time AttemptDeadline(absl::Time now, absl::Time deadline) {
@@ -47,7 +36,8 @@ void RetrieveActorState::Init(RetrieveActor::pointer self_in,
         delivery::ReadOrder(view->OwnersOf(chunk.ref, node->walk_depth()),
                             node->self(), node->options.replicas));
   }
-  session.emplace(node->self(), std::move(orders), EncodedBytesMax(request),
+  session.emplace(node->self(), std::move(orders),
+                  delivery::FetchBytesMax(request),
                   std::min(kWindowBytes, node->scratch->fetches.limit()));
   self->delayed_send(
       self,

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "actors/store_actor.h"
+#include "codec/stream_layout.h"
 
 namespace kdn::actors {
 
@@ -20,13 +21,20 @@ absl::StatusOr<codec::ObjectHeader> HeaderOf(
         "the chunk's fingerprint ", ShortHex(request.identity.fingerprint),
         " is not the model's"));
   }
+  if (codec::HasTransformCoded(request.levels) &&
+      request.model->head_dim > codec::kTransformDimMax) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the model's head_dim is ", request.model->head_dim,
+        "; base, base+1 and base+2 take at most ", codec::kTransformDimMax));
+  }
   return codec::ObjectHeader{
       request.identity,
       request.placement,
       ShapeOf(*request.model, static_cast<int>(request.identity.tokens.size())),
       request.model->rope,
       request.positions,
-      request.levels};
+      request.levels,
+      codec::CalibrationId()};
 }
 
 absl::StatusOr<std::unique_ptr<delivery::StoreStream>> NodeStoreStream::Create(
@@ -35,8 +43,13 @@ absl::StatusOr<std::unique_ptr<delivery::StoreStream>> NodeStoreStream::Create(
     bool in_passing) {
   absl::StatusOr<codec::ObjectHeader> header = HeaderOf(request);
   if (!header.ok()) return header.status();
-  absl::StatusOr<codec::ObjectEncoder> encoder =
-      codec::ObjectEncoder::Create(*std::move(header), block->bytes());
+  std::shared_ptr<const codec::Calibration> calibration;
+  if (codec::HasTransformCoded(header->levels)) {
+    calibration = node->calibrations.ForModel(header->identity.fingerprint,
+                                              codec::GeometryOf(header->shape));
+  }
+  absl::StatusOr<codec::ObjectEncoder> encoder = codec::ObjectEncoder::Create(
+      *std::move(header), std::move(calibration), block->bytes());
   if (!encoder.ok()) return encoder.status();
   const uint64_t work_request = node->pool.NextRequest();
   return std::unique_ptr<delivery::StoreStream>(

@@ -43,8 +43,8 @@ class NodeStoreStream final : public delivery::StoreStream {
   const std::shared_ptr<State> state_;
 };
 
-// The object header that a store's request will give. INVALID_ARGUMENT when the
-// request contradicts itself or its model.
+// The object header that a store's request will give, but for its calibration.
+// INVALID_ARGUMENT when the request contradicts itself or its model.
 absl::StatusOr<codec::ObjectHeader> HeaderOf(
     const delivery::StoreRequest& request);
 

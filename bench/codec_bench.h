@@ -2,6 +2,7 @@
 #define KDN_BENCH_CODEC_BENCH_H_
 
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 
@@ -10,7 +11,11 @@ namespace kdn::bench {
 struct CodecOptions {
   std::string model;  // checkpoint directory
   std::string text;   // what the model goes on with; empty: the recall tasks
-  std::string json;   // empty: standard output only
+  // What the transform-coded levels are calibrated on; empty: the facts beside
+  // the recall model. Should not be `text`.
+  std::vector<std::string> calibration_texts;
+  double base_bits = 1.5;  // a value, at the base level
+  std::string json;        // empty: standard output only
 };
 
 // Measures every level of the codec next to CacheGen and KIVI: size, what it

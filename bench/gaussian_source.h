@@ -17,6 +17,8 @@ class GaussianSource {
 
   // One layer, one KV head, bf16.
   KvTensor Draw(int tokens);
+  // Later draws are others: as if so many had been made before.
+  void Skip(uint32_t draws) { seed_ += draws; }
   // Fewest bits a value for a mean squared error of `nmse` times the variance:
   // reverse water-filling (Cover and Thomas, theorem 10.3.3). REQUIRES:
   // 0 < nmse < 1.

@@ -1,27 +1,59 @@
 #ifndef KDN_BENCH_OWN_LEVELS_H_
 #define KDN_BENCH_OWN_LEVELS_H_
 
+#include <cstddef>
+#include <memory>
+#include <vector>
+
 #include "absl/status/statusor.h"
 #include "bench/kv_tensor.h"
+#include "codec/calibration.h"
+#include "codec/isa.h"
+#include "codec/object.h"
 #include "kv/level.h"
 #include "kv/rope_spec.h"
 
 namespace kdn::bench {
 
 // A chunk through the KDN's codec at one level, back to the positions where it
-// was computed. `bytes` is the whole object: header, token ids, index, streams.
-absl::StatusOr<Coded> OwnLevel(Level level, const RopeSpec& rope,
-                               const KvTensor& kv,
-                               absl::Span<const int32_t> positions);
+// was computed. `bytes` is the whole object: header, token ids, index, streams
+// of the level and of those it refines. `calibration`: for a transform-coded
+// level; null: the built-in one.
+absl::StatusOr<Coded> OwnLevel(
+    Level level, std::shared_ptr<const codec::Calibration> calibration,
+    const RopeSpec& rope, const KvTensor& kv,
+    absl::Span<const int32_t> positions);
 
-struct CodecSpeed {
-  double encode_gbps = 0;  // of KV in the engine's dtype, one core
-  double decode_gbps = 0;  // incl. checksum, RoPE and the store
+// Its parts. Encoding resizes `object` to what was needed.
+absl::StatusOr<codec::ObjectHeader> HeaderOf(
+    Level level, const RopeSpec& rope, const KvShape& shape,
+    absl::Span<const int32_t> positions);
+absl::Status EncodeInto(
+    const codec::ObjectHeader& header,
+    const std::shared_ptr<const codec::Calibration>& calibration,
+    const KvView& kv, std::vector<std::byte>& object);
+absl::Status DecodeInto(
+    absl::Span<const std::byte> object, Level level,
+    const std::shared_ptr<const codec::Calibration>& calibration,
+    absl::Span<const int32_t> positions, codec::Isa isa,
+    const MutableKvView& out);
+
+// Memory for KV whose rows begin at cache lines, as an engine's do.
+class KvMemory {
+ public:
+  explicit KvMemory(const KvShape& shape)
+      : lines_(shape.bytes() / sizeof(Line) + 1), shape_(shape) {}
+  MutableKvView view() {
+    return {lines_.front().bytes, shape_, KvStrides::HeadMajor(shape_)};
+  }
+
+ private:
+  struct alignas(64) Line {
+    std::byte bytes[64];
+  };
+  std::vector<Line> lines_;
+  KvShape shape_;
 };
-// Of a chunk of 256 tokens with the geometry of Llama-3.1-8B in bf16, decoded
-// to other positions. The best of several turns.
-absl::StatusOr<CodecSpeed> MeasureSpeed(Level level);
-inline constexpr size_t kSpeedChunkBytes = 32u << 20;
 
 }  // namespace kdn::bench
 

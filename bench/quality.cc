@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
+#include "model/divergence.h"
 
 namespace kdn::bench {
 namespace {
@@ -21,24 +22,6 @@ std::vector<int32_t> Positions(int begin, size_t count) {
   std::vector<int32_t> positions(count);
   std::iota(positions.begin(), positions.end(), begin);
   return positions;
-}
-
-// KL(p || q) in nats of two rows of logits.
-double Divergence(absl::Span<const float> p, absl::Span<const float> q) {
-  const auto log_sum = [](absl::Span<const float> logits) {
-    const float top = *std::max_element(logits.begin(), logits.end());
-    double sum = 0;
-    for (float x : logits) sum += std::exp(static_cast<double>(x) - top);
-    return top + std::log(sum);
-  };
-  const double p_sum = log_sum(p);
-  const double q_sum = log_sum(q);
-  double divergence = 0;
-  for (size_t i = 0; i < p.size(); ++i) {
-    const double log_p = p[i] - p_sum;
-    divergence += std::exp(log_p) * (log_p - (q[i] - q_sum));
-  }
-  return std::max(divergence, 0.0);  // rounding alone makes it negative
 }
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
@@ -225,7 +208,7 @@ absl::StatusOr<Quality> QualityBed::Measure(const CodecUnderTest& codec,
         const auto row = absl::MakeConstSpan(*logits).subspan(at, vocab);
         const auto exact =
             absl::MakeConstSpan(one.logits[i]).subspan(at, vocab);
-        divergences.push_back(Divergence(exact, row));
+        divergences.push_back(model::Divergence(exact, row));
         same += model::Argmax(exact) == model::Argmax(row) ? 1 : 0;
       }
     }

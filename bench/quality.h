@@ -41,6 +41,8 @@ class QualityBed {
                                   int chunk_tokens) const;
 
   const ModelSpec& spec() const { return llama_->spec(); }
+  const model::Llama& llama() const { return *llama_; }
+  const model::Tokenizer& tokenizer() const { return tokenizer_; }
 
  private:
   // A context, and what comes behind it. Long ones tell rate and divergence;

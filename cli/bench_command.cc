@@ -30,6 +30,14 @@ void AddCodecBench(CLI::App& bench, Program& program) {
   command->add_option("--text", options->text,
                       "a text that the model goes on with (default: the recall "
                       "tasks beside the model)");
+  command->add_option("--calibrate", options->calibration_texts,
+                      "texts to calibrate on (default: the facts beside the "
+                      "recall model); not the one of --text");
+  command
+      ->add_option("--base-bits", options->base_bits,
+                   "bits a value of the base level")
+      ->check(CLI::Range(0.2, 6.0))
+      ->capture_default_str();
   command->add_option("--json", options->json, "file for the JSON object");
   command->callback([&program, options] {
     if (options->model.empty()) options->model = DefaultModelDirectory(program);

@@ -232,7 +232,11 @@ absl::StatusOr<std::string> WriteLocalConfig(
        << "\n  heartbeat: " << absl::FormatDuration(options.heartbeat)
        << "\n  peer_timeout: " << absl::FormatDuration(options.peer_timeout)
        << "\ndefaults:\n  host: 127.0.0.1\n  memory: " << options.memory_bytes
-       << "\nnodes:\n";
+       << "\n";
+  if (!options.calibrations.empty()) {
+    file << "  calibrations: " << options.calibrations << "\n";
+  }
+  file << "nodes:\n";
   for (int i = 0; i < options.nodes; ++i) {
     const std::string id = absl::StrCat("n", i + 1);
     file << "  - id: " << id << "\n    control_port: " << (*ports)[3 * i]

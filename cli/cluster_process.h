@@ -68,6 +68,7 @@ struct LocalClusterOptions {
   uint64_t disk_bytes = 1u << 30;
   absl::Duration heartbeat = absl::Milliseconds(200);
   absl::Duration peer_timeout = absl::Seconds(2);
+  std::string calibrations;  // directory; empty: none
 };
 absl::StatusOr<std::string> WriteLocalConfig(
     const std::string& directory, const LocalClusterOptions& options);

@@ -203,7 +203,8 @@ NodeConfig ReadNode(Reader& reader, const YAML::Node& yaml,
       {"weight", reader.Weight(node.weight)},
       {"memory", reader.Size(node.memory_bytes)},
       {"data_dir", reader.Text(node.data_dir)},
-      {"disk", reader.Size(node.disk_bytes)}};
+      {"disk", reader.Size(node.disk_bytes)},
+      {"calibrations", reader.Text(node.calibrations)}};
   if (!is_default) {
     setters["id"] = reader.Text(id);
     setters["control_port"] = reader.Integer(node.control_port, 1, 65535);
@@ -214,6 +215,7 @@ NodeConfig ReadNode(Reader& reader, const YAML::Node& yaml,
   reader.Map(yaml, is_default ? "defaults" : "a node", setters);
   node.id = NodeId(id);
   node.data_dir = ExpandHome(node.data_dir);
+  node.calibrations = ExpandHome(node.calibrations);
   node.gateway_socket = ExpandHome(node.gateway_socket);
   return node;
 }

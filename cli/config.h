@@ -22,6 +22,7 @@ struct NodeConfig {
   uint64_t memory_bytes = 1ull << 30;
   std::string data_dir;  // empty: memory only
   uint64_t disk_bytes = 0;
+  std::string calibrations;  // directory of *.kdncal files; empty: none
 };
 
 // A cluster, as a configuration file says it. The same file goes to every node;

@@ -15,6 +15,7 @@
 #include "absl/time/clock.h"
 #include "cli/commands.h"
 #include "cli/knowledge.h"
+#include "cli/level_list.h"
 
 namespace kdn::cli {
 namespace {
@@ -128,15 +129,19 @@ class ProgressBar {
   const absl::Time begin_;
 };
 
+// Complains about anything but a list of levels.
+std::string CheckLevels(const std::string& text) {
+  return std::string(ParseLevelList(text).status().message());
+}
+
 struct StoreFlags {
-  std::string level = "lossless";
+  std::string levels = "lossless";
   std::string durability = "replicated";
 };
 
 KnowledgeEngine::StoreOptions StoreOptionsOf(const StoreFlags& flags) {
   KnowledgeEngine::StoreOptions options;
-  if (flags.level == "int8") options.levels = LevelSet::Of(Level::kInt8);
-  if (flags.level == "both") options.levels = LevelSet::All();
+  options.levels = ParseLevelList(flags.levels).value();
   if (flags.durability == "cache") options.durability = rpc::Durability::kCache;
   if (flags.durability == "durable") {
     options.durability = rpc::Durability::kDurable;
@@ -209,7 +214,8 @@ absl::Status Inject(const Program& program, const EngineOptions& options,
 
 absl::Status Ask(const Program& program, const EngineOptions& options,
                  const std::vector<std::string>& knowledge,
-                 const std::string& question, Mode mode, int tokens) {
+                 const std::string& question, Mode mode, int tokens,
+                 LevelSet accept) {
   std::string text;
   for (const std::string& path : knowledge) {
     absl::StatusOr<std::string> part = ReadText(path);
@@ -219,7 +225,7 @@ absl::Status Ask(const Program& program, const EngineOptions& options,
   absl::StatusOr<Connected> connected = ConnectWith(options, program);
   if (!connected.ok()) return connected.status();
   const absl::StatusOr<Answer> answer =
-      connected->knowledge->Ask(text, question, mode, tokens);
+      connected->knowledge->Ask(text, question, mode, tokens, accept);
   if (!answer.ok()) return answer.status();
   std::printf("%s\n", answer->text.c_str());
   std::fprintf(stderr, "first token after %.1f ms",
@@ -234,10 +240,11 @@ absl::Status Ask(const Program& program, const EngineOptions& options,
   }
   std::fprintf(stderr, "\n");
   if (answer->chunks_missed > 0) {
-    std::fprintf(stderr,
-                 "%d chunks are not in the cluster and were prefilled here; "
-                 "`kdn inject` stores them\n",
-                 answer->chunks_missed);
+    std::fprintf(stderr, "%d chunks are not in the cluster%s\n",
+                 answer->chunks_missed,
+                 accept == LevelSet::All()
+                     ? " and were prefilled here; `kdn inject` stores them"
+                     : " at such a level and were prefilled here");
   }
   return absl::OkStatus();
 }
@@ -249,7 +256,8 @@ void AddInjectCommand(CLI::App& app, Program& program) {
       "inject",
       "Prefill texts and store their KV in the cluster\n\n"
       "  kdn inject README.md docs/\n"
-      "  kdn inject --level both --durability durable handbook.txt\n\n"
+      "  kdn inject --level lossless,base+1 --durability durable "
+      "handbook.txt\n\n"
       "Chunks that the cluster holds already are not stored again, whatever "
       "their level and durability.");
   const auto options = AddEngineOptions(*command);
@@ -258,9 +266,13 @@ void AddInjectCommand(CLI::App& app, Program& program) {
   command->add_option("PATH", *paths, "files, or directories of files")
       ->required();
   command
-      ->add_option("--level", flags->level,
-                   "lossless: bit for bit; int8: half the bytes; both")
-      ->check(CLI::IsMember({"lossless", "int8", "both"}))
+      ->add_option("--level", flags->levels,
+                   "qualities to keep, separated by commas. lossless: the "
+                   "engine's bits; int8: half the bytes; base: the fewest, "
+                   "about a tenth where nodes have the model's calibration; "
+                   "base+1, base+2: three times finer each, with what they "
+                   "refine")
+      ->check(CheckLevels)
       ->capture_default_str();
   command
       ->add_option("--durability", flags->durability,
@@ -279,7 +291,8 @@ void AddAskCommand(CLI::App& app, Program& program) {
       "Ask the model a question behind knowledge from the cluster\n\n"
       "  kdn ask -k model/recall/facts/arden.txt \"What is the code of vault "
       "elm?\" --tokens 1\n"
-      "  kdn ask --prefill -k notes.txt \"...\"   the same without the KDN\n\n"
+      "  kdn ask --prefill -k notes.txt \"...\"   the same without the KDN\n"
+      "  kdn ask --level base -k notes.txt \"...\"   from the coarsest copy\n\n"
       "What the cluster does not hold is prefilled; inject it first. The "
       "shipped model answers in one token and knows nothing but such facts; "
       "--model takes another.");
@@ -289,6 +302,7 @@ void AddAskCommand(CLI::App& app, Program& program) {
   auto prefill = std::make_shared<bool>(false);
   auto without = std::make_shared<bool>(false);
   auto tokens = std::make_shared<int>(16);
+  auto levels = std::make_shared<std::string>();
   command
       ->add_option("-k,--knowledge", *knowledge,
                    "text that the answer stands in; several are one text, the "
@@ -302,13 +316,21 @@ void AddAskCommand(CLI::App& app, Program& program) {
   command->add_option("--tokens", *tokens, "most tokens of the answer")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
+  command
+      ->add_option("--level", *levels,
+                   "take no other quality of the cluster's than these, "
+                   "separated by commas; of several held the best comes: "
+                   "lossless, int8, base+2, base+1, base (any)")
+      ->check(CheckLevels);
   command->callback([&program, options, knowledge, question, prefill, without,
-                     tokens] {
+                     tokens, levels] {
     const Mode mode = *without   ? Mode::kWithout
                       : *prefill ? Mode::kPrefill
                                  : Mode::kKdn;
-    program.exit_code =
-        Report(Ask(program, *options, *knowledge, *question, mode, *tokens));
+    const LevelSet accept =
+        levels->empty() ? LevelSet::All() : ParseLevelList(*levels).value();
+    program.exit_code = Report(
+        Ask(program, *options, *knowledge, *question, mode, *tokens, accept));
   });
 }
 

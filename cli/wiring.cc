@@ -1,10 +1,13 @@
 #include "cli/wiring.h"
 
+#include <spdlog/spdlog.h>
+
 #include <filesystem>
 #include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "cli/calibration_files.h"
 
 namespace kdn::cli {
 namespace {
@@ -27,6 +30,24 @@ actors::NodeOptions NodeOptionsOf(const ClusterConfig& config,
   options.heartbeat = config.heartbeat;
   options.peer_timeout = config.peer_timeout;
   return options;
+}
+
+absl::Status AddCalibrations(const NodeConfig& self,
+                             actors::NodeOptions* options) {
+  if (self.calibrations.empty()) return absl::OkStatus();
+  absl::StatusOr<std::vector<CalibrationFile>> files =
+      LoadCalibrations(self.calibrations);
+  if (!files.ok()) return files.status();
+  if (files->empty()) {
+    spdlog::warn("no *.kdncal file in calibrations {}", self.calibrations);
+  }
+  for (CalibrationFile& file : *files) {
+    spdlog::info("calibration {} of model {}: {}",
+                 ShortHex(file.calibration->id()),
+                 ShortHex(file.calibration->model()), file.path);
+    options->calibrations.push_back(std::move(file.calibration));
+  }
+  return absl::OkStatus();
 }
 
 rpc::BulkTransport::Options TransportOptionsOf(const ClusterConfig& config,
@@ -57,13 +78,17 @@ std::string BindAddress(const std::string& host) {
 
 absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
     const ClusterConfig& config, const NodeConfig& self) {
+  actors::NodeOptions options = NodeOptionsOf(config, self);
+  if (absl::Status status = AddCalibrations(self, &options); !status.ok()) {
+    return status;
+  }
   std::unique_ptr<RunningNode> running(new RunningNode());
   rpc::BulkTransport::Options transport = TransportOptionsOf(config, self);
   rpc::BulkServer::Options bulk;
   bulk.traffic = transport.traffic;
   running->transport_ = rpc::BulkTransport::Start(std::move(transport));
   absl::StatusOr<std::unique_ptr<actors::Node>> node = actors::Node::Start(
-      NodeOptionsOf(config, self), running->transport_.get(), &running->clock_);
+      std::move(options), running->transport_.get(), &running->clock_);
   if (!node.ok()) return node.status();
   running->node_ = *std::move(node);
 

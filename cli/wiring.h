@@ -18,7 +18,8 @@ namespace kdn::cli {
 // Stops them in the opposite order.
 class RunningNode {
  public:
-  // Errors name the address or directory that is taken.
+  // Errors name the address or directory that is taken, or the calibration that
+  // is none.
   static absl::StatusOr<std::unique_ptr<RunningNode>> Start(
       const ClusterConfig& config, const NodeConfig& self);
   ~RunningNode();

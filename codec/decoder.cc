@@ -1,6 +1,7 @@
 #include "codec/decoder.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,7 +12,8 @@
 namespace kdn::codec {
 
 absl::StatusOr<ObjectDecoder> ObjectDecoder::Create(
-    const ObjectIndex* index, absl::Span<const int32_t> positions) {
+    const ObjectIndex* index, std::shared_ptr<const Calibration> calibration,
+    absl::Span<const int32_t> positions, Isa isa) {
   KDN_CHECK(index != nullptr, "a decoder needs an index");
   const ObjectHeader& header = index->header();
   const std::string chunk = ShortHex(index->key());
@@ -26,15 +28,18 @@ absl::StatusOr<ObjectDecoder> ObjectDecoder::Create(
         absl::StrCat("chunk ", chunk, ": wanted position of token ",
                      lowest - positions.begin(), " is ", *lowest));
   }
-  return ObjectDecoder(index, positions);
+  return ObjectDecoder(index, std::move(calibration), positions, isa);
 }
 
 ObjectDecoder::ObjectDecoder(const ObjectIndex* index,
-                             absl::Span<const int32_t> positions)
+                             std::shared_ptr<const Calibration> calibration,
+                             absl::Span<const int32_t> positions, Isa isa)
     : index_(index),
+      calibration_(std::move(calibration)),
       rotations_(std::make_unique<KRotations>(
           index->header().rope, index->header().positions,
-          std::vector<int32_t>(positions.begin(), positions.end()))) {}
+          std::vector<int32_t>(positions.begin(), positions.end()))),
+      isa_(isa) {}
 
 absl::Status ObjectDecoder::CheckCall(Level level, int layer, int head_begin,
                                       int head_end,
@@ -64,32 +69,121 @@ absl::Status ObjectDecoder::CheckCall(Level level, int layer, int head_begin,
   return absl::OkStatus();
 }
 
-absl::Status ObjectDecoder::DecodeStream(
-    const StreamId& id, absl::Span<const std::byte> stream,
-    int destination_head, const MutableKvView& destination) const {
-  const StreamCodec& codec = CodecOf(id.level);
-  const StreamShape shape = StreamShapeOf(index_->header().shape, id.part);
-  if (!codec.MayHaveBytes(shape, stream.size())) {
-    return absl::DataLossError(absl::StrCat("chunk ", ShortHex(index_->key()),
-                                            " ", Name(id), ": only ",
-                                            stream.size(), " bytes are here"));
+struct ObjectDecoder::Found {
+  StreamId first;  // of the ladder's first level
+  std::vector<absl::Span<const std::byte>> levels;
+};
+
+namespace {
+
+// A stream on its way through a codec.
+struct Decoding {
+  std::vector<StreamReader> readers;
+  std::vector<MutableRows> heads;
+  StreamJob job;
+};
+
+// The rows of the stream's heads that are in [head_begin, head_end).
+std::vector<MutableRows> WantedRows(const StreamId& id, int heads,
+                                    int head_begin, int head_end,
+                                    const MutableKvView& destination) {
+  std::vector<MutableRows> rows(heads);
+  for (int i = 0; i < heads; ++i) {
+    const int head = id.head_group * heads + i;
+    if (head < head_begin || head >= head_end) continue;
+    rows[i] = RowsOf(destination, id.part, head - head_begin);
   }
-  const RowRotation* rotation =
-      id.part == KvPart::kK ? rotations_->For(codec.k_form()) : nullptr;
-  StreamReader reader(stream);
-  const absl::Status decoded = codec.Decode(
-      shape, &reader, rotation, RowsOf(destination, id.part, destination_head));
-  reader.Next(reader.remaining());
-  // A wrong checksum explains whatever the codec says, so it comes first.
-  if (absl::Status s =
-          VerifyChecksum(*index_, id, stream.size(), reader.crc32c());
-      !s.ok()) {
-    return s;
+  return rows;
+}
+
+}  // namespace
+
+StreamContext ObjectDecoder::ContextOf(const StreamId& id) const {
+  StreamContext context;
+  context.isa = isa_;
+  if (id.part == KvPart::kK) {
+    context.rotation = rotations_->For(CodecOf(id.level).k_form());
+  }
+  if (IsTransformCoded(id.level)) {
+    KDN_CHECK(calibration_ != nullptr, "transform-coded, and no calibration");
+    context.transform = &calibration_->Of(id.layer, id.part, id.head_group);
+    context.tables = calibration_->tables();
+  }
+  return context;
+}
+
+absl::Status ObjectDecoder::CheckLengths(const Found& found,
+                                         absl::Span<const Level> ladder) const {
+  const StreamShape shape = StreamShapeOf(index_->header().shape, found.first);
+  StreamId id = found.first;
+  for (size_t step = 0; step < ladder.size(); ++step) {
+    id.level = ladder[step];
+    const size_t bytes = found.levels[step].size();
+    if (CodecOf(id.level).MayHaveBytes(shape, id.level, bytes)) continue;
+    return absl::DataLossError(absl::StrCat("chunk ", ShortHex(index_->key()),
+                                            " ", Name(id), ": only ", bytes,
+                                            " bytes are here"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ObjectDecoder::Judge(const Found& found,
+                                  absl::Span<const Level> ladder,
+                                  absl::Span<StreamReader> readers,
+                                  const absl::Status& decoded) const {
+  StreamId id = found.first;
+  for (size_t step = 0; step < ladder.size(); ++step) {
+    id.level = ladder[step];
+    readers[step].Next(readers[step].remaining());
+    if (absl::Status s = VerifyChecksum(*index_, id, readers[step].size(),
+                                        readers[step].crc32c());
+        !s.ok()) {
+      return s;
+    }
   }
   if (decoded.ok()) return decoded;
   return absl::Status(decoded.code(),
                       absl::StrCat("chunk ", ShortHex(index_->key()), " ",
-                                   Name(id), ": ", decoded.message()));
+                                   Name(found.first), ": ", decoded.message()));
+}
+
+absl::Status ObjectDecoder::DecodeFound(
+    absl::Span<const Found> found, absl::Span<const Level> ladder,
+    int head_begin, int head_end, const MutableKvView& destination) const {
+  const StreamCodec& codec = CodecOf(ladder.front());
+  for (size_t i = 0; i < found.size(); i += 2) {
+    std::array<Decoding, 2> pair;
+    const size_t count = std::min<size_t>(2, found.size() - i);
+    for (size_t j = 0; j < count; ++j) {
+      const Found& one = found[i + j];
+      if (absl::Status s = CheckLengths(one, ladder); !s.ok()) return s;
+      Decoding& decoding = pair[j];
+      for (const absl::Span<const std::byte> level : one.levels) {
+        decoding.readers.emplace_back(level);
+      }
+      const StreamShape shape =
+          StreamShapeOf(index_->header().shape, one.first);
+      decoding.heads =
+          WantedRows(one.first, shape.heads, head_begin, head_end, destination);
+      decoding.job = {shape, absl::MakeSpan(decoding.readers),
+                      ContextOf(one.first), decoding.heads};
+    }
+    std::array<absl::Status, 2> decoded;
+    if (count == 2) {
+      decoded = codec.DecodeTwo(pair[0].job, pair[1].job);
+    } else {
+      const StreamJob& job = pair[0].job;
+      decoded[0] = codec.Decode(job.shape, job.steps, job.context, job.heads);
+    }
+    for (size_t j = 0; j < count; ++j) {
+      if (absl::Status s = Judge(found[i + j], ladder,
+                                 absl::MakeSpan(pair[j].readers), decoded[j]);
+          !s.ok()) {
+        return s;
+      }
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ObjectDecoder::DecodeLayer(
@@ -101,16 +195,29 @@ absl::Status ObjectDecoder::DecodeLayer(
       !s.ok()) {
     return s;
   }
+  const absl::Span<const Level> ladder = LadderTo(level);
+  std::vector<Found> found;
+  for (const StreamId& id :
+       StreamsOf(index_->header().shape, {layer, ladder.front()}, head_begin,
+                 head_end)) {
+    found.push_back({id, {}});
+  }
+  // A level's streams lie together.
   size_t at = 0;
-  for (const StreamId& id : StreamsOf({layer, level}, head_begin, head_end)) {
-    const size_t bytes =
-        std::min<size_t>(index_->Entry(id).bytes, streams.size() - at);
-    if (absl::Status s = DecodeStream(id, streams.subspan(at, bytes),
-                                      id.head - head_begin, destination);
-        !s.ok()) {
-      return s;
+  for (const Level step : ladder) {
+    for (Found& one : found) {
+      StreamId id = one.first;
+      id.level = step;
+      const size_t bytes =
+          std::min<size_t>(index_->Entry(id).bytes, streams.size() - at);
+      one.levels.push_back(streams.subspan(at, bytes));
+      at += bytes;
     }
-    at += bytes;
+  }
+  if (absl::Status s =
+          DecodeFound(found, ladder, head_begin, head_end, destination);
+      !s.ok()) {
+    return s;
   }
   if (at == streams.size()) return absl::OkStatus();
   return absl::DataLossError(
@@ -131,16 +238,20 @@ absl::Status ObjectDecoder::DecodeLayerOf(
         "chunk ", ShortHex(index_->key()), ": object has ", object.size(),
         " bytes, expected ", index_->object_bytes()));
   }
-  for (const StreamId& id : StreamsOf({layer, level}, head_begin, head_end)) {
-    const StreamEntry& entry = index_->Entry(id);
-    if (absl::Status s =
-            DecodeStream(id, object.subspan(entry.offset, entry.bytes),
-                         id.head - head_begin, destination);
-        !s.ok()) {
-      return s;
+  const absl::Span<const Level> ladder = LadderTo(level);
+  std::vector<Found> found;
+  for (const StreamId& first :
+       StreamsOf(index_->header().shape, {layer, ladder.front()}, head_begin,
+                 head_end)) {
+    found.push_back({first, {}});
+    for (const Level step : ladder) {
+      StreamId id = first;
+      id.level = step;
+      const StreamEntry& entry = index_->Entry(id);
+      found.back().levels.push_back(object.subspan(entry.offset, entry.bytes));
     }
   }
-  return absl::OkStatus();
+  return DecodeFound(found, ladder, head_begin, head_end, destination);
 }
 
 }  // namespace kdn::codec

@@ -7,8 +7,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "codec/calibration.h"
+#include "codec/isa.h"
 #include "codec/k_rotations.h"
 #include "codec/object.h"
+#include "codec/stream_codec.h"
 #include "kv/kv_view.h"
 
 namespace kdn::codec {
@@ -21,8 +24,11 @@ namespace kdn::codec {
 class ObjectDecoder {
  public:
   // INVALID_ARGUMENT unless there is one position per token, none negative.
+  // `calibration` is what CalibrationSet::ForObject gives for the object; it
+  // may be null where no transform-coded level will be decoded.
   static absl::StatusOr<ObjectDecoder> Create(
-      const ObjectIndex* index, absl::Span<const int32_t> positions);
+      const ObjectIndex* index, std::shared_ptr<const Calibration> calibration,
+      absl::Span<const int32_t> positions, Isa isa = BestIsa());
 
   // Decodes one layer of heads [head_begin, head_end). `streams` is the
   // concatenation of ObjectIndex::LayerRanges(level, layer, head_begin,
@@ -40,17 +46,33 @@ class ObjectDecoder {
                              const MutableKvView& destination) const;
 
  private:
-  ObjectDecoder(const ObjectIndex* index, absl::Span<const int32_t> positions);
+  ObjectDecoder(const ObjectIndex* index,
+                std::shared_ptr<const Calibration> calibration,
+                absl::Span<const int32_t> positions, Isa isa);
 
   absl::Status CheckCall(Level level, int layer, int head_begin, int head_end,
                          const KvShape& destination) const;
-  absl::Status DecodeStream(const StreamId& id,
-                            absl::Span<const std::byte> stream,
-                            int destination_head,
-                            const MutableKvView& destination) const;
+  // Where a slice's streams are, in the order StreamsOf, each with its bytes at
+  // every level of a ladder.
+  struct Found;
+  absl::Status DecodeFound(absl::Span<const Found> found,
+                           absl::Span<const Level> ladder, int head_begin,
+                           int head_end,
+                           const MutableKvView& destination) const;
+  // DATA_LOSS when the bytes cannot be such a stream's.
+  absl::Status CheckLengths(const Found& found,
+                            absl::Span<const Level> ladder) const;
+  // What comes out of a stream that was decoded: damage explains whatever the
+  // codec said.
+  absl::Status Judge(const Found& found, absl::Span<const Level> ladder,
+                     absl::Span<StreamReader> readers,
+                     const absl::Status& decoded) const;
+  StreamContext ContextOf(const StreamId& id) const;
 
   const ObjectIndex* index_;
+  std::shared_ptr<const Calibration> calibration_;
   std::unique_ptr<const KRotations> rotations_;
+  Isa isa_;
 };
 
 }  // namespace kdn::codec

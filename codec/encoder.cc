@@ -1,5 +1,8 @@
 #include "codec/encoder.h"
 
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -8,6 +11,7 @@
 #include "codec/prefix_format.h"
 #include "codec/stream_codec.h"
 #include "codec/stream_layout.h"
+#include "codec/vector_kernels.h"
 #include "kv/check.h"
 #include "kv/crc32c.h"
 
@@ -21,6 +25,21 @@ std::string ShapeText(const KvShape& shape) {
                       absl::string_view(dtype.data(), dtype.size()));
 }
 
+// The ladders of a set, each up to its most exact level: levels of one are
+// coded together.
+std::vector<absl::Span<const Level>> LaddersOf(LevelSet levels) {
+  std::vector<absl::Span<const Level>> ladders;
+  for (const Level level : LevelsOf(levels)) {
+    const absl::Span<const Level> ladder = LadderTo(level);
+    if (ladder.size() > 1) {
+      ladders.back() = ladder;
+    } else {
+      ladders.push_back(ladder);
+    }
+  }
+  return ladders;
+}
+
 // Whether some level of the set codes K before RoPE.
 bool NeedsUndo(LevelSet levels) {
   for (Level level : LevelsOf(levels)) {
@@ -29,25 +48,62 @@ bool NeedsUndo(LevelSet levels) {
   return false;
 }
 
+// Memory for the rows of a stream that is decoded only to be compared. It does
+// not begin at a cache line, so that decoders do not write past the caches.
+class ComparedRows {
+ public:
+  explicit ComparedRows(const StreamShape& shape)
+      : shape_(shape),
+        bytes_(shape.values() * SizeOf(shape.dtype) + 2 * kLine),
+        begin_(kLine - reinterpret_cast<uintptr_t>(bytes_.data()) % kLine +
+               SizeOf(shape.dtype)) {}
+
+  std::vector<MutableRows> rows() {
+    std::vector<MutableRows> heads;
+    for (int head = 0; head < shape_.heads; ++head) {
+      heads.push_back(
+          {bytes_.data() + begin_ + head * shape_.tokens * shape_.row_bytes(),
+           static_cast<int64_t>(shape_.row_bytes())});
+    }
+    return heads;
+  }
+
+ private:
+  static constexpr size_t kLine = 64;
+  StreamShape shape_;
+  std::vector<std::byte> bytes_;
+  size_t begin_;
+};
+
+// A decoded value may have overflowed: its error is as large as errors are.
+float Certified(double error) {
+  return error <= FLT_MAX ? static_cast<float>(error) : FLT_MAX;
+}
+
 }  // namespace
 
 size_t ObjectBytesMax(const ObjectHeader& header) {
   KDN_CHECK(CheckHeader(header).ok(), "header was not checked");
-  const size_t heads = header.shape.kv_heads;
   size_t layer_bytes = 0;
   for (Level level : LevelsOf(header.levels)) {
     const StreamCodec& codec = CodecOf(level);
     size_t group_bytes = 0;
-    for (KvPart part : {KvPart::kK, KvPart::kV}) {
-      group_bytes += heads * codec.BytesMax(StreamShapeOf(header.shape, part));
+    for (const StreamId& id : StreamsOf(header.shape, {0, level})) {
+      group_bytes += codec.BytesMax(StreamShapeOf(header.shape, id), level);
     }
     layer_bytes += AlignUp(group_bytes);
   }
   return PrefixBytesFor(header) + layer_bytes * header.shape.layers;
 }
 
-absl::StatusOr<ObjectEncoder> ObjectEncoder::Create(ObjectHeader header,
-                                                    absl::Span<std::byte> out) {
+absl::StatusOr<ObjectEncoder> ObjectEncoder::Create(
+    ObjectHeader header, std::shared_ptr<const Calibration> calibration,
+    absl::Span<std::byte> out) {
+  header.calibration = CalibrationId();
+  if (HasTransformCoded(header.levels)) {
+    KDN_CHECK(calibration != nullptr, "transform-coded without a calibration");
+    header.calibration = calibration->id();
+  }
   if (absl::Status status = CheckHeader(header); !status.ok()) return status;
   const size_t bytes_max = ObjectBytesMax(header);
   if (out.size() < bytes_max) {
@@ -55,38 +111,161 @@ absl::StatusOr<ObjectEncoder> ObjectEncoder::Create(ObjectHeader header,
         absl::StrCat("the object needs up to ", bytes_max, " bytes, ",
                      out.size(), " are reserved"));
   }
-  return ObjectEncoder(std::move(header), out);
+  return ObjectEncoder(std::move(header), std::move(calibration), out);
 }
 
-ObjectEncoder::ObjectEncoder(ObjectHeader header, absl::Span<std::byte> out)
+ObjectEncoder::ObjectEncoder(ObjectHeader header,
+                             std::shared_ptr<const Calibration> calibration,
+                             absl::Span<std::byte> out)
     : header_(std::move(header)),
+      calibration_(std::move(calibration)),
       out_(out),
       prefix_bytes_(PrefixBytesFor(header_)),
       cursor_(prefix_bytes_),
       entries_(StreamCount(header_.shape, header_.levels)) {
   if (NeedsUndo(header_.levels)) {
-    undo_rope_ = RowRotation::Undo(RopeTable(header_.rope), header_.positions);
+    const RopeTable rope(header_.rope);
+    undo_rope_ = RowRotation::Undo(rope, header_.positions);
+    apply_rope_ = RowRotation::Apply(rope, header_.positions);
   }
   // Reused memory may hold an older object's header.
   std::memset(out_.data(), 0, ObjectIndex::kFixedPrefixBytes);
 }
 
-absl::StatusOr<StreamEntry> ObjectEncoder::EncodeStream(const StreamId& id,
-                                                        const KvView& layer_kv,
-                                                        size_t offset) {
-  const StreamCodec& codec = CodecOf(id.level);
-  const bool turn =
-      id.part == KvPart::kK && codec.k_form() == KForm::kBeforeRope;
-  const absl::Span<std::byte> room = out_.subspan(offset);
-  const auto bytes = codec.Encode(StreamShapeOf(header_.shape, id.part),
-                                  RowsOf(layer_kv, id.part, id.head),
-                                  turn ? &*undo_rope_ : nullptr, room);
-  if (!bytes.ok()) {
-    return absl::Status(bytes.status().code(),
-                        absl::StrCat(Name(id), ": ", bytes.status().message()));
+StreamContext ObjectEncoder::ContextOf(const StreamId& id,
+                                       const RowRotation* rotation) const {
+  StreamContext context;
+  if (id.part == KvPart::kK &&
+      CodecOf(id.level).k_form() == KForm::kBeforeRope) {
+    context.rotation = rotation;
   }
-  return StreamEntry{offset, static_cast<uint32_t>(*bytes),
-                     Crc32c(room.subspan(0, *bytes))};
+  if (IsTransformCoded(id.level)) {
+    context.transform = &calibration_->Of(id.layer, id.part, id.head_group);
+    context.tables = calibration_->tables();
+  }
+  return context;
+}
+
+absl::Status ObjectEncoder::MeasureErrors(
+    const StreamId& first, absl::Span<const Rows> heads,
+    absl::Span<const StreamRoom> rooms, absl::Span<StreamEntry> entries) const {
+  const StreamShape shape = StreamShapeOf(header_.shape, first);
+  ComparedRows decoded(shape);
+  std::vector<float> exact_row(shape.head_dim);
+  std::vector<float> row(shape.head_dim);
+  std::vector<StreamReader> readers;
+  for (size_t step = 0; step < rooms.size(); ++step) {
+    readers.clear();
+    for (const StreamRoom& room : rooms.first(step + 1)) {
+      readers.emplace_back(room.room.first(room.bytes));
+    }
+    const std::vector<MutableRows> rows = decoded.rows();
+    if (absl::Status s =
+            CodecOf(first.level)
+                .Decode(shape, absl::MakeSpan(readers),
+                        ContextOf(first, apply_rope_.has_value() ? &*apply_rope_
+                                                                 : nullptr),
+                        rows);
+        !s.ok()) {
+      return absl::InternalError(
+          absl::StrCat("what was encoded does not decode: ", s.message()));
+    }
+    kernels::Differences differences;
+    for (int head = 0; head < shape.heads; ++head) {
+      for (int token = 0; token < shape.tokens; ++token) {
+        kernels::LoadRow(shape.dtype, heads[head].At(token), row.size(),
+                         exact_row.data());
+        kernels::LoadRow(shape.dtype, rows[head].At(token), row.size(),
+                         row.data());
+        kernels::AddDifferences(exact_row.data(), row.data(), row.size(),
+                                &differences);
+      }
+    }
+    entries[step].error_max = Certified(differences.max());
+    entries[step].error_rms = Certified(std::sqrt(
+        differences.sum_of_squares() / static_cast<double>(shape.values())));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ObjectEncoder::EncodeStreams(
+    const StreamId& first, const KvView& layer_kv, absl::Span<StreamRoom> rooms,
+    absl::Span<StreamEntry> entries) const {
+  const StreamCodec& codec = CodecOf(first.level);
+  const StreamShape shape = StreamShapeOf(header_.shape, first);
+  std::vector<Rows> heads;
+  for (int head = 0; head < shape.heads; ++head) {
+    heads.push_back(
+        RowsOf(layer_kv, first.part, first.head_group * shape.heads + head));
+  }
+  absl::Status status = codec.Encode(
+      shape, heads,
+      ContextOf(first, undo_rope_.has_value() ? &*undo_rope_ : nullptr), rooms);
+  if (!status.ok()) {
+    return absl::Status(status.code(),
+                        absl::StrCat(Name(first), ": ", status.message()));
+  }
+  for (size_t step = 0; step < rooms.size(); ++step) {
+    entries[step].bytes = static_cast<uint32_t>(rooms[step].bytes);
+    entries[step].crc32c = Crc32c(rooms[step].room.first(rooms[step].bytes));
+  }
+  if (codec.is_exact()) return absl::OkStatus();
+  return MeasureErrors(first, heads, rooms, entries);
+}
+
+void ObjectEncoder::ZeroTo(size_t offset, size_t* cursor) {
+  std::memset(out_.data() + *cursor, 0, offset - *cursor);
+  *cursor = offset;
+}
+
+absl::Status ObjectEncoder::EncodeLadder(absl::Span<const Level> ladder,
+                                         const KvView& layer_kv,
+                                         size_t* cursor) {
+  // A level's streams lie together, but the streams of a head group are coded
+  // together: those of the finer levels wait here.
+  std::vector<std::vector<std::byte>> waiting(ladder.size());
+  std::vector<StreamRoom> rooms(ladder.size());
+  std::vector<StreamEntry> entries(ladder.size());
+  const auto entry_of = [this](StreamId id, Level level) -> StreamEntry& {
+    id.level = level;
+    return entries_[SlotOf(header_.shape, header_.levels, id)];
+  };
+  ZeroTo(AlignUp(*cursor), cursor);
+  const auto streams = StreamsOf(header_.shape, {next_layer_, ladder.front()});
+  for (const StreamId& id : streams) {
+    const StreamShape shape = StreamShapeOf(header_.shape, id);
+    rooms[0] = {out_.subspan(*cursor)};
+    for (size_t step = 1; step < ladder.size(); ++step) {
+      const size_t at = waiting[step].size();
+      waiting[step].resize(at +
+                           CodecOf(id.level).BytesMax(shape, ladder[step]));
+      rooms[step] = {absl::MakeSpan(waiting[step]).subspan(at)};
+    }
+    if (absl::Status s = EncodeStreams(id, layer_kv, absl::MakeSpan(rooms),
+                                       absl::MakeSpan(entries));
+        !s.ok()) {
+      return s;
+    }
+    entries[0].offset = *cursor;
+    *cursor += rooms[0].bytes;
+    entry_of(id, ladder.front()) = entries[0];
+    for (size_t step = 1; step < ladder.size(); ++step) {
+      waiting[step].resize(waiting[step].size() - rooms[step].room.size() +
+                           rooms[step].bytes);
+      entry_of(id, ladder[step]) = entries[step];
+    }
+  }
+  for (size_t step = 1; step < ladder.size(); ++step) {
+    ZeroTo(AlignUp(*cursor), cursor);
+    std::memcpy(out_.data() + *cursor, waiting[step].data(),
+                waiting[step].size());
+    for (const StreamId& id : streams) {
+      StreamEntry& entry = entry_of(id, ladder[step]);
+      entry.offset = *cursor;
+      *cursor += entry.bytes;
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ObjectEncoder::EncodeLayer(const KvView& layer_kv) {
@@ -102,16 +281,9 @@ absl::Status ObjectEncoder::EncodeLayer(const KvView& layer_kv) {
         "; the header says ", ShapeText(expected)));
   }
   size_t cursor = cursor_;  // kept only when every stream is there
-  for (Level level : LevelsOf(header_.levels)) {
-    const size_t aligned = AlignUp(cursor);
-    std::memset(out_.data() + cursor, 0, aligned - cursor);
-    cursor = aligned;
-    for (const StreamId& id :
-         StreamsOf({next_layer_, level}, 0, header_.shape.kv_heads)) {
-      const auto entry = EncodeStream(id, layer_kv, cursor);
-      if (!entry.ok()) return entry.status();
-      entries_[SlotOf(header_.shape, header_.levels, id)] = *entry;
-      cursor += entry->bytes;
+  for (const absl::Span<const Level> ladder : LaddersOf(header_.levels)) {
+    if (absl::Status s = EncodeLadder(ladder, layer_kv, &cursor); !s.ok()) {
+      return s;
     }
   }
   cursor_ = cursor;

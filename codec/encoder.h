@@ -2,14 +2,17 @@
 #define KDN_CODEC_ENCODER_H_
 
 #include <cstddef>
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "codec/calibration.h"
 #include "codec/object.h"
 #include "codec/row_rotation.h"
+#include "codec/stream_codec.h"
 #include "kv/kv_view.h"
 
 namespace kdn::codec {
@@ -27,9 +30,12 @@ class ObjectEncoder {
  public:
   // INVALID_ARGUMENT when the header contradicts itself (shape vs tokens vs
   // positions, no level, bad RoPE) or `out` is smaller than ObjectBytesMax.
-  // `out` must outlive the encoder; its content does not matter.
-  static absl::StatusOr<ObjectEncoder> Create(ObjectHeader header,
-                                              absl::Span<std::byte> out);
+  // `out` must outlive the encoder; its content does not matter. The
+  // transform-coded levels are coded with `calibration`, whose id goes into the
+  // header; it may be null when there is none of them.
+  static absl::StatusOr<ObjectEncoder> Create(
+      ObjectHeader header, std::shared_ptr<const Calibration> calibration,
+      absl::Span<std::byte> out);
 
   // Encodes the next layer: K (after RoPE, as the engine holds it) and V.
   // Layers come in order 0, 1, ...; FAILED_PRECONDITION when all are there.
@@ -48,15 +54,31 @@ class ObjectEncoder {
   absl::StatusOr<Finished> Finish();
 
  private:
-  ObjectEncoder(ObjectHeader header, absl::Span<std::byte> out);
-  // Encodes one stream at `offset`; nothing else changes.
-  absl::StatusOr<StreamEntry> EncodeStream(const StreamId& id,
-                                           const KvView& layer_kv,
-                                           size_t offset);
+  ObjectEncoder(ObjectHeader header,
+                std::shared_ptr<const Calibration> calibration,
+                absl::Span<std::byte> out);
+  // Encodes the streams of a ladder of levels for one layer from `*cursor` on
+  // and moves it behind them; nothing else changes but the streams' entries.
+  absl::Status EncodeLadder(absl::Span<const Level> ladder,
+                            const KvView& layer_kv, size_t* cursor);
+  // The streams of one head group into `rooms`, one per level.
+  absl::Status EncodeStreams(const StreamId& first, const KvView& layer_kv,
+                             absl::Span<StreamRoom> rooms,
+                             absl::Span<StreamEntry> entries) const;
+  // Decodes what was written and notes how far it is from `heads`.
+  absl::Status MeasureErrors(const StreamId& first,
+                             absl::Span<const Rows> heads,
+                             absl::Span<const StreamRoom> rooms,
+                             absl::Span<StreamEntry> entries) const;
+  StreamContext ContextOf(const StreamId& id,
+                          const RowRotation* rotation) const;
+  void ZeroTo(size_t offset, size_t* cursor);
 
   ObjectHeader header_;
-  // Brings K before RoPE; there when a level codes it so.
+  std::shared_ptr<const Calibration> calibration_;
+  // Bring K before RoPE and back; there when a level codes it so.
   std::optional<RowRotation> undo_rope_;
+  std::optional<RowRotation> apply_rope_;
   absl::Span<std::byte> out_;
   size_t prefix_bytes_ = 0;
   size_t cursor_ = 0;

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "absl/strings/str_cat.h"
+#include "codec/stream_layout.h"
 
 namespace kdn::codec {
 namespace {
@@ -34,6 +35,23 @@ absl::Status CheckTokens(const ObjectHeader& header) {
   return absl::OkStatus();
 }
 
+absl::Status CheckLevels(const ObjectHeader& header) {
+  if (header.levels.empty()) {
+    return absl::InvalidArgumentError("the object would hold no level");
+  }
+  if (header.levels != header.levels.WithRefined()) {
+    return absl::InvalidArgumentError(
+        "the object would hold a level without those it refines");
+  }
+  if (!HasTransformCoded(header.levels)) {
+    if (header.calibration.is_zero()) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        "the object names a calibration that none of its levels uses");
+  }
+  return CheckBound("head_dim of a transform-coded level",
+                    header.shape.head_dim, kTransformDimMax);
+}
+
 }  // namespace
 
 absl::Status CheckShape(const KvShape& shape) {
@@ -57,9 +75,7 @@ absl::Status CheckHeader(const ObjectHeader& header) {
   if (absl::Status s = Validate(header.rope, header.shape.head_dim); !s.ok()) {
     return s;
   }
-  if (header.levels.empty()) {
-    return absl::InvalidArgumentError("the object would hold no level");
-  }
+  if (absl::Status s = CheckLevels(header); !s.ok()) return s;
   return CheckTokens(header);
 }
 

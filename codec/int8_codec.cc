@@ -118,31 +118,39 @@ absl::StatusOr<std::vector<float>> ReadScales(
 
 }  // namespace
 
-size_t Int8Codec::BytesMax(const StreamShape& shape) const {
+size_t Int8Codec::BytesMax(const StreamShape& shape, Level) const {
   const Halves halves = HalvesOf(shape);
   return halves.scale_bytes + halves.code_bytes;
 }
 
-bool Int8Codec::MayHaveBytes(const StreamShape& shape, uint32_t bytes) const {
-  return bytes == BytesMax(shape);
+bool Int8Codec::MayHaveBytes(const StreamShape& shape, Level level,
+                             uint32_t bytes) const {
+  return bytes == BytesMax(shape, level);
 }
 
-absl::StatusOr<size_t> Int8Codec::Encode(const StreamShape& shape,
-                                         const Rows& rows,
-                                         const RowRotation* rotation,
-                                         absl::Span<std::byte> out) const {
-  KDN_CHECK(out.size() >= BytesMax(shape), "no room for the stream");
-  const absl::Status encoded = shape.part == KvPart::kK
-                                   ? EncodeByChannel(shape, rows, rotation, out)
-                                   : EncodeByToken(shape, rows, rotation, out);
-  if (!encoded.ok()) return encoded;
-  return BytesMax(shape);
+absl::Status Int8Codec::Encode(const StreamShape& shape,
+                               absl::Span<const Rows> heads,
+                               const StreamContext& context,
+                               absl::Span<StreamRoom> steps) const {
+  KDN_CHECK(heads.size() == 1 && steps.size() == 1, "one head, one level");
+  StreamRoom& out = steps.front();
+  out.bytes = BytesMax(shape, Level::kInt8);
+  KDN_CHECK(out.room.size() >= out.bytes, "no room for the stream");
+  return shape.part == KvPart::kK
+             ? EncodeByChannel(shape, heads.front(), context.rotation, out.room)
+             : EncodeByToken(shape, heads.front(), context.rotation, out.room);
 }
 
-absl::Status Int8Codec::Decode(const StreamShape& shape, StreamReader* stream,
-                               const RowRotation* rotation,
-                               const MutableRows& rows) const {
-  KDN_CHECK(stream->size() == BytesMax(shape), "length was not checked");
+absl::Status Int8Codec::Decode(const StreamShape& shape,
+                               absl::Span<StreamReader> steps,
+                               const StreamContext& context,
+                               absl::Span<const MutableRows> heads) const {
+  KDN_CHECK(heads.size() == 1 && steps.size() == 1, "one head, one level");
+  StreamReader* stream = &steps.front();
+  const RowRotation* rotation = context.rotation;
+  const MutableRows& rows = heads.front();
+  KDN_CHECK(stream->size() == BytesMax(shape, Level::kInt8),
+            "length was not checked");
   const Halves halves = HalvesOf(shape);
   const auto scales = ReadScales(shape, stream->Next(halves.scale_bytes));
   if (!scales.ok()) return scales.status();

@@ -15,16 +15,15 @@ namespace kdn::codec {
 class Int8Codec final : public StreamCodec {
  public:
   KForm k_form() const override { return KForm::kBeforeRope; }
-  size_t BytesMax(const StreamShape& shape) const override;
-  bool MayHaveBytes(const StreamShape& shape, uint32_t bytes) const override;
-  // INVALID_ARGUMENT when a value is not finite before RoPE.
-  absl::StatusOr<size_t> Encode(const StreamShape& shape, const Rows& rows,
-                                const RowRotation* rotation,
-                                absl::Span<std::byte> out) const override;
-  // DATA_LOSS when a scale is not a positive finite number.
-  absl::Status Decode(const StreamShape& shape, StreamReader* stream,
-                      const RowRotation* rotation,
-                      const MutableRows& rows) const override;
+  size_t BytesMax(const StreamShape& shape, Level level) const override;
+  bool MayHaveBytes(const StreamShape& shape, Level level,
+                    uint32_t bytes) const override;
+  absl::Status Encode(const StreamShape& shape, absl::Span<const Rows> heads,
+                      const StreamContext& context,
+                      absl::Span<StreamRoom> steps) const override;
+  absl::Status Decode(const StreamShape& shape, absl::Span<StreamReader> steps,
+                      const StreamContext& context,
+                      absl::Span<const MutableRows> heads) const override;
 };
 
 }  // namespace kdn::codec

@@ -5,21 +5,25 @@
 
 namespace kdn::codec {
 
-// The engine's own elements, [token][dim]. K stays as it was rotated, so that
-// it returns bit for bit where it was computed; elsewhere it is turned by the
-// difference in fp32 and rounded to the dtype once.
+// The engine's own elements, bit for bit: a byte that says how, then either
+// [token][dim] of them (0) or what codec/exponent_coding.h makes of them (1),
+// whichever is shorter. K stays as it was rotated, so that it returns exactly
+// where it was computed; elsewhere it is turned by the difference in fp32 and
+// rounded to the dtype once.
 class LosslessCodec final : public StreamCodec {
  public:
   KForm k_form() const override { return KForm::kAsComputed; }
-  size_t BytesMax(const StreamShape& shape) const override;
-  bool MayHaveBytes(const StreamShape& shape, uint32_t bytes) const override;
-  // REQUIRES: no rotation.
-  absl::StatusOr<size_t> Encode(const StreamShape& shape, const Rows& rows,
-                                const RowRotation* rotation,
-                                absl::Span<std::byte> out) const override;
-  absl::Status Decode(const StreamShape& shape, StreamReader* stream,
-                      const RowRotation* rotation,
-                      const MutableRows& rows) const override;
+  bool is_exact() const override { return true; }
+  size_t BytesMax(const StreamShape& shape, Level level) const override;
+  bool MayHaveBytes(const StreamShape& shape, Level level,
+                    uint32_t bytes) const override;
+  absl::Status Encode(const StreamShape& shape, absl::Span<const Rows> heads,
+                      const StreamContext& context,
+                      absl::Span<StreamRoom> steps) const override;
+  // DATA_LOSS when the stream is neither.
+  absl::Status Decode(const StreamShape& shape, absl::Span<StreamReader> steps,
+                      const StreamContext& context,
+                      absl::Span<const MutableRows> heads) const override;
 };
 
 }  // namespace kdn::codec

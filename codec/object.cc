@@ -28,11 +28,12 @@ absl::Status CheckStreams(const ParsedPrefix& parsed, uint64_t prefix_bytes,
   for (const StreamGroup& group : GroupsOf(header.shape, header.levels)) {
     cursor = AlignUp(cursor);
     const StreamCodec& codec = CodecOf(group.level);
-    for (const StreamId& id : StreamsOf(group, 0, header.shape.kv_heads)) {
+    for (const StreamId& id : StreamsOf(header.shape, group)) {
       const StreamEntry& entry =
           parsed.entries[SlotOf(header.shape, header.levels, id)];
-      const StreamShape shape = StreamShapeOf(header.shape, id.part);
-      if (entry.offset != cursor || !codec.MayHaveBytes(shape, entry.bytes)) {
+      const StreamShape shape = StreamShapeOf(header.shape, id);
+      if (entry.offset != cursor ||
+          !codec.MayHaveBytes(shape, id.level, entry.bytes)) {
         return absl::DataLossError(
             absl::StrCat("object index: ", Name(id), " has ", entry.bytes,
                          " bytes at ", entry.offset, ", expected at ", cursor));
@@ -51,7 +52,7 @@ absl::Status VerifyPadding(const ObjectIndex& index,
   const ObjectHeader& header = index.header();
   uint64_t end = index.prefix_bytes();
   for (const StreamGroup& group : GroupsOf(header.shape, header.levels)) {
-    const auto streams = StreamsOf(group, 0, header.shape.kv_heads);
+    const auto streams = StreamsOf(header.shape, group);
     const StreamEntry& first = index.Entry(streams.front());
     if (!AllZero(object.subspan(end, first.offset - end))) {
       return absl::DataLossError(
@@ -109,13 +110,16 @@ std::vector<ByteRange> ObjectIndex::LayerRanges(Level level, int layer,
                                                 int head_begin,
                                                 int head_end) const {
   std::vector<ByteRange> ranges;
-  for (const StreamId& id : StreamsOf({layer, level}, head_begin, head_end)) {
-    const StreamEntry& entry = Entry(id);
-    if (!ranges.empty() &&
-        ranges.back().offset + ranges.back().bytes == entry.offset) {
-      ranges.back().bytes += entry.bytes;
-    } else {
-      ranges.push_back({entry.offset, entry.bytes});
+  for (const Level step : LadderTo(level)) {
+    for (const StreamId& id :
+         StreamsOf(header_.shape, {layer, step}, head_begin, head_end)) {
+      const StreamEntry& entry = Entry(id);
+      if (!ranges.empty() &&
+          ranges.back().offset + ranges.back().bytes == entry.offset) {
+        ranges.back().bytes += entry.bytes;
+      } else {
+        ranges.push_back({entry.offset, entry.bytes});
+      }
     }
   }
   return ranges;
@@ -146,7 +150,7 @@ absl::Status VerifyObject(const ObjectIndex& index,
   }
   const ObjectHeader& header = index.header();
   for (const StreamGroup& group : GroupsOf(header.shape, header.levels)) {
-    for (const StreamId& id : StreamsOf(group, 0, header.shape.kv_heads)) {
+    for (const StreamId& id : StreamsOf(header.shape, group)) {
       const StreamEntry& entry = index.Entry(id);
       if (absl::Status s = VerifyStream(
               index, id, object.subspan(entry.offset, entry.bytes));

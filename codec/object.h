@@ -19,12 +19,16 @@ namespace kdn::codec {
 //
 //   header | index | streams
 //
-// One stream per (level, layer, K|V, KV head), each with its offset, length and
-// CRC32C in the index. The streams of one (layer, level) lie back to back, K
-// heads before V heads, so that a whole layer of a level is one read. The
+// One stream per (level, layer, K|V, group of KV heads), each with its offset,
+// length, CRC32C and measured error in the index. The streams of one (layer,
+// level) lie back to back, K before V, so that a whole layer of a level is one
+// read. The
 // header is self-describing and carries everything the chunk's key is made of,
 // so that an object proves its own identity. Byte layout: docs/formats.md. All
 // of it is little-endian and bounded before it is believed.
+
+// Names a calibration by its content; zero: none was needed.
+using CalibrationId = Digest<struct CalibrationIdTag>;
 
 // What the header says, decoded.
 struct ObjectHeader {
@@ -34,14 +38,17 @@ struct ObjectHeader {
   RopeSpec rope;
   // Absolute position of each token when the engine computed its KV.
   std::vector<int32_t> positions;
+  // Every level's refined ones are there too.
   LevelSet levels;
+  // What the transform-coded levels were coded with.
+  CalibrationId calibration;
 };
 
 struct StreamId {
   Level level = Level::kLossless;
   int layer = 0;
   KvPart part = KvPart::kK;
-  int head = 0;
+  int head_group = 0;  // heads that share the stream, see HeadsPerStream
   bool operator==(const StreamId&) const = default;
 };
 
@@ -49,6 +56,12 @@ struct StreamEntry {
   uint64_t offset = 0;  // from the first byte of the object
   uint32_t bytes = 0;
   uint32_t crc32c = 0;
+  // Measured when it was encoded, decoding what was written at the positions
+  // where it was computed, with the levels it refines: the largest difference
+  // to an element of the engine's, and the root of their mean square.
+  float error_max = 0.0f;
+  float error_rms = 0.0f;
+  bool operator==(const StreamEntry&) const = default;
 };
 
 struct ByteRange {
@@ -81,10 +94,11 @@ class ObjectIndex {
 
   // REQUIRES: the level is in header().levels, the rest inside header().shape.
   const StreamEntry& Entry(const StreamId& id) const;
-  // Where one layer of a slice lies, in the order (K heads, V heads), adjacent
-  // streams merged: what a partial read fetches. Exactly the streams' bytes, no
-  // padding: one range for all heads, two for fewer, none for no head.
-  // REQUIRES as for Entry.
+  // Where one layer of a slice lies, for each level that delivering `level`
+  // takes in the order (K, V), adjacent streams merged: what a partial read
+  // fetches. Exactly the streams' bytes, no padding: a range a level for all
+  // heads, two for fewer, none for no head. Groups that are only partly in the
+  // slice come whole. REQUIRES as for Entry.
   std::vector<ByteRange> LayerRanges(Level level, int layer, int head_begin,
                                      int head_end) const;
 

@@ -2,6 +2,7 @@
 
 #include <xxhash.h>
 
+#include <cmath>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -20,7 +21,8 @@ constexpr size_t kFixedBytes = ObjectIndex::kFixedPrefixBytes;
 constexpr size_t kReservedBytes = 16;
 constexpr size_t kDigestBytes = ChunkKey::kSize;
 constexpr size_t kRopeDoubles = 7;
-constexpr size_t kEntryBytes = 16;
+constexpr size_t kEntryBytes = 24;
+constexpr size_t kDigests = 4;
 
 // The first 64 bytes: what the size of the rest follows from.
 struct FixedFields {
@@ -38,7 +40,7 @@ struct FixedFields {
 
 uint64_t PrefixBytesFor(const KvShape& shape, LevelSet levels, size_t ns_bytes,
                         size_t variant_bytes) {
-  const uint64_t bytes = kFixedBytes + 3 * kDigestBytes +
+  const uint64_t bytes = kFixedBytes + kDigests * kDigestBytes +
                          kRopeDoubles * sizeof(double) + ns_bytes +
                          variant_bytes +
                          2 * sizeof(int32_t) * uint64_t{1} * shape.tokens +
@@ -117,6 +119,7 @@ void WriteIdentity(const ObjectHeader& header, ByteWriter* out) {
   out->Bytes(identity.fingerprint.bytes().data(), kDigestBytes);
   out->Bytes(identity.condition.bytes().data(), kDigestBytes);
   out->Bytes(header.placement.bytes().data(), kDigestBytes);
+  out->Bytes(header.calibration.bytes().data(), kDigestBytes);
   const RopeSpec& rope = header.rope;
   for (double value :
        {rope.theta, rope.factor, rope.low_freq_factor, rope.high_freq_factor,
@@ -164,6 +167,7 @@ absl::StatusOr<ObjectHeader> ReadHeader(const FixedFields& fixed,
   const auto fingerprint = ReadDigest<ModelFingerprint>(in);
   const auto condition = ReadDigest<ChunkKey>(in);
   const auto placement = ReadDigest<PlacementKey>(in);
+  const auto calibration = ReadDigest<CalibrationId>(in);
   const RopeSpec rope = ReadRope(fixed, in);
   auto ns = Namespace::Parse(in->Text(fixed.ns_bytes));
   if (!ns.ok()) return ns.status();
@@ -176,10 +180,13 @@ absl::StatusOr<ObjectHeader> ReadHeader(const FixedFields& fixed,
                       .shape = fixed.shape,
                       .rope = rope,
                       .positions = std::move(positions),
-                      .levels = fixed.levels};
+                      .levels = fixed.levels,
+                      .calibration = calibration};
   if (absl::Status status = CheckHeader(header); !status.ok()) return status;
   return header;
 }
+
+bool IsError(float value) { return std::isfinite(value) && value >= 0.0f; }
 
 std::vector<StreamEntry> ReadEntries(size_t count, ByteReader* in) {
   std::vector<StreamEntry> entries(count);
@@ -187,6 +194,8 @@ std::vector<StreamEntry> ReadEntries(size_t count, ByteReader* in) {
     entry.offset = in->Read<uint64_t>();
     entry.bytes = in->Read<uint32_t>();
     entry.crc32c = in->Read<uint32_t>();
+    entry.error_max = in->Read<float>();
+    entry.error_rms = in->Read<float>();
   }
   return entries;
 }
@@ -239,6 +248,8 @@ void WritePrefix(const ObjectHeader& header,
     writer.Write<uint64_t>(entry.offset);
     writer.Write<uint32_t>(entry.bytes);
     writer.Write<uint32_t>(entry.crc32c);
+    writer.Write<float>(entry.error_max);
+    writer.Write<float>(entry.error_rms);
   }
   KDN_CHECK(AlignUp(writer.written()) == out.size(), "prefix size is exact");
   writer.ZeroRest();
@@ -271,6 +282,11 @@ absl::StatusOr<ParsedPrefix> ReadPrefix(absl::Span<const std::byte> prefix) {
   }
   std::vector<StreamEntry> entries =
       ReadEntries(StreamCount(fixed->shape, fixed->levels), &in);
+  for (const StreamEntry& entry : entries) {
+    if (!IsError(entry.error_max) || !IsError(entry.error_rms)) {
+      return absl::DataLossError("object index: an error is not finite");
+    }
+  }
   if (!in.ok() || !AllZero(in.Bytes(in.remaining()))) {
     return absl::DataLossError("object header is not padded with zeros");
   }

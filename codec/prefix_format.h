@@ -16,7 +16,7 @@ namespace kdn::codec {
 // The bytes of header and index ("the prefix"), as docs/formats.md describes
 // them: the first 64 are fixed and give the size of everything behind them.
 inline constexpr std::string_view kMagic = "KDNOBJ";
-inline constexpr uint16_t kFormatVersion = 1;
+inline constexpr uint16_t kFormatVersion = 2;
 // Where the prefix keeps its own length and CRC.
 inline constexpr size_t kPrefixBytesOffset = 8;
 inline constexpr size_t kCrcOffset = 12;

@@ -61,15 +61,12 @@ RowRotation RowRotation::Between(const RopeTable& rope,
 
 void RowRotation::Rotate(int token, float* head) const {
   KDN_DCHECK(Moves(token), "nothing to rotate by");
-  const size_t row = row_of_token_[token];
-  const float* cos = rows_.data() + 2 * row * pairs_;
-  const float* sin = cos + pairs_;
   switch (pairing_) {
     case RopePairing::kNeoX:
-      kernels::RotateHalves(cos, sin, pairs_, head);
+      kernels::RotateHalves(cos(token), sin(token), pairs_, head);
       return;
     case RopePairing::kGptJ:
-      kernels::RotateNeighbours(cos, sin, pairs_, head);
+      kernels::RotateNeighbours(cos(token), sin(token), pairs_, head);
       return;
   }
 }

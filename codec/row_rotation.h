@@ -35,6 +35,14 @@ class RowRotation {
   int rotary_dim() const { return 2 * pairs_; }
   // False when the token is already where it should be.
   bool Moves(int token) const { return row_of_token_[token] >= 0; }
+  // The cosines and sines of a token, rotary_dim() / 2 of each, for callers
+  // that turn while they do something else. REQUIRES: Moves(token).
+  const float* cos(int token) const {
+    return rows_.data() +
+           2 * static_cast<size_t>(row_of_token_[token]) * pairs_;
+  }
+  const float* sin(int token) const { return cos(token) + pairs_; }
+  RopePairing pairing() const { return pairing_; }
   // Turns the first rotary_dim() elements of a head, in place.
   // REQUIRES: Moves(token).
   void Rotate(int token, float* head) const;

@@ -2,6 +2,7 @@
 
 #include "codec/int8_codec.h"
 #include "codec/lossless_codec.h"
+#include "codec/transform_codec.h"
 #include "kv/check.h"
 
 namespace kdn::codec {
@@ -9,11 +10,16 @@ namespace kdn::codec {
 const StreamCodec& CodecOf(Level level) {
   static const LosslessCodec lossless;
   static const Int8Codec int8;
+  static const TransformCodec transform;
   switch (level) {
     case Level::kLossless:
       return lossless;
     case Level::kInt8:
       return int8;
+    case Level::kBase:
+    case Level::kBase1:
+    case Level::kBase2:
+      return transform;
   }
   KDN_CHECK(false, "level out of range");
   return lossless;

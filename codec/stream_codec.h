@@ -1,13 +1,16 @@
 #ifndef KDN_CODEC_STREAM_CODEC_H_
 #define KDN_CODEC_STREAM_CODEC_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "codec/calibration.h"
 #include "codec/row_rotation.h"
+#include "codec/stream_layout.h"
 #include "codec/stream_reader.h"
 #include "kv/dtype.h"
 #include "kv/kv_view.h"
@@ -15,21 +18,27 @@
 
 namespace kdn::codec {
 
-// What one stream holds: the rows of one (layer, K|V, head).
+// What one stream holds: the rows of the heads that share it, of one layer's K
+// or V.
 struct StreamShape {
   KvPart part = KvPart::kK;
+  int heads = 1;
   int tokens = 0;
   int head_dim = 0;
   Dtype dtype = Dtype::kBf16;
 
+  // Of one head.
   size_t row_bytes() const {
     return static_cast<size_t>(head_dim) * SizeOf(dtype);
   }
+  size_t values() const {
+    return static_cast<size_t>(heads) * tokens * head_dim;
+  }
 };
 
-// The stream shape of any head of `shape`.
-inline StreamShape StreamShapeOf(const KvShape& shape, KvPart part) {
-  return {part, shape.tokens, shape.head_dim, shape.dtype};
+inline StreamShape StreamShapeOf(const KvShape& shape, const StreamId& id) {
+  return {id.part, HeadsPerStream(shape, id.level), shape.tokens,
+          shape.head_dim, shape.dtype};
 }
 
 // One head's rows in an engine's memory, `token_stride` bytes apart. Not owned.
@@ -51,36 +60,74 @@ BasicRows<T> RowsOf(const BasicKvView<T>& layer_kv, KvPart part, int head) {
 // In which form K is coded: as the engine rotated it, or before RoPE.
 enum class KForm { kAsComputed, kBeforeRope };
 
-// The inside of one level: turns one head's rows into a stream and back. The
-// frame (object, encoder, decoder) owns offsets, lengths, checksums and the
-// choice of rotation; a codec sees rows only. A new level is a new
-// implementation here and an entry in CodecOf. Stateless: any thread.
+// What a codec is told besides the rows.
+struct StreamContext {
+  // Turns each row of each head; null: they stay as they are.
+  const RowRotation* rotation = nullptr;
+  // Of the stream, for the levels that are transform-coded.
+  const StreamTransform* transform = nullptr;
+  absl::Span<const RansTable> tables;
+  // What a decoder may use; all give the same bits.
+  Isa isa = BestIsa();
+};
+
+// One call of Decode.
+struct StreamJob {
+  StreamShape shape;
+  absl::Span<StreamReader> steps;
+  StreamContext context;
+  absl::Span<const MutableRows> heads;
+};
+
+// Where a stream goes, and how much of the room it took.
+struct StreamRoom {
+  absl::Span<std::byte> room;
+  size_t bytes = 0;
+};
+
+// The inside of a ladder of levels: turns the rows of the heads of a stream
+// into one stream per level and back. The frame (object, encoder, decoder) owns
+// offsets, lengths, checksums, measured errors and the choice of rotation and
+// calibration; a codec sees rows only. A new level is a new implementation here
+// and an entry in CodecOf. Stateless: any thread.
 class StreamCodec {
  public:
   virtual ~StreamCodec() = default;
 
   virtual KForm k_form() const = 0;
+  // Whether rows come back bit for bit where they were computed.
+  virtual bool is_exact() const { return false; }
   // Upper bound of a stream's bytes.
-  virtual size_t BytesMax(const StreamShape& shape) const = 0;
+  virtual size_t BytesMax(const StreamShape& shape, Level level) const = 0;
   // Whether Encode could have made a stream of `bytes`.
-  virtual bool MayHaveBytes(const StreamShape& shape, uint32_t bytes) const = 0;
+  virtual bool MayHaveBytes(const StreamShape& shape, Level level,
+                            uint32_t bytes) const = 0;
 
-  // Writes the stream to `out` and returns its bytes. Each row is first turned
-  // by `rotation` unless that is null. INVALID_ARGUMENT when the level cannot
-  // hold the values. REQUIRES: out.size() >= BytesMax(shape).
-  virtual absl::StatusOr<size_t> Encode(const StreamShape& shape,
-                                        const Rows& rows,
-                                        const RowRotation* rotation,
-                                        absl::Span<std::byte> out) const = 0;
-  // Writes the rows of a stream, each turned by `rotation` unless null.
-  // DATA_LOSS when the stream is none of this codec's, though its checksum may
-  // be right. The rows are ready for other threads on return.
-  // REQUIRES: MayHaveBytes(shape, stream->size()).
-  virtual absl::Status Decode(const StreamShape& shape, StreamReader* stream,
-                              const RowRotation* rotation,
-                              const MutableRows& rows) const = 0;
+  // Writes the streams of the first steps.size() levels of the ladder. `heads`
+  // has the rows of each head of the stream. INVALID_ARGUMENT when the level
+  // cannot hold the values. REQUIRES: each room is BytesMax of its level.
+  virtual absl::Status Encode(const StreamShape& shape,
+                              absl::Span<const Rows> heads,
+                              const StreamContext& context,
+                              absl::Span<StreamRoom> steps) const = 0;
+  // Writes the rows of a stream as its first steps.size() levels give them. A
+  // head whose rows have no base is not wanted. DATA_LOSS when a stream is none
+  // of this codec's, though its checksum may be right. The rows are ready for
+  // other threads on return. REQUIRES: MayHaveBytes(shape, level, size) of
+  // each.
+  virtual absl::Status Decode(const StreamShape& shape,
+                              absl::Span<StreamReader> steps,
+                              const StreamContext& context,
+                              absl::Span<const MutableRows> heads) const = 0;
+  // Decode of two streams, which a codec may do side by side.
+  virtual std::array<absl::Status, 2> DecodeTwo(const StreamJob& first,
+                                                const StreamJob& second) const {
+    return {Decode(first.shape, first.steps, first.context, first.heads),
+            Decode(second.shape, second.steps, second.context, second.heads)};
+  }
 };
 
+// The codec whose ladder the level is in.
 const StreamCodec& CodecOf(Level level);
 
 }  // namespace kdn::codec

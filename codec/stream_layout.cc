@@ -1,5 +1,6 @@
 #include "codec/stream_layout.h"
 
+#include <algorithm>
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
@@ -7,11 +8,46 @@
 
 namespace kdn::codec {
 
+bool HasTransformCoded(LevelSet levels) {
+  return levels.Has(Level::kBase) || levels.Has(Level::kBase1) ||
+         levels.Has(Level::kBase2);
+}
+
+absl::Span<const Level> LadderTo(Level level) {
+  static constexpr Level kLossless[] = {Level::kLossless};
+  static constexpr Level kInt8[] = {Level::kInt8};
+  static constexpr Level kSteps[] = {Level::kBase, Level::kBase1,
+                                     Level::kBase2};
+  switch (level) {
+    case Level::kLossless:
+      return kLossless;
+    case Level::kInt8:
+      return kInt8;
+    case Level::kBase:
+      return absl::MakeConstSpan(kSteps, 1);
+    case Level::kBase1:
+      return absl::MakeConstSpan(kSteps, 2);
+    case Level::kBase2:
+      return kSteps;
+  }
+  KDN_CHECK(false, "level out of range");
+  return {};
+}
+
+int HeadsPerStream(int kv_heads, int head_dim, Level level) {
+  constexpr int kJoinedDims = 128;
+  if (!IsTransformCoded(level)) return 1;
+  int heads = std::min(kv_heads, std::max(1, kJoinedDims / head_dim));
+  while (kv_heads % heads != 0) --heads;
+  return heads;
+}
+
 std::string Name(const StreamId& id) {
   const std::string_view level = kdn::Name(id.level);
-  return absl::StrCat("level ", absl::string_view(level.data(), level.size()),
-                      " layer ", id.layer, " ",
-                      id.part == KvPart::kK ? "K" : "V", " head ", id.head);
+  return absl::StrCat(
+      "level ", absl::string_view(level.data(), level.size()), " layer ",
+      id.layer, " ", id.part == KvPart::kK ? "K" : "V",
+      IsTransformCoded(id.level) ? " head group " : " head ", id.head_group);
 }
 
 std::vector<Level> LevelsOf(LevelSet levels) {
@@ -23,21 +59,27 @@ std::vector<Level> LevelsOf(LevelSet levels) {
 }
 
 size_t StreamCount(const KvShape& shape, LevelSet levels) {
-  return LevelsOf(levels).size() * shape.layers * 2 * shape.kv_heads;
+  size_t count = 0;
+  for (const Level level : LevelsOf(levels)) {
+    count += static_cast<size_t>(shape.layers) * 2 *
+             (shape.kv_heads / HeadsPerStream(shape, level));
+  }
+  return count;
 }
 
 size_t SlotOf(const KvShape& shape, LevelSet levels, const StreamId& id) {
+  const int groups = shape.kv_heads / HeadsPerStream(shape, id.level);
   KDN_CHECK(levels.Has(id.level), "the object does not hold this level");
   KDN_CHECK(id.layer >= 0 && id.layer < shape.layers, "no such layer");
-  KDN_CHECK(id.head >= 0 && id.head < shape.kv_heads, "no such head");
-  size_t slot = 0;
-  for (Level level : kLevels) {
+  KDN_CHECK(id.head_group >= 0 && id.head_group < groups, "no such head");
+  size_t before = 0;
+  for (const Level level : LevelsOf(levels)) {
     if (level == id.level) break;
-    slot += levels.Has(level) ? 1 : 0;
+    before += StreamCount(shape, LevelSet::Of(level));
   }
-  slot = slot * shape.layers + id.layer;
-  slot = slot * 2 + static_cast<size_t>(id.part);
-  return slot * shape.kv_heads + id.head;
+  const size_t plane =
+      2 * static_cast<size_t>(id.layer) + static_cast<size_t>(id.part);
+  return before + plane * groups + id.head_group;
 }
 
 std::vector<StreamGroup> GroupsOf(const KvShape& shape, LevelSet levels) {
@@ -50,14 +92,18 @@ std::vector<StreamGroup> GroupsOf(const KvShape& shape, LevelSet levels) {
   return groups;
 }
 
-std::vector<StreamId> StreamsOf(const StreamGroup& group, int head_begin,
-                                int head_end) {
+std::vector<StreamId> StreamsOf(const KvShape& shape, const StreamGroup& group,
+                                int head_begin, int head_end) {
   KDN_CHECK(0 <= head_begin && head_begin <= head_end, "bad head range");
+  const int heads = HeadsPerStream(shape, group.level);
+  const int begin = head_begin / heads;
+  const int end =
+      head_begin == head_end ? begin : (head_end + heads - 1) / heads;
   std::vector<StreamId> streams;
-  streams.reserve(2 * (head_end - head_begin));
+  streams.reserve(2 * (end - begin));
   for (KvPart part : {KvPart::kK, KvPart::kV}) {
-    for (int head = head_begin; head < head_end; ++head) {
-      streams.push_back({group.level, group.layer, part, head});
+    for (int head_group = begin; head_group < end; ++head_group) {
+      streams.push_back({group.level, group.layer, part, head_group});
     }
   }
   return streams;

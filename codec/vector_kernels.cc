@@ -140,6 +140,43 @@ KDN_CODEC_WIDTHS void RaiseMaxAbsBits(const float* __restrict row, size_t count,
   }
 }
 
+double Differences::sum_of_squares() const {
+  double sum = 0;
+  for (const double lane : squares) sum += lane;
+  return sum;
+}
+
+float Differences::max() const {
+  return std::bit_cast<float>(*std::max_element(largest, largest + kLanes));
+}
+
+KDN_CODEC_WIDTHS void AddDifferences(const float* __restrict a,
+                                     const float* __restrict b, size_t count,
+                                     Differences* __restrict differences) {
+  constexpr size_t kLanes = Differences::kLanes;
+  double squares[kLanes];
+  uint32_t largest[kLanes];
+  std::copy_n(differences->squares, kLanes, squares);
+  std::copy_n(differences->largest, kLanes, largest);
+  size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j) {
+      const float difference = a[i + j] - b[i + j];
+      squares[j] += double{difference} * difference;
+      largest[j] = std::max(largest[j],
+                            std::bit_cast<uint32_t>(difference) & kMagnitude);
+    }
+  }
+  for (size_t j = 0; i < count; ++i, ++j) {
+    const float difference = a[i] - b[i];
+    squares[j] += double{difference} * difference;
+    largest[j] =
+        std::max(largest[j], std::bit_cast<uint32_t>(difference) & kMagnitude);
+  }
+  std::copy_n(squares, kLanes, differences->squares);
+  std::copy_n(largest, kLanes, differences->largest);
+}
+
 KDN_CODEC_WIDTHS void QuantiseByOne(const float* __restrict row, float scale,
                                     size_t count, int8_t* __restrict out) {
   for (size_t i = 0; i < count; ++i) {
@@ -169,6 +206,110 @@ KDN_CODEC_WIDTHS void DequantiseByEach(const int8_t* __restrict row,
                                        size_t count, float* __restrict out) {
   for (size_t i = 0; i < count; ++i) {
     out[i] = static_cast<float>(row[i]) * scales[i];
+  }
+}
+
+KDN_CODEC_WIDTHS void Centre(const float* __restrict row,
+                             const float* __restrict mean, float scale,
+                             size_t count, float* __restrict out) {
+  for (size_t i = 0; i < count; ++i) out[i] = (row[i] - mean[i]) * scale;
+}
+
+KDN_CODEC_WIDTHS void ScaleAndShift(const int32_t* __restrict sums, float scale,
+                                    const float* __restrict mean, size_t count,
+                                    float* __restrict out) {
+  for (size_t i = 0; i < count; ++i) {
+    out[i] = static_cast<float>(sums[i]) * scale + mean[i];
+  }
+}
+
+KDN_CODEC_WIDTHS bool RoundToValues(const float* __restrict row, size_t count,
+                                    int largest, int8_t* __restrict out) {
+  const float limit = static_cast<float>(largest) + 0.5f;
+  uint32_t outside = 0;
+  for (size_t i = 0; i < count; ++i) {
+    // False for what is not a number, too.
+    const bool inside = row[i] > -limit && row[i] < limit;
+    outside |= inside ? 0u : 1u;
+    const float rounded = ((inside ? row[i] : 0.0f) + kRounder) - kRounder;
+    out[i] = static_cast<int8_t>(static_cast<int32_t>(rounded));
+  }
+  return outside == 0;
+}
+
+KDN_CODEC_WIDTHS void Coarsen(const int8_t* __restrict values, size_t count,
+                              int times, int8_t* __restrict out) {
+  for (size_t i = 0; i < count; ++i) out[i] = values[i];
+  for (; times > 0; --times) {
+    // (value + 1) / 3 rounded down, of a number made positive.
+    for (size_t i = 0; i < count; ++i) {
+      const int32_t positive = out[i] + 1 + 129;
+      out[i] = static_cast<int8_t>((positive * 21846 >> 16) - 43);
+    }
+  }
+}
+
+namespace {
+
+// Bytes that a register takes at a time: arithmetic on single bytes would be
+// widened to integers otherwise.
+constexpr size_t kBytes = 16;
+using ByteLanes = int8_t __attribute__((vector_size(kBytes)));
+
+ByteLanes LoadBytes(const int8_t* from) {
+  ByteLanes lanes;
+  std::memcpy(&lanes, from, kBytes);
+  return lanes;
+}
+
+}  // namespace
+
+bool Refinements16(const int8_t* now, const int8_t* before, int largest,
+                   int8_t* refinements) {
+  const ByteLanes was = LoadBytes(before);
+  const ByteLanes negative = was < 0;
+  const ByteLanes difference = LoadBytes(now) - was - was - was;
+  const ByteLanes sensed = (difference ^ negative) - negative;
+  std::memcpy(refinements, &sensed, kBytes);
+  const auto limit = static_cast<int8_t>(largest);
+  const ByteLanes outside =
+      (sensed > limit) | (sensed < static_cast<int8_t>(-limit));
+  uint64_t halves[2];
+  std::memcpy(halves, &outside, kBytes);
+  return (halves[0] | halves[1]) == 0;
+}
+
+void RefineByThirds(const int8_t* refinements, size_t count, int8_t* values) {
+  size_t i = 0;
+  for (; i + kBytes <= count; i += kBytes) {
+    const ByteLanes value = LoadBytes(values + i);
+    const ByteLanes negative = value < 0;  // all ones, or zero
+    const ByteLanes sensed = (LoadBytes(refinements + i) ^ negative) - negative;
+    const ByteLanes refined = value + value + value + sensed;
+    std::memcpy(values + i, &refined, kBytes);
+  }
+  for (; i < count; ++i) {
+    const int sense = values[i] < 0 ? -1 : 1;
+    values[i] = static_cast<int8_t>(3 * values[i] + sense * refinements[i]);
+  }
+}
+
+void ToCellMiddles(const int8_t* shrinks, int cell, size_t count,
+                   int8_t* values) {
+  size_t i = 0;
+  for (; i + kBytes <= count; i += kBytes) {
+    const ByteLanes value = LoadBytes(values + i);
+    const ByteLanes shrink = LoadBytes(shrinks + i);
+    ByteLanes middle = value + value + value;
+    if (cell == 9) middle = middle + middle + middle;
+    const ByteLanes positive = value > 0;
+    const ByteLanes negative = value < 0;
+    middle = middle - (shrink & positive) + (shrink & negative);
+    std::memcpy(values + i, &middle, kBytes);
+  }
+  for (; i < count; ++i) {
+    const int sense = (values[i] > 0 ? 1 : 0) - (values[i] < 0 ? 1 : 0);
+    values[i] = static_cast<int8_t>(cell * values[i] - sense * shrinks[i]);
   }
 }
 

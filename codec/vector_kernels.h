@@ -40,6 +40,19 @@ uint32_t MaxAbsBits(const float* row, size_t count);
 // Per element: maxima[i] = max(maxima[i], bits of |row[i]|).
 void RaiseMaxAbsBits(const float* row, size_t count, uint32_t* maxima);
 
+// Largest difference of rows and the sum of their squares, gathered lane by
+// lane. In double: the square of a float may be none.
+struct Differences {
+  static constexpr size_t kLanes = 16;
+  double squares[kLanes] = {};
+  uint32_t largest[kLanes] = {};  // bits of the magnitude
+
+  double sum_of_squares() const;
+  float max() const;
+};
+void AddDifferences(const float* a, const float* b, size_t count,
+                    Differences* differences);
+
 // Rounds row[i] / scale to the nearest integer, ties to even.
 // REQUIRES: |row[i] / scale| < 127.5.
 void QuantiseByOne(const float* row, float scale, size_t count, int8_t* out);
@@ -48,6 +61,29 @@ void QuantiseByEach(const float* row, const float* scales, size_t count,
 void DequantiseByOne(const int8_t* row, float scale, size_t count, float* out);
 void DequantiseByEach(const int8_t* row, const float* scales, size_t count,
                       float* out);
+
+// out[i] = (row[i] - mean[i]) * scale.
+void Centre(const float* row, const float* mean, float scale, size_t count,
+            float* out);
+// out[i] = sums[i] * scale + mean[i], rounded after each.
+void ScaleAndShift(const int32_t* sums, float scale, const float* mean,
+                   size_t count, float* out);
+// Rounds to the nearest integers, ties to even. False, and no values, when one
+// is larger in magnitude than `largest` (at most 127) or not a number.
+bool RoundToValues(const float* row, size_t count, int largest, int8_t* out);
+// Each value's third, rounded to the nearest, `times` times over.
+void Coarsen(const int8_t* values, size_t count, int times, int8_t* out);
+// Of 16 values: now - 3 before, in the sense of `before`; what RefineByThirds
+// undoes. False when one is larger in magnitude than `largest`.
+bool Refinements16(const int8_t* now, const int8_t* before, int largest,
+                   int8_t* refinements);
+// value = 3 value + refinement, the refinement being in the value's sense.
+// Wraps around.
+void RefineByThirds(const int8_t* refinements, size_t count, int8_t* values);
+// value = cell * value (3 or 9), less shrink in magnitude unless it is zero.
+// Wraps around.
+void ToCellMiddles(const int8_t* shrinks, int cell, size_t count,
+                   int8_t* values);
 
 }  // namespace kdn::codec::kernels
 

@@ -37,13 +37,22 @@ absl::Status ValidateFor(const RetrieveContext& context, int chunk,
   return absl::OkStatus();
 }
 
+absl::Status NamingChunk(const codec::ObjectIndex& index,
+                         const absl::Status& status) {
+  return absl::Status(
+      status.code(),
+      absl::StrCat("chunk ", ShortHex(index.key()), ": ", status.message()));
+}
+
 }  // namespace
 
 RetrieveContext::RetrieveContext(RetrieveRequest request_in,
-                                 NodeService::OnLayer on_layer_in)
+                                 NodeService::OnLayer on_layer_in,
+                                 codec::CalibrationSet* calibrations_in)
     : request(std::move(request_in)),
       fingerprint(FingerprintOf(*request.model)),
       on_layer(std::move(on_layer_in)),
+      calibrations(calibrations_in),
       announced(request.chunks.size(),
                 std::vector<uint8_t>(request.slice.layers(), 0)) {}
 
@@ -67,12 +76,15 @@ absl::StatusOr<std::shared_ptr<ChunkDecode>> ChunkDecode::Create(
       !status.ok()) {
     return status;
   }
+  absl::StatusOr<std::shared_ptr<const codec::Calibration>> calibration =
+      context->calibrations->ForObject(index.header());
+  if (!calibration.ok()) return NamingChunk(index, calibration.status());
   const RetrieveChunk& wanted = request.chunks[chunk];
   std::shared_ptr<ChunkDecode> decode(new ChunkDecode(std::move(context), chunk,
                                                       std::move(index), level,
                                                       tier, std::move(done)));
-  absl::StatusOr<codec::ObjectDecoder> decoder =
-      codec::ObjectDecoder::Create(&decode->index_, wanted.positions);
+  absl::StatusOr<codec::ObjectDecoder> decoder = codec::ObjectDecoder::Create(
+      &decode->index_, *std::move(calibration), wanted.positions);
   if (!decoder.ok()) return decoder.status();
   decode->decoder_.emplace(*std::move(decoder));
   return decode;

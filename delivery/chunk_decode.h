@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
+#include "codec/calibration.h"
 #include "codec/decoder.h"
 #include "codec/object.h"
 #include "delivery/fetch_session.h"
@@ -22,11 +23,13 @@ struct RetrieveContext {
   const RetrieveRequest request;
   const ModelFingerprint fingerprint;
   const NodeService::OnLayer on_layer;
+  codec::CalibrationSet* const calibrations;  // not owned
   // announced[chunk] holds a flag per layer of the slice. Only the chunk's
   // present try writes there, and tries of one chunk never overlap.
   std::vector<std::vector<uint8_t>> announced;
 
-  RetrieveContext(RetrieveRequest request, NodeService::OnLayer on_layer);
+  RetrieveContext(RetrieveRequest request, NodeService::OnLayer on_layer,
+                  codec::CalibrationSet* calibrations);
 };
 
 // One try to deliver one chunk from one object: decodes its layers, on as many
@@ -36,7 +39,8 @@ struct RetrieveContext {
 class ChunkDecode {
  public:
   // `pinned`: the only version that may be delivered, if one is; FAILED_
-  // PRECONDITION when the object is of another. DATA_LOSS when it is not the
+  // PRECONDITION when the object is of another, or was coded with a calibration
+  // that is not here: it is sound all the same. DATA_LOSS when it is not the
   // chunk asked for, INVALID_ARGUMENT when it is of another model or the
   // positions do not fit, NOT_FOUND when it has no accepted level. On error
   // `done` is not called.

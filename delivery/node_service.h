@@ -32,6 +32,7 @@ struct StoreRequest {
   ChunkIdentity identity;
   PlacementKey placement;
   std::vector<int32_t> positions;  // one per token, as the engine computed them
+  // REQUIRES: with what they refine.
   LevelSet levels = LevelSet::Of(Level::kLossless);
   storage::Durability durability = storage::Durability::kReplicated;
   absl::Duration ttl = absl::ZeroDuration();  // zero: none

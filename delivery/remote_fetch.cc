@@ -1,10 +1,45 @@
 #include "delivery/remote_fetch.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "codec/stream_codec.h"
+#include "codec/stream_layout.h"
 #include "kv/check.h"
 
 namespace kdn::delivery {
+namespace {
+
+// Of the slice's streams that delivering a chunk of `shape` at `level` takes.
+uint64_t StreamBytesMax(const KvShape& shape, const KvSlice& slice,
+                        Level level) {
+  uint64_t layer_bytes = 0;
+  for (const Level step : codec::LadderTo(level)) {
+    for (const codec::StreamId& id :
+         codec::StreamsOf(shape, {0, step}, slice.head_begin, slice.head_end)) {
+      layer_bytes +=
+          codec::CodecOf(step).BytesMax(codec::StreamShapeOf(shape, id), step);
+    }
+  }
+  return layer_bytes * static_cast<uint64_t>(slice.layers());
+}
+
+}  // namespace
+
+uint64_t FetchBytesMax(const RetrieveRequest& request) {
+  int tokens = 1;
+  for (const RetrieveChunk& chunk : request.chunks) {
+    tokens = std::max(tokens, static_cast<int>(chunk.positions.size()));
+  }
+  const KvShape shape = ShapeOf(*request.model, tokens);
+  uint64_t most = 1;
+  for (const Level level : kLevelsByQuality) {
+    if (!request.accept.Has(level)) continue;
+    most = std::max(most, StreamBytesMax(shape, request.slice, level));
+  }
+  constexpr uint64_t kPage = storage::Arena::kPageBytes;
+  return (most + kPage - 1) / kPage * kPage;
+}
 
 RemoteFetch::RemoteFetch(std::shared_ptr<RetrieveContext> context,
                          std::vector<Item> items, storage::Arena* scratch,

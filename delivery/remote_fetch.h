@@ -14,6 +14,10 @@
 
 namespace kdn::delivery {
 
+// Most bytes that one chunk of the retrieve takes while it is fetched: streams
+// of the accepted levels, in whole pages of an arena.
+uint64_t FetchBytesMax(const RetrieveRequest& request);
+
 // Receives some chunks of a retrieve from one peer and decodes them: each layer
 // on the pool, as soon as its bytes are in place. The encoded bytes live in
 // blocks of `scratch` until the chunk's try ends, not a moment longer: whoever

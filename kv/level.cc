@@ -8,12 +8,18 @@ std::string_view Name(Level level) {
       return "lossless";
     case Level::kInt8:
       return "int8";
+    case Level::kBase:
+      return "base";
+    case Level::kBase1:
+      return "base+1";
+    case Level::kBase2:
+      return "base+2";
   }
   return "unknown";
 }
 
 std::optional<Level> ParseLevel(std::string_view name) {
-  for (Level level : {Level::kLossless, Level::kInt8}) {
+  for (const Level level : kLevelsByQuality) {
     if (Name(level) == name) return level;
   }
   return std::nullopt;

@@ -1,24 +1,33 @@
 #ifndef KDN_KV_LEVEL_H_
 #define KDN_KV_LEVEL_H_
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string_view>
 
 namespace kdn {
 
-// A quality step of an encoded chunk. The numbers are wire and disk format.
+// How exactly an encoded chunk is kept. The numbers are wire and disk format.
 enum class Level : uint8_t {
   // The engine's own bytes: bit for bit at the positions where they were
   // computed, K rotated by the difference in fp32 elsewhere.
   kLossless = 0,
   // 8 bits a value: pre-RoPE K scaled per channel, V per token.
   kInt8 = 1,
+  // Transform-coded, pre-RoPE K; each refines the one before it threefold and
+  // needs its streams.
+  kBase = 2,
+  kBase1 = 3,
+  kBase2 = 4,
 };
-inline constexpr int kLevelCount = 2;
+inline constexpr int kLevelCount = 5;
+// From the most exact down.
+inline constexpr std::array<Level, kLevelCount> kLevelsByQuality = {
+    Level::kLossless, Level::kInt8, Level::kBase2, Level::kBase1, Level::kBase};
 
 std::string_view Name(Level level);
-// Understands "lossless" and "int8".
+// Understands "lossless", "int8", "base", "base+1" and "base+2".
 std::optional<Level> ParseLevel(std::string_view name);
 
 // A set of levels: what an object holds, or what a reader accepts.
@@ -48,7 +57,17 @@ class LevelSet {
   constexpr uint8_t bits() const { return bits_; }
   // The most exact level of the set. REQUIRES: not empty.
   constexpr Level Best() const {
-    return Has(Level::kLossless) ? Level::kLossless : Level::kInt8;
+    for (const Level level : kLevelsByQuality) {
+      if (Has(level)) return level;
+    }
+    return Level::kBase;
+  }
+  // The set and the levels that its levels refine: what an object holds.
+  constexpr LevelSet WithRefined() const {
+    LevelSet all = *this;
+    if (all.Has(Level::kBase2)) all = all.With(Level::kBase1);
+    if (all.Has(Level::kBase1)) all = all.With(Level::kBase);
+    return all;
   }
   constexpr bool operator==(const LevelSet&) const = default;
 

@@ -41,6 +41,7 @@ struct StoreSpec {
   ChunkIdentity identity;
   PlacementKey placement;          // zero: that of a standalone chunk
   std::vector<int32_t> positions;  // one per token
+  // What these refine is kept too.
   LevelSet levels = LevelSet::Of(Level::kLossless);
   Durability durability = Durability::kReplicated;
   absl::Duration ttl = absl::ZeroDuration();  // zero: none

@@ -21,8 +21,9 @@ namespace kdn::rpc {
 
 // Bytes moved by one system call at most, and between two looks at the clock.
 inline constexpr size_t kBulkBlockBytes = 4u << 20;
-// Header and index of the largest object anyone may send.
-inline constexpr uint32_t kPrefixBytesMax = 96u << 20;
+// Header and index of the largest object anyone may send: 24 bytes a stream, up
+// to 2^21 streams a level.
+inline constexpr uint32_t kPrefixBytesMax = 256u << 20;
 
 // A received frame: one message, readable while this lives.
 class Frame {

@@ -44,7 +44,7 @@ DiskCounters FromWire(wire::DiskCounters::Reader c) {
                       .direct = c.getDirect()};
 }
 
-// A tier or level of a newer node is shown as the first one.
+// A tier of a newer node is shown as the first one.
 Tier FromWire(wire::Tier tier) {
   return tier == wire::Tier::DISK ? Tier::kDisk : Tier::kMemory;
 }
@@ -107,8 +107,7 @@ ChunkOutcome FromWire(wire::ChunkOutcome::Reader outcome) {
       break;
   }
   if (out.kind == OutcomeKind::kFailed) out.why = FromWire(outcome.getWhy());
-  out.level =
-      outcome.getLevel() == wire::Level::INT8 ? Level::kInt8 : Level::kLossless;
+  out.level = FromWire(outcome.getLevel());
   out.source = NodeId(FromWire(outcome.getSource()));
   out.tier = FromWire(outcome.getTier());
   out.version = ObjectVersion(outcome.getVersion());

@@ -135,7 +135,7 @@ void FillOutcome(const delivery::ChunkOutcome& outcome,
     ToWire(outcome.why, out.initWhy());
   }
   if (outcome.kind != delivery::OutcomeKind::kHit) return;
-  out.setLevel(static_cast<wire::Level>(outcome.level));
+  out.setLevel(ToWire(outcome.level));
   out.setSource(outcome.source.name());
   out.setTier(static_cast<wire::Tier>(outcome.tier));
   out.setVersion(outcome.version.value());
@@ -203,7 +203,7 @@ absl::StatusOr<delivery::StoreRequest> StoreFromWire(
   const auto levels =
       LevelsFromWire(request.getLevels(), LevelSet::Of(Level::kLossless));
   if (!levels.ok()) return levels.status();
-  out.levels = *levels;
+  out.levels = levels->WithRefined();
   const auto ttl = TtlFromWire(request.getTtlMs(), /*zero_allowed=*/true);
   if (!ttl.ok()) return ttl.status();
   out.ttl = *ttl;

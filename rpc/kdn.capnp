@@ -58,7 +58,8 @@ enum Code {
   alreadyExists @6;
   permissionDenied @7;
   resourceExhausted @8;   # Back off, then try again.
-  failedPrecondition @9;  # Refresh: hello or open again; or the session is over.
+  failedPrecondition @9;  # Refresh: hello or open again; or the session is over;
+                          # of a chunk: see ChunkOutcome.
   aborted @10;
   outOfRange @11;
   unimplemented @12;
@@ -222,9 +223,14 @@ enum Durability {
 
 enum Level {
   lossless @0;  # the engine's own bytes
-  int8 @1;
+  int8 @1;      # 8 bits a value
+  # Transform-coded, each finer than the one before, which it needs.
+  base @2;
+  base1 @3;     # people and APIs write "base+1"
+  base2 @4;     # "base+2"
 }
-# A set of levels is a bit mask: bit i is the level numbered i.
+# A set of levels is a bit mask: bit i is the level numbered i. From the best
+# down: lossless, int8, base2, base1, base.
 
 enum Tier { memory @0; disk @1; }
 
@@ -265,7 +271,7 @@ struct LookupResult {
   hit @0 :Bool;
   node @1 :Text;
   tier @2 :Tier;
-  levels @3 :UInt8;
+  levels @3 :UInt8;    # all that it can be delivered at
   bytes @4 :UInt64;    # of the encoded object
   version @5 :UInt64;  # equal versions are equal bytes
 }
@@ -278,7 +284,9 @@ struct StoreRequest {
   placement @4 :Data;    # empty: the key itself
   positions @5 :List(Int32);
   # Where each token stood when its KV was computed; one per token, none negative.
-  levels @6 :UInt8;      # the qualities to keep; 0: lossless
+  levels @6 :UInt8;
+  # The qualities to keep; 0: lossless. base1 keeps base too, base2 both. The
+  # transform-coded ones take a headDim of 256 at most: else invalidArgument.
   durability @7 :Durability = replicated;
   ttlMs @8 :UInt64;      # not evicted before; 0: no promise; at most 30 days
   memory @9 :SharedMemory;
@@ -316,7 +324,9 @@ struct StoreReceipt {
 struct RetrieveRequest {
   chunks @0 :List(Chunk);
   slice @1 :Slice;
-  accept @2 :UInt8;  # levels; the best one held is delivered; 0: all
+  accept @2 :UInt8;
+  # Levels; the best one of them that is held is delivered; 0: all. Accepting
+  # base2 does not accept base.
   destination :union {
     inline @3 :Layout;
     # Each layer comes through sink.data, densely packed: K then V.
@@ -357,6 +367,8 @@ enum OutcomeKind { hit @0; miss @1; failed @2; }
 
 struct ChunkOutcome {
   # A miss is nobody's fault: recompute. A failure says why; recompute as well.
+  # failedPrecondition is one of the node's: it has not got the calibration that
+  # the chunk was coded with, or met two versions of it. Another node may do.
   kind @0 :OutcomeKind;
   why @1 :Status;        # failed only
   level @2 :Level;

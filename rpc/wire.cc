@@ -268,6 +268,39 @@ std::vector<int32_t> FromWire(capnp::List<int32_t>::Reader values) {
   return out;
 }
 
+wire::Level ToWire(Level level) {
+  switch (level) {
+    case Level::kLossless:
+      return wire::Level::LOSSLESS;
+    case Level::kInt8:
+      return wire::Level::INT8;
+    case Level::kBase:
+      return wire::Level::BASE;
+    case Level::kBase1:
+      return wire::Level::BASE1;
+    case Level::kBase2:
+      return wire::Level::BASE2;
+  }
+  KDN_CHECK(false, "level out of range");
+  return wire::Level::LOSSLESS;
+}
+
+Level FromWire(wire::Level level) {
+  switch (level) {
+    case wire::Level::LOSSLESS:
+      return Level::kLossless;
+    case wire::Level::INT8:
+      return Level::kInt8;
+    case wire::Level::BASE:
+      return Level::kBase;
+    case wire::Level::BASE1:
+      return Level::kBase1;
+    case wire::Level::BASE2:
+      return Level::kBase2;
+  }
+  return Level::kLossless;
+}
+
 absl::StatusOr<LevelSet> LevelsFromWire(uint8_t bits, LevelSet when_zero) {
   if (bits == 0) return when_zero;
   const LevelSet levels = LevelSet::FromBits(bits);

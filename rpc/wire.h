@@ -78,6 +78,9 @@ void FillList(absl::Span<const int32_t> values, ListBuilder out) {
 }
 std::vector<int32_t> FromWire(capnp::List<int32_t>::Reader values);
 
+wire::Level ToWire(Level level);
+// In an answer: one of a newer node is shown as the first.
+Level FromWire(wire::Level level);
 // 0 is `when_zero`; INVALID_ARGUMENT for a bit that is no level.
 absl::StatusOr<LevelSet> LevelsFromWire(uint8_t bits, LevelSet when_zero);
 

@@ -1,4 +1,6 @@
 // A retrieve and a store, their transfers in the test's hand.
+#include <gmock/gmock.h>
+
 #include <algorithm>
 #include <numeric>
 
@@ -6,6 +8,7 @@
 #include "actors/node_services.h"
 #include "actors/retrieve_actor.h"
 #include "actors/store_actor.h"
+#include "codec/encoder.h"
 #include "tests/actors/actors_fixture.h"
 
 namespace kdn::actors {
@@ -37,6 +40,11 @@ class RetrieveActorTest : public ActorsTest {
   };
 
   void Retrieve(const std::vector<int>& numbers, absl::Duration timeout) {
+    std::vector<ChunkRef> refs;
+    for (const int number : numbers) refs.push_back(RefOf(number));
+    RetrieveRefs(refs, timeout);
+  }
+  void RetrieveRefs(const std::vector<ChunkRef>& refs, absl::Duration timeout) {
     const KvShape shape = ShapeOf(SmallModel(), 4);
     delivery::RetrieveRequest request{
         std::make_shared<const ModelSpec>(SmallModel()),
@@ -46,17 +54,17 @@ class RetrieveActorTest : public ActorsTest {
         LevelSet::All(),
         In(timeout)};
     cancelled_ = request.cancelled;
-    memory_.assign(shape.bytes() * numbers.size(), std::byte{0});
-    for (size_t i = 0; i < numbers.size(); ++i) {
+    memory_.assign(shape.bytes() * refs.size(), std::byte{0});
+    for (size_t i = 0; i < refs.size(); ++i) {
       request.chunks.push_back(
-          {RefOf(numbers[i]),
+          {refs[i],
            {0, 1, 2, 3},
            MutableKvView(memory_.data() + i * shape.bytes(), shape,
                          KvStrides::HeadMajor(shape))});
     }
     RetrieveJob job;
     job.context = std::make_shared<delivery::RetrieveContext>(
-        std::move(request), [](int, int) {});
+        std::move(request), [](int, int) {}, &node_->calibrations);
     job.done =
         std::make_shared<delivery::Done<std::vector<delivery::ChunkOutcome>>>(
             [this](std::vector<delivery::ChunkOutcome> outcomes) {
@@ -65,6 +73,84 @@ class RetrieveActorTest : public ActorsTest {
             });
     system_.spawn(MakeRetrieveActor, node_.get(), std::move(job));
     Run();
+  }
+  // An object of zeros at the base level.
+  struct Encoded {
+    ChunkRef ref;
+    storage::ObjectInfo info;
+    std::vector<std::byte> bytes;
+  };
+  // The built-in calibration under a name of its own.
+  static std::shared_ptr<const codec::Calibration> Foreign() {
+    const auto geometry = codec::GeometryOf(ShapeOf(SmallModel(), 4));
+    const auto built_in = codec::Calibration::Uncalibrated(geometry);
+    return codec::Calibration::Create(
+               codec::CalibrationId(DigestBuilder("foreign").Finish()),
+               FingerprintOf(SmallModel()), geometry, built_in->tables(),
+               std::vector<codec::StreamTransform>(
+                   4, built_in->Of(0, KvPart::kK, 0)))
+        .value();
+  }
+  Encoded EncodedOwnedBy(
+      const std::vector<NodeId>& owners,
+      std::shared_ptr<const codec::Calibration> calibration) const {
+    codec::ObjectHeader header{ChunkIdentity{FingerprintOf(SmallModel()),
+                                             *Namespace::Parse("t"),
+                                             ChunkKey(),
+                                             std::string(kRawVariant),
+                                             {0, 6, 7, 8}},
+                               PlacementKey(),
+                               ShapeOf(SmallModel(), 4),
+                               SmallModel().rope,
+                               {0, 1, 2, 3},
+                               LevelSet::Of(Level::kBase),
+                               codec::CalibrationId()};
+    Encoded chunk;
+    do {
+      ++header.identity.tokens[0];
+      const ChunkKey key = KeyOf(header.identity);
+      chunk.ref = ChunkRef{key, PlacementOf(key)};
+    } while (node_->view.Get()->OwnersOf(chunk.ref, 2) != owners);
+    header.placement = chunk.ref.placement;
+    chunk.bytes.resize(codec::ObjectBytesMax(header));
+    auto encoder = codec::ObjectEncoder::Create(header, std::move(calibration),
+                                                absl::MakeSpan(chunk.bytes));
+    EXPECT_TRUE(encoder.ok()) << encoder.status();
+    const std::vector<std::byte> zeros(header.shape.bytes());
+    const KvView kv(zeros.data(), header.shape,
+                    KvStrides::HeadMajor(header.shape));
+    for (int layer = 0; layer < header.shape.layers; ++layer) {
+      EXPECT_TRUE(encoder->EncodeLayer(kv.Layer(layer)).ok());
+    }
+    const auto finished = encoder->Finish();
+    EXPECT_TRUE(finished.ok()) << finished.status();
+    chunk.bytes.resize(finished->bytes);
+    chunk.info.key = chunk.ref.key;
+    chunk.info.shard = node_->view.Get()->ShardOf(chunk.ref);
+    chunk.info.ns = "t";
+    chunk.info.version = finished->version;
+    chunk.info.bytes = finished->bytes;
+    chunk.info.levels = header.levels.bits();
+    return chunk;
+  }
+  // Stores it in this node.
+  void Commit(const Encoded& chunk) {
+    Answer<std::shared_ptr<storage::ArenaBlock>> block;
+    caf::anon_send(
+        live_[a_].storage[0],
+        ReserveCall{chunk.bytes.size(), In(absl::Seconds(1)), block.AsReply()});
+    Run();
+    ASSERT_TRUE(block.value.ok()) << block.value.status();
+    std::copy(chunk.bytes.begin(), chunk.bytes.end(),
+              (*block.value)->bytes().begin());
+    Answer<delivery::PushReceipt> committed;
+    caf::anon_send(
+        live_[a_].storage[0],
+        CommitCall{chunk.info, *std::move(block.value),
+                   storage::Durability::kReplicated, absl::InfinitePast(),
+                   In(absl::Seconds(1)), committed.AsReply()});
+    Run();
+    ASSERT_TRUE(committed.value.ok()) << committed.value.status();
   }
   // Numbers of `count` chunks with these owners.
   std::vector<int> NumbersOwnedBy(const std::vector<NodeId>& owners,
@@ -115,6 +201,33 @@ TEST_F(RetrieveActorTest, APeerThatBreaksIsReplacedByTheNextOwner) {
       << "a miss would hide that one owner could not say";
   EXPECT_TRUE(absl::IsUnavailable(outcomes_.of[0].why)) << outcomes_.of[0].why;
   EXPECT_EQ(node_->counters.chunks_failed, 1u);
+}
+
+TEST_F(RetrieveActorTest, AMissingCalibrationIsNoDamageAndTheWalkGoesOn) {
+  const Encoded chunk = EncodedOwnedBy({a_, b_}, Foreign());
+  Commit(chunk);
+  RetrieveRefs({chunk.ref}, absl::Seconds(2));
+  RunWithPool();
+  // The next owner's copy may have been coded otherwise.
+  for (size_t i = 0; i < transport_.fetches.size(); ++i) {
+    transport_.fetches[i].sink->OnNoHit(0, absl::NotFoundError("not there"));
+    EndFetch(i, absl::OkStatus());
+  }
+  EXPECT_GE(transport_.fetches.size(), 1u);
+  ASSERT_EQ(outcomes_.times, 1);
+  EXPECT_EQ(outcomes_.of[0].kind, delivery::OutcomeKind::kFailed);
+  EXPECT_TRUE(absl::IsFailedPrecondition(outcomes_.of[0].why));
+  EXPECT_THAT(std::string(outcomes_.of[0].why.message()),
+              testing::HasSubstr(ShortHex(Foreign()->id())));
+  // The copy is still there, and delivered once the calibration is.
+  node_->calibrations.Add(Foreign());
+  outcomes_ = {};
+  RetrieveRefs({chunk.ref}, absl::Seconds(2));
+  RunWithPool();
+  ASSERT_EQ(outcomes_.times, 1);
+  EXPECT_EQ(outcomes_.of[0].kind, delivery::OutcomeKind::kHit)
+      << outcomes_.of[0].why;
+  EXPECT_EQ(outcomes_.of[0].level, Level::kBase);
 }
 
 TEST_F(RetrieveActorTest, WhatNobodyHasIsAMiss) {
@@ -236,6 +349,41 @@ TEST_F(RetrieveActorTest, WhenTooManyWaitForMemoryItSaysSoAtOnce) {
   EXPECT_EQ(outcomes_.of[0].kind, delivery::OutcomeKind::kFailed);
   EXPECT_TRUE(absl::IsResourceExhausted(outcomes_.of[0].why))
       << outcomes_.of[0].why;
+}
+
+using BeginStoreTest = ActorsTest;
+
+TEST_F(BeginStoreTest, HeadsTooLargeForATransformAreRefusedWithTheReason) {
+  ModelSpec model = SmallModel();
+  model.head_dim = 512;
+  const auto begin = [&](LevelSet levels) {
+    delivery::StoreRequest request{std::make_shared<const ModelSpec>(model),
+                                   ChunkIdentity{FingerprintOf(model),
+                                                 *Namespace::Parse("t"),
+                                                 ChunkKey(),
+                                                 std::string(kRawVariant),
+                                                 {5, 6, 7, 8}},
+                                   RefOf(NumberOwnedBy({b_, c_})).placement,
+                                   {0, 1, 2, 3},
+                                   levels,
+                                   storage::Durability::kReplicated,
+                                   absl::ZeroDuration(),
+                                   In(absl::Seconds(1))};
+    absl::Status status = absl::UnknownError("not answered");
+    NodeServices(&system_, node_.get())
+        .BeginStore(
+            std::move(request),
+            [&](const absl::StatusOr<std::unique_ptr<delivery::StoreStream>>&
+                    stream) { status = stream.status(); });
+    Run();
+    return status;
+  };
+  const absl::Status refused =
+      begin(LevelSet::Of(Level::kInt8).With(Level::kBase));
+  EXPECT_TRUE(absl::IsInvalidArgument(refused)) << refused;
+  EXPECT_THAT(std::string(refused.message()),
+              testing::HasSubstr("head_dim is 512"));
+  EXPECT_TRUE(begin(LevelSet::Of(Level::kInt8)).ok());
 }
 
 using PassingMemoryTest = ActorsTest;

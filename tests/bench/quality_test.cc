@@ -54,7 +54,7 @@ TEST_F(QualityTest, OwnLevelsKeepWhatTheyPromise) {
   const RopeSpec rope = bed_->spec().rope;
   const auto at = [&](Level level) {
     return Of([=](const KvTensor& kv, Positions positions) {
-      return OwnLevel(level, rope, kv, positions);
+      return OwnLevel(level, nullptr, rope, kv, positions);
     });
   };
   EXPECT_EQ(at(Level::kLossless).kl_mean, 0);

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <string>
 
@@ -13,7 +14,7 @@ using testing::HasSubstr;
 
 constexpr char kGood[] = R"(# a comment
 cluster: {name: c, replicas: 2, heartbeat: 100ms}
-defaults: {memory: 1.5 GiB, disk: 1 GB, data_dir: /d}
+defaults: {memory: 1.5 GiB, disk: 1 GB, data_dir: /d, calibrations: /c}
 nodes:
   - {id: n1, control_port: 1, bulk_port: 2, gateway_port: 3}
   - id: n2
@@ -23,6 +24,7 @@ nodes:
     weight: 2.5
     memory: 64 MiB
     data_dir: /e
+    calibrations: ~/own
 )";
 
 std::string Mistakes(const std::string& text) {
@@ -49,6 +51,9 @@ TEST(ConfigTest, ReadsSizesDurationsAndDefaults) {
   EXPECT_EQ(config->nodes[1].memory_bytes, 64u << 20);
   EXPECT_EQ(config->nodes[1].disk_bytes, 1000000000u);
   EXPECT_EQ(config->nodes[1].weight, 2.5);
+  EXPECT_EQ(config->nodes[0].calibrations, "/c");
+  EXPECT_EQ(config->nodes[1].calibrations,
+            std::string(std::getenv("HOME")) + "/own");
   EXPECT_EQ(config->Find("n2")->bulk_port, 5);
   EXPECT_EQ(config->Find("n9"), nullptr);
 }
@@ -60,6 +65,8 @@ TEST(ConfigTest, AMistakeNamesFileLineAndWhatWasExpected) {
               HasSubstr("f.yaml:10: found '-1', expected a number above 0"));
   EXPECT_THAT(Mistakes(With("memory: 64 MiB", "memory: lots")),
               HasSubstr("f.yaml:11: found 'lots', expected a size"));
+  EXPECT_THAT(Mistakes(With("calibrations: ~/own", "calibrations: [a, b]")),
+              HasSubstr("f.yaml:13: found a list, expected a word or text"));
   EXPECT_THAT(Mistakes(With("heartbeat: 100ms", "heartbeat: 9s")),
               HasSubstr("peer_timeout"));
   EXPECT_THAT(Mistakes(With("heartbeat: 100ms", "heartbeat: soon")),

@@ -4,10 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <limits>
 
 #include "codec/byte_io.h"
 #include "codec/object.h"
 #include "codec/prefix_format.h"
+#include "codec/stream_layout.h"
 #include "tests/codec/test_chunk.h"
 
 namespace kdn::codec {
@@ -43,29 +45,44 @@ TEST(Corruption, EveryFlippedBitIsFound) {
   }
 }
 
-TEST(Corruption, EveryFlippedBitOfAStreamIsFoundWhileDecoding) {
-  std::vector<std::byte> object = RandomObject(Tiny(), 1);
+// Of one layer of a level, every `stride`th bit.
+void ExpectFlipsToBeFound(std::vector<std::byte> object, Level level, int layer,
+                          uint64_t stride) {
   const auto index = ObjectIndex::Parse(object, object.size());
   ASSERT_TRUE(index.ok());
   const ObjectHeader& header = index->header();
-  const auto decoder = ObjectDecoder::Create(&*index, header.positions);
+  const auto decoder = ObjectDecoder::Create(&*index, TestCalibrationOf(header),
+                                             header.positions);
   ASSERT_TRUE(decoder.ok());
   KvBuffer decoded(header.shape, Layout::kTokenMajor);
-  for (Level level : {Level::kLossless, Level::kInt8}) {
-    for (int layer = 0; layer < header.shape.layers; ++layer) {
-      const ByteRange range = index->LayerRanges(level, layer, 0, 1).front();
-      for (uint64_t bit = 0; bit < 8 * range.bytes; ++bit) {
-        std::byte& at = object[range.offset + bit / 8];
-        at ^= std::byte{1} << (bit % 8);
-        EXPECT_EQ(decoder
-                      ->DecodeLayerOf(object, level, layer, 0, 1,
-                                      decoded.view().Layer(layer))
-                      .code(),
-                  absl::StatusCode::kDataLoss);
-        at ^= std::byte{1} << (bit % 8);
-      }
+  const int heads = header.shape.kv_heads;
+  for (const ByteRange& range : index->LayerRanges(level, layer, 0, heads)) {
+    for (uint64_t bit = 0; bit < 8 * range.bytes; bit += stride) {
+      std::byte& at = object[range.offset + bit / 8];
+      at ^= std::byte{1} << (bit % 8);
+      EXPECT_EQ(decoder
+                    ->DecodeLayerOf(object, level, layer, 0, heads,
+                                    decoded.view().Layer(layer))
+                    .code(),
+                absl::StatusCode::kDataLoss)
+          << "bit " << bit << " of the range at " << range.offset;
+      at ^= std::byte{1} << (bit % 8);
     }
   }
+}
+
+TEST(Corruption, EveryFlippedBitOfAStreamIsFoundWhileDecoding) {
+  const std::vector<std::byte> object = RandomObject(Tiny(), 1);
+  for (Level level : kLevels) {
+    for (int layer : {0, 1}) ExpectFlipsToBeFound(object, level, layer, 1);
+  }
+}
+
+TEST(Corruption, FlippedBitsOfCodedSymbolsAreFoundWhileDecoding) {
+  ChunkOptions options;
+  options.shape.tokens = 40;
+  const std::vector<std::byte> object = RandomObject(options, 1);
+  for (Level level : kLevels) ExpectFlipsToBeFound(object, level, 1, 19);
 }
 
 TEST(Corruption, EveryTruncationIsFound) {
@@ -97,7 +114,7 @@ TEST(Corruption, RandomBytesAreNoObject) {
     std::vector<std::byte> bytes(rng() % 1024);
     for (std::byte& byte : bytes) byte = static_cast<std::byte>(rng());
     if (round % 2 == 0 && bytes.size() >= 8) {
-      std::memcpy(bytes.data(), "KDNOBJ\1\0", 8);
+      std::memcpy(bytes.data(), "KDNOBJ\2\0", 8);
     }
     EXPECT_EQ(ParseAndVerify(bytes).code(), absl::StatusCode::kDataLoss);
   }
@@ -130,7 +147,8 @@ TEST_P(ForgeryTest, IsDataLossThoughTheChecksumIsRight) {
 // Offsets as in docs/formats.md.
 INSTANTIATE_TEST_SUITE_P(
     FixedFields, ForgeryTest,
-    testing::Values(Forgery{6, 2, 2},            // a later format
+    testing::Values(Forgery{6, 2, 1},            // an earlier format
+                    Forgery{6, 2, 3},            // a later one
                     Forgery{8, 4, 0},            // no prefix
                     Forgery{8, 4, 63},           // shorter than itself
                     Forgery{8, 4, 0xffffffff},   // longer than anything
@@ -149,6 +167,9 @@ INSTANTIATE_TEST_SUITE_P(
                     Forgery{32, 1, 200},         //
                     Forgery{33, 1, 0},           // levels
                     Forgery{33, 1, 1},           //
+                    Forgery{33, 1, 0x0f},        //
+                    Forgery{33, 1, 0x1b},        // base+2 without base+1
+                    Forgery{33, 1, 0x3f},        //
                     Forgery{33, 1, 0xff},        //
                     Forgery{34, 1, 2},           // pairing
                     Forgery{35, 1, 9},           // scaling
@@ -160,22 +181,50 @@ INSTANTIATE_TEST_SUITE_P(
                     Forgery{48, 8, 1},           // reserved
                     Forgery{56, 8, 1}));
 
+// Of a Tiny object: levels, layers, K and V; and what lies before the index.
+constexpr size_t kEntries = kLevelCount * 2 * 2;
+constexpr size_t kEntryBytes = 24;
+constexpr size_t kIndexBegin = 64 + 4 * 32 + 7 * 8 + 6 + 3 + 2 * 3 * 4;
+
 TEST(Corruption, TamperedIndexEntriesAreFoundThoughTheChecksumIsRight) {
   const std::vector<std::byte> object = RandomObject(Tiny(), 1);
   const auto index = ObjectIndex::Parse(object, object.size());
   ASSERT_TRUE(index.ok());
-  const size_t entries = 2 * 2 * 2;
-  const size_t index_end =
-      64 + 3 * 32 + 7 * 8 + 6 + 3 + 2 * 3 * 4 + 16 * entries;
-  ASSERT_LE(index_end, index->prefix_bytes());
-  for (size_t entry = 0; entry < entries; ++entry) {
+  ASSERT_LE(kIndexBegin + kEntryBytes * kEntries, index->prefix_bytes());
+  for (size_t entry = 0; entry < kEntries; ++entry) {
     for (size_t byte = 0; byte < 12; ++byte) {  // offset and length
       std::vector<std::byte> forged = object;
-      forged[index_end - 16 * (entries - entry) + byte] ^= std::byte{0x40};
+      forged[kIndexBegin + kEntryBytes * entry + byte] ^= std::byte{0x40};
       RepairPrefixCrc(absl::MakeSpan(forged));
       EXPECT_EQ(ParseAndVerify(forged).code(), absl::StatusCode::kDataLoss)
           << "entry " << entry << " byte " << byte;
     }
+  }
+}
+
+TEST(Corruption, ErrorsThatNobodyMeasuresAreFoundThoughTheChecksumIsRight) {
+  const std::vector<std::byte> object = RandomObject(Tiny(), 1);
+  for (size_t at : {size_t{16}, size_t{20}}) {  // the largest, the mean
+    for (float error : {-1.0f, std::numeric_limits<float>::infinity(),
+                        std::numeric_limits<float>::quiet_NaN()}) {
+      std::vector<std::byte> forged = object;
+      std::memcpy(forged.data() + kIndexBegin + kEntryBytes * 7 + at, &error,
+                  sizeof(error));
+      RepairPrefixCrc(absl::MakeSpan(forged));
+      EXPECT_EQ(ParseAndVerify(forged).code(), absl::StatusCode::kDataLoss);
+    }
+  }
+}
+
+TEST(Corruption, ACalibrationThatNoLevelUsesIsFoundThoughTheChecksumIsRight) {
+  constexpr size_t kCalibrationBegin = 64 + 3 * 32;
+  for (bool transform_coded : {false, true}) {
+    ChunkOptions options = Tiny();
+    if (!transform_coded) options.levels = LevelSet::Of(Level::kInt8);
+    std::vector<std::byte> object = RandomObject(options, 1);
+    object[kCalibrationBegin + 5] = std::byte{1};
+    RepairPrefixCrc(absl::MakeSpan(object));
+    EXPECT_EQ(ParseAndVerify(object).ok(), transform_coded);
   }
 }
 

@@ -6,49 +6,13 @@
 #include <cmath>
 #include <thread>
 
+#include "codec/stream_layout.h"
 #include "tests/codec/test_chunk.h"
 
 namespace kdn::codec {
 namespace {
 
 using testing::HasSubstr;
-
-std::vector<int32_t> Shifted(std::vector<int32_t> positions, int32_t by) {
-  for (int32_t& position : positions) position += by;
-  return positions;
-}
-
-// One encoded chunk with its source and index.
-struct Encoded {
-  explicit Encoded(const ChunkOptions& options, Layout layout,
-                   uint32_t seed = 3)
-      : header(HeaderOf(options)), kv(options.shape, layout) {
-    std::mt19937 rng(seed);
-    kv.FillRandom(&rng);
-    object = Encode(header, kv.view());
-    index.emplace(*ObjectIndex::Parse(object, object.size()));
-  }
-  ObjectDecoder Decoder(absl::Span<const int32_t> positions) const {
-    return *ObjectDecoder::Create(&*index, positions);
-  }
-
-  ObjectHeader header;
-  KvBuffer kv;
-  std::vector<std::byte> object;
-  std::optional<ObjectIndex> index;
-};
-
-// What a reader that asks for LayerRanges receives.
-std::vector<std::byte> Fetch(const Encoded& chunk, Level level, int layer,
-                             int head_begin, int head_end) {
-  std::vector<std::byte> streams;
-  for (const ByteRange& range :
-       chunk.index->LayerRanges(level, layer, head_begin, head_end)) {
-    const auto begin = chunk.object.begin() + range.offset;
-    streams.insert(streams.end(), begin, begin + range.bytes);
-  }
-  return streams;
-}
 
 using LosslessCase = std::tuple<Dtype, Layout, Layout>;
 class LosslessTest : public testing::TestWithParam<LosslessCase> {};
@@ -61,7 +25,7 @@ TEST_P(LosslessTest, ReturnsTheSameBitsAtTheSamePositions) {
   const bool lines = to != Layout::kPadded || dtype == Dtype::kFp16;
   options.shape.head_dim = lines ? 32 : 9;
   options.shape.tokens = lines ? 70 : 5;
-  const Encoded chunk(options, from);
+  const EncodedChunk chunk(options, from);
   KvBuffer decoded(options.shape, to);
   const KvBuffer before = decoded;
   ASSERT_TRUE(DecodeAll(chunk.object, Level::kLossless, chunk.header.positions,
@@ -109,7 +73,7 @@ TEST_P(MoveTest, LosslessTurnsKByTheDifferenceAndCopiesTheRest) {
   options.pairing = param.pairing;
   options.rotary_dim = param.rotary_dim;
   options.attention_factor = param.attention_factor;
-  const Encoded chunk(options, Layout::kTokenMajor);
+  const EncodedChunk chunk(options, Layout::kTokenMajor);
   const std::vector<int32_t> wanted = Shifted(chunk.header.positions, 40000);
   KvBuffer decoded(options.shape, Layout::kPadded);
   ASSERT_TRUE(
@@ -158,7 +122,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(ObjectDecoder, TokensThatStayKeepTheirBitsWhileOthersMove) {
   const ChunkOptions options;
-  const Encoded chunk(options, Layout::kTokenMajor);
+  const EncodedChunk chunk(options, Layout::kTokenMajor);
   std::vector<int32_t> wanted = chunk.header.positions;
   wanted[2] += 9;
   KvBuffer decoded(options.shape, Layout::kTokenMajor);
@@ -171,78 +135,19 @@ TEST(ObjectDecoder, TokensThatStayKeepTheirBitsWhileOthersMove) {
   }
 }
 
-class SliceTest : public testing::TestWithParam<Level> {};
-
-// Any slice of heads, fetched by ranges or picked out of the object, equals
-// those heads of the whole.
-TEST_P(SliceTest, SlicesOfHeadsEqualTheWhole) {
-  const Level level = GetParam();
-  const ChunkOptions options;
-  const Encoded chunk(options, Layout::kHeadMajor);
-  const auto wanted = Shifted(chunk.header.positions, 7);
-  const ObjectDecoder decoder = chunk.Decoder(wanted);
-  KvBuffer whole(options.shape, Layout::kTokenMajor);
-  ASSERT_TRUE(DecodeAll(chunk.object, level, wanted, whole.view()).ok());
-  for (int layer = 0; layer < options.shape.layers; ++layer) {
-    for (int begin = 0; begin < options.shape.kv_heads; ++begin) {
-      for (int end = begin + 1; end <= options.shape.kv_heads; ++end) {
-        KvShape shape = options.shape;
-        shape.layers = 1;
-        shape.kv_heads = end - begin;
-        const KvView expected(whole.view().At(layer, KvPart::kK, begin, 0),
-                              shape, whole.view().strides());
-        KvBuffer by_ranges(shape, Layout::kPadded);
-        KvBuffer picked(shape, Layout::kHeadMajor);
-        ASSERT_TRUE(decoder
-                        .DecodeLayer(level, layer, begin, end,
-                                     Fetch(chunk, level, layer, begin, end),
-                                     by_ranges.view())
-                        .ok());
-        ASSERT_TRUE(decoder
-                        .DecodeLayerOf(chunk.object, level, layer, begin, end,
-                                       picked.view())
-                        .ok());
-        EXPECT_TRUE(SameElements(expected, by_ranges.view()));
-        EXPECT_TRUE(SameElements(expected, picked.view()));
-      }
-    }
-  }
-}
-
-TEST_P(SliceTest, StreamsOfAnotherLengthOrContentAreDataLoss) {
-  const Level level = GetParam();
-  const Encoded chunk(ChunkOptions{}, Layout::kTokenMajor);
-  const ObjectDecoder decoder = chunk.Decoder(chunk.header.positions);
-  KvBuffer decoded(chunk.header.shape, Layout::kTokenMajor);
-  const auto decode = [&](const std::vector<std::byte>& streams) {
-    return decoder.DecodeLayer(level, 1, 0, 3, streams, decoded.view().Layer(1))
-        .code();
-  };
-  std::vector<std::byte> streams = Fetch(chunk, level, 1, 0, 3);
-  EXPECT_EQ(decode(streams), absl::StatusCode::kOk);
-  streams.push_back(std::byte{0});
-  EXPECT_EQ(decode(streams), absl::StatusCode::kDataLoss);
-  streams.pop_back();
-  for (size_t bytes = 0; bytes < streams.size(); bytes += 13) {
-    EXPECT_EQ(decode({streams.begin(), streams.begin() + bytes}),
-              absl::StatusCode::kDataLoss);
-  }
-  EXPECT_EQ(decode(Fetch(chunk, level, 0, 0, 3)), absl::StatusCode::kDataLoss);
-}
-
-INSTANTIATE_TEST_SUITE_P(Levels, SliceTest,
-                         testing::Values(Level::kLossless, Level::kInt8));
-
 TEST(ObjectDecoder, RefusesPositionsThatDoNotFit) {
-  const Encoded chunk(ChunkOptions{}, Layout::kTokenMajor);
+  const EncodedChunk chunk(ChunkOptions{}, Layout::kTokenMajor);
+  const auto calibration = TestCalibrationOf(chunk.header);
   for (const std::vector<int32_t>& positions :
        {std::vector<int32_t>{}, std::vector<int32_t>{1, 2, 3, 4},
         std::vector<int32_t>{0, 1, 2, 3, -4}}) {
-    EXPECT_EQ(ObjectDecoder::Create(&*chunk.index, positions).status().code(),
+    EXPECT_EQ(ObjectDecoder::Create(&*chunk.index, calibration, positions)
+                  .status()
+                  .code(),
               absl::StatusCode::kInvalidArgument);
   }
   const auto negative = ObjectDecoder::Create(
-      &*chunk.index, std::vector<int32_t>{0, 1, -2, 3, 4});
+      &*chunk.index, calibration, std::vector<int32_t>{0, 1, -2, 3, 4});
   EXPECT_THAT(std::string(negative.status().message()),
               HasSubstr("token 2 is -2"));
 }
@@ -250,7 +155,7 @@ TEST(ObjectDecoder, RefusesPositionsThatDoNotFit) {
 TEST(ObjectDecoder, RefusesCallsAndDestinationsThatDoNotFit) {
   ChunkOptions options;
   options.levels = LevelSet::Of(Level::kLossless);
-  const Encoded chunk(options, Layout::kTokenMajor);
+  const EncodedChunk chunk(options, Layout::kTokenMajor);
   const ObjectDecoder decoder = chunk.Decoder(chunk.header.positions);
   KvBuffer decoded(options.shape, Layout::kTokenMajor);
   const auto decode = [&](Level level, int layer, int begin, int end,
@@ -266,6 +171,7 @@ TEST(ObjectDecoder, RefusesCallsAndDestinationsThatDoNotFit) {
   const auto invalid = absl::StatusCode::kInvalidArgument;
   const MutableKvView layer = decoded.view().Layer(0);
   EXPECT_EQ(decode(Level::kInt8, 0, 0, 3, layer), invalid);
+  EXPECT_EQ(decode(Level::kBase, 0, 0, 3, layer), invalid);
   EXPECT_EQ(decode(static_cast<Level>(7), 0, 0, 3, layer), invalid);
   EXPECT_EQ(decode(Level::kLossless, -1, 0, 3, layer), invalid);
   EXPECT_EQ(decode(Level::kLossless, 2, 0, 3, layer), invalid);
@@ -290,9 +196,9 @@ TEST(ObjectDecoder, LayersMayBeDecodedByManyThreadsAtOnce) {
                    .head_dim = 32,
                    .dtype = Dtype::kBf16};
   options.rotary_dim = 32;
-  const Encoded chunk(options, Layout::kTokenMajor);
+  const EncodedChunk chunk(options, Layout::kTokenMajor);
   const auto wanted = Shifted(chunk.header.positions, 500);
-  for (Level level : {Level::kLossless, Level::kInt8}) {
+  for (Level level : kLevels) {
     KvBuffer alone(options.shape, Layout::kTokenMajor);
     ASSERT_TRUE(DecodeAll(chunk.object, level, wanted, alone.view()).ok());
     KvBuffer together(options.shape, Layout::kTokenMajor);

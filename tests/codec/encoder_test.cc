@@ -3,8 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <limits>
 
+#include "codec/stream_layout.h"
 #include "tests/codec/test_chunk.h"
 
 namespace kdn::codec {
@@ -22,17 +24,23 @@ class EncoderTest : public testing::Test {
 
   absl::Status CreateWith(const ObjectHeader& header) {
     memory_.resize(1 << 20);
-    return ObjectEncoder::Create(header, absl::MakeSpan(memory_)).status();
+    return ObjectEncoder::Create(header, calibration_, absl::MakeSpan(memory_))
+        .status();
+  }
+  absl::StatusOr<ObjectEncoder> Create() {
+    return ObjectEncoder::Create(header_, calibration_,
+                                 absl::MakeSpan(memory_));
   }
 
   ChunkOptions options_;
   ObjectHeader header_ = HeaderOf(options_);
+  std::shared_ptr<const Calibration> calibration_ = TestCalibrationOf(header_);
   KvBuffer kv_;
   std::vector<std::byte> memory_;
 };
 
 TEST_F(EncoderTest, EncodesLayersInOrderAndThenFinishes) {
-  auto encoder = ObjectEncoder::Create(header_, absl::MakeSpan(memory_));
+  auto encoder = Create();
   ASSERT_TRUE(encoder.ok()) << encoder.status();
   for (int layer = 0; layer < options_.shape.layers; ++layer) {
     EXPECT_EQ(encoder->layers_encoded(), layer);
@@ -53,9 +61,33 @@ TEST_F(EncoderTest, EncodesLayersInOrderAndThenFinishes) {
 }
 
 TEST_F(EncoderTest, TheBoundIsTightUpToOnePadding) {
-  const size_t bytes = Encode(header_, kv_.view()).size();
-  EXPECT_LE(bytes, ObjectBytesMax(header_));
-  EXPECT_GT(bytes + 64, ObjectBytesMax(header_));
+  for (LevelSet levels : {LevelSet::All(), LevelSet::Of(Level::kInt8)}) {
+    header_.levels = levels;
+    const size_t bytes = Encode(header_, kv_.view()).size();
+    EXPECT_LE(bytes, ObjectBytesMax(header_));
+    // The other levels code as short as they can.
+    if (levels == LevelSet::All()) continue;
+    EXPECT_GT(bytes + 64, ObjectBytesMax(header_));
+  }
+}
+
+TEST_F(EncoderTest, WhatCannotBeCompressedFitsTheBound) {
+  std::mt19937 rng(12);
+  options_.shape.tokens = 200;
+  options_.levels = LevelSet::Of(Level::kLossless);
+  KvBuffer kv(options_.shape, Layout::kTokenMajor);
+  std::vector<uint16_t> bits(options_.shape.head_dim);
+  for (int token = 0; token < options_.shape.tokens; ++token) {
+    for (int head = 0; head < options_.shape.kv_heads; ++head) {
+      for (uint16_t& value : bits) value = static_cast<uint16_t>(rng());
+      std::memcpy(kv.view().At(token % 2, KvPart::kK, head, token), bits.data(),
+                  options_.shape.head_bytes());
+    }
+  }
+  const ObjectHeader header = HeaderOf(options_);
+  EXPECT_LE(Encode(header, kv.view()).size(), ObjectBytesMax(header));
+  // Not much more is reserved than the engine's own bytes.
+  EXPECT_LT(ObjectBytesMax(header), options_.shape.bytes() * 1.2);
 }
 
 TEST_F(EncoderTest, SameInputGivesTheSameVersionAndOtherBytesAnother) {
@@ -73,7 +105,7 @@ TEST_F(EncoderTest, HalfEncodedMemoryNeverParses) {
   const std::vector<std::byte> older = Encode(header_, kv_.view());
   const size_t bytes = older.size();
   std::copy(older.begin(), older.end(), memory_.begin());
-  auto encoder = ObjectEncoder::Create(header_, absl::MakeSpan(memory_));
+  auto encoder = Create();
   ASSERT_TRUE(encoder.ok());
   for (int layer = 0; layer < options_.shape.layers; ++layer) {
     EXPECT_EQ(ObjectIndex::Parse(memory_, bytes).status().code(),
@@ -88,7 +120,7 @@ TEST_F(EncoderTest, HalfEncodedMemoryNeverParses) {
 
 TEST_F(EncoderTest, RefusesMemoryThatIsTooSmall) {
   memory_.pop_back();
-  const auto encoder = ObjectEncoder::Create(header_, absl::MakeSpan(memory_));
+  const auto encoder = Create();
   EXPECT_EQ(encoder.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(encoder.status().message()), HasSubstr("reserved"));
 }
@@ -109,7 +141,15 @@ TEST_F(EncoderTest, RefusesHeadersThatContradictThemselves) {
       [](ObjectHeader* h) { h->shape.dtype = static_cast<Dtype>(9); },
       [](ObjectHeader* h) { h->rope.rotary_dim = 10; },
       [](ObjectHeader* h) { h->rope.theta = -1.0; },
-      [](ObjectHeader* h) { h->levels = LevelSet(); }};
+      [](ObjectHeader* h) { h->levels = LevelSet(); },
+      [](ObjectHeader* h) { h->levels = LevelSet::Of(Level::kBase2); },
+      [](ObjectHeader* h) {
+        h->levels = LevelSet::Of(Level::kBase).With(Level::kBase2);
+      },
+      [](ObjectHeader* h) {
+        h->levels = LevelSet::Of(Level::kInt8).With(Level::kBase1);
+      },
+      [](ObjectHeader* h) { h->shape.head_dim = kTransformDimMax + 1; }};
   ASSERT_TRUE(CreateWith(header_).ok());
   for (size_t i = 0; i < mistakes.size(); ++i) {
     ObjectHeader header = header_;
@@ -120,7 +160,7 @@ TEST_F(EncoderTest, RefusesHeadersThatContradictThemselves) {
 }
 
 TEST_F(EncoderTest, RefusesLayersOfAnotherShape) {
-  auto encoder = ObjectEncoder::Create(header_, absl::MakeSpan(memory_));
+  auto encoder = Create();
   ASSERT_TRUE(encoder.ok());
   const KvShape layer = kv_.view().Layer(0).shape();
   const std::vector<std::function<void(KvShape*)>> mistakes = {
@@ -140,7 +180,7 @@ TEST_F(EncoderTest, RefusesLayersOfAnotherShape) {
 
 TEST_F(EncoderTest, Int8NamesTheStreamOfAValueThatIsNotFiniteAndGoesOn) {
   const std::vector<std::byte> expected = Encode(header_, kv_.view());
-  auto encoder = ObjectEncoder::Create(header_, absl::MakeSpan(memory_));
+  auto encoder = Create();
   ASSERT_TRUE(encoder.ok());
   ASSERT_TRUE(encoder->EncodeLayer(kv_.view().Layer(0)).ok());
   for (KvPart part : {KvPart::kK, KvPart::kV}) {
@@ -153,6 +193,33 @@ TEST_F(EncoderTest, Int8NamesTheStreamOfAValueThatIsNotFiniteAndGoesOn) {
       EXPECT_THAT(std::string(status.message()),
                   HasSubstr(part == KvPart::kK ? "layer 1 K head 2"
                                                : "layer 1 V head 2"));
+      EXPECT_EQ(encoder->layers_encoded(), 1);
+    }
+  }
+  ASSERT_TRUE(encoder->EncodeLayer(kv_.view().Layer(1)).ok());
+  const auto finished = encoder->Finish();
+  ASSERT_TRUE(finished.ok());
+  memory_.resize(finished->bytes);
+  EXPECT_TRUE(memory_ == expected);
+}
+
+TEST_F(EncoderTest, BaseNamesTheStreamOfAValueThatIsNotFiniteAndGoesOn) {
+  header_.levels = LevelSet::Of(Level::kBase2).WithRefined();
+  const std::vector<std::byte> expected = Encode(header_, kv_.view());
+  auto encoder = Create();
+  ASSERT_TRUE(encoder.ok());
+  ASSERT_TRUE(encoder->EncodeLayer(kv_.view().Layer(0)).ok());
+  for (KvPart part : {KvPart::kK, KvPart::kV}) {
+    for (float bad : {-std::numeric_limits<float>::infinity(),
+                      std::numeric_limits<float>::quiet_NaN()}) {
+      KvBuffer damaged = kv_;
+      damaged.Set(1, part, 2, 3, 4, bad);
+      const absl::Status status = encoder->EncodeLayer(damaged.view().Layer(1));
+      EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+      EXPECT_THAT(
+          std::string(status.message()),
+          HasSubstr(part == KvPart::kK ? "level base layer 1 K head group 0"
+                                       : "level base layer 1 V head group 0"));
       EXPECT_EQ(encoder->layers_encoded(), 1);
     }
   }

@@ -41,19 +41,28 @@ absl::Status DecodeFrom(const StreamShape& shape,
                         const std::vector<std::byte>& stream,
                         const MutableRows& rows) {
   StreamReader reader(stream);
-  return Int8Codec().Decode(shape, &reader, nullptr, rows);
+  return Int8Codec().Decode(shape, {&reader, 1}, StreamContext(), {&rows, 1});
+}
+
+// Fills `stream`, which has the bytes that a stream takes.
+absl::Status EncodeTo(const StreamShape& shape, const std::vector<float>& rows,
+                      std::vector<std::byte>* stream) {
+  stream->resize(Int8Codec().BytesMax(shape, Level::kInt8));
+  const Rows source = DenseRows(rows, shape.head_dim);
+  StreamRoom room{absl::MakeSpan(*stream)};
+  const absl::Status status =
+      Int8Codec().Encode(shape, {&source, 1}, StreamContext(), {&room, 1});
+  EXPECT_EQ(room.bytes, stream->size());
+  return status;
 }
 
 // Encodes and decodes fp32 rows with no rotation; also gives the scales.
 std::vector<float> ThereAndBack(const StreamShape& shape,
                                 const std::vector<float>& rows,
                                 std::vector<float>* scales) {
-  const Int8Codec codec;
-  std::vector<std::byte> stream(codec.BytesMax(shape));
-  const auto bytes = codec.Encode(shape, DenseRows(rows, shape.head_dim),
-                                  nullptr, absl::MakeSpan(stream));
-  EXPECT_TRUE(bytes.ok()) << bytes.status();
-  EXPECT_EQ(*bytes, stream.size());
+  std::vector<std::byte> stream;
+  const absl::Status status = EncodeTo(shape, rows, &stream);
+  EXPECT_TRUE(status.ok()) << status;
   scales->resize(shape.part == KvPart::kK ? shape.head_dim : shape.tokens);
   std::memcpy(scales->data(), stream.data(), scales->size() * sizeof(float));
   std::vector<float> back(rows.size());
@@ -66,7 +75,7 @@ std::vector<float> ThereAndBack(const StreamShape& shape,
 class Int8CodecTest : public testing::TestWithParam<KvPart> {
  protected:
   StreamShape Shape(int tokens, int dim) const {
-    return {GetParam(), tokens, dim, Dtype::kFp32};
+    return {GetParam(), 1, tokens, dim, Dtype::kFp32};
   }
 };
 
@@ -110,19 +119,15 @@ TEST_P(Int8CodecTest, ZerosSubnormalsAndTheLargestFloatsSurvive) {
 }
 
 TEST_P(Int8CodecTest, RefusesWhatIsNotFinite) {
-  const Int8Codec codec;
   const StreamShape shape = Shape(3, 4);
   for (float bad : {std::numeric_limits<float>::infinity(),
                     -std::numeric_limits<float>::infinity(),
                     std::numeric_limits<float>::quiet_NaN()}) {
     std::vector<float> rows(12, 1.0f);
     rows[9] = bad;
-    std::vector<std::byte> stream(codec.BytesMax(shape));
-    EXPECT_EQ(
-        codec.Encode(shape, DenseRows(rows, 4), nullptr, absl::MakeSpan(stream))
-            .status()
-            .code(),
-        absl::StatusCode::kInvalidArgument);
+    std::vector<std::byte> stream;
+    EXPECT_EQ(EncodeTo(shape, rows, &stream).code(),
+              absl::StatusCode::kInvalidArgument);
   }
 }
 
@@ -134,7 +139,7 @@ TEST_P(Int8CodecTest, ScalesThatNoEncoderWritesAreDataLoss) {
   for (float bad : {0.0f, -1.0f, std::numeric_limits<float>::infinity(),
                     std::numeric_limits<float>::quiet_NaN()}) {
     std::vector<float> scales(GetParam() == KvPart::kK ? 4 : 3, 1.0f);
-    std::vector<std::byte> stream(codec.BytesMax(shape));
+    std::vector<std::byte> stream(codec.BytesMax(shape, Level::kInt8));
     std::memcpy(stream.data(), scales.data(), scales.size() * sizeof(float));
     EXPECT_TRUE(DecodeFrom(shape, stream, rows).ok());
     std::memcpy(stream.data() + 8, &bad, sizeof(bad));
@@ -146,12 +151,12 @@ TEST_P(Int8CodecTest, ScalesThatNoEncoderWritesAreDataLoss) {
 TEST_P(Int8CodecTest, OnlyTheExactLengthIsPossible) {
   const Int8Codec codec;
   const StreamShape shape = Shape(3, 4);
-  const auto bytes = static_cast<uint32_t>(codec.BytesMax(shape));
+  const auto bytes = static_cast<uint32_t>(codec.BytesMax(shape, Level::kInt8));
   EXPECT_EQ(bytes, 12u + 4u * (GetParam() == KvPart::kK ? 4 : 3));
-  EXPECT_TRUE(codec.MayHaveBytes(shape, bytes));
-  EXPECT_FALSE(codec.MayHaveBytes(shape, bytes - 1));
-  EXPECT_FALSE(codec.MayHaveBytes(shape, bytes + 1));
-  EXPECT_FALSE(codec.MayHaveBytes(shape, 0));
+  EXPECT_TRUE(codec.MayHaveBytes(shape, Level::kInt8, bytes));
+  EXPECT_FALSE(codec.MayHaveBytes(shape, Level::kInt8, bytes - 1));
+  EXPECT_FALSE(codec.MayHaveBytes(shape, Level::kInt8, bytes + 1));
+  EXPECT_FALSE(codec.MayHaveBytes(shape, Level::kInt8, 0));
 }
 
 INSTANTIATE_TEST_SUITE_P(Parts, Int8CodecTest,

@@ -42,6 +42,7 @@ TEST(ObjectIndex, ReturnsEveryFieldOfTheHeader) {
   EXPECT_EQ(index->header().rope, header.rope);
   EXPECT_EQ(index->header().positions, header.positions);
   EXPECT_EQ(index->header().levels, header.levels);
+  EXPECT_EQ(index->header().calibration, CalibrationId());
   EXPECT_EQ(index->key(), KeyOf(header.identity));
 }
 
@@ -69,6 +70,22 @@ TEST(ObjectIndex, RefusesAnotherObjectSize) {
   }
 }
 
+// Adjacent ranges merged, as LayerRanges does.
+std::vector<ByteRange> RangesOf(const ObjectIndex& index,
+                                const std::vector<StreamId>& ids) {
+  std::vector<ByteRange> ranges;
+  for (const StreamId& id : ids) {
+    const StreamEntry& entry = index.Entry(id);
+    if (!ranges.empty() &&
+        ranges.back().offset + ranges.back().bytes == entry.offset) {
+      ranges.back().bytes += entry.bytes;
+    } else {
+      ranges.push_back({entry.offset, entry.bytes});
+    }
+  }
+  return ranges;
+}
+
 TEST(ObjectIndex, AWholeLayerOfALevelIsOneRange) {
   const auto object = RandomObject({}, 1);
   const auto index = ParseAll(object);
@@ -76,10 +93,23 @@ TEST(ObjectIndex, AWholeLayerOfALevelIsOneRange) {
   uint64_t end = index->prefix_bytes();
   for (const StreamGroup& group :
        GroupsOf(index->header().shape, index->header().levels)) {
+    const auto own = RangesOf(*index, StreamsOf(index->header().shape, group));
+    ASSERT_EQ(own.size(), 1u);
+    EXPECT_EQ(own[0].offset, AlignUp(end));
+    end = own[0].offset + own[0].bytes;
+    // It comes last, behind a range for each level that it refines.
     const auto ranges = index->LayerRanges(group.level, group.layer, 0, 3);
-    ASSERT_EQ(ranges.size(), 1u);
-    EXPECT_EQ(ranges[0].offset, AlignUp(end));
-    end = ranges[0].offset + ranges[0].bytes;
+    ASSERT_FALSE(ranges.empty());
+    EXPECT_LE(ranges.size(), LadderTo(group.level).size());
+    EXPECT_EQ(ranges.back().offset + ranges.back().bytes, end);
+    std::vector<StreamId> ids;
+    for (Level level : LadderTo(group.level)) {
+      for (const StreamId& id :
+           StreamsOf(index->header().shape, {group.layer, level})) {
+        ids.push_back(id);
+      }
+    }
+    EXPECT_EQ(ranges, RangesOf(*index, ids));
   }
   EXPECT_EQ(end, object.size());
 }
@@ -87,7 +117,7 @@ TEST(ObjectIndex, AWholeLayerOfALevelIsOneRange) {
 TEST(ObjectIndex, ASliceOfHeadsIsOneRangeOfKAndOneOfV) {
   const auto index = ParseAll(RandomObject({}, 1));
   ASSERT_TRUE(index.ok());
-  for (Level level : kLevels) {
+  for (Level level : {Level::kLossless, Level::kInt8}) {
     const auto ranges = index->LayerRanges(level, 1, 1, 3);
     ASSERT_EQ(ranges.size(), 2u);
     const StreamEntry& k1 = index->Entry({level, 1, KvPart::kK, 1});
@@ -96,7 +126,35 @@ TEST(ObjectIndex, ASliceOfHeadsIsOneRangeOfKAndOneOfV) {
     EXPECT_EQ(ranges[0], (ByteRange{k1.offset, k1.bytes + k2.bytes}));
     EXPECT_EQ(ranges[1].offset, v1.offset);
   }
-  EXPECT_TRUE(index->LayerRanges(Level::kInt8, 0, 2, 2).empty());
+  for (Level level : kLevels) {
+    EXPECT_TRUE(index->LayerRanges(level, 0, 2, 2).empty());
+  }
+}
+
+TEST(ObjectIndex, HeadsThatShareAStreamComeTogether) {
+  ChunkOptions options;
+  options.shape = {.layers = 2,
+                   .kv_heads = 6,
+                   .tokens = 5,
+                   .head_dim = 64,
+                   .dtype = Dtype::kBf16};
+  const auto index = ParseAll(RandomObject(options, 1));
+  ASSERT_TRUE(index.ok());
+  ASSERT_EQ(HeadsPerStream(options.shape, Level::kBase), 2);
+  const auto ranges = index->LayerRanges(Level::kBase2, 1, 1, 3);
+  ASSERT_EQ(ranges.size(), 6u);
+  for (size_t step = 0; step < 3; ++step) {
+    const Level level = LadderTo(Level::kBase2)[step];
+    for (size_t part = 0; part < 2; ++part) {
+      const auto kv = part == 0 ? KvPart::kK : KvPart::kV;
+      const StreamEntry& first = index->Entry({level, 1, kv, 0});
+      const StreamEntry& second = index->Entry({level, 1, kv, 1});
+      EXPECT_EQ(ranges[2 * step + part],
+                (ByteRange{first.offset, first.bytes + second.bytes}));
+    }
+  }
+  EXPECT_EQ(index->LayerRanges(Level::kBase, 0, 2, 3),
+            index->LayerRanges(Level::kBase, 0, 2, 4));
 }
 
 TEST(ObjectIndexDeathTest, AskingForWhatIsNotThereIsABug) {
@@ -114,7 +172,7 @@ TEST(ObjectIndex, TheKeyFollowsTheTokensThatTheHeaderStates) {
   const auto honest = ParseAll(object);
   ASSERT_TRUE(honest.ok());
   // Token ids lie behind the digests, the RoPE numbers, "tenant" and "raw".
-  const size_t token_0 = 64 + 3 * 32 + 7 * 8 + 6 + 3;
+  const size_t token_0 = 64 + 4 * 32 + 7 * 8 + 6 + 3;
   ASSERT_EQ(object[token_0], std::byte{3});
   object[token_0] = std::byte{4};
   EXPECT_EQ(ParseAll(object).status().code(), absl::StatusCode::kDataLoss);
@@ -144,6 +202,18 @@ TEST(VerifyStream, NamesTheStreamThatIsDamaged) {
     EXPECT_THAT(std::string(status.message()),
                 HasSubstr(ShortHex(index->key())));
   }
+}
+
+TEST(VerifyStream, NamesTheHeadGroupOfASharedStream) {
+  auto object = RandomObject({}, 1);
+  const auto index = ParseAll(object);
+  ASSERT_TRUE(index.ok());
+  const StreamEntry& entry = index->Entry({Level::kBase1, 0, KvPart::kK, 0});
+  object[entry.offset + entry.bytes - 1] ^= std::byte{1};
+  const absl::Status status = VerifyObject(*index, object);
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("level base+1 layer 0 K head group 0"));
 }
 
 TEST(VerifyObject, RefusesAnotherVersionOfTheSameChunk) {

@@ -23,7 +23,8 @@ ObjectHeader HeaderOf(const ChunkOptions& options) {
       .shape = options.shape,
       .rope = {},
       .positions = std::vector<int32_t>(options.shape.tokens),
-      .levels = options.levels};
+      .levels = options.levels,
+      .calibration = {}};
   std::array<uint8_t, ChunkKey::kSize> pattern;
   std::iota(pattern.begin(), pattern.end(), uint8_t{1});
   header.identity.fingerprint = ModelFingerprint(pattern);
@@ -112,9 +113,29 @@ bool SameElements(const KvView& a, const KvView& b) {
   return true;
 }
 
+absl::StatusOr<std::shared_ptr<const Calibration>> CalibrationOf(
+    const ObjectHeader& header) {
+  // Making one takes longer than coding a small chunk.
+  static CalibrationSet set;
+  return set.ForObject(header);
+}
+
+std::shared_ptr<const Calibration> TestCalibrationOf(
+    const ObjectHeader& header) {
+  const auto calibration = CalibrationOf(header);
+  return calibration.ok() ? *calibration : nullptr;
+}
+
 std::vector<std::byte> Encode(const ObjectHeader& header, const KvView& kv) {
+  return EncodeWith(TestCalibrationOf(header), header, kv);
+}
+
+std::vector<std::byte> EncodeWith(
+    std::shared_ptr<const Calibration> calibration, const ObjectHeader& header,
+    const KvView& kv) {
   std::vector<std::byte> object(ObjectBytesMax(header));
-  auto encoder = ObjectEncoder::Create(header, absl::MakeSpan(object));
+  auto encoder = ObjectEncoder::Create(header, std::move(calibration),
+                                       absl::MakeSpan(object));
   KDN_CHECK(encoder.ok(), "test header is valid");
   for (int layer = 0; layer < header.shape.layers; ++layer) {
     KDN_CHECK(encoder->EncodeLayer(kv.Layer(layer)).ok(), "test KV is valid");
@@ -138,7 +159,19 @@ absl::Status DecodeAll(const std::vector<std::byte>& object, Level level,
                        const MutableKvView& destination) {
   const auto index = ObjectIndex::Parse(object, object.size());
   if (!index.ok()) return index.status();
-  const auto decoder = ObjectDecoder::Create(&*index, positions);
+  const auto calibration = CalibrationOf(index->header());
+  if (!calibration.ok()) return calibration.status();
+  return DecodeAllWith(*calibration, object, level, positions, destination);
+}
+
+absl::Status DecodeAllWith(std::shared_ptr<const Calibration> calibration,
+                           const std::vector<std::byte>& object, Level level,
+                           absl::Span<const int32_t> positions,
+                           const MutableKvView& destination) {
+  const auto index = ObjectIndex::Parse(object, object.size());
+  if (!index.ok()) return index.status();
+  const auto decoder =
+      ObjectDecoder::Create(&*index, std::move(calibration), positions);
   if (!decoder.ok()) return decoder.status();
   for (int layer = 0; layer < index->header().shape.layers; ++layer) {
     absl::Status status = decoder->DecodeLayerOf(object, level, layer, 0,
@@ -147,6 +180,24 @@ absl::Status DecodeAll(const std::vector<std::byte>& object, Level level,
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
+}
+
+EncodedChunk::EncodedChunk(const ChunkOptions& options, Layout layout,
+                           uint32_t seed)
+    : header(HeaderOf(options)), kv(options.shape, layout) {
+  std::mt19937 rng(seed);
+  kv.FillRandom(&rng);
+  object = Encode(header, kv.view());
+  index.emplace(*ObjectIndex::Parse(object, object.size()));
+}
+
+ObjectDecoder EncodedChunk::Decoder(absl::Span<const int32_t> positions) const {
+  return *ObjectDecoder::Create(&*index, TestCalibrationOf(header), positions);
+}
+
+std::vector<int32_t> Shifted(std::vector<int32_t> positions, int32_t by) {
+  for (int32_t& position : positions) position += by;
+  return positions;
 }
 
 void RepairPrefixCrc(absl::Span<std::byte> object) {
@@ -162,7 +213,7 @@ void RepairStreamCrcs(absl::Span<std::byte> object) {
   const ObjectHeader& header = index->header();
   std::vector<StreamEntry> entries(StreamCount(header.shape, header.levels));
   for (const StreamGroup& group : GroupsOf(header.shape, header.levels)) {
-    for (const StreamId& id : StreamsOf(group, 0, header.shape.kv_heads)) {
+    for (const StreamId& id : StreamsOf(header.shape, group)) {
       StreamEntry entry = index->Entry(id);
       entry.crc32c = Crc32c(object.subspan(entry.offset, entry.bytes));
       entries[SlotOf(header.shape, header.levels, id)] = entry;

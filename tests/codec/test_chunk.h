@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -66,8 +68,16 @@ class KvBuffer {
 // Whether two views show the same bits, whatever their layouts.
 bool SameElements(const KvView& a, const KvView& b);
 
+// The built-in calibration where the header needs one; null where it names
+// another.
+std::shared_ptr<const Calibration> TestCalibrationOf(
+    const ObjectHeader& header);
 // The object of `kv`; CHECK-fails when encoding does.
 std::vector<std::byte> Encode(const ObjectHeader& header, const KvView& kv);
+// The same, with a calibration of the test's own.
+std::vector<std::byte> EncodeWith(
+    std::shared_ptr<const Calibration> calibration, const ObjectHeader& header,
+    const KvView& kv);
 // An object of random values; a function of the options and the seed.
 std::vector<std::byte> RandomObject(const ChunkOptions& options, uint32_t seed);
 
@@ -75,6 +85,24 @@ std::vector<std::byte> RandomObject(const ChunkOptions& options, uint32_t seed);
 absl::Status DecodeAll(const std::vector<std::byte>& object, Level level,
                        absl::Span<const int32_t> positions,
                        const MutableKvView& destination);
+absl::Status DecodeAllWith(std::shared_ptr<const Calibration> calibration,
+                           const std::vector<std::byte>& object, Level level,
+                           absl::Span<const int32_t> positions,
+                           const MutableKvView& destination);
+
+// A chunk of random values, encoded.
+struct EncodedChunk {
+  explicit EncodedChunk(const ChunkOptions& options,
+                        Layout layout = Layout::kTokenMajor, uint32_t seed = 3);
+  ObjectDecoder Decoder(absl::Span<const int32_t> positions) const;
+
+  ObjectHeader header;
+  KvBuffer kv;
+  std::vector<std::byte> object;
+  std::optional<ObjectIndex> index;
+};
+
+std::vector<int32_t> Shifted(std::vector<int32_t> positions, int32_t by);
 
 // Makes a tampered object consistent again, as far as that is possible: the
 // checksum of its prefix, then those of its streams. What a fuzzer needs to get

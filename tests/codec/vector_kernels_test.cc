@@ -143,5 +143,139 @@ TEST(Quantise, RoundsToTheNearestInteger) {
   }
 }
 
+std::vector<float> Normal(size_t count, uint32_t seed) {
+  std::mt19937 rng(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(count);
+  for (float& value : values) value = normal(rng);
+  return values;
+}
+
+std::vector<int8_t> AnyBytes(size_t count, uint32_t seed) {
+  std::mt19937 rng(seed);
+  std::vector<int8_t> values(count);
+  for (int8_t& value : values) value = static_cast<int8_t>(rng());
+  return values;
+}
+
+TEST(AddDifferences, AddsToTheLargestAndTheSquares) {
+  for (size_t count : kCounts) {
+    const std::vector<float> a = Normal(count, 1);
+    const std::vector<float> b = Normal(count, 2);
+    float largest = 0;
+    double expected = 0;
+    for (size_t i = 0; i < count; ++i) {
+      largest = std::max(largest, std::fabs(a[i] - b[i]));
+      expected += 2 * (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
+    }
+    Differences differences;
+    AddDifferences(a.data(), b.data(), count, &differences);
+    AddDifferences(b.data(), a.data(), count, &differences);
+    EXPECT_EQ(differences.max(), largest);
+    EXPECT_NEAR(differences.sum_of_squares(), expected, 1e-5 * expected);
+  }
+}
+
+TEST(Centre, TakesTheMeanOffAndScales) {
+  for (size_t count : kCounts) {
+    const std::vector<float> row = Normal(count, 3);
+    const std::vector<float> mean = Normal(count, 4);
+    std::vector<float> out(count + 1, 9.0f);
+    Centre(row.data(), mean.data(), 1.7f, count, out.data());
+    for (size_t i = 0; i < count; ++i) {
+      EXPECT_EQ(out[i], (row[i] - mean[i]) * 1.7f);
+    }
+    EXPECT_EQ(out[count], 9.0f);
+  }
+}
+
+// A fused multiply-add would round once.
+TEST(ScaleAndShift, RoundsAfterEachStep) {
+  for (size_t count : kCounts) {
+    std::mt19937 rng(count);
+    const std::vector<float> mean = Normal(count, 5);
+    std::vector<int32_t> sums(count);
+    for (int32_t& sum : sums) sum = static_cast<int32_t>(rng()) / 512;
+    std::vector<float> out(count + 1, 9.0f);
+    ScaleAndShift(sums.data(), 1.1e-6f, mean.data(), count, out.data());
+    for (size_t i = 0; i < count; ++i) {
+      volatile float product = static_cast<float>(sums[i]) * 1.1e-6f;
+      EXPECT_EQ(out[i], product + mean[i]);
+    }
+    EXPECT_EQ(out[count], 9.0f);
+  }
+}
+
+TEST(RoundToValues, RoundsToTheNearestInteger) {
+  for (size_t count : kCounts) {
+    std::vector<float> row = Normal(count, 6);
+    for (float& value : row) value *= 30.0f;
+    row[0] = 127.499f;
+    row[count - 1] = -127.499f;
+    std::vector<int8_t> values(count + 1, 99);
+    ASSERT_TRUE(RoundToValues(row.data(), count, 127, values.data()));
+    for (size_t i = 0; i < count; ++i) {
+      EXPECT_EQ(values[i], std::nearbyint(row[i])) << row[i];
+    }
+    EXPECT_EQ(values[count], 99);
+  }
+  const float ties[] = {0.5f, 1.5f, -0.5f, -2.5f};
+  int8_t values[4];
+  ASSERT_TRUE(RoundToValues(ties, 4, 127, values));
+  EXPECT_EQ(std::vector<int8_t>(values, values + 4),
+            (std::vector<int8_t>{0, 2, 0, -2}));
+}
+
+TEST(RoundToValues, TellsWhatIsOutside) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (float bad : {127.5f, -127.5f, 1e30f, infinity, -infinity,
+                    std::numeric_limits<float>::quiet_NaN()}) {
+    for (size_t count : kCounts) {
+      for (size_t at : {size_t{0}, count / 2, count - 1}) {
+        std::vector<float> row(count, 1.0f);
+        row[at] = bad;
+        std::vector<int8_t> values(count);
+        EXPECT_FALSE(RoundToValues(row.data(), count, 127, values.data()));
+        row[at] = 7.4f;
+        EXPECT_TRUE(RoundToValues(row.data(), count, 7, values.data()));
+        EXPECT_FALSE(RoundToValues(row.data(), count, 6, values.data()));
+      }
+    }
+  }
+}
+
+TEST(RefineByThirds, GoesInTheSenseOfTheValue) {
+  const std::vector<int8_t> refinements = {1, -1, 1, -1, 1, -1, 0};
+  std::vector<int8_t> values = {5, 5, -5, -5, 0, 0, -42};
+  RefineByThirds(refinements.data(), values.size(), values.data());
+  EXPECT_EQ(values, (std::vector<int8_t>{16, 14, -16, -14, 1, -1, -126}));
+}
+
+TEST(ToCellMiddles, ShrinksWhatIsNotZero) {
+  const std::vector<int8_t> shrinks = {2, 2, 2, 0, 0, 4};
+  std::vector<int8_t> values = {3, -3, 0, 14, -14, 1};
+  ToCellMiddles(shrinks.data(), 9, values.size(), values.data());
+  EXPECT_EQ(values, (std::vector<int8_t>{25, -25, 0, 126, -126, 5}));
+}
+
+// Streams are believed only once all of them is read: any values may come.
+TEST(ToCellMiddles, AnyValuesWrapAroundLikeTheScalarCode) {
+  for (size_t count : kCounts) {
+    const std::vector<int8_t> first = AnyBytes(count, 7);
+    const std::vector<int8_t> second = AnyBytes(count, 8);
+    std::vector<int8_t> refined = first;
+    std::vector<int8_t> middles = first;
+    RefineByThirds(second.data(), count, refined.data());
+    ToCellMiddles(second.data(), 9, count, middles.data());
+    for (size_t i = 0; i < count; ++i) {
+      const int v = first[i];
+      const int sense = v > 0 ? 1 : v < 0 ? -1 : 0;
+      EXPECT_EQ(refined[i],
+                static_cast<int8_t>(3 * v + (v < 0 ? -1 : 1) * second[i]));
+      EXPECT_EQ(middles[i], static_cast<int8_t>(9 * v - sense * second[i]));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace kdn::codec::kernels

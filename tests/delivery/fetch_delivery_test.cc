@@ -1,5 +1,6 @@
 // From encoded bytes to an engine's memory: FetchFromMemory and RemoteFetch
 // over real objects.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -35,11 +36,22 @@ class FetchDeliveryTest : public testing::Test {
     for (std::byte& b : kv_) b = static_cast<std::byte>(random());
     positions_.resize(kTokens);
     std::iota(positions_.begin(), positions_.end(), 0);
-    object_ = Encode();
+    object_ = Encode(LevelSet::Of(Level::kLossless));
     out_.resize(shape.bytes());
   }
 
-  std::shared_ptr<storage::ArenaBlock> Encode() {
+  // Values that every level can hold.
+  void FillFinite() {
+    std::mt19937 random(9);
+    std::normal_distribution<float> normal;
+    std::vector<float> values(kv_.size() / SizeOf(Model().dtype));
+    for (float& value : values) value = normal(random);
+    StoreFloats(Model().dtype, values.data(), values.size(), kv_.data());
+  }
+
+  std::shared_ptr<storage::ArenaBlock> Encode(
+      LevelSet levels,
+      std::shared_ptr<const codec::Calibration> calibration = nullptr) {
     const KvShape shape = ShapeOf(Model(), kTokens);
     codec::ObjectHeader header{
         ChunkIdentity{FingerprintOf(Model()), ns_, ChunkKey(),
@@ -49,10 +61,16 @@ class FetchDeliveryTest : public testing::Test {
         shape,
         Model().rope,
         positions_,
-        LevelSet::Of(Level::kLossless)};
+        levels,
+        codec::CalibrationId()};
+    if (calibration == nullptr) {
+      calibration = calibrations_.ForModel(header.identity.fingerprint,
+                                           codec::GeometryOf(shape));
+    }
     key_ = KeyOf(header.identity);
     auto block = *arena_->Allocate(codec::ObjectBytesMax(header));
-    auto encoder = codec::ObjectEncoder::Create(header, block->bytes());
+    auto encoder = codec::ObjectEncoder::Create(header, std::move(calibration),
+                                                block->bytes());
     const KvView view(kv_.data(), shape, KvStrides::HeadMajor(shape));
     for (int layer = 0; layer < shape.layers; ++layer) {
       EXPECT_TRUE(encoder->EncodeLayer(view.Layer(layer)).ok());
@@ -76,11 +94,13 @@ class FetchDeliveryTest : public testing::Test {
     request.chunks.push_back(RetrieveChunk{
         ChunkRef{key, PlacementOf(key)}, positions_,
         MutableKvView(out_.data(), shape, KvStrides::HeadMajor(shape))});
-    return std::make_shared<RetrieveContext>(std::move(request),
-                                             [this](int, int layer) {
-                                               absl::MutexLock lock(&mutex_);
-                                               ++announced_[layer];
-                                             });
+    return std::make_shared<RetrieveContext>(
+        std::move(request),
+        [this](int, int layer) {
+          absl::MutexLock lock(&mutex_);
+          ++announced_[layer];
+        },
+        &calibrations_);
   }
 
   AttemptResult FetchHere(std::shared_ptr<RetrieveContext> context,
@@ -101,9 +121,11 @@ class FetchDeliveryTest : public testing::Test {
   // What a transport does, by hand: receives `layers` layers and breaks off
   // unless those were all.
   AttemptResult Receive(std::shared_ptr<RetrieveContext> context,
-                        std::optional<ObjectVersion> pinned, int layers) {
+                        std::optional<ObjectVersion> pinned, int layers,
+                        Level level = Level::kLossless) {
     AttemptResult result;
     absl::Notification done;
+    const RetrieveRequest request = context->request;
     {
       RemoteFetch fetch(std::move(context), {{0, pinned}}, arena_.get(), &pool_,
                         pool_.NextRequest(), [&](int, AttemptResult r) {
@@ -114,14 +136,19 @@ class FetchDeliveryTest : public testing::Test {
       const auto index =
           codec::ObjectIndex::Parse(object_->bytes(), object_->size());
       EXPECT_TRUE(index.ok()) << index.status();
-      const auto into = fetch.OnHit(0, *index, Level::kLossless,
-                                    storage::Tier::kMemory, kv_.size());
+      uint64_t stream_bytes = 0;
+      for (int layer = 0; layer < 3; ++layer) {
+        stream_bytes += BytesOf(*index, level, layer);
+      }
+      EXPECT_LE(stream_bytes, FetchBytesMax(request));
+      const auto into =
+          fetch.OnHit(0, *index, level, storage::Tier::kMemory, stream_bytes);
       EXPECT_TRUE(into.ok()) << into.status();
       size_t at = 0;
       for (int layer = 0; layer < layers; ++layer) {
         const size_t begin = at;
         for (const codec::ByteRange& range :
-             index->LayerRanges(Level::kLossless, layer, 0, 2)) {
+             index->LayerRanges(level, layer, 0, 2)) {
           std::memcpy(into->data() + at, object_->bytes().data() + range.offset,
                       range.bytes);
           at += range.bytes;
@@ -143,7 +170,28 @@ class FetchDeliveryTest : public testing::Test {
     return result;
   }
 
+  // Of the first `layers` layers, lossless.
+  uint64_t LayersBytes(int layers) const {
+    const auto index =
+        codec::ObjectIndex::Parse(object_->bytes(), object_->size());
+    uint64_t bytes = 0;
+    for (int layer = 0; layer < layers; ++layer) {
+      bytes += BytesOf(*index, Level::kLossless, layer);
+    }
+    return bytes;
+  }
+  static uint64_t BytesOf(const codec::ObjectIndex& index, Level level,
+                          int layer) {
+    uint64_t bytes = 0;
+    for (const codec::ByteRange& range :
+         index.LayerRanges(level, layer, 0, 2)) {
+      bytes += range.bytes;
+    }
+    return bytes;
+  }
+
   const Namespace ns_ = *Namespace::Parse("t");
+  codec::CalibrationSet calibrations_;
   WorkPool pool_;
   std::shared_ptr<storage::Arena> arena_;
   std::vector<std::byte> kv_;
@@ -175,6 +223,106 @@ TEST_F(FetchDeliveryTest, AnotherChunkOrLevelOrVersionIsNotDelivered) {
   EXPECT_TRUE(announced_.empty());
 }
 
+TEST_F(FetchDeliveryTest, EveryLevelComesAlikeFromHereAndFromAPeer) {
+  FillFinite();
+  object_ = Encode(LevelSet::All());
+  for (const Level level : kLevelsByQuality) {
+    out_.assign(out_.size(), std::byte{0});
+    const AttemptResult here = FetchHere(Context(key_, LevelSet::Of(level)));
+    ASSERT_TRUE(here.status.ok()) << Name(level) << here.status;
+    EXPECT_EQ(here.level, level);
+    const std::vector<std::byte> delivered =
+        std::exchange(out_, std::vector<std::byte>(out_.size()));
+    EXPECT_EQ(delivered == kv_, level == Level::kLossless) << Name(level);
+    announced_.clear();
+    const AttemptResult there =
+        Receive(Context(key_, LevelSet::Of(level)), std::nullopt, 3, level);
+    ASSERT_TRUE(there.status.ok()) << Name(level) << there.status;
+    EXPECT_EQ(there.level, level);
+    EXPECT_EQ(out_, delivered) << Name(level);
+    announced_.clear();
+  }
+}
+
+// The built-in calibration under a name of its own.
+std::shared_ptr<const codec::Calibration> Foreign() {
+  const auto geometry = codec::GeometryOf(ShapeOf(Model(), kTokens));
+  const auto built_in = codec::Calibration::Uncalibrated(geometry);
+  DigestBuilder name("foreign");
+  auto made = codec::Calibration::Create(
+      codec::CalibrationId(name.Finish()), FingerprintOf(Model()), geometry,
+      built_in->tables(),
+      std::vector<codec::StreamTransform>(6, built_in->Of(0, KvPart::kK, 0)));
+  EXPECT_TRUE(made.ok()) << made.status();
+  return *made;
+}
+
+TEST_F(FetchDeliveryTest, ACalibrationThatIsNotHereIsNamedAndNoDamage) {
+  FillFinite();
+  const auto foreign = Foreign();
+  object_ = Encode(LevelSet::Of(Level::kBase), foreign);
+  const AttemptResult without = FetchHere(Context(key_));
+  EXPECT_TRUE(absl::IsFailedPrecondition(without.status)) << without.status;
+  EXPECT_THAT(std::string(without.status.message()),
+              testing::AllOf(testing::HasSubstr(ShortHex(key_)),
+                             testing::HasSubstr(ShortHex(foreign->id()))));
+  EXPECT_TRUE(announced_.empty());
+  calibrations_.Add(foreign);
+  EXPECT_TRUE(FetchHere(Context(key_)).status.ok());
+}
+
+TEST_F(FetchDeliveryTest, APeersChunkWithoutItsCalibrationTakesNoMemory) {
+  FillFinite();
+  object_ = Encode(LevelSet::Of(Level::kBase), Foreign());
+  const auto index =
+      codec::ObjectIndex::Parse(object_->bytes(), object_->size());
+  ASSERT_TRUE(index.ok()) << index.status();
+  const size_t before = arena_->used_bytes();
+  AttemptResult result;
+  RemoteFetch fetch(Context(key_), {{0, std::nullopt}}, arena_.get(), &pool_,
+                    pool_.NextRequest(),
+                    [&](int, AttemptResult r) { result = std::move(r); });
+  EXPECT_TRUE(absl::IsFailedPrecondition(
+      fetch.OnHit(0, *index, Level::kBase, storage::Tier::kMemory, 100)
+          .status()));
+  EXPECT_TRUE(absl::IsFailedPrecondition(result.status)) << result.status;
+  EXPECT_EQ(arena_->used_bytes(), before);
+  fetch.OnDone(absl::OkStatus());
+}
+
+TEST_F(FetchDeliveryTest, WhatAChunkTakesWhileItIsFetchedIsBounded) {
+  const auto bound = [](LevelSet accept, int tokens, KvSlice slice) {
+    ModelSpec model = Model();
+    model.num_layers = 32;
+    model.num_kv_heads = 8;
+    model.head_dim = 128;
+    RetrieveRequest request{std::make_shared<const ModelSpec>(model),
+                            *Namespace::Parse("t"),
+                            {},
+                            slice,
+                            accept,
+                            absl::InfiniteFuture()};
+    request.chunks.push_back(
+        {ChunkRef(), std::vector<int32_t>(tokens), MutableKvView()});
+    return FetchBytesMax(request);
+  };
+  const KvSlice whole{0, 32, 0, 8};
+  const LevelSet lossless = LevelSet::Of(Level::kLossless);
+  const uint64_t raw = 2ull * 32 * 8 * 128 * 2;  // a token
+  EXPECT_GE(bound(lossless, 256, whole), 256 * raw);
+  EXPECT_LE(bound(lossless, 256, whole), 256 * raw * 17 / 16);
+  // What surrounds a stream counts where there are few tokens.
+  EXPECT_GT(bound(LevelSet::Of(Level::kBase2), 1, whole), 2 * raw);
+  EXPECT_LT(bound(LevelSet::Of(Level::kBase), 1, whole), 2 * raw);
+  EXPECT_EQ(bound(LevelSet::All(), 1, whole),
+            bound(LevelSet::Of(Level::kBase2), 1, whole));
+  for (const KvSlice& part : {KvSlice{0, 16, 0, 8}, KvSlice{0, 32, 4, 8}}) {
+    EXPECT_NEAR(2.0 * bound(LevelSet::All(), 256, part),
+                1.0 * bound(LevelSet::All(), 256, whole),
+                2.0 * storage::Arena::kPageBytes);
+  }
+}
+
 TEST_F(FetchDeliveryTest, ADamagedLayerFailsTheTryAndIsNotAnnounced) {
   object_->bytes()[object_->size() - 1] ^= std::byte{1};
   const AttemptResult result = FetchHere(Context(key_));
@@ -193,8 +341,7 @@ TEST_F(FetchDeliveryTest, StreamsOfAPeerAreDecodedAsTheyArrive) {
   for (const int layers : {2, 3}) {  // the peer dies in between, or not
     const AttemptResult result = Receive(Context(key_), std::nullopt, layers);
     EXPECT_EQ(result.status.ok(), layers == 3) << result.status;
-    EXPECT_EQ(result.wire_bytes,
-              static_cast<uint64_t>(layers) * kv_.size() / 3);
+    EXPECT_EQ(result.wire_bytes, LayersBytes(layers));
     if (layers == 3) {
       EXPECT_EQ(out_, kv_);
     }

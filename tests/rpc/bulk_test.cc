@@ -70,15 +70,35 @@ TEST_F(BulkTest, SingleChunkComesInOrderToo) {
 
 TEST_F(BulkTest, SliceAndLevelAreWhatWasAskedFor) {
   HoldAll(LevelSet::All());
-  delivery::FetchRequest request = FetchOf(chunks_);
-  request.slice = KvSlice{1, 3, 1, 2};
-  request.accept = LevelSet::Of(Level::kInt8);
-  auto record = Fetch(std::move(request));
-  ASSERT_TRUE(record->status.ok()) << record->status;
-  for (const RecordingSink::Item& item : record->items) {
-    EXPECT_EQ(item.level, Level::kInt8);
-    EXPECT_EQ(item.layers, 2);
-    EXPECT_TRUE(item.verified.ok()) << item.verified;
+  for (const Level level : kLevelsByQuality) {
+    for (const size_t chunks : {4, 1}) {  // one alone is read otherwise
+      delivery::FetchRequest request =
+          FetchOf({chunks_.begin(), chunks_.begin() + chunks});
+      request.slice = KvSlice{1, 3, 1, 2};
+      request.accept = LevelSet::Of(level);
+      auto record = Fetch(std::move(request));
+      ASSERT_TRUE(record->status.ok()) << record->status;
+      for (const RecordingSink::Item& item : record->items) {
+        EXPECT_EQ(item.level, level);
+        EXPECT_EQ(item.layers, 2);
+        EXPECT_TRUE(item.verified.ok()) << Name(level) << item.verified;
+      }
+    }
+  }
+}
+
+TEST_F(BulkTest, ARefinedLevelTravelsWithWhatItRefines) {
+  HoldAll(LevelSet::Of(Level::kBase2).WithRefined());
+  size_t coarser = 0;
+  for (const Level level : {Level::kBase, Level::kBase1, Level::kBase2}) {
+    delivery::FetchRequest request = FetchOf({chunks_[0]});
+    request.accept = LevelSet::Of(level);
+    auto record = Fetch(std::move(request));
+    ASSERT_TRUE(record->status.ok()) << record->status;
+    const size_t bytes = record->items[0].streams.size();
+    EXPECT_TRUE(record->items[0].verified.ok());
+    EXPECT_GT(bytes, coarser) << Name(level);
+    coarser = bytes;
   }
 }
 

@@ -113,6 +113,7 @@ TEST_F(ContractTest, StoreFieldsAreChecked) {
   auto knowledge = client.Open(ns_, model_);
   const std::vector<std::function<void(wire::StoreRequest::Builder)>> mistakes =
       {[](auto r) { r.setLevels(0x80); },
+       [](auto r) { r.setLevels(0x20); },
        [](auto r) { r.setTtlMs(UINT64_MAX); },
        [](auto r) { r.initPositions(2); },
        [](auto r) { r.getPositions().set(0, -1); },

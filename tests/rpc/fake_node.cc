@@ -221,6 +221,8 @@ delivery::ChunkOutcome FakeNode::Deliver(
     chunk = found->second;
     before_layer = before_layer_;
   }
+  const LevelSet offered = chunk.levels & request.accept;
+  if (offered.empty()) return outcome;
   const KvShape& shape = asked.destination.shape();
   const KvView all(chunk.bytes.data(), chunk.shape,
                    KvStrides::TokenMajor(chunk.shape));
@@ -249,7 +251,7 @@ delivery::ChunkOutcome FakeNode::Deliver(
     on_layer(index, layer);
   }
   outcome.kind = delivery::OutcomeKind::kHit;
-  outcome.level = Level::kLossless;
+  outcome.level = offered.Best();
   outcome.source = self();
   outcome.version = ObjectVersion(7);
   outcome.wire_bytes = 42;

@@ -1,6 +1,7 @@
 #include "tests/rpc/fake_peer.h"
 
 #include "codec/encoder.h"
+#include "codec/stream_layout.h"
 
 namespace kdn::rpc {
 
@@ -13,10 +14,13 @@ void FakePeer::Hold(const TestChunk& chunk, LevelSet levels) {
                              .shape = chunk.shape,
                              .rope = TestModel().rope,
                              .positions = chunk.spec.positions,
-                             .levels = levels};
+                             .levels = levels,
+                             .calibration = {}};
   auto block = *arena_->Allocate(codec::ObjectBytesMax(header));
-  auto encoder =
-      codec::ObjectEncoder::Create(std::move(header), block->bytes());
+  auto calibration = codec::CalibrationSet().ForModel(
+      header.identity.fingerprint, codec::GeometryOf(header.shape));
+  auto encoder = codec::ObjectEncoder::Create(
+      std::move(header), std::move(calibration), block->bytes());
   ASSERT_TRUE(encoder.ok()) << encoder.status();
   for (int layer = 0; layer < chunk.shape.layers; ++layer) {
     ASSERT_TRUE(encoder->EncodeLayer(chunk.view().Layer(layer)).ok());
@@ -152,10 +156,10 @@ void RecordingSink::OnLayer(int i, int layer,
   EXPECT_EQ(layer, item.layers++);
   record_->order.emplace_back(layer, i);
   size_t offset = 0;
-  for (KvPart part : {KvPart::kK, KvPart::kV}) {
-    for (int head = slice_.head_begin; head < slice_.head_end; ++head) {
-      const codec::StreamId id{item.level, slice_.layer_begin + layer, part,
-                               head};
+  for (const Level step : codec::LadderTo(item.level)) {
+    for (const codec::StreamId& id : codec::StreamsOf(
+             item.index->header().shape, {slice_.layer_begin + layer, step},
+             slice_.head_begin, slice_.head_end)) {
       const size_t bytes = item.index->Entry(id).bytes;
       item.verified.Update(
           codec::VerifyStream(*item.index, id, streams.subspan(offset, bytes)));

@@ -248,6 +248,44 @@ TEST_F(RetrieveTest, RegionOutlivesItsClientWhileTheNodeWrites) {
   EXPECT_TRUE(Eventually([&] { return gateway_->usage().memory_bytes == 0; }));
 }
 
+TEST_F(RetrieveTest, AcceptingALevelAcceptsNoOther) {
+  auto knowledge = OpenOn(tcp_address());
+  TestChunk chunk = MakeChunk(ns_, model_, 7);
+  chunk.spec.levels = LevelSet::Of(Level::kBase1);
+  ASSERT_TRUE(knowledge->Store(chunk.spec, chunk.view()).ok());
+  Landing landing = MakeLanding(chunk.shape, KvStrides::TokenMajor(chunk.shape),
+                                chunk.shape.bytes());
+  const auto get = [&](LevelSet accept) {
+    const auto outcomes = knowledge->Retrieve(
+        {.chunks = {{chunk.ref, chunk.spec.positions, landing.view}},
+         .accept = accept});
+    EXPECT_TRUE(outcomes.ok()) << outcomes.status();
+    return outcomes.ok() ? outcomes->front() : ChunkOutcome();
+  };
+  EXPECT_EQ(get(LevelSet::All()).level, Level::kBase1);
+  EXPECT_EQ(get(LevelSet::Of(Level::kBase)).level, Level::kBase);
+  EXPECT_EQ(get(LevelSet::Of(Level::kBase1)).level, Level::kBase1);
+  for (const Level level : {Level::kLossless, Level::kInt8, Level::kBase2}) {
+    EXPECT_EQ(get(LevelSet::Of(level)).kind, OutcomeKind::kMiss) << Name(level);
+  }
+}
+
+TEST_F(RetrieveTest, AMissingCalibrationReachesTheEngine) {
+  auto knowledge = StoreChunks(tcp_address(), 1);
+  const TestChunk& chunk = chunks_[0];
+  delivery::ChunkOutcome failed;
+  failed.kind = delivery::OutcomeKind::kFailed;
+  failed.why = absl::FailedPreconditionError("coded with calibration 01ab");
+  node_.set_outcome(chunk.ref.key, failed);
+  Landing landing = MakeLanding(chunk.shape, KvStrides::TokenMajor(chunk.shape),
+                                chunk.shape.bytes());
+  const auto outcomes = knowledge->Retrieve(
+      {.chunks = {{chunk.ref, chunk.spec.positions, landing.view}}});
+  ASSERT_TRUE(outcomes.ok()) << outcomes.status();
+  EXPECT_EQ(outcomes->front().kind, OutcomeKind::kFailed);
+  EXPECT_EQ(outcomes->front().why, failed.why);
+}
+
 TEST_F(RetrieveTest, WhatMakesNoSenseIsRefused) {
   auto knowledge = StoreChunks(tcp_address(), 1);
   const TestChunk& chunk = chunks_[0];

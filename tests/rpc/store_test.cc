@@ -85,6 +85,28 @@ TEST_F(StoreTest, LayerByLayerAndEverythingItCarries) {
   EXPECT_EQ(request.identity, chunk.spec.identity);
 }
 
+TEST_F(StoreTest, ALevelBringsThoseItRefines) {
+  auto knowledge = OpenOn(tcp_address());
+  const LevelSet base = LevelSet::Of(Level::kBase);
+  const LevelSet base1 = base.With(Level::kBase1);
+  const std::vector<std::pair<Level, LevelSet>> kept = {
+      {Level::kLossless, LevelSet::Of(Level::kLossless)},
+      {Level::kInt8, LevelSet::Of(Level::kInt8)},
+      {Level::kBase, base},
+      {Level::kBase1, base1},
+      {Level::kBase2, base1.With(Level::kBase2)}};
+  int seed = 0;
+  for (const auto& [level, levels] : kept) {
+    TestChunk chunk = MakeChunk(ns_, model_, 50 * ++seed);
+    chunk.spec.levels = LevelSet::Of(level);
+    ASSERT_TRUE(knowledge->Store(chunk.spec, chunk.view()).ok());
+    EXPECT_EQ(node_.last_store().levels, levels) << Name(level);
+    const auto found = knowledge->Lookup({&chunk.ref, 1});
+    ASSERT_TRUE(found.ok()) << found.status();
+    EXPECT_EQ(found->front().levels, levels) << Name(level);
+  }
+}
+
 TEST_F(StoreTest, UncommittedIsNeverVisibleAndGivesItsBudgetBack) {
   auto knowledge = OpenOn(tcp_address());
   const TestChunk chunk = MakeChunk(ns_, model_, 3);

@@ -1,8 +1,11 @@
 #include "rpc/wire.h"
 
 #include <capnp/message.h>
+#include <capnp/schema.h>
 #include <gtest/gtest.h>
 #include <kj/debug.h>
+
+#include <set>
 
 #include "rpc/api.h"
 #include "rpc/client_wire.h"
@@ -108,11 +111,27 @@ TEST(WireTest, TimeoutsAreBounded) {
   EXPECT_EQ(TimeoutToWire(absl::InfiniteDuration()), 600000u);
 }
 
+TEST(WireTest, EveryLevelComesBack) {
+  std::set<wire::Level> seen;
+  for (const Level level : kLevelsByQuality) {
+    EXPECT_EQ(FromWire(ToWire(level)), level) << Name(level);
+    // The masks count on it.
+    EXPECT_EQ(static_cast<int>(ToWire(level)), static_cast<int>(level));
+    seen.insert(ToWire(level));
+  }
+  EXPECT_EQ(seen.size(),
+            capnp::Schema::from<wire::Level>().getEnumerants().size());
+  EXPECT_EQ(FromWire(static_cast<wire::Level>(99)), Level::kLossless);
+}
+
 TEST(WireTest, LevelsTtlsAndPositionsAreBounded) {
   const LevelSet lossless = LevelSet::Of(Level::kLossless);
   EXPECT_EQ(*LevelsFromWire(0, lossless), lossless);
-  EXPECT_EQ(*LevelsFromWire(3, lossless), LevelSet::All());
-  EXPECT_FALSE(LevelsFromWire(4, lossless).ok());
+  for (uint8_t bits = 1; bits < 32; ++bits) {
+    EXPECT_EQ(LevelsFromWire(bits, lossless)->bits(), bits);
+  }
+  EXPECT_FALSE(LevelsFromWire(32, lossless).ok());
+  EXPECT_FALSE(LevelsFromWire(0x81, lossless).ok());
   EXPECT_TRUE(TtlFromWire(0, true).ok());
   EXPECT_FALSE(TtlFromWire(0, false).ok());
   EXPECT_FALSE(TtlFromWire(UINT64_MAX, true).ok());
@@ -126,20 +145,22 @@ TEST(WireTest, OutcomesAndReceiptsComeBack) {
   capnp::MallocMessageBuilder message;
   delivery::ChunkOutcome hit;
   hit.kind = delivery::OutcomeKind::kHit;
-  hit.level = Level::kInt8;
   hit.source = NodeId("n2");
   hit.tier = storage::Tier::kDisk;
   hit.version = ObjectVersion(77);
   hit.wire_bytes = 1234;
-  auto out = message.initRoot<wire::ChunkOutcome>();
-  FillOutcome(hit, out);
-  const ChunkOutcome back = FromWire(out.asReader());
-  EXPECT_EQ(back.kind, OutcomeKind::kHit);
-  EXPECT_EQ(back.level, Level::kInt8);
-  EXPECT_EQ(back.source, NodeId("n2"));
-  EXPECT_EQ(back.tier, Tier::kDisk);
-  EXPECT_EQ(back.version, ObjectVersion(77));
-  EXPECT_EQ(back.wire_bytes, 1234u);
+  for (const Level level : kLevelsByQuality) {
+    hit.level = level;
+    auto out = message.initRoot<wire::ChunkOutcome>();
+    FillOutcome(hit, out);
+    const ChunkOutcome back = FromWire(out.asReader());
+    EXPECT_EQ(back.kind, OutcomeKind::kHit);
+    EXPECT_EQ(back.level, level);
+    EXPECT_EQ(back.source, NodeId("n2"));
+    EXPECT_EQ(back.tier, Tier::kDisk);
+    EXPECT_EQ(back.version, ObjectVersion(77));
+    EXPECT_EQ(back.wire_bytes, 1234u);
+  }
 
   auto receipt = message.initRoot<wire::StoreReceipt>();
   FillReceipt({.key = ChunkKey(),

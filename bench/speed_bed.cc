@@ -1,0 +1,135 @@
+#include "bench/speed_bed.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "bench/gaussian_source.h"
+#include "bench/kv_tensor.h"
+#include "codec/calibrator.h"
+#include "kv/check.h"
+
+namespace kdn::bench {
+namespace {
+
+constexpr int kTurns = 5;
+constexpr int kSampleTokens = 2048;
+
+// One layer of `tokens` tokens.
+KvTensor DrawLayer(KvShape shape, int tokens, uint32_t seed) {
+  shape.layers = 1;
+  shape.tokens = tokens;
+  KvTensor layer(shape);
+  for (const KvPart part : {KvPart::kK, KvPart::kV}) {
+    for (int head = 0; head < shape.kv_heads; ++head) {
+      // A basis a head; rows that depend on the seed.
+      GaussianSource source(shape.head_dim, part == KvPart::kK ? 16.0 : 48.0,
+                            100 + head);
+      source.Skip(seed);
+      const KvTensor rows = source.Draw(tokens);
+      for (int token = 0; token < tokens; ++token) {
+        const auto from = rows.Row(0, part, 0, token);
+        std::copy(from.begin(), from.end(),
+                  layer.Row(0, part, head, token).begin());
+      }
+    }
+  }
+  return layer;
+}
+
+// K is drawn before RoPE: at position 0 the rotation does nothing.
+absl::StatusOr<std::shared_ptr<const codec::Calibration>> CalibrateLayer(
+    const KvShape& shape, const RopeSpec& rope, double base_bits) {
+  ModelSpec spec;
+  spec.name = "speed";
+  spec.num_layers = 1;
+  spec.num_kv_heads = shape.kv_heads;
+  spec.head_dim = shape.head_dim;
+  spec.dtype = shape.dtype;
+  spec.rope = rope;
+  spec.weights_digest = spec.tokenizer_digest = "none";
+  auto calibrator = codec::Calibrator::Create(spec);
+  if (!calibrator.ok()) return calibrator.status();
+  const KvTensor sample = DrawLayer(shape, kSampleTokens, 1);
+  KvMemory memory(sample.shape());
+  sample.Store(memory.view());
+  if (absl::Status s =
+          calibrator->Add(memory.view(), std::vector<int32_t>(kSampleTokens));
+      !s.ok()) {
+    return s;
+  }
+  codec::Calibrator::Options options;
+  options.base_bits = base_bits;
+  auto stored = calibrator->Finish(options);
+  if (!stored.ok()) return stored.status();
+  const std::vector<codec::StoredTransform> layer = stored->streams;
+  for (int i = 1; i < shape.layers; ++i) {
+    stored->streams.insert(stored->streams.end(), layer.begin(), layer.end());
+  }
+  stored->geometry.layers = shape.layers;
+  return codec::ParseCalibration(codec::WriteCalibration(*stored));
+}
+
+}  // namespace
+
+SpeedBed::SpeedBed(const KvShape& shape)
+    : shape_(shape), positions_(shape.tokens), memory_(shape) {
+  KDN_CHECK(shape.bytes() == kSpeedChunkBytes, "the chunk of the header");
+  rope_.theta = 500000.0;
+  rope_.rotary_dim = shape.head_dim;
+  std::iota(positions_.begin(), positions_.end(), 0);
+}
+
+absl::StatusOr<SpeedBed> SpeedBed::Create(double base_bits) {
+  SpeedBed bed({.layers = 32,
+                .kv_heads = 8,
+                .tokens = 256,
+                .head_dim = 128,
+                .dtype = Dtype::kBf16});
+  auto calibration = CalibrateLayer(bed.shape_, bed.rope_, base_bits);
+  if (!calibration.ok()) return calibration.status();
+  bed.calibration_ = *std::move(calibration);
+  const KvTensor layer = DrawLayer(bed.shape_, bed.shape_.tokens, 2);
+  for (int i = 0; i < bed.shape_.layers; ++i) {
+    layer.Store(bed.memory_.view().Layer(i));
+  }
+  return bed;
+}
+
+absl::StatusOr<CodecSpeed> SpeedBed::Measure(Level level, codec::Isa isa) {
+  // K was drawn before RoPE, so that is where it is as computed; it is wanted
+  // elsewhere.
+  const std::vector<int32_t> computed(shape_.tokens);
+  absl::StatusOr<codec::ObjectHeader> header =
+      HeaderOf(level, rope_, shape_, computed);
+  if (!header.ok()) return header.status();
+  KvMemory decoded(shape_);
+  CodecSpeed speed;
+  const double gigabytes = static_cast<double>(shape_.bytes()) / 1e9;
+  for (int turn = 0; turn < kTurns; ++turn) {
+    const absl::Time begin = absl::Now();
+    if (absl::Status status =
+            EncodeInto(*header, calibration_, memory_.view(), object_);
+        !status.ok()) {
+      return status;
+    }
+    const absl::Time encoded = absl::Now();
+    if (absl::Status status = DecodeInto(object_, level, calibration_,
+                                         positions_, isa, decoded.view());
+        !status.ok()) {
+      return status;
+    }
+    const absl::Time end = absl::Now();
+    speed.encode_gbps = std::max(
+        speed.encode_gbps, gigabytes / absl::ToDoubleSeconds(encoded - begin));
+    speed.decode_gbps = std::max(
+        speed.decode_gbps, gigabytes / absl::ToDoubleSeconds(end - encoded));
+  }
+  speed.bits_per_value = 8.0 * static_cast<double>(object_.size()) *
+                         SizeOf(shape_.dtype) /
+                         static_cast<double>(shape_.bytes());
+  return speed;
+}
+
+}  // namespace kdn::bench

@@ -1,0 +1,80 @@
+#include "cli/calibration_files.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "codec/calibration_format.h"
+
+namespace kdn::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A model of 128 layers and 128 KV heads needs a third of it.
+constexpr uintmax_t kFileBytesMax = 2ull << 30;
+
+absl::StatusOr<std::vector<std::string>> FilesIn(const std::string& directory) {
+  std::error_code error;
+  std::vector<std::string> paths;
+  fs::directory_iterator entry(directory, error);
+  for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
+    if (entry->path().extension() == ".kdncal") {
+      paths.push_back(entry->path().string());
+    }
+  }
+  if (error) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("calibrations ", directory, ": ", error.message()));
+  }
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+absl::StatusOr<std::vector<std::byte>> ReadAll(const std::string& path) {
+  std::error_code error;
+  const uintmax_t bytes = fs::file_size(path, error);
+  if (error) return absl::InvalidArgumentError(error.message());
+  if (bytes > kFileBytesMax) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "it has ", bytes, " bytes, expected at most ", kFileBytesMax));
+  }
+  std::vector<std::byte> content(bytes);
+  std::ifstream file(path, std::ios::binary);
+  file.read(reinterpret_cast<char*>(content.data()),
+            static_cast<std::streamsize>(content.size()));
+  if (!file) return absl::InvalidArgumentError("it cannot be read");
+  return content;
+}
+
+absl::StatusOr<std::shared_ptr<const codec::Calibration>> Load(
+    const std::string& path) {
+  const absl::StatusOr<std::vector<std::byte>> content = ReadAll(path);
+  if (!content.ok()) return content.status();
+  return codec::ParseCalibration(*content);
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<CalibrationFile>> LoadCalibrations(
+    const std::string& directory) {
+  const absl::StatusOr<std::vector<std::string>> paths = FilesIn(directory);
+  if (!paths.ok()) return paths.status();
+  std::vector<CalibrationFile> files;
+  for (const std::string& path : *paths) {
+    absl::StatusOr<std::shared_ptr<const codec::Calibration>> calibration =
+        Load(path);
+    if (!calibration.ok()) {
+      return absl::Status(
+          calibration.status().code(),
+          absl::StrCat(path, ": ", calibration.status().message()));
+    }
+    files.push_back({path, *std::move(calibration)});
+  }
+  return files;
+}
+
+}  // namespace kdn::cli

@@ -1,0 +1,179 @@
+#include "cli/calibration_run.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "codec/calibrator.h"
+#include "model/divergence.h"
+
+namespace kdn::cli {
+namespace {
+
+// The model reads the text in windows: most of one is context, whose KV is the
+// sample; the rest comes behind it and tells what noise in it does.
+constexpr int kContextTokens = 1024;
+constexpr int kBehindTokens = 64;
+constexpr size_t kProbesMax = 4;
+// Variance of the noise over that of the values: about what the base level
+// makes of them.
+constexpr double kNoise = 0.03;
+// No layer counts for less than this share of the mean: a probe is a sample.
+constexpr double kWeightMin = 0.02;
+
+std::vector<int32_t> PositionsFrom(int begin, int count) {
+  std::vector<int32_t> positions(count);
+  std::iota(positions.begin(), positions.end(), begin);
+  return positions;
+}
+
+// A context's KV and what the model says behind it.
+struct Probe {
+  std::unique_ptr<model::KvCache> cache;  // of the context
+  std::vector<int32_t> behind;
+  std::vector<float> logits;
+};
+
+absl::StatusOr<std::vector<float>> LogitsBehind(const model::Llama& llama,
+                                                Probe& probe) {
+  const int context = probe.cache->size();
+  auto logits = llama.Prefill(
+      *probe.cache, probe.behind,
+      PositionsFrom(context, static_cast<int>(probe.behind.size())),
+      model::Causal, /*all=*/true);
+  probe.cache->Truncate(context);
+  return logits;
+}
+
+absl::StatusOr<Probe> Read(const model::Llama& llama,
+                           absl::Span<const int32_t> window,
+                           codec::Calibrator& calibrator) {
+  const int behind =
+      std::min<int>(kBehindTokens, static_cast<int>(window.size()) / 4);
+  const int context = static_cast<int>(window.size()) - behind;
+  Probe probe;
+  probe.cache = std::make_unique<model::KvCache>(
+      llama.spec(), static_cast<int>(window.size()));
+  probe.behind.assign(window.begin() + context, window.end());
+  if (auto s = llama.PrefillInChunks(*probe.cache, window.first(context), 0)
+                   .status();
+      !s.ok()) {
+    return s;
+  }
+  if (auto s = calibrator.Add(probe.cache->Tokens(0, context),
+                              PositionsFrom(0, context));
+      !s.ok()) {
+    return s;
+  }
+  auto logits = LogitsBehind(llama, probe);
+  if (!logits.ok()) return logits.status();
+  probe.logits = *std::move(logits);
+  return probe;
+}
+
+// Adds noise to a layer's K or V of a context; returns the bytes that were
+// there, row by row.
+std::vector<std::byte> Disturb(Probe& probe, int layer, KvPart part,
+                               double variance, std::mt19937* random) {
+  const MutableKvView kv = probe.cache->Tokens(0, probe.cache->size());
+  const KvShape& shape = kv.shape();
+  std::normal_distribution<float> noise(
+      0.0f, static_cast<float>(std::sqrt(variance)));
+  std::vector<std::byte> before;
+  std::vector<float> row(shape.head_dim);
+  for (int head = 0; head < shape.kv_heads; ++head) {
+    for (int token = 0; token < shape.tokens; ++token) {
+      std::byte* at = kv.At(layer, part, head, token);
+      before.insert(before.end(), at, at + shape.head_bytes());
+      LoadFloats(shape.dtype, at, row.size(), row.data());
+      for (float& x : row) x += noise(*random);
+      StoreFloats(shape.dtype, row.data(), row.size(), at);
+    }
+  }
+  return before;
+}
+
+void Restore(Probe& probe, int layer, KvPart part,
+             const std::vector<std::byte>& before) {
+  const MutableKvView kv = probe.cache->Tokens(0, probe.cache->size());
+  const KvShape& shape = kv.shape();
+  const std::byte* from = before.data();
+  for (int head = 0; head < shape.kv_heads; ++head) {
+    for (int token = 0; token < shape.tokens; ++token) {
+      std::memcpy(kv.At(layer, part, head, token), from, shape.head_bytes());
+      from += shape.head_bytes();
+    }
+  }
+}
+
+// What a unit of squared error in a layer's K or V costs, in nats.
+absl::StatusOr<double> CostOf(const model::Llama& llama, int layer, KvPart part,
+                              double variance, std::vector<Probe>& probes) {
+  std::mt19937 random(layer * 2 + static_cast<int>(part) + 1);
+  double divergence = 0;
+  for (Probe& probe : probes) {
+    const std::vector<std::byte> before =
+        Disturb(probe, layer, part, kNoise * variance, &random);
+    const auto logits = LogitsBehind(llama, probe);
+    Restore(probe, layer, part, before);
+    if (!logits.ok()) return logits.status();
+    divergence +=
+        model::MeanDivergence(probe.logits, *logits, llama.config().vocab_size);
+  }
+  return divergence / static_cast<double>(probes.size()) / (kNoise * variance);
+}
+
+}  // namespace
+
+absl::StatusOr<codec::StoredCalibration> Calibrate(
+    const model::Llama& llama, const model::Tokenizer& tokenizer,
+    std::string_view text, const CalibrationRun& run) {
+  auto calibrator = codec::Calibrator::Create(llama.spec());
+  if (!calibrator.ok()) return calibrator.status();
+  std::vector<int32_t> tokens = tokenizer.EncodeBeginning(text);
+  if (static_cast<int>(tokens.size()) > run.tokens_max) {
+    tokens.resize(run.tokens_max);
+  }
+  const int layers = llama.spec().num_layers;
+  const size_t windows = (tokens.size() + kContextTokens + kBehindTokens - 1) /
+                         (kContextTokens + kBehindTokens);
+  const double work = static_cast<double>(windows) + 2.0 * layers / 8;
+  double done = 0;
+  std::vector<Probe> probes;
+  for (size_t i = 0; i < windows; ++i) {
+    const size_t begin = i * tokens.size() / windows;
+    const size_t end = (i + 1) * tokens.size() / windows;
+    auto probe =
+        Read(llama, absl::MakeConstSpan(tokens).subspan(begin, end - begin),
+             *calibrator);
+    if (!probe.ok()) return probe.status();
+    if (probes.size() < kProbesMax) probes.push_back(*std::move(probe));
+    run.on_progress(++done / work);
+  }
+  codec::Calibrator::Options options;
+  options.base_bits = run.base_bits;
+  for (int layer = 0; layer < layers && !probes.empty(); ++layer) {
+    for (const KvPart part : {KvPart::kK, KvPart::kV}) {
+      const double variance =
+          std::max(calibrator->Variance(layer, part), 1e-12);
+      const auto cost = CostOf(llama, layer, part, variance, probes);
+      if (!cost.ok()) return cost.status();
+      options.weights.push_back(*cost);
+      run.on_progress((done += 1.0 / 8) / work);
+    }
+  }
+  const double mean =
+      std::accumulate(options.weights.begin(), options.weights.end(), 0.0) /
+      static_cast<double>(std::max<size_t>(options.weights.size(), 1));
+  for (double& weight : options.weights) {
+    weight = mean > 0 ? std::max(weight, kWeightMin * mean) : 1.0;
+  }
+  return calibrator->Finish(options);
+}
+
+}  // namespace kdn::cli

@@ -1,0 +1,17 @@
+#ifndef KDN_CLI_LEVEL_LIST_H_
+#define KDN_CLI_LEVEL_LIST_H_
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "kv/level.h"
+
+namespace kdn::cli {
+
+// The levels of a list such as "lossless,base+1". INVALID_ARGUMENT naming what
+// is no level, and those there are.
+absl::StatusOr<LevelSet> ParseLevelList(const std::string& text);
+
+}  // namespace kdn::cli
+
+#endif  // KDN_CLI_LEVEL_LIST_H_

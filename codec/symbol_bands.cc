@@ -1,0 +1,141 @@
+#include "codec/symbol_bands.h"
+
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
+
+namespace kdn::codec {
+namespace {
+
+#if defined(__x86_64__)
+
+// SSE2 is in every x86-64: the 16 values of a token fill one register.
+void UnpackSingle(const uint8_t* symbols, int8_t* values) {
+  const __m128i bytes =
+      _mm_loadu_si128(reinterpret_cast<const __m128i*>(symbols));
+  _mm_storeu_si128(
+      reinterpret_cast<__m128i*>(values),
+      _mm_xor_si128(bytes, _mm_set1_epi8(static_cast<char>(0x80))));
+}
+
+void UnpackPairs(const uint8_t* symbols, int8_t* values) {
+  const __m128i bytes =
+      _mm_loadl_epi64(reinterpret_cast<const __m128i*>(symbols));
+  const __m128i nibble = _mm_set1_epi8(15);
+  const __m128i low = _mm_and_si128(bytes, nibble);
+  const __m128i high = _mm_and_si128(_mm_srli_epi16(bytes, 4), nibble);
+  _mm_storeu_si128(
+      reinterpret_cast<__m128i*>(values),
+      _mm_sub_epi8(_mm_unpacklo_epi8(low, high), _mm_set1_epi8(8)));
+}
+
+void UnpackQuads(const uint8_t* symbols, int8_t* values) {
+  int32_t four;
+  std::memcpy(&four, symbols, sizeof(four));
+  const __m128i zero = _mm_setzero_si128();
+  // Each symbol in 32 bits, then its two-bit fields a byte apart.
+  const __m128i wide = _mm_unpacklo_epi16(
+      _mm_unpacklo_epi8(_mm_cvtsi32_si128(four), zero), zero);
+  const __m128i spread = _mm_or_si128(
+      _mm_or_si128(wide, _mm_slli_epi32(wide, 6)),
+      _mm_or_si128(_mm_slli_epi32(wide, 12), _mm_slli_epi32(wide, 18)));
+  _mm_storeu_si128(
+      reinterpret_cast<__m128i*>(values),
+      _mm_sub_epi8(_mm_and_si128(spread, _mm_set1_epi8(3)), _mm_set1_epi8(2)));
+}
+
+#else
+
+void UnpackSingle(const uint8_t* symbols, int8_t* values) {
+  for (int i = 0; i < kBandComponents; ++i) {
+    values[i] = static_cast<int8_t>(symbols[i] ^ 0x80);
+  }
+}
+
+void UnpackPairs(const uint8_t* symbols, int8_t* values) {
+  for (int i = 0; i < kBandComponents; ++i) {
+    const int nibble = symbols[i / 2] >> (4 * (i % 2)) & 15;
+    values[i] = static_cast<int8_t>(nibble - 8);
+  }
+}
+
+void UnpackQuads(const uint8_t* symbols, int8_t* values) {
+  for (int i = 0; i < kBandComponents; ++i) {
+    const int field = symbols[i / 4] >> (2 * (i % 4)) & 3;
+    values[i] = static_cast<int8_t>(field - 2);
+  }
+}
+
+#endif
+
+template <void (*Unpack)(const uint8_t*, int8_t*)>
+void UnpackTokens(const uint8_t* symbols, int per_token, int tokens,
+                  int8_t* values, size_t stride) {
+  for (int t = 0; t < tokens; ++t, symbols += per_token, values += stride) {
+    Unpack(symbols, values);
+  }
+}
+
+}  // namespace
+
+uint8_t SymbolOf(BandMode mode, const int8_t* values) {
+  switch (mode) {
+    case BandMode::kSingle:
+      return static_cast<uint8_t>(values[0] + 128);
+    case BandMode::kPair:
+      return static_cast<uint8_t>((values[0] + 8) | (values[1] + 8) << 4);
+    case BandMode::kQuad:
+      return static_cast<uint8_t>((values[0] + 2) | (values[1] + 2) << 2 |
+                                  (values[2] + 2) << 4 | (values[3] + 2) << 6);
+    case BandMode::kAbsent:
+      break;
+  }
+  return 0;
+}
+
+void PackBand(BandMode mode, const int8_t* values, uint8_t* symbols) {
+  // Fixed counts, which become vector code.
+  switch (mode) {
+    case BandMode::kSingle:
+      for (int i = 0; i < kBandComponents; ++i) {
+        symbols[i] = static_cast<uint8_t>(values[i] + 128);
+      }
+      return;
+    case BandMode::kPair:
+      for (int i = 0; i < kBandComponents / 2; ++i) {
+        symbols[i] = SymbolOf(BandMode::kPair, values + 2 * i);
+      }
+      return;
+    case BandMode::kQuad:
+      for (int i = 0; i < kBandComponents / 4; ++i) {
+        symbols[i] = SymbolOf(BandMode::kQuad, values + 4 * i);
+      }
+      return;
+    case BandMode::kAbsent:
+      return;
+  }
+}
+
+void UnpackBand(BandMode mode, const uint8_t* symbols, int tokens,
+                int8_t* values, size_t stride) {
+  switch (mode) {
+    case BandMode::kAbsent:
+      for (int t = 0; t < tokens; ++t, values += stride) {
+        std::memset(values, 0, kBandComponents);
+      }
+      return;
+    case BandMode::kSingle:
+      return UnpackTokens<UnpackSingle>(symbols, kBandComponents, tokens,
+                                        values, stride);
+    case BandMode::kPair:
+      return UnpackTokens<UnpackPairs>(symbols, kBandComponents / 2, tokens,
+                                       values, stride);
+    case BandMode::kQuad:
+      return UnpackTokens<UnpackQuads>(symbols, kBandComponents / 4, tokens,
+                                       values, stride);
+  }
+}
+
+}  // namespace kdn::codec

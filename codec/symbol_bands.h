@@ -1,0 +1,62 @@
+#ifndef KDN_CODEC_SYMBOL_BANDS_H_
+#define KDN_CODEC_SYMBOL_BANDS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "codec/calibration.h"
+
+namespace kdn::codec {
+
+// How the values of one band become symbols. A symbol is a byte: one value plus
+// 128; two values plus 8, a nibble each; or four values plus 2, two bits each.
+// The first value has the lowest bits. Symbols of a token lie side by side, so
+// that a step of 32 lanes is two, four or eight whole tokens.
+
+// What a run of tokens is padded to, with zeros: whole steps in every mode.
+inline constexpr int kTokenBlock = 8;
+constexpr int PaddedTokens(int tokens) {
+  return (tokens + kTokenBlock - 1) / kTokenBlock * kTokenBlock;
+}
+
+// 1, 2 or 4. REQUIRES: the band is coded.
+constexpr int ValuesPerSymbol(BandMode mode) {
+  return 1 << (static_cast<int>(mode) - 1);
+}
+constexpr int SymbolsPerToken(BandMode mode) {
+  return kBandComponents / ValuesPerSymbol(mode);
+}
+constexpr int LargestValue(BandMode mode) {
+  return mode == BandMode::kSingle ? 127 : mode == BandMode::kPair ? 7 : 1;
+}
+// The lane's bit that says whether a symbol is of the band's second half.
+constexpr int HalfBit(BandMode mode) { return 4 - static_cast<int>(mode); }
+// Of values that are all zero.
+constexpr uint8_t ZeroSymbol(BandMode mode) {
+  return mode == BandMode::kSingle ? 0x80
+         : mode == BandMode::kPair ? 0x88
+                                   : 0xaa;
+}
+constexpr RansRun RunOf(const BandStep& band, const RansTable* tables,
+                        int tokens) {
+  RansRun run;
+  run.steps = static_cast<size_t>(PaddedTokens(tokens)) *
+              SymbolsPerToken(band.mode) / kRansLanes;
+  run.tables[0] = tables + band.tables[0];
+  run.tables[1] = tables + band.tables[1];
+  run.half_bit = HalfBit(band.mode);
+  return run;
+}
+
+// The symbol of ValuesPerSymbol(mode) values. REQUIRES: none is larger in
+// magnitude than LargestValue(mode).
+uint8_t SymbolOf(BandMode mode, const int8_t* values);
+// Of a token's 16 values.
+void PackBand(BandMode mode, const int8_t* values, uint8_t* symbols);
+// Values of `tokens` tokens, `stride` bytes apart. Any symbol gives some.
+void UnpackBand(BandMode mode, const uint8_t* symbols, int tokens,
+                int8_t* values, size_t stride);
+
+}  // namespace kdn::codec
+
+#endif  // KDN_CODEC_SYMBOL_BANDS_H_

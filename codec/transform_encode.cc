@@ -1,0 +1,356 @@
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "codec/symbol_bands.h"
+#include "codec/transform_codec.h"
+#include "codec/transform_frame.h"
+#include "codec/transform_stream.h"
+#include "codec/value_distribution.h"
+#include "codec/vector_kernels.h"
+#include "kv/check.h"
+
+namespace kdn::codec {
+namespace {
+
+// Standard deviations of an uncalibrated stream's components, in the finest
+// steps.
+constexpr double kOwnDeviation = 10.0;
+// An encoder's table entry has the frequency in its upper half.
+constexpr uint32_t kOneFrequency = 1u << 16;
+
+size_t RowsFormBytes(const StreamShape& shape) {
+  return 1 + 2 * shape.values();
+}
+
+// The rows of all heads side by side, before RoPE, in floats.
+class SourceRows {
+ public:
+  // INVALID_ARGUMENT when a value is not finite.
+  absl::Status Load(const StreamShape& shape, absl::Span<const Rows> heads,
+                    const RowRotation* rotation) {
+    dim_ = shape.heads * shape.head_dim;
+    values_ = std::make_unique_for_overwrite<float[]>(shape.values());
+    for (int token = 0; token < shape.tokens; ++token) {
+      float* row = Row(token);
+      for (const Rows& head : heads) {
+        kernels::LoadRow(shape.dtype, head.At(token), shape.head_dim, row);
+        if (rotation != nullptr && rotation->Moves(token)) {
+          rotation->Rotate(token, row);
+        }
+        row += shape.head_dim;
+      }
+      if (kernels::MaxAbsBits(Row(token), dim_) >= kernels::kInfinityBits) {
+        return absl::InvalidArgumentError(
+            "a value is not finite before RoPE; only lossless can hold it");
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  float* Row(int token) {
+    return values_.get() + static_cast<size_t>(token) * dim_;
+  }
+
+ private:
+  int dim_ = 0;
+  std::unique_ptr<float[]> values_;
+};
+
+void StoreBf16(const float* row, size_t count, std::byte* out) {
+  kernels::StoreRow(Dtype::kBf16, row, count, out);
+  for (size_t i = 0; i < count; ++i) {
+    uint16_t bits;
+    std::memcpy(&bits, out + 2 * i, 2);
+    // The largest floats round to infinity.
+    if ((bits & 0x7fffu) == 0x7f80u) --bits;
+    std::memcpy(out + 2 * i, &bits, 2);
+  }
+}
+
+// Everything of a stream that the levels are written from.
+struct Quantised {
+  float gain = 1.0f;
+  std::vector<std::byte> mean;
+  std::vector<uint16_t> raw_tokens;
+  std::vector<std::byte> raw_rows;
+  std::vector<int8_t> finest;  // [padded token][component]
+};
+
+// Takes the mean, rounded to bf16, off every row, and tells it and the scale.
+void TakeStatistics(const StreamFrame& frame, SourceRows* rows,
+                    Quantised* out) {
+  std::vector<double> sums(frame.dim);
+  for (int token = 0; token < frame.tokens; ++token) {
+    const float* row = rows->Row(token);
+    for (int d = 0; d < frame.dim; ++d) sums[d] += row[d];
+  }
+  std::vector<float> mean(frame.dim);
+  for (int d = 0; d < frame.dim; ++d) {
+    mean[d] = static_cast<float>(sums[d] / frame.tokens);
+  }
+  out->mean.resize(frame.row_bytes());
+  StoreBf16(mean.data(), mean.size(), out->mean.data());
+  kernels::LoadRow(Dtype::kBf16, out->mean.data(), mean.size(), mean.data());
+  double squares = 0;
+  for (int token = 0; token < frame.tokens; ++token) {
+    const float* row = rows->Row(token);
+    for (int d = 0; d < frame.dim; ++d) {
+      const double centred = static_cast<double>(row[d]) - mean[d];
+      squares += centred * centred;
+    }
+  }
+  const double deviation =
+      std::sqrt(squares / frame.dim / static_cast<double>(frame.tokens));
+  out->gain = std::clamp(static_cast<float>(deviation / kOwnDeviation), FLT_MIN,
+                         FLT_MAX);
+}
+
+// Rounds components to integers; a token that has one out of range is kept raw
+// and its values are zero.
+void Quantise(const StreamFrame& frame, const StreamTransform& transform,
+              SourceRows* rows, Quantised* out) {
+  if (frame.own_statistics) TakeStatistics(frame, rows, out);
+  std::vector<float> mean(transform.mean);
+  if (frame.own_statistics) {
+    mean.resize(frame.dim);
+    kernels::LoadRow(Dtype::kBf16, out->mean.data(), frame.dim, mean.data());
+  }
+  constexpr int kTokens = 16;
+  std::vector<float> centred(static_cast<size_t>(kTokens) * frame.dim);
+  std::vector<float> components(static_cast<size_t>(kTokens) *
+                                frame.components);
+  out->finest.assign(
+      static_cast<size_t>(PaddedTokens(frame.tokens)) * frame.components, 0);
+  const float scale = 1.0f / out->gain;
+  for (int begin = 0; begin < frame.tokens; begin += kTokens) {
+    const int count = std::min(kTokens, frame.tokens - begin);
+    for (int t = 0; t < count; ++t) {
+      kernels::Centre(rows->Row(begin + t), mean.data(), scale, frame.dim,
+                      centred.data() + static_cast<size_t>(t) * frame.dim);
+    }
+    transform.analysis.Apply(centred.data(), kTokens, components.data(),
+                             BestIsa());
+    for (int t = 0; t < count; ++t) {
+      const int token = begin + t;
+      int8_t* values =
+          out->finest.data() + static_cast<size_t>(token) * frame.components;
+      if (kernels::RoundToValues(
+              components.data() + static_cast<size_t>(t) * frame.components,
+              frame.components, kValueMax, values)) {
+        continue;
+      }
+      std::fill_n(values, frame.components, 0);
+      out->raw_tokens.push_back(static_cast<uint16_t>(token));
+      out->raw_rows.resize(out->raw_rows.size() + frame.row_bytes());
+      StoreBf16(rows->Row(token), frame.dim,
+                &*out->raw_rows.end() - frame.row_bytes());
+    }
+  }
+}
+
+// Writes the levels of one stream, each from what the one before left.
+class StepWriter {
+ public:
+  StepWriter(StreamFrame frame, const StreamContext& context,
+             const Quantised& source)
+      : frame_(frame),
+        context_(context),
+        source_(source),
+        now_(source.finest.size()),
+        decoded_(source.finest.size(), 0) {}
+
+  // The level's bytes; empty when they would be more than `bytes_max`.
+  std::vector<std::byte> Write(int step, size_t bytes_max) {
+    frame_.step = step;
+    kernels::Coarsen(source_.finest.data(), now_.size(), kSteps - 1 - step,
+                     now_.data());
+    RansEncoder encoder;
+    parts_ = StreamParts();
+    symbols_.resize(now_.size());
+    uint8_t* symbols = symbols_.data();
+    const auto& bands = context_.transform->bands;
+    for (size_t i = 0; i < bands.size(); ++i) {
+      const BandStep& band = bands[i][step];
+      if (band.mode == BandMode::kAbsent) {
+        SkipBand(i);
+        continue;
+      }
+      const RansRun run = RunOf(band, context_.tables.data(), frame_.tokens);
+      CodeBand(i, band, symbols);
+      encoder.AddRun(run, symbols);
+      symbols += run.symbols();
+    }
+    if (step == 0) {
+      parts_.gain = source_.gain;
+      parts_.mean = source_.mean;
+      parts_.raw_tokens = source_.raw_tokens;
+      parts_.raw_rows = source_.raw_rows;
+    }
+    const size_t parts_bytes =
+        PartsBytes(frame_, parts_.raw_tokens.size(), parts_.patches.size());
+    if (parts_bytes > bytes_max) return {};
+    std::vector<std::byte> out(parts_bytes + encoder.BytesMax());
+    KDN_CHECK(WriteParts(frame_, parts_, absl::MakeSpan(out)) == parts_bytes,
+              "the size of the parts is known");
+    const size_t bytes =
+        parts_bytes + encoder.Finish(absl::MakeSpan(out).subspan(parts_bytes));
+    if (bytes > bytes_max) return {};
+    out.resize(bytes);
+    return out;
+  }
+
+ private:
+  int8_t* DecodedAt(int token, size_t band) {
+    return decoded_.data() + static_cast<size_t>(token) * frame_.components +
+           band * kBandComponents;
+  }
+
+  void SkipBand(size_t band) {
+    for (int token = 0; token < frame_.tokens; ++token) {
+      int8_t* decoded = DecodedAt(token, band);
+      for (int c = 0; c < kBandComponents; ++c) {
+        decoded[c] = static_cast<int8_t>(3 * decoded[c]);
+      }
+    }
+  }
+
+  void CodeBand(size_t band, const BandStep& step, uint8_t* symbols) {
+    const int per_token = SymbolsPerToken(step.mode);
+    for (int token = 0; token < PaddedTokens(frame_.tokens); ++token) {
+      int8_t* decoded = DecodedAt(token, band);
+      const int8_t* now = now_.data() + (decoded - decoded_.data());
+      int8_t values[kBandComponents];
+      const bool fits =
+          kernels::Refinements16(now, decoded, LargestValue(step.mode), values);
+      if (fits) PackBand(step.mode, values, symbols);
+      if (!fits || !AllCoded(step, symbols, per_token)) {
+        CodeApart(band, step, token, values, symbols);
+      }
+      std::copy_n(now, kBandComponents, decoded);
+      symbols += per_token;
+    }
+  }
+
+  bool AllCoded(const BandStep& step, const uint8_t* symbols,
+                int per_token) const {
+    const uint32_t* first = context_.tables[step.tables[0]].encode_entries();
+    const uint32_t* second = context_.tables[step.tables[1]].encode_entries();
+    uint32_t missing = 0;
+    for (int i = 0; i < per_token / 2; ++i) {
+      missing |= first[symbols[i]] < kOneFrequency ? 1u : 0u;
+      missing |= second[symbols[i + per_token / 2]] < kOneFrequency ? 1u : 0u;
+    }
+    return missing == 0;
+  }
+
+  // Symbol by symbol, with patches for what has none.
+  void CodeApart(size_t band, const BandStep& step, int token,
+                 const int8_t* values, uint8_t* symbols) {
+    const int per_symbol = ValuesPerSymbol(step.mode);
+    const int largest = LargestValue(step.mode);
+    for (int c = 0; c < kBandComponents; c += per_symbol, ++symbols) {
+      bool fits = true;
+      for (int i = c; i < c + per_symbol; ++i) {
+        fits = fits && values[i] >= -largest && values[i] <= largest;
+      }
+      const RansTable& table =
+          context_.tables[step.tables[c < kBandComponents / 2 ? 0 : 1]];
+      *symbols = fits ? SymbolOf(step.mode, values + c) : 0;
+      if (fits && table.frequency(*symbols) > 0) continue;
+      *symbols = ZeroSymbol(step.mode);
+      AddPatches(band, token, c, per_symbol);
+    }
+  }
+
+  void AddPatches(size_t band, int token, int begin, int count) {
+    const int8_t* decoded = DecodedAt(token, band);
+    const int8_t* now = now_.data() + (decoded - decoded_.data());
+    for (int c = begin; c < begin + count; ++c) {
+      const int difference = now[c] - 3 * decoded[c];
+      if (difference == 0) continue;
+      parts_.patches.push_back(
+          {static_cast<uint16_t>(token),
+           static_cast<uint8_t>(band * kBandComponents + c),
+           static_cast<int8_t>(difference)});
+    }
+  }
+
+  StreamFrame frame_;
+  const StreamContext& context_;
+  const Quantised& source_;
+  StreamParts parts_;
+  std::vector<int8_t> now_;      // values of the level
+  std::vector<int8_t> decoded_;  // what a decoder has of the level before
+  std::vector<uint8_t> symbols_;
+};
+
+void Put(absl::Span<const std::byte> bytes, StreamRoom* room) {
+  KDN_CHECK(room->room.size() >= bytes.size(), "no room for the stream");
+  std::memcpy(room->room.data(), bytes.data(), bytes.size());
+  room->bytes = bytes.size();
+}
+
+void PutRows(const StreamFrame& frame, SourceRows* rows, StreamRoom* room) {
+  StreamParts parts;
+  parts.form = StreamForm::kRows;
+  std::vector<std::byte> bf16(frame.tokens * frame.row_bytes());
+  for (int token = 0; token < frame.tokens; ++token) {
+    StoreBf16(rows->Row(token), frame.dim,
+              bf16.data() + token * frame.row_bytes());
+  }
+  parts.raw_rows = bf16;
+  room->bytes = WriteParts(frame, parts, room->room);
+}
+
+}  // namespace
+
+size_t TransformCodec::BytesMax(const StreamShape& shape, Level level) const {
+  // A refinement of a value has 1.6 bits; the rest is for what surrounds it.
+  constexpr size_t kAround = 256;
+  return level == Level::kBase ? RowsFormBytes(shape)
+                               : kAround + shape.values() / 2;
+}
+
+bool TransformCodec::MayHaveBytes(const StreamShape& shape, Level level,
+                                  uint32_t bytes) const {
+  return bytes >= 1 && bytes <= BytesMax(shape, level);
+}
+
+absl::Status TransformCodec::Encode(const StreamShape& shape,
+                                    absl::Span<const Rows> heads,
+                                    const StreamContext& context,
+                                    absl::Span<StreamRoom> steps) const {
+  StreamFrame frame = FrameOf(shape, *context.transform);
+  SourceRows rows;
+  if (absl::Status s = rows.Load(shape, heads, context.rotation); !s.ok()) {
+    return s;
+  }
+  Quantised quantised;
+  Quantise(frame, *context.transform, &rows, &quantised);
+  StepWriter writer(frame, context, quantised);
+  bool goes_on = true;
+  for (int step = 0; step < static_cast<int>(steps.size()); ++step) {
+    const size_t bytes_max =
+        BytesMax(shape, step == 0 ? Level::kBase : Level::kBase1);
+    std::vector<std::byte> bytes;
+    if (goes_on) bytes = writer.Write(step, bytes_max);
+    if (!bytes.empty()) {
+      Put(bytes, &steps[step]);
+      continue;
+    }
+    goes_on = false;
+    if (step == 0) {
+      PutRows(frame, &rows, &steps[step]);
+    } else {
+      Put({{static_cast<std::byte>(StreamForm::kNothing)}}, &steps[step]);
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace kdn::codec

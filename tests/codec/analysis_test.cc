@@ -1,0 +1,88 @@
+#include "codec/analysis.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "tests/codec/supported_isas.h"
+
+namespace kdn::codec {
+namespace {
+
+std::vector<float> Normal(size_t count, std::mt19937* rng) {
+  std::normal_distribution<float> normal;
+  std::vector<float> values(count);
+  for (float& value : values) value = normal(*rng);
+  return values;
+}
+
+struct Case {
+  int components;
+  int dim;
+  int tokens;
+};
+
+void ExpectCloseToAPlainLoop(const Case& c, std::mt19937* rng) {
+  const auto matrix = Normal(static_cast<size_t>(c.components) * c.dim, rng);
+  const auto rows = Normal(static_cast<size_t>(c.tokens) * c.dim, rng);
+  const AnalysisMatrix analysis(c.components, c.dim, matrix);
+  const size_t sums = static_cast<size_t>(c.tokens) * c.components;
+  for (Isa isa : IsasOfThisCpu()) {
+    std::vector<float> out(sums + 1, -7.0f);
+    analysis.Apply(rows.data(), c.tokens, out.data(), isa);
+    EXPECT_EQ(out.back(), -7.0f);  // nothing is written behind the rows
+    for (size_t at = 0; at < sums; ++at) {
+      const float* x = rows.data() + at / c.components * c.dim;
+      const float* row = matrix.data() + at % c.components * c.dim;
+      double sum = 0.0;
+      double magnitude = 0.0;
+      for (int d = 0; d < c.dim; ++d) {
+        sum += double{x[d]} * row[d];
+        magnitude += std::fabs(double{x[d]} * row[d]);
+      }
+      // Each of dim products and sums is rounded once.
+      ASSERT_NEAR(out[at], sum, c.dim * 0x1p-23 * magnitude)
+          << "components " << c.components << " dim " << c.dim << " sum " << at
+          << " isa " << static_cast<int>(isa);
+    }
+  }
+}
+
+TEST(AnalysisMatrix, EveryIsaIsCloseToAPlainLoop) {
+  std::mt19937 rng(1);
+  for (int dim : {1, 7, 8, 24, 80, 128, 256}) {
+    for (int components : {16, 32, 144, 256}) {
+      for (int tokens : {0, 1, 7, 8, 9, 17}) {
+        ExpectCloseToAPlainLoop({components, dim, tokens}, &rng);
+      }
+    }
+  }
+}
+
+TEST(AnalysisMatrix, WhatIsNotFiniteStaysInItsToken) {
+  const AnalysisMatrix analysis(16, 4, std::vector<float>(64, 0.5f));
+  std::vector<float> rows(11 * 4, 1.0f);
+  rows[4 * 4 + 1] = std::numeric_limits<float>::quiet_NaN();
+  rows[9 * 4 + 2] = std::numeric_limits<float>::infinity();
+  for (Isa isa : IsasOfThisCpu()) {
+    std::vector<float> out(11 * 16);
+    analysis.Apply(rows.data(), 11, out.data(), isa);
+    for (int token = 0; token < 11; ++token) {
+      for (int c = 0; c < 16; ++c) {
+        EXPECT_EQ(std::isfinite(out[token * 16 + c]), token != 4 && token != 9);
+      }
+    }
+  }
+}
+
+TEST(AnalysisMatrixDeathTest, IsOfWholeBands) {
+  const std::vector<float> values(17 * 4);
+  EXPECT_DEATH(AnalysisMatrix(17, 4, values), "bands");
+  EXPECT_DEATH(AnalysisMatrix(16, 4, values), "one value");
+}
+
+}  // namespace
+}  // namespace kdn::codec

@@ -1,0 +1,188 @@
+// The errors that an object states are those that its reader gets.
+
+#include <gtest/gtest.h>
+
+#include <cfloat>
+#include <cmath>
+#include <functional>
+
+#include "codec/stream_layout.h"
+#include "tests/codec/test_calibration.h"
+#include "tests/codec/test_chunk.h"
+
+namespace kdn::codec {
+namespace {
+
+struct Difference {
+  double max = 0.0;
+  double rms = 0.0;
+  bool is_finite = true;
+};
+
+Difference DifferenceOf(const KvBuffer& engine, const KvBuffer& decoded,
+                        const StreamId& id) {
+  const KvShape& shape = engine.shape();
+  const int heads = HeadsPerStream(shape, id.level);
+  Difference difference;
+  double squares = 0.0;
+  for (int i = 0; i < heads; ++i) {
+    const int head = id.head_group * heads + i;
+    for (int token = 0; token < shape.tokens; ++token) {
+      const auto a = engine.Row(id.layer, id.part, head, token);
+      const auto b = decoded.Row(id.layer, id.part, head, token);
+      for (size_t d = 0; d < a.size(); ++d) {
+        const double error = std::fabs(double{a[d]} - b[d]);
+        if (!std::isfinite(b[d])) difference.is_finite = false;
+        difference.max = std::max(difference.max, error);
+        squares += error * error;
+      }
+    }
+  }
+  difference.rms =
+      std::sqrt(squares / (double{1} * heads * shape.tokens * shape.head_dim));
+  return difference;
+}
+
+void ExpectErrorsToHold(const std::shared_ptr<const Calibration>& calibration,
+                        const ChunkOptions& options, const KvBuffer& kv) {
+  const ObjectHeader header = HeaderOf(options);
+  const auto object = EncodeWith(calibration, header, kv.view());
+  const auto index = ObjectIndex::Parse(object, object.size());
+  ASSERT_TRUE(index.ok()) << index.status();
+  for (Level level : kLevels) {
+    SCOPED_TRACE(Name(level));
+    KvBuffer decoded(options.shape, Layout::kHeadMajor);
+    ASSERT_TRUE(DecodeAllWith(calibration, object, level, header.positions,
+                              decoded.view())
+                    .ok());
+    for (int layer = 0; layer < options.shape.layers; ++layer) {
+      for (const StreamId& id : StreamsOf(options.shape, {layer, level})) {
+        SCOPED_TRACE(Name(id));
+        const StreamEntry& entry = index->Entry(id);
+        const Difference real = DifferenceOf(kv, decoded, id);
+        if (!real.is_finite || real.max > FLT_MAX) {
+          EXPECT_EQ(entry.error_max, FLT_MAX);
+          EXPECT_EQ(entry.error_rms, FLT_MAX);
+          continue;
+        }
+        EXPECT_NEAR(entry.error_max, real.max, 1e-7 * real.max);
+        EXPECT_NEAR(entry.error_rms, real.rms, 1e-5 * real.rms + FLT_TRUE_MIN);
+        if (level == Level::kLossless) {
+          EXPECT_EQ(entry.error_max, 0.0f);
+          EXPECT_EQ(entry.error_rms, 0.0f);
+        }
+      }
+    }
+  }
+}
+
+// What makes the value of (head, token, dimension).
+using Values = std::function<double(int, int, int, std::mt19937*)>;
+struct Kind {
+  const char* name;
+  Values values;
+  // Nothing larger in fp16.
+  double fp16_scale = 1.0;
+};
+
+double Normal(std::mt19937* rng) {
+  return std::normal_distribution<double>()(*rng);
+}
+
+// The ratio of two normal values has no variance; kept inside fp16.
+double HeavyTailed(std::mt19937* rng) {
+  return std::clamp(Normal(rng) / Normal(rng), -3e4, 3e4);
+}
+
+const std::vector<Kind>& Kinds() {
+  static const std::vector<Kind> kinds = {
+      {"gaussian",
+       [](int, int, int, std::mt19937* rng) { return Normal(rng); }},
+      {"heavy tails",
+       [](int, int, int, std::mt19937* rng) { return HeavyTailed(rng); }},
+      {"constant", [](int, int, int, std::mt19937*) { return 0.7; }},
+      {"zeros", [](int, int, int, std::mt19937*) { return 0.0; }},
+      {"tiny",
+       [](int, int, int, std::mt19937* rng) { return 1e-30 * Normal(rng); }},
+      {"subnormal",
+       [](int, int, int, std::mt19937* rng) { return 1e-41 * Normal(rng); }},
+      {"huge",
+       [](int, int, int, std::mt19937* rng) {
+         return 1e30 * std::clamp(Normal(rng), -3.0, 3.0);
+       },
+       2e4 / 1e30},
+      {"as large as floats are",
+       [](int, int, int, std::mt19937* rng) {
+         return Normal(rng) > 0.0 ? 1.9e38 : -1.9e38;
+       },
+       6.5e4 / 1.9e38},
+      {"an outlier token",
+       [](int, int token, int, std::mt19937* rng) {
+         return (token == 3 ? 3000.0 : 1.0) * std::clamp(Normal(rng), -3., 3.);
+       }},
+      {"an outlier channel",
+       [](int head, int, int dim, std::mt19937* rng) {
+         return (head == 1 && dim == 5 ? 500.0 : 1.0) * Normal(rng);
+       }},
+      {"a far mean", [](int, int, int dim, std::mt19937* rng) {
+         return 40.0 * (dim % 7) + Normal(rng);
+       }}};
+  return kinds;
+}
+
+struct Shape {
+  KvShape shape;
+  RopePairing pairing;
+  int rotary_dim;
+  double attention_factor;
+};
+
+class CertifiedErrorsTest : public testing::TestWithParam<Shape> {};
+
+TEST_P(CertifiedErrorsTest, AreThoseOfTheDecodedRows) {
+  const Shape& param = GetParam();
+  for (Dtype dtype : {Dtype::kBf16, Dtype::kFp16, Dtype::kFp32}) {
+    for (const Kind& kind : Kinds()) {
+      ChunkOptions options;
+      options.shape = param.shape;
+      options.shape.dtype = dtype;
+      options.pairing = param.pairing;
+      options.rotary_dim = param.rotary_dim;
+      options.attention_factor = param.attention_factor;
+      std::mt19937 rng(5);
+      KvBuffer kv(options.shape, Layout::kTokenMajor);
+      const double scale = dtype == Dtype::kFp16 ? kind.fp16_scale : 1.0;
+      for (int layer = 0; layer < options.shape.layers; ++layer) {
+        for (KvPart part : {KvPart::kK, KvPart::kV}) {
+          for (int head = 0; head < options.shape.kv_heads; ++head) {
+            for (int token = 0; token < options.shape.tokens; ++token) {
+              for (int dim = 0; dim < options.shape.head_dim; ++dim) {
+                const double value = kind.values(head, token, dim, &rng);
+                kv.Set(layer, part, head, token, dim,
+                       static_cast<float>(scale * value));
+              }
+            }
+          }
+        }
+      }
+      SCOPED_TRACE(testing::Message()
+                   << kind.name << ", dtype " << static_cast<int>(dtype));
+      const auto built_in = TestCalibrationOf(HeaderOf(options));
+      ExpectErrorsToHold(built_in, options, kv);
+      ExpectErrorsToHold(MadeCalibration(GeometryOf(options.shape)), options,
+                         kv);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, CertifiedErrorsTest,
+    testing::Values(
+        Shape{{2, 3, 40, 8, Dtype::kBf16}, RopePairing::kNeoX, 8, 1.0},
+        Shape{{1, 2, 5, 32, Dtype::kBf16}, RopePairing::kGptJ, 32, 1.0},
+        Shape{{1, 3, 65, 80, Dtype::kBf16}, RopePairing::kGptJ, 40, 1.3},
+        Shape{{1, 2, 250, 128, Dtype::kBf16}, RopePairing::kNeoX, 128, 1.0},
+        Shape{{1, 2, 33, 256, Dtype::kBf16}, RopePairing::kNeoX, 64, 0.9}));
+
+}  // namespace
+}  // namespace kdn::codec

@@ -1,0 +1,142 @@
+#include "codec/symbol_bands.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <vector>
+
+namespace kdn::codec {
+namespace {
+
+constexpr BandMode kCodedModes[] = {BandMode::kSingle, BandMode::kPair,
+                                    BandMode::kQuad};
+using Band = std::array<int8_t, kBandComponents>;
+
+Band Unpack(BandMode mode, const std::vector<uint8_t>& symbols) {
+  Band band;
+  UnpackBand(mode, symbols.data(), 1, band.data(), kBandComponents);
+  return band;
+}
+
+TEST(SymbolBands, EverySymbolStandsForItsValuesOnly) {
+  for (BandMode mode : kCodedModes) {
+    const int count = ValuesPerSymbol(mode);
+    for (int symbol = 0; symbol < 256; ++symbol) {
+      const auto byte = static_cast<uint8_t>(symbol);
+      const Band band =
+          Unpack(mode, std::vector<uint8_t>(SymbolsPerToken(mode), byte));
+      bool in_range = true;
+      for (int c = 0; c < kBandComponents; ++c) {
+        EXPECT_EQ(band[c], band[c % count]);
+        in_range = in_range && std::abs(band[c]) <= LargestValue(mode);
+      }
+      // Any symbol gives some values, and those in range give it back.
+      if (in_range) {
+        EXPECT_EQ(SymbolOf(mode, band.data()), byte);
+      }
+    }
+  }
+}
+
+TEST(SymbolBands, EveryCombinationOfValuesReturns) {
+  for (BandMode mode : kCodedModes) {
+    const int count = ValuesPerSymbol(mode);
+    const int choices = 2 * LargestValue(mode) + 1;
+    int combinations = 1;
+    for (int i = 0; i < count; ++i) combinations *= choices;
+    std::vector<bool> seen(256, false);
+    for (int i = 0; i < combinations; ++i) {
+      int8_t values[4];
+      for (int j = 0, rest = i; j < count; ++j, rest /= choices) {
+        values[j] = static_cast<int8_t>(rest % choices - LargestValue(mode));
+      }
+      const uint8_t symbol = SymbolOf(mode, values);
+      EXPECT_FALSE(seen[symbol]);
+      seen[symbol] = true;
+      const Band band =
+          Unpack(mode, std::vector<uint8_t>(SymbolsPerToken(mode), symbol));
+      EXPECT_TRUE(std::equal(values, values + count, band.begin()));
+    }
+  }
+}
+
+TEST(SymbolBands, TheFirstValueHasTheLowestBits) {
+  const int8_t single[] = {-3};
+  EXPECT_EQ(SymbolOf(BandMode::kSingle, single), 125);
+  const int8_t pair[] = {-7, 5};
+  EXPECT_EQ(SymbolOf(BandMode::kPair, pair), 0xd1);
+  const int8_t quad[] = {-1, 0, 1, 1};
+  EXPECT_EQ(SymbolOf(BandMode::kQuad, quad), 0b11'11'10'01);
+  const int8_t zeros[4] = {};
+  for (BandMode mode : kCodedModes) {
+    EXPECT_EQ(SymbolOf(mode, zeros), ZeroSymbol(mode));
+  }
+}
+
+// Lane L of a run takes tables[(L >> half_bit) & 1]: that must be the table of
+// the half in which the symbol's values lie.
+TEST(SymbolBands, LanesTakeTheTableOfTheirHalf) {
+  for (BandMode mode : kCodedModes) {
+    for (int at = 0; at < 8 * SymbolsPerToken(mode); ++at) {
+      const int lane = at % kRansLanes;
+      const int component = at % SymbolsPerToken(mode) * ValuesPerSymbol(mode);
+      EXPECT_EQ(lane >> HalfBit(mode) & 1, component / (kBandComponents / 2));
+    }
+  }
+}
+
+TEST(SymbolBands, RunsAreWholeSteps) {
+  const auto table = RansTable::Create(
+      std::vector<uint16_t>(kRansSymbols, kRansTotal / kRansSymbols));
+  ASSERT_TRUE(table.ok());
+  const std::vector<RansTable> tables(3, *table);
+  for (BandMode mode : kCodedModes) {
+    for (int tokens : {1, 2, 7, 8, 9, 250, 256, 4096}) {
+      const RansRun run = RunOf({mode, {2, 1}, 0}, tables.data(), tokens);
+      EXPECT_GE(PaddedTokens(tokens), tokens);
+      EXPECT_LT(PaddedTokens(tokens), tokens + kTokenBlock);
+      EXPECT_EQ(run.symbols(), static_cast<size_t>(PaddedTokens(tokens)) *
+                                   SymbolsPerToken(mode));
+      EXPECT_EQ(run.tables[0], &tables[2]);
+      EXPECT_EQ(run.tables[1], &tables[1]);
+      EXPECT_EQ(run.half_bit, HalfBit(mode));
+    }
+  }
+}
+
+// Symbols in, the same symbols out, next to bands that are not touched.
+TEST(SymbolBands, UnpackingFillsOneBandOfEachRow) {
+  constexpr int kTokens = 24;
+  constexpr int kStride = 48;
+  for (BandMode mode : kCodedModes) {
+    const int per_token = SymbolsPerToken(mode);
+    std::vector<uint8_t> symbols(kTokens * per_token);
+    for (size_t i = 0; i < symbols.size(); ++i) {
+      symbols[i] = static_cast<uint8_t>(37 * i + 11);
+    }
+    std::vector<int8_t> values(kTokens * kStride, 99);
+    UnpackBand(mode, symbols.data(), kTokens, values.data() + 16, kStride);
+    for (int token = 0; token < kTokens; ++token) {
+      const Band alone =
+          Unpack(mode, {symbols.begin() + token * per_token,
+                        symbols.begin() + (token + 1) * per_token});
+      const int8_t* row = values.data() + token * kStride;
+      EXPECT_TRUE(std::equal(alone.begin(), alone.end(), row + 16));
+      EXPECT_EQ(std::count(row, row + 16, 99), 16);
+      EXPECT_EQ(std::count(row + 32, row + kStride, 99), 16);
+    }
+  }
+}
+
+TEST(SymbolBands, WhatIsNotCodedIsZero) {
+  std::vector<int8_t> values(8 * 32, 99);
+  UnpackBand(BandMode::kAbsent, nullptr, 8, values.data(), 32);
+  for (int at = 0; at < 8 * 32; ++at) {
+    EXPECT_EQ(values[at], at % 32 < 16 ? 0 : 99);
+  }
+}
+
+}  // namespace
+}  // namespace kdn::codec

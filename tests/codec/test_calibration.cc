@@ -1,0 +1,120 @@
+#include "tests/codec/test_calibration.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "codec/value_distribution.h"
+#include "kv/check.h"
+
+namespace kdn::codec {
+namespace {
+
+// Counts that fall by a factor at every value.
+ValueCounts Falling(double factor) {
+  ValueCounts counts{};
+  double height = 1e6;
+  for (int value = 0; value <= kValueMax; ++value, height *= factor) {
+    counts[kValueMax + value] = counts[kValueMax - value] =
+        static_cast<uint64_t>(height);
+  }
+  return counts;
+}
+
+// Of the differences that a level leaves to the one after the next.
+ValueCounts NineDifferences() {
+  ValueCounts counts{};
+  std::fill_n(counts.begin() + kValueMax - 4, 9, 1000);
+  return counts;
+}
+
+BandStep Step(BandMode mode, int step, bool before, int shrink,
+              std::vector<RansTable>* tables) {
+  const auto first = static_cast<uint8_t>(tables->size());
+  for (double factor : {0.9, 0.8}) {  // of the two halves
+    tables->push_back(
+        SymbolTable(CodedCounts(Falling(factor), step, before), mode));
+  }
+  const auto second = static_cast<uint8_t>(first + 1);
+  return {mode, {first, second}, static_cast<uint8_t>(shrink)};
+}
+
+// By turns: how a band is coded at each level.
+std::vector<std::array<BandStep, kSteps>> Kinds(
+    std::vector<RansTable>* tables) {
+  constexpr BandMode kSingle = BandMode::kSingle;
+  constexpr BandMode kPair = BandMode::kPair;
+  constexpr BandMode kQuad = BandMode::kQuad;
+  const BandStep absent;
+  BandStep late = Step(kPair, 2, true, 0, tables);
+  tables->back() = SymbolTable(NineDifferences(), kPair);
+  late.tables[0] = late.tables[1];
+  return {
+      {Step(kSingle, 0, false, 4, tables), Step(kQuad, 1, true, 1, tables),
+       Step(kPair, 2, true, 0, tables)},
+      {Step(kPair, 0, false, 1, tables), absent, late},
+      {Step(kQuad, 0, false, 0, tables), Step(kPair, 1, true, 0, tables),
+       Step(kQuad, 2, true, 0, tables)},
+      {absent, Step(kSingle, 1, false, 1, tables),
+       Step(kSingle, 2, true, 0, tables)},
+      {absent, absent, Step(kSingle, 2, false, 0, tables)},
+  };
+}
+
+// [component][dimension], `factor` times.
+std::vector<float> ValuesOf(const AnalysisMatrix& matrix, float factor) {
+  std::vector<float> values(static_cast<size_t>(matrix.components()) *
+                            matrix.dim());
+  std::vector<float> unit(matrix.dim(), 0.0f);
+  std::vector<float> column(matrix.components());
+  for (int d = 0; d < matrix.dim(); ++d) {
+    unit[d] = 1.0f;
+    matrix.Apply(unit.data(), 1, column.data(), Isa::kScalar);
+    unit[d] = 0.0f;
+    for (int c = 0; c < matrix.components(); ++c) {
+      values[static_cast<size_t>(c) * matrix.dim() + d] = column[c] * factor;
+    }
+  }
+  return values;
+}
+
+}  // namespace
+
+CalibrationParts PartsOf(const Calibration::Geometry& geometry, uint8_t id) {
+  constexpr float kStepsOfOne = 10.0f;
+  std::array<uint8_t, CalibrationId::kSize> digest{};
+  digest[0] = id;
+  CalibrationParts parts;
+  parts.id = CalibrationId(digest);
+  digest[0] = 77;
+  parts.model = ModelFingerprint(digest);
+  parts.geometry = geometry;
+  const auto kinds = Kinds(&parts.tables);
+  const auto built_in = Calibration::Uncalibrated(geometry);
+  StreamTransform stream = built_in->Of(0, KvPart::kK, 0);
+  stream.scale /= kStepsOfOne;
+  stream.analysis = AnalysisMatrix(stream.components(), stream.dim(),
+                                   ValuesOf(stream.analysis, kStepsOfOne));
+  for (int d = 0; d < stream.dim(); ++d) {
+    stream.mean.push_back(0.25f * static_cast<float>(d % 5 - 2));
+  }
+  const size_t groups =
+      geometry.kv_heads /
+      HeadsPerStream(geometry.kv_heads, geometry.head_dim, Level::kBase);
+  for (size_t i = 0; i < 2 * geometry.layers * groups; ++i) {
+    for (size_t band = 0; band < stream.bands.size(); ++band) {
+      stream.bands[band] = kinds[(band + i) % kinds.size()];
+    }
+    parts.streams.push_back(stream);
+  }
+  return parts;
+}
+
+std::shared_ptr<const Calibration> MadeCalibration(
+    const Calibration::Geometry& geometry, uint8_t id) {
+  auto calibration = PartsOf(geometry, id).Create();
+  KDN_CHECK(calibration.ok(), "the parts are in order");
+  return *std::move(calibration);
+}
+
+}  // namespace kdn::codec

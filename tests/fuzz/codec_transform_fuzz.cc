@@ -1,0 +1,191 @@
+// Any bytes as the inside of transform-coded streams, which a checksum would
+// keep mutations out of: rows or DATA_LOSS.
+//
+// The first eight bytes say what the streams are of: head_dim, tokens, heads
+// and dtype, levels, then the bytes of the base level's stream and of the next
+// (16 bits each). The streams follow.
+
+#include <algorithm>
+#include <cstring>
+#include <random>
+
+#include "codec/stream_layout.h"
+#include "codec/transform_codec.h"
+#include "kv/check.h"
+#include "tests/codec/test_calibration.h"
+#include "tests/fuzz/fuzz_target.h"
+
+namespace kdn::codec {
+namespace {
+
+constexpr size_t kHeadBytes = 8;
+constexpr int kDims[] = {1, 8, 24, 128, 256};
+constexpr int kHeadsMax = 3;
+constexpr int kTokensMax = 40;
+
+// What the first bytes say.
+struct Choice {
+  StreamShape shape;
+  bool calibrated = false;
+  size_t levels = 1;
+  size_t bytes[kSteps] = {};
+};
+
+Choice ChoiceOf(const uint8_t* head) {
+  Choice choice;
+  choice.shape = {KvPart::kV, head[2] % kHeadsMax + 1, head[1] % kTokensMax + 1,
+                  kDims[head[0] % std::size(kDims)],
+                  static_cast<Dtype>(head[2] / kHeadsMax % 3)};
+  // More heads share a stream only where they are small.
+  choice.shape.heads =
+      HeadsPerStream(choice.shape.heads, choice.shape.head_dim, Level::kBase);
+  choice.levels = head[3] % kSteps + 1;
+  choice.calibrated = head[3] / kSteps % 2 != 0;
+  choice.bytes[0] = head[4] | head[5] << 8;
+  choice.bytes[1] = head[6] | head[7] << 8;
+  return choice;
+}
+
+std::shared_ptr<const Calibration> CalibrationOf(const Choice& choice) {
+  // [dim][heads - 1][calibrated]: made once, as a node does.
+  static std::shared_ptr<const Calibration> made[std::size(kDims)][kHeadsMax]
+                                                [2];
+  const size_t dim =
+      std::find(std::begin(kDims), std::end(kDims), choice.shape.head_dim) -
+      std::begin(kDims);
+  auto& calibration = made[dim][choice.shape.heads - 1][choice.calibrated];
+  if (calibration == nullptr) {
+    const Calibration::Geometry geometry = {1, choice.shape.heads,
+                                            choice.shape.head_dim};
+    calibration = choice.calibrated ? MadeCalibration(geometry)
+                                    : Calibration::Uncalibrated(geometry);
+  }
+  return calibration;
+}
+
+StreamContext ContextOf(const Calibration& calibration) {
+  return {nullptr, &calibration.Of(0, KvPart::kV, 0), calibration.tables()};
+}
+
+// Rows of the shape's heads, one behind the other.
+struct HeadRows {
+  explicit HeadRows(const StreamShape& shape)
+      : bytes(shape.values() * SizeOf(shape.dtype)) {
+    const size_t head_bytes = bytes.size() / shape.heads;
+    const auto stride = static_cast<int64_t>(shape.row_bytes());
+    for (int head = 0; head < shape.heads; ++head) {
+      rows.push_back({bytes.data() + head * head_bytes, stride});
+      sources.push_back({bytes.data() + head * head_bytes, stride});
+    }
+  }
+  std::vector<std::byte> bytes;
+  std::vector<MutableRows> rows;
+  std::vector<Rows> sources;
+};
+
+absl::Status Decode(const Choice& choice,
+                    const std::vector<std::vector<std::byte>>& streams,
+                    absl::Span<const MutableRows> rows) {
+  std::vector<StreamReader> readers(streams.begin(), streams.end());
+  return TransformCodec().Decode(choice.shape, absl::MakeSpan(readers),
+                                 ContextOf(*CalibrationOf(choice)), rows);
+}
+
+void Consume(const Choice& choice, absl::Span<const std::byte> bytes) {
+  std::vector<std::vector<std::byte>> streams;
+  for (size_t step = 0; step < choice.levels; ++step) {
+    const size_t count = step + 1 == choice.levels
+                             ? bytes.size()
+                             : std::min(choice.bytes[step], bytes.size());
+    // A copy of exactly that size, so that a sanitizer sees any over-read.
+    streams.emplace_back(bytes.begin(), bytes.begin() + count);
+    bytes.remove_prefix(count);
+    if (!TransformCodec().MayHaveBytes(choice.shape,
+                                       LadderTo(Level::kBase2)[step],
+                                       static_cast<uint32_t>(count))) {
+      return;
+    }
+  }
+  HeadRows whole(choice.shape);
+  const absl::Status status = Decode(choice, streams, whole.rows);
+  KDN_CHECK(status.ok() || absl::IsDataLoss(status), "only damage fails");
+  if (!status.ok()) return;
+  // The last head alone is what it is in the whole.
+  HeadRows last(choice.shape);
+  for (size_t head = 0; head + 1 < last.rows.size(); ++head) {
+    last.rows[head].base = nullptr;
+  }
+  KDN_CHECK(Decode(choice, streams, last.rows).ok(), "it did before");
+  const size_t head_bytes = whole.bytes.size() / choice.shape.heads;
+  KDN_CHECK(std::equal(whole.bytes.end() - head_bytes, whole.bytes.end(),
+                       last.bytes.end() - head_bytes),
+            "a head does not depend on which are wanted");
+}
+
+std::string SeedOf(const uint8_t* head, std::mt19937* rng) {
+  Choice choice = ChoiceOf(head);
+  HeadRows rows(choice.shape);
+  std::normal_distribution<float> normal;
+  const size_t values = choice.shape.values();
+  for (size_t i = 0; i < values; ++i) {
+    // Now and then a token that is kept as it is.
+    const bool is_far = i / choice.shape.head_dim % 19 == 7;
+    const float value = normal(*rng) * (is_far ? 300.0f : 1.0f);
+    StoreFloats(choice.shape.dtype, &value, 1,
+                rows.bytes.data() + i * SizeOf(choice.shape.dtype));
+  }
+  std::vector<std::vector<std::byte>> streams;
+  std::vector<StreamRoom> rooms;
+  for (Level level : LadderTo(Level::kBase2).first(choice.levels)) {
+    streams.emplace_back(TransformCodec().BytesMax(choice.shape, level));
+    rooms.push_back({absl::MakeSpan(streams.back())});
+  }
+  KDN_CHECK(
+      TransformCodec()
+          .Encode(choice.shape, rows.sources, ContextOf(*CalibrationOf(choice)),
+                  absl::MakeSpan(rooms))
+          .ok(),
+      "normal values are finite");
+  std::string seed(reinterpret_cast<const char*>(head), kHeadBytes);
+  for (size_t step = 0; step < rooms.size(); ++step) {
+    const size_t bytes = rooms[step].bytes;
+    KDN_CHECK(bytes <= 0xffff, "a seed's lengths have 16 bits");
+    if (step < 2) {
+      seed[4 + 2 * step] = static_cast<char>(bytes & 0xff);
+      seed[5 + 2 * step] = static_cast<char>(bytes >> 8);
+    }
+    seed.append(reinterpret_cast<const char*>(streams[step].data()), bytes);
+  }
+  return seed;
+}
+
+}  // namespace
+}  // namespace kdn::codec
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  if (size < kdn::codec::kHeadBytes) return 0;
+  kdn::codec::Consume(
+      kdn::codec::ChoiceOf(data),
+      {reinterpret_cast<const std::byte*>(data) + kdn::codec::kHeadBytes,
+       size - kdn::codec::kHeadBytes});
+  return 0;
+}
+
+namespace kdn::fuzz {
+
+std::vector<std::string> Seeds() {
+  std::mt19937 rng(8);
+  std::vector<std::string> seeds;
+  for (uint8_t dim = 0; dim < std::size(codec::kDims); ++dim) {
+    for (uint8_t tokens : {2, 21, 39}) {
+      for (uint8_t levels = 0; levels < 2 * codec::kSteps; ++levels) {
+        const auto kind = static_cast<uint8_t>(seeds.size());
+        const uint8_t head[codec::kHeadBytes] = {dim, tokens, kind, levels};
+        seeds.push_back(codec::SeedOf(head, &rng));
+      }
+    }
+  }
+  return seeds;
+}
+
+}  // namespace kdn::fuzz
