@@ -1,0 +1,63 @@
+#ifndef KDN_DELIVERY_RATE_REPORT_H_
+#define KDN_DELIVERY_RATE_REPORT_H_
+
+#include <cstdint>
+#include <optional>
+
+#include "absl/time/time.h"
+#include "delivery/rate_control.h"
+
+// Rate control says what it predicted and what happened. Values; no clock.
+namespace kdn::delivery {
+
+// What a plan promises.
+struct Prediction {
+  uint64_t bytes = 0;
+  int chunks_loaded = 0;
+  int chunks_recomputed = 0;
+  // Unset while the link's rate is unknown. At the whole rate, so that on
+  // average it comes true; only decisions leave kRateSafety room.
+  std::optional<absl::Duration> load;
+  // Of the tokens not loaded, and of all tokens; zero when the engine cannot
+  // say.
+  absl::Duration prefill;
+  absl::Duration prefill_all;
+
+  // One after the other, as in the worst case. REQUIRES: load is set.
+  absl::Duration total() const { return *load + prefill; }
+};
+
+Prediction Predict(const LevelPlan& plan, const DeliveryTarget& target);
+
+// What was promised and what happened, for people who ask whether it pays.
+struct DeliveryReport {
+  Prediction predicted;
+  uint64_t bytes = 0;
+  absl::Duration load;
+
+  // The link gave less than even the margin allowed for.
+  bool late() const;
+  // The engine would have been faster on its own.
+  bool slower_than_recompute() const;
+};
+
+// Sums over reports; predicted and actual ones are of the same deliveries:
+// those with a prediction. Plain numbers, all of them only ever growing.
+struct RateCounters {
+  uint64_t plans = 0;
+  uint64_t plans_blind = 0;  // the rate was unknown: not in the sums below
+  uint64_t chunks_loaded = 0;
+  uint64_t chunks_recomputed = 0;
+  uint64_t bytes_predicted = 0;
+  uint64_t bytes_actual = 0;
+  uint64_t load_us_predicted = 0;
+  uint64_t load_us_actual = 0;
+  uint64_t late = 0;
+  uint64_t slower_than_recompute = 0;
+
+  void Count(const DeliveryReport& report);
+};
+
+}  // namespace kdn::delivery
+
+#endif  // KDN_DELIVERY_RATE_REPORT_H_
