@@ -18,3 +18,12 @@ find_package(DNNL REQUIRED)
 
 # CUDA is optional; nothing outside */cuda/ and nccl/ may need it.
 find_package(CUDAToolkit QUIET)
+if(CUDAToolkit_FOUND)
+  include(CheckLanguage)
+  check_language(CUDA)
+endif()
+if(CMAKE_CUDA_COMPILER)
+  set(CMAKE_CUDA_ARCHITECTURES "80-real;90")
+  set(CMAKE_CUDA_COMPILER_LAUNCHER "${CCACHE_PROGRAM}")
+  enable_language(CUDA)
+endif()

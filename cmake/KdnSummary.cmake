@@ -1,5 +1,5 @@
-if(CUDAToolkit_FOUND)
-  set(cuda "${CUDAToolkit_VERSION} found (no CUDA sources yet: the GPU decoder comes with the codec)")
+if(CMAKE_CUDA_COMPILER)
+  set(cuda "${CUDAToolkit_VERSION}: codec/cuda/ is built for sm_${CMAKE_CUDA_ARCHITECTURES}")
 else()
   set(cuda "not found: everything builds and runs on the CPU")
 endif()

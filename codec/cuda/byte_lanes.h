@@ -1,0 +1,71 @@
+#ifndef KDN_CODEC_CUDA_BYTE_LANES_H_
+#define KDN_CODEC_CUDA_BYTE_LANES_H_
+
+#include "codec/cuda/device.h"
+
+namespace kdn::codec::cuda {
+
+// Four bytes of a register at a time, each wrapping around by itself: what the
+// CPU's loops of codec/vector_kernels.h and codec/symbol_bands.h do to values.
+
+inline constexpr uint32_t kByteSigns = 0x80808080u;
+
+KDN_DEVICE uint32_t InEachByte(int value) {
+  return static_cast<uint8_t>(value) * 0x01010101u;
+}
+KDN_DEVICE uint32_t AddBytes(uint32_t a, uint32_t b) {
+  return ((a & ~kByteSigns) + (b & ~kByteSigns)) ^ ((a ^ b) & kByteSigns);
+}
+KDN_DEVICE uint32_t SubtractBytes(uint32_t a, uint32_t b) {
+  return ((a | kByteSigns) - (b & ~kByteSigns)) ^ ((a ^ ~b) & kByteSigns);
+}
+// 0xff where a byte is below zero, else 0.
+KDN_DEVICE uint32_t NegativeBytes(uint32_t a) {
+  return ((a & kByteSigns) >> 7) * 0xffu;
+}
+// 0xff where a byte is not zero, else 0.
+KDN_DEVICE uint32_t NonZeroBytes(uint32_t a) {
+  return NegativeBytes(((a & ~kByteSigns) + ~kByteSigns) | a);
+}
+// -a in the bytes that `mask` has at 0xff, a in those that it has at 0.
+KDN_DEVICE uint32_t NegateBytes(uint32_t a, uint32_t mask) {
+  return SubtractBytes(a ^ mask, mask);
+}
+KDN_DEVICE uint32_t TripleBytes(uint32_t a) {
+  return AddBytes(a, (a & ~kByteSigns) << 1);
+}
+
+// See kernels::RefineByThirds.
+KDN_DEVICE uint32_t RefineBytes(uint32_t values, uint32_t refinements) {
+  return AddBytes(TripleBytes(values),
+                  NegateBytes(refinements, NegativeBytes(values)));
+}
+// See kernels::ToCellMiddles. `cell` is 3 or 9, `shrinks` not above 127.
+KDN_DEVICE uint32_t CellMiddles(uint32_t values, int cell, uint32_t shrinks) {
+  uint32_t middles = TripleBytes(values);
+  if (cell == 9) middles = TripleBytes(middles);
+  const uint32_t positive = NonZeroBytes(values) & ~NegativeBytes(values);
+  return AddBytes(middles,
+                  NegateBytes(shrinks & NonZeroBytes(values), positive));
+}
+
+// The values of a symbol, the first in the lowest byte; see UnpackBand. What
+// lies above the last value is undefined.
+template <int kValues>
+KDN_DEVICE uint32_t ValuesOf(uint32_t symbol) {
+  static_assert(kValues == 1 || kValues == 2 || kValues == 4);
+  if constexpr (kValues == 1) {
+    return symbol ^ 0x80u;
+  } else if constexpr (kValues == 2) {
+    const uint32_t nibbles = (symbol & 15u) | (symbol & 0xf0u) << 4;
+    return ((nibbles | kByteSigns) - 0x0808u) ^ kByteSigns;
+  } else {
+    const uint32_t pairs =
+        (symbol | symbol << 6 | symbol << 12 | symbol << 18) & 0x03030303u;
+    return ((pairs | kByteSigns) - 0x02020202u) ^ kByteSigns;
+  }
+}
+
+}  // namespace kdn::codec::cuda
+
+#endif  // KDN_CODEC_CUDA_BYTE_LANES_H_

@@ -1,0 +1,88 @@
+#include "codec/cuda/calibration_image.h"
+
+#include <utility>
+
+#include "codec/stream_layout.h"
+#include "kv/check.h"
+
+namespace kdn::codec::cuda {
+namespace {
+
+static_assert(sizeof(CoderTable::symbols) == kRansTotal);
+static_assert(kBandBytes == kBandComponents && kLevelSteps == kSteps);
+
+CoderTable TableOf(const RansTable& table) {
+  CoderTable result;
+  for (uint32_t slot = 0; slot < kRansTotal; ++slot) {
+    result.symbols[slot] = static_cast<uint8_t>(table.decode_entries()[slot]);
+  }
+  for (size_t s = 0; s < kRansSymbols; ++s) {
+    result.ranges[s] = table.encode_entries()[s];
+  }
+  return result;
+}
+
+int Groups(const Calibration::Geometry& geometry) {
+  return geometry.kv_heads /
+         HeadsPerStream(geometry.kv_heads, geometry.head_dim, Level::kBase);
+}
+
+}  // namespace
+
+CalibrationImage::CalibrationImage(
+    std::shared_ptr<const Calibration> calibration)
+    : calibration_(std::move(calibration)) {
+  for (const RansTable& table : calibration_->tables()) {
+    tables_.push_back(TableOf(table));
+  }
+  const Calibration::Geometry& geometry = calibration_->geometry();
+  for (int layer = 0; layer < geometry.layers; ++layer) {
+    for (const KvPart part : {KvPart::kK, KvPart::kV}) {
+      for (int group = 0; group < Groups(geometry); ++group) {
+        Add(calibration_->Of(layer, part, group));
+      }
+    }
+  }
+}
+
+void CalibrationImage::Add(const StreamTransform& transform) {
+  if (!index_.try_emplace(&transform, transforms_.size()).second) return;
+  const SynthesisMatrix& matrix = transform.synthesis;
+  TransformRef ref{.dim = transform.dim(),
+                   .bands = static_cast<int32_t>(transform.bands.size()),
+                   .bands_at = bands_.size(),
+                   .mean_at = means_.size(),
+                   .synthesis_at = synthesis_.size()};
+  for (const auto& steps : transform.bands) {
+    for (const BandStep& band : steps) {
+      bands_.push_back({static_cast<uint8_t>(band.mode),
+                        {band.tables[0], band.tables[1]},
+                        band.shrink});
+    }
+  }
+  means_.insert(means_.end(), transform.mean.begin(), transform.mean.end());
+  const int blocks = (ref.dim + kBlockDims - 1) / kBlockDims;
+  // What lies beside the matrix is zero.
+  synthesis_.resize(ProductAt(ref, blocks, 0, 0));
+  for (int d = 0; d < matrix.dim(); ++d) {
+    for (int c = 0; c < matrix.components(); ++c) {
+      synthesis_[SynthesisWord(ref, d, c / 4)] |=
+          static_cast<uint32_t>(static_cast<uint8_t>(matrix.At(d, c)))
+          << (c % 4 * 8);
+    }
+  }
+  transforms_.push_back(ref);
+}
+
+uint32_t CalibrationImage::IndexOf(const StreamTransform& transform) const {
+  const auto found = index_.find(&transform);
+  KDN_CHECK(found != index_.end(), "a transform of another calibration");
+  return found->second;
+}
+
+CalibrationRef CalibrationImage::ref() const {
+  return {tables_.data(), transforms_.data(), bands_.data(), means_.data(),
+          synthesis_.data()};
+}
+
+}  // namespace kdn::codec::cuda

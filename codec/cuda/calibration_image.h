@@ -1,0 +1,49 @@
+#ifndef KDN_CODEC_CUDA_CALIBRATION_IMAGE_H_
+#define KDN_CODEC_CUDA_CALIBRATION_IMAGE_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "codec/calibration.h"
+#include "codec/cuda/calibration_ref.h"
+
+namespace kdn::codec::cuda {
+
+// A calibration as a warp reads it: arrays without pointers, to be copied to a
+// device as they are. Immutable; keeps the calibration it was made of.
+class CalibrationImage {
+ public:
+  explicit CalibrationImage(std::shared_ptr<const Calibration> calibration);
+
+  const Calibration& calibration() const { return *calibration_; }
+  const std::shared_ptr<const Calibration>& shared() const {
+    return calibration_;
+  }
+  // Where a stream's transform is among transforms().
+  uint32_t IndexOf(const StreamTransform& transform) const;
+
+  const std::vector<CoderTable>& tables() const { return tables_; }
+  const std::vector<TransformRef>& transforms() const { return transforms_; }
+  const std::vector<BandRef>& bands() const { return bands_; }
+  const std::vector<float>& means() const { return means_; }
+  const std::vector<uint32_t>& synthesis() const { return synthesis_; }
+  // For code that runs on this machine's CPU.
+  CalibrationRef ref() const;
+
+ private:
+  void Add(const StreamTransform& transform);
+
+  std::shared_ptr<const Calibration> calibration_;
+  absl::flat_hash_map<const StreamTransform*, uint32_t> index_;
+  std::vector<CoderTable> tables_;
+  std::vector<TransformRef> transforms_;
+  std::vector<BandRef> bands_;
+  std::vector<float> means_;
+  std::vector<uint32_t> synthesis_;
+};
+
+}  // namespace kdn::codec::cuda
+
+#endif  // KDN_CODEC_CUDA_CALIBRATION_IMAGE_H_

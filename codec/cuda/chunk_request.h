@@ -1,0 +1,63 @@
+#ifndef KDN_CODEC_CUDA_CHUNK_REQUEST_H_
+#define KDN_CODEC_CUDA_CHUNK_REQUEST_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "codec/calibration.h"
+#include "codec/object.h"
+#include "kv/kv_view.h"
+
+namespace kdn::codec::cuda {
+
+// Where a slice's rows go, in memory of whatever decodes them: nothing here is
+// dereferenced on the host. `base` has layer 0 of the slice, K, its first head,
+// the chunk's first token.
+struct StridedPlaces {
+  std::byte* base = nullptr;
+  KvStrides strides;
+};
+
+// Paged memory as in vLLM: per layer of the slice the first block of K and of
+// V, at the slice's first head. The chunk's tokens are the sequence's from
+// first_token on; token t of the sequence lies in block
+// block_table[t / block_tokens]. Copied.
+struct PagedPlaces {
+  std::vector<std::byte*> keys;
+  std::vector<std::byte*> values;
+  int64_t block_stride = 0;
+  int64_t token_stride = 0;
+  int64_t head_stride = 0;
+  int block_tokens = 0;
+  int blocks = 0;  // in each layer's memory
+  std::vector<int32_t> block_table;
+  int first_token = 0;
+};
+
+// One chunk to be decoded.
+struct ChunkRequest {
+  const ObjectIndex* index = nullptr;
+  absl::Span<const std::byte> object;  // all of it
+  Level level = Level::kBase;
+  KvSlice slice;
+  absl::Span<const int32_t> positions;  // where the reader wants each token
+  std::variant<StridedPlaces, PagedPlaces> places;
+};
+
+// INVALID_ARGUMENT when the request contradicts itself or the object,
+// FAILED_PRECONDITION when the object was coded with another calibration.
+absl::Status CheckRequest(const ChunkRequest& request,
+                          const Calibration& calibration);
+
+// Where one stream's first wanted head goes, `layer` and `head` being relative
+// to the slice; RowPlaces says the rest.
+std::byte* BaseOf(const ChunkRequest& request, int layer, KvPart part,
+                  int head);
+
+}  // namespace kdn::codec::cuda
+
+#endif  // KDN_CODEC_CUDA_CHUNK_REQUEST_H_

@@ -1,0 +1,78 @@
+#ifndef KDN_CODEC_CUDA_GPU_DECODER_H_
+#define KDN_CODEC_CUDA_GPU_DECODER_H_
+
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "codec/cuda/batch_plan.h"
+#include "codec/cuda/device_memory.h"
+
+namespace kdn::codec::cuda {
+
+// Decodes transform-coded streams on a GPU, one warp a stream, straight into an
+// engine's KV memory: the same bits as codec/decoder.h gives. CUDA stays behind
+// this header. A GpuCalibration and a GpuBatch own memory of the GPU that was
+// current when they were made; what kernels get of it is a CalibrationRef and a
+// BatchRef. Thread-compatible.
+
+// A calibration on the GPU, for any number of batches. Immutable.
+class GpuCalibration {
+ public:
+  // UNAVAILABLE where there is no GPU. Done on return.
+  static absl::StatusOr<std::shared_ptr<const GpuCalibration>> UploadSync(
+      std::shared_ptr<const CalibrationImage> image, GpuStream stream);
+
+  const CalibrationImage& image() const { return *image_; }
+  const CalibrationRef& ref() const { return ref_; }
+
+ private:
+  GpuCalibration() = default;
+
+  std::shared_ptr<const CalibrationImage> image_;
+  DeviceMemory memory_;
+  CalibrationRef ref_{};
+};
+
+struct GpuOptions {
+  // Keep values in device memory even where they would fit into shared memory,
+  // so that more warps run at a time.
+  bool values_in_device_memory = false;
+};
+
+// The streams of a plan on the GPU, to be decoded once or more often. All work
+// is enqueued on the stream that it was made with, which must outlive it; its
+// destructor waits for that work.
+class GpuBatch {
+ public:
+  // Copies the plan's streams and jobs. UNAVAILABLE where there is no GPU.
+  // REQUIRES: the calibration's image is the plan's.
+  static absl::StatusOr<std::unique_ptr<GpuBatch>> UploadAsync(
+      std::shared_ptr<const GpuCalibration> calibration,
+      std::shared_ptr<const BatchPlan> plan, const GpuOptions& options,
+      GpuStream stream);
+  ~GpuBatch();
+  GpuBatch(const GpuBatch&) = delete;
+  GpuBatch& operator=(const GpuBatch&) = delete;
+
+  // Enqueues the decoding. Rows are good for later work on the same stream once
+  // FinishSync has said so, or for work that does not mind a damaged stream.
+  absl::Status DecodeAsync();
+  // Waits for the last DecodeAsync. DATA_LOSS naming the first stream whose
+  // symbols are not what was coded; its rows were not written.
+  absl::Status FinishSync();
+
+ private:
+  struct Device;
+
+  GpuBatch();
+
+  std::shared_ptr<const GpuCalibration> calibration_;
+  std::shared_ptr<const BatchPlan> plan_;
+  GpuStream stream_ = nullptr;
+  std::unique_ptr<Device> device_;
+};
+
+}  // namespace kdn::codec::cuda
+
+#endif  // KDN_CODEC_CUDA_GPU_DECODER_H_

@@ -1,0 +1,67 @@
+#ifndef KDN_CODEC_CUDA_SYNTHESIS_ROWS_H_
+#define KDN_CODEC_CUDA_SYNTHESIS_ROWS_H_
+
+#include "codec/cuda/row_store.h"
+#include "codec/cuda/value_tile.h"
+
+namespace kdn::codec::cuda {
+
+// From values to rows: sums of integers, which are the same in any order, then
+// a float product and a float sum, each rounded as the CPU rounds it.
+
+// Of any shape: a token at a time, a dimension a lane. `row` has room for a row
+// of the stream.
+template <typename Warp>
+KDN_DEVICE void WriteRowByRow(const Warp& warp, const BatchRef& batch,
+                              const StreamJob& job, const ValueTile& tile,
+                              float* row) {
+  const TransformRef& transform = batch.calibration.transforms[job.transform];
+  for (int token = 0; token < job.tokens; ++token) {
+    warp.Each([&](int lane) {
+      for (int d = lane; d < transform.dim; d += kWarpLanes) {
+        int32_t sum = 0;
+        for (int quad = 0; quad < 4 * job.used_bands; ++quad) {
+          const auto values =
+              LoadAligned<uint32_t>(tile.At(token, quad / 4) + quad % 4 * 4);
+          sum = AddProducts(
+              values,
+              batch.calibration.synthesis[SynthesisWord(transform, d, quad)],
+              sum);
+        }
+        row[d] = Plus(Times(FloatOfSum(sum), job.scale), MeanOf(batch, job, d));
+      }
+    });
+    warp.Sync();
+    StoreRow(warp, batch, job, token, row);
+    warp.Sync();
+  }
+}
+
+// Rows that are kept as they are, over what was written before.
+template <typename Warp>
+KDN_DEVICE void WriteRawRows(const Warp& warp, const BatchRef& batch,
+                             const StreamJob& job, float* row) {
+  const int dim = batch.calibration.transforms[job.transform].dim;
+  for (uint32_t i = 0; i < job.raw_rows; ++i) {
+    const int token =
+        job.raw_tokens_at == kNowhere
+            ? static_cast<int>(i)
+            : LoadU16(batch.bytes, job.raw_tokens_at + 2 * uint64_t{i});
+    // The host has looked already; a write must not depend on it.
+    if (token >= job.tokens) continue;
+    warp.Each([&](int lane) {
+      for (int d = lane; d < dim; d += kWarpLanes) {
+        row[d] = FloatOfBf16(
+            LoadU16(batch.bytes,
+                    job.raw_rows_at + 2 * (uint64_t{i} * dim + uint64_t(d))));
+      }
+    });
+    warp.Sync();
+    StoreRow(warp, batch, job, token, row);
+    warp.Sync();
+  }
+}
+
+}  // namespace kdn::codec::cuda
+
+#endif  // KDN_CODEC_CUDA_SYNTHESIS_ROWS_H_
