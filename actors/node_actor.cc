@@ -7,6 +7,7 @@
 #include <memory>
 #include <utility>
 
+#include "actors/copy_actor.h"
 #include "actors/wire.h"
 
 namespace kdn::actors {
@@ -96,6 +97,11 @@ caf::result<NodeReport> NodeActorState::Report() {
   return promise;
 }
 
+caf::result<CopyAnswer> NodeActorState::Copy(const CopyQuery& query) {
+  return self->delegate(self->spawn(MakeCopyActor, deps.node), CopyAtom::value,
+                        query);
+}
+
 void NodeActorState::Tick() {
   const absl::Time now = deps.node->clock->Now();
   deps.node->scratch->fetches.Expire(now);
@@ -112,6 +118,7 @@ NodeActor::behavior_type MakeNodeActor(
   return {
       [state](JoinAtom, const std::string& peer) { return state->Join(peer); },
       [state](ReportAtom) { return state->Report(); },
+      [state](CopyAtom, const CopyQuery& query) { return state->Copy(query); },
       [state](TickAtom) { state->Tick(); },
   };
 }

@@ -279,7 +279,8 @@ TEST_F(PassingMemoryTest, AStoreWaitsForItNoLongerThanItsDeadline) {
 class StoreActorTest : public ActorsTest {
  protected:
   // From scratch memory, as a node that is no owner does.
-  void Store(int i, storage::Durability durability = kReplicated) {
+  void Store(int i, storage::Durability durability = kReplicated,
+             ObjectVersion version = ObjectVersion(7)) {
     auto block = *node_->scratch->arena->Allocate(4096);
     std::fill(block->bytes().begin(), block->bytes().end(), std::byte{5});
     StoreJob job{RefOf(i),
@@ -290,6 +291,7 @@ class StoreActorTest : public ActorsTest {
                  absl::InfinitePast(),
                  In(absl::Seconds(1)),
                  answer_.AsReply()};
+    job.info.version = version;
     system_.spawn(MakeStoreActor, node_.get(), std::move(job));
     RunWithPool();
   }
@@ -323,6 +325,36 @@ TEST_F(StoreActorTest, TheFirstOwnerTakesItAloneThenTheReplica) {
   ASSERT_EQ(answer_.times, 1);
   ASSERT_TRUE(answer_.value.ok()) << answer_.value.status();
   EXPECT_EQ(answer_.value->holders, (std::vector<NodeId>{b_, c_}));
+}
+
+TEST_F(StoreActorTest, AWinnersNodeHandsItsObjectOn) {
+  const int i = NumberOwnedBy({b_, c_});
+  Put(live_[b_].storage[0], i, 4096);
+  NodeOptions options = node_->options;
+  options.self = b_;
+  NodeContext b(std::move(options), &transport_, &clock_);
+  b.scratch = std::make_unique<Scratch>(*storage::Arena::Create(1u << 20));
+  live_[b_].node = system_.spawn(MakeNodeActor,
+                                 NodeActorDeps{&b, {}, nullptr, clock_.Now()});
+  Publish();
+  b.view.Set(node_->view.Get());
+  Store(i, storage::Durability::kDurable, ObjectVersion(8));
+  EndPush(0, delivery::PushReceipt{ObjectVersion(7), true});
+  EXPECT_EQ(answer_.times, 0) << "one copy of it is not durable";
+  ASSERT_EQ(transport_.pushes.size(), 2u);
+  const delivery::PushRequest& copy = transport_.pushes[1].request;
+  EXPECT_EQ(copy.peer, c_);
+  EXPECT_EQ(copy.ref.key, RefOf(i).key);
+  EXPECT_EQ(copy.durability, storage::Durability::kDurable);
+  EXPECT_EQ(copy.object->bytes()[4095], static_cast<std::byte>(i))
+      << "the winner's bytes";
+  EndPush(1, taken_);
+  ASSERT_EQ(answer_.times, 1);
+  ASSERT_TRUE(answer_.value.ok()) << answer_.value.status();
+  EXPECT_EQ(answer_.value->version, ObjectVersion(7));
+  EXPECT_EQ(answer_.value->holders, (std::vector<NodeId>{b_, c_}));
+  caf::anon_send_exit(live_[b_].node, caf::exit_reason::user_shutdown);
+  Run();
 }
 
 TEST_F(StoreActorTest, AnOwnerThatFailsIsReplacedByTheNextOne) {

@@ -1,0 +1,57 @@
+// What a durability class and a removal promise, across deaths and restarts.
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include "tests/integration/cluster_fixture.h"
+
+namespace kdn::integration {
+namespace {
+
+constexpr absl::Duration kReady = absl::Seconds(30);
+
+class PromisesTest : public ClusterTest {
+ protected:
+  void Restart(std::initializer_list<size_t> nodes) {
+    for (size_t node : nodes) ASSERT_TRUE(cluster_->Start(node).ok());
+    ASSERT_TRUE(cluster_->WaitAllReady(kReady).ok());
+  }
+  void KillAndLeave(std::initializer_list<size_t> nodes, int alive) {
+    for (size_t node : nodes) cluster_->Kill(node, SIGKILL);
+    ASSERT_TRUE(cluster_->WaitReady(0, alive, kReady).ok());
+  }
+};
+
+TEST_F(PromisesTest, AStoreThatLostIsDurableOnlyWithTheWinnersCopies) {
+  constexpr int kChunks = 9;
+  Configure({});
+  StartAll();
+  KillAndLeave({1, 2}, 1);
+  for (int i = 0; i < kChunks; ++i) {
+    const auto receipt = Put(Make(i));
+    ASSERT_TRUE(absl::IsUnavailable(receipt.status())) << receipt.status();
+  }
+  Restart({1, 2});
+  std::vector<Chunk> others;
+  for (int i = 0; i < kChunks; ++i) {
+    others.push_back(Make(i));
+    for (std::byte& byte : others.back().kv) byte ^= std::byte{1};
+    const auto receipt = Put(others.back(), rpc::Durability::kDurable);
+    ASSERT_TRUE(receipt.ok()) << receipt.status();
+    EXPECT_EQ(receipt->holders.size(), 2u) << "chunk " << i;
+  }
+  StopAll(SIGKILL);
+  ASSERT_TRUE(cluster_->Start(1).ok());
+  ASSERT_TRUE(cluster_->Start(2).ok());
+  ASSERT_TRUE(cluster_->WaitReady(1, 2, kReady).ok());
+  Connect(1);
+  for (int i = 0; i < kChunks; ++i) {
+    std::vector<std::byte> kv;
+    const rpc::ChunkOutcome outcome = Get(others[i], &kv);
+    EXPECT_EQ(outcome.kind, rpc::OutcomeKind::kHit)
+        << "chunk " << i << ": " << outcome.why;
+    EXPECT_TRUE(kv == others[i].kv || kv == Make(i).kv) << "chunk " << i;
+  }
+}
+
+}  // namespace
+}  // namespace kdn::integration
