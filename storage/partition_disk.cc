@@ -7,8 +7,8 @@
 
 namespace kdn::storage {
 
-void Partition::Impl::AwaitDurable(Entry& entry, Waiter waiter) {
-  entry.committers.push_back(waiter);
+void Partition::Impl::AwaitDurable(Entry& entry, Committer committer) {
+  entry.committers.push_back(committer);
   committing.insert(entry.info.key);
 }
 
@@ -39,7 +39,7 @@ void Partition::Impl::StartWrites(Actions& actions) {
 
 void Partition::Impl::OnWriteFailed(Entry& entry, const absl::Status& status,
                                     Actions& actions) {
-  for (const Waiter& waiter : entry.committers) {
+  for (const Committer& waiter : entry.committers) {
     actions.push_back(action::Refused{waiter.id, status});
   }
   entry.committers.clear();
@@ -76,9 +76,8 @@ Actions Partition::OnDiskWritten(const ChunkKey& key,
     entry.visible = true;
     ++impl_->counters.commits;
   }
-  for (size_t i = 0; i < entry.committers.size(); ++i) {
-    actions.push_back(
-        action::Committed{entry.committers[i].id, entry.info, i > 0});
+  for (const Committer& waiter : entry.committers) {
+    actions.push_back(action::Committed{waiter.id, entry.info, waiter.existed});
   }
   entry.committers.clear();
   impl_->committing.erase(key);

@@ -22,6 +22,14 @@ struct Waiter {
   absl::Time deadline;
 };
 
+// A durable commit that waits for the disk, and whether it found the object
+// here.
+struct Committer {
+  RequestId id;
+  absl::Time deadline;
+  bool existed = false;
+};
+
 // One object the partition knows.
 struct Entry {
   // Its way to the disk.
@@ -36,7 +44,7 @@ struct Entry {
   Write write = Write::kNone;
   bool write_sync = false;
   absl::Time expires = absl::InfinitePast();  // TTL
-  std::vector<Waiter> committers;             // durable commits
+  std::vector<Committer> committers;
 
   // Evicted from the disk while a read waits for it.
   bool nowhere() const { return object == nullptr && !on_disk; }
@@ -89,7 +97,7 @@ struct Partition::Impl {
                       ObjectRef object, Durability durability,
                       absl::Time expires, absl::Time deadline,
                       Actions& actions);
-  void AwaitDurable(Entry& entry, Waiter waiter);
+  void AwaitDurable(Entry& entry, Committer committer);
   void QueueWrite(Entry& entry, bool sync);
   void StartWrites(Actions& actions);
   void OnWriteFailed(Entry& entry, const absl::Status& status,

@@ -120,7 +120,7 @@ void Partition::Impl::ExpireWaiters(absl::Time now, Actions& actions) {
     }
   }
   absl::erase_if(committing, [&](const ChunkKey& key) {
-    std::vector<Waiter>& committers = entries.find(key)->second.committers;
+    std::vector<Committer>& committers = entries.find(key)->second.committers;
     std::erase_if(committers, late);
     return committers.empty();
   });

@@ -274,6 +274,19 @@ TEST_F(PartitionTest, ADurableCommitOfWhatIsPendingSharesItsOutcome) {
   }
 }
 
+TEST_F(PartitionTest, ADurableCommitOfWhatIsVisibleFindsItThere) {
+  Make(4, true);
+  Put(1);
+  EXPECT_EQ(Only<action::Committed>(Put(1, Durability::kDurable)), nullptr);
+  EXPECT_TRUE(partition_->OnDiskWritten(Key(1), absl::OkStatus(), kNow).empty())
+      << "the write of the first was not synced";
+  const Actions actions =
+      partition_->OnDiskWritten(Key(1), absl::OkStatus(), kNow);
+  const auto* committed = Only<action::Committed>(actions);
+  ASSERT_NE(committed, nullptr);
+  EXPECT_TRUE(committed->existed);
+}
+
 TEST_F(PartitionTest, OnlySoManyWritesAreOutstandingTheRestFollowInOrder) {
   Make(5, true);
   Partition::Options options;
