@@ -258,7 +258,10 @@ interface Knowledge {
 
   remove @5 (chunks :List(ChunkRef), deadlineMs :UInt32)
       -> (status :Status, statuses :List(Status));
-  # failedPrecondition for a chunk that another session pins.
+  # ok: no copy is left, nor comes back when a node is started again. notFound: no
+  # node had one. failedPrecondition for a chunk that another session pins.
+  # unavailable: the copies that could be reached are removed, but a node that is
+  # away may hold one, or a disk failed; remove it again later.
 }
 
 struct LookupResult {

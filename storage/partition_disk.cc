@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "kv/check.h"
 #include "storage/partition_impl.h"
 
@@ -183,6 +184,37 @@ void Partition::Impl::ForgetIfNowhere(const ChunkKey& key,
   if (found == entries.end() || !found->second.nowhere()) return;
   counters.evictions_lost += absl::IsDataLoss(why) ? 0 : 1;
   EraseEntry(key, why, actions);
+}
+
+void Partition::Impl::RemoveFromDisk(const ChunkKey& key, const std::string& ns,
+                                     ShardId shard, std::optional<RequestId> id,
+                                     Actions& actions) {
+  DiskRemovals& removals_of_key = removals[key];
+  removals_of_key.ns = ns;
+  removals_of_key.shard = shard;
+  removals_of_key.asked.push_back(id);
+  actions.push_back(action::RemoveFromDisk{key, shard});
+}
+
+Actions Partition::OnDiskRemoved(const ChunkKey& key,
+                                 const absl::Status& status) {
+  Actions actions;
+  const auto found = impl_->removals.find(key);
+  KDN_CHECK(found != impl_->removals.end() && !found->second.asked.empty(),
+            "an answer to no removal");
+  DiskRemovals& removals = found->second;
+  const std::optional<RequestId> id = removals.asked.front();
+  removals.asked.pop_front();
+  removals.failed = !status.ok();
+  if (id && status.ok()) actions.push_back(action::Removed{*id});
+  if (id && !status.ok()) {
+    actions.push_back(action::Refused{
+        *id, absl::UnavailableError(absl::StrCat(
+                 "the disk would bring the chunk back: ", status.message(),
+                 "; remove it again"))});
+  }
+  if (removals.asked.empty() && !removals.failed) impl_->removals.erase(found);
+  return actions;
 }
 
 void Partition::OnEvictedFromDisk(const ChunkKey& key, ObjectVersion version) {

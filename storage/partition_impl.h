@@ -59,6 +59,14 @@ struct DiskRead {
   bool stale = false;
 };
 
+// Removals of one key that the disk has not answered, or that it failed.
+struct DiskRemovals {
+  std::string ns;
+  ShardId shard;
+  std::deque<std::optional<RequestId>> asked;  // nullopt: nobody waits
+  bool failed = false;  // the last one: the disk holds the object still
+};
+
 struct ReserveWaiter {
   RequestId id;
   size_t bytes = 0;
@@ -85,6 +93,9 @@ struct Partition::Impl {
   void EraseEntry(const ChunkKey& key, const absl::Status& to_readers,
                   Actions& actions);
 
+  // REQUIRES: a disk tier.
+  void RemoveFromDisk(const ChunkKey& key, const std::string& ns, ShardId shard,
+                      std::optional<RequestId> id, Actions& actions);
   // Erases an object that is neither in memory nor on disk any more.
   void ForgetIfNowhere(const ChunkKey& key, const absl::Status& why,
                        Actions& actions);
@@ -131,6 +142,7 @@ struct Partition::Impl {
   absl::flat_hash_map<ChunkKey, int> stale_writes;
   absl::node_hash_map<ChunkKey, DiskRead> reads;
   std::deque<ChunkKey> read_queue;
+  absl::flat_hash_map<ChunkKey, DiskRemovals> removals;
   int reads_in_flight = 0;
   int waiting = 0;  // reservations and readers
   PartitionCounters counters;

@@ -53,5 +53,25 @@ TEST_F(PromisesTest, AStoreThatLostIsDurableOnlyWithTheWinnersCopies) {
   }
 }
 
+TEST_F(PromisesTest, ARemovalIsDoneWhenNoOwnerCanBringTheChunkBack) {
+  Configure({});
+  StartAll();
+  const Chunk chunk = Make(1);
+  ASSERT_TRUE(Put(chunk, rpc::Durability::kDurable).ok());
+  KillAndLeave({1}, 2);
+  auto removed = knowledge().Remove({chunk.ref}, absl::Seconds(10));
+  ASSERT_TRUE(removed.ok()) << removed.status();
+  EXPECT_TRUE(absl::IsUnavailable((*removed)[0])) << (*removed)[0];
+  Restart({1});
+  removed = knowledge().Remove({chunk.ref}, absl::Seconds(10));
+  ASSERT_TRUE(removed.ok()) << removed.status();
+  EXPECT_TRUE((*removed)[0].ok() || absl::IsNotFound((*removed)[0]))
+      << (*removed)[0];
+  StopAll(SIGKILL);
+  StartAll();
+  std::vector<std::byte> kv;
+  EXPECT_EQ(Get(chunk, &kv).kind, rpc::OutcomeKind::kMiss);
+}
+
 }  // namespace
 }  // namespace kdn::integration
