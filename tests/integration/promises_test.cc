@@ -73,5 +73,39 @@ TEST_F(PromisesTest, ARemovalIsDoneWhenNoOwnerCanBringTheChunkBack) {
   EXPECT_EQ(Get(chunk, &kv).kind, rpc::OutcomeKind::kMiss);
 }
 
+TEST_F(PromisesTest, OneCallGetsMoreChunksFromDiskThanMayWaitForIt) {
+  constexpr int kChunks = 3000;
+  const KvShape shape = ShapeOf(Model(), 2);
+  cli::LocalClusterOptions options;
+  options.nodes = 1;
+  Configure(options);
+  StartAll();
+  std::vector<ChunkRef> refs;
+  rpc::StoreSpec spec = Make(0).spec;
+  spec.positions = {0, 1};
+  std::vector<std::byte> kv(shape.bytes() * kChunks);
+  for (int i = 0; i < kChunks; ++i) {
+    spec.identity.tokens = {i, 1};
+    const ChunkKey key = KeyOf(spec.identity);
+    refs.push_back(ChunkRef{key, PlacementOf(key)});
+    const KvView view(kv.data(), shape, KvStrides::TokenMajor(shape));
+    ASSERT_TRUE(knowledge().Store(spec, view, absl::Seconds(20)).ok());
+  }
+  StopAll(SIGTERM);
+  StartAll();
+  rpc::RetrieveSpec wanted;
+  for (int i = 0; i < kChunks; ++i) {
+    wanted.chunks.push_back({refs[i], spec.positions,
+                             MutableKvView(kv.data() + i * shape.bytes(), shape,
+                                           KvStrides::TokenMajor(shape))});
+  }
+  const auto outcomes =
+      knowledge().Retrieve(wanted, nullptr, absl::Seconds(60));
+  ASSERT_TRUE(outcomes.ok()) << outcomes.status();
+  for (const rpc::ChunkOutcome& outcome : *outcomes) {
+    ASSERT_EQ(outcome.kind, rpc::OutcomeKind::kHit) << outcome.why;
+  }
+}
+
 }  // namespace
 }  // namespace kdn::integration
