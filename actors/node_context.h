@@ -118,10 +118,10 @@ struct NodeContext {
   const NodeOptions options;
   delivery::PeerTransport* const transport;
   const Clock* const clock;
-  delivery::WorkPool pool;
   std::unique_ptr<Scratch> scratch;
   ViewHolder view;
   DeliveryCounters counters;
+  delivery::WorkPool pool;  // first to go: its tasks use the rest
 };
 
 }  // namespace kdn::actors
