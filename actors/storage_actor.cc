@@ -31,6 +31,11 @@ std::vector<LookupItem> StorageActorState::Lookup(const LookupQuery& query) {
   return items;
 }
 
+LeaseAnswer::~LeaseAnswer() {
+  if (open_ == 0) return;
+  promise_.deliver(caf::make_error(caf::sec::request_receiver_down));
+}
+
 void LeaseAnswer::Set(size_t key, const absl::Status& status) {
   items_[key] = ToWire(status);
   if (--open_ == 0) promise_.deliver(std::move(items_));

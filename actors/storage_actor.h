@@ -33,6 +33,10 @@ class LeaseAnswer {
       : promise_(std::move(promise)), items_(keys), open_(keys) {
     if (open_ == 0) promise_.deliver(std::move(items_));
   }
+  // The actor stops with removals open: who asked need not wait for a deadline.
+  ~LeaseAnswer();
+  LeaseAnswer(const LeaseAnswer&) = delete;
+  LeaseAnswer& operator=(const LeaseAnswer&) = delete;
   void Set(size_t key, const absl::Status& status);
 
  private:

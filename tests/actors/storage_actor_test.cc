@@ -157,6 +157,22 @@ TEST_F(StorageActorTest, ARemovalIsAnsweredByTheDisk) {
   Run();
 }
 
+TEST_F(StorageActorTest, AnActorThatStopsWithRemovalsOpenSaysSo) {
+  HeldDisk disk;
+  const StorageActor storage = SpawnStorage(kArenaBytes, &disk);
+  Put(storage, 1, 4096);
+  caf::scoped_actor self(system_);
+  auto asked = self->request(storage, caf::infinite, LeaseAtom::value,
+                             LeaseQuery{static_cast<uint8_t>(LeaseOp::kRemove),
+                                        "t", PackKeys({RefOf(1).key}), 11, 0});
+  Run();
+  caf::anon_send_exit(storage, caf::exit_reason::user_shutdown);
+  Run();
+  ASSERT_FALSE(self->mailbox().empty()) << "waits for nobody";
+  asked.receive([](const std::vector<StatusItem>&) { FAIL() << "not removed"; },
+                [](const caf::error&) {});
+}
+
 TEST_F(StorageActorTest, ALeaseRunsOut) {
   Put(storage_, 1, 4096);
   ASSERT_TRUE(Lease(LeaseOp::kPin, 1, 11).ok());
