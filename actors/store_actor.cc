@@ -14,8 +14,8 @@ namespace {
 
 using Block = std::shared_ptr<storage::ArenaBlock>;
 
-// Room may take half of what is left: the walk then still reaches a node that
-// has some.
+// One node may take half of what is left, most of it for room: the walk then
+// still reaches a node that has some.
 absl::Time RoomDeadline(absl::Time now, absl::Time deadline) {
   return now + std::max(deadline - now, absl::ZeroDuration()) / 2;
 }
@@ -101,7 +101,8 @@ void StoreActorState::CommitCopy(const StorageActor& storage,
 void StoreActorState::PushTo(const NodeId& peer) {
   node->transport->Push(
       delivery::PushRequest{peer, job->ref, job->block, job->durability,
-                            job->expires, job->deadline},
+                            job->expires,
+                            RoomDeadline(node->clock->Now(), job->deadline)},
       [to = caf::actor_cast<StoreActor>(self),
        peer](absl::StatusOr<delivery::PushReceipt> result) {
         caf::anon_send(to, SendEnd{peer, std::move(result)});

@@ -403,6 +403,18 @@ TEST_F(StoreActorTest, ANodeWithoutRoomForItRefusesAndTheWalkGoesOn) {
   EXPECT_EQ(answer_.value->holders, (std::vector<NodeId>{b_, c_}));
 }
 
+TEST_F(StoreActorTest, APeerWithoutRoomLeavesTimeForTheNext) {
+  Store(NumberOwnedBy({b_, c_, a_}));
+  EXPECT_EQ(transport_.pushes[0].request.deadline, In(absl::Milliseconds(500)));
+  Advance(absl::Milliseconds(500));
+  EndPush(0, absl::DeadlineExceededError("no room by then"));
+  ASSERT_EQ(transport_.pushes.size(), 2u);
+  EndPush(1, taken_);
+  ASSERT_EQ(answer_.times, 1);
+  ASSERT_TRUE(answer_.value.ok()) << answer_.value.status();
+  EXPECT_EQ(answer_.value->holders, (std::vector<NodeId>{c_, a_}));
+}
+
 TEST_F(StoreActorTest, TooFewCopiesByTheDeadlineIsAnErrorAnsweredOnce) {
   Store(NumberOwnedBy({b_, c_}));
   EndPush(0, taken_);
