@@ -66,6 +66,10 @@ void StoreSession::Decide() {
   }
   if (!sending_.empty() || next_ < owners_.size()) return;
   decided_ = true;
+  if (last_error_.ok()) {
+    last_error_ = absl::UnavailableError(
+        absl::StrCat("live owners: ", owners_.size(), "; start the others"));
+  }
   answer_ = absl::Status(
       absl::IsResourceExhausted(last_error_) ||
               absl::IsInvalidArgument(last_error_) ||

@@ -131,6 +131,17 @@ TEST(StoreSessionTest, TooFewCopiesIsAnErrorThatSaysHowMany) {
   EXPECT_NE(answer.status().message().find("1 of 2"), std::string::npos);
 }
 
+TEST(StoreSessionTest, TooFewOwnersAliveIsSaid) {
+  StoreSession session(kOurs, {kA}, 2, Durability::kReplicated);
+  session.TakeSends();
+  session.OnSent(kA, Took());
+  absl::StatusOr<StoreReceipt> answer;
+  ASSERT_TRUE(session.TakeAnswer(&answer));
+  EXPECT_TRUE(absl::IsUnavailable(answer.status()));
+  EXPECT_NE(answer.status().message().find("live owners: 1"), std::string::npos)
+      << answer.status();
+}
+
 TEST(StoreSessionTest, TheDeadlineAnswersAndSendsNothingMore) {
   StoreSession session(kOurs, {kA, kB}, 2, Durability::kReplicated);
   session.TakeSends();
