@@ -80,6 +80,13 @@ struct CopyAnswer {
   bool existed = false;
 };
 
+// What came from your copy of a chunk failed its checksum.
+struct SuspectQuery {
+  std::string ns;
+  std::vector<char> ref;
+  uint64_t version = 0;
+};
+
 // What a node tells a peer that joins it.
 struct PeerInfo {
   std::string id;
@@ -130,6 +137,10 @@ typename Inspector::result_type inspect(Inspector& f, CopyAnswer& a) {
   return f(caf::meta::type_name("CopyAnswer"), a.status, a.version, a.existed);
 }
 template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, SuspectQuery& q) {
+  return f(caf::meta::type_name("SuspectQuery"), q.ns, q.ref, q.version);
+}
+template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, PeerInfo& p) {
   return f(caf::meta::type_name("PeerInfo"), p.id, p.storage);
 }
@@ -151,12 +162,14 @@ CAF_ADD_TYPE_ID(kdn, (kdn::actors::StatusItem))
 CAF_ADD_TYPE_ID(kdn, (std::vector<kdn::actors::StatusItem>))
 CAF_ADD_TYPE_ID(kdn, (kdn::actors::CopyQuery))
 CAF_ADD_TYPE_ID(kdn, (kdn::actors::CopyAnswer))
+CAF_ADD_TYPE_ID(kdn, (kdn::actors::SuspectQuery))
 CAF_ADD_TYPE_ID(kdn, (kdn::actors::PeerInfo))
 CAF_ADD_TYPE_ID(kdn, (kdn::actors::NodeReport))
 CAF_ADD_ATOM(kdn, kdn::actors, LookupAtom, "lookup")
 CAF_ADD_ATOM(kdn, kdn::actors, LeaseAtom, "lease")
 CAF_ADD_ATOM(kdn, kdn::actors, ReleaseAtom, "release")
 CAF_ADD_ATOM(kdn, kdn::actors, CopyAtom, "copy")
+CAF_ADD_ATOM(kdn, kdn::actors, SuspectAtom, "suspect")
 CAF_ADD_ATOM(kdn, kdn::actors, CountAtom, "count")
 CAF_ADD_ATOM(kdn, kdn::actors, TickAtom, "tick")
 CAF_ADD_ATOM(kdn, kdn::actors, JoinAtom, "join")
@@ -191,6 +204,8 @@ using NodeActor = caf::typed_actor<
     caf::replies_to<ReportAtom>::with<NodeReport>,
     // A store lost against the object held here: hand that on.
     caf::replies_to<CopyAtom, CopyQuery>::with<CopyAnswer>,
+    // Verify the object held here, and drop it if it is damaged.
+    caf::reacts_to<SuspectAtom, SuspectQuery>,
     // Inside the process only. Time passes: who waits for passing memory.
     caf::reacts_to<TickAtom>>;
 

@@ -61,8 +61,11 @@ class NodeTest : public testing::Test {
     delivery::StoreRequest request{std::make_shared<const ModelSpec>(Model()),
                                    identity,
                                    PlacementOf(KeyOf(identity)),
-                                   {0, 1, 2, 3}};
-    request.deadline = clock_.Now() + absl::Seconds(20);
+                                   {0, 1, 2, 3},
+                                   LevelSet::Of(Level::kLossless),
+                                   storage::Durability::kReplicated,
+                                   absl::ZeroDuration(),
+                                   clock_.Now() + absl::Seconds(20)};
     std::unique_ptr<delivery::StoreStream> stream;
     absl::Notification begun;
     node_->service().BeginStore(

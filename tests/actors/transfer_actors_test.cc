@@ -63,7 +63,7 @@ class RetrieveActorTest : public ActorsTest {
               ++outcomes_.times;
               outcomes_.of = std::move(outcomes);
             });
-    system_.spawn(MakeRetrieveActor, node_.get(), std::move(job));
+    retrieve_ = system_.spawn(MakeRetrieveActor, node_.get(), std::move(job));
     Run();
   }
   // Numbers of `count` chunks with these owners.
@@ -96,7 +96,33 @@ class RetrieveActorTest : public ActorsTest {
   std::vector<std::byte> memory_;
   std::shared_ptr<std::atomic<bool>> cancelled_;
   Outcomes outcomes_;
+  RetrieveActor retrieve_;
 };
+
+TEST_F(RetrieveActorTest, APeersCopyThatIsDamagedIsDroppedThere) {
+  const int i = NumberOwnedBy({b_, c_});
+  Put(live_[b_].storage[0], i, 4096);  // no object at all
+  NodeContext& b = SpawnNode(b_);
+  Retrieve({i}, absl::Seconds(2));
+  ASSERT_EQ(transport_.fetches.size(), 1u);
+  transport_.fetches[0].sink = nullptr;
+  delivery::AttemptResult damaged;
+  damaged.status = absl::DataLossError("a checksum fails");
+  damaged.version = ObjectVersion(7);
+  caf::anon_send(retrieve_, AttemptEnd{0, b_, damaged});
+  Run();
+  ASSERT_EQ(transport_.fetches.size(), 2u) << "asked elsewhere meanwhile";
+  b.pool.Drain();
+  Run();
+  Answer<delivery::PeerService::Held> held;
+  caf::anon_send(
+      live_[b_].storage[0],
+      ReadCall{RefOf(i).key, "t", In(absl::Seconds(1)), held.AsReply()});
+  Run();
+  EXPECT_TRUE(absl::IsNotFound(held.value.status())) << held.value.status();
+  *cancelled_ = true;
+  EndFetch(1, absl::UnavailableError("cut"));
+}
 
 TEST_F(RetrieveActorTest, APeerThatBreaksIsReplacedByTheNextOwner) {
   const int i = NumberOwnedBy({b_, c_});
@@ -330,14 +356,7 @@ TEST_F(StoreActorTest, TheFirstOwnerTakesItAloneThenTheReplica) {
 TEST_F(StoreActorTest, AWinnersNodeHandsItsObjectOn) {
   const int i = NumberOwnedBy({b_, c_});
   Put(live_[b_].storage[0], i, 4096);
-  NodeOptions options = node_->options;
-  options.self = b_;
-  NodeContext b(std::move(options), &transport_, &clock_);
-  b.scratch = std::make_unique<Scratch>(*storage::Arena::Create(1u << 20));
-  live_[b_].node = system_.spawn(MakeNodeActor,
-                                 NodeActorDeps{&b, {}, nullptr, clock_.Now()});
-  Publish();
-  b.view.Set(node_->view.Get());
+  SpawnNode(b_);
   Store(i, storage::Durability::kDurable, ObjectVersion(8));
   EndPush(0, delivery::PushReceipt{ObjectVersion(7), true});
   EXPECT_EQ(answer_.times, 0) << "one copy of it is not durable";
@@ -353,8 +372,6 @@ TEST_F(StoreActorTest, AWinnersNodeHandsItsObjectOn) {
   ASSERT_TRUE(answer_.value.ok()) << answer_.value.status();
   EXPECT_EQ(answer_.value->version, ObjectVersion(7));
   EXPECT_EQ(answer_.value->holders, (std::vector<NodeId>{b_, c_}));
-  caf::anon_send_exit(live_[b_].node, caf::exit_reason::user_shutdown);
-  Run();
 }
 
 TEST_F(StoreActorTest, AnOwnerThatFailsIsReplacedByTheNextOne) {
