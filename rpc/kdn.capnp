@@ -244,9 +244,10 @@ interface Knowledge {
       -> (status :Status, outcomes :List(ChunkOutcome));
   # Delivers chunks; one outcome each, in order. Answers after the last call to
   # `sink`. When the deadline passes, chunks not complete by then are failed with
-  # deadlineExceeded. Cancelling the call stops the delivery. A region that was
-  # the destination of a call that failed or was cancelled may still be written
-  # until the deadline.
+  # deadlineExceeded. Cancelling the call stops the delivery. Once a call is
+  # answered ok nothing more is written into its region: at the deadline the answer
+  # waits for the layer that is being written. A region whose call was cancelled,
+  # failed or got no answer may be written at any time: give it back.
 
   pin @3 (chunks :List(ChunkRef), ttlMs :UInt64, deadlineMs :UInt32)
       -> (status :Status, statuses :List(Status));
