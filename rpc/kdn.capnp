@@ -252,7 +252,7 @@ interface Knowledge {
   pin @3 (chunks :List(ChunkRef), ttlMs :UInt64, deadlineMs :UInt32)
       -> (status :Status, statuses :List(Status));
   # Holds every copy against eviction for ttlMs (1 ms to 30 days) or until the
-  # session ends. Pinning again extends. notFound where nobody has the chunk.
+  # session ends, or its node does: pin again after a restart. Pinning again extends. notFound where nobody has the chunk.
 
   unpin @4 (chunks :List(ChunkRef), deadlineMs :UInt32)
       -> (status :Status, statuses :List(Status));
@@ -284,7 +284,9 @@ struct StoreRequest {
   # Where each token stood when its KV was computed; one per token, none negative.
   levels @6 :UInt8;      # the qualities to keep; 0: lossless
   durability @7 :Durability = replicated;
-  ttlMs @8 :UInt64;      # not evicted before; 0: no promise; at most 30 days
+  ttlMs @8 :UInt64;      # not evicted before; 0: no promise; at most 30 days.
+  # Like a pin, each copy is held by the run of the node that has it: a node that is
+  # started again keeps its copies on disk, but may evict them.
   memory @9 :SharedMemory;
   # Where the layers lie; null: they come inline.
 }
