@@ -186,8 +186,6 @@ class Partition {
   // least every 100 ms.
   Actions OnTick(absl::Time now);
 
-  // Visible objects of one shard, by key: what hand-over and repair walk.
-  std::vector<ObjectInfo> List(ShardId shard) const;
   PartitionCounters counters() const;
   void CheckInvariants() const;
 

@@ -1,5 +1,4 @@
 // Leases, removal, time and the numbers of a partition.
-#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -135,19 +134,6 @@ void Partition::Impl::ExpireWaiters(absl::Time now, Actions& actions) {
     std::erase_if(committers, late);
     return committers.empty();
   });
-}
-
-std::vector<ObjectInfo> Partition::List(ShardId shard) const {
-  std::vector<ObjectInfo> list;
-  for (const auto& [key, entry] : impl_->entries) {
-    if (!entry.visible || entry.info.shard != shard) continue;
-    list.push_back(entry.info);
-    list.back().tier = entry.object != nullptr ? Tier::kMemory : Tier::kDisk;
-  }
-  std::sort(
-      list.begin(), list.end(),
-      [](const ObjectInfo& a, const ObjectInfo& b) { return a.key < b.key; });
-  return list;
 }
 
 PartitionCounters Partition::counters() const {
