@@ -83,6 +83,13 @@ absl::StatusOr<std::vector<uint16_t>> FreePorts(int count) {
 
 }  // namespace
 
+std::string HowItEnded(int status) {
+  if (WIFSIGNALED(status)) {
+    return absl::StrCat("was killed by ", strsignal(WTERMSIG(status)));
+  }
+  return absl::StrCat("exited with ", WEXITSTATUS(status));
+}
+
 ClusterProcess::ClusterProcess(std::string program, std::string config_file,
                                ClusterConfig config, std::string log_dir)
     : program_(std::move(program)),
@@ -158,8 +165,8 @@ absl::Status ClusterProcess::WaitReady(size_t node, int live,
     if (pids_[node] > 0 && waitpid(pids_[node], &exit_status, WNOHANG) > 0) {
       pids_[node] = 0;
       return absl::UnavailableError(
-          absl::StrCat("node ", id, " has exited at its start; its log ends:\n",
-                       LogTail(node)));
+          absl::StrCat("node ", id, " ", HowItEnded(exit_status),
+                       " at its start; its log ends:\n", LogTail(node)));
     }
     absl::StatusOr<std::unique_ptr<rpc::Client>> client =
         rpc::Client::Connect(AddressOf(node));

@@ -59,6 +59,9 @@ class ClusterProcess {
   absl::Duration stop_timeout_ = absl::Seconds(10);
 };
 
+// "exited with 1" or "was killed by Terminated", of waitpid's status.
+std::string HowItEnded(int status);
+
 // Where clients of this host reach the node's gateway.
 std::string LocalAddressOf(const NodeConfig& node);
 

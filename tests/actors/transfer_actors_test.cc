@@ -1,6 +1,8 @@
 // A retrieve and a store, their transfers in the test's hand.
 #include <algorithm>
+#include <atomic>
 #include <numeric>
+#include <thread>
 
 #include "actors/node_actor.h"
 #include "actors/node_services.h"
@@ -448,6 +450,22 @@ TEST_F(StoreActorTest, CacheIsAnsweredByTheFirstCopy) {
   ASSERT_EQ(answer_.times, 1);
   ASSERT_TRUE(answer_.value.ok()) << answer_.value.status();
   EXPECT_EQ(answer_.value->holders[0], a_);
+}
+
+// Found by a node that crashed when a client left while a peer came up.
+TEST_F(ActorsTest, SessionsCloseWhileViewsChange) {
+  NodeServices services(&system_, node_.get());
+  Publish();
+  std::atomic<bool> over{false};
+  std::thread views([&] {
+    while (!over) {
+      node_->view.Set(std::make_shared<ClusterView>(*node_->view.Get()));
+    }
+  });
+  for (uint64_t i = 0; i < 3000; ++i) services.CloseSession(SessionId(i));
+  over = true;
+  views.join();
+  Run();
 }
 
 }  // namespace
