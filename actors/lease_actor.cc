@@ -3,6 +3,7 @@
 #include <map>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "actors/query_actor.h"
 #include "actors/wire.h"
 
@@ -29,7 +30,7 @@ void LeaseActorState::Init(QueryActor::pointer self_in, NodeContext* node_in,
   job.emplace(std::move(job_in));
   merged.assign(job->chunks.size(),
                 absl::NotFoundError("no node holds the chunk"));
-  const std::shared_ptr<const ClusterView> view = node->view.Get();
+  view = node->view.Get();
   std::map<std::pair<NodeId, const StorageActor*>, std::vector<int>> asks;
   for (size_t i = 0; i < job->chunks.size(); ++i) {
     const ShardId shard = view->ShardOf(job->chunks[i]);
@@ -93,6 +94,16 @@ void LeaseActorState::OnNoAnswer(const std::vector<int>& items,
 
 void LeaseActorState::AnswerIfDone() {
   if (unanswered > 0) return;
+  for (size_t i = 0; job->op == LeaseOp::kRemove && i < merged.size(); ++i) {
+    const std::optional<NodeId> away =
+        view->AwayOwnerOf(job->chunks[i], node->walk_depth());
+    if (!away) continue;
+    merged[i] = Merge(job->op, merged[i],
+                      absl::UnavailableError(
+                          absl::StrCat(away->name(),
+                                       " is away and may hold a copy: remove "
+                                       "the chunk again when it is back")));
+  }
   job->reply(std::move(merged));
   self->quit();
 }

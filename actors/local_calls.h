@@ -76,7 +76,7 @@ struct DiscardCall {
 };
 
 struct DiskAnswer {
-  enum class Kind { kWritten, kRead } kind = Kind::kWritten;
+  enum class Kind { kWritten, kRead, kRemoved } kind = Kind::kWritten;
   ChunkKey key;
   absl::Status status;
 };

@@ -61,6 +61,32 @@ struct StatusItem {
   std::string message;
 };
 
+// Send your copy of a chunk to another node.
+struct CopyQuery {
+  std::string ns;
+  std::vector<char> ref;
+  uint64_t version = 0;  // this one or none
+  std::string to;
+  uint8_t durability = 0;  // storage::Durability
+  // From the moment the holder reads it.
+  int64_t ttl_us = 0;
+  int64_t timeout_us = 0;
+};
+
+// delivery::PushReceipt on the wire.
+struct CopyAnswer {
+  StatusItem status;
+  uint64_t version = 0;
+  bool existed = false;
+};
+
+// What came from your copy of a chunk failed its checksum.
+struct SuspectQuery {
+  std::string ns;
+  std::vector<char> ref;
+  uint64_t version = 0;
+};
+
 // What a node tells a peer that joins it.
 struct PeerInfo {
   std::string id;
@@ -102,6 +128,19 @@ typename Inspector::result_type inspect(Inspector& f, StatusItem& s) {
   return f(caf::meta::type_name("StatusItem"), s.code, s.message);
 }
 template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, CopyQuery& q) {
+  return f(caf::meta::type_name("CopyQuery"), q.ns, q.ref, q.version, q.to,
+           q.durability, q.ttl_us, q.timeout_us);
+}
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, CopyAnswer& a) {
+  return f(caf::meta::type_name("CopyAnswer"), a.status, a.version, a.existed);
+}
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, SuspectQuery& q) {
+  return f(caf::meta::type_name("SuspectQuery"), q.ns, q.ref, q.version);
+}
+template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, PeerInfo& p) {
   return f(caf::meta::type_name("PeerInfo"), p.id, p.storage);
 }
@@ -121,11 +160,16 @@ CAF_ADD_TYPE_ID(kdn, (std::vector<kdn::actors::LookupItem>))
 CAF_ADD_TYPE_ID(kdn, (kdn::actors::LeaseQuery))
 CAF_ADD_TYPE_ID(kdn, (kdn::actors::StatusItem))
 CAF_ADD_TYPE_ID(kdn, (std::vector<kdn::actors::StatusItem>))
+CAF_ADD_TYPE_ID(kdn, (kdn::actors::CopyQuery))
+CAF_ADD_TYPE_ID(kdn, (kdn::actors::CopyAnswer))
+CAF_ADD_TYPE_ID(kdn, (kdn::actors::SuspectQuery))
 CAF_ADD_TYPE_ID(kdn, (kdn::actors::PeerInfo))
 CAF_ADD_TYPE_ID(kdn, (kdn::actors::NodeReport))
 CAF_ADD_ATOM(kdn, kdn::actors, LookupAtom, "lookup")
 CAF_ADD_ATOM(kdn, kdn::actors, LeaseAtom, "lease")
 CAF_ADD_ATOM(kdn, kdn::actors, ReleaseAtom, "release")
+CAF_ADD_ATOM(kdn, kdn::actors, CopyAtom, "copy")
+CAF_ADD_ATOM(kdn, kdn::actors, SuspectAtom, "suspect")
 CAF_ADD_ATOM(kdn, kdn::actors, CountAtom, "count")
 CAF_ADD_ATOM(kdn, kdn::actors, TickAtom, "tick")
 CAF_ADD_ATOM(kdn, kdn::actors, JoinAtom, "join")
@@ -158,6 +202,10 @@ using NodeActor = caf::typed_actor<
     // A peer (its name) is here; answered with what it needs to talk to us.
     caf::replies_to<JoinAtom, std::string>::with<PeerInfo>,
     caf::replies_to<ReportAtom>::with<NodeReport>,
+    // A store lost against the object held here: hand that on.
+    caf::replies_to<CopyAtom, CopyQuery>::with<CopyAnswer>,
+    // Verify the object held here, and drop it if it is damaged.
+    caf::reacts_to<SuspectAtom, SuspectQuery>,
     // Inside the process only. Time passes: who waits for passing memory.
     caf::reacts_to<TickAtom>>;
 
@@ -184,6 +232,12 @@ using RetrieveActor = caf::typed_actor<
 using StoreActor = caf::typed_actor<
     // A node has taken its copy, or not.
     caf::reacts_to<SendEnd>, caf::reacts_to<DeadlineAtom>>;
+
+// One object on its way from this node to another. Gone when answered.
+using CopyActor =
+    caf::typed_actor<caf::replies_to<CopyAtom, CopyQuery>::with<CopyAnswer>,
+                     // The other node has taken it, or not.
+                     caf::reacts_to<SendEnd>>;
 
 }  // namespace kdn::actors
 

@@ -197,6 +197,8 @@ NodeImpl::~NodeImpl() {
   for (const MemberOptions& member : context_.options.members) {
     context_.transport->FailPeer(member.id);
   }
+  // Commits still queued spawn actors, which have to be waited for below.
+  context_.pool.Drain();
   if (disk_ != nullptr) {
     if (absl::Status status = disk_->Flush(); !status.ok()) {
       spdlog::error("flushing the disk tier: {}",

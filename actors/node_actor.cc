@@ -7,12 +7,15 @@
 #include <memory>
 #include <utility>
 
+#include "actors/copy_actor.h"
 #include "actors/wire.h"
+#include "codec/object.h"
 
 namespace kdn::actors {
 namespace {
 
 constexpr auto kCountTimeout = std::chrono::seconds(2);
+constexpr absl::Duration kVerifyTimeout = absl::Seconds(10);
 constexpr auto kTick = std::chrono::milliseconds(20);
 
 uint64_t ResidentBytes() {
@@ -96,6 +99,38 @@ caf::result<NodeReport> NodeActorState::Report() {
   return promise;
 }
 
+caf::result<CopyAnswer> NodeActorState::Copy(const CopyQuery& query) {
+  return self->delegate(self->spawn(MakeCopyActor, deps.node), CopyAtom::value,
+                        query);
+}
+
+void NodeActorState::Suspect(const SuspectQuery& query) {
+  const std::optional<ChunkRef> ref = UnpackRef(query.ref);
+  if (!ref) return;
+  const std::shared_ptr<const ClusterView> view = deps.node->view.Get();
+  const StorageActor storage =
+      *view->StorageOf(deps.node->self(), view->ShardOf(*ref));
+  // What has to come from disk was verified on its way.
+  auto reply = Reply<delivery::PeerService::Held>::To(
+      [storage, key = ref->key, version = ObjectVersion(query.version),
+       pool =
+           &deps.node->pool](absl::StatusOr<delivery::PeerService::Held> held) {
+        if (!held.ok() || held->info.version != version) return;
+        pool->Post(delivery::WorkOrder{}, [storage, key, version,
+                                           object = std::move(held->object)] {
+          const absl::StatusOr<codec::ObjectIndex> index =
+              codec::ObjectIndex::Parse(object->bytes(), object->size());
+          if (index.ok() && codec::VerifyObject(*index, object->bytes()).ok()) {
+            return;  // damaged on its way
+          }
+          caf::anon_send(storage, DiscardCall{key, version});
+        });
+      });
+  self->send(storage, ReadCall{ref->key, query.ns,
+                               deps.node->clock->Now() + kVerifyTimeout,
+                               std::move(reply)});
+}
+
 void NodeActorState::Tick() {
   const absl::Time now = deps.node->clock->Now();
   deps.node->scratch->fetches.Expire(now);
@@ -112,6 +147,10 @@ NodeActor::behavior_type MakeNodeActor(
   return {
       [state](JoinAtom, const std::string& peer) { return state->Join(peer); },
       [state](ReportAtom) { return state->Report(); },
+      [state](CopyAtom, const CopyQuery& query) { return state->Copy(query); },
+      [state](SuspectAtom, const SuspectQuery& query) {
+        state->Suspect(query);
+      },
       [state](TickAtom) { state->Tick(); },
   };
 }

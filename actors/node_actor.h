@@ -23,6 +23,8 @@ struct NodeActorState {
 
   PeerInfo Join(const std::string& peer) const;
   caf::result<NodeReport> Report();
+  caf::result<CopyAnswer> Copy(const CopyQuery& query);
+  void Suspect(const SuspectQuery& query);
   void Tick();
   // All but the storage actors' counters.
   delivery::NodeStatus OwnStatus() const;

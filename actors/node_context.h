@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -33,7 +34,8 @@ struct PeerHandles {
 struct ClusterView {
   Epoch epoch;
   std::shared_ptr<const placement::ShardMap> map;
-  absl::flat_hash_map<NodeId, PeerHandles> live;  // this node included
+  std::shared_ptr<const placement::ShardMap> map_of_all;  // dead ones too
+  absl::flat_hash_map<NodeId, PeerHandles> live;          // this node included
 
   ShardId ShardOf(const ChunkRef& ref) const {
     return map->ShardOf(ref.placement);
@@ -41,6 +43,14 @@ struct ClusterView {
   // Live owners of the chunk's shard, first owner first, at most `count`.
   std::vector<NodeId> OwnersOf(const ChunkRef& ref, int count) const {
     return map->Owners(ShardOf(ref), count);
+  }
+  // One of the first `count` owners that is not alive: it may hold a copy and
+  // come back with it.
+  std::optional<NodeId> AwayOwnerOf(const ChunkRef& ref, int count) const {
+    for (const NodeId& owner : map_of_all->Owners(ShardOf(ref), count)) {
+      if (!live.contains(owner)) return owner;
+    }
+    return std::nullopt;
   }
   // Null when the node is not alive in this view.
   const StorageActor* StorageOf(const NodeId& node, ShardId shard) const {
@@ -114,10 +124,10 @@ struct NodeContext {
   delivery::PeerTransport* const transport;
   const Clock* const clock;
   codec::CalibrationSet calibrations;
-  delivery::WorkPool pool;
   std::unique_ptr<Scratch> scratch;
   ViewHolder view;
   DeliveryCounters counters;
+  delivery::WorkPool pool;  // first to go: its tasks use the rest
 };
 
 }  // namespace kdn::actors

@@ -164,7 +164,9 @@ SessionId NodeServices::OpenSession() {
 }
 
 void NodeServices::CloseSession(SessionId session) {
-  for (const auto& [id, peer] : node_->view.Get()->live) {
+  // Held: the placement actor replaces it at any moment.
+  const std::shared_ptr<const ClusterView> view = node_->view.Get();
+  for (const auto& [id, peer] : view->live) {
     for (const StorageActor& storage : peer.storage) {
       caf::anon_send(storage, ReleaseAtom::value, session.value());
     }

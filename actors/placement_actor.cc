@@ -103,6 +103,7 @@ std::shared_ptr<const ClusterView> MakeView(
   auto view = std::make_shared<ClusterView>();
   view->epoch = membership.epoch();
   view->map = membership.map();
+  view->map_of_all = membership.map_of_all();
   view->live = live;
   return view;
 }

@@ -55,7 +55,7 @@ struct LeaseJob {
 };
 
 // One pin, unpin or remove: asks every owner that may hold a copy, because each
-// copy has leases of its own.
+// copy has leases of its own. A removal is not done while one of them is away.
 struct LeaseActorState {
   static inline const char* name = "lease";
 
@@ -71,6 +71,7 @@ struct LeaseActorState {
   QueryActor::pointer self = nullptr;
   NodeContext* node = nullptr;
   std::optional<LeaseJob> job;
+  std::shared_ptr<const ClusterView> view;
   std::vector<absl::Status> merged;
   int unanswered = 0;
 };

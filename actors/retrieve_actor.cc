@@ -4,6 +4,7 @@
 #include <chrono>
 #include <utility>
 
+#include "actors/wire.h"
 #include "delivery/local_fetch.h"
 #include "delivery/remote_fetch.h"
 
@@ -142,14 +143,27 @@ void RetrieveActorState::Fetch(const NodeId& peer,
 }
 
 void RetrieveActorState::OnAttempt(const AttemptEnd& end) {
-  if (end.node == node->self() && absl::IsDataLoss(end.result.status)) {
-    const ChunkRef& ref = job.context->request.chunks[end.chunk].ref;
-    self->send(*view->StorageOf(end.node, view->ShardOf(ref)),
-               DiscardCall{ref.key, end.result.version});
-  }
+  if (absl::IsDataLoss(end.result.status)) OnDamaged(end);
   session->OnAttempt(end.chunk, end.node, end.result);
   if (*job.context->request.cancelled) AbandonCancelled();
   Perform();
+}
+
+void RetrieveActorState::OnDamaged(const AttemptEnd& end) {
+  const delivery::RetrieveRequest& request = job.context->request;
+  const ChunkRef& ref = request.chunks[end.chunk].ref;
+  if (end.node == node->self()) {
+    self->send(*view->StorageOf(end.node, view->ShardOf(ref)),
+               DiscardCall{ref.key, end.result.version});
+    return;
+  }
+  if (end.result.version == ObjectVersion()) return;  // nothing of it came
+  // There or on its way: the peer finds out.
+  if (const auto peer = view->live.find(end.node); peer != view->live.end()) {
+    self->send(peer->second.node, SuspectAtom::value,
+               SuspectQuery{request.ns.name(), PackRef(ref),
+                            end.result.version.value()});
+  }
 }
 
 // No other node is asked on behalf of an engine that went away.

@@ -30,6 +30,8 @@ struct RetrieveActorState {
   void FetchFrom(const delivery::Ask& ask);
   void Fetch(const NodeId& peer, absl::Span<const int> chunks);
   void OnAttempt(const AttemptEnd& end);
+  // A copy failed its checksum.
+  void OnDamaged(const AttemptEnd& end);
   void OnWindow(const WindowGrant& grant);
   void AbandonCancelled();
   void OnDeadline();

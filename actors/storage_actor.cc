@@ -31,32 +31,45 @@ std::vector<LookupItem> StorageActorState::Lookup(const LookupQuery& query) {
   return items;
 }
 
-std::vector<StatusItem> StorageActorState::Lease(const LeaseQuery& query) {
-  std::vector<StatusItem> items;
-  const SessionId session(query.session);
-  for (const ChunkKey& key : UnpackKeys(query.keys)) {
-    absl::Status status = absl::InvalidArgumentError("unknown lease operation");
-    switch (static_cast<LeaseOp>(query.op)) {
-      case LeaseOp::kPin:
-        status = partition->Pin(
-            key, query.ns, session,
-            deps.clock->Now() + absl::Microseconds(query.ttl_us));
-        break;
-      case LeaseOp::kUnpin:
-        status = partition->Unpin(key, query.ns, session);
-        break;
-      case LeaseOp::kRemove: {
-        storage::Partition::Removal removal =
-            partition->Remove(key, query.ns, session);
-        status = removal.status;
-        Perform(std::move(removal.actions));
-        break;
-      }
-    }
-    RefreshHeld(key);
-    items.push_back(ToWire(status));
+LeaseAnswer::~LeaseAnswer() {
+  if (open_ == 0) return;
+  promise_.deliver(caf::make_error(caf::sec::request_receiver_down));
+}
+
+void LeaseAnswer::Set(size_t key, const absl::Status& status) {
+  items_[key] = ToWire(status);
+  if (--open_ == 0) promise_.deliver(std::move(items_));
+}
+
+caf::result<std::vector<StatusItem>> StorageActorState::Lease(
+    const LeaseQuery& query) {
+  const auto promise = self->make_response_promise<std::vector<StatusItem>>();
+  const std::vector<ChunkKey> keys = UnpackKeys(query.keys);
+  const auto answer = std::make_shared<LeaseAnswer>(promise, keys.size());
+  for (size_t i = 0; i < keys.size(); ++i) {
+    LeaseOne(query, keys[i], LeaseReply{answer, i});
+    RefreshHeld(keys[i]);
   }
-  return items;
+  return promise;
+}
+
+void StorageActorState::LeaseOne(const LeaseQuery& query, const ChunkKey& key,
+                                 LeaseReply reply) {
+  const SessionId session(query.session);
+  switch (static_cast<LeaseOp>(query.op)) {
+    case LeaseOp::kPin:
+      return reply(
+          partition->Pin(key, query.ns, session,
+                         deps.clock->Now() + absl::Microseconds(query.ttl_us)));
+    case LeaseOp::kUnpin:
+      return reply(partition->Unpin(key, query.ns, session));
+    case LeaseOp::kRemove: {
+      const storage::RequestId id = NextId();
+      replies.emplace(id, std::move(reply));
+      return Perform(partition->Remove(id, key, query.ns, session));
+    }
+  }
+  reply(absl::InvalidArgumentError("unknown lease operation"));
 }
 
 void StorageActorState::Release(uint64_t session) {
@@ -88,9 +101,14 @@ void StorageActorState::Read(const ReadCall& call) {
 
 void StorageActorState::OnDisk(const DiskAnswer& answer) {
   const absl::Time now = deps.clock->Now();
-  Perform(answer.kind == DiskAnswer::Kind::kWritten
-              ? partition->OnDiskWritten(answer.key, answer.status, now)
-              : partition->OnDiskRead(answer.key, answer.status, now));
+  switch (answer.kind) {
+    case DiskAnswer::Kind::kWritten:
+      return Perform(partition->OnDiskWritten(answer.key, answer.status, now));
+    case DiskAnswer::Kind::kRead:
+      return Perform(partition->OnDiskRead(answer.key, answer.status, now));
+    case DiskAnswer::Kind::kRemoved:
+      return Perform(partition->OnDiskRemoved(answer.key, answer.status));
+  }
 }
 
 void StorageActorState::Tick() {
@@ -178,8 +196,16 @@ void StorageActorState::Do(storage::action::ReadFromDisk& action) {
 }
 
 void StorageActorState::Do(storage::action::RemoveFromDisk& action) {
-  // What cannot be removed now is found dead by the next recovery or cleaning.
-  deps.disk->Remove(action.shard, action.key, [](absl::Status) {});
+  deps.disk->Remove(
+      action.shard, action.key,
+      [to = caf::actor_cast<StorageActor>(self),
+       key = action.key](absl::Status status) {
+        caf::anon_send(to, DiskAnswer{DiskAnswer::Kind::kRemoved, key, status});
+      });
+}
+
+void StorageActorState::Do(storage::action::Removed& action) {
+  TakeReply<LeaseReply>(replies, action.id)(absl::OkStatus());
 }
 
 StorageActor::behavior_type MakeStorageActor(

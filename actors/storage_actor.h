@@ -3,7 +3,9 @@
 
 #include <functional>
 #include <memory>
+#include <utility>
 #include <variant>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
@@ -22,6 +24,36 @@ struct StorageActorDeps {
   const Clock* clock = nullptr;
 };
 
+// Answers a lease call when the last of its keys is done: removals wait for the
+// disk.
+class LeaseAnswer {
+ public:
+  using Promise = caf::typed_response_promise<std::vector<StatusItem>>;
+  LeaseAnswer(Promise promise, size_t keys)
+      : promise_(std::move(promise)), items_(keys), open_(keys) {
+    if (open_ == 0) promise_.deliver(std::move(items_));
+  }
+  // The actor stops with removals open: who asked need not wait for a deadline.
+  ~LeaseAnswer();
+  LeaseAnswer(const LeaseAnswer&) = delete;
+  LeaseAnswer& operator=(const LeaseAnswer&) = delete;
+  void Set(size_t key, const absl::Status& status);
+
+ private:
+  Promise promise_;
+  std::vector<StatusItem> items_;
+  size_t open_;
+};
+
+// The reply to one key of a lease call.
+struct LeaseReply {
+  std::shared_ptr<LeaseAnswer> answer;
+  size_t key = 0;
+  void operator()(const absl::Status& status) const {
+    answer->Set(key, status);
+  }
+};
+
 // The shell around one storage::Partition: turns messages into events and
 // actions into answers and disk requests.
 struct StorageActorState {
@@ -32,7 +64,8 @@ struct StorageActorState {
   storage::RequestId NextId() { return storage::RequestId(++last_id); }
 
   std::vector<LookupItem> Lookup(const LookupQuery& query);
-  std::vector<StatusItem> Lease(const LeaseQuery& query);
+  caf::result<std::vector<StatusItem>> Lease(const LeaseQuery& query);
+  void LeaseOne(const LeaseQuery& query, const ChunkKey& key, LeaseReply reply);
   void Release(uint64_t session);
   void Reserve(const ReserveCall& call);
   void Commit(const CommitCall& call);
@@ -48,6 +81,7 @@ struct StorageActorState {
   void Do(storage::action::WriteToDisk& action);
   void Do(storage::action::ReadFromDisk& action);
   void Do(storage::action::RemoveFromDisk& action);
+  void Do(storage::action::Removed& action);
   void RefreshHeld(const ChunkKey& key);
 
   StorageActor::pointer self = nullptr;
@@ -56,7 +90,7 @@ struct StorageActorState {
   uint64_t last_id = 0;
   using AnyReply = std::variant<Reply<std::shared_ptr<storage::ArenaBlock>>,
                                 Reply<delivery::PushReceipt>,
-                                Reply<delivery::PeerService::Held>>;
+                                Reply<delivery::PeerService::Held>, LeaseReply>;
   absl::flat_hash_map<storage::RequestId, AnyReply> replies;
   // Keys reported as held; looked at again as leases expire.
   absl::flat_hash_set<ChunkKey> held;

@@ -5,13 +5,17 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "actors/wire.h"
+#include "kv/check.h"
+
 namespace kdn::actors {
 namespace {
 
 using Block = std::shared_ptr<storage::ArenaBlock>;
 
-// Room may take half of what is left: the walk then still reaches a node that
-// has some.
+// One node may take half of what is left, most of it for room: the walk then
+// still reaches a node that has some.
 absl::Time RoomDeadline(absl::Time now, absl::Time deadline) {
   return now + std::max(deadline - now, absl::ZeroDuration()) / 2;
 }
@@ -39,7 +43,9 @@ void StoreActorState::Init(StoreActor::pointer self_in, NodeContext* node_in,
 
 void StoreActorState::Perform() {
   for (const NodeId& target : session->TakeSends()) {
-    if (target == node->self()) {
+    if (const NodeId* winner = session->winner(); winner != nullptr) {
+      CopyFrom(*winner, target);
+    } else if (target == node->self()) {
       CommitHere();
     } else {
       PushTo(target);
@@ -95,11 +101,36 @@ void StoreActorState::CommitCopy(const StorageActor& storage,
 void StoreActorState::PushTo(const NodeId& peer) {
   node->transport->Push(
       delivery::PushRequest{peer, job->ref, job->block, job->durability,
-                            job->expires, job->deadline},
+                            job->expires,
+                            RoomDeadline(node->clock->Now(), job->deadline)},
       [to = caf::actor_cast<StoreActor>(self),
        peer](absl::StatusOr<delivery::PushReceipt> result) {
         caf::anon_send(to, SendEnd{peer, std::move(result)});
       });
+}
+
+void StoreActorState::CopyFrom(const NodeId& winner, const NodeId& target) {
+  const auto peer = view->live.find(winner);
+  KDN_CHECK(peer != view->live.end(), "who holds an object was sent to");
+  const absl::Time now = node->clock->Now();
+  const int64_t left_us = std::max<int64_t>(
+      absl::ToInt64Microseconds(RoomDeadline(now, job->deadline) - now), 1);
+  const int64_t ttl_us = absl::ToInt64Microseconds(
+      std::max(job->expires - now, absl::ZeroDuration()));
+  self->request(
+          peer->second.node, std::chrono::microseconds(left_us),
+          CopyAtom::value,
+          CopyQuery{job->info.ns, PackRef(job->ref),
+                    session->winner_version().value(), target.name(),
+                    static_cast<uint8_t>(job->durability), ttl_us, left_us})
+      .then(
+          [this, target](const CopyAnswer& answer) {
+            OnSent(SendEnd{target, FromWire(answer)});
+          },
+          [this, target, winner](const caf::error&) {
+            OnSent(SendEnd{target, absl::UnavailableError(absl::StrCat(
+                                       winner.name(), " hands nothing on"))});
+          });
 }
 
 void StoreActorState::OnSent(const SendEnd& end) {

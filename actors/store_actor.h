@@ -32,6 +32,8 @@ struct StoreActorState {
   // Copies the object into the partition's memory first.
   void CommitCopy(const StorageActor& storage, CommitCall commit);
   void PushTo(const NodeId& peer);
+  // Another store won: its node hands its object on.
+  void CopyFrom(const NodeId& winner, const NodeId& target);
   void OnSent(const SendEnd& end);
   void OnDeadline();
 

@@ -26,6 +26,16 @@ std::vector<ChunkKey> UnpackKeys(const std::vector<char>& bytes) {
   return keys;
 }
 
+std::vector<char> PackRef(const ChunkRef& ref) {
+  return PackKeys({ref.key, ChunkKey(ref.placement.bytes())});
+}
+
+std::optional<ChunkRef> UnpackRef(const std::vector<char>& bytes) {
+  const std::vector<ChunkKey> both = UnpackKeys(bytes);
+  if (both.size() != 2) return std::nullopt;
+  return ChunkRef{both[0], PlacementKey(both[1].bytes())};
+}
+
 LookupItem ToWire(const storage::ObjectInfo* info) {
   LookupItem item;
   if (info == nullptr) return item;
@@ -61,6 +71,19 @@ absl::Status FromWire(const StatusItem& item) {
   return absl::Status(known ? static_cast<absl::StatusCode>(item.code)
                             : absl::StatusCode::kUnknown,
                       item.message);
+}
+
+CopyAnswer ToWire(const absl::StatusOr<delivery::PushReceipt>& result) {
+  CopyAnswer answer{ToWire(result.status())};
+  if (!result.ok()) return answer;
+  answer.version = result->version.value();
+  answer.existed = result->existed;
+  return answer;
+}
+
+absl::StatusOr<delivery::PushReceipt> FromWire(const CopyAnswer& answer) {
+  if (answer.status.code != 0) return FromWire(answer.status);
+  return delivery::PushReceipt{ObjectVersion(answer.version), answer.existed};
 }
 
 namespace {

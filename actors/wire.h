@@ -1,6 +1,7 @@
 #ifndef KDN_ACTORS_WIRE_H_
 #define KDN_ACTORS_WIRE_H_
 
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -17,12 +18,19 @@ std::vector<char> PackKeys(absl::Span<const ChunkKey> keys);
 // asker treats it as none.
 std::vector<ChunkKey> UnpackKeys(const std::vector<char>& bytes);
 
+// One chunk.
+std::vector<char> PackRef(const ChunkRef& ref);
+std::optional<ChunkRef> UnpackRef(const std::vector<char>& bytes);
+
 // Null: a miss.
 LookupItem ToWire(const storage::ObjectInfo* info);
 delivery::LookupResult FromWire(const LookupItem& item, const NodeId& node);
 
 StatusItem ToWire(const absl::Status& status);
 absl::Status FromWire(const StatusItem& item);
+
+CopyAnswer ToWire(const absl::StatusOr<delivery::PushReceipt>& result);
+absl::StatusOr<delivery::PushReceipt> FromWire(const CopyAnswer& answer);
 
 NodeReport ToWire(const delivery::NodeStatus& status);
 // Gateway address and liveness are the asker's knowledge, not the report's.

@@ -16,6 +16,7 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <random>
 #include <sstream>
 #include <utility>
 
@@ -26,7 +27,7 @@
 namespace kdn::cli {
 namespace {
 
-// Asks again this often while a node comes up: it has no way to tell us.
+// Asks again this often while a node comes up or goes.
 constexpr absl::Duration kPoll = absl::Milliseconds(50);
 
 // Runs in the child: becomes the program or exits.
@@ -50,24 +51,29 @@ constexpr absl::Duration kPoll = absl::Milliseconds(50);
   _exit(127);
 }
 
-// Ports that nobody listens on now. All are held open until the last is found,
-// so that they differ.
+// Ports that nobody listens on now, below those that outgoing connections are
+// given (ip_local_port_range): none of them is taken before its node starts.
+// All are held open until the last is found, so that they differ.
 absl::StatusOr<std::vector<uint16_t>> FreePorts(int count) {
+  constexpr uint16_t kFirst = 10000;
+  constexpr uint16_t kEnd = 32768;
   std::vector<int> sockets;
   std::vector<uint16_t> ports;
-  for (int i = 0; i < count; ++i) {
+  std::random_device random;
+  for (int tries = 0;
+       static_cast<int>(ports.size()) < count && tries < 100 * count; ++tries) {
+    const auto port =
+        static_cast<uint16_t>(kFirst + random() % (kEnd - kFirst));
     const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t length = sizeof(address);
-    auto* generic = reinterpret_cast<sockaddr*>(&address);
-    if (fd < 0 || bind(fd, generic, length) != 0 ||
-        getsockname(fd, generic, &length) != 0) {
-      break;
-    }
+    address.sin_port = htons(port);
+    if (fd < 0) break;
     sockets.push_back(fd);
-    ports.push_back(ntohs(address.sin_port));
+    if (bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) {
+      ports.push_back(port);
+    }
   }
   for (int fd : sockets) close(fd);
   if (static_cast<int>(ports.size()) == count) return ports;
@@ -76,6 +82,13 @@ absl::StatusOr<std::vector<uint16_t>> FreePorts(int count) {
 }
 
 }  // namespace
+
+std::string HowItEnded(int status) {
+  if (WIFSIGNALED(status)) {
+    return absl::StrCat("was killed by ", strsignal(WTERMSIG(status)));
+  }
+  return absl::StrCat("exited with ", WEXITSTATUS(status));
+}
 
 ClusterProcess::ClusterProcess(std::string program, std::string config_file,
                                ClusterConfig config, std::string log_dir)
@@ -87,8 +100,19 @@ ClusterProcess::ClusterProcess(std::string program, std::string config_file,
 
 ClusterProcess::~ClusterProcess() {
   for (size_t i = 0; i < pids_.size(); ++i) Signal(i, SIGTERM);
+  const absl::Time deadline = absl::Now() + stop_timeout_;
+  const auto any = [this] {
+    return std::any_of(pids_.begin(), pids_.end(),
+                       [](pid_t pid) { return pid > 0; });
+  };
+  int status = 0;
+  while (any() && absl::Now() < deadline) {
+    if (Reap(&status) < 0) absl::SleepFor(kPoll);
+  }
   for (size_t i = 0; i < pids_.size(); ++i) {
-    if (pids_[i] > 0) waitpid(pids_[i], nullptr, 0);
+    if (pids_[i] == 0) continue;
+    spdlog::error("{} does not stop: killed", config_.nodes[i].id.name());
+    Kill(i, SIGKILL);
   }
 }
 
@@ -141,8 +165,8 @@ absl::Status ClusterProcess::WaitReady(size_t node, int live,
     if (pids_[node] > 0 && waitpid(pids_[node], &exit_status, WNOHANG) > 0) {
       pids_[node] = 0;
       return absl::UnavailableError(
-          absl::StrCat("node ", id, " has exited at its start; its log ends:\n",
-                       LogTail(node)));
+          absl::StrCat("node ", id, " ", HowItEnded(exit_status),
+                       " at its start; its log ends:\n", LogTail(node)));
     }
     absl::StatusOr<std::unique_ptr<rpc::Client>> client =
         rpc::Client::Connect(AddressOf(node));

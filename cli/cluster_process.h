@@ -14,7 +14,8 @@
 namespace kdn::cli {
 
 // The nodes of a configuration as child processes of this one. They die with
-// it. Thread-compatible.
+// it: SIGTERM first, SIGKILL for one that has not ended after a while.
+// Thread-compatible.
 class ClusterProcess {
  public:
   // `program`: the kdn program; `config_file`: what `config` was read from;
@@ -24,6 +25,8 @@ class ClusterProcess {
   ~ClusterProcess();
   ClusterProcess(const ClusterProcess&) = delete;
   ClusterProcess& operator=(const ClusterProcess&) = delete;
+
+  void set_stop_timeout(absl::Duration timeout) { stop_timeout_ = timeout; }
 
   const ClusterConfig& config() const { return config_; }
   absl::Status Start(size_t node);
@@ -53,7 +56,11 @@ class ClusterProcess {
   const ClusterConfig config_;
   const std::string log_dir_;
   std::vector<pid_t> pids_;  // 0: not running
+  absl::Duration stop_timeout_ = absl::Seconds(10);
 };
+
+// "exited with 1" or "was killed by Terminated", of waitpid's status.
+std::string HowItEnded(int status);
 
 // Where clients of this host reach the node's gateway.
 std::string LocalAddressOf(const NodeConfig& node);

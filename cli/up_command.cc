@@ -21,13 +21,6 @@ constexpr absl::Duration kLongestBackOff = absl::Seconds(30);
 // A node that lived for this long starts its back-off afresh.
 constexpr absl::Duration kHealthy = absl::Minutes(1);
 
-std::string HowItEnded(int status) {
-  if (WIFSIGNALED(status)) {
-    return absl::StrCat("was killed by ", strsignal(WTERMSIG(status)));
-  }
-  return absl::StrCat("exited with ", WEXITSTATUS(status));
-}
-
 // Keeps the nodes of one configuration running until told to stop.
 class Supervisor {
  public:

@@ -48,7 +48,7 @@ std::vector<Ask> FetchSession::TakeSomeAsks() {
   std::vector<Ask> now;
   for (Ask& ask : due) {
     if (ask.node == self_) {  // no copy is made of what is here already
-      now.push_back(std::move(ask));
+      due_here_.insert(due_here_.end(), ask.items.begin(), ask.items.end());
       continue;
     }
     const uint64_t room =
@@ -61,6 +61,13 @@ std::vector<Ask> FetchSession::TakeSomeAsks() {
     }
     if (take > 0) now.push_back(Ask{ask.node, {ask.items.begin(), cut}});
   }
+  Ask here{self_, {}};
+  while (reading_here_ < kReadsHereMax && !due_here_.empty()) {
+    ++reading_here_;
+    here.items.push_back(due_here_.front());
+    due_here_.pop_front();
+  }
+  if (!here.items.empty()) now.push_back(std::move(here));
   return now;
 }
 
@@ -68,7 +75,10 @@ void FetchSession::OnAttempt(int chunk, const NodeId& node,
                              const AttemptResult& result) {
   KDN_CHECK(outstanding_ > 0, "an attempt ended that was never begun");
   --outstanding_;
-  if (node != self_) {
+  if (node == self_) {
+    KDN_CHECK(reading_here_ > 0, "reads of this node are miscounted");
+    --reading_here_;
+  } else {
     KDN_CHECK(window_used_ >= chunk_bytes_, "the window is miscounted");
     window_used_ -= chunk_bytes_;
   }
@@ -102,6 +112,8 @@ void FetchSession::Abandon(const absl::Status& why) {
     outstanding_ -= static_cast<int>(ask.items.size());
   }
   held_back_.clear();
+  outstanding_ -= static_cast<int>(due_here_.size());
+  due_here_.clear();
   walk_.Abandon(why);
 }
 

@@ -2,6 +2,7 @@
 #define KDN_DELIVERY_FETCH_SESSION_H_
 
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <vector>
 
@@ -31,11 +32,14 @@ struct AttemptResult {
 // Events in (OnAttempt, OpenWindow, RefuseWindow, Abandon), actions out
 // (TakeAsks, outcomes). Keeps at most a window of chunks being fetched from
 // peers at a time, so that a retrieve of any size needs bounded memory, and
-// asks no peer before that memory is there. Once a layer of a chunk was
-// announced, only the same version may complete it: no delivery mixes two.
-// Pure; thread-compatible.
+// asks no peer before that memory is there. Reads at most kReadsHereMax chunks
+// of this node at a time, whose storage lets only so many wait for its disk.
+// Once a layer of a chunk was announced, only the same version may complete it:
+// no delivery mixes two. Pure; thread-compatible.
 class FetchSession {
  public:
+  static constexpr int kReadsHereMax = 256;
+
   // `chunk_bytes` bounds what one chunk takes while it is fetched, `window_max`
   // what all take that are fetched at a time (but one always may be).
   FetchSession(NodeId self, std::vector<std::vector<NodeId>> read_orders,
@@ -77,6 +81,9 @@ class FetchSession {
   ReplicaWalk walk_;
   // Asks to peers that wait for room in the window.
   std::vector<Ask> held_back_;
+  // Asks to this node that wait for earlier ones to end.
+  std::deque<int> due_here_;
+  int reading_here_ = 0;
   bool window_open_ = false;
   absl::Status window_refused_;
   uint64_t window_used_ = 0;

@@ -157,6 +157,9 @@ class NodeService {
   virtual void Unpin(std::vector<ChunkRef> chunks, Namespace ns,
                      SessionId session, absl::Time deadline,
                      Done<std::vector<absl::Status>> done) = 0;
+  // Removes every copy. OK once none can come back from a disk; UNAVAILABLE
+  // when an owner is away or its disk failed, with the copies within reach
+  // removed.
   virtual void Remove(std::vector<ChunkRef> chunks, Namespace ns,
                       SessionId session, absl::Time deadline,
                       Done<std::vector<absl::Status>> done) = 0;

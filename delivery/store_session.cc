@@ -40,7 +40,7 @@ void StoreSession::OnSent(const NodeId& node,
     receipt_.version = result->version;
     receipt_.existed = result->existed;
     receipt_.holders.push_back(node);
-  } else if (result->version == version_) {
+  } else if (result->version == receipt_.version) {
     receipt_.holders.push_back(node);
   } else {
     // An older version survived there; the first owner's is the one that reads
@@ -57,20 +57,19 @@ int StoreSession::wanted_acks() const {
 
 void StoreSession::Decide() {
   if (decided_) return;
-  const bool lost = !receipt_.holders.empty() && receipt_.version != version_;
-  if (lost) {  // another store of this key won: our bytes go nowhere else
-    decided_ = true;
-    next_ = owners_.size();
-    answer_ = receipt_;
-    return;
-  }
   if (static_cast<int>(receipt_.holders.size()) >= wanted_acks()) {
     decided_ = true;
     answer_ = receipt_;
+    // Copies beyond the promise are the winner's business.
+    if (lost()) next_ = owners_.size();
     return;
   }
   if (!sending_.empty() || next_ < owners_.size()) return;
   decided_ = true;
+  if (last_error_.ok()) {
+    last_error_ = absl::UnavailableError(
+        absl::StrCat("live owners: ", owners_.size(), "; start the others"));
+  }
   answer_ = absl::Status(
       absl::IsResourceExhausted(last_error_) ||
               absl::IsInvalidArgument(last_error_) ||

@@ -16,9 +16,10 @@ namespace kdn::delivery {
 // order, and when the engine is told.
 //
 // The first owner that can takes it alone, so that of two stores of one key one
-// wins there; then the other owners get the same bytes, unless another store
-// has won. A node that fails is replaced by the next in owner order. Answers
-// once as many copies are held as the durability asks for; copies still under
+// wins there; then the other owners get the winner's bytes. When that is
+// another store, its node hands them on, and only as many as are promised. A
+// node that fails is replaced by the next in owner order. Answers once as many
+// copies of one version are held as the durability asks for; copies still under
 // way then go on. Events in, actions out. Pure; thread-compatible.
 class StoreSession {
  public:
@@ -27,8 +28,15 @@ class StoreSession {
   StoreSession(ObjectVersion version, std::vector<NodeId> owners, int replicas,
                storage::Durability durability);
 
-  // Nodes to hand the object to now. Call after every event.
+  // Nodes to hand the object to now: ours, or the winner's. Call after every
+  // event.
   std::vector<NodeId> TakeSends();
+  // Who holds the object that the sends taken are of: null when it is ours.
+  const NodeId* winner() const {
+    return lost() ? &receipt_.holders.front() : nullptr;
+  }
+  // REQUIRES: winner() is not null.
+  ObjectVersion winner_version() const { return receipt_.version; }
   // A node that TakeSends named has answered: OK means it holds the object at
   // the durability asked for.
   void OnSent(const NodeId& node, const absl::StatusOr<PushReceipt>& result);
@@ -41,6 +49,10 @@ class StoreSession {
 
  private:
   int wanted_acks() const;
+  // Another store of this key has won.
+  bool lost() const {
+    return !receipt_.holders.empty() && receipt_.version != version_;
+  }
   void Decide();
 
   const ObjectVersion version_;

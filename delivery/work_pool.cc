@@ -25,6 +25,11 @@ void WorkPool::Post(WorkOrder order, Task task) {
   queue_.push(Entry{order, next_sequence_++, std::move(task)});
 }
 
+void WorkPool::Drain() {
+  absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(this, &WorkPool::IsIdle));
+}
+
 uint64_t WorkPool::NextRequest() {
   absl::MutexLock lock(&mutex_);
   return ++next_request_;
@@ -39,8 +44,12 @@ void WorkPool::Run() {
       if (queue_.empty()) return;
       task = std::move(queue_.top().task);
       queue_.pop();
+      ++running_;
     }
     task();
+    task = nullptr;  // what it held goes before it counts as done
+    absl::MutexLock lock(&mutex_);
+    --running_;
   }
 }
 

@@ -25,7 +25,8 @@ struct WorkOrder {
 // The threads that encode, decode and verify, so that actors and RPC loops
 // never do. Owns its threads; the destructor runs what is queued, then joins.
 // Thread-safe. The queue is bounded by what its users admit: a retrieve keeps
-// at most one task per chunk in it, a store one.
+// at most one task per chunk that is here and one per layer of a chunk that
+// comes from a peer in it, a store one.
 class WorkPool {
  public:
   using Task = absl::AnyInvocable<void()>;
@@ -37,6 +38,8 @@ class WorkPool {
   WorkPool& operator=(const WorkPool&) = delete;
 
   void Post(WorkOrder order, Task task);
+  // Blocks until nothing is queued or running, what tasks post included.
+  void Drain();
   // A fresh WorkOrder::request.
   uint64_t NextRequest();
 
@@ -53,6 +56,9 @@ class WorkPool {
     }
   };
   void Run();
+  bool IsIdle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return queue_.empty() && running_ == 0;
+  }
   bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return stopping_ || !queue_.empty();
   }
@@ -61,6 +67,7 @@ class WorkPool {
   std::priority_queue<Entry> queue_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t next_request_ ABSL_GUARDED_BY(mutex_) = 0;
+  int running_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::thread> threads_;
 };

@@ -18,19 +18,19 @@ absl::StatusOr<MembershipView> MembershipView::Create(
         absl::StrCat("node ", self.name(), " is not among the members"));
   }
   // A map of all members validates every weight, so later builds cannot fail.
-  if (absl::Status status = ShardMap::Build(members, options).status();
-      !status.ok()) {
-    return status;
-  }
-  return MembershipView(std::move(self), std::move(members), options);
+  absl::StatusOr<ShardMap> map_of_all = ShardMap::Build(members, options);
+  if (!map_of_all.ok()) return map_of_all.status();
+  return MembershipView(std::move(self), std::move(members), options,
+                        *std::move(map_of_all));
 }
 
 MembershipView::MembershipView(NodeId self, std::vector<Member> members,
-                               ShardMap::Options options)
+                               ShardMap::Options options, ShardMap map_of_all)
     : self_(std::move(self)),
       members_(std::move(members)),
       options_(options),
-      live_({self_}) {
+      live_({self_}),
+      map_of_all_(std::make_shared<const ShardMap>(std::move(map_of_all))) {
   Rebuild();
 }
 

@@ -33,12 +33,14 @@ class MembershipView {
   const std::set<NodeId>& live() const { return live_; }
   Epoch epoch() const { return epoch_; }
   std::shared_ptr<const ShardMap> map() const { return map_; }
+  // As if all were alive: who may hold what without being asked now.
+  std::shared_ptr<const ShardMap> map_of_all() const { return map_of_all_; }
 
  private:
   static constexpr size_t kMapsKept = 8;
 
   MembershipView(NodeId self, std::vector<Member> members,
-                 ShardMap::Options options);
+                 ShardMap::Options options, ShardMap map_of_all);
   void Rebuild();
 
   NodeId self_;
@@ -46,6 +48,7 @@ class MembershipView {
   ShardMap::Options options_;
   std::set<NodeId> live_;
   Epoch epoch_;
+  std::shared_ptr<const ShardMap> map_of_all_;
   std::shared_ptr<const ShardMap> map_;
   std::map<std::set<NodeId>, std::shared_ptr<const ShardMap>> maps_;
 };

@@ -82,10 +82,15 @@ kj::Promise<void> BulkPool::Greet(kj::AsyncIoStream& stream) {
       .then([this](kj::Own<Frame> frame) {
         const auto answer = frame->As<peer::Hello>();
         const absl::Status status = FromWire(answer.getStatus());
-        KJ_REQUIRE(status.ok(), "refused by a peer", status.ToString().c_str());
-        KJ_REQUIRE(answer.getFrom() == peer_.name().c_str(),
-                   "another node answered", answer.getFrom(),
-                   peer_.name().c_str());
+        // Whoever it is, it is not the peer: nothing is said of its copies.
+        if (!status.ok()) {
+          kj::throwFatalException(KJ_EXCEPTION(
+              DISCONNECTED, "refused by a peer", status.ToString().c_str()));
+        }
+        if (answer.getFrom() != peer_.name().c_str()) {
+          kj::throwFatalException(KJ_EXCEPTION(
+              DISCONNECTED, "another node answered", answer.getFrom()));
+        }
       });
 }
 

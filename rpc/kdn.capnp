@@ -250,21 +250,25 @@ interface Knowledge {
       -> (status :Status, outcomes :List(ChunkOutcome));
   # Delivers chunks; one outcome each, in order. Answers after the last call to
   # `sink`. When the deadline passes, chunks not complete by then are failed with
-  # deadlineExceeded. Cancelling the call stops the delivery. A region that was
-  # the destination of a call that failed or was cancelled may still be written
-  # until the deadline.
+  # deadlineExceeded. Cancelling the call stops the delivery. Once a call is
+  # answered ok nothing more is written into its region: at the deadline the answer
+  # waits for the layer that is being written. A region whose call was cancelled,
+  # failed or got no answer may be written at any time: give it back.
 
   pin @3 (chunks :List(ChunkRef), ttlMs :UInt64, deadlineMs :UInt32)
       -> (status :Status, statuses :List(Status));
   # Holds every copy against eviction for ttlMs (1 ms to 30 days) or until the
-  # session ends. Pinning again extends. notFound where nobody has the chunk.
+  # session ends, or its node does: pin again after a restart. Pinning again extends. notFound where nobody has the chunk.
 
   unpin @4 (chunks :List(ChunkRef), deadlineMs :UInt32)
       -> (status :Status, statuses :List(Status));
 
   remove @5 (chunks :List(ChunkRef), deadlineMs :UInt32)
       -> (status :Status, statuses :List(Status));
-  # failedPrecondition for a chunk that another session pins.
+  # ok: no copy is left, nor comes back when a node is started again. notFound: no
+  # node had one. failedPrecondition for a chunk that another session pins.
+  # unavailable: the copies that could be reached are removed, but a node that is
+  # away may hold one, or a disk failed; remove it again later.
 }
 
 struct LookupResult {
@@ -288,7 +292,9 @@ struct StoreRequest {
   # The qualities to keep; 0: lossless. base1 keeps base too, base2 both. The
   # transform-coded ones take a headDim of 256 at most: else invalidArgument.
   durability @7 :Durability = replicated;
-  ttlMs @8 :UInt64;      # not evicted before; 0: no promise; at most 30 days
+  ttlMs @8 :UInt64;      # not evicted before; 0: no promise; at most 30 days.
+  # Like a pin, each copy is held by the run of the node that has it: a node that is
+  # started again keeps its copies on disk, but may evict them.
   memory @9 :SharedMemory;
   # Where the layers lie; null: they come inline.
 }

@@ -86,12 +86,23 @@ kj::Promise<absl::StatusOr<Retrieval::Outcomes>> Retrieval::Run() {
               return absl::StatusOr<Outcomes>(std::move(status));
             return Farewell();
           })
-      .exclusiveJoin(session_->loop()
-                         .At(deadline_.at)
-                         .then([this]() -> absl::StatusOr<Outcomes> {
-                           Cancel();
-                           return OutcomesByNow();
-                         }));
+      .exclusiveJoin(session_->loop().At(deadline_.at).then([this] {
+        return OnDeadline();
+      }));
+}
+
+kj::Promise<absl::StatusOr<Retrieval::Outcomes>> Retrieval::OnDeadline() {
+  Cancel();
+  kj::Promise<void> still = kj::READY_NOW;
+  // Of what is cancelled the layers being decoded are written all the same; an
+  // engine that has its answer uses the region for something else.
+  if (plan_.region != nullptr && !windows_[0].answered) {
+    auto paf = kj::newPromiseAndFulfiller<void>();
+    region_still_ = kj::mv(paf.fulfiller);
+    still = kj::mv(paf.promise);
+  }
+  return still.then(
+      [this]() -> absl::StatusOr<Outcomes> { return OutcomesByNow(); });
 }
 
 void Retrieval::StartWindows() {
@@ -174,6 +185,7 @@ void Retrieval::OnAnswer(int index, absl::StatusOr<Outcomes> outcomes) {
   std::move(outcomes->begin(), outcomes->end(),
             outcomes_.begin() + window.first);
   window.answered = true;
+  if (region_still_.get() != nullptr) region_still_->fulfill();
   FinishWindowIfDone(index);
 }
 

@@ -61,7 +61,8 @@ class Retrieval : public std::enable_shared_from_this<Retrieval> {
 
   // Starts, and resolves once every chunk has its outcome and the sink has
   // everything. Chunks not complete by the deadline are failed with
-  // DEADLINE_EXCEEDED. Call once, keep this alive meanwhile.
+  // DEADLINE_EXCEEDED; a region's outcomes come no sooner than the node has
+  // ceased to write there. Call once, keep this alive meanwhile.
   kj::Promise<absl::StatusOr<Outcomes>> Run();
 
  private:
@@ -90,6 +91,7 @@ class Retrieval : public std::enable_shared_from_this<Retrieval> {
   kj::Promise<void> SendData(LayerOrder::Ready next);
   void FinishWindowIfDone(int index);
   kj::Promise<absl::StatusOr<Outcomes>> Farewell();
+  kj::Promise<absl::StatusOr<Outcomes>> OnDeadline();
   Outcomes OutcomesByNow() const;
   void Fail(absl::Status why);
   void Cancel();
@@ -111,6 +113,7 @@ class Retrieval : public std::enable_shared_from_this<Retrieval> {
   Outcomes outcomes_;
   std::vector<bool> settled_;  // by chunk: outcome known, layers passed on
   kj::Own<kj::PromiseFulfiller<absl::Status>> finished_;
+  kj::Own<kj::PromiseFulfiller<void>> region_still_;  // set at the deadline
   kj::Promise<void> send_promise_ = nullptr;
   std::vector<kj::Promise<void>> window_promises_;
 };

@@ -91,7 +91,7 @@ void Partition::Impl::EraseEntry(const ChunkKey& key,
   KDN_CHECK(found != entries.end(), "only what is there can be erased");
   Entry& entry = found->second;
   if (entry.write == Entry::Write::kInFlight) ++stale_writes[key];
-  for (const Waiter& waiter : entry.committers) {
+  for (const Committer& waiter : entry.committers) {
     actions.push_back(action::Refused{
         waiter.id, absl::AbortedError("the object was removed meanwhile")});
   }
@@ -203,7 +203,7 @@ void Partition::Impl::CommitNew(RequestId id, const ObjectInfo& info,
     // What readers have been given is not taken back.
     entry.visible = !unknown;
     counters.commits += unknown ? 0 : 1;
-    AwaitDurable(entry, {id, deadline});
+    AwaitDurable(entry, {id, deadline, /*existed=*/false});
     return;
   }
   ++counters.commits;
@@ -233,7 +233,7 @@ void Partition::Impl::CommitExisting(Entry& entry, RequestId id,
     PutInMemory(entry, std::move(object));
     AnswerReadersFromMemory(entry, actions);
   }
-  AwaitDurable(entry, {id, deadline});
+  AwaitDurable(entry, {id, deadline, /*existed=*/true});
   if (entry.write == Entry::Write::kInFlight && !entry.write_sync) {
     // Already under way without a sync: once more behind it.
     ++stale_writes[entry.info.key];

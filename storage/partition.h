@@ -70,16 +70,21 @@ struct ReadFromDisk {
   ObjectInfo info;
   std::shared_ptr<ArenaBlock> block;
 };
+// Answer with OnDiskRemoved.
 struct RemoveFromDisk {
   ChunkKey key;
   ShardId shard;
+};
+// The removal `id` is done, on the disk too.
+struct Removed {
+  RequestId id;
 };
 }  // namespace action
 
 using Action =
     std::variant<action::Granted, action::Committed, action::Found,
                  action::Missed, action::Refused, action::WriteToDisk,
-                 action::ReadFromDisk, action::RemoveFromDisk>;
+                 action::ReadFromDisk, action::RemoveFromDisk, action::Removed>;
 using Actions = std::vector<Action>;
 
 // One definition per number; `hits + misses + failures == lookups` always.
@@ -110,7 +115,8 @@ struct PartitionCounters {
 // Invariants (CheckInvariants): an object is visible only once committed; a
 // dirty object (not yet on disk) is never evicted while a disk tier exists; a
 // leased object is never evicted from the node; every request gets exactly one
-// terminal action, at the latest at its deadline (OnTick); counters conserve.
+// terminal action, at the latest at its deadline (OnTick; a removal, when the
+// disk has answered); counters conserve.
 class Partition {
  public:
   struct Options {
@@ -154,13 +160,13 @@ class Partition {
   absl::Status Unpin(const ChunkKey& key, const std::string& ns,
                      SessionId session);
   void ReleaseSession(SessionId session);
-  // NOT_FOUND, or FAILED_PRECONDITION while another session pins it; else the
-  // object is gone for every later request (readers that hold it finish).
-  struct Removal {
-    absl::Status status;
-    Actions actions;
-  };
-  Removal Remove(const ChunkKey& key, const std::string& ns, SessionId session);
+  // From now on the object is gone for every other request (readers that hold
+  // it finish). Ends in Removed once the disk has forgotten it as well; in
+  // Refused: NOT_FOUND, FAILED_PRECONDITION while another session pins it,
+  // UNAVAILABLE when the disk would bring it back at the next start. Another
+  // Remove then tries again.
+  Actions Remove(RequestId id, const ChunkKey& key, const std::string& ns,
+                 SessionId session);
   // A reader found the bytes of this version damaged: drop it here. Ignored if
   // another version is there by now.
   Actions Discard(const ChunkKey& key, ObjectVersion version);
@@ -169,6 +175,8 @@ class Partition {
                         absl::Time now);
   Actions OnDiskRead(const ChunkKey& key, const absl::Status& status,
                      absl::Time now);
+  // In the order of the RemoveFromDisk of that key.
+  Actions OnDiskRemoved(const ChunkKey& key, const absl::Status& status);
   // The disk tier dropped this version on its own, to make room.
   void OnEvictedFromDisk(const ChunkKey& key, ObjectVersion version);
   // A lease or a TTL holds the object against eviction.
@@ -178,8 +186,6 @@ class Partition {
   // least every 100 ms.
   Actions OnTick(absl::Time now);
 
-  // Visible objects of one shard, by key: what hand-over and repair walk.
-  std::vector<ObjectInfo> List(ShardId shard) const;
   PartitionCounters counters() const;
   void CheckInvariants() const;
 

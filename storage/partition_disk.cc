@@ -2,13 +2,14 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "kv/check.h"
 #include "storage/partition_impl.h"
 
 namespace kdn::storage {
 
-void Partition::Impl::AwaitDurable(Entry& entry, Waiter waiter) {
-  entry.committers.push_back(waiter);
+void Partition::Impl::AwaitDurable(Entry& entry, Committer committer) {
+  entry.committers.push_back(committer);
   committing.insert(entry.info.key);
 }
 
@@ -39,7 +40,7 @@ void Partition::Impl::StartWrites(Actions& actions) {
 
 void Partition::Impl::OnWriteFailed(Entry& entry, const absl::Status& status,
                                     Actions& actions) {
-  for (const Waiter& waiter : entry.committers) {
+  for (const Committer& waiter : entry.committers) {
     actions.push_back(action::Refused{waiter.id, status});
   }
   entry.committers.clear();
@@ -76,9 +77,8 @@ Actions Partition::OnDiskWritten(const ChunkKey& key,
     entry.visible = true;
     ++impl_->counters.commits;
   }
-  for (size_t i = 0; i < entry.committers.size(); ++i) {
-    actions.push_back(
-        action::Committed{entry.committers[i].id, entry.info, i > 0});
+  for (const Committer& waiter : entry.committers) {
+    actions.push_back(action::Committed{waiter.id, entry.info, waiter.existed});
   }
   entry.committers.clear();
   impl_->committing.erase(key);
@@ -184,6 +184,37 @@ void Partition::Impl::ForgetIfNowhere(const ChunkKey& key,
   if (found == entries.end() || !found->second.nowhere()) return;
   counters.evictions_lost += absl::IsDataLoss(why) ? 0 : 1;
   EraseEntry(key, why, actions);
+}
+
+void Partition::Impl::RemoveFromDisk(const ChunkKey& key, const std::string& ns,
+                                     ShardId shard, std::optional<RequestId> id,
+                                     Actions& actions) {
+  DiskRemovals& removals_of_key = removals[key];
+  removals_of_key.ns = ns;
+  removals_of_key.shard = shard;
+  removals_of_key.asked.push_back(id);
+  actions.push_back(action::RemoveFromDisk{key, shard});
+}
+
+Actions Partition::OnDiskRemoved(const ChunkKey& key,
+                                 const absl::Status& status) {
+  Actions actions;
+  const auto found = impl_->removals.find(key);
+  KDN_CHECK(found != impl_->removals.end() && !found->second.asked.empty(),
+            "an answer to no removal");
+  DiskRemovals& removals = found->second;
+  const std::optional<RequestId> id = removals.asked.front();
+  removals.asked.pop_front();
+  removals.failed = !status.ok();
+  if (id && status.ok()) actions.push_back(action::Removed{*id});
+  if (id && !status.ok()) {
+    actions.push_back(action::Refused{
+        *id, absl::UnavailableError(absl::StrCat(
+                 "the disk would bring the chunk back: ", status.message(),
+                 "; remove it again"))});
+  }
+  if (removals.asked.empty() && !removals.failed) impl_->removals.erase(found);
+  return actions;
 }
 
 void Partition::OnEvictedFromDisk(const ChunkKey& key, ObjectVersion version) {

@@ -22,6 +22,14 @@ struct Waiter {
   absl::Time deadline;
 };
 
+// A durable commit that waits for the disk, and whether it found the object
+// here.
+struct Committer {
+  RequestId id;
+  absl::Time deadline;
+  bool existed = false;
+};
+
 // One object the partition knows.
 struct Entry {
   // Its way to the disk.
@@ -36,7 +44,7 @@ struct Entry {
   Write write = Write::kNone;
   bool write_sync = false;
   absl::Time expires = absl::InfinitePast();  // TTL
-  std::vector<Waiter> committers;             // durable commits
+  std::vector<Committer> committers;
 
   // Evicted from the disk while a read waits for it.
   bool nowhere() const { return object == nullptr && !on_disk; }
@@ -49,6 +57,14 @@ struct DiskRead {
   std::vector<Waiter> readers;
   // The object went away while the disk was at it: the answer means nothing.
   bool stale = false;
+};
+
+// Removals of one key that the disk has not answered, or that it failed.
+struct DiskRemovals {
+  std::string ns;
+  ShardId shard;
+  std::deque<std::optional<RequestId>> asked;  // nullopt: nobody waits
+  bool failed = false;  // the last one: the disk holds the object still
 };
 
 struct ReserveWaiter {
@@ -77,6 +93,9 @@ struct Partition::Impl {
   void EraseEntry(const ChunkKey& key, const absl::Status& to_readers,
                   Actions& actions);
 
+  // REQUIRES: a disk tier.
+  void RemoveFromDisk(const ChunkKey& key, const std::string& ns, ShardId shard,
+                      std::optional<RequestId> id, Actions& actions);
   // Erases an object that is neither in memory nor on disk any more.
   void ForgetIfNowhere(const ChunkKey& key, const absl::Status& why,
                        Actions& actions);
@@ -89,7 +108,7 @@ struct Partition::Impl {
                       ObjectRef object, Durability durability,
                       absl::Time expires, absl::Time deadline,
                       Actions& actions);
-  void AwaitDurable(Entry& entry, Waiter waiter);
+  void AwaitDurable(Entry& entry, Committer committer);
   void QueueWrite(Entry& entry, bool sync);
   void StartWrites(Actions& actions);
   void OnWriteFailed(Entry& entry, const absl::Status& status,
@@ -123,6 +142,7 @@ struct Partition::Impl {
   absl::flat_hash_map<ChunkKey, int> stale_writes;
   absl::node_hash_map<ChunkKey, DiskRead> reads;
   std::deque<ChunkKey> read_queue;
+  absl::flat_hash_map<ChunkKey, DiskRemovals> removals;
   int reads_in_flight = 0;
   int waiting = 0;  // reservations and readers
   PartitionCounters counters;

@@ -1,5 +1,4 @@
 // Leases, removal, time and the numbers of a partition.
-#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -28,26 +27,37 @@ void Partition::ReleaseSession(SessionId session) {
   impl_->leases.ReleaseSession(session);
 }
 
-Partition::Removal Partition::Remove(const ChunkKey& key, const std::string& ns,
-                                     SessionId session) {
-  Removal removal;
+Actions Partition::Remove(RequestId id, const ChunkKey& key,
+                          const std::string& ns, SessionId session) {
+  Actions actions;
   const Entry* entry = impl_->FindVisible(key, ns);
   if (entry == nullptr) {
-    removal.status = absl::NotFoundError("no such chunk to remove");
-    return removal;
+    const auto before = impl_->removals.find(key);
+    // One that is being stored is not yet there to be removed.
+    if (before != impl_->removals.end() && before->second.ns == ns &&
+        !impl_->entries.contains(key)) {
+      impl_->RemoveFromDisk(key, ns, before->second.shard, id, actions);
+    } else {
+      actions.push_back(
+          action::Refused{id, absl::NotFoundError("no such chunk to remove")});
+    }
+    return actions;
   }
   if (impl_->leases.HeldByOther(key, session)) {
-    removal.status =
-        absl::FailedPreconditionError("another session has pinned the chunk");
-    return removal;
+    actions.push_back(action::Refused{
+        id,
+        absl::FailedPreconditionError("another session has pinned the chunk")});
+    return actions;
   }
   const ShardId shard = entry->info.shard;
-  impl_->EraseEntry(key, absl::NotFoundError("removed"), removal.actions);
+  impl_->EraseEntry(key, absl::NotFoundError("removed"), actions);
   ++impl_->counters.removed;
   if (impl_->options.has_disk) {
-    removal.actions.push_back(action::RemoveFromDisk{key, shard});
+    impl_->RemoveFromDisk(key, ns, shard, id, actions);
+  } else {
+    actions.push_back(action::Removed{id});
   }
-  return removal;
+  return actions;
 }
 
 Actions Partition::Discard(const ChunkKey& key, ObjectVersion version) {
@@ -64,10 +74,10 @@ Actions Partition::Discard(const ChunkKey& key, ObjectVersion version) {
     found->second.object.reset();
     return actions;
   }
-  const ShardId shard = found->second.info.shard;
+  const ObjectInfo info = found->second.info;
   impl_->EraseEntry(key, absl::DataLossError("damaged in memory"), actions);
   if (impl_->options.has_disk) {
-    actions.push_back(action::RemoveFromDisk{key, shard});
+    impl_->RemoveFromDisk(key, info.ns, info.shard, std::nullopt, actions);
   }
   return actions;
 }
@@ -120,23 +130,10 @@ void Partition::Impl::ExpireWaiters(absl::Time now, Actions& actions) {
     }
   }
   absl::erase_if(committing, [&](const ChunkKey& key) {
-    std::vector<Waiter>& committers = entries.find(key)->second.committers;
+    std::vector<Committer>& committers = entries.find(key)->second.committers;
     std::erase_if(committers, late);
     return committers.empty();
   });
-}
-
-std::vector<ObjectInfo> Partition::List(ShardId shard) const {
-  std::vector<ObjectInfo> list;
-  for (const auto& [key, entry] : impl_->entries) {
-    if (!entry.visible || entry.info.shard != shard) continue;
-    list.push_back(entry.info);
-    list.back().tier = entry.object != nullptr ? Tier::kMemory : Tier::kDisk;
-  }
-  std::sort(
-      list.begin(), list.end(),
-      [](const ObjectInfo& a, const ObjectInfo& b) { return a.key < b.key; });
-  return list;
 }
 
 PartitionCounters Partition::counters() const {

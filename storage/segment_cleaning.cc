@@ -24,7 +24,7 @@ absl::Status SegmentLog::MoveRecord(const RecordHeader& record, Segment& from,
   const absl::Span<std::byte> whole[] = {buffer->bytes()};
   if (absl::Status status = io.Read(from.fd, record.offset, whole);
       !status.ok()) {
-    return status;
+    return InFile(from, status);
   }
   const absl::Span<std::byte> payload = buffer->bytes().subspan(kRecordPage);
   if (Crc32c(payload.first(record.payload_bytes)) != record.payload_crc32c) {
@@ -108,7 +108,8 @@ absl::Status SegmentLog::MakeRoom(Full full, uint64_t bytes, BlockIo& io) {
     // Whoever came before made room for more than itself.
     if (full == Full::kCapacity && fits) return absl::OkStatus();
     if (fits && segments_.size() < 2) {
-      return absl::ResourceExhaustedError("the file system is full");
+      return absl::ResourceExhaustedError(
+          absl::StrCat("the file system of ", options_.directory, " is full"));
     }
   }
   return EvictOldest(io);

@@ -21,6 +21,22 @@ Segment::~Segment() {
   if (fd >= 0) close(fd);
 }
 
+absl::Status InFile(const Segment& segment, const absl::Status& status) {
+  if (status.ok()) return status;
+  return absl::Status(status.code(),
+                      absl::StrCat(segment.path, ": ", status.message()));
+}
+
+namespace {
+
+absl::Status SyncFile(const Segment& segment) {
+  if (fdatasync(segment.fd) == 0) return absl::OkStatus();
+  return InFile(segment, absl::UnavailableError(
+                             absl::StrCat("fdatasync: ", strerror(errno))));
+}
+
+}  // namespace
+
 SegmentLog::~SegmentLog() {
   if (active_ != nullptr) Trim(*active_);
   if (lock_fd_ >= 0) close(lock_fd_);
@@ -113,14 +129,15 @@ absl::StatusOr<SegmentLog::Written> SegmentLog::WriteRecord(
                absl::MakeSpan(pieces, padded_payload.empty() ? 1 : 2));
   if (!status.ok()) {
     PunchOut(*claim, kRecordPage + padded_payload.size());
-    return status;
+    return InFile(*claim->segment, status);
   }
   if (header.kind == RecordHeader::Kind::kTombstone) {
     absl::MutexLock lock(&mutex_);
     claim->segment->tombstones += RecordBytes(0);
   }
-  if (sync && fdatasync(claim->segment->fd) != 0) {
-    return absl::UnavailableError(absl::StrCat("fdatasync: ", strerror(errno)));
+  if (sync) {
+    status = SyncFile(*claim->segment);
+    if (!status.ok()) return status;
   }
   return Written{std::move(header), *std::move(claim)};
 }
@@ -172,7 +189,8 @@ absl::Status SegmentLog::Read(const ObjectInfo& info,
   }
   alignas(kRecordPage) thread_local std::byte page[kRecordPage];
   const absl::Span<std::byte> pieces[] = {absl::MakeSpan(page), padded};
-  absl::Status status = io.Read(place->segment->fd, record.offset, pieces);
+  absl::Status status = InFile(
+      *place->segment, io.Read(place->segment->fd, record.offset, pieces));
   if (status.ok()) {
     const absl::StatusOr<RecordHeader> header = DecodeRecordHeader(page);
     if (!header.ok() || *header != record) {
@@ -297,9 +315,8 @@ absl::Status SegmentLog::Sync() {
     }
   }
   for (const SegmentPtr& segment : unsynced) {
-    if (fdatasync(segment->fd) == 0) continue;
-    absl::Status status =
-        absl::UnavailableError(absl::StrCat("fdatasync: ", strerror(errno)));
+    absl::Status status = SyncFile(*segment);
+    if (status.ok()) continue;
     absl::MutexLock lock(&mutex_);
     for (const SegmentPtr& again : unsynced) again->unsynced = true;
     return status;

@@ -42,6 +42,9 @@ struct Segment {
   absl::flat_hash_set<RecordKey> keys;  // of live records
 };
 
+// The same error, with the name of the file it is of.
+absl::Status InFile(const Segment& segment, const absl::Status& status);
+
 // The segments of one directory and the index over them: appends, finds, reads,
 // removes, and makes room. Only the index decides what is there; a record it
 // does not point to is dead space.

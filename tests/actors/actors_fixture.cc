@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "absl/synchronization/notification.h"
+#include "actors/node_actor.h"
 
 namespace kdn::actors {
 namespace {
@@ -55,6 +56,9 @@ ActorsTest::ActorsTest() {
 
 ActorsTest::~ActorsTest() {
   live_.clear();
+  for (const NodeActor& actor : peer_actors_) {
+    caf::anon_send_exit(actor, caf::exit_reason::user_shutdown);
+  }
   for (const StorageActor& actor : spawned_) {
     caf::anon_send_exit(actor, caf::exit_reason::user_shutdown);
   }
@@ -99,6 +103,21 @@ StorageActor ActorsTest::SpawnStorage(size_t arena_bytes,
                                      &held_, &clock_},
                     std::vector<storage::ObjectInfo>()));
   return spawned_.back();
+}
+
+NodeContext& ActorsTest::SpawnNode(const NodeId& id) {
+  NodeOptions options = node_->options;
+  options.self = id;
+  peers_.push_back(
+      std::make_unique<NodeContext>(std::move(options), &transport_, &clock_));
+  NodeContext& peer = *peers_.back();
+  peer.scratch = std::make_unique<Scratch>(*storage::Arena::Create(1u << 20));
+  peer_actors_.push_back(system_.spawn(
+      MakeNodeActor, NodeActorDeps{&peer, {}, nullptr, clock_.Now()}));
+  live_[id].node = peer_actors_.back();
+  Publish();
+  peer.view.Set(node_->view.Get());
+  return peer;
 }
 
 StorageActor ActorsTest::SpawnSilent() {

@@ -89,6 +89,8 @@ class ActorsTest : public testing::Test {
   void Publish();
   StorageActor SpawnStorage(size_t arena_bytes = 1u << 20,
                             storage::DiskTier* disk = nullptr);
+  // The rest of the peer `id`: its node actor, and what that needs.
+  NodeContext& SpawnNode(const NodeId& id);
   // A storage actor that takes requests and never answers.
   StorageActor SpawnSilent();
 
@@ -120,6 +122,8 @@ class ActorsTest : public testing::Test {
   std::unique_ptr<NodeContext> node_;
   LiveNodes live_;
   std::vector<StorageActor> spawned_;
+  std::vector<std::unique_ptr<NodeContext>> peers_;
+  std::vector<NodeActor> peer_actors_;
 };
 
 }  // namespace kdn::actors

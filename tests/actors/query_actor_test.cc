@@ -111,6 +111,27 @@ TEST_F(QueryActorTest, APinHoldsEveryCopy) {
   EXPECT_TRUE((*found.value)[0].hit) << "no copy may go while one is pinned";
 }
 
+TEST_F(QueryActorTest, ARemovalIsNotDoneWhileAnOwnerIsAway) {
+  const int i = NumberOwnedBy({b_, c_});
+  Put(StorageOf(b_), i, 4096);
+  live_.erase(c_);
+  Publish();
+  Answer<Statuses> away;
+  Lease(LeaseOp::kRemove, i, 11, &away);
+  ASSERT_EQ(away.times, 1);
+  EXPECT_TRUE(absl::IsUnavailable((*away.value)[0])) << (*away.value)[0];
+  Answer<Results> found;
+  Lookup({i}, &found);
+  EXPECT_FALSE((*found.value)[0].hit) << "the copies that are here are gone";
+  live_[c_] = PeerHandles{NodeActor(), {SpawnStorage()}};
+  Publish();
+  Put(StorageOf(c_), i, 4096);
+  Answer<Statuses> back;
+  Lease(LeaseOp::kRemove, i, 11, &back);
+  ASSERT_EQ(back.times, 1);
+  EXPECT_TRUE((*back.value)[0].ok()) << (*back.value)[0];
+}
+
 TEST_F(QueryActorTest, PinningWhatIsNowhereIsNotFound) {
   Answer<Statuses> answer;
   Lease(LeaseOp::kPin, NumberOwnedBy({b_, c_}), 11, &answer);

@@ -9,6 +9,30 @@ namespace {
 using Held = delivery::PeerService::Held;
 using Block = std::shared_ptr<storage::ArenaBlock>;
 
+// Keeps every request until the test answers it.
+class HeldDisk final : public storage::DiskTier {
+ public:
+  void Write(const storage::ObjectInfo&, storage::ObjectRef, bool,
+             Done done) override {
+    asked.push_back(std::move(done));
+  }
+  void Read(const storage::ObjectInfo&, std::shared_ptr<storage::ArenaBlock>,
+            Done done) override {
+    asked.push_back(std::move(done));
+  }
+  void Remove(ShardId, const ChunkKey&, Done done) override {
+    asked.push_back(std::move(done));
+  }
+  absl::Status ForEach(
+      absl::FunctionRef<void(const storage::ObjectInfo&)>) override {
+    return absl::OkStatus();
+  }
+  absl::Status Flush() override { return absl::OkStatus(); }
+  Counters counters() const override { return {}; }
+
+  std::vector<Done> asked;
+};
+
 class StorageActorTest : public ActorsTest {
  protected:
   void Read(const StorageActor& storage, int i, Answer<Held>* answer) {
@@ -99,6 +123,54 @@ TEST_F(StorageActorTest, ADeadSessionLosesItsPins) {
   Run();
   EXPECT_FALSE(held_.Has(RefOf(1).key));
   EXPECT_TRUE(Lease(LeaseOp::kRemove, 1, 22).ok());
+}
+
+TEST_F(StorageActorTest, ARemovalIsAnsweredByTheDisk) {
+  HeldDisk disk;
+  const StorageActor storage = SpawnStorage(kArenaBytes, &disk);
+  Put(storage, 1, 4096);
+  Put(storage, 2, 4096);
+  ASSERT_EQ(disk.asked.size(), 2u);
+  for (auto& done : disk.asked) done(absl::OkStatus());
+  Run();
+  disk.asked.clear();
+  std::vector<StatusItem> items;
+  caf::scoped_actor self(system_);
+  auto asked = self->request(
+      storage, caf::infinite, LeaseAtom::value,
+      LeaseQuery{static_cast<uint8_t>(LeaseOp::kRemove), "t",
+                 PackKeys({RefOf(1).key, RefOf(3).key, RefOf(2).key}), 11, 0});
+  Run();
+  ASSERT_EQ(disk.asked.size(), 2u);
+  disk.asked[0](absl::UnavailableError("broken"));
+  Run();
+  EXPECT_TRUE(self->mailbox().empty()) << "one removal is not on disk yet";
+  disk.asked[1](absl::OkStatus());
+  Run();
+  asked.receive([&](const std::vector<StatusItem>& all) { items = all; },
+                [&](const caf::error& why) { FAIL() << system_.render(why); });
+  ASSERT_EQ(items.size(), 3u);
+  EXPECT_TRUE(absl::IsUnavailable(FromWire(items[0]))) << items[0].message;
+  EXPECT_TRUE(absl::IsNotFound(FromWire(items[1]))) << items[1].message;
+  EXPECT_TRUE(FromWire(items[2]).ok()) << items[2].message;
+  caf::anon_send_exit(storage, caf::exit_reason::user_shutdown);
+  Run();
+}
+
+TEST_F(StorageActorTest, AnActorThatStopsWithRemovalsOpenSaysSo) {
+  HeldDisk disk;
+  const StorageActor storage = SpawnStorage(kArenaBytes, &disk);
+  Put(storage, 1, 4096);
+  caf::scoped_actor self(system_);
+  auto asked = self->request(storage, caf::infinite, LeaseAtom::value,
+                             LeaseQuery{static_cast<uint8_t>(LeaseOp::kRemove),
+                                        "t", PackKeys({RefOf(1).key}), 11, 0});
+  Run();
+  caf::anon_send_exit(storage, caf::exit_reason::user_shutdown);
+  Run();
+  ASSERT_FALSE(self->mailbox().empty()) << "waits for nobody";
+  asked.receive([](const std::vector<StatusItem>&) { FAIL() << "not removed"; },
+                [](const caf::error&) {});
 }
 
 TEST_F(StorageActorTest, ALeaseRunsOut) {

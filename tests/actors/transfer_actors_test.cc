@@ -2,7 +2,9 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <atomic>
 #include <numeric>
+#include <thread>
 
 #include "actors/node_actor.h"
 #include "actors/node_services.h"
@@ -71,7 +73,7 @@ class RetrieveActorTest : public ActorsTest {
               ++outcomes_.times;
               outcomes_.of = std::move(outcomes);
             });
-    system_.spawn(MakeRetrieveActor, node_.get(), std::move(job));
+    retrieve_ = system_.spawn(MakeRetrieveActor, node_.get(), std::move(job));
     Run();
   }
   // An object of zeros at the base level.
@@ -182,7 +184,33 @@ class RetrieveActorTest : public ActorsTest {
   std::vector<std::byte> memory_;
   std::shared_ptr<std::atomic<bool>> cancelled_;
   Outcomes outcomes_;
+  RetrieveActor retrieve_;
 };
+
+TEST_F(RetrieveActorTest, APeersCopyThatIsDamagedIsDroppedThere) {
+  const int i = NumberOwnedBy({b_, c_});
+  Put(live_[b_].storage[0], i, 4096);  // no object at all
+  NodeContext& b = SpawnNode(b_);
+  Retrieve({i}, absl::Seconds(2));
+  ASSERT_EQ(transport_.fetches.size(), 1u);
+  transport_.fetches[0].sink = nullptr;
+  delivery::AttemptResult damaged;
+  damaged.status = absl::DataLossError("a checksum fails");
+  damaged.version = ObjectVersion(7);
+  caf::anon_send(retrieve_, AttemptEnd{0, b_, damaged});
+  Run();
+  ASSERT_EQ(transport_.fetches.size(), 2u) << "asked elsewhere meanwhile";
+  b.pool.Drain();
+  Run();
+  Answer<delivery::PeerService::Held> held;
+  caf::anon_send(
+      live_[b_].storage[0],
+      ReadCall{RefOf(i).key, "t", In(absl::Seconds(1)), held.AsReply()});
+  Run();
+  EXPECT_TRUE(absl::IsNotFound(held.value.status())) << held.value.status();
+  *cancelled_ = true;
+  EndFetch(1, absl::UnavailableError("cut"));
+}
 
 TEST_F(RetrieveActorTest, APeerThatBreaksIsReplacedByTheNextOwner) {
   const int i = NumberOwnedBy({b_, c_});
@@ -427,7 +455,8 @@ TEST_F(PassingMemoryTest, AStoreWaitsForItNoLongerThanItsDeadline) {
 class StoreActorTest : public ActorsTest {
  protected:
   // From scratch memory, as a node that is no owner does.
-  void Store(int i, storage::Durability durability = kReplicated) {
+  void Store(int i, storage::Durability durability = kReplicated,
+             ObjectVersion version = ObjectVersion(7)) {
     auto block = *node_->scratch->arena->Allocate(4096);
     std::fill(block->bytes().begin(), block->bytes().end(), std::byte{5});
     StoreJob job{RefOf(i),
@@ -438,6 +467,7 @@ class StoreActorTest : public ActorsTest {
                  absl::InfinitePast(),
                  In(absl::Seconds(1)),
                  answer_.AsReply()};
+    job.info.version = version;
     system_.spawn(MakeStoreActor, node_.get(), std::move(job));
     RunWithPool();
   }
@@ -470,6 +500,27 @@ TEST_F(StoreActorTest, TheFirstOwnerTakesItAloneThenTheReplica) {
   EndPush(1, taken_);
   ASSERT_EQ(answer_.times, 1);
   ASSERT_TRUE(answer_.value.ok()) << answer_.value.status();
+  EXPECT_EQ(answer_.value->holders, (std::vector<NodeId>{b_, c_}));
+}
+
+TEST_F(StoreActorTest, AWinnersNodeHandsItsObjectOn) {
+  const int i = NumberOwnedBy({b_, c_});
+  Put(live_[b_].storage[0], i, 4096);
+  SpawnNode(b_);
+  Store(i, storage::Durability::kDurable, ObjectVersion(8));
+  EndPush(0, delivery::PushReceipt{ObjectVersion(7), true});
+  EXPECT_EQ(answer_.times, 0) << "one copy of it is not durable";
+  ASSERT_EQ(transport_.pushes.size(), 2u);
+  const delivery::PushRequest& copy = transport_.pushes[1].request;
+  EXPECT_EQ(copy.peer, c_);
+  EXPECT_EQ(copy.ref.key, RefOf(i).key);
+  EXPECT_EQ(copy.durability, storage::Durability::kDurable);
+  EXPECT_EQ(copy.object->bytes()[4095], static_cast<std::byte>(i))
+      << "the winner's bytes";
+  EndPush(1, taken_);
+  ASSERT_EQ(answer_.times, 1);
+  ASSERT_TRUE(answer_.value.ok()) << answer_.value.status();
+  EXPECT_EQ(answer_.value->version, ObjectVersion(7));
   EXPECT_EQ(answer_.value->holders, (std::vector<NodeId>{b_, c_}));
 }
 
@@ -519,6 +570,18 @@ TEST_F(StoreActorTest, ANodeWithoutRoomForItRefusesAndTheWalkGoesOn) {
   EXPECT_EQ(answer_.value->holders, (std::vector<NodeId>{b_, c_}));
 }
 
+TEST_F(StoreActorTest, APeerWithoutRoomLeavesTimeForTheNext) {
+  Store(NumberOwnedBy({b_, c_, a_}));
+  EXPECT_EQ(transport_.pushes[0].request.deadline, In(absl::Milliseconds(500)));
+  Advance(absl::Milliseconds(500));
+  EndPush(0, absl::DeadlineExceededError("no room by then"));
+  ASSERT_EQ(transport_.pushes.size(), 2u);
+  EndPush(1, taken_);
+  ASSERT_EQ(answer_.times, 1);
+  ASSERT_TRUE(answer_.value.ok()) << answer_.value.status();
+  EXPECT_EQ(answer_.value->holders, (std::vector<NodeId>{c_, a_}));
+}
+
 TEST_F(StoreActorTest, TooFewCopiesByTheDeadlineIsAnErrorAnsweredOnce) {
   Store(NumberOwnedBy({b_, c_}));
   EndPush(0, taken_);
@@ -535,6 +598,22 @@ TEST_F(StoreActorTest, CacheIsAnsweredByTheFirstCopy) {
   ASSERT_EQ(answer_.times, 1);
   ASSERT_TRUE(answer_.value.ok()) << answer_.value.status();
   EXPECT_EQ(answer_.value->holders[0], a_);
+}
+
+// Found by a node that crashed when a client left while a peer came up.
+TEST_F(ActorsTest, SessionsCloseWhileViewsChange) {
+  NodeServices services(&system_, node_.get());
+  Publish();
+  std::atomic<bool> over{false};
+  std::thread views([&] {
+    while (!over) {
+      node_->view.Set(std::make_shared<ClusterView>(*node_->view.Get()));
+    }
+  });
+  for (uint64_t i = 0; i < 3000; ++i) services.CloseSession(SessionId(i));
+  over = true;
+  views.join();
+  Run();
 }
 
 }  // namespace

@@ -135,6 +135,31 @@ TEST(FetchSessionTest, NoPeerIsAskedBeforeTheMemoryIsThere) {
   EXPECT_EQ(session.TakeAsks()[0].items.size(), 2u);
 }
 
+TEST(FetchSessionTest, ReadsOnlySoManyOfItsOwnChunksAtATime) {
+  constexpr int kMost = FetchSession::kReadsHereMax;
+  constexpr int kChunks = 3 * kMost;
+  FetchSession session(kSelf, Orders(kChunks, {kSelf}), 100, 1000);
+  std::deque<int> open;
+  for (int ended = 0; ended < 2 * kMost; ++ended) {
+    for (const Ask& ask : session.TakeAsks()) {
+      open.insert(open.end(), ask.items.begin(), ask.items.end());
+    }
+    ASSERT_EQ(std::ssize(open), kMost);
+    session.OnAttempt(open.front(), kSelf, Ok());
+    open.pop_front();
+  }
+  session.Abandon(absl::DeadlineExceededError("late"));
+  EXPECT_TRUE(session.TakeAsks().empty());
+  for (const int chunk : open) session.OnAttempt(chunk, kSelf, Ok());
+  ASSERT_TRUE(session.done());
+  const std::vector<ChunkOutcome> outcomes = session.Outcomes();
+  EXPECT_EQ(std::count_if(outcomes.begin(), outcomes.end(),
+                          [](const ChunkOutcome& outcome) {
+                            return outcome.kind == OutcomeKind::kHit;
+                          }),
+            2 * kMost);
+}
+
 TEST(FetchSessionTest, WhatOnlyWaitsForMemoryEndsWithTheDeadline) {
   FetchSession session(kSelf, Orders{{kPeer}}, 100, 1000);
   EXPECT_TRUE(session.TakeAsks().empty());

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <random>
+#include <set>
 
 namespace kdn::delivery {
 namespace {
@@ -60,8 +62,9 @@ TEST(StoreSessionTest, TheNextOwnerTakesTheCopyOfADeadOne) {
 }
 
 TEST(StoreSessionTest, ALostRaceSendsOurBytesNowhereElse) {
-  StoreSession session(kOurs, {kA, kB}, 2, Durability::kReplicated);
+  StoreSession session(kOurs, {kA, kB}, 2, Durability::kCache);
   session.TakeSends();
+  EXPECT_EQ(session.winner(), nullptr);
   session.OnSent(kA, Took(/*version=*/9, /*existed=*/true));
   absl::StatusOr<StoreReceipt> answer;
   ASSERT_TRUE(session.TakeAnswer(&answer));
@@ -69,6 +72,39 @@ TEST(StoreSessionTest, ALostRaceSendsOurBytesNowhereElse) {
   EXPECT_EQ(answer->version, ObjectVersion(9));
   EXPECT_TRUE(session.TakeSends().empty());
   EXPECT_TRUE(session.done());
+}
+
+TEST(StoreSessionTest, ALostRaceIsAnsweredOnceTheWinnerHasItsCopies) {
+  StoreSession session(kOurs, {kA, kB, kC}, 2, Durability::kDurable);
+  session.TakeSends();
+  session.OnSent(kA, Took(/*version=*/9, /*existed=*/true));
+  absl::StatusOr<StoreReceipt> answer;
+  EXPECT_FALSE(session.TakeAnswer(&answer)) << "one copy is not R = 2";
+  EXPECT_EQ(session.TakeSends(), std::vector<NodeId>{kB});
+  ASSERT_NE(session.winner(), nullptr);
+  EXPECT_EQ(*session.winner(), kA) << "its bytes, not ours";
+  session.OnSent(kB, Took(/*version=*/4, /*existed=*/true));
+  EXPECT_FALSE(session.TakeAnswer(&answer)) << "a third version is no copy";
+  EXPECT_EQ(session.TakeSends(), std::vector<NodeId>{kC});
+  session.OnSent(kC, Took(/*version=*/9));
+  ASSERT_TRUE(session.TakeAnswer(&answer));
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(answer->holders, (std::vector<NodeId>{kA, kC}));
+  EXPECT_EQ(answer->version, ObjectVersion(9));
+  EXPECT_TRUE(answer->existed);
+  EXPECT_TRUE(session.done());
+}
+
+TEST(StoreSessionTest, AWinnerWithTooFewCopiesIsAnError) {
+  StoreSession session(kOurs, {kA, kB}, 2, Durability::kReplicated);
+  session.TakeSends();
+  session.OnSent(kA, Took(/*version=*/9, /*existed=*/true));
+  session.TakeSends();
+  session.OnSent(kB, absl::UnavailableError("died"));
+  absl::StatusOr<StoreReceipt> answer;
+  ASSERT_TRUE(session.TakeAnswer(&answer));
+  EXPECT_TRUE(absl::IsUnavailable(answer.status())) << answer.status();
+  EXPECT_NE(answer.status().message().find("1 of 2"), std::string::npos);
 }
 
 TEST(StoreSessionTest, ARetryCompletesTheCopies) {
@@ -95,6 +131,17 @@ TEST(StoreSessionTest, TooFewCopiesIsAnErrorThatSaysHowMany) {
   EXPECT_NE(answer.status().message().find("1 of 2"), std::string::npos);
 }
 
+TEST(StoreSessionTest, TooFewOwnersAliveIsSaid) {
+  StoreSession session(kOurs, {kA}, 2, Durability::kReplicated);
+  session.TakeSends();
+  session.OnSent(kA, Took());
+  absl::StatusOr<StoreReceipt> answer;
+  ASSERT_TRUE(session.TakeAnswer(&answer));
+  EXPECT_TRUE(absl::IsUnavailable(answer.status()));
+  EXPECT_NE(answer.status().message().find("live owners: 1"), std::string::npos)
+      << answer.status();
+}
+
 TEST(StoreSessionTest, TheDeadlineAnswersAndSendsNothingMore) {
   StoreSession session(kOurs, {kA, kB}, 2, Durability::kReplicated);
   session.TakeSends();
@@ -107,16 +154,20 @@ TEST(StoreSessionTest, TheDeadlineAnswersAndSendsNothingMore) {
   EXPECT_TRUE(session.done());
 }
 
-// `replicated` promises R distinct holders, whatever fails on the way.
+// `replicated` promises R distinct holders of one version, whatever fails on
+// the way and whatever the owners hold already.
 TEST(StoreSessionTest, AnOkAnswerAlwaysHasItsCopies) {
-  for (uint32_t seed = 1; seed <= 300; ++seed) {
+  for (uint32_t seed = 1; seed <= 1000; ++seed) {
     SCOPED_TRACE(seed);
     std::mt19937 random(seed);
     const int replicas = static_cast<int>(random() % 3) + 1;
     StoreSession session(kOurs, {kA, kB, kC}, replicas,
                          Durability::kReplicated);
+    std::map<NodeId, ObjectVersion> held;
+    for (const NodeId& node : {kA, kB, kC}) {
+      if (random() % 4 == 0) held[node] = ObjectVersion(8 + random() % 2);
+    }
     std::vector<NodeId> open;
-    std::vector<NodeId> took;
     absl::StatusOr<StoreReceipt> answer;
     bool answered = false;
     while (!session.done()) {
@@ -128,18 +179,22 @@ TEST(StoreSessionTest, AnOkAnswerAlwaysHasItsCopies) {
       const NodeId node = open.back();
       open.pop_back();
       if (random() % 3 != 0) {
-        took.push_back(node);
-        session.OnSent(node, Took());
+        const ObjectVersion sent =
+            session.winner() == nullptr ? kOurs : held.at(*session.winner());
+        const auto [at, is_new] = held.try_emplace(node, sent);
+        session.OnSent(node, PushReceipt{at->second, !is_new});
       } else {
         session.OnSent(node, absl::UnavailableError("died"));
       }
       if (session.TakeAnswer(&answer)) answered = true;
     }
     ASSERT_TRUE(answered);
-    if (answer.ok()) {
-      EXPECT_GE(static_cast<int>(answer->holders.size()), replicas);
-    } else {
-      EXPECT_LT(static_cast<int>(took.size()), replicas);
+    if (!answer.ok()) continue;
+    const std::set<NodeId> holders(answer->holders.begin(),
+                                   answer->holders.end());
+    EXPECT_GE(static_cast<int>(holders.size()), replicas);
+    for (const NodeId& node : holders) {
+      EXPECT_EQ(held.at(node), answer->version) << node.name();
     }
   }
 }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <functional>
 #include <vector>
 
 #include "absl/synchronization/notification.h"
@@ -40,6 +41,17 @@ TEST(WorkPoolTest, ATaskMayPostAnother) {
   pool.Post(WorkOrder{},
             [&] { pool.Post(WorkOrder{}, [&second] { second.Notify(); }); });
   second.WaitForNotification();
+}
+
+TEST(WorkPoolTest, ADrainWaitsForWhatTasksPostToo) {
+  std::atomic<int> left = 100;
+  WorkPool pool(2);
+  std::function<void()> task = [&] {
+    if (--left > 0) pool.Post(WorkOrder{}, task);
+  };
+  pool.Post(WorkOrder{}, task);
+  pool.Drain();
+  EXPECT_EQ(left, 0);
 }
 
 TEST(WorkPoolTest, RequestsAreNumberedApart) {

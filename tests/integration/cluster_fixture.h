@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -26,7 +27,11 @@ class ClusterTest : public testing::Test {
   // Clients of `node`; made anew when asked.
   rpc::Knowledge& Connect(size_t node);
   rpc::Client& client() { return *client_; }
-  rpc::Knowledge& knowledge() { return *knowledge_; }
+  // Throws when no node could be reached: the test ends there.
+  rpc::Knowledge& knowledge() {
+    if (knowledge_ == nullptr) throw std::runtime_error("no node is connected");
+    return *knowledge_;
+  }
 
   struct Chunk {
     rpc::StoreSpec spec;

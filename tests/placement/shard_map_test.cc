@@ -4,14 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iostream>
 #include <limits>
 #include <set>
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 
 namespace kdn::placement {
 namespace {
@@ -203,16 +200,6 @@ TEST(ShardMapTest, OrdersNeverChange) {
     }
   }
   EXPECT_EQ(digest, 5025370772749881160u);
-}
-
-// Printed, not asserted: a shared machine decides nothing.
-TEST(ShardMapTest, BuildTakes) {
-  for (int nodes : {3, 32, 128}) {
-    const absl::Time begin = absl::Now();
-    const ShardMap map = MapOf(Nodes(nodes, true));
-    std::cout << "build of " << map.shards() << " shards over " << nodes
-              << " nodes: " << absl::Now() - begin << "\n";
-  }
 }
 
 }  // namespace

@@ -209,6 +209,14 @@ TEST_F(BulkTest, DamagedPushIsRefusedByTheReceiver) {
   EXPECT_EQ(peer_.object(chunks_[0].ref.key), nullptr);
 }
 
+TEST_F(BulkTest, AHelloThatIsRefusedIsNoDamage) {
+  HoldAll();
+  delivery::FetchRequest request = FetchOf(chunks_);
+  request.peer = NodeId("c");  // at the address of b
+  const absl::Status status = Fetch(std::move(request))->status;
+  EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+}
+
 TEST_F(BulkTest, PortInUseNamesTheAddress) {
   auto second =
       BulkServer::Start({.self = NodeId("c"), .port = server_->port()}, &peer_);

@@ -3,6 +3,7 @@
 
 #include "absl/synchronization/notification.h"
 #include "tests/rpc/gateway_fixture.h"
+#include "tests/rpc/raw_client.h"
 
 namespace kdn::rpc {
 namespace {
@@ -284,6 +285,49 @@ TEST_F(RetrieveTest, AMissingCalibrationReachesTheEngine) {
   ASSERT_TRUE(outcomes.ok()) << outcomes.status();
   EXPECT_EQ(outcomes->front().kind, OutcomeKind::kFailed);
   EXPECT_EQ(outcomes->front().why, failed.why);
+}
+
+TEST_F(RetrieveTest, ARegionIsStillOnceItsRetrieveIsAnswered) {
+  auto knowledge = StoreChunks(tcp_address(), 1);
+  absl::Notification reached, go_on;
+  node_.set_before_layer([&](int, int) {
+    if (reached.HasBeenNotified()) return;
+    reached.Notify();
+    go_on.WaitForNotification();
+  });
+  RawClient raw(unix_address());
+  wire::Knowledge::Client own = raw.Open(ns_, model_);
+  auto open = raw.Session().openMemoryRequest();
+  open.setBytes(1 << 16);
+  const auto memory = raw.Send(kj::mv(open));
+  ASSERT_TRUE(memory.ok()) << memory.status();
+  auto retrieve = own.retrieveRequest();
+  auto body = retrieve.initRequest();
+  auto chunk = body.initChunks(1)[0];
+  ToWire(chunks_[0].ref, chunk.initRef());
+  const std::vector<int32_t>& positions = chunks_[0].spec.positions;
+  FillList(positions,
+           chunk.initPositions(static_cast<unsigned>(positions.size())));
+  ToWire(KvStrides::TokenMajor(chunks_[0].shape), chunk.initStrides());
+  body.getDestination().setMemory(memory->getMemory());
+  retrieve.setDeadlineMs(300);
+  bool answered = false;
+  kj::Promise<void> answer = retrieve.send()
+                                 .then([&](auto&&) { answered = true; })
+                                 .eagerlyEvaluate([](kj::Exception&& broken) {
+                                   ADD_FAILURE()
+                                       << broken.getDescription().cStr();
+                                 });
+  // The node is at the layer: this call ends by its own, later, deadline.
+  auto later = own.lookupRequest();
+  ToWire(chunks_[0].ref, later.initChunks(1)[0]);
+  later.setDeadlineMs(600);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(raw.StatusOf(kj::mv(later))));
+  EXPECT_TRUE(reached.HasBeenNotified());
+  EXPECT_FALSE(answered) << "the node still writes there";
+  go_on.Notify();
+  EXPECT_TRUE(raw.loop().WaitVoid(kj::mv(answer), absl::Seconds(20)).ok());
+  EXPECT_TRUE(answered);
 }
 
 TEST_F(RetrieveTest, WhatMakesNoSenseIsRefused) {

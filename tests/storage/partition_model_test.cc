@@ -60,13 +60,10 @@ class Driver {
             .IgnoreError();
         if (random_() % 3 == 0) partition_->ReleaseSession(SessionId(1));
         break;
-      case 7: {
-        Partition::Removal removal =
-            partition_->Remove(Key(key), "t", SessionId(0));
-        if (removal.status.ok()) durable_.erase(Key(key));
-        Open(std::move(removal.actions));
+      case 7:
+        removing_[last_id_ + 1] = Key(key);
+        RemoveOne(Key(key));
         break;
-      }
       case 8:
         Open(partition_->OnTick(now_));
         if (random_() % 2 == 0) readers_.clear();
@@ -122,6 +119,12 @@ class Driver {
     Open(partition_->Commit(NextId(), info, std::move(block), durability,
                             absl::InfinitePast(), Deadline(), now_));
   }
+  void RemoveOne(const ChunkKey& key) {
+    const uint64_t removed = partition_->counters().removed;
+    Actions actions = partition_->Remove(NextId(), key, "t", SessionId(0));
+    if (partition_->counters().removed > removed) durable_.erase(key);
+    Open(std::move(actions));
+  }
   void Open(Actions actions) {
     for (Action& action : actions) {
       std::visit([this](auto& it) { On(it); }, action);
@@ -159,6 +162,12 @@ class Driver {
   void On(action::WriteToDisk& it) { disk_work_.push_back(it); }
   void On(action::ReadFromDisk& it) { disk_work_.push_back(it); }
   void On(action::RemoveFromDisk& it) { disk_work_.push_back(it); }
+  void On(action::Removed& it) {
+    Ended(it.id);
+    // What is there now was stored since: a write of it is on its way.
+    const ChunkKey& key = removing_[it.id.value()];
+    EXPECT_FALSE(disk_.contains(key)) << "comes back at the next start";
+  }
 
   // The bytes of an object are its key and version, so a wrong one shows.
   static void Fill(ArenaBlock& block, const ChunkKey& key,
@@ -222,7 +231,12 @@ class Driver {
     }
     Open(partition_->OnDiskRead(key, status, now_));
   }
-  void Do(action::RemoveFromDisk& removal) { disk_.erase(removal.key); }
+  void Do(action::RemoveFromDisk& removal) {
+    absl::Status status;
+    if (random_() % 8 == 0) status = absl::UnavailableError("broken");
+    if (status.ok()) disk_.erase(removal.key);
+    Open(partition_->OnDiskRemoved(removal.key, status));
+  }
 
   // As the disk tier makes room: never what is held.
   void EvictFromDisk(const ChunkKey& key) {
@@ -246,6 +260,7 @@ class Driver {
   std::vector<DiskWork> disk_work_;
   std::map<ChunkKey, ObjectVersion> disk_;
   std::map<uint64_t, ChunkKey> reading_;
+  std::map<uint64_t, ChunkKey> removing_;
   std::set<uint64_t> wants_durable_;
   // What must be found.
   std::map<ChunkKey, ObjectVersion> durable_;

@@ -95,8 +95,10 @@ TEST_F(PartitionTest, AnotherTenantSeesAMiss) {
   Put(1);
   EXPECT_NE(Only<action::Missed>(Read(1, "other")), nullptr);
   EXPECT_EQ(partition_->Lookup(Key(1), "other"), nullptr);
-  EXPECT_TRUE(absl::IsNotFound(
-      partition_->Remove(Key(1), "other", SessionId(1)).status));
+  const Actions removal =
+      partition_->Remove(Next(), Key(1), "other", SessionId(1));
+  ASSERT_NE(Only<action::Refused>(removal), nullptr);
+  EXPECT_TRUE(absl::IsNotFound(Only<action::Refused>(removal)->why));
 }
 
 TEST_F(PartitionTest, TheFirstCommitWins) {
@@ -274,6 +276,19 @@ TEST_F(PartitionTest, ADurableCommitOfWhatIsPendingSharesItsOutcome) {
   }
 }
 
+TEST_F(PartitionTest, ADurableCommitOfWhatIsVisibleFindsItThere) {
+  Make(4, true);
+  Put(1);
+  EXPECT_EQ(Only<action::Committed>(Put(1, Durability::kDurable)), nullptr);
+  EXPECT_TRUE(partition_->OnDiskWritten(Key(1), absl::OkStatus(), kNow).empty())
+      << "the write of the first was not synced";
+  const Actions actions =
+      partition_->OnDiskWritten(Key(1), absl::OkStatus(), kNow);
+  const auto* committed = Only<action::Committed>(actions);
+  ASSERT_NE(committed, nullptr);
+  EXPECT_TRUE(committed->existed);
+}
+
 TEST_F(PartitionTest, OnlySoManyWritesAreOutstandingTheRestFollowInOrder) {
   Make(5, true);
   Partition::Options options;
@@ -424,16 +439,45 @@ TEST_F(PartitionTest, DamageInMemoryLeavesTheDisksCopyToBeProved) {
   EXPECT_NE(Only<action::ReadFromDisk>(Read(1)), nullptr);
 }
 
+TEST_F(PartitionTest, ARemovalEndsWhenTheDiskHasForgotten) {
+  Make(2, true);
+  Put(1);
+  partition_->OnDiskWritten(Key(1), absl::OkStatus(), kNow);
+  Actions removal = partition_->Remove(Next(), Key(1), "t", SessionId(5));
+  EXPECT_EQ(removal.size(), 1u);
+  EXPECT_NE(Only<action::RemoveFromDisk>(removal), nullptr);
+  EXPECT_NE(Only<action::Missed>(Read(1)), nullptr) << "gone at once";
+  removal = partition_->OnDiskRemoved(Key(1), absl::OkStatus());
+  EXPECT_NE(Only<action::Removed>(removal), nullptr);
+  removal = partition_->Remove(Next(), Key(1), "t", SessionId(5));
+  EXPECT_NE(Only<action::Refused>(removal), nullptr) << "not found";
+}
+
+TEST_F(PartitionTest, ARemovalTheDiskFailedIsToldAndTriedAgain) {
+  Make(2, true);
+  Put(1);
+  partition_->OnDiskWritten(Key(1), absl::OkStatus(), kNow);
+  partition_->Remove(Next(), Key(1), "t", SessionId(5));
+  Actions removal =
+      partition_->OnDiskRemoved(Key(1), absl::UnavailableError("broken"));
+  ASSERT_NE(Only<action::Refused>(removal), nullptr);
+  EXPECT_TRUE(absl::IsUnavailable(Only<action::Refused>(removal)->why));
+  removal = partition_->Remove(Next(), Key(1), "t", SessionId(5));
+  ASSERT_NE(Only<action::RemoveFromDisk>(removal), nullptr);
+  EXPECT_EQ(Only<action::RemoveFromDisk>(removal)->shard, ShardId(1));
+  removal = partition_->OnDiskRemoved(Key(1), absl::OkStatus());
+  EXPECT_NE(Only<action::Removed>(removal), nullptr);
+}
+
 TEST_F(PartitionTest, RemoveIsRefusedWhileAnotherSessionPinsIt) {
   Make(2, true);
   Put(1);
   ASSERT_TRUE(partition_->Pin(Key(1), "t", SessionId(5), kLater).ok());
-  EXPECT_TRUE(absl::IsFailedPrecondition(
-      partition_->Remove(Key(1), "t", SessionId(6)).status));
-  const Partition::Removal removal =
-      partition_->Remove(Key(1), "t", SessionId(5));
-  EXPECT_TRUE(removal.status.ok());
-  EXPECT_NE(Only<action::RemoveFromDisk>(removal.actions), nullptr);
+  const Actions refused = partition_->Remove(Next(), Key(1), "t", SessionId(6));
+  ASSERT_NE(Only<action::Refused>(refused), nullptr);
+  EXPECT_TRUE(absl::IsFailedPrecondition(Only<action::Refused>(refused)->why));
+  const Actions removal = partition_->Remove(Next(), Key(1), "t", SessionId(5));
+  EXPECT_NE(Only<action::RemoveFromDisk>(removal), nullptr);
   EXPECT_NE(Only<action::Missed>(Read(1)), nullptr);
   // The write under way answers for an object that is gone.
   partition_->OnDiskWritten(Key(1), absl::OkStatus(), kNow);

@@ -5,13 +5,16 @@
     include_rules_test.py --self-test   checks the checker
 """
 
+import os
 import re
 import sys
+import tempfile
 import unittest
 
 from source_tree import CPP_SUFFIXES, FREE_FOLDERS, LEVELS, read_tree, report
 
-INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', re.M)
+INCLUDE = re.compile(
+    r'^[ \t]*#[ \t]*include(?:_next)?[ \t]*([<"])([^>"]+)[>"]', re.M)
 
 CUDA_HEADER = re.compile(
     r"^(cuda|cublas|curand|nvrtc|nvtx|device_launch_parameters|"
@@ -83,7 +86,8 @@ def check_layer(path, name):
 
 def check_include(path, name, quoted):
     """The reasons why `path` may not include `name`."""
-    if quoted and "/" not in name:
+    parts = name.split("/")
+    if quoted and len(parts) < 2 or "." in parts or ".." in parts:
         yield "write the path from the project root, \"folder/file.h\""
         return
     for title, matches, allowed, reason in LIBRARIES:
@@ -197,6 +201,12 @@ class SelfTest(unittest.TestCase):
 
     def test_spelling(self):
         self.assert_bad("kv/a.cc", '"ids.h"', "project root")
+        self.assert_bad("kv/a.cc", '"../codec/a.h"', "project root")
+        self.assert_bad("kv/a.cc", '"kv/../codec/a.h"', "project root")
+        self.assert_bad("kv/a.cc", '<./codec/a.h>', "project root")
+        self.assertEqual(
+            check_tree({"kv/a.cc": '#include_next "codec/a.h"\n'})[0][:11],
+            "kv/a.cc:1: ")
         self.assertEqual(
             check_tree({"kv/a.cc": ' # include  "codec/a.h"\n'})[0][:11],
             "kv/a.cc:1: ")
@@ -204,6 +214,16 @@ class SelfTest(unittest.TestCase):
 
     def test_a_folder_without_level_is_bad(self):
         self.assertIn("without a level", self.refused("util/a.h")[0])
+
+
+    def test_folders_named_build_are_read_below_the_root(self):
+        with tempfile.TemporaryDirectory() as root:
+            for folder in ("kv/build", "build"):
+                os.makedirs(f"{root}/{folder}")
+                with open(f"{root}/{folder}/a.cc", "w", encoding="utf-8"):
+                    pass
+            self.assertEqual(list(read_tree(root, CPP_SUFFIXES)),
+                             ["kv/build/a.cc"])
 
 
 def main(arguments):

@@ -24,15 +24,18 @@ FREE_FOLDERS = ("tests", "bench")
 CPP_SUFFIXES = (".h", ".cc", ".cu", ".cuh")
 
 
-def is_skipped(folder):
-    return (folder.startswith((".", "build")) or folder == "__pycache__")
+def is_skipped(folder, at_root):
+    """Not sources. What is built stands at the root: a build/ below is ours."""
+    return (folder.startswith(".") or folder == "__pycache__" or
+            at_root and folder.startswith("build"))
 
 
 def read_tree(root, suffixes):
     """{path relative to root, with '/': text} of files with these suffixes."""
     tree = {}
     for base, folders, names in os.walk(root):
-        folders[:] = sorted(f for f in folders if not is_skipped(f))
+        folders[:] = sorted(
+            f for f in folders if not is_skipped(f, base == root))
         for name in sorted(names):
             if name.endswith(suffixes):
                 path = os.path.join(base, name)

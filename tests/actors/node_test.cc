@@ -1,0 +1,106 @@
+#include "actors/node.h"
+
+#include <gtest/gtest.h>
+
+#include "absl/synchronization/notification.h"
+#include "tests/actors/actors_fixture.h"
+
+namespace kdn::actors {
+namespace {
+
+// Tells when the node begins to stop.
+class StopTransport final : public delivery::PeerTransport {
+ public:
+  void Fetch(delivery::FetchRequest,
+             std::unique_ptr<delivery::FetchSink> sink) override {
+    sink->OnDone(absl::UnavailableError("no peers"));
+  }
+  void Push(
+      delivery::PushRequest,
+      delivery::Done<absl::StatusOr<delivery::PushReceipt>> done) override {
+    done(absl::UnavailableError("no peers"));
+  }
+  void FailPeer(const NodeId&) override { stopping.Notify(); }
+  const delivery::PeerTraffic& traffic() const override { return traffic_; }
+
+  absl::Notification stopping;
+
+ private:
+  delivery::PeerTraffic traffic_;
+};
+
+class NodeTest : public testing::Test {
+ protected:
+  static ModelSpec Model() {
+    ModelSpec spec;
+    spec.num_layers = 1;
+    spec.num_kv_heads = 1;
+    spec.head_dim = 16;
+    spec.rope.rotary_dim = 16;
+    return spec;
+  }
+  void Start() {
+    NodeOptions options;
+    options.self = NodeId("n1");
+    options.members.emplace_back();
+    options.members[0].id = options.self;
+    options.members[0].host = "127.0.0.1";
+    options.replicas = 1;
+    options.workers = 1;
+    options.memory_bytes = 16u << 20;
+    auto node = Node::Start(std::move(options), &transport_, &clock_);
+    ASSERT_TRUE(node.ok()) << node.status();
+    node_ = *std::move(node);
+  }
+  std::unique_ptr<delivery::StoreStream> BeginStore() {
+    const ChunkIdentity identity{FingerprintOf(Model()),
+                                 *Namespace::Parse("t"),
+                                 ChunkKey(),
+                                 std::string(kRawVariant),
+                                 {5, 6, 7, 8}};
+    delivery::StoreRequest request{std::make_shared<const ModelSpec>(Model()),
+                                   identity,
+                                   PlacementOf(KeyOf(identity)),
+                                   {0, 1, 2, 3},
+                                   LevelSet::Of(Level::kLossless),
+                                   storage::Durability::kReplicated,
+                                   absl::ZeroDuration(),
+                                   clock_.Now() + absl::Seconds(20)};
+    std::unique_ptr<delivery::StoreStream> stream;
+    absl::Notification begun;
+    node_->service().BeginStore(
+        std::move(request),
+        [&](absl::StatusOr<std::unique_ptr<delivery::StoreStream>> answer) {
+          if (answer.ok()) stream = *std::move(answer);
+          begun.Notify();
+        });
+    begun.WaitForNotification();
+    return stream;
+  }
+
+  StopTransport transport_;
+  ManualClock clock_;
+  std::unique_ptr<Node> node_;
+};
+
+TEST_F(NodeTest, ACommitQueuedAtTheStopIsAnsweredBeforeTheNodeIsGone) {
+  Start();
+  const auto stream = BeginStore();
+  ASSERT_NE(stream, nullptr);
+  const KvShape shape = ShapeOf(Model(), 4);
+  const std::vector<std::byte> kv(shape.bytes());
+  int answers = 0;
+  stream->PutLayer(
+      KvView(kv.data(), shape, KvStrides::TokenMajor(shape)),
+      [&](const absl::Status& encoded) {
+        EXPECT_TRUE(encoded.ok()) << encoded;
+        transport_.stopping.WaitForNotification();
+        stream->Commit(
+            [&](const absl::StatusOr<delivery::StoreReceipt>&) { ++answers; });
+      });
+  node_.reset();
+  EXPECT_EQ(answers, 1);
+}
+
+}  // namespace
+}  // namespace kdn::actors

@@ -1,0 +1,179 @@
+// The kdn program as people use it: its commands, on a real cluster.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "cli/cluster_process.h"
+#include "rpc/client.h"
+
+namespace kdn::integration {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr const char* kFacts = KDN_SOURCE_DIR "/model/recall/facts/arden.txt";
+
+struct Ran {
+  int exit_code = -1;
+  std::string output;  // both streams
+};
+
+Ran Kdn(const std::string& arguments) {
+  Ran ran;
+  FILE* pipe = popen(
+      absl::StrCat(KDN_BINARY_DIR "/bin/kdn ", arguments, " 2>&1").c_str(),
+      "r");
+  if (pipe == nullptr) return ran;
+  char buffer[4096];
+  for (size_t got; (got = fread(buffer, 1, sizeof(buffer), pipe)) > 0;) {
+    ran.output.append(buffer, got);
+  }
+  const int status = pclose(pipe);
+  ran.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  return ran;
+}
+
+TEST(CommandsTest, EveryCommandExplainsItself) {
+  EXPECT_THAT(Kdn("--help").output, HasSubstr("demo"));
+  for (const char* command : {"up", "node", "config", "inject", "ask", "status",
+                              "demo", "bench delivery", "bench codec"}) {
+    const Ran help = Kdn(absl::StrCat(command, " --help"));
+    EXPECT_EQ(help.exit_code, 0) << command;
+    EXPECT_THAT(help.output, HasSubstr("kdn ")) << command << ": no example";
+    EXPECT_NE(Kdn(absl::StrCat(command, " --nonsense")).exit_code, 0)
+        << command;
+  }
+}
+
+TEST(CommandsTest, WithoutAClusterTheySaySo) {
+  const Ran status = Kdn("status --connect unix:/nowhere/kdn.sock");
+  EXPECT_NE(status.exit_code, 0);
+  EXPECT_THAT(status.output, HasSubstr("/nowhere/kdn.sock"));
+}
+
+// `kdn up` on a configuration of its own.
+class UpTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::filesystem::remove_all(directory_);
+    const auto file = cli::WriteLocalConfig(directory_, {});
+    ASSERT_TRUE(file.ok()) << file.status();
+    file_ = *file;
+    const auto config = cli::LoadClusterConfig(file_);
+    ASSERT_TRUE(config.ok()) << config.status();
+    for (const cli::NodeConfig& node : config->nodes) {
+      addresses_.push_back(cli::LocalAddressOf(node));
+    }
+    Up();
+  }
+  void TearDown() override {
+    if (up_ > 0) Stop(SIGKILL);
+    std::filesystem::remove_all(directory_);
+  }
+  void Up() {
+    up_ = fork();
+    if (up_ == 0) {
+      const int log = open(absl::StrCat(directory_, "/up.log").c_str(),
+                           O_WRONLY | O_CREAT, 0644);
+      dup2(log, STDOUT_FILENO);
+      dup2(log, STDERR_FILENO);
+      execl(KDN_BINARY_DIR "/bin/kdn", "kdn", "up", "-c", file_.c_str(),
+            nullptr);
+      _exit(127);
+    }
+    ASSERT_GT(up_, 0);
+    ASSERT_TRUE(Eventually([&] { return AllLive(); })) << Log();
+  }
+  int Stop(int signal) {
+    int status = 0;
+    kill(up_, signal);
+    waitpid(up_, &status, 0);
+    up_ = 0;
+    return status;
+  }
+  // Every node answers and sees all of them.
+  bool AllLive() const {
+    for (const std::string& address : addresses_) {
+      const auto client = rpc::Client::Connect(address);
+      if (!client.ok()) return false;
+      const auto nodes = (*client)->Status(absl::Seconds(2));
+      if (!nodes.ok()) return false;
+      for (const rpc::NodeStatus& node : *nodes) {
+        if (!node.alive) return false;
+      }
+    }
+    return true;
+  }
+  std::set<pid_t> Nodes() const {
+    std::ifstream file(absl::StrCat("/proc/", up_, "/task/", up_, "/children"));
+    std::set<pid_t> pids;
+    for (pid_t pid; file >> pid;) pids.insert(pid);
+    return pids;
+  }
+  template <typename Condition>
+  static bool Eventually(Condition condition) {
+    const absl::Time deadline = absl::Now() + absl::Seconds(60);
+    while (absl::Now() < deadline) {
+      if (condition()) return true;
+      absl::SleepFor(absl::Milliseconds(20));  // nothing tells when to look
+    }
+    return false;
+  }
+  std::string Log() const {
+    std::ifstream file(directory_ + "/up.log");
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  }
+
+  const std::string directory_ =
+      absl::StrCat("/tmp/kdn-test-up-", static_cast<int64_t>(getpid()));
+  std::string file_;
+  std::vector<std::string> addresses_;
+  pid_t up_ = 0;
+};
+
+TEST_F(UpTest, KnowledgeInjectedAtOneNodeIsAskedForAtAnother) {
+  const Ran injected =
+      Kdn(absl::StrCat("inject --connect ", addresses_[0], " ", kFacts));
+  EXPECT_EQ(injected.exit_code, 0) << injected.output;
+  const Ran asked =
+      Kdn(absl::StrCat("ask --connect ", addresses_[1], " -k ", kFacts,
+                       " --tokens 1 \"What is the code of vault elm?\""));
+  EXPECT_EQ(asked.exit_code, 0) << asked.output;
+  EXPECT_THAT(asked.output, HasSubstr("4171"));
+  const Ran status =
+      Kdn(absl::StrCat("status --connect ", addresses_[2], " --json"));
+  EXPECT_EQ(status.exit_code, 0) << status.output;
+  for (const char* id : {"n1", "n2", "n3"}) {
+    EXPECT_THAT(status.output, HasSubstr(id));
+  }
+  EXPECT_TRUE(WIFEXITED(Stop(SIGTERM))) << Log();
+  EXPECT_THAT(Log(), HasSubstr("stopping"));
+}
+
+TEST_F(UpTest, ANodeThatDiesIsStartedAgain) {
+  const std::set<pid_t> before = Nodes();
+  ASSERT_EQ(before.size(), addresses_.size());
+  kill(*before.begin(), SIGKILL);
+  EXPECT_TRUE(Eventually([&] {
+    const std::set<pid_t> now = Nodes();
+    return now.size() == before.size() && now != before;
+  })) << Log();
+  EXPECT_TRUE(Eventually([&] { return AllLive(); })) << Log();
+  EXPECT_THAT(Log(), HasSubstr("was killed by"));
+  EXPECT_TRUE(WIFEXITED(Stop(SIGINT))) << Log();
+}
+
+}  // namespace
+}  // namespace kdn::integration
