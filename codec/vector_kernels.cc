@@ -254,7 +254,9 @@ namespace {
 // Bytes that a register takes at a time: arithmetic on single bytes would be
 // widened to integers otherwise.
 constexpr size_t kBytes = 16;
-using ByteLanes = int8_t __attribute__((vector_size(kBytes)));
+// Sums of damaged values wrap; only comparisons mind the sign.
+using ByteLanes = uint8_t __attribute__((vector_size(kBytes)));
+using SignedLanes = int8_t __attribute__((vector_size(kBytes)));
 
 ByteLanes LoadBytes(const int8_t* from) {
   ByteLanes lanes;
@@ -262,18 +264,30 @@ ByteLanes LoadBytes(const int8_t* from) {
   return lanes;
 }
 
+SignedLanes AsSigned(ByteLanes lanes) {
+  return std::bit_cast<SignedLanes>(lanes);
+}
+
+// All ones where a value is below, or above, zero.
+ByteLanes Negative(ByteLanes lanes) {
+  return std::bit_cast<ByteLanes>(AsSigned(lanes) < 0);
+}
+ByteLanes Positive(ByteLanes lanes) {
+  return std::bit_cast<ByteLanes>(AsSigned(lanes) > 0);
+}
+
 }  // namespace
 
 bool Refinements16(const int8_t* now, const int8_t* before, int largest,
                    int8_t* refinements) {
   const ByteLanes was = LoadBytes(before);
-  const ByteLanes negative = was < 0;
+  const ByteLanes negative = Negative(was);
   const ByteLanes difference = LoadBytes(now) - was - was - was;
   const ByteLanes sensed = (difference ^ negative) - negative;
   std::memcpy(refinements, &sensed, kBytes);
   const auto limit = static_cast<int8_t>(largest);
-  const ByteLanes outside =
-      (sensed > limit) | (sensed < static_cast<int8_t>(-limit));
+  const SignedLanes outside = (AsSigned(sensed) > limit) |
+                              (AsSigned(sensed) < static_cast<int8_t>(-limit));
   uint64_t halves[2];
   std::memcpy(halves, &outside, kBytes);
   return (halves[0] | halves[1]) == 0;
@@ -283,7 +297,7 @@ void RefineByThirds(const int8_t* refinements, size_t count, int8_t* values) {
   size_t i = 0;
   for (; i + kBytes <= count; i += kBytes) {
     const ByteLanes value = LoadBytes(values + i);
-    const ByteLanes negative = value < 0;  // all ones, or zero
+    const ByteLanes negative = Negative(value);
     const ByteLanes sensed = (LoadBytes(refinements + i) ^ negative) - negative;
     const ByteLanes refined = value + value + value + sensed;
     std::memcpy(values + i, &refined, kBytes);
@@ -302,9 +316,7 @@ void ToCellMiddles(const int8_t* shrinks, int cell, size_t count,
     const ByteLanes shrink = LoadBytes(shrinks + i);
     ByteLanes middle = value + value + value;
     if (cell == 9) middle = middle + middle + middle;
-    const ByteLanes positive = value > 0;
-    const ByteLanes negative = value < 0;
-    middle = middle - (shrink & positive) + (shrink & negative);
+    middle = middle - (shrink & Positive(value)) + (shrink & Negative(value));
     std::memcpy(values + i, &middle, kBytes);
   }
   for (; i < count; ++i) {
