@@ -67,6 +67,8 @@ delivery::NodeStatus NodeActorState::OwnStatus() const {
   s.chunks_hit = c.chunks_hit;
   s.chunks_missed = c.chunks_missed;
   s.chunks_failed = c.chunks_failed;
+  s.chunks_recomputed = c.chunks_recomputed;
+  s.rate = node.links.counters();
   s.peer_bytes_in = node.transport->traffic().in;
   s.peer_bytes_out = node.transport->traffic().out;
   s.engine_bytes_in = c.engine_bytes_in;

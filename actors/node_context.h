@@ -15,6 +15,7 @@
 #include "actors/node.h"
 #include "codec/calibration.h"
 #include "delivery/admission.h"
+#include "delivery/link_book.h"
 #include "delivery/peer_transport.h"
 #include "delivery/work_pool.h"
 #include "kv/clock.h"
@@ -77,13 +78,14 @@ class ViewHolder {
   std::shared_ptr<const ClusterView> view_ ABSL_GUARDED_BY(mutex_);
 };
 
-// hit + missed + failed = chunks asked of this node by engines.
+// hit + missed + failed + recomputed = chunks asked of this node by engines.
 struct DeliveryCounters {
   std::atomic<uint64_t> stores{0};
   std::atomic<uint64_t> retrieves{0};
   std::atomic<uint64_t> chunks_hit{0};
   std::atomic<uint64_t> chunks_missed{0};
   std::atomic<uint64_t> chunks_failed{0};
+  std::atomic<uint64_t> chunks_recomputed{0};
   std::atomic<uint64_t> engine_bytes_in{0};
   std::atomic<uint64_t> engine_bytes_out{0};
 };
@@ -127,6 +129,7 @@ struct NodeContext {
   std::unique_ptr<Scratch> scratch;
   ViewHolder view;
   DeliveryCounters counters;
+  delivery::LinkBook links;
   delivery::WorkPool pool;  // first to go: its tasks use the rest
 };
 

@@ -112,20 +112,31 @@ void RetrieveActorState::FetchFrom(const delivery::Ask& ask) {
     const absl::Span<const int> some =
         left.subspan(0, delivery::kItemsPerFetchMax);
     left.remove_prefix(some.size());
-    Fetch(ask.node, some);
+    Fetch(ask.node, some, ask.items.size());
   }
 }
 
-void RetrieveActorState::Fetch(const NodeId& peer,
-                               absl::Span<const int> chunks) {
+void RetrieveActorState::Fetch(const NodeId& peer, absl::Span<const int> chunks,
+                               size_t of_ask) {
   const delivery::RetrieveRequest& request = job.context->request;
+  const absl::Time now = node->clock->Now();
+  const delivery::DeliveryTarget target{
+      .bytes_per_second = node->links.BytesPerSecond(peer, now),
+      .prefill_tokens_per_second = request.prefill_tokens_per_second,
+      .now = now,
+      .deadline = AttemptDeadline(now, request.deadline),
+      .reuse = request.reuse};
+  // What is not asked for yet needs its part of the time.
+  const size_t all = of_ask + static_cast<size_t>(session->held_back() +
+                                                  request.chunks_behind);
   delivery::FetchRequest fetch{
       peer,
       request.ns,
       {},
       request.slice,
       request.accept,
-      AttemptDeadline(node->clock->Now(), request.deadline)};
+      target.deadline,
+      ShareOf(delivery::BudgetFor(target), chunks.size(), all)};
   std::vector<delivery::RemoteFetch::Item> items;
   for (int chunk : chunks) {
     fetch.chunks.push_back(request.chunks[chunk].ref);
@@ -138,8 +149,10 @@ void RetrieveActorState::Fetch(const NodeId& peer,
   node->transport->Fetch(
       std::move(fetch),
       std::make_unique<delivery::RemoteFetch>(
-          job.context, std::move(items), node->scratch->arena.get(),
-          &node->pool, work_request, std::move(on_attempt)));
+          job.context, std::move(items),
+          delivery::RemoteFetch::Link{peer, target, &node->links, node->clock},
+          node->scratch->arena.get(), &node->pool, work_request,
+          std::move(on_attempt)));
 }
 
 void RetrieveActorState::OnAttempt(const AttemptEnd& end) {
@@ -193,6 +206,9 @@ void RetrieveActorState::Answer() {
         break;
       case delivery::OutcomeKind::kFailed:
         ++counters.chunks_failed;
+        break;
+      case delivery::OutcomeKind::kRecompute:
+        ++counters.chunks_recomputed;
         break;
     }
   }

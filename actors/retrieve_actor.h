@@ -28,7 +28,8 @@ struct RetrieveActorState {
   void ReadHere(int chunk);
   // In as many fetches as it takes.
   void FetchFrom(const delivery::Ask& ask);
-  void Fetch(const NodeId& peer, absl::Span<const int> chunks);
+  // Some of the chunks that an ask is for.
+  void Fetch(const NodeId& peer, absl::Span<const int> chunks, size_t of_ask);
   void OnAttempt(const AttemptEnd& end);
   // A copy failed its checksum.
   void OnDamaged(const AttemptEnd& end);

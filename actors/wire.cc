@@ -140,9 +140,26 @@ NodeReport ToWire(const delivery::NodeStatus& s) {
   report.shards_held = s.shards_held;
   report.store = s.store;
   report.disk = ListOf(s.disk);
-  report.delivery = {s.stores,         s.retrieves,       s.chunks_hit,
-                     s.chunks_missed,  s.chunks_failed,   s.peer_bytes_in,
-                     s.peer_bytes_out, s.engine_bytes_in, s.engine_bytes_out};
+  report.delivery = {s.stores,
+                     s.retrieves,
+                     s.chunks_hit,
+                     s.chunks_missed,
+                     s.chunks_failed,
+                     s.peer_bytes_in,
+                     s.peer_bytes_out,
+                     s.engine_bytes_in,
+                     s.engine_bytes_out,
+                     s.chunks_recomputed,
+                     s.rate.plans,
+                     s.rate.plans_blind,
+                     s.rate.chunks_loaded,
+                     s.rate.chunks_recomputed,
+                     s.rate.bytes_predicted,
+                     s.rate.bytes_actual,
+                     s.rate.load_us_predicted,
+                     s.rate.load_us_actual,
+                     s.rate.late,
+                     s.rate.slower_than_recompute};
   report.memory_budget_bytes = s.memory_budget_bytes;
   report.rss_bytes = s.rss_bytes;
   report.uptime_s = s.uptime_s;
@@ -158,10 +175,26 @@ delivery::NodeStatus FromWire(const NodeReport& report) {
   s.store = report.store;
   s.disk = DiskOf(report.disk);
   Numbers numbers(report.delivery);
-  for (uint64_t* field :
-       {&s.stores, &s.retrieves, &s.chunks_hit, &s.chunks_missed,
-        &s.chunks_failed, &s.peer_bytes_in, &s.peer_bytes_out,
-        &s.engine_bytes_in, &s.engine_bytes_out}) {
+  for (uint64_t* field : {&s.stores,
+                          &s.retrieves,
+                          &s.chunks_hit,
+                          &s.chunks_missed,
+                          &s.chunks_failed,
+                          &s.peer_bytes_in,
+                          &s.peer_bytes_out,
+                          &s.engine_bytes_in,
+                          &s.engine_bytes_out,
+                          &s.chunks_recomputed,
+                          &s.rate.plans,
+                          &s.rate.plans_blind,
+                          &s.rate.chunks_loaded,
+                          &s.rate.chunks_recomputed,
+                          &s.rate.bytes_predicted,
+                          &s.rate.bytes_actual,
+                          &s.rate.load_us_predicted,
+                          &s.rate.load_us_actual,
+                          &s.rate.late,
+                          &s.rate.slower_than_recompute}) {
     *field = numbers.Next();
   }
   s.memory_budget_bytes = report.memory_budget_bytes;

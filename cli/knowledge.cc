@@ -142,6 +142,7 @@ absl::Status KnowledgeEngine::Fetch(const std::vector<ChainChunk>& chain,
     spec.chunks.push_back(rpc::RetrieveChunk{
         chunk.ref, std::move(positions), cache_->Tokens(chunk.begin, count)});
   }
+  spec.leading_chunks = true;
   absl::StatusOr<std::vector<rpc::ChunkOutcome>> outcomes =
       knowledge_->Retrieve(spec);
   if (!outcomes.ok()) return outcomes.status();

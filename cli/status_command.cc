@@ -35,8 +35,8 @@ void PrintTable(const std::vector<rpc::NodeStatus>& nodes) {
                   node.gateway_address.c_str());
       continue;
     }
-    const uint64_t chunks =
-        node.chunks_hit + node.chunks_missed + node.chunks_failed;
+    const uint64_t chunks = node.chunks_hit + node.chunks_missed +
+                            node.chunks_failed + node.chunks_recomputed;
     std::printf("%-10s %-6s %-22s %8llu %8llu %10llu %10s %10s %10s %9s\n",
                 node.id.name().c_str(), "up", node.gateway_address.c_str(),
                 static_cast<unsigned long long>(node.shards_primary),
@@ -47,6 +47,19 @@ void PrintTable(const std::vector<rpc::NodeStatus>& nodes) {
                 Bytes(node.engine_bytes_out).c_str(),
                 HitRate(node.chunks_hit, chunks).c_str());
   }
+}
+
+nlohmann::json ToJson(const rpc::RateCounters& c) {
+  return {{"plans", c.plans},
+          {"plans_blind", c.plans_blind},
+          {"chunks_loaded", c.chunks_loaded},
+          {"chunks_recomputed", c.chunks_recomputed},
+          {"bytes_predicted", c.bytes_predicted},
+          {"bytes_actual", c.bytes_actual},
+          {"load_us_predicted", c.load_us_predicted},
+          {"load_us_actual", c.load_us_actual},
+          {"late", c.late},
+          {"slower_than_recompute", c.slower_than_recompute}};
 }
 
 nlohmann::json ToJson(const rpc::NodeStatus& n) {
@@ -76,6 +89,8 @@ nlohmann::json ToJson(const rpc::NodeStatus& n) {
           {"chunks_hit", n.chunks_hit},
           {"chunks_missed", n.chunks_missed},
           {"chunks_failed", n.chunks_failed},
+          {"chunks_recomputed", n.chunks_recomputed},
+          {"rate", ToJson(n.rate)},
           {"peer_bytes_in", n.peer_bytes_in},
           {"peer_bytes_out", n.peer_bytes_out},
           {"engine_bytes_in", n.engine_bytes_in},

@@ -1,15 +1,18 @@
 #include "delivery/chunk_decode.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "codec/stream_layout.h"
 #include "kv/check.h"
 
 namespace kdn::delivery {
 namespace {
 
 absl::Status ValidateFor(const RetrieveContext& context, int chunk,
-                         const codec::ObjectIndex& index, Level level,
+                         const codec::ObjectIndex& index,
+                         absl::Span<const Level> levels,
                          std::optional<ObjectVersion> pinned) {
   const RetrieveRequest& request = context.request;
   const codec::ObjectHeader& header = index.header();
@@ -24,7 +27,11 @@ absl::Status ValidateFor(const RetrieveContext& context, int chunk,
         absl::StrCat("chunk ", ShortHex(index.key()), " is of model ",
                      ShortHex(header.identity.fingerprint)));
   }
-  if (!header.levels.Has(level) || !request.accept.Has(level)) {
+  KDN_CHECK(levels.size() == static_cast<size_t>(request.slice.layers()),
+            "a level for each layer");
+  const LevelSet deliverable = header.levels & request.accept;
+  for (const Level level : levels) {
+    if (deliverable.Has(level)) continue;
     return absl::NotFoundError(absl::StrCat("chunk ", ShortHex(index.key()),
                                             " is not held at an ",
                                             "accepted level"));
@@ -57,34 +64,37 @@ RetrieveContext::RetrieveContext(RetrieveRequest request_in,
                 std::vector<uint8_t>(request.slice.layers(), 0)) {}
 
 ChunkDecode::ChunkDecode(std::shared_ptr<RetrieveContext> context, int chunk,
-                         codec::ObjectIndex index, Level level,
+                         codec::ObjectIndex index, std::vector<Level> levels,
                          storage::Tier tier, Done<AttemptResult> done)
     : context_(std::move(context)),
       chunk_(chunk),
       index_(std::move(index)),
-      level_(level),
+      levels_(std::move(levels)),
       tier_(tier),
       remaining_(context_->request.slice.layers()),
       done_(std::move(done)) {}
 
 absl::StatusOr<std::shared_ptr<ChunkDecode>> ChunkDecode::Create(
     std::shared_ptr<RetrieveContext> context, int chunk,
-    codec::ObjectIndex index, Level level, storage::Tier tier,
+    codec::ObjectIndex index, std::vector<Level> levels, storage::Tier tier,
     std::optional<ObjectVersion> pinned, Done<AttemptResult> done) {
   const RetrieveRequest& request = context->request;
-  if (absl::Status status = ValidateFor(*context, chunk, index, level, pinned);
+  if (absl::Status status = ValidateFor(*context, chunk, index, levels, pinned);
       !status.ok()) {
     return status;
   }
-  absl::StatusOr<std::shared_ptr<const codec::Calibration>> calibration =
-      context->calibrations->ForObject(index.header());
-  if (!calibration.ok()) return NamingChunk(index, calibration.status());
+  std::shared_ptr<const codec::Calibration> calibration;
+  if (std::any_of(levels.begin(), levels.end(), codec::IsTransformCoded)) {
+    auto found = context->calibrations->ForObject(index.header());
+    if (!found.ok()) return NamingChunk(index, found.status());
+    calibration = *std::move(found);
+  }
   const RetrieveChunk& wanted = request.chunks[chunk];
-  std::shared_ptr<ChunkDecode> decode(new ChunkDecode(std::move(context), chunk,
-                                                      std::move(index), level,
-                                                      tier, std::move(done)));
+  std::shared_ptr<ChunkDecode> decode(
+      new ChunkDecode(std::move(context), chunk, std::move(index),
+                      std::move(levels), tier, std::move(done)));
   absl::StatusOr<codec::ObjectDecoder> decoder = codec::ObjectDecoder::Create(
-      &decode->index_, *std::move(calibration), wanted.positions);
+      &decode->index_, std::move(calibration), wanted.positions);
   if (!decoder.ok()) return decoder.status();
   decode->decoder_.emplace(*std::move(decoder));
   return decode;
@@ -98,11 +108,11 @@ void ChunkDecode::Decode(int layer, absl::Span<const std::byte> streams) {
   if (!wanted()) return Skip(1, absl::CancelledError("not wanted any more"));
   if (IsAnnounced(layer)) return Finish(1, absl::OkStatus());
   const KvSlice& slice = context_->request.slice;
-  Account(
-      layer,
-      decoder_->DecodeLayer(
-          level_, slice.layer_begin + layer, slice.head_begin, slice.head_end,
-          streams, context_->request.chunks[chunk_].destination.Layer(layer)));
+  Account(layer,
+          decoder_->DecodeLayer(
+              levels_[layer], slice.layer_begin + layer, slice.head_begin,
+              slice.head_end, streams,
+              context_->request.chunks[chunk_].destination.Layer(layer)));
 }
 
 void ChunkDecode::DecodeOf(int layer, absl::Span<const std::byte> object) {
@@ -111,8 +121,8 @@ void ChunkDecode::DecodeOf(int layer, absl::Span<const std::byte> object) {
   const KvSlice& slice = context_->request.slice;
   Account(layer,
           decoder_->DecodeLayerOf(
-              object, level_, slice.layer_begin + layer, slice.head_begin,
-              slice.head_end,
+              object, levels_[layer], slice.layer_begin + layer,
+              slice.head_begin, slice.head_end,
               context_->request.chunks[chunk_].destination.Layer(layer)));
 }
 
@@ -146,7 +156,9 @@ void ChunkDecode::Finish(int layers, const absl::Status& status) {
     done = std::move(done_);
     result.status = status_;
   }
-  result.level = level_;
+  LevelSet used;
+  for (const Level level : levels_) used = used.With(level);
+  result.level = used.Worst();
   result.tier = tier_;
   result.version = index_.version();
   result.wire_bytes = wire_bytes_;

@@ -42,11 +42,12 @@ class ChunkDecode {
   // PRECONDITION when the object is of another, or was coded with a calibration
   // that is not here: it is sound all the same. DATA_LOSS when it is not the
   // chunk asked for, INVALID_ARGUMENT when it is of another model or the
-  // positions do not fit, NOT_FOUND when it has no accepted level. On error
-  // `done` is not called.
+  // positions do not fit, NOT_FOUND when it is not held at one of `levels`, of
+  // each layer of the slice, or that is not accepted. On error `done` is not
+  // called.
   static absl::StatusOr<std::shared_ptr<ChunkDecode>> Create(
       std::shared_ptr<RetrieveContext> context, int chunk,
-      codec::ObjectIndex index, Level level, storage::Tier tier,
+      codec::ObjectIndex index, std::vector<Level> levels, storage::Tier tier,
       std::optional<ObjectVersion> pinned, Done<AttemptResult> done);
 
   // The layer counts from the slice's first; `streams` as ObjectDecoder takes.
@@ -61,12 +62,11 @@ class ChunkDecode {
   void AddWireBytes(uint64_t bytes) { wire_bytes_ += bytes; }
 
   const codec::ObjectIndex& index() const { return index_; }
-  Level level() const { return level_; }
 
  private:
   ChunkDecode(std::shared_ptr<RetrieveContext> context, int chunk,
-              codec::ObjectIndex index, Level level, storage::Tier tier,
-              Done<AttemptResult> done);
+              codec::ObjectIndex index, std::vector<Level> levels,
+              storage::Tier tier, Done<AttemptResult> done);
   bool wanted() const;
   bool IsAnnounced(int layer) const {
     return context_->announced[chunk_][layer] != 0;
@@ -77,7 +77,7 @@ class ChunkDecode {
   const std::shared_ptr<RetrieveContext> context_;
   const int chunk_;
   const codec::ObjectIndex index_;
-  const Level level_;
+  const std::vector<Level> levels_;  // by layer of the slice
   const storage::Tier tier_;
   std::optional<codec::ObjectDecoder> decoder_;
   std::atomic<uint64_t> wire_bytes_{0};

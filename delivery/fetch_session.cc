@@ -90,12 +90,22 @@ void FetchSession::OnAttempt(int chunk, const NodeId& node,
     walk_.MoveOn(chunk, result.status);
     return;
   }
+  walk_.Found(chunk);
+  outcome.source = node;
+  if (result.recompute) {
+    outcome.kind = OutcomeKind::kRecompute;
+    return;
+  }
   outcome.kind = OutcomeKind::kHit;
   outcome.level = result.level;
   outcome.tier = result.tier;
   outcome.version = result.version;
-  outcome.source = node;
-  walk_.Found(chunk);
+}
+
+int FetchSession::held_back() const {
+  size_t chunks = 0;
+  for (const Ask& ask : held_back_) chunks += ask.items.size();
+  return static_cast<int>(chunks);
 }
 
 uint64_t FetchSession::WindowWanted() const {

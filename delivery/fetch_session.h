@@ -18,7 +18,9 @@ struct AttemptResult {
   // OK: every layer is in the destination, verified. NOT_FOUND: that node has
   // not got it. Anything else: it could not deliver.
   absl::Status status;
-  Level level = Level::kLossless;
+  // OK, but nothing was delivered: the engine had better recompute it.
+  bool recompute = false;
+  Level level = Level::kLossless;  // the least exact of its layers
   storage::Tier tier = storage::Tier::kMemory;
   ObjectVersion version;
   uint64_t wire_bytes = 0;
@@ -64,6 +66,9 @@ class FetchSession {
   std::optional<ObjectVersion> pinned_version(int chunk) const {
     return pinned_[chunk];
   }
+
+  // Chunks that wait for room in the window.
+  int held_back() const;
 
   bool done() const { return walk_.done() && outstanding_ == 0; }
   // REQUIRES: done().

@@ -1,6 +1,7 @@
 #include "delivery/local_fetch.h"
 
 #include <utility>
+#include <vector>
 
 namespace kdn::delivery {
 namespace {
@@ -29,7 +30,9 @@ absl::StatusOr<std::shared_ptr<ChunkDecode>> Begin(
       ChooseLevel(index->header().levels, context->request.accept);
   if (!level.ok()) return level.status();
   return ChunkDecode::Create(
-      context, chunk, *std::move(index), *level, held.info.tier, pinned,
+      context, chunk, *std::move(index),
+      std::vector<Level>(context->request.slice.layers(), *level),
+      held.info.tier, pinned,
       [on_attempt](AttemptResult result) { (*on_attempt)(std::move(result)); });
 }
 

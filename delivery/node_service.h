@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "delivery/rate_report.h"
 #include "kv/chunk_key.h"
 #include "kv/ids.h"
 #include "kv/kv_view.h"
@@ -80,22 +81,35 @@ struct RetrieveRequest {
   Namespace ns;
   std::vector<RetrieveChunk> chunks;
   KvSlice slice;
-  LevelSet accept = LevelSet::All();  // the best one held is delivered
+  // The best one held is delivered that there is time for.
+  LevelSet accept = LevelSet::All();
   absl::Time deadline;
+  // What the engine would do instead; zero: it cannot say.
+  double prefill_tokens_per_second = 0;
+  Reuse reuse = Reuse::kAnyChunk;
+  // Chunks of the same call that are asked for next, by the same deadline.
+  int chunks_behind = 0;
   // Set by the caller when nobody wants the result any more. The destination
   // must stay valid until done all the same.
   std::shared_ptr<std::atomic<bool>> cancelled =
       std::make_shared<std::atomic<bool>>(false);
 };
 
-enum class OutcomeKind : uint8_t { kHit = 0, kMiss = 1, kFailed = 2 };
+enum class OutcomeKind : uint8_t {
+  kHit = 0,
+  kMiss = 1,
+  kFailed = 2,
+  kRecompute = 3
+};
 
 // What became of one chunk. A miss is nobody's fault: recompute. A failure says
-// why; its destination holds nothing usable either.
+// why; its destination holds nothing usable either. Nor does that of a chunk
+// that had better be recomputed: loading it would take longer, or past the
+// deadline.
 struct ChunkOutcome {
   OutcomeKind kind = OutcomeKind::kMiss;
-  absl::Status why;  // kFailed only
-  Level level = Level::kLossless;
+  absl::Status why;                // kFailed only
+  Level level = Level::kLossless;  // the least exact of its layers
   NodeId source;
   storage::Tier tier = storage::Tier::kMemory;
   ObjectVersion version;
@@ -116,6 +130,8 @@ struct NodeStatus {
   uint64_t chunks_hit = 0;
   uint64_t chunks_missed = 0;
   uint64_t chunks_failed = 0;
+  uint64_t chunks_recomputed = 0;
+  RateCounters rate;
   uint64_t peer_bytes_in = 0;
   uint64_t peer_bytes_out = 0;
   uint64_t engine_bytes_in = 0;

@@ -13,6 +13,7 @@
 #include "absl/types/span.h"
 #include "codec/object.h"
 #include "delivery/node_service.h"
+#include "delivery/rate_control.h"
 #include "kv/chunk_key.h"
 #include "kv/ids.h"
 #include "kv/kv_view.h"
@@ -35,6 +36,7 @@ struct FetchRequest {
   KvSlice slice;
   LevelSet accept;
   absl::Time deadline;
+  ByteBudget budget = {.bytes_max = ByteBudget::kNoLimit};
 };
 
 // Receives one fetch. Called on the transport's thread, one call at a time, so
@@ -42,13 +44,15 @@ struct FetchRequest {
 class FetchSink {
  public:
   virtual ~FetchSink() = default;
-  // The peer holds chunk `i` and will send `stream_bytes` of `level`: the
-  // slice's layers in order, each as ObjectIndex::LayerRanges. Returns where
-  // they go (stream_bytes long, valid until OnLayer took its last layer, or
+  // The peer holds chunk `i` and will send `stream_bytes`: the slice's layers
+  // in order, each at its level as ObjectIndex::LayerRanges. Returns where they
+  // go (stream_bytes long, valid until OnLayer took its last layer, or
   // OnDone), or an error to have the chunk skipped.
   virtual absl::StatusOr<absl::Span<std::byte>> OnHit(
-      int i, codec::ObjectIndex index, Level level, storage::Tier tier,
-      uint64_t stream_bytes) = 0;
+      int i, codec::ObjectIndex index, std::vector<Level> levels,
+      storage::Tier tier, uint64_t stream_bytes) = 0;
+  // The peer holds it, and sends nothing: the budget is not for it.
+  virtual void OnRecompute(int i) = 0;
   // NOT_FOUND is a miss; anything else the peer's failure to read it.
   virtual void OnNoHit(int i, const absl::Status& why) = 0;
   // The streams of one layer (counted from the slice's first) of chunk `i` are

@@ -10,7 +10,7 @@
 namespace kdn::delivery {
 namespace {
 
-constexpr uint64_t kNoLimit = std::numeric_limits<uint64_t>::max();
+constexpr uint64_t kNoLimit = ByteBudget::kNoLimit;
 constexpr size_t kRungsMax = 255;
 constexpr size_t kLayersMax = 65535;
 
@@ -256,6 +256,13 @@ ByteBudget BudgetFor(const DeliveryTarget& target) {
   budget.setup_bytes = ToBytes(rate * absl::ToDoubleSeconds(target.latency));
   if (target.prefill_tokens_per_second > 0) {
     budget.bytes_per_token_max = rate / target.prefill_tokens_per_second;
+  }
+  return budget;
+}
+
+ByteBudget ShareOf(ByteBudget budget, size_t part, size_t all) {
+  if (budget.bytes_max != kNoLimit && part < all) {
+    budget.bytes_max = budget.bytes_max / all * part;
   }
   return budget;
 }

@@ -1,7 +1,9 @@
 #ifndef KDN_DELIVERY_RATE_CONTROL_H_
 #define KDN_DELIVERY_RATE_CONTROL_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -70,15 +72,24 @@ struct DeliveryTarget {
 
 // The same as bytes of the link: all that whoever plans has to be told.
 struct ByteBudget {
+  static constexpr uint64_t kNoLimit = std::numeric_limits<uint64_t>::max();
+
   uint64_t bytes_max = 0;  // by the deadline; 0: nothing is loaded
   // What the link carries while the engine prefills one token: where loading
   // costs more, recomputing is faster. Unset: there is nothing to compare with.
   std::optional<double> bytes_per_token_max = std::nullopt;
   uint64_t setup_bytes = 0;  // what it would carry in `latency`
   Reuse reuse = Reuse::kAnyChunk;
+
+  // Everything is loaded, at the best level.
+  bool unlimited() const {
+    return bytes_max == kNoLimit && !bytes_per_token_max;
+  }
 };
 
 ByteBudget BudgetFor(const DeliveryTarget& target);
+// The budget of `part` of `all` chunks, when the others need theirs.
+ByteBudget ShareOf(ByteBudget budget, size_t part, size_t all);
 
 struct ChunkPlan {
   bool recompute = true;

@@ -42,11 +42,12 @@ uint64_t FetchBytesMax(const RetrieveRequest& request) {
 }
 
 RemoteFetch::RemoteFetch(std::shared_ptr<RetrieveContext> context,
-                         std::vector<Item> items, storage::Arena* scratch,
-                         WorkPool* pool, uint64_t work_request,
-                         OnAttempt on_attempt)
+                         std::vector<Item> items, Link link,
+                         storage::Arena* scratch, WorkPool* pool,
+                         uint64_t work_request, OnAttempt on_attempt)
     : context_(std::move(context)),
       items_(std::move(items)),
+      link_(std::move(link)),
       scratch_(scratch),
       pool_(pool),
       work_request_(work_request),
@@ -54,12 +55,16 @@ RemoteFetch::RemoteFetch(std::shared_ptr<RetrieveContext> context,
       receiving_(items_.size()) {}
 
 absl::StatusOr<absl::Span<std::byte>> RemoteFetch::OnHit(
-    int i, codec::ObjectIndex index, Level level, storage::Tier tier,
-    uint64_t stream_bytes) {
+    int i, codec::ObjectIndex index, std::vector<Level> levels,
+    storage::Tier tier, uint64_t stream_bytes) {
+  if (plan_.chunks_loaded++ == 0) first_ = last_ = link_.clock->Now();
+  plan_.tokens_loaded += TokensOf(i);
+  plan_.bytes += stream_bytes;
   absl::StatusOr<std::shared_ptr<storage::ArenaBlock>> block =
       scratch_->Allocate(stream_bytes);
   if (!block.ok()) {
-    Report(i, block.status());
+    skipped_ = true;
+    ReportError(i, block.status());
     return block.status();
   }
   const absl::Span<std::byte> place = (*block)->bytes();
@@ -67,14 +72,16 @@ absl::StatusOr<absl::Span<std::byte>> RemoteFetch::OnHit(
   // A try ends when every layer is accounted for: nothing reads the block then,
   // and nothing more is written there.
   absl::StatusOr<std::shared_ptr<ChunkDecode>> decode = ChunkDecode::Create(
-      context_, chunk, std::move(index), level, tier, items_[i].pinned,
+      context_, chunk, std::move(index), std::move(levels), tier,
+      items_[i].pinned,
       [on_attempt = on_attempt_, chunk,
        block = *std::move(block)](AttemptResult result) mutable {
         block = nullptr;
         on_attempt(chunk, std::move(result));
       });
   if (!decode.ok()) {
-    Report(i, decode.status());
+    skipped_ = true;
+    ReportError(i, decode.status());
     return decode.status();
   }
   receiving_[i].decode = *std::move(decode);
@@ -82,7 +89,17 @@ absl::StatusOr<absl::Span<std::byte>> RemoteFetch::OnHit(
   return place;
 }
 
-void RemoteFetch::OnNoHit(int i, const absl::Status& why) { Report(i, why); }
+void RemoteFetch::OnRecompute(int i) {
+  plan_.tokens_recomputed += TokensOf(i);
+  plan_.chunks.emplace_back();
+  AttemptResult result;
+  result.recompute = true;
+  Report(i, std::move(result));
+}
+
+void RemoteFetch::OnNoHit(int i, const absl::Status& why) {
+  ReportError(i, why);
+}
 
 void RemoteFetch::OnLayer(int i, int layer,
                           absl::Span<const std::byte> streams) {
@@ -90,6 +107,8 @@ void RemoteFetch::OnLayer(int i, int layer,
   KDN_CHECK(item.decode != nullptr, "a layer came for a chunk without a hit");
   KDN_CHECK(item.layers_left > 0, "more layers came than were asked for");
   --item.layers_left;
+  bytes_ += streams.size();
+  last_ = link_.clock->Now();
   item.decode->AddWireBytes(streams.size());
   pool_->Post(WorkOrder{work_request_, layer},
               [decode = item.decode, layer, streams] {
@@ -98,6 +117,7 @@ void RemoteFetch::OnLayer(int i, int layer,
 }
 
 void RemoteFetch::OnDone(const absl::Status& status) {
+  Settle(status);
   const absl::Status why =
       status.ok() ? absl::UnavailableError("the peer sent too little") : status;
   for (size_t i = 0; i < receiving_.size(); ++i) {
@@ -105,16 +125,42 @@ void RemoteFetch::OnDone(const absl::Status& status) {
     if (item.decode != nullptr) {
       item.decode->Skip(item.layers_left, why);
     } else if (!item.reported) {
-      Report(static_cast<int>(i), why);
+      ReportError(static_cast<int>(i), why);
     }
   }
 }
 
-void RemoteFetch::Report(int i, const absl::Status& why) {
-  KDN_CHECK(!receiving_[i].reported, "a chunk's try ends once");
-  receiving_[i].reported = true;
+void RemoteFetch::Settle(const absl::Status& status) {
+  // Nothing was there to plan with.
+  if (plan_.chunks_loaded == 0 && plan_.chunks.empty()) return;
+  // What was thrown away took time too.
+  if (skipped_) return;
+  // A peer that broke says nothing of the link; one that was too slow does.
+  if (!status.ok() && !absl::IsDeadlineExceeded(status)) return;
+  if (!status.ok()) last_ = link_.clock->Now();
+  const absl::Duration took =
+      plan_.chunks_loaded > 0 ? last_ - first_ : absl::ZeroDuration();
+  if (plan_.chunks_loaded > 0) {
+    link_.book->OnTransfer(link_.peer, bytes_, took, last_);
+  }
+  plan_.chunks.resize(plan_.chunks.size() + plan_.chunks_loaded);
+  link_.book->Count({Predict(plan_, link_.target), bytes_, took});
+}
+
+int RemoteFetch::TokensOf(int i) const {
+  return static_cast<int>(
+      context_->request.chunks[items_[i].chunk].positions.size());
+}
+
+void RemoteFetch::ReportError(int i, const absl::Status& why) {
   AttemptResult result;
   result.status = why;
+  Report(i, std::move(result));
+}
+
+void RemoteFetch::Report(int i, AttemptResult result) {
+  KDN_CHECK(!receiving_[i].reported, "a chunk's try ends once");
+  receiving_[i].reported = true;
   on_attempt_(items_[i].chunk, std::move(result));
 }
 

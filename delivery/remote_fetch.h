@@ -8,8 +8,11 @@
 
 #include "delivery/chunk_decode.h"
 #include "delivery/fetch_session.h"
+#include "delivery/link_book.h"
 #include "delivery/peer_transport.h"
+#include "delivery/rate_control.h"
 #include "delivery/work_pool.h"
+#include "kv/clock.h"
 #include "storage/arena.h"
 
 namespace kdn::delivery {
@@ -24,6 +27,7 @@ uint64_t FetchBytesMax(const RetrieveRequest& request);
 // hears of that end may count on the memory.
 //
 // Reports the end of each chunk's try exactly once, whatever the peer does.
+// Times what comes: so the link's rate is learnt.
 class RemoteFetch final : public FetchSink {
  public:
   struct Item {
@@ -33,13 +37,23 @@ class RemoteFetch final : public FetchSink {
   // Any thread; (chunk, result).
   using OnAttempt = std::function<void(int, AttemptResult)>;
 
+  // Where it comes from, and what was expected of that.
+  struct Link {
+    NodeId peer;
+    DeliveryTarget target;
+    LinkBook* book = nullptr;
+    const Clock* clock = nullptr;
+  };
+
   RemoteFetch(std::shared_ptr<RetrieveContext> context, std::vector<Item> items,
-              storage::Arena* scratch, WorkPool* pool, uint64_t work_request,
-              OnAttempt on_attempt);
+              Link link, storage::Arena* scratch, WorkPool* pool,
+              uint64_t work_request, OnAttempt on_attempt);
 
   absl::StatusOr<absl::Span<std::byte>> OnHit(int i, codec::ObjectIndex index,
-                                              Level level, storage::Tier tier,
+                                              std::vector<Level> levels,
+                                              storage::Tier tier,
                                               uint64_t stream_bytes) override;
+  void OnRecompute(int i) override;
   void OnNoHit(int i, const absl::Status& why) override;
   void OnLayer(int i, int layer, absl::Span<const std::byte> streams) override;
   void OnDone(const absl::Status& status) override;
@@ -50,15 +64,25 @@ class RemoteFetch final : public FetchSink {
     int layers_left = 0;
     bool reported = false;  // its end was reported without a decode
   };
-  void Report(int i, const absl::Status& why);
+  int TokensOf(int i) const;
+  void Report(int i, AttemptResult result);
+  void ReportError(int i, const absl::Status& why);
+  // Tells the book what came of what was planned.
+  void Settle(const absl::Status& status);
 
   const std::shared_ptr<RetrieveContext> context_;
   const std::vector<Item> items_;
+  const Link link_;
   storage::Arena* const scratch_;
   WorkPool* const pool_;
   const uint64_t work_request_;
   const OnAttempt on_attempt_;
   std::vector<Receiving> receiving_;
+  LevelPlan plan_;  // what the peer made of the budget
+  bool skipped_ = false;
+  uint64_t bytes_ = 0;
+  absl::Time first_;  // when the first of them was due
+  absl::Time last_;
 };
 
 }  // namespace kdn::delivery

@@ -2,6 +2,7 @@
 #define KDN_KV_LEVEL_H_
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string_view>
@@ -61,6 +62,13 @@ class LevelSet {
       if (Has(level)) return level;
     }
     return Level::kBase;
+  }
+  // The least exact one. REQUIRES: not empty.
+  constexpr Level Worst() const {
+    for (size_t i = kLevelsByQuality.size(); i-- > 0;) {
+      if (Has(kLevelsByQuality[i])) return kLevelsByQuality[i];
+    }
+    return Level::kLossless;
   }
   // The set and the levels that its levels refine: what an object holds.
   constexpr LevelSet WithRefined() const {

@@ -24,7 +24,12 @@ inline constexpr absl::Duration kTtlMax = absl::Hours(24 * 30);
 
 enum class Durability : uint8_t { kCache = 0, kReplicated = 1, kDurable = 2 };
 enum class Tier : uint8_t { kMemory = 0, kDisk = 1 };
-enum class OutcomeKind : uint8_t { kHit = 0, kMiss = 1, kFailed = 2 };
+enum class OutcomeKind : uint8_t {
+  kHit = 0,
+  kMiss = 1,
+  kFailed = 2,
+  kRecompute = 3
+};
 
 // The gateway's node and what it lets one session do.
 struct NodeInfo {
@@ -73,13 +78,19 @@ struct RetrieveChunk {
 struct RetrieveSpec {
   std::vector<RetrieveChunk> chunks;
   std::optional<KvSlice> slice = std::nullopt;  // none: the whole model
+  // The best one is delivered that is held and that there is time for.
   LevelSet accept = LevelSet::All();
+  // Of the engine: a chunk that would take longer to load is kRecompute. Zero:
+  // unknown.
+  double prefill_tokens_per_second = 0;
+  // The engine has no use for a chunk behind one that it recomputes.
+  bool leading_chunks = false;
 };
 
 struct ChunkOutcome {
   OutcomeKind kind = OutcomeKind::kMiss;
-  absl::Status why;  // kFailed only
-  Level level = Level::kLossless;
+  absl::Status why;                // kFailed only
+  Level level = Level::kLossless;  // the least exact of its layers
   NodeId source;
   Tier tier = Tier::kMemory;
   ObjectVersion version;
@@ -123,6 +134,19 @@ struct DiskCounters {
   bool direct = false;
 };
 
+struct RateCounters {
+  uint64_t plans = 0;
+  uint64_t plans_blind = 0;
+  uint64_t chunks_loaded = 0;
+  uint64_t chunks_recomputed = 0;
+  uint64_t bytes_predicted = 0;
+  uint64_t bytes_actual = 0;
+  uint64_t load_us_predicted = 0;
+  uint64_t load_us_actual = 0;
+  uint64_t late = 0;
+  uint64_t slower_than_recompute = 0;
+};
+
 struct NodeStatus {
   NodeId id;
   std::string gateway_address;
@@ -137,6 +161,8 @@ struct NodeStatus {
   uint64_t chunks_hit = 0;
   uint64_t chunks_missed = 0;
   uint64_t chunks_failed = 0;
+  uint64_t chunks_recomputed = 0;
+  RateCounters rate;
   uint64_t peer_bytes_in = 0;
   uint64_t peer_bytes_out = 0;
   uint64_t engine_bytes_in = 0;

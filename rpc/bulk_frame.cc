@@ -90,8 +90,8 @@ uint64_t SliceLayout::LayerBytes(const codec::ObjectIndex& index,
                                  int layer) const {
   uint64_t bytes = 0;
   for (const codec::ByteRange& range :
-       index.LayerRanges(level, slice.layer_begin + layer, slice.head_begin,
-                         slice.head_end)) {
+       index.LayerRanges(levels[layer], slice.layer_begin + layer,
+                         slice.head_begin, slice.head_end)) {
     bytes += range.bytes;
   }
   return bytes;
@@ -105,10 +105,7 @@ uint64_t SliceLayout::AllBytes(const codec::ObjectIndex& index) const {
   return bytes;
 }
 
-absl::Status CheckSlice(const codec::ObjectIndex& index,
-                        const SliceLayout& layout) {
-  const KvShape& shape = index.header().shape;
-  const KvSlice& slice = layout.slice;
+absl::Status CheckSlice(const KvShape& shape, const KvSlice& slice) {
   if (slice.layer_begin < 0 || slice.layer_begin >= slice.layer_end ||
       slice.layer_end > shape.layers || slice.head_begin < 0 ||
       slice.head_begin >= slice.head_end || slice.head_end > shape.kv_heads) {
@@ -117,7 +114,20 @@ absl::Status CheckSlice(const codec::ObjectIndex& index,
         slice.head_begin, ", ", slice.head_end, ") of an object with ",
         shape.layers, " layers and ", shape.kv_heads, " heads"));
   }
-  if (!index.header().levels.Has(layout.level)) {
+  return absl::OkStatus();
+}
+
+absl::Status CheckSlice(const codec::ObjectIndex& index,
+                        const SliceLayout& layout) {
+  const KvSlice& slice = layout.slice;
+  if (absl::Status s = CheckSlice(index.header().shape, slice); !s.ok()) {
+    return s;
+  }
+  if (layout.levels.size() != static_cast<size_t>(slice.layers())) {
+    return absl::InvalidArgumentError("not a level for each layer");
+  }
+  for (const Level level : layout.levels) {
+    if (index.header().levels.Has(level)) continue;
     return absl::NotFoundError("the object does not have that level");
   }
   return absl::OkStatus();

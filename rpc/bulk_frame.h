@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -62,12 +63,14 @@ absl::Status FromWire(peer::Status::Reader status);
 // Where the layers of one chunk's slice lie in its object.
 struct SliceLayout {
   KvSlice slice;
-  Level level = Level::kLossless;
+  std::vector<Level> levels;  // of each of its layers
 
   uint64_t LayerBytes(const codec::ObjectIndex& index, int layer) const;
   uint64_t AllBytes(const codec::ObjectIndex& index) const;
 };
-// OK when the object has the slice and the level.
+// OK when such objects have the slice.
+absl::Status CheckSlice(const KvShape& shape, const KvSlice& slice);
+// OK when the object has the slice and the levels.
 absl::Status CheckSlice(const codec::ObjectIndex& index,
                         const SliceLayout& layout);
 

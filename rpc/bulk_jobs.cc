@@ -30,6 +30,24 @@ void FillFetch(const delivery::FetchRequest& request,
   out.setHeadBegin(static_cast<uint32_t>(request.slice.head_begin));
   out.setHeadEnd(static_cast<uint32_t>(request.slice.head_end));
   out.setAccept(request.accept.bits());
+  auto budget = out.initBudget();
+  budget.setBytesMax(request.budget.bytes_max);
+  budget.setBytesPerTokenMax(request.budget.bytes_per_token_max.value_or(0.0));
+  budget.setSetupBytes(request.budget.setup_bytes);
+  budget.setLeadingChunks(request.budget.reuse ==
+                          delivery::Reuse::kLeadingChunks);
+}
+
+// None when one of them is no level that was asked for.
+std::vector<Level> LevelsOf(capnp::List<uint8_t>::Reader levels,
+                            LevelSet accept) {
+  std::vector<Level> known;
+  for (const uint8_t number : levels) {
+    const auto level = static_cast<Level>(number);
+    if (number >= kLevelCount || !accept.Has(level)) return {};
+    known.push_back(level);
+  }
+  return known;
 }
 
 kj::Exception Lies(int item, absl::string_view what) {
@@ -86,6 +104,10 @@ kj::Promise<void> FetchJob::ReadItem(kj::AsyncIoStream& stream,
     return Lies(static_cast<int>(item), "the last one, and its group is open");
   }
   const absl::Status status = FromWire(header.getStatus());
+  if (status.ok() && header.getRecompute()) {
+    sink_->OnRecompute(static_cast<int>(item));
+    return kj::READY_NOW;
+  }
   if (status.ok()) return ReadHit(stream, static_cast<int>(item), header);
   sink_->OnNoHit(static_cast<int>(item), status);
   return kj::READY_NOW;
@@ -103,17 +125,18 @@ kj::Promise<void> FetchJob::ReadHit(kj::AsyncIoStream& stream, int item,
   const uint32_t bytes = header.getPrefixBytes();
   const uint64_t object_bytes = header.getObjectBytes();
   const uint64_t stream_bytes = header.getStreamBytes();
-  const auto level = static_cast<Level>(header.getLevel());
+  SliceLayout layout{request_.slice,
+                     LevelsOf(header.getLevels(), request_.accept)};
   const auto tier = static_cast<storage::Tier>(header.getTier());
   if (bytes > kPrefixBytesMax || bytes > object_bytes ||
-      header.getLevel() >= kLevelCount || !request_.accept.Has(level) ||
-      tier > storage::Tier::kDisk) {
+      layout.levels.empty() || tier > storage::Tier::kDisk) {
     return Lies(item, "an impossible header");
   }
   auto prefix = kj::heapArray<kj::byte>(bytes);
   auto reading = stream.read(prefix.begin(), bytes);
-  return reading.then([this, item, level, tier, stream_bytes, object_bytes,
-                       prefix = kj::mv(prefix)]() -> kj::Promise<void> {
+  return reading.then([this, item, layout = std::move(layout), tier,
+                       stream_bytes, object_bytes,
+                       prefix = kj::mv(prefix)]() mutable -> kj::Promise<void> {
     absl::StatusOr<codec::ObjectIndex> index = codec::ObjectIndex::Parse(
         absl::MakeConstSpan(reinterpret_cast<const std::byte*>(prefix.begin()),
                             prefix.size()),
@@ -123,27 +146,25 @@ kj::Promise<void> FetchJob::ReadHit(kj::AsyncIoStream& stream, int item,
     if (index->key() != request_.chunks[item].key) {
       return Lies(item, "another chunk's object");
     }
-    const SliceLayout layout{request_.slice, level};
     if (absl::Status status = CheckSlice(*index, layout); !status.ok()) {
       return Nonsense(status);
     }
     if (layout.AllBytes(*index) != stream_bytes) {
       return Lies(item, "streams of another size than its index says");
     }
-    AcceptHit(item, *std::move(index), level, tier, stream_bytes);
+    AcceptHit(item, *std::move(index), std::move(layout), tier, stream_bytes);
     return kj::READY_NOW;
   });
 }
 
-void FetchJob::AcceptHit(int item, codec::ObjectIndex index, Level level,
+void FetchJob::AcceptHit(int item, codec::ObjectIndex index, SliceLayout layout,
                          storage::Tier tier, uint64_t stream_bytes) {
-  const SliceLayout layout{request_.slice, level};
   Hit hit{.item = item, .layer_bytes = {}};
   for (int layer = 0; layer < request_.slice.layers(); ++layer) {
     hit.layer_bytes.push_back(layout.LayerBytes(index, layer));
   }
-  absl::StatusOr<absl::Span<std::byte>> place =
-      sink_->OnHit(item, std::move(index), level, tier, stream_bytes);
+  absl::StatusOr<absl::Span<std::byte>> place = sink_->OnHit(
+      item, std::move(index), std::move(layout.levels), tier, stream_bytes);
   hit.skipped = !place.ok();
   if (place.ok()) {
     KDN_CHECK(place->size() == stream_bytes, "a place of the wrong size");

@@ -2,6 +2,7 @@
 #include <kj/debug.h>
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <utility>
 
@@ -54,23 +55,40 @@ int IntOf(uint32_t value) {
 
 // What one chunk of a fetch looks like on the wire, before its streams.
 kj::Array<kj::byte> ItemFrame(unsigned number, bool ends_group,
-                              const absl::Status& status, Level level,
-                              storage::Tier tier,
-                              const codec::ObjectIndex* index,
-                              uint64_t stream_bytes) {
+                              const absl::Status& status,
+                              const SliceLayout& layout, storage::Tier tier,
+                              const codec::ObjectIndex* index) {
   capnp::MallocMessageBuilder message;
   auto item = message.initRoot<peer::FetchItem>();
   item.setItem(number);
   item.setEndsGroup(ends_group);
   ToWire(status, item.initStatus());
   if (index != nullptr) {
-    item.setLevel(static_cast<uint8_t>(level));
+    auto levels = item.initLevels(static_cast<unsigned>(layout.levels.size()));
+    for (unsigned i = 0; i < levels.size(); ++i) {
+      levels.set(i, static_cast<uint8_t>(layout.levels[i]));
+    }
     item.setTier(static_cast<uint8_t>(tier));
     item.setObjectBytes(index->object_bytes());
     item.setPrefixBytes(static_cast<uint32_t>(index->prefix_bytes()));
-    item.setStreamBytes(stream_bytes);
+    item.setStreamBytes(layout.AllBytes(*index));
+  } else {
+    item.setRecompute(status.ok());
   }
   return FrameOf(message);
+}
+
+delivery::ByteBudget BudgetOf(peer::Budget::Reader budget) {
+  delivery::ByteBudget out;
+  out.bytes_max = budget.getBytesMax();
+  const double per_token = budget.getBytesPerTokenMax();
+  if (per_token > 0 && std::isfinite(per_token)) {
+    out.bytes_per_token_max = per_token;
+  }
+  out.setup_bytes = budget.getSetupBytes();
+  out.reuse = budget.getLeadingChunks() ? delivery::Reuse::kLeadingChunks
+                                        : delivery::Reuse::kAnyChunk;
+  return out;
 }
 
 }  // namespace
@@ -93,12 +111,11 @@ kj::Promise<void> BulkSession::ServeFetch(peer::Fetch::Reader request,
     if (!ref.ok()) return Nonsense(ref.status());
     refs.push_back(*ref);
   }
-  auto fetch = std::make_shared<Fetch>();
-  fetch->slice =
+  auto fetch = std::make_shared<Fetch>(
       KvSlice{IntOf(request.getLayerBegin()), IntOf(request.getLayerEnd()),
-              IntOf(request.getHeadBegin()), IntOf(request.getHeadEnd())};
-  fetch->accept = LevelSet::FromBits(request.getAccept());
-  fetch->unread = refs.size();
+              IntOf(request.getHeadBegin()), IntOf(request.getHeadEnd())},
+      LevelSet::FromBits(request.getAccept()), BudgetOf(request.getBudget()),
+      refs.size());
   const CallDeadline deadline = CallDeadline::After(timeout);
   for (unsigned i = 0; i < refs.size(); ++i) {
     using Held = absl::StatusOr<delivery::PeerService::Held>;
@@ -129,6 +146,7 @@ kj::Promise<void> BulkSession::SendGroups(std::shared_ptr<Fetch> fetch) {
         std::sort(items.begin(), items.end(), [](const Item& a, const Item& b) {
           return a.number < b.number;
         });
+        Plan(*fetch, items);
         return SendFrom(Arrange(std::move(items), fetch->slice), 0);
       })
       .then([this, fetch] { return SendGroups(fetch); });
@@ -165,10 +183,25 @@ BulkSession::Item BulkSession::ItemOf(
     item.status = absl::NotFoundError("no level of it is acceptable");
     return item;
   }
-  item.layout = SliceLayout{slice, offered.Best()};
-  item.status = CheckSlice(*index, item.layout);
+  item.layout.slice = slice;
+  item.status = CheckSlice(index->header().shape, slice);
   item.index = *std::move(index);
   return item;
+}
+
+void BulkSession::Plan(Fetch& fetch, std::vector<Item>& items) {
+  std::vector<Item*> held;
+  std::vector<const codec::ObjectIndex*> objects;
+  for (Item& item : items) {
+    if (!item.status.ok()) continue;
+    held.push_back(&item);
+    objects.push_back(&*item.index);
+  }
+  std::vector<std::vector<Level>> levels =
+      fetch.plan.LevelsOf(objects, items.size() - objects.size());
+  for (size_t i = 0; i < held.size(); ++i) {
+    held[i]->layout.levels = std::move(levels[i]);
+  }
 }
 
 // Frames and prefixes in the order asked for, then layer-major streams.
@@ -177,12 +210,10 @@ std::shared_ptr<BulkSession::Group> BulkSession::Arrange(
   auto out = std::make_shared<Group>();
   out->items = std::move(items);
   for (const Item& item : out->items) {
-    const codec::ObjectIndex* index = item.status.ok() ? &*item.index : nullptr;
-    const uint64_t bytes =
-        index == nullptr ? 0 : item.layout.AllBytes(*item.index);
+    const codec::ObjectIndex* index = item.is_sent() ? &*item.index : nullptr;
     out->frames.push_back(ItemFrame(item.number, &item == &out->items.back(),
-                                    item.status, item.layout.level,
-                                    item.held.info.tier, index, bytes));
+                                    item.status, item.layout,
+                                    item.held.info.tier, index));
     out->pieces.push_back(out->frames.back());
     if (index == nullptr) continue;
     AddPiece(
@@ -192,15 +223,15 @@ std::shared_ptr<BulkSession::Group> BulkSession::Arrange(
   out->first_stream = out->pieces.size();
   // A slice is only known to be sound where an object agreed with it.
   if (std::none_of(out->items.begin(), out->items.end(),
-                   [](const Item& item) { return item.status.ok(); })) {
+                   [](const Item& item) { return item.is_sent(); })) {
     return out;
   }
   for (int layer = 0; layer < slice.layers(); ++layer) {
     for (const Item& item : out->items) {
-      if (!item.status.ok()) continue;
-      for (const codec::ByteRange& range :
-           item.index->LayerRanges(item.layout.level, slice.layer_begin + layer,
-                                   slice.head_begin, slice.head_end)) {
+      if (!item.is_sent()) continue;
+      for (const codec::ByteRange& range : item.index->LayerRanges(
+               item.layout.levels[layer], slice.layer_begin + layer,
+               slice.head_begin, slice.head_end)) {
         AddPiece(BytesOf(item.held.object->bytes().subspan(range.offset,
                                                            range.bytes)),
                  out->first_stream, out->pieces);

@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "delivery/fetch_plan.h"
 #include "rpc/bulk_frame.h"
 #include "rpc/bulk_server.h"
 #include "rpc/call_deadline.h"
@@ -37,14 +38,25 @@ class BulkSession {
     absl::Status status;
     delivery::PeerService::Held held;
     std::optional<codec::ObjectIndex> index;
+    // No levels: held, but better recomputed.
     SliceLayout layout;
+
+    bool is_sent() const { return status.ok() && !layout.levels.empty(); }
   };
   // A fetch being served. What was read is held until it is sent, so it is sent
   // in groups: memory that a later chunk waits for may be an earlier one's.
   struct Fetch {
-    KvSlice slice;
-    LevelSet accept;
-    size_t unread = 0;
+    Fetch(const KvSlice& slice_in, LevelSet accept_in,
+          const delivery::ByteBudget& budget, size_t chunks)
+        : slice(slice_in),
+          accept(accept_in),
+          plan(slice_in, accept_in, budget, chunks),
+          unread(chunks) {}
+
+    const KvSlice slice;
+    const LevelSet accept;
+    delivery::FetchPlan plan;
+    size_t unread;
     std::vector<Item> ready;  // read, not yet sent
     std::vector<kj::Promise<void>> reads;
     kj::Own<kj::PromiseFulfiller<void>> all_read;
@@ -74,6 +86,8 @@ class BulkSession {
                      absl::StatusOr<delivery::PeerService::Held> held,
                      const KvSlice& slice, LevelSet accept);
   kj::Promise<void> SendGroups(std::shared_ptr<Fetch> fetch);
+  // Gives each of a group's chunks its levels.
+  static void Plan(Fetch& fetch, std::vector<Item>& items);
   // Resolves when there is a group to send: all that is left, or what is ready
   // when the rest keeps it waiting.
   kj::Promise<void> AwaitGroup(Fetch& fetch);

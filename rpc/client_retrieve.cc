@@ -138,6 +138,8 @@ absl::StatusOr<std::vector<ChunkOutcome>> KnowledgeImpl::Retrieve(
   }
   ToWire(slice, body.initSlice());
   body.setAccept(spec.accept.bits());
+  body.setPrefillTokensPerSecond(spec.prefill_tokens_per_second);
+  body.setLeadingChunks(spec.leading_chunks);
   if (region != nullptr) {
     body.getDestination().setMemory(region->capability());
   } else {

@@ -61,6 +61,19 @@ NodeInfo FromWire(wire::NodeInfo::Reader info) {
                   .store_bytes_max = info.getStoreBytesMax()};
 }
 
+RateCounters FromWire(wire::RateCounters::Reader c) {
+  return RateCounters{.plans = c.getPlans(),
+                      .plans_blind = c.getPlansBlind(),
+                      .chunks_loaded = c.getChunksLoaded(),
+                      .chunks_recomputed = c.getChunksRecomputed(),
+                      .bytes_predicted = c.getBytesPredicted(),
+                      .bytes_actual = c.getBytesActual(),
+                      .load_us_predicted = c.getLoadUsPredicted(),
+                      .load_us_actual = c.getLoadUsActual(),
+                      .late = c.getLate(),
+                      .slower_than_recompute = c.getSlowerThanRecompute()};
+}
+
 NodeStatus FromWire(wire::NodeStatus::Reader s) {
   return NodeStatus{.id = NodeId(FromWire(s.getId())),
                     .gateway_address = FromWire(s.getGatewayAddress()),
@@ -75,6 +88,8 @@ NodeStatus FromWire(wire::NodeStatus::Reader s) {
                     .chunks_hit = s.getChunksHit(),
                     .chunks_missed = s.getChunksMissed(),
                     .chunks_failed = s.getChunksFailed(),
+                    .chunks_recomputed = s.getChunksRecomputed(),
+                    .rate = FromWire(s.getRate()),
                     .peer_bytes_in = s.getPeerBytesIn(),
                     .peer_bytes_out = s.getPeerBytesOut(),
                     .engine_bytes_in = s.getEngineBytesIn(),
@@ -104,6 +119,9 @@ ChunkOutcome FromWire(wire::ChunkOutcome::Reader outcome) {
       break;
     case wire::OutcomeKind::FAILED:
       out.kind = OutcomeKind::kFailed;
+      break;
+    case wire::OutcomeKind::RECOMPUTE:
+      out.kind = OutcomeKind::kRecompute;
       break;
   }
   if (out.kind == OutcomeKind::kFailed) out.why = FromWire(outcome.getWhy());

@@ -93,6 +93,20 @@ void FillNodeInfo(const GatewayState& gateway, bool local,
   out.setStoreBytesMax(options.session_store_bytes_max);
 }
 
+void FillRate(const delivery::RateCounters& c,
+              wire::RateCounters::Builder out) {
+  out.setPlans(c.plans);
+  out.setPlansBlind(c.plans_blind);
+  out.setChunksLoaded(c.chunks_loaded);
+  out.setChunksRecomputed(c.chunks_recomputed);
+  out.setBytesPredicted(c.bytes_predicted);
+  out.setBytesActual(c.bytes_actual);
+  out.setLoadUsPredicted(c.load_us_predicted);
+  out.setLoadUsActual(c.load_us_actual);
+  out.setLate(c.late);
+  out.setSlowerThanRecompute(c.slower_than_recompute);
+}
+
 void FillNodeStatus(const delivery::NodeStatus& status,
                     wire::NodeStatus::Builder out) {
   out.setId(status.id.name());
@@ -108,6 +122,8 @@ void FillNodeStatus(const delivery::NodeStatus& status,
   out.setChunksHit(status.chunks_hit);
   out.setChunksMissed(status.chunks_missed);
   out.setChunksFailed(status.chunks_failed);
+  out.setChunksRecomputed(status.chunks_recomputed);
+  FillRate(status.rate, out.initRate());
   out.setPeerBytesIn(status.peer_bytes_in);
   out.setPeerBytesOut(status.peer_bytes_out);
   out.setEngineBytesIn(status.engine_bytes_in);

@@ -331,8 +331,9 @@ struct RetrieveRequest {
   chunks @0 :List(Chunk);
   slice @1 :Slice;
   accept @2 :UInt8;
-  # Levels; the best one of them that is held is delivered; 0: all. Accepting
-  # base2 does not accept base.
+  # Levels; the best one of them is delivered that is held and that the links
+  # between nodes carry by the deadline, layer by layer; 0: all. Accepting base2 does
+  # not accept base.
   destination :union {
     inline @3 :Layout;
     # Each layer comes through sink.data, densely packed: K then V.
@@ -340,6 +341,13 @@ struct RetrieveRequest {
     # Each chunk is written into this region at its offset and strides. sink may
     # be null, else it hears of each layer through sink.ready.
   }
+
+  prefillTokensPerSecond @5 :Float64;
+  # Of the engine. Where loading a chunk would take longer its outcome is recompute;
+  # 0: unknown, then it is only where the link cannot carry it by the deadline.
+  leadingChunks @6 :Bool;
+  # The engine has no use for a chunk behind one that it recomputes: chunks are given
+  # up from the end.
 
   struct Chunk {
     ref @0 :ChunkRef;
@@ -369,15 +377,16 @@ struct LayerRef {
   layer @1 :UInt32;
 }
 
-enum OutcomeKind { hit @0; miss @1; failed @2; }
+enum OutcomeKind { hit @0; miss @1; failed @2; recompute @3; }
 
 struct ChunkOutcome {
   # A miss is nobody's fault: recompute. A failure says why; recompute as well.
+  # recompute: it is held, but that is faster, or all that there is time for.
   # failedPrecondition is one of the node's: it has not got the calibration that
   # the chunk was coded with, or met two versions of it. Another node may do.
   kind @0 :OutcomeKind;
   why @1 :Status;        # failed only
-  level @2 :Level;
+  level @2 :Level;       # the least exact of its layers
   source @3 :Text;       # the node it came from
   tier @4 :Tier;
   version @5 :UInt64;
@@ -408,6 +417,22 @@ struct NodeStatus {
   memoryBudgetBytes @17 :UInt64;
   rssBytes @18 :UInt64;
   uptimeS @19 :UInt64;
+  chunksRecomputed @20 :UInt64;
+  rate @21 :RateCounters;
+}
+
+struct RateCounters {
+  # Of fetches from peers: what was predicted of them, and what happened.
+  plans @0 :UInt64;
+  plansBlind @1 :UInt64;  # the link's rate was unknown: not in the sums below
+  chunksLoaded @2 :UInt64;
+  chunksRecomputed @3 :UInt64;
+  bytesPredicted @4 :UInt64;
+  bytesActual @5 :UInt64;
+  loadUsPredicted @6 :UInt64;
+  loadUsActual @7 :UInt64;
+  late @8 :UInt64;  # took longer than predicted by more than a quarter
+  slowerThanRecompute @9 :UInt64;
 }
 
 struct StoreCounters {

@@ -209,6 +209,13 @@ absl::StatusOr<RetrievalPlan> KnowledgeServer::PlanOf(
   const auto accept = LevelsFromWire(request.getAccept(), LevelSet::All());
   if (!accept.ok()) return accept.status();
   RetrievalPlan plan{model_, ns_, {}, *slice, *accept, std::move(region)};
+  const double prefill = request.getPrefillTokensPerSecond();
+  if (!std::isfinite(prefill) || prefill < 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "prefillTokensPerSecond ", prefill, ", expected 0 or more"));
+  }
+  plan.prefill_tokens_per_second = prefill;
+  if (request.getLeadingChunks()) plan.reuse = delivery::Reuse::kLeadingChunks;
   if (request.getDestination().isInline()) {
     plan.inline_layout = request.getDestination().getInline();
   }

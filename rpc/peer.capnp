@@ -10,7 +10,7 @@
 using Cxx = import "/capnp/c++.capnp";
 $Cxx.namespace("kdn::rpc::peer");
 
-const protocolVersion :UInt32 = 1;
+const protocolVersion :UInt32 = 2;
 const frameBytesMax :UInt32 = 8388608;
 
 struct Status {
@@ -48,6 +48,18 @@ struct Fetch {
   headBegin @4 :UInt32;
   headEnd @5 :UInt32;
   accept @6 :UInt8;
+  budget @7 :Budget;
+}
+
+struct Budget {
+  # What the answer may take of the link; the serving node, who knows the indexes,
+  # chooses each layer's level so that it does.
+  bytesMax @0 :UInt64;  # all ones: no limit
+  bytesPerTokenMax @1 :Float64;
+  # Where a chunk costs more a token, recomputing it is faster; 0: nobody knows.
+  setupBytes @2 :UInt64;  # what the link would carry before the first byte comes
+  leadingChunks @3 :Bool;
+  # Chunks behind one that is recomputed are of no use.
 }
 
 struct FetchItem {
@@ -56,13 +68,15 @@ struct FetchItem {
   # a group where the next chunk would have to wait for memory. A hit's frame is
   # followed by prefixBytes raw bytes: header and index of the object.
   status @0 :Status;  # ok: a hit; notFound: a miss; else why it cannot be read
-  level @1 :UInt8;
+  levels @1 :List(UInt8);  # one a layer of the slice
   tier @2 :UInt8;
   objectBytes @3 :UInt64;
   prefixBytes @4 :UInt32;
   streamBytes @5 :UInt64;  # all layers of the slice together
   item @6 :UInt32;         # which of the chunks asked for
   endsGroup @7 :Bool;
+  recompute @8 :Bool;
+  # With ok: it is held, but the budget is not for it. Nothing follows the frame.
 }
 
 struct Push {

@@ -136,6 +136,10 @@ void Retrieval::AskNode(int index) {
                                     .slice = plan_.slice,
                                     .accept = plan_.accept,
                                     .deadline = deadline_.of_node};
+  request.prefill_tokens_per_second = plan_.prefill_tokens_per_second;
+  request.reuse = plan_.reuse;
+  request.chunks_behind =
+      static_cast<int>(plan_.chunks.size()) - (window.first + window.count);
   std::byte* next = window.scratch ? window.scratch->data() : nullptr;
   for (int i = window.first; i < window.first + window.count; ++i) {
     delivery::RetrieveChunk& chunk = plan_.chunks[i];

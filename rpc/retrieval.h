@@ -27,6 +27,8 @@ struct RetrievalPlan {
   KvSlice slice;
   LevelSet accept;
   std::shared_ptr<SharedRegion> region;
+  double prefill_tokens_per_second = 0;
+  delivery::Reuse reuse = delivery::Reuse::kAnyChunk;
   wire::Layout inline_layout = wire::Layout::TOKEN_MAJOR;
 };
 

@@ -269,6 +269,36 @@ TEST_F(RetrieveActorTest, WhatNobodyHasIsAMiss) {
   EXPECT_EQ(node_->counters.chunks_missed, 1u);
 }
 
+TEST_F(RetrieveActorTest, AFetchMayTakeWhatItsLinkCarriesInTime) {
+  const int first = NumberOwnedBy({b_, c_});
+  const int second = NumberOwnedBy({b_, c_}, first + 1);
+  Retrieve({first}, absl::Seconds(2));
+  ASSERT_EQ(transport_.fetches.size(), 1u);
+  EXPECT_TRUE(transport_.fetches[0].request.budget.unlimited())
+      << "nothing is known of the link yet";
+  *cancelled_ = true;
+  EndFetch(0, absl::UnavailableError("cut"));
+  outcomes_ = {};
+  node_->links.OnTransfer(b_, 10'000'000, absl::Seconds(1), clock_.Now());
+  Retrieve({first, second}, absl::Seconds(2));
+  ASSERT_EQ(transport_.fetches.size(), 2u);
+  // Half of the time is for a replica, a part of the link is nobody's.
+  EXPECT_EQ(transport_.fetches[1].request.budget.bytes_max, 8'000'000u);
+  *cancelled_ = true;
+  EndFetch(1, absl::UnavailableError("cut"));
+}
+
+TEST_F(RetrieveActorTest, NobodyElseIsAskedForWhatIsBetterRecomputed) {
+  Retrieve({NumberOwnedBy({b_, c_})}, absl::Seconds(2));
+  ASSERT_EQ(transport_.fetches.size(), 1u);
+  transport_.fetches[0].sink->OnRecompute(0);
+  EndFetch(0, absl::OkStatus());
+  EXPECT_EQ(transport_.fetches.size(), 1u);
+  ASSERT_EQ(outcomes_.times, 1);
+  EXPECT_EQ(outcomes_.of[0].kind, delivery::OutcomeKind::kRecompute);
+  EXPECT_EQ(node_->counters.chunks_recomputed, 1u);
+}
+
 TEST_F(RetrieveActorTest, ChunksOfOnePeerAreOneFetch) {
   const int first = NumberOwnedBy({b_, c_});
   const int second = NumberOwnedBy({b_, c_}, first + 1);

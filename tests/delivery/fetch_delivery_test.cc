@@ -103,6 +103,8 @@ class FetchDeliveryTest : public testing::Test {
         &calibrations_);
   }
 
+  RemoteFetch::Link Link() { return {NodeId("b"), target_, &links_, &clock_}; }
+
   AttemptResult FetchHere(std::shared_ptr<RetrieveContext> context,
                           std::optional<ObjectVersion> pinned = std::nullopt) {
     storage::ObjectInfo info;
@@ -122,13 +124,14 @@ class FetchDeliveryTest : public testing::Test {
   // unless those were all.
   AttemptResult Receive(std::shared_ptr<RetrieveContext> context,
                         std::optional<ObjectVersion> pinned, int layers,
-                        Level level = Level::kLossless) {
+                        const std::vector<Level>& levels =
+                            std::vector<Level>(3, Level::kLossless)) {
     AttemptResult result;
     absl::Notification done;
     const RetrieveRequest request = context->request;
     {
-      RemoteFetch fetch(std::move(context), {{0, pinned}}, arena_.get(), &pool_,
-                        pool_.NextRequest(), [&](int, AttemptResult r) {
+      RemoteFetch fetch(std::move(context), {{0, pinned}}, Link(), arena_.get(),
+                        &pool_, pool_.NextRequest(), [&](int, AttemptResult r) {
                           scratch_at_end_ = arena_->used_bytes();
                           result = std::move(r);
                           done.Notify();
@@ -138,17 +141,17 @@ class FetchDeliveryTest : public testing::Test {
       EXPECT_TRUE(index.ok()) << index.status();
       uint64_t stream_bytes = 0;
       for (int layer = 0; layer < 3; ++layer) {
-        stream_bytes += BytesOf(*index, level, layer);
+        stream_bytes += BytesOf(*index, levels[layer], layer);
       }
       EXPECT_LE(stream_bytes, FetchBytesMax(request));
       const auto into =
-          fetch.OnHit(0, *index, level, storage::Tier::kMemory, stream_bytes);
+          fetch.OnHit(0, *index, levels, storage::Tier::kMemory, stream_bytes);
       EXPECT_TRUE(into.ok()) << into.status();
       size_t at = 0;
       for (int layer = 0; layer < layers; ++layer) {
         const size_t begin = at;
         for (const codec::ByteRange& range :
-             index->LayerRanges(level, layer, 0, 2)) {
+             index->LayerRanges(levels[layer], layer, 0, 2)) {
           std::memcpy(into->data() + at, object_->bytes().data() + range.offset,
                       range.bytes);
           at += range.bytes;
@@ -191,7 +194,19 @@ class FetchDeliveryTest : public testing::Test {
   }
 
   const Namespace ns_ = *Namespace::Parse("t");
+  // Goes on by a second with every look at it.
+  class SteppingClock final : public Clock {
+   public:
+    absl::Time Now() const override { return now_ = now_ + absl::Seconds(1); }
+
+   private:
+    mutable absl::Time now_ = absl::UnixEpoch();
+  };
+
   codec::CalibrationSet calibrations_;
+  SteppingClock clock_;
+  LinkBook links_;
+  DeliveryTarget target_;
   WorkPool pool_;
   std::shared_ptr<storage::Arena> arena_;
   std::vector<std::byte> kv_;
@@ -236,12 +251,67 @@ TEST_F(FetchDeliveryTest, EveryLevelComesAlikeFromHereAndFromAPeer) {
     EXPECT_EQ(delivered == kv_, level == Level::kLossless) << Name(level);
     announced_.clear();
     const AttemptResult there =
-        Receive(Context(key_, LevelSet::Of(level)), std::nullopt, 3, level);
+        Receive(Context(key_, LevelSet::Of(level)), std::nullopt, 3,
+                std::vector<Level>(3, level));
     ASSERT_TRUE(there.status.ok()) << Name(level) << there.status;
     EXPECT_EQ(there.level, level);
     EXPECT_EQ(out_, delivered) << Name(level);
     announced_.clear();
   }
+}
+
+TEST_F(FetchDeliveryTest, EachLayerComesAtItsOwnLevel) {
+  FillFinite();
+  object_ = Encode(LevelSet::All());
+  const std::vector<Level> levels = {Level::kBase2, Level::kLossless,
+                                     Level::kBase};
+  std::vector<std::vector<std::byte>> whole;
+  for (const Level level : levels) {
+    ASSERT_TRUE(FetchHere(Context(key_, LevelSet::Of(level))).status.ok());
+    whole.push_back(out_);
+  }
+  const AttemptResult result = Receive(Context(key_), std::nullopt, 3, levels);
+  ASSERT_TRUE(result.status.ok()) << result.status;
+  EXPECT_EQ(result.level, Level::kBase) << "the least exact of them";
+  const size_t layer_bytes = out_.size() / 3;
+  for (size_t layer = 0; layer < 3; ++layer) {
+    const auto from = static_cast<ptrdiff_t>(layer * layer_bytes);
+    EXPECT_TRUE(std::equal(out_.begin() + from,
+                           out_.begin() + from + layer_bytes,
+                           whole[layer].begin() + from))
+        << layer;
+  }
+}
+
+TEST_F(FetchDeliveryTest, TheLinkIsTimedAndThePredictionJudged) {
+  // A layer a second, the clock being looked at once each.
+  ASSERT_TRUE(Receive(Context(key_), std::nullopt, 3).status.ok());
+  const std::optional<double> rate =
+      links_.BytesPerSecond(NodeId("b"), absl::UnixEpoch() + absl::Seconds(5));
+  ASSERT_TRUE(rate.has_value());
+  EXPECT_DOUBLE_EQ(*rate, LayersBytes(3) / 3.0);
+  EXPECT_EQ(links_.counters().plans, 1u);
+  EXPECT_EQ(links_.counters().plans_blind, 1u) << "nothing was predicted";
+  // Twice as fast was expected, and an engine that prefills all in a second.
+  target_.bytes_per_second = *rate * 2;
+  target_.prefill_tokens_per_second = kTokens;
+  announced_.clear();
+  ASSERT_TRUE(Receive(Context(key_), std::nullopt, 3).status.ok());
+  const RateCounters counters = links_.counters();
+  EXPECT_EQ(counters.plans, 2u);
+  EXPECT_EQ(counters.plans_blind, 1u);
+  EXPECT_EQ(counters.bytes_actual, LayersBytes(3));
+  EXPECT_EQ(counters.load_us_predicted, 1500000u);
+  EXPECT_EQ(counters.load_us_actual, 3000000u);
+  EXPECT_EQ(counters.late, 1u);
+  EXPECT_EQ(counters.slower_than_recompute, 1u);
+}
+
+TEST_F(FetchDeliveryTest, APeerThatBreaksSaysNothingOfTheLink) {
+  EXPECT_FALSE(Receive(Context(key_), std::nullopt, 2).status.ok());
+  EXPECT_EQ(links_.BytesPerSecond(NodeId("b"), absl::UnixEpoch()),
+            std::nullopt);
+  EXPECT_EQ(links_.counters().plans, 0u);
 }
 
 // The built-in calibration under a name of its own.
@@ -279,11 +349,13 @@ TEST_F(FetchDeliveryTest, APeersChunkWithoutItsCalibrationTakesNoMemory) {
   ASSERT_TRUE(index.ok()) << index.status();
   const size_t before = arena_->used_bytes();
   AttemptResult result;
-  RemoteFetch fetch(Context(key_), {{0, std::nullopt}}, arena_.get(), &pool_,
-                    pool_.NextRequest(),
+  RemoteFetch fetch(Context(key_), {{0, std::nullopt}}, Link(), arena_.get(),
+                    &pool_, pool_.NextRequest(),
                     [&](int, AttemptResult r) { result = std::move(r); });
   EXPECT_TRUE(absl::IsFailedPrecondition(
-      fetch.OnHit(0, *index, Level::kBase, storage::Tier::kMemory, 100)
+      fetch
+          .OnHit(0, *index, std::vector<Level>(3, Level::kBase),
+                 storage::Tier::kMemory, 100)
           .status()));
   EXPECT_TRUE(absl::IsFailedPrecondition(result.status)) << result.status;
   EXPECT_EQ(arena_->used_bytes(), before);
@@ -370,8 +442,8 @@ TEST_F(FetchDeliveryTest, AChunksMemoryIsGivenBackBeforeItsTryEnds) {
 
 TEST_F(FetchDeliveryTest, AChunkThePeerNeverMentionsIsReported) {
   AttemptResult result;
-  RemoteFetch fetch(Context(key_), {{0, std::nullopt}}, arena_.get(), &pool_,
-                    pool_.NextRequest(),
+  RemoteFetch fetch(Context(key_), {{0, std::nullopt}}, Link(), arena_.get(),
+                    &pool_, pool_.NextRequest(),
                     [&](int, AttemptResult r) { result = std::move(r); });
   fetch.OnDone(absl::UnavailableError("the peer died"));
   EXPECT_TRUE(absl::IsUnavailable(result.status));

@@ -63,7 +63,8 @@ TEST_F(BulkTest, SingleChunkComesInOrderToo) {
     ASSERT_TRUE(record->status.ok()) << record->status;
     EXPECT_EQ(record->items[0].layers, model_.num_layers);
     EXPECT_TRUE(record->items[0].verified.ok());
-    EXPECT_EQ(record->items[0].level, Level::kLossless);
+    EXPECT_EQ(record->items[0].levels,
+              std::vector<Level>(record->items[0].layers, Level::kLossless));
   }
   EXPECT_EQ(server_->counters().connections, 1u) << "the connection is reused";
 }
@@ -79,7 +80,7 @@ TEST_F(BulkTest, SliceAndLevelAreWhatWasAskedFor) {
       auto record = Fetch(std::move(request));
       ASSERT_TRUE(record->status.ok()) << record->status;
       for (const RecordingSink::Item& item : record->items) {
-        EXPECT_EQ(item.level, level);
+        EXPECT_EQ(item.levels, std::vector<Level>(item.layers, level));
         EXPECT_EQ(item.layers, 2);
         EXPECT_TRUE(item.verified.ok()) << Name(level) << item.verified;
       }
@@ -100,6 +101,36 @@ TEST_F(BulkTest, ARefinedLevelTravelsWithWhatItRefines) {
     EXPECT_GT(bytes, coarser) << Name(level);
     coarser = bytes;
   }
+}
+
+TEST_F(BulkTest, ABudgetIsSpentOnLevels) {
+  HoldAll(LevelSet::Of(Level::kBase2).WithRefined());
+  const auto bytes_within = [&](const delivery::ByteBudget& budget) {
+    delivery::FetchRequest request = FetchOf(chunks_);
+    request.budget = budget;
+    auto record = Fetch(std::move(request));
+    EXPECT_TRUE(record->status.ok()) << record->status;
+    uint64_t bytes = 0;
+    for (const RecordingSink::Item& item : record->items) {
+      EXPECT_EQ(item.recompute, item.layers == 0);
+      if (item.recompute) continue;
+      EXPECT_TRUE(item.verified.ok()) << item.verified;
+      bytes += item.streams.size() + item.index->prefix_bytes();
+    }
+    EXPECT_LE(bytes, budget.bytes_max);
+    return bytes;
+  };
+  const uint64_t all =
+      bytes_within({.bytes_max = delivery::ByteBudget::kNoLimit});
+  uint64_t before = 0;
+  for (const int percent : {0, 40, 60, 80, 100}) {
+    const uint64_t bytes = bytes_within({.bytes_max = all * percent / 100});
+    EXPECT_GE(bytes, before) << percent;
+    before = bytes;
+  }
+  EXPECT_EQ(before, all);
+  EXPECT_EQ(bytes_within({.bytes_max = all, .bytes_per_token_max = 1e-3}), 0u)
+      << "recomputing is faster";
 }
 
 TEST_F(BulkTest, MissFailureAndUnacceptableLevelAreTyped) {

@@ -136,15 +136,17 @@ void FakePeer::CommitLocal(
 }
 
 absl::StatusOr<absl::Span<std::byte>> RecordingSink::OnHit(
-    int i, codec::ObjectIndex index, Level level, storage::Tier,
+    int i, codec::ObjectIndex index, std::vector<Level> levels, storage::Tier,
     uint64_t stream_bytes) {
   if (record_->refuse_all) return absl::ResourceExhaustedError("no room");
   Item& item = record_->items[i];
   item.index = std::move(index);
-  item.level = level;
+  item.levels = std::move(levels);
   item.streams.resize(stream_bytes);
   return absl::MakeSpan(item.streams);
 }
+
+void RecordingSink::OnRecompute(int i) { record_->items[i].recompute = true; }
 
 void RecordingSink::OnNoHit(int i, const absl::Status& why) {
   record_->items[i].why = why;
@@ -156,7 +158,7 @@ void RecordingSink::OnLayer(int i, int layer,
   EXPECT_EQ(layer, item.layers++);
   record_->order.emplace_back(layer, i);
   size_t offset = 0;
-  for (const Level step : codec::LadderTo(item.level)) {
+  for (const Level step : codec::LadderTo(item.levels[layer])) {
     for (const codec::StreamId& id : codec::StreamsOf(
              item.index->header().shape, {slice_.layer_begin + layer, step},
              slice_.head_begin, slice_.head_end)) {

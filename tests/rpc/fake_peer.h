@@ -70,7 +70,8 @@ class RecordingSink final : public delivery::FetchSink {
   struct Item {
     std::optional<codec::ObjectIndex> index;
     absl::Status why;
-    Level level = Level::kLossless;
+    std::vector<Level> levels;  // by layer
+    bool recompute = false;
     std::vector<std::byte> streams;
     int layers = 0;
     absl::Status verified;
@@ -90,8 +91,10 @@ class RecordingSink final : public delivery::FetchSink {
   }
 
   absl::StatusOr<absl::Span<std::byte>> OnHit(int i, codec::ObjectIndex index,
-                                              Level level, storage::Tier tier,
+                                              std::vector<Level> levels,
+                                              storage::Tier tier,
                                               uint64_t stream_bytes) override;
+  void OnRecompute(int i) override;
   void OnNoHit(int i, const absl::Status& why) override;
   void OnLayer(int i, int layer, absl::Span<const std::byte> streams) override;
   void OnDone(const absl::Status& status) override;
