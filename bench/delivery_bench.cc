@@ -14,8 +14,8 @@ namespace kdn::bench {
 
 absl::Status RunDeliveryBench(const DeliveryOptions& options) {
   using Part = absl::Status (*)(const DeliveryOptions&, nlohmann::json&);
-  constexpr Part kParts[] = {MeasureMemory, MeasureRemote, MeasureLookup,
-                             MeasureDisk, MeasureStore};
+  constexpr Part kParts[] = {MeasureMemory, MeasureRemote, MeasureLink,
+                             MeasureLookup, MeasureDisk,   MeasureStore};
   static_assert(std::size(kParts) == std::size(kDeliveryParts));
   nlohmann::json json = {{"benchmark", "delivery"},
                          {"chunk_tokens", kChunkTokens},

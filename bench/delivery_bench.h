@@ -16,10 +16,10 @@ struct DeliveryOptions {
   std::vector<std::string> parts;  // of kDeliveryParts; empty: all
 };
 
-inline constexpr const char* kDeliveryParts[] = {"memory", "remote", "lookup",
-                                                 "disk", "store"};
+inline constexpr const char* kDeliveryParts[] = {"memory", "remote", "link",
+                                                 "lookup", "disk",   "store"};
 
-// Starts two nodes, measures, prints one JSON object. Takes a minute or two.
+// Starts two nodes, measures, prints one JSON object. Takes a few minutes.
 absl::Status RunDeliveryBench(const DeliveryOptions& options);
 
 }  // namespace kdn::bench

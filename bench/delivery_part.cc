@@ -9,80 +9,15 @@
 #include "bench/bed.h"
 #include "bench/parts.h"
 #include "bench/raw_limits.h"
+#include "bench/two_nodes.h"
 
 namespace kdn::bench {
 namespace {
 
 using Json = nlohmann::json;
 
-constexpr absl::Duration kTurn = absl::Seconds(1);
-constexpr int kChunks = 24;  // about 12 on each node: 400 MB
 constexpr int kLookupKeys = 64;
 constexpr int kLookups = 2000;
-
-// Two nodes with no replicas, each holding about half of kChunks in memory.
-struct Filled {
-  std::unique_ptr<Bed> bed;
-  std::vector<rpc::StoreSpec> here;
-  std::vector<rpc::StoreSpec> there;
-};
-
-absl::StatusOr<Filled> Fill(const DeliveryOptions& options) {
-  cli::LocalClusterOptions cluster;
-  cluster.nodes = 2;
-  cluster.replicas = 1;
-  cluster.memory_bytes = 3ull << 30;
-  cluster.disk_bytes = 0;
-  absl::StatusOr<std::unique_ptr<Bed>> bed =
-      Bed::Start(options, cluster, kChunks * ChunkBytes());
-  if (!bed.ok()) return bed.status();
-  Filled filled;
-  filled.bed = *std::move(bed);
-  const NodeId self = filled.bed->client().node().id;
-  rpc::Knowledge& knowledge = filled.bed->knowledge();
-  for (int i = 0; i < kChunks; ++i) {
-    rpc::StoreSpec spec = SpecOf(knowledge, i);
-    const absl::StatusOr<rpc::StoreReceipt> receipt =
-        knowledge.Store(spec, filled.bed->ViewAt(0), absl::Seconds(60));
-    if (!receipt.ok()) return receipt.status();
-    (receipt->holders[0] == self ? filled.here : filled.there)
-        .push_back(std::move(spec));
-  }
-  return filled;
-}
-
-struct Delivered {
-  double gbps = 0;
-  double wire_gbps = 0;  // of bytes that crossed between nodes
-};
-
-// Retrieves the chunks into shared memory again and again for one turn.
-absl::StatusOr<Delivered> Deliver(Bed& bed,
-                                  const std::vector<rpc::StoreSpec>& chunks) {
-  rpc::RetrieveSpec spec;
-  for (size_t i = 0; i < chunks.size(); ++i) {
-    spec.chunks.push_back(
-        {RefOf(chunks[i]), chunks[i].positions, bed.ViewAt(i * ChunkBytes())});
-  }
-  uint64_t bytes = 0;
-  uint64_t wire = 0;
-  const absl::Time begin = absl::Now();
-  while (absl::Now() - begin < kTurn) {
-    const auto outcomes =
-        bed.knowledge().Retrieve(spec, nullptr, absl::Seconds(60));
-    if (!outcomes.ok()) return outcomes.status();
-    for (const rpc::ChunkOutcome& outcome : *outcomes) {
-      if (outcome.kind != rpc::OutcomeKind::kHit) {
-        return absl::InternalError(
-            absl::StrCat("a chunk was not delivered: ", outcome.why.message()));
-      }
-      wire += outcome.wire_bytes;
-      bytes += ChunkBytes();
-    }
-  }
-  const absl::Duration took = absl::Now() - begin;
-  return Delivered{GbpsOf(bytes, took), GbpsOf(wire, took)};
-}
 
 double Percentile(std::vector<double> values, double share) {
   const auto at =
@@ -94,13 +29,13 @@ double Percentile(std::vector<double> values, double share) {
 }  // namespace
 
 absl::Status MeasureMemory(const DeliveryOptions& options, Json& json) {
-  absl::StatusOr<Filled> filled = Fill(options);
-  if (!filled.ok()) return filled.status();
-  const size_t set_bytes = filled->here.size() * ChunkBytes();
+  absl::StatusOr<TwoNodes> nodes = StartTwoNodes(options, {});
+  if (!nodes.ok()) return nodes.status();
+  const size_t set_bytes = nodes->here.size() * ChunkBytes();
   const int threads =
       std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   const auto deliver = [&]() -> absl::StatusOr<double> {
-    const auto delivered = Deliver(*filled->bed, filled->here);
+    const auto delivered = DeliverForASecond(*nodes->bed, nodes->here);
     if (!delivered.ok()) return delivered.status();
     return delivered->gbps;
   };
@@ -118,18 +53,18 @@ absl::Status MeasureMemory(const DeliveryOptions& options, Json& json) {
 }
 
 absl::Status MeasureRemote(const DeliveryOptions& options, Json& json) {
-  absl::StatusOr<Filled> filled = Fill(options);
-  if (!filled.ok()) return filled.status();
+  absl::StatusOr<TwoNodes> nodes = StartTwoNodes(options, {});
+  if (!nodes.ok()) return nodes.status();
   double delivered_gbps = 0;
   const auto deliver = [&]() -> absl::StatusOr<double> {
-    const auto delivered = Deliver(*filled->bed, filled->there);
+    const auto delivered = DeliverForASecond(*nodes->bed, nodes->there);
     if (!delivered.ok()) return delivered.status();
     delivered_gbps = std::max(delivered_gbps, delivered->gbps);
     return delivered->wire_gbps;
   };
   if (const auto first = deliver(); !first.ok()) return first.status();
   delivered_gbps = 0;
-  const size_t set_bytes = filled->there.size() * ChunkBytes();
+  const size_t set_bytes = nodes->there.size() * ChunkBytes();
   const absl::StatusOr<Rates> rates =
       InTurns(deliver, [] { return TcpGbps(kTcpBlockBytes); });
   if (!rates.ok()) return rates.status();
@@ -147,23 +82,24 @@ absl::Status MeasureRemote(const DeliveryOptions& options, Json& json) {
 }
 
 absl::Status MeasureLookup(const DeliveryOptions& options, Json& json) {
-  absl::StatusOr<Filled> filled = Fill(options);
-  if (!filled.ok()) return filled.status();
+  absl::StatusOr<TwoNodes> nodes = StartTwoNodes(options, {});
+  if (!nodes.ok()) return nodes.status();
   std::vector<ChunkRef> held;
-  for (const auto* chunks : {&filled->here, &filled->there}) {
+  for (const auto* chunks : {&nodes->here, &nodes->there}) {
     std::transform(chunks->begin(), chunks->end(), std::back_inserter(held),
                    RefOf);
   }
   std::vector<ChunkRef> keys;
-  for (int i = 0; i < kLookupKeys; ++i) keys.push_back(held[i % kChunks]);
+  for (int i = 0; i < kLookupKeys; ++i)
+    keys.push_back(held[i % kTwoNodesChunks]);
   std::vector<double> lookups;
   std::vector<double> pings;
   for (int i = 0; i < kLookups; ++i) {
     const absl::Time begin = absl::Now();
-    const auto found = filled->bed->knowledge().Lookup(keys);
+    const auto found = nodes->bed->knowledge().Lookup(keys);
     if (!found.ok()) return found.status();
     const absl::Time middle = absl::Now();
-    const absl::Status ping = filled->bed->client().Ping();
+    const absl::Status ping = nodes->bed->client().Ping();
     if (!ping.ok()) return ping;
     lookups.push_back(absl::ToDoubleMicroseconds(middle - begin));
     pings.push_back(absl::ToDoubleMicroseconds(absl::Now() - middle));

@@ -15,6 +15,9 @@ absl::Status MeasureMemory(const DeliveryOptions& options,
 // From another node into the same place, next to a raw TCP stream.
 absl::Status MeasureRemote(const DeliveryOptions& options,
                            nlohmann::json& json);
+// From another node over shaped links, each level next to a raw TCP stream.
+// "not measured" where no network namespace can be had.
+absl::Status MeasureLink(const DeliveryOptions& options, nlohmann::json& json);
 // Lookups of 64 keys, half of them on the other node, next to empty calls.
 absl::Status MeasureLookup(const DeliveryOptions& options,
                            nlohmann::json& json);

@@ -38,20 +38,16 @@ KvTensor DrawLayer(KvShape shape, int tokens, uint32_t seed) {
   return layer;
 }
 
-// K is drawn before RoPE: at position 0 the rotation does nothing.
-absl::StatusOr<std::shared_ptr<const codec::Calibration>> CalibrateLayer(
-    const KvShape& shape, const RopeSpec& rope, double base_bits) {
-  ModelSpec spec;
-  spec.name = "speed";
-  spec.num_layers = 1;
-  spec.num_kv_heads = shape.kv_heads;
-  spec.head_dim = shape.head_dim;
-  spec.dtype = shape.dtype;
-  spec.rope = rope;
-  spec.weights_digest = spec.tokenizer_digest = "none";
-  auto calibrator = codec::Calibrator::Create(spec);
+}  // namespace
+
+absl::StatusOr<codec::StoredCalibration> CalibrateOnSpectra(
+    const ModelSpec& model, double base_bits) {
+  ModelSpec one_layer = model;
+  one_layer.num_layers = 1;
+  auto calibrator = codec::Calibrator::Create(one_layer);
   if (!calibrator.ok()) return calibrator.status();
-  const KvTensor sample = DrawLayer(shape, kSampleTokens, 1);
+  const KvTensor sample =
+      DrawLayer(ShapeOf(one_layer, kSampleTokens), kSampleTokens, 1);
   KvMemory memory(sample.shape());
   sample.Store(memory.view());
   if (absl::Status s =
@@ -64,14 +60,18 @@ absl::StatusOr<std::shared_ptr<const codec::Calibration>> CalibrateLayer(
   auto stored = calibrator->Finish(options);
   if (!stored.ok()) return stored.status();
   const std::vector<codec::StoredTransform> layer = stored->streams;
-  for (int i = 1; i < shape.layers; ++i) {
+  for (int i = 1; i < model.num_layers; ++i) {
     stored->streams.insert(stored->streams.end(), layer.begin(), layer.end());
   }
-  stored->geometry.layers = shape.layers;
-  return codec::ParseCalibration(codec::WriteCalibration(*stored));
+  stored->geometry.layers = model.num_layers;
+  stored->model = FingerprintOf(model);
+  return stored;
 }
 
-}  // namespace
+void FillWithSpectra(const MutableKvView& kv) {
+  const KvTensor layer = DrawLayer(kv.shape(), kv.shape().tokens, 2);
+  for (int i = 0; i < kv.shape().layers; ++i) layer.Store(kv.Layer(i));
+}
 
 SpeedBed::SpeedBed(const KvShape& shape)
     : shape_(shape), positions_(shape.tokens), memory_(shape) {
@@ -87,13 +87,20 @@ absl::StatusOr<SpeedBed> SpeedBed::Create(double base_bits) {
                 .tokens = 256,
                 .head_dim = 128,
                 .dtype = Dtype::kBf16});
-  auto calibration = CalibrateLayer(bed.shape_, bed.rope_, base_bits);
+  ModelSpec model;
+  model.name = "speed";
+  model.num_layers = bed.shape_.layers;
+  model.num_kv_heads = bed.shape_.kv_heads;
+  model.head_dim = bed.shape_.head_dim;
+  model.dtype = bed.shape_.dtype;
+  model.rope = bed.rope_;
+  model.weights_digest = model.tokenizer_digest = "none";
+  auto stored = CalibrateOnSpectra(model, base_bits);
+  if (!stored.ok()) return stored.status();
+  auto calibration = codec::ParseCalibration(codec::WriteCalibration(*stored));
   if (!calibration.ok()) return calibration.status();
   bed.calibration_ = *std::move(calibration);
-  const KvTensor layer = DrawLayer(bed.shape_, bed.shape_.tokens, 2);
-  for (int i = 0; i < bed.shape_.layers; ++i) {
-    layer.Store(bed.memory_.view().Layer(i));
-  }
+  FillWithSpectra(bed.memory_.view());
   return bed;
 }
 

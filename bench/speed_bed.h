@@ -8,8 +8,11 @@
 #include "absl/status/statusor.h"
 #include "bench/own_levels.h"
 #include "codec/calibration.h"
+#include "codec/calibration_format.h"
 #include "codec/isa.h"
+#include "kv/kv_view.h"
 #include "kv/level.h"
+#include "kv/model_spec.h"
 
 namespace kdn::bench {
 
@@ -19,11 +22,17 @@ struct CodecSpeed {
   double decode_gbps = 0;  // incl. checksum, RoPE and the store
 };
 
-// A chunk of 256 tokens with the geometry of Llama-3.1-8B in bf16, 32 MB. Rows
-// are Gaussian with the spectra that KV of such models is reported to have
-// (eigenvalues exp(-k / 16) of K before RoPE, exp(-k / 48) of V), so the
-// transform-coded levels code what they would; one layer is drawn and
-// calibrated and stands for all.
+// KV as large models' is reported to be: rows are Gaussian with eigenvalues
+// exp(-k / 16) of K before RoPE and exp(-k / 48) of V, so that the
+// transform-coded levels code what they would. One layer is drawn and
+// calibrated and stands for all. K is as computed at position 0, where RoPE
+// does nothing.
+void FillWithSpectra(const MutableKvView& kv);
+absl::StatusOr<codec::StoredCalibration> CalibrateOnSpectra(
+    const ModelSpec& model, double base_bits);
+
+// A chunk of 256 tokens of such KV with the geometry of Llama-3.1-8B in bf16,
+// 32 MB.
 class SpeedBed {
  public:
   static absl::StatusOr<SpeedBed> Create(double base_bits);

@@ -21,9 +21,9 @@ void LinkRate::OnTransfer(uint64_t bytes, absl::Duration took, absl::Time now) {
     recent_[next_] = sample;
     next_ = (next_ + 1) % kRecent;
   }
-  const double rate = sample.bytes / sample.seconds;
+  latest_ = sample.bytes / sample.seconds;
   average_ =
-      recent_.size() == 1 ? rate : average_ + kWeight * (rate - average_);
+      recent_.size() == 1 ? latest_ : average_ + kWeight * (latest_ - average_);
   peak_ = std::max(average_, peak_ + kPeakSinks * (average_ - peak_));
   last_ = std::max(last_, now);
 }
@@ -31,7 +31,7 @@ void LinkRate::OnTransfer(uint64_t bytes, absl::Duration took, absl::Time now) {
 std::optional<double> LinkRate::BytesPerSecond(absl::Time now) const {
   const absl::Duration age = now - last_;
   if (recent_.empty() || age > kForgotten) return std::nullopt;
-  const double measured = std::min(average_, RecentMean());
+  const double measured = std::min({average_, RecentMean(), latest_});
   if (age <= kFresh) return measured;
   const double doublings = absl::FDivDuration(age - kFresh, kDoubling);
   const double hoped = std::max(measured, kLeast) * std::exp2(doublings);

@@ -13,10 +13,11 @@ namespace kdn::delivery {
 // How fast bytes come from one peer, learnt from transfers that have ended,
 // those that were cut short included (with what had arrived).
 //
-// The lesser of a moving average and the mean of the last few: the one
-// remembers a bad spell, the other believes a sudden drop. What transfers that
-// run side by side measure is the share of one of them, which is what the next
-// one gets too.
+// The least of a moving average, the mean of the last few, and the last: the
+// first two remember a bad spell, the last believes a sudden drop, because a
+// delivery at too low a level costs less than one that comes too late. What
+// transfers that run side by side measure is the share of one of them, which is
+// what the next one gets too.
 //
 // A rate so low that nothing is loaded any more would never be measured again.
 // So without transfers the estimate climbs, back to what the link used to give,
@@ -60,6 +61,7 @@ class LinkRate {
 
   std::vector<Sample> recent_;  // a ring, once full
   size_t next_ = 0;
+  double latest_ = 0;
   double average_ = 0;
   // The average's high-water mark, which sinks towards it: a tenth of the way
   // with every transfer, so that a link slower for good is believed to be.

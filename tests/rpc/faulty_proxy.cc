@@ -5,6 +5,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
+
+#include "absl/time/clock.h"
 #include "rpc/listener.h"
 
 namespace kdn::rpc {
@@ -83,6 +86,25 @@ void FaultyProxy::Accept() {
   }
 }
 
+void FaultyProxy::SendPaced(int to, const uint8_t* bytes, size_t count) {
+  constexpr size_t kPiece = 8u << 10;
+  while (count > 0) {
+    const size_t piece = std::min(count, kPiece);
+    if (const double rate = bytes_per_second_; rate > 0) {
+      absl::Time turn;
+      {
+        absl::MutexLock lock(&mutex_);
+        turn = std::max(absl::Now(), free_at_);
+        free_at_ = turn + absl::Seconds(static_cast<double>(piece) / rate);
+      }
+      absl::SleepFor(turn - absl::Now());
+    }
+    send(to, bytes, piece, MSG_NOSIGNAL);
+    bytes += piece;
+    count -= piece;
+  }
+}
+
 void FaultyProxy::Pump(int from, int to, bool faulty) {
   std::vector<uint8_t> buffer(64u << 10);
   uint64_t passed = 0;
@@ -96,7 +118,10 @@ void FaultyProxy::Pump(int from, int to, bool faulty) {
     }
     if (faulty && fault_.cut_at && end > *fault_.cut_at) end = *fault_.cut_at;
     const bool stalled = faulty && fault_.stall_at && end > *fault_.stall_at;
-    if (!stalled) send(to, buffer.data(), end - passed, MSG_NOSIGNAL);
+    if (!stalled && faulty) SendPaced(to, buffer.data(), end - passed);
+    if (!stalled && !faulty) {
+      send(to, buffer.data(), end - passed, MSG_NOSIGNAL);
+    }
     if (faulty && fault_.cut_at && end == *fault_.cut_at) break;
     passed = end;
   }

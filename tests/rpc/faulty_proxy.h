@@ -1,6 +1,7 @@
 #ifndef KDN_TESTS_RPC_FAULTY_PROXY_H_
 #define KDN_TESTS_RPC_FAULTY_PROXY_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -8,12 +9,13 @@
 #include <vector>
 
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 
 namespace kdn::rpc {
 
 // A TCP proxy that passes bytes on, and does one bad thing to what the server
-// sends. Blocking sockets on threads of its own; ends its connections when
-// destroyed.
+// sends, or passes it on no faster than it may. Blocking sockets on threads of
+// its own; ends its connections when destroyed.
 class FaultyProxy {
  public:
   struct Fault {
@@ -24,10 +26,14 @@ class FaultyProxy {
   FaultyProxy(uint16_t server_port, Fault fault);
   ~FaultyProxy();
   uint16_t port() const { return port_; }
+  // Of what the server sends, all connections together; 0: as fast as it comes.
+  void set_bytes_per_second(double rate) { bytes_per_second_ = rate; }
 
  private:
   void Accept();
   void Pump(int from, int to, bool faulty);
+  // Sends a piece of what the server sent when the pace allows.
+  void SendPaced(int to, const uint8_t* bytes, size_t count);
 
   const uint16_t server_port_;
   const Fault fault_;
@@ -36,6 +42,8 @@ class FaultyProxy {
   absl::Mutex mutex_;
   std::vector<int> sockets_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::thread> pumps_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<double> bytes_per_second_{0};
+  absl::Time free_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   std::thread acceptor_;
 };
 

@@ -1,0 +1,48 @@
+#ifndef KDN_BENCH_TWO_NODES_H_
+#define KDN_BENCH_TWO_NODES_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "bench/bed.h"
+#include "bench/delivery_bench.h"
+#include "kv/level.h"
+#include "rpc/client.h"
+
+namespace kdn::bench {
+
+// Two nodes without replicas, each holding about half of the chunks in memory.
+struct TwoNodes {
+  std::unique_ptr<Bed> bed;
+  std::vector<rpc::StoreSpec> here;  // at the node of the engine
+  std::vector<rpc::StoreSpec> there;
+};
+inline constexpr int kTwoNodesChunks = 24;  // about 12 on each node: 400 MB
+
+struct TwoNodesOptions {
+  LevelSet levels = LevelSet::Of(Level::kLossless);
+  std::string calibrations = {};  // a directory; empty: none
+  // Fills a chunk before it is stored; null: random bits.
+  void (*fill)(const MutableKvView&) = nullptr;
+  bool computed_at_zero = false;  // every token; else at 0, 1, …
+};
+absl::StatusOr<TwoNodes> StartTwoNodes(const DeliveryOptions& options,
+                                       const TwoNodesOptions& of_chunks);
+
+struct Delivered {
+  double gbps = 0;       // of KV in the engine's dtype
+  double wire_gbps = 0;  // of bytes that crossed between nodes
+};
+// Retrieves the chunks into shared memory, to positions 0, 1, …, again and
+// again for a second.
+absl::StatusOr<Delivered> DeliverForASecond(
+    Bed& bed, absl::Span<const rpc::StoreSpec> chunks,
+    LevelSet accept = LevelSet::All());
+
+}  // namespace kdn::bench
+
+#endif  // KDN_BENCH_TWO_NODES_H_
