@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <memory>
 
 #include "kv/check.h"
 #include "kv/dtype.h"
@@ -119,24 +120,66 @@ __attribute__((target("avx512f,avx512bw,avx512vl"))) void SplitRow(
   }
 }
 
+// One call of ApplyTiles: `rows` of 16 or 32 rows by all components.
+struct TileProduct {
+  const uint16_t* matrix_high;
+  const uint16_t* matrix_low;
+  int dim;
+  int components;
+  const uint16_t* high;
+  const uint16_t* low;
+  int rows;
+  float* out;
+};
+
+// Two tiles of rows by two of components, as far as there are two: the matrix,
+// which does not fit the first cache, is read once for both, and each sum waits
+// for its own last product only. What there is only once is computed twice.
 __attribute__((target("amx-tile,amx-bf16"))) void ApplyTiles(
-    const uint16_t* matrix_high, const uint16_t* matrix_low, int dim,
-    int components, const uint16_t* high, const uint16_t* low, float* out) {
-  const int row_bytes = dim * 2;
-  const int matrix_bytes = components * 4;
-  for (int c = 0; c < components; c += kBlock) {
+    const TileProduct& p) {
+  const int row_bytes = p.dim * 2;
+  const int matrix_bytes = p.components * 4;
+  const int out_bytes = p.components * static_cast<int>(sizeof(float));
+  const int more = p.rows > kTileRows ? kTileRows : 0;
+  const uint16_t* more_high = p.high + more * p.dim;
+  const uint16_t* more_low = p.low + more * p.dim;
+  for (int c = 0; c < p.components; c += 2 * kBlock) {
+    const int second = c + kBlock < p.components ? kBlock : 0;
     _tile_zero(0);
-    for (int d = 0; d < dim; d += kTileDims) {
-      const size_t at = static_cast<size_t>(d) * components + 2 * c;
-      _tile_loadd(1, high + d, row_bytes);
-      _tile_loadd(2, matrix_high + at, matrix_bytes);
-      _tile_dpbf16ps(0, 1, 2);
-      _tile_loadd(3, matrix_low + at, matrix_bytes);
-      _tile_dpbf16ps(0, 1, 3);
-      _tile_loadd(4, low + d, row_bytes);
-      _tile_dpbf16ps(0, 4, 2);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int d = 0; d < p.dim; d += kTileDims) {
+      const size_t at = static_cast<size_t>(d) * p.components + 2 * c;
+      _tile_loadd(4, p.matrix_high + at, matrix_bytes);
+      _tile_loadd(5, p.matrix_high + at + 2 * second, matrix_bytes);
+      _tile_loadd(6, p.high + d, row_bytes);
+      _tile_dpbf16ps(0, 6, 4);
+      _tile_dpbf16ps(1, 6, 5);
+      _tile_loadd(7, more_high + d, row_bytes);
+      _tile_dpbf16ps(2, 7, 4);
+      _tile_dpbf16ps(3, 7, 5);
+      _tile_loadd(6, p.low + d, row_bytes);
+      _tile_dpbf16ps(0, 6, 4);
+      _tile_dpbf16ps(1, 6, 5);
+      _tile_loadd(7, more_low + d, row_bytes);
+      _tile_dpbf16ps(2, 7, 4);
+      _tile_dpbf16ps(3, 7, 5);
+      _tile_loadd(4, p.matrix_low + at, matrix_bytes);
+      _tile_loadd(5, p.matrix_low + at + 2 * second, matrix_bytes);
+      _tile_loadd(6, p.high + d, row_bytes);
+      _tile_dpbf16ps(0, 6, 4);
+      _tile_dpbf16ps(1, 6, 5);
+      _tile_loadd(7, more_high + d, row_bytes);
+      _tile_dpbf16ps(2, 7, 4);
+      _tile_dpbf16ps(3, 7, 5);
     }
-    _tile_stored(0, out + c, components * static_cast<int>(sizeof(float)));
+    float* out = p.out + c;
+    float* more_out = out + static_cast<size_t>(more) * p.components;
+    _tile_stored(3, more_out + second, out_bytes);
+    _tile_stored(2, more_out, out_bytes);
+    _tile_stored(1, out + second, out_bytes);
+    _tile_stored(0, out, out_bytes);
   }
 }
 
@@ -146,15 +189,18 @@ __attribute__((target("amx-tile"))) void ApplyAmx(const uint16_t* matrix_high,
                                                   int dim, int components,
                                                   const float* rows, int tokens,
                                                   float* out) {
-  std::vector<uint16_t> high(static_cast<size_t>(kTileRows) * dim);
-  std::vector<uint16_t> low(high.size());
+  constexpr int kRowsMax = 2 * kTileRows;
+  const auto halves = std::make_unique_for_overwrite<uint16_t[]>(
+      static_cast<size_t>(2 * kRowsMax) * dim);
+  uint16_t* high = halves.get();
+  uint16_t* low = high + static_cast<size_t>(kRowsMax) * dim;
   const amx::TileConfig config = amx::TileConfig::Uniform(kTileRows, 64);
   _tile_loadconfig(&config);
-  for (int token = 0; token < tokens; token += kTileRows) {
-    SplitRow(rows + static_cast<size_t>(token) * dim, kTileRows * dim,
-             high.data(), low.data());
-    ApplyTiles(matrix_high, matrix_low, dim, components, high.data(),
-               low.data(), out + static_cast<size_t>(token) * components);
+  for (int token = 0; token < tokens; token += kRowsMax) {
+    const int count = std::min(kRowsMax, tokens - token);
+    SplitRow(rows + static_cast<size_t>(token) * dim, count * dim, high, low);
+    ApplyTiles({matrix_high, matrix_low, dim, components, high, low, count,
+                out + static_cast<size_t>(token) * components});
   }
   _tile_release();
 }

@@ -54,15 +54,16 @@ class ComparedRows {
  public:
   explicit ComparedRows(const StreamShape& shape)
       : shape_(shape),
-        bytes_(shape.values() * SizeOf(shape.dtype) + 2 * kLine),
-        begin_(kLine - reinterpret_cast<uintptr_t>(bytes_.data()) % kLine +
+        bytes_(std::make_unique_for_overwrite<std::byte[]>(
+            shape.values() * SizeOf(shape.dtype) + 2 * kLine)),
+        begin_(kLine - reinterpret_cast<uintptr_t>(bytes_.get()) % kLine +
                SizeOf(shape.dtype)) {}
 
   std::vector<MutableRows> rows() {
     std::vector<MutableRows> heads;
     for (int head = 0; head < shape_.heads; ++head) {
       heads.push_back(
-          {bytes_.data() + begin_ + head * shape_.tokens * shape_.row_bytes(),
+          {bytes_.get() + begin_ + head * shape_.tokens * shape_.row_bytes(),
            static_cast<int64_t>(shape_.row_bytes())});
     }
     return heads;
@@ -71,7 +72,7 @@ class ComparedRows {
  private:
   static constexpr size_t kLine = 64;
   StreamShape shape_;
-  std::vector<std::byte> bytes_;
+  std::unique_ptr<std::byte[]> bytes_;
   size_t begin_;
 };
 

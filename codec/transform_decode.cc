@@ -237,12 +237,12 @@ void WriteValues(const StreamFrame& frame, const StreamContext& context,
     kernels::LoadRow(Dtype::kBf16, base.mean.data(), frame.dim, mean.data());
   }
   const float scale = transform.scale * base.gain;
-  std::vector<int32_t> sums(static_cast<size_t>(kSumTokens) *
-                            synthesis.padded_dim());
+  const auto sums = std::make_unique_for_overwrite<int32_t[]>(
+      static_cast<size_t>(kSumTokens) * synthesis.padded_dim());
   size_t raw = 0;
   for (int begin = 0; begin < frame.tokens; begin += kSumTokens) {
     const int count = std::min(kSumTokens, frame.tokens - begin);
-    synthesis.Multiply(values->Row(begin), kSumTokens, used, sums.data(),
+    synthesis.Multiply(values->Row(begin), kSumTokens, used, sums.get(),
                        context.isa);
     for (int t = 0; t < count; ++t) {
       const int token = begin + t;
@@ -252,7 +252,7 @@ void WriteValues(const StreamFrame& frame, const StreamContext& context,
         continue;
       }
       writer->WriteSums(
-          token, sums.data() + static_cast<size_t>(t) * synthesis.padded_dim(),
+          token, sums.get() + static_cast<size_t>(t) * synthesis.padded_dim(),
           scale, mean.data());
     }
   }

@@ -78,7 +78,9 @@ struct Quantised {
   std::vector<std::byte> mean;
   std::vector<uint16_t> raw_tokens;
   std::vector<std::byte> raw_rows;
-  std::vector<int8_t> finest;  // [padded token][component]
+  // [padded token][component]
+  size_t size = 0;
+  std::unique_ptr<int8_t[]> finest;
 };
 
 // Takes the mean, rounded to bf16, off every row, and tells it and the scale.
@@ -120,12 +122,16 @@ void Quantise(const StreamFrame& frame, const StreamTransform& transform,
     mean.resize(frame.dim);
     kernels::LoadRow(Dtype::kBf16, out->mean.data(), frame.dim, mean.data());
   }
-  constexpr int kTokens = 16;
+  constexpr int kTokens = 32;
   std::vector<float> centred(static_cast<size_t>(kTokens) * frame.dim);
   std::vector<float> components(static_cast<size_t>(kTokens) *
                                 frame.components);
-  out->finest.assign(
-      static_cast<size_t>(PaddedTokens(frame.tokens)) * frame.components, 0);
+  out->size =
+      static_cast<size_t>(PaddedTokens(frame.tokens)) * frame.components;
+  out->finest = std::make_unique_for_overwrite<int8_t[]>(out->size);
+  std::fill(
+      out->finest.get() + static_cast<size_t>(frame.tokens) * frame.components,
+      out->finest.get() + out->size, 0);
   const float scale = 1.0f / out->gain;
   for (int begin = 0; begin < frame.tokens; begin += kTokens) {
     const int count = std::min(kTokens, frame.tokens - begin);
@@ -138,7 +144,7 @@ void Quantise(const StreamFrame& frame, const StreamTransform& transform,
     for (int t = 0; t < count; ++t) {
       const int token = begin + t;
       int8_t* values =
-          out->finest.data() + static_cast<size_t>(token) * frame.components;
+          out->finest.get() + static_cast<size_t>(token) * frame.components;
       if (kernels::RoundToValues(
               components.data() + static_cast<size_t>(t) * frame.components,
               frame.components, kValueMax, values)) {
@@ -161,18 +167,19 @@ class StepWriter {
       : frame_(frame),
         context_(context),
         source_(source),
-        now_(source.finest.size()),
-        decoded_(source.finest.size(), 0) {}
+        now_(std::make_unique_for_overwrite<int8_t[]>(source.size)),
+        decoded_(source.size, 0),
+        symbols_(std::make_unique_for_overwrite<uint8_t[]>(source.size)) {}
 
-  // The level's bytes; empty when they would be more than `bytes_max`.
-  std::vector<std::byte> Write(int step, size_t bytes_max) {
+  // The level's bytes, until the next call; empty when they would be more than
+  // `bytes_max`.
+  absl::Span<const std::byte> Write(int step, size_t bytes_max) {
     frame_.step = step;
-    kernels::Coarsen(source_.finest.data(), now_.size(), kSteps - 1 - step,
-                     now_.data());
+    kernels::Coarsen(source_.finest.get(), source_.size, kSteps - 1 - step,
+                     now_.get());
     RansEncoder encoder;
     parts_ = StreamParts();
-    symbols_.resize(now_.size());
-    uint8_t* symbols = symbols_.data();
+    uint8_t* symbols = symbols_.get();
     const auto& bands = context_.transform->bands;
     for (size_t i = 0; i < bands.size(); ++i) {
       const BandStep& band = bands[i][step];
@@ -194,14 +201,14 @@ class StepWriter {
     const size_t parts_bytes =
         PartsBytes(frame_, parts_.raw_tokens.size(), parts_.patches.size());
     if (parts_bytes > bytes_max) return {};
-    std::vector<std::byte> out(parts_bytes + encoder.BytesMax());
-    KDN_CHECK(WriteParts(frame_, parts_, absl::MakeSpan(out)) == parts_bytes,
+    const size_t most = parts_bytes + encoder.BytesMax();
+    out_ = std::make_unique_for_overwrite<std::byte[]>(most);
+    const absl::Span<std::byte> out(out_.get(), most);
+    KDN_CHECK(WriteParts(frame_, parts_, out) == parts_bytes,
               "the size of the parts is known");
-    const size_t bytes =
-        parts_bytes + encoder.Finish(absl::MakeSpan(out).subspan(parts_bytes));
+    const size_t bytes = parts_bytes + encoder.Finish(out.subspan(parts_bytes));
     if (bytes > bytes_max) return {};
-    out.resize(bytes);
-    return out;
+    return out.first(bytes);
   }
 
  private:
@@ -223,7 +230,7 @@ class StepWriter {
     const int per_token = SymbolsPerToken(step.mode);
     for (int token = 0; token < PaddedTokens(frame_.tokens); ++token) {
       int8_t* decoded = DecodedAt(token, band);
-      const int8_t* now = now_.data() + (decoded - decoded_.data());
+      const int8_t* now = now_.get() + (decoded - decoded_.data());
       int8_t values[kBandComponents];
       const bool fits =
           kernels::Refinements16(now, decoded, LargestValue(step.mode), values);
@@ -269,7 +276,7 @@ class StepWriter {
 
   void AddPatches(size_t band, int token, int begin, int count) {
     const int8_t* decoded = DecodedAt(token, band);
-    const int8_t* now = now_.data() + (decoded - decoded_.data());
+    const int8_t* now = now_.get() + (decoded - decoded_.data());
     for (int c = begin; c < begin + count; ++c) {
       const int difference = now[c] - 3 * decoded[c];
       if (difference == 0) continue;
@@ -284,9 +291,10 @@ class StepWriter {
   const StreamContext& context_;
   const Quantised& source_;
   StreamParts parts_;
-  std::vector<int8_t> now_;      // values of the level
-  std::vector<int8_t> decoded_;  // what a decoder has of the level before
-  std::vector<uint8_t> symbols_;
+  std::unique_ptr<int8_t[]> now_;  // values of the level
+  std::vector<int8_t> decoded_;    // what a decoder has of the level before
+  std::unique_ptr<uint8_t[]> symbols_;
+  std::unique_ptr<std::byte[]> out_;
 };
 
 void Put(absl::Span<const std::byte> bytes, StreamRoom* room) {
@@ -337,7 +345,7 @@ absl::Status TransformCodec::Encode(const StreamShape& shape,
   for (int step = 0; step < static_cast<int>(steps.size()); ++step) {
     const size_t bytes_max =
         BytesMax(shape, step == 0 ? Level::kBase : Level::kBase1);
-    std::vector<std::byte> bytes;
+    absl::Span<const std::byte> bytes;
     if (goes_on) bytes = writer.Write(step, bytes_max);
     if (!bytes.empty()) {
       Put(bytes, &steps[step]);

@@ -150,31 +150,53 @@ float Differences::max() const {
   return std::bit_cast<float>(*std::max_element(largest, largest + kLanes));
 }
 
-KDN_CODEC_WIDTHS void AddDifferences(const float* __restrict a,
-                                     const float* __restrict b, size_t count,
-                                     Differences* __restrict differences) {
+namespace {
+
+// The square of a float between these is one too.
+constexpr uint32_t kSmall = std::bit_cast<uint32_t>(1e-15f);
+constexpr uint32_t kLarge = std::bit_cast<uint32_t>(1e15f);
+
+// The sum of squares, and the largest magnitude's bits.
+template <typename Real>
+KDN_CODEC_WIDTHS void Sum(const float* __restrict a, const float* __restrict b,
+                          size_t count, Real* __restrict squares,
+                          uint32_t* __restrict largest) {
   constexpr size_t kLanes = Differences::kLanes;
-  double squares[kLanes];
-  uint32_t largest[kLanes];
-  std::copy_n(differences->squares, kLanes, squares);
-  std::copy_n(differences->largest, kLanes, largest);
   size_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
     for (size_t j = 0; j < kLanes; ++j) {
       const float difference = a[i + j] - b[i + j];
-      squares[j] += double{difference} * difference;
+      squares[j] += Real{difference} * difference;
       largest[j] = std::max(largest[j],
                             std::bit_cast<uint32_t>(difference) & kMagnitude);
     }
   }
   for (size_t j = 0; i < count; ++i, ++j) {
     const float difference = a[i] - b[i];
-    squares[j] += double{difference} * difference;
+    squares[j] += Real{difference} * difference;
     largest[j] =
         std::max(largest[j], std::bit_cast<uint32_t>(difference) & kMagnitude);
   }
-  std::copy_n(squares, kLanes, differences->squares);
-  std::copy_n(largest, kLanes, differences->largest);
+}
+
+}  // namespace
+
+void AddDifferences(const float* a, const float* b, size_t count,
+                    Differences* differences) {
+  constexpr size_t kLanes = Differences::kLanes;
+  float squares[kLanes] = {};
+  uint32_t largest[kLanes] = {};
+  Sum(a, b, count, squares, largest);
+  const uint32_t most = *std::max_element(largest, largest + kLanes);
+  for (size_t j = 0; j < kLanes; ++j) {
+    differences->largest[j] = std::max(differences->largest[j], largest[j]);
+  }
+  if (most == 0) return;
+  if (most > kLarge || most < kSmall) {
+    Sum(a, b, count, differences->squares, largest);
+    return;
+  }
+  for (size_t j = 0; j < kLanes; ++j) differences->squares[j] += squares[j];
 }
 
 KDN_CODEC_WIDTHS void QuantiseByOne(const float* __restrict row, float scale,
@@ -225,16 +247,15 @@ KDN_CODEC_WIDTHS void ScaleAndShift(const int32_t* __restrict sums, float scale,
 
 KDN_CODEC_WIDTHS bool RoundToValues(const float* __restrict row, size_t count,
                                     int largest, int8_t* __restrict out) {
-  const float limit = static_cast<float>(largest) + 0.5f;
-  uint32_t outside = 0;
+  uint32_t most = 0;
   for (size_t i = 0; i < count; ++i) {
-    // False for what is not a number, too.
-    const bool inside = row[i] > -limit && row[i] < limit;
-    outside |= inside ? 0u : 1u;
-    const float rounded = ((inside ? row[i] : 0.0f) + kRounder) - kRounder;
-    out[i] = static_cast<int8_t>(static_cast<int32_t>(rounded));
+    most = std::max(most, std::bit_cast<uint32_t>(row[i]) & kMagnitude);
+    // The sum's lowest bits are the integer.
+    out[i] = static_cast<int8_t>(
+        static_cast<uint8_t>(std::bit_cast<uint32_t>(row[i] + kRounder)));
   }
-  return outside == 0;
+  // What is not a number has bits above all of them.
+  return most < std::bit_cast<uint32_t>(static_cast<float>(largest) + 0.5f);
 }
 
 KDN_CODEC_WIDTHS void Coarsen(const int8_t* __restrict values, size_t count,
@@ -251,10 +272,9 @@ KDN_CODEC_WIDTHS void Coarsen(const int8_t* __restrict values, size_t count,
 
 namespace {
 
-// Bytes that a register takes at a time: arithmetic on single bytes would be
-// widened to integers otherwise.
+// The 16 values of a band's token. Sums wrap, in unsigned bytes; only
+// comparisons mind the sign.
 constexpr size_t kBytes = 16;
-// Sums of damaged values wrap; only comparisons mind the sign.
 using ByteLanes = uint8_t __attribute__((vector_size(kBytes)));
 using SignedLanes = int8_t __attribute__((vector_size(kBytes)));
 
@@ -268,20 +288,12 @@ SignedLanes AsSigned(ByteLanes lanes) {
   return std::bit_cast<SignedLanes>(lanes);
 }
 
-// All ones where a value is below, or above, zero.
-ByteLanes Negative(ByteLanes lanes) {
-  return std::bit_cast<ByteLanes>(AsSigned(lanes) < 0);
-}
-ByteLanes Positive(ByteLanes lanes) {
-  return std::bit_cast<ByteLanes>(AsSigned(lanes) > 0);
-}
-
 }  // namespace
 
 bool Refinements16(const int8_t* now, const int8_t* before, int largest,
                    int8_t* refinements) {
   const ByteLanes was = LoadBytes(before);
-  const ByteLanes negative = Negative(was);
+  const auto negative = std::bit_cast<ByteLanes>(AsSigned(was) < 0);
   const ByteLanes difference = LoadBytes(now) - was - was - was;
   const ByteLanes sensed = (difference ^ negative) - negative;
   std::memcpy(refinements, &sensed, kBytes);
@@ -293,35 +305,31 @@ bool Refinements16(const int8_t* now, const int8_t* before, int largest,
   return (halves[0] | halves[1]) == 0;
 }
 
-void RefineByThirds(const int8_t* refinements, size_t count, int8_t* values) {
-  size_t i = 0;
-  for (; i + kBytes <= count; i += kBytes) {
-    const ByteLanes value = LoadBytes(values + i);
-    const ByteLanes negative = Negative(value);
-    const ByteLanes sensed = (LoadBytes(refinements + i) ^ negative) - negative;
-    const ByteLanes refined = value + value + value + sensed;
-    std::memcpy(values + i, &refined, kBytes);
-  }
-  for (; i < count; ++i) {
-    const int sense = values[i] < 0 ? -1 : 1;
-    values[i] = static_cast<int8_t>(3 * values[i] + sense * refinements[i]);
+// In unsigned bytes, whose sums wrap where values are damaged, and which are
+// not widened to integers where this becomes vector code.
+KDN_CODEC_WIDTHS void RefineByThirds(const int8_t* __restrict refinements,
+                                     size_t count, int8_t* __restrict values) {
+  for (size_t i = 0; i < count; ++i) {
+    const auto value = static_cast<uint8_t>(values[i]);
+    const auto refinement = static_cast<uint8_t>(refinements[i]);
+    const auto three = static_cast<uint8_t>(value + value + value);
+    const auto up = static_cast<uint8_t>(three + refinement);
+    const auto down = static_cast<uint8_t>(three - refinement);
+    values[i] = static_cast<int8_t>(values[i] < 0 ? down : up);
   }
 }
 
-void ToCellMiddles(const int8_t* shrinks, int cell, size_t count,
-                   int8_t* values) {
-  size_t i = 0;
-  for (; i + kBytes <= count; i += kBytes) {
-    const ByteLanes value = LoadBytes(values + i);
-    const ByteLanes shrink = LoadBytes(shrinks + i);
-    ByteLanes middle = value + value + value;
-    if (cell == 9) middle = middle + middle + middle;
-    middle = middle - (shrink & Positive(value)) + (shrink & Negative(value));
-    std::memcpy(values + i, &middle, kBytes);
-  }
-  for (; i < count; ++i) {
-    const int sense = (values[i] > 0 ? 1 : 0) - (values[i] < 0 ? 1 : 0);
-    values[i] = static_cast<int8_t>(cell * values[i] - sense * shrinks[i]);
+KDN_CODEC_WIDTHS void ToCellMiddles(const int8_t* __restrict shrinks, int cell,
+                                    size_t count, int8_t* __restrict values) {
+  for (size_t i = 0; i < count; ++i) {
+    const auto value = static_cast<uint8_t>(values[i]);
+    const auto shrink = static_cast<uint8_t>(shrinks[i]);
+    auto middle = static_cast<uint8_t>(value + value + value);
+    middle =
+        cell == 9 ? static_cast<uint8_t>(middle + middle + middle) : middle;
+    middle = values[i] > 0 ? static_cast<uint8_t>(middle - shrink) : middle;
+    middle = values[i] < 0 ? static_cast<uint8_t>(middle + shrink) : middle;
+    values[i] = static_cast<int8_t>(middle);
   }
 }
 
