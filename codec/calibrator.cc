@@ -296,7 +296,8 @@ absl::StatusOr<Calibrator> Calibrator::Create(const ModelSpec& spec) {
   if (spec.head_dim > kTransformDimMax) {
     return absl::InvalidArgumentError(absl::StrCat(
         "the transform-coded levels take heads of up to ", kTransformDimMax,
-        " dimensions, ", spec.name, " has ", spec.head_dim));
+        " dimensions, ", spec.name, " has ", spec.head_dim,
+        ": its KV can be kept at int8 and lossless"));
   }
   return Calibrator(spec);
 }
