@@ -210,12 +210,14 @@ absl::StatusOr<StreamTransform> MakeTransform(const StoredTransform& stored) {
 absl::StatusOr<std::shared_ptr<const Calibration>> MakeCalibration(
     const CalibrationId& id, const StoredCalibration& stored) {
   std::vector<RansTable> tables;
+  tables.reserve(stored.tables.size());
   for (const auto& frequencies : stored.tables) {
     auto table = RansTable::Create(frequencies);
     if (!table.ok()) return table.status();
     tables.push_back(*std::move(table));
   }
   std::vector<StreamTransform> streams;
+  streams.reserve(stored.streams.size());
   for (const StoredTransform& stream : stored.streams) {
     auto transform = MakeTransform(stream);
     if (!transform.ok()) return transform.status();

@@ -27,9 +27,9 @@ void RepairCrc(absl::Span<std::byte> file) {
 
 // A byte of a matrix stands for some 60 of doubles, floats and copies while it
 // is inverted, those of the smallest for more; a table, of which there are at
-// most 256, for 19 KB and, while their array grows, for that again and again.
+// most 256, for 19 KB and what the file says of it.
 constexpr size_t AllocatedMax(size_t bytes) {
-  return 128 * bytes + 256 * 64 * 1024;
+  return 128 * bytes + 256 * 24 * 1024;
 }
 
 void Consume(absl::Span<const std::byte> file) {
