@@ -104,7 +104,11 @@ absl::StatusOr<SharedCalibration> CalibrateFor(const QualityBed& bed,
   if (!text.ok()) return text.status();
   cli::CalibrationRun run;
   run.base_bits = options.base_bits;
-  const auto stored = cli::Calibrate(bed.llama(), bed.tokenizer(), *text, run);
+  // More takes longer and changes little.
+  constexpr size_t kTokensMax = 8192;
+  std::vector<int32_t> tokens = bed.tokenizer().EncodeBeginning(*text);
+  tokens.resize(std::min(tokens.size(), kTokensMax));
+  const auto stored = cli::Calibrate(bed.llama(), tokens, run);
   if (!stored.ok()) return stored.status();
   return codec::ParseCalibration(codec::WriteCalibration(*stored));
 }

@@ -1,11 +1,18 @@
 #include "cli/calibration_files.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "codec/calibration_format.h"
 
@@ -22,7 +29,7 @@ absl::StatusOr<std::vector<std::string>> FilesIn(const std::string& directory) {
   std::vector<std::string> paths;
   fs::directory_iterator entry(directory, error);
   for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
-    if (entry->path().extension() == ".kdncal") {
+    if (entry->path().extension() == kCalibrationSuffix) {
       paths.push_back(entry->path().string());
     }
   }
@@ -50,14 +57,35 @@ absl::StatusOr<std::vector<std::byte>> ReadAll(const std::string& path) {
   return content;
 }
 
-absl::StatusOr<std::shared_ptr<const codec::Calibration>> Load(
+absl::StatusOr<std::shared_ptr<const codec::Calibration>> Parse(
     const std::string& path) {
   const absl::StatusOr<std::vector<std::byte>> content = ReadAll(path);
   if (!content.ok()) return content.status();
   return codec::ParseCalibration(*content);
 }
 
+// All of the bytes to the disk.
+bool WriteAll(absl::Span<const std::byte> bytes, int file) {
+  while (!bytes.empty()) {
+    const ssize_t written = write(file, bytes.data(), bytes.size());
+    if (written < 0 && errno != EINTR) return false;
+    bytes.remove_prefix(std::max<ssize_t>(written, 0));
+  }
+  return fsync(file) == 0;
+}
+
 }  // namespace
+
+absl::StatusOr<CalibrationFile> LoadCalibration(const std::string& path) {
+  absl::StatusOr<std::shared_ptr<const codec::Calibration>> calibration =
+      Parse(path);
+  if (!calibration.ok()) {
+    return absl::Status(
+        calibration.status().code(),
+        absl::StrCat(path, ": ", calibration.status().message()));
+  }
+  return CalibrationFile{path, *std::move(calibration)};
+}
 
 absl::StatusOr<std::vector<CalibrationFile>> LoadCalibrations(
     const std::string& directory) {
@@ -65,16 +93,31 @@ absl::StatusOr<std::vector<CalibrationFile>> LoadCalibrations(
   if (!paths.ok()) return paths.status();
   std::vector<CalibrationFile> files;
   for (const std::string& path : *paths) {
-    absl::StatusOr<std::shared_ptr<const codec::Calibration>> calibration =
-        Load(path);
-    if (!calibration.ok()) {
-      return absl::Status(
-          calibration.status().code(),
-          absl::StrCat(path, ": ", calibration.status().message()));
-    }
-    files.push_back({path, *std::move(calibration)});
+    absl::StatusOr<CalibrationFile> file = LoadCalibration(path);
+    if (!file.ok()) return file.status();
+    files.push_back(*std::move(file));
   }
   return files;
+}
+
+absl::Status SaveCalibration(absl::Span<const std::byte> bytes,
+                             const std::string& path) {
+  // Beside it, so that it is of the same file system; with another suffix, so
+  // that no node that starts meanwhile reads it.
+  const std::string fresh = absl::StrCat(path, ".", getpid(), ".new");
+  const auto failure = [&] {
+    const int why = errno;
+    unlink(fresh.c_str());
+    return absl::UnavailableError(
+        absl::StrCat("cannot write ", path, ": ", std::strerror(why)));
+  };
+  const int file =
+      open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (file < 0) return failure();
+  const absl::Cleanup closes = [file] { close(file); };
+  if (!WriteAll(bytes, file)) return failure();
+  if (rename(fresh.c_str(), path.c_str()) != 0) return failure();
+  return absl::OkStatus();
 }
 
 }  // namespace kdn::cli

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "codec/calibrator.h"
 #include "model/divergence.h"
 
@@ -128,52 +129,77 @@ absl::StatusOr<double> CostOf(const model::Llama& llama, int layer, KvPart part,
   return divergence / static_cast<double>(probes.size()) / (kNoise * variance);
 }
 
+// What each layer's K and V weighs in the error, [layer][K|V].
+std::vector<double> WeightsOf(std::vector<double> costs) {
+  const double mean = std::accumulate(costs.begin(), costs.end(), 0.0) /
+                      static_cast<double>(costs.size());
+  for (double& cost : costs) {
+    cost = mean > 0 ? std::max(cost, kWeightMin * mean) : 1.0;
+  }
+  return costs;
+}
+
+// The tokens of window number `i` of `windows` about equal ones.
+absl::Span<const int32_t> WindowOf(absl::Span<const int32_t> tokens, size_t i,
+                                   size_t windows) {
+  const size_t begin = i * tokens.size() / windows;
+  return tokens.subspan(begin, (i + 1) * tokens.size() / windows - begin);
+}
+
+// At most a quarter of a window is not context.
+absl::Status CheckEnough(const model::Llama& llama,
+                         const codec::Calibrator& calibrator, size_t tokens) {
+  const size_t needed = (calibrator.TokensMin() * 4 + 2) / 3;
+  if (tokens >= needed) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "the text has ", tokens, " tokens; calibrating ", llama.spec().name,
+      " takes ", needed, " at least, some thousands are better: add text"));
+}
+
 }  // namespace
 
 absl::StatusOr<codec::StoredCalibration> Calibrate(
-    const model::Llama& llama, const model::Tokenizer& tokenizer,
-    std::string_view text, const CalibrationRun& run) {
+    const model::Llama& llama, absl::Span<const int32_t> tokens,
+    const CalibrationRun& run) {
   auto calibrator = codec::Calibrator::Create(llama.spec());
   if (!calibrator.ok()) return calibrator.status();
-  std::vector<int32_t> tokens = tokenizer.EncodeBeginning(text);
-  if (static_cast<int>(tokens.size()) > run.tokens_max) {
-    tokens.resize(run.tokens_max);
+  if (auto s = CheckEnough(llama, *calibrator, tokens.size()); !s.ok()) {
+    return s;
   }
+  constexpr size_t kWindow = kContextTokens + kBehindTokens;
+  const size_t windows = (tokens.size() + kWindow - 1) / kWindow;
   const int layers = llama.spec().num_layers;
-  const size_t windows = (tokens.size() + kContextTokens + kBehindTokens - 1) /
-                         (kContextTokens + kBehindTokens);
-  const double work = static_cast<double>(windows) + 2.0 * layers / 8;
-  double done = 0;
+  const size_t probed = 2 * static_cast<size_t>(layers) *
+                        std::min(windows, kProbesMax) * kBehindTokens;
+  size_t done = 0;
+  const auto advance = [&](size_t count) {
+    done += count;
+    run.on_progress(
+        std::min(1.0, static_cast<double>(done) /
+                          static_cast<double>(tokens.size() + probed)),
+        static_cast<int>(done));
+  };
   std::vector<Probe> probes;
   for (size_t i = 0; i < windows; ++i) {
-    const size_t begin = i * tokens.size() / windows;
-    const size_t end = (i + 1) * tokens.size() / windows;
-    auto probe =
-        Read(llama, absl::MakeConstSpan(tokens).subspan(begin, end - begin),
-             *calibrator);
+    const absl::Span<const int32_t> window = WindowOf(tokens, i, windows);
+    auto probe = Read(llama, window, *calibrator);
     if (!probe.ok()) return probe.status();
     if (probes.size() < kProbesMax) probes.push_back(*std::move(probe));
-    run.on_progress(++done / work);
+    advance(window.size());
   }
-  codec::Calibrator::Options options;
-  options.base_bits = run.base_bits;
-  for (int layer = 0; layer < layers && !probes.empty(); ++layer) {
+  std::vector<double> costs;
+  for (int layer = 0; layer < layers; ++layer) {
     for (const KvPart part : {KvPart::kK, KvPart::kV}) {
       const double variance =
           std::max(calibrator->Variance(layer, part), 1e-12);
       const auto cost = CostOf(llama, layer, part, variance, probes);
       if (!cost.ok()) return cost.status();
-      options.weights.push_back(*cost);
-      run.on_progress((done += 1.0 / 8) / work);
+      costs.push_back(*cost);
+      advance(probes.size() * kBehindTokens);
     }
   }
-  const double mean =
-      std::accumulate(options.weights.begin(), options.weights.end(), 0.0) /
-      static_cast<double>(std::max<size_t>(options.weights.size(), 1));
-  for (double& weight : options.weights) {
-    weight = mean > 0 ? std::max(weight, kWeightMin * mean) : 1.0;
-  }
-  return calibrator->Finish(options);
+  return calibrator->Finish(
+      {.base_bits = run.base_bits, .weights = WeightsOf(std::move(costs))});
 }
 
 }  // namespace kdn::cli

@@ -1,12 +1,8 @@
 // kdn inject and kdn ask: a small engine in front of a cluster.
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <memory>
-#include <sstream>
 #include <utility>
 #include <vector>
 
@@ -16,6 +12,8 @@
 #include "cli/commands.h"
 #include "cli/knowledge.h"
 #include "cli/level_list.h"
+#include "cli/progress_bar.h"
+#include "cli/text_files.h"
 
 namespace kdn::cli {
 namespace {
@@ -43,45 +41,6 @@ std::shared_ptr<EngineOptions> AddEngineOptions(CLI::App& command) {
   return options;
 }
 
-absl::StatusOr<std::string> ReadText(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::error_code error;
-  if (!file || fs::is_directory(path, error)) {
-    return absl::NotFoundError(absl::StrCat("cannot read ", path.string()));
-  }
-  std::ostringstream text;
-  text << file.rdbuf();
-  return std::move(text).str();
-}
-
-// The files named, and those below the directories named, in order of path.
-absl::StatusOr<std::vector<fs::path>> FilesOf(
-    const std::vector<std::string>& paths) {
-  std::vector<fs::path> files;
-  for (const std::string& path : paths) {
-    std::error_code error;
-    if (!fs::is_directory(path, error)) {
-      files.push_back(path);
-      continue;
-    }
-    std::vector<fs::path> below;
-    fs::recursive_directory_iterator entry(path, error);
-    for (; !error && entry != fs::recursive_directory_iterator();
-         entry.increment(error)) {
-      std::error_code not_a_file;  // a link that leads nowhere is none
-      if (entry->is_regular_file(not_a_file)) below.push_back(entry->path());
-    }
-    if (error) {
-      return absl::NotFoundError(
-          absl::StrCat("listing ", path, ": ", error.message()));
-    }
-    std::sort(below.begin(), below.end());
-    files.insert(files.end(), below.begin(), below.end());
-  }
-  if (files.empty()) return absl::NotFoundError("no files to inject");
-  return files;
-}
-
 struct Connected {
   std::unique_ptr<Engine> engine;
   std::unique_ptr<KnowledgeEngine> knowledge;
@@ -102,32 +61,6 @@ absl::StatusOr<Connected> ConnectWith(const EngineOptions& options,
   connected.knowledge = *std::move(knowledge);
   return connected;
 }
-
-// A line on a terminal's stderr that is drawn over itself; nothing elsewhere.
-class ProgressBar {
- public:
-  ProgressBar() : shown_(isatty(STDERR_FILENO) == 1), begin_(absl::Now()) {}
-  // `share` of everything is done, 0 to 1, `tokens` so far.
-  void Show(const std::string& what, double share, int tokens) {
-    if (!shown_) return;
-    const double seconds = absl::ToDoubleSeconds(absl::Now() - begin_);
-    constexpr int kWidth = 24;
-    const int filled = static_cast<int>(kWidth * share);
-    std::fprintf(stderr,
-                 "\r\033[K%-28.28s [%s%s] %3.0f%% %6.0f tok/s ETA %.0fs",
-                 what.c_str(), std::string(filled, '#').c_str(),
-                 std::string(kWidth - filled, '.').c_str(), 100 * share,
-                 tokens / std::max(seconds, 1e-3),
-                 seconds * (1 - share) / std::max(share, 1e-3));
-  }
-  void Clear() const {
-    if (shown_) std::fprintf(stderr, "\r\033[K");
-  }
-
- private:
-  const bool shown_;
-  const absl::Time begin_;
-};
 
 // Complains about anything but a list of levels.
 std::string CheckLevels(const std::string& text) {

@@ -70,6 +70,7 @@ int main(int argc, char** argv) {
   kdn::cli::AddStatusCommand(app, program);
   kdn::cli::AddDemoCommand(app, program);
   kdn::cli::AddBenchCommand(app, program);
+  kdn::cli::AddCodecCommand(app, program);
   kdn::cli::AddConfigCommand(app, program);
   const std::vector<CLI::App*> commands = app.get_subcommands({});
   if (argc > 1 && argv[1][0] != '-' &&

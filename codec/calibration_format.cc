@@ -15,7 +15,6 @@ namespace kdn::codec {
 namespace {
 
 constexpr std::string_view kMagic = "KDNCAL";
-constexpr uint16_t kVersion = 1;
 constexpr size_t kCrcOffset = 8;
 constexpr size_t kCrcEnd = kCrcOffset + sizeof(uint32_t);
 constexpr size_t kTablesMax = 256;
@@ -119,12 +118,16 @@ size_t BytesOf(const StoredCalibration& stored) {
                           bands * kSteps * 4);
 }
 
-absl::StatusOr<StoredCalibration> ReadStored(
+}  // namespace
+
+absl::StatusOr<StoredCalibration> ReadCalibration(
     absl::Span<const std::byte> bytes) {
   ByteReader in(bytes);
   if (in.Text(kMagic.size()) != kMagic) return Bad("file has another magic");
-  if (const uint16_t version = in.Read<uint16_t>(); version != kVersion) {
-    return Bad(absl::StrCat("format ", version, ", expected ", kVersion));
+  const uint16_t format = in.Read<uint16_t>();
+  if (format != kCalibrationFormat) {
+    return Bad(
+        absl::StrCat("format ", format, ", expected ", kCalibrationFormat));
   }
   const uint32_t crc = in.Read<uint32_t>();
   if (!in.ok() || crc != CrcOf(bytes)) return Bad("has another checksum");
@@ -158,13 +161,11 @@ absl::StatusOr<StoredCalibration> ReadStored(
   return stored;
 }
 
-}  // namespace
-
 std::vector<std::byte> WriteCalibration(const StoredCalibration& stored) {
   std::vector<std::byte> bytes(BytesOf(stored));
   ByteWriter out(absl::MakeSpan(bytes));
   out.Bytes(kMagic.data(), kMagic.size());
-  out.Write<uint16_t>(kVersion);
+  out.Write<uint16_t>(kCalibrationFormat);
   out.Write<uint32_t>(0);  // the CRC, once all is written
   out.Bytes(stored.model.bytes().data(), ModelFingerprint::kSize);
   out.Write<int32_t>(stored.geometry.layers);
@@ -209,12 +210,14 @@ absl::StatusOr<StreamTransform> MakeTransform(const StoredTransform& stored) {
 absl::StatusOr<std::shared_ptr<const Calibration>> MakeCalibration(
     const CalibrationId& id, const StoredCalibration& stored) {
   std::vector<RansTable> tables;
+  tables.reserve(stored.tables.size());
   for (const auto& frequencies : stored.tables) {
     auto table = RansTable::Create(frequencies);
     if (!table.ok()) return table.status();
     tables.push_back(*std::move(table));
   }
   std::vector<StreamTransform> streams;
+  streams.reserve(stored.streams.size());
   for (const StoredTransform& stream : stored.streams) {
     auto transform = MakeTransform(stream);
     if (!transform.ok()) return transform.status();
@@ -226,7 +229,7 @@ absl::StatusOr<std::shared_ptr<const Calibration>> MakeCalibration(
 
 absl::StatusOr<std::shared_ptr<const Calibration>> ParseCalibration(
     absl::Span<const std::byte> bytes) {
-  const auto stored = ReadStored(bytes);
+  const auto stored = ReadCalibration(bytes);
   if (!stored.ok()) return stored.status();
   const CalibrationId id(
       Sha256Of({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}));

@@ -15,6 +15,7 @@ namespace kdn::codec {
 
 // The bytes of a calibration, as docs/formats.md describes them. Its id is
 // their SHA-256.
+inline constexpr uint16_t kCalibrationFormat = 1;
 
 // What one stream's part of a file says. The analysis is not in it: it is
 // computed from the rest, so the two cannot disagree.
@@ -36,9 +37,15 @@ struct StoredCalibration {
 // REQUIRES: what MakeCalibration asks for.
 std::vector<std::byte> WriteCalibration(const StoredCalibration& stored);
 
-// DATA_LOSS, saying what is wrong, for anything that WriteCalibration does not
-// write; INVALID_ARGUMENT for a transform that cannot be undone. Allocates in
-// proportion to `bytes`.
+// What a file says. DATA_LOSS, saying what is wrong, for anything that
+// WriteCalibration does not write: what comes back it writes to equal bytes.
+// Allocates in proportion to `bytes`.
+absl::StatusOr<StoredCalibration> ReadCalibration(
+    absl::Span<const std::byte> bytes);
+
+// The calibration of a file. DATA_LOSS as for ReadCalibration, INVALID_ARGUMENT
+// for a transform that cannot be undone. Allocates in proportion to `bytes`,
+// and 19 KB for each of at most 256 tables.
 absl::StatusOr<std::shared_ptr<const Calibration>> ParseCalibration(
     absl::Span<const std::byte> bytes);
 

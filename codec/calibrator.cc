@@ -296,7 +296,8 @@ absl::StatusOr<Calibrator> Calibrator::Create(const ModelSpec& spec) {
   if (spec.head_dim > kTransformDimMax) {
     return absl::InvalidArgumentError(absl::StrCat(
         "the transform-coded levels take heads of up to ", kTransformDimMax,
-        " dimensions, ", spec.name, " has ", spec.head_dim));
+        " dimensions, ", spec.name, " has ", spec.head_dim,
+        ": its KV can be kept at int8 and lossless"));
   }
   return Calibrator(spec);
 }
@@ -351,10 +352,10 @@ double Calibrator::Variance(int layer, KvPart part) const {
 
 absl::StatusOr<StoredCalibration> Calibrator::Finish(
     const Options& options) const {
-  if (tokens_ < 2 * dim_) {
+  if (tokens_ < TokensMin()) {
     return absl::InvalidArgumentError(
         absl::StrCat("calibrating streams of ", dim_, " dimensions takes ",
-                     2 * dim_, " tokens at least, there are ", tokens_));
+                     TokensMin(), " tokens at least, there are ", tokens_));
   }
   const size_t planes = 2 * static_cast<size_t>(spec_.num_layers);
   for (const double weight : options.weights) {

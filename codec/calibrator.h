@@ -42,11 +42,13 @@ class Calibrator {
   // INVALID_ARGUMENT for another shape, or for values that are not finite.
   absl::Status Add(const KvView& kv, absl::Span<const int32_t> positions);
   int tokens() const { return tokens_; }
+  // Finish takes so many: two a dimension of a stream.
+  int TokensMin() const { return 2 * dim_; }
   // Mean squared distance of the values of a layer's K or V from their means.
   double Variance(int layer, KvPart part) const;
 
-  // INVALID_ARGUMENT when there are fewer than two tokens a dimension of a
-  // stream, or for weights that are not positive.
+  // INVALID_ARGUMENT when there are fewer than TokensMin(), or for weights that
+  // are not positive.
   absl::StatusOr<StoredCalibration> Finish(const Options& options) const;
 
  private:

@@ -355,7 +355,8 @@ absl::Status TransformCodec::Encode(const StreamShape& shape,
     if (step == 0) {
       PutRows(frame, &rows, &steps[step]);
     } else {
-      Put({{static_cast<std::byte>(StreamForm::kNothing)}}, &steps[step]);
+      constexpr std::byte kNothing{static_cast<uint8_t>(StreamForm::kNothing)};
+      Put({&kNothing, 1}, &steps[step]);
     }
   }
   return absl::OkStatus();

@@ -10,10 +10,9 @@
 namespace kdn::codec {
 namespace {
 
-// The standard deviation of a component in the finest steps, which every
-// stream's own scale brings about: 1.1 cells of the base level.
-constexpr int kDeviation = 10;
-// exp(-1 / (2 s^2)) in units of 2^-32, for s = kDeviation and twice that.
+// exp(-1 / (2 s^2)) in units of 2^-32, for s = 10 and twice that. 10 is the
+// standard deviation of a component in the finest steps, which every stream's
+// own scale brings about: 1.1 cells of the base level.
 constexpr uint64_t kDecay = 4273546057;
 constexpr uint64_t kWideDecay = 4289601941;
 

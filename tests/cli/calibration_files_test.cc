@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <string>
 
 #include "cli/temp_directory.h"
@@ -50,6 +51,10 @@ class CalibrationFilesTest : public testing::Test {
     EXPECT_FALSE(files.ok());
     return std::string(files.status().message());
   }
+  int FilesLeft() const {
+    const auto all = std::filesystem::directory_iterator(directory_.path());
+    return static_cast<int>(std::distance(begin(all), end(all)));
+  }
   TempDirectory directory_;
 };
 
@@ -93,6 +98,29 @@ TEST_F(CalibrationFilesTest, AMissingDirectoryIsNamed) {
   EXPECT_TRUE(absl::IsInvalidArgument(files.status())) << files.status();
   EXPECT_THAT(std::string(files.status().message()),
               AllOf(HasSubstr(PathOf("nowhere")), HasSubstr("No such file")));
+}
+
+TEST_F(CalibrationFilesTest, WhatIsSavedLoadsAndReplacesWhatWasThere) {
+  const std::string path = PathOf("m.kdncal");
+  for (const std::string model : {"first", "second"}) {
+    ASSERT_TRUE(SaveCalibration(Smallest(model), path).ok());
+    const auto file = LoadCalibration(path);
+    ASSERT_TRUE(file.ok()) << file.status();
+    EXPECT_EQ(file->calibration->model(),
+              ModelFingerprint(DigestBuilder(model).Finish()));
+  }
+  EXPECT_EQ(FilesLeft(), 1) << "nothing but the file";
+}
+
+TEST_F(CalibrationFilesTest, WhatCannotBeSavedIsNamedAndLeavesNothing) {
+  const std::vector<std::byte> bytes = Smallest("m");
+  for (const std::string name : {"nowhere/m.kdncal", "folder.kdncal"}) {
+    std::filesystem::create_directory(PathOf("folder.kdncal"));
+    const absl::Status status = SaveCalibration(bytes, PathOf(name));
+    EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(PathOf(name)));
+  }
+  EXPECT_EQ(FilesLeft(), 1) << "the folder alone";
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "codec/stream_layout.h"
 #include "codec/transform_codec.h"
 #include "kv/check.h"
+#include "tests/codec/supported_isas.h"
 #include "tests/codec/test_calibration.h"
 #include "tests/fuzz/fuzz_target.h"
 
@@ -84,11 +85,13 @@ struct HeadRows {
 };
 
 absl::Status Decode(const Choice& choice,
-                    const std::vector<std::vector<std::byte>>& streams,
+                    const std::vector<std::vector<std::byte>>& streams, Isa isa,
                     absl::Span<const MutableRows> rows) {
   std::vector<StreamReader> readers(streams.begin(), streams.end());
-  return TransformCodec().Decode(choice.shape, absl::MakeSpan(readers),
-                                 ContextOf(*CalibrationOf(choice)), rows);
+  StreamContext context = ContextOf(*CalibrationOf(choice));
+  context.isa = isa;
+  return TransformCodec().Decode(choice.shape, absl::MakeSpan(readers), context,
+                                 rows);
 }
 
 void Consume(const Choice& choice, absl::Span<const std::byte> bytes) {
@@ -107,15 +110,22 @@ void Consume(const Choice& choice, absl::Span<const std::byte> bytes) {
     }
   }
   HeadRows whole(choice.shape);
-  const absl::Status status = Decode(choice, streams, whole.rows);
+  const absl::Status status = Decode(choice, streams, Isa::kScalar, whole.rows);
   KDN_CHECK(status.ok() || absl::IsDataLoss(status), "only damage fails");
+  for (const Isa isa : IsasOfThisCpu()) {
+    HeadRows same(choice.shape);
+    KDN_CHECK(Decode(choice, streams, isa, same.rows) == status &&
+                  (!status.ok() || same.bytes == whole.bytes),
+              "every loop gives the same");
+  }
   if (!status.ok()) return;
   // The last head alone is what it is in the whole.
   HeadRows last(choice.shape);
   for (size_t head = 0; head + 1 < last.rows.size(); ++head) {
     last.rows[head].base = nullptr;
   }
-  KDN_CHECK(Decode(choice, streams, last.rows).ok(), "it did before");
+  KDN_CHECK(Decode(choice, streams, BestIsa(), last.rows).ok(),
+            "it did before");
   const size_t head_bytes = whole.bytes.size() / choice.shape.heads;
   KDN_CHECK(std::equal(whole.bytes.end() - head_bytes, whole.bytes.end(),
                        last.bytes.end() - head_bytes),

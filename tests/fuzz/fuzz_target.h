@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
@@ -19,18 +18,6 @@ namespace kdn::fuzz {
 
 // Valid inputs to start from; the same ones on every call.
 std::vector<std::string> Seeds();
-
-// Inputs that once were a finding: tests/fuzz/corpus/<folder>.
-inline std::vector<std::string> Findings(const std::string& folder) {
-  std::vector<std::string> inputs;
-  for (const auto& entry : std::filesystem::directory_iterator(
-           std::string(KDN_SOURCE_DIR "/tests/fuzz/corpus/") + folder)) {
-    std::ifstream file(entry.path(), std::ios::binary);
-    inputs.emplace_back(std::istreambuf_iterator<char>(file),
-                        std::istreambuf_iterator<char>());
-  }
-  return inputs;
-}
 
 // A file of the source tree.
 inline std::string ReadSource(const std::string& path) {

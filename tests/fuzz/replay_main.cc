@@ -1,18 +1,22 @@
-// Drives a fuzz target without libFuzzer: over its seeds and a fixed number of
-// mutations of them, the same ones in every run.
+// Drives a fuzz target without libFuzzer: over its seeds, those kept in
+// corpus/<target>/ too, and a fixed number of mutations of them, the same ones
+// in every run.
 //
 //   codec_object_fuzz_replay                     seeds and 4000 mutations
 //   codec_object_fuzz_replay --mutations N
 //   codec_object_fuzz_replay --write-seeds DIR   a corpus for libFuzzer
 //   codec_object_fuzz_replay FILE...             what libFuzzer found
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <random>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tests/fuzz/fuzz_target.h"
@@ -23,6 +27,35 @@ void Run(const std::string& input) {
   // A copy of exactly that size, so that a sanitizer sees any over-read.
   const std::vector<uint8_t> bytes(input.begin(), input.end());
   LLVMFuzzerTestOneInput(bytes.data(), bytes.size());
+}
+
+std::string ReadAll(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) {
+    std::fprintf(stderr, "cannot read %s\n", path.c_str());
+    std::exit(1);
+  }
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+// What once was a finding and small inputs to start from, in order of name;
+// then what the target makes.
+std::vector<std::string> AllSeeds() {
+  std::vector<std::filesystem::path> kept;
+  std::error_code none;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(KDN_FUZZ_CORPUS, none)) {
+    kept.push_back(entry.path());
+  }
+  std::sort(kept.begin(), kept.end());
+  std::vector<std::string> seeds;
+  for (const std::filesystem::path& path : kept) {
+    seeds.push_back(ReadAll(path));
+  }
+  for (std::string& seed : kdn::fuzz::Seeds()) {
+    seeds.push_back(std::move(seed));
+  }
+  return seeds;
 }
 
 // Values that length and count fields go wrong with.
@@ -86,7 +119,7 @@ void Mutate(std::mt19937* rng, std::string* input) {
 
 int WriteSeeds(const std::string& folder) {
   int number = 0;
-  for (const std::string& seed : kdn::fuzz::Seeds()) {
+  for (const std::string& seed : AllSeeds()) {
     const std::string path = folder + "/seed-" + std::to_string(number++);
     std::ofstream file(path, std::ios::binary);
     file << seed;
@@ -101,7 +134,7 @@ int WriteSeeds(const std::string& folder) {
 int Replay(int mutations) {
   constexpr uint32_t kRngSeed = 20240229;
   std::mt19937 rng(kRngSeed);
-  const std::vector<std::string> seeds = kdn::fuzz::Seeds();
+  const std::vector<std::string> seeds = AllSeeds();
   for (const std::string& seed : seeds) Run(seed);
   for (int i = 0; i < mutations; ++i) {
     std::string input = seeds[i % seeds.size()];
@@ -119,13 +152,6 @@ int main(int argc, char** argv) {
   const std::string_view option = argc > 1 ? argv[1] : "";
   if (option == "--write-seeds" && argc == 3) return WriteSeeds(argv[2]);
   if (option == "--mutations" && argc == 3) return Replay(std::atoi(argv[2]));
-  for (int i = 1; i < argc; ++i) {
-    std::ifstream file(argv[i], std::ios::binary);
-    if (!file) {
-      std::fprintf(stderr, "cannot read %s\n", argv[i]);
-      return 1;
-    }
-    Run(std::string(std::istreambuf_iterator<char>(file), {}));
-  }
+  for (int i = 1; i < argc; ++i) Run(ReadAll(argv[i]));
   return argc > 1 ? 0 : Replay(4000);
 }

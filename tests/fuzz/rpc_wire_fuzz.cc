@@ -105,7 +105,7 @@ std::vector<std::string> Seeds() {
   model.num_kv_heads = 2;
   model.head_dim = 8;
   model.rope.rotary_dim = 8;
-  std::vector<std::string> seeds = Findings("rpc_wire");
+  std::vector<std::string> seeds;
   for (std::string seed :
        {Seed('\0',
              [&](auto& m) {

@@ -15,13 +15,16 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "cli/calibration_files.h"
 #include "cli/cluster_process.h"
 #include "rpc/client.h"
 
 namespace kdn::integration {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 constexpr const char* kFacts = KDN_SOURCE_DIR "/model/recall/facts/arden.txt";
 
@@ -47,8 +50,9 @@ Ran Kdn(const std::string& arguments) {
 
 TEST(CommandsTest, EveryCommandExplainsItself) {
   EXPECT_THAT(Kdn("--help").output, HasSubstr("demo"));
-  for (const char* command : {"up", "node", "config", "inject", "ask", "status",
-                              "demo", "bench delivery", "bench codec"}) {
+  for (const char* command :
+       {"up", "node", "config", "inject", "ask", "status", "demo",
+        "bench delivery", "bench codec", "codec calibrate", "codec info"}) {
     const Ran help = Kdn(absl::StrCat(command, " --help"));
     EXPECT_EQ(help.exit_code, 0) << command;
     EXPECT_THAT(help.output, HasSubstr("kdn ")) << command << ": no example";
@@ -63,12 +67,80 @@ TEST(CommandsTest, WithoutAClusterTheySaySo) {
   EXPECT_THAT(status.output, HasSubstr("/nowhere/kdn.sock"));
 }
 
+// Calibrations made by the program, in a directory of their own.
+class Calibrations {
+ public:
+  Calibrations() { std::filesystem::create_directory(directory_); }
+  ~Calibrations() { std::filesystem::remove_all(directory_); }
+  const std::string& directory() const { return directory_; }
+  std::string PathOf(const std::string& name) const {
+    return absl::StrCat(directory_, "/", name);
+  }
+  Ran Make(const std::string& name, const std::string& more = "") const {
+    return Kdn(absl::StrCat("codec calibrate --text ", kFacts, " -o ",
+                            PathOf(name), " ", more));
+  }
+
+ private:
+  const std::string directory_ = absl::StrCat("/tmp/kdn-test-calibrations-",
+                                              static_cast<int64_t>(getpid()));
+};
+
+TEST(CodecCommandTest, ACalibrationIsOfItsTextAndLoads) {
+  const Calibrations calibrations;
+  const Ran made = calibrations.Make("a.kdncal");
+  ASSERT_EQ(made.exit_code, 0) << made.output;
+  ASSERT_EQ(calibrations.Make("b.kdncal").exit_code, 0);
+  const auto files = cli::LoadCalibrations(calibrations.directory());
+  ASSERT_TRUE(files.ok()) << files.status();
+  ASSERT_EQ(files->size(), 2u) << "and nothing else is left behind";
+  const codec::Calibration& calibration = *files->front().calibration;
+  EXPECT_EQ(calibration.id(), (*files)[1].calibration->id())
+      << "the same text gives the same bytes";
+  EXPECT_EQ(calibration.geometry(), (codec::Calibration::Geometry{4, 2, 32}));
+  EXPECT_THAT(made.output,
+              AllOf(HasSubstr(ShortHex(calibration.id())), HasSubstr("base+2"),
+                    HasSubstr("calibrations:")));
+  const Ran info =
+      Kdn(absl::StrCat("codec info ", calibrations.PathOf("a.kdncal")));
+  EXPECT_EQ(info.exit_code, 0) << info.output;
+  EXPECT_THAT(info.output, AllOf(HasSubstr(Hex(calibration.id())),
+                                 HasSubstr(Hex(calibration.model())),
+                                 HasSubstr("4 layers, 2 KV heads of 32"),
+                                 HasSubstr("8 of 64 dimensions")));
+}
+
+TEST(CodecCommandTest, MistakesAreNamedWithTheRemedy) {
+  const Calibrations calibrations;
+  std::ofstream(calibrations.PathOf("a.kdncal")) << "of an earlier run";
+  const Ran exists = calibrations.Make("a.kdncal");
+  EXPECT_EQ(exists.exit_code, 1);
+  EXPECT_THAT(exists.output, HasSubstr("--force"));
+  const Ran info =
+      Kdn(absl::StrCat("codec info ", calibrations.PathOf("a.kdncal")));
+  EXPECT_EQ(info.exit_code, 1);
+  EXPECT_THAT(info.output, AllOf(HasSubstr("a.kdncal"), HasSubstr("magic")));
+  EXPECT_THAT(calibrations.Make("nowhere/a.kdncal").output,
+              HasSubstr("there is no directory"));
+  EXPECT_THAT(calibrations.Make("a.calibration").output, HasSubstr(".kdncal"));
+  EXPECT_THAT(calibrations.Make("b.kdncal", "--model /nowhere").output,
+              HasSubstr("/nowhere/config.json"));
+  std::ofstream(calibrations.PathOf("short.txt")) << "Hardly a text.";
+  const Ran few = Kdn(absl::StrCat("codec calibrate --text ",
+                                   calibrations.PathOf("short.txt"), " -o ",
+                                   calibrations.PathOf("c.kdncal")));
+  EXPECT_EQ(few.exit_code, 2);
+  EXPECT_THAT(few.output, HasSubstr("add text"));
+  EXPECT_EQ(calibrations.Make("a.kdncal", "--force").exit_code, 0);
+  EXPECT_TRUE(cli::LoadCalibration(calibrations.PathOf("a.kdncal")).ok());
+}
+
 // `kdn up` on a configuration of its own.
 class UpTest : public testing::Test {
  protected:
   void SetUp() override {
     std::filesystem::remove_all(directory_);
-    const auto file = cli::WriteLocalConfig(directory_, {});
+    const auto file = cli::WriteLocalConfig(directory_, Options());
     ASSERT_TRUE(file.ok()) << file.status();
     file_ = *file;
     const auto config = cli::LoadClusterConfig(file_);
@@ -82,6 +154,7 @@ class UpTest : public testing::Test {
     if (up_ > 0) Stop(SIGKILL);
     std::filesystem::remove_all(directory_);
   }
+  virtual cli::LocalClusterOptions Options() const { return {}; }
   void Up() {
     up_ = fork();
     if (up_ == 0) {
@@ -160,6 +233,46 @@ TEST_F(UpTest, KnowledgeInjectedAtOneNodeIsAskedForAtAnother) {
   }
   EXPECT_TRUE(WIFEXITED(Stop(SIGTERM))) << Log();
   EXPECT_THAT(Log(), HasSubstr("stopping"));
+}
+
+class CalibratedUpTest : public UpTest {
+ protected:
+  void SetUp() override {
+    const Ran made = calibrations_.Make("recall.kdncal");
+    ASSERT_EQ(made.exit_code, 0) << made.output;
+    UpTest::SetUp();
+  }
+  cli::LocalClusterOptions Options() const override {
+    cli::LocalClusterOptions options;
+    options.calibrations = calibrations_.directory();
+    return options;
+  }
+  Ran AskForBase() const {
+    return Kdn(absl::StrCat("ask --level base --connect ", addresses_[1],
+                            " -k ", kFacts,
+                            " --tokens 1 \"What is the code of vault elm?\""));
+  }
+
+  const Calibrations calibrations_;
+};
+
+TEST_F(CalibratedUpTest, NodesCodeWithTheCalibrationAndNeedItToDeliver) {
+  const Ran injected =
+      Kdn(absl::StrCat("inject --level base --durability durable --connect ",
+                       addresses_[0], " ", kFacts));
+  ASSERT_EQ(injected.exit_code, 0) << injected.output;
+  const Ran asked = AskForBase();
+  EXPECT_EQ(asked.exit_code, 0) << asked.output;
+  EXPECT_THAT(asked.output, AllOf(HasSubstr("delivered by n"),
+                                  Not(HasSubstr("prefilled here"))));
+  EXPECT_TRUE(WIFEXITED(Stop(SIGTERM))) << Log();
+
+  std::filesystem::remove(calibrations_.PathOf("recall.kdncal"));
+  Up();
+  const Ran without = AskForBase();
+  EXPECT_EQ(without.exit_code, 0) << without.output;
+  EXPECT_THAT(without.output, HasSubstr("prefilled here"));
+  EXPECT_TRUE(WIFEXITED(Stop(SIGTERM))) << Log();
 }
 
 TEST_F(UpTest, ANodeThatDiesIsStartedAgain) {

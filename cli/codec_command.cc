@@ -1,0 +1,282 @@
+// kdn codec: makes the calibrations of models and says what is in them.
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "cli/calibration_files.h"
+#include "cli/calibration_run.h"
+#include "cli/commands.h"
+#include "cli/level_bits.h"
+#include "cli/progress_bar.h"
+#include "cli/text_files.h"
+#include "codec/calibration_format.h"
+#include "codec/stream_layout.h"
+#include "kv/chunk_key.h"
+#include "model/llama.h"
+#include "model/tokenizer.h"
+
+namespace kdn::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string NameOf(int step) {
+  return std::string(Name(codec::LadderTo(Level::kBase2)[step]));
+}
+
+struct CalibrateFlags {
+  std::string model;
+  std::vector<std::string> texts;
+  std::string out;
+  std::string dtype = "bf16";
+  int tokens_max = 8192;
+  double base_bits = CalibrationRun().base_bits;
+  bool force = false;
+};
+
+// Before the model has read for an hour.
+absl::Status CheckOut(const CalibrateFlags& flags) {
+  const fs::path out = flags.out;
+  std::error_code error;
+  if (out.extension() != kCalibrationSuffix) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("-o ", flags.out, ": nodes read files whose names end in ",
+                     kCalibrationSuffix));
+  }
+  const fs::path directory = fs::absolute(out, error).parent_path();
+  if (!fs::is_directory(directory, error)) {
+    return absl::NotFoundError(absl::StrCat(
+        "-o ", flags.out, ": there is no directory ", directory.string()));
+  }
+  if (fs::exists(out, error) && !flags.force) {
+    return absl::AlreadyExistsError(
+        absl::StrCat(flags.out, " exists: --force replaces it"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> TextOf(const std::vector<fs::path>& files) {
+  std::string all;
+  for (const fs::path& file : files) {
+    absl::StatusOr<std::string> text = ReadText(file);
+    if (!text.ok()) return text.status();
+    if (text->find('\0') != std::string::npos) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--text ", file.string(), ": it is no text"));
+    }
+    all += *text;
+  }
+  return all;
+}
+
+absl::StatusOr<codec::StoredCalibration> CalibrateWithProgress(
+    const model::Llama& llama, absl::Span<const int32_t> tokens,
+    double base_bits) {
+  ProgressBar bar;
+  CalibrationRun run;
+  run.base_bits = base_bits;
+  run.on_progress = [&](double share, int done) {
+    bar.Show(llama.spec().name, share, done);
+  };
+  auto stored = Calibrate(llama, tokens, run);
+  bar.Clear();
+  return stored;
+}
+
+// Where there is no text behind what was calibrated on, the end of that must
+// do.
+absl::Status PrintBits(
+    const model::Llama& llama, const std::vector<int32_t>& tokens, size_t used,
+    const std::shared_ptr<const codec::Calibration>& calibration) {
+  const size_t count = std::min<size_t>(kChunkTokens, tokens.size());
+  const size_t begin = std::min(used, tokens.size() - count);
+  const auto bits = MeasureBits(
+      llama, absl::MakeConstSpan(tokens).subspan(begin, count), calibration);
+  if (!bits.ok()) return bits.status();
+  std::printf("bits a value of %zu, on the %s %zu tokens%s:\n",
+              8 * SizeOf(llama.spec().dtype), begin < used ? "last" : "next",
+              count, begin < used ? "" : ", which were not calibrated on");
+  for (int step = 0; step < codec::kSteps; ++step) {
+    std::printf("  %-7s %5.2f\n", NameOf(step).c_str(), (*bits)[step]);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunCalibrate(const CalibrateFlags& flags) {
+  if (absl::Status s = CheckOut(flags); !s.ok()) return s;
+  const auto files = FilesOf(flags.texts);
+  if (!files.ok()) return files.status();
+  const absl::StatusOr<std::string> text = TextOf(*files);
+  if (!text.ok()) return text.status();
+  model::Llama::Options options;
+  options.kv_dtype = ParseDtype(flags.dtype).value();
+  const auto llama = model::Llama::Load(flags.model, options);
+  if (!llama.ok()) return llama.status();
+  const auto tokenizer = model::Tokenizer::Load(flags.model);
+  if (!tokenizer.ok()) return tokenizer.status();
+
+  const absl::Time begin = absl::Now();
+  const std::vector<int32_t> tokens = tokenizer->EncodeBeginning(*text);
+  const size_t used = std::min<size_t>(tokens.size(), flags.tokens_max);
+  const auto stored = CalibrateWithProgress(
+      **llama, absl::MakeConstSpan(tokens).first(used), flags.base_bits);
+  if (!stored.ok()) return stored.status();
+  const std::vector<std::byte> bytes = codec::WriteCalibration(*stored);
+  const auto calibration = codec::ParseCalibration(bytes);
+  if (!calibration.ok()) return calibration.status();
+  if (absl::Status s = SaveCalibration(bytes, flags.out); !s.ok()) return s;
+
+  std::printf("%s calibrated on %zu tokens of %zu files in %.1f s\n",
+              (*llama)->spec().name.c_str(), used, files->size(),
+              absl::ToDoubleSeconds(absl::Now() - begin));
+  if (absl::Status s = PrintBits(**llama, tokens, used, *calibration);
+      !s.ok()) {
+    return s;
+  }
+  std::printf(
+      "%s: %zu bytes, calibration %s of model %s\n"
+      "next: copy it into the directory that `calibrations:` names in the "
+      "cluster's configuration, on every node, and restart the nodes one after "
+      "the other (docs/operations.md)\n",
+      flags.out.c_str(), bytes.size(), ShortHex((*calibration)->id()).c_str(),
+      ShortHex((*calibration)->model()).c_str());
+  return absl::OkStatus();
+}
+
+using Bands = std::vector<std::array<codec::BandStep, codec::kSteps>>;
+
+// Of all streams, one after the other.
+Bands BandsOf(const codec::Calibration& calibration, int groups) {
+  Bands all;
+  for (int layer = 0; layer < calibration.geometry().layers; ++layer) {
+    for (const KvPart part : {KvPart::kK, KvPart::kV}) {
+      for (int group = 0; group < groups; ++group) {
+        const Bands& bands = calibration.Of(layer, part, group).bands;
+        all.insert(all.end(), bands.begin(), bands.end());
+      }
+    }
+  }
+  return all;
+}
+
+void PrintBands(const Bands& bands) {
+  std::printf("bands of %d components, by how many values a symbol holds:\n",
+              codec::kBandComponents);
+  std::printf("  %-8s %8s %8s %8s %8s\n", "level", "absent", "1", "2", "4");
+  for (int step = 0; step < codec::kSteps; ++step) {
+    std::printf("  %-8s", NameOf(step).c_str());
+    for (const codec::BandMode mode :
+         {codec::BandMode::kAbsent, codec::BandMode::kSingle,
+          codec::BandMode::kPair, codec::BandMode::kQuad}) {
+      std::printf(" %8td",
+                  std::count_if(bands.begin(), bands.end(), [&](const auto& b) {
+                    return b[step].mode == mode;
+                  }));
+    }
+    std::printf("\n");
+  }
+}
+
+absl::Status PrintInfo(const std::string& path) {
+  const absl::StatusOr<CalibrationFile> file = LoadCalibration(path);
+  if (absl::IsDataLoss(file.status())) {
+    return absl::DataLossError(
+        absl::StrCat(file.status().message(),
+                     ": copy it again, or make it with `kdn codec calibrate`"));
+  }
+  if (!file.ok()) return file.status();
+  const codec::Calibration& calibration = *file->calibration;
+  const codec::Calibration::Geometry& geometry = calibration.geometry();
+  const int dim = calibration.Of(0, KvPart::kK, 0).dim();
+  const int groups = geometry.kv_heads * geometry.head_dim / dim;
+  std::error_code error;
+  std::printf("file         %s, %ju bytes, format %d\n", path.c_str(),
+              fs::file_size(path, error), codec::kCalibrationFormat);
+  std::printf("calibration  %s\n", Hex(calibration.id()).c_str());
+  std::printf("model        %s\n", Hex(calibration.model()).c_str());
+  std::printf("geometry     %d layers, %d KV heads of %d dimensions\n",
+              geometry.layers, geometry.kv_heads, geometry.head_dim);
+  std::printf("streams      %d of %d dimensions\n",
+              2 * geometry.layers * groups, dim);
+  std::printf("tables       %zu\n", calibration.tables().size());
+  PrintBands(BandsOf(calibration, groups));
+  return absl::OkStatus();
+}
+
+void AddCalibrate(CLI::App& codec, Program& program) {
+  CLI::App* command = codec.add_subcommand(
+      "calibrate",
+      "Make a model's calibration, which makes base to base+2 smaller\n\n"
+      "  kdn codec calibrate --text model/recall/facts -o recall.kdncal\n"
+      "  kdn codec calibrate --model ~/llama --text book.txt -o "
+      "llama.kdncal\n\n"
+      "Has the model read text like the one that will be stored, some "
+      "thousands "
+      "of tokens, and writes what it learned of its KV. The same text gives "
+      "the "
+      "same file. Then copy that into the directory that `calibrations:` names "
+      "in the cluster's configuration, on every node.");
+  auto flags = std::make_shared<CalibrateFlags>();
+  command->add_option("--model", flags->model,
+                      "Hugging Face checkpoint directory (the shipped one)");
+  command
+      ->add_option("--text", flags->texts,
+                   "files, or directories of files; read one after the other")
+      ->required();
+  command
+      ->add_option("-o,--out", flags->out,
+                   "file to write; nodes read those that end in .kdncal")
+      ->required();
+  command
+      ->add_option("--tokens", flags->tokens_max,
+                   "most tokens of the text; more take longer and change "
+                   "little. Each takes 4 bytes a value of its KV in memory")
+      ->check(CLI::Range(1024, 1 << 20))
+      ->capture_default_str();
+  command
+      ->add_option("--base-bits", flags->base_bits,
+                   "bits a value of the base level")
+      ->check(CLI::Range(0.2, 6.0))
+      ->capture_default_str();
+  command
+      ->add_option("--kv-dtype", flags->dtype,
+                   "of the engine's KV; a calibration is for this one alone")
+      ->check(CLI::IsMember({"bf16", "fp16", "fp32"}))
+      ->capture_default_str();
+  command->add_flag("--force", flags->force, "replace a file that exists");
+  command->callback([&program, flags] {
+    if (flags->model.empty()) flags->model = DefaultModelDirectory(program);
+    program.exit_code = Report(RunCalibrate(*flags));
+  });
+}
+
+void AddInfo(CLI::App& codec, Program& program) {
+  CLI::App* command = codec.add_subcommand(
+      "info",
+      "Say what a calibration holds, and whether it is whole\n\n"
+      "  kdn codec info recall.kdncal\n\n"
+      "The calibration's and the model's digests are those that nodes log at "
+      "their start.");
+  auto path = std::make_shared<std::string>();
+  command->add_option("FILE", *path, "a .kdncal file")->required();
+  command->callback(
+      [&program, path] { program.exit_code = Report(PrintInfo(*path)); });
+}
+
+}  // namespace
+
+void AddCodecCommand(CLI::App& app, Program& program) {
+  CLI::App* command =
+      app.add_subcommand("codec", "Calibrate the smallest levels for a model");
+  command->require_subcommand(1);
+  AddCalibrate(*command, program);
+  AddInfo(*command, program);
+}
+
+}  // namespace kdn::cli
