@@ -53,8 +53,10 @@ class FetchSink {
       storage::Tier tier, uint64_t stream_bytes) = 0;
   // The peer holds it, and sends nothing: the budget is not for it.
   virtual void OnRecompute(int i) = 0;
-  // NOT_FOUND is a miss; anything else the peer's failure to read it.
-  virtual void OnNoHit(int i, const absl::Status& why) = 0;
+  // NOT_FOUND is a miss; anything else the peer's failure to read it. `version`
+  // is of a copy that makes no sense; zero where there is none.
+  virtual void OnNoHit(int i, const absl::Status& why,
+                       ObjectVersion version) = 0;
   // The streams of one layer (counted from the slice's first) of chunk `i` are
   // in place, not yet verified. Layer-major over the fetch's chunks.
   virtual void OnLayer(int i, int layer,

@@ -97,8 +97,12 @@ void RemoteFetch::OnRecompute(int i) {
   Report(i, std::move(result));
 }
 
-void RemoteFetch::OnNoHit(int i, const absl::Status& why) {
-  ReportError(i, why);
+void RemoteFetch::OnNoHit(int i, const absl::Status& why,
+                          ObjectVersion version) {
+  AttemptResult result;
+  result.status = why;
+  result.version = version;
+  Report(i, std::move(result));
 }
 
 void RemoteFetch::OnLayer(int i, int layer,

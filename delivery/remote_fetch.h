@@ -54,7 +54,7 @@ class RemoteFetch final : public FetchSink {
                                               storage::Tier tier,
                                               uint64_t stream_bytes) override;
   void OnRecompute(int i) override;
-  void OnNoHit(int i, const absl::Status& why) override;
+  void OnNoHit(int i, const absl::Status& why, ObjectVersion version) override;
   void OnLayer(int i, int layer, absl::Span<const std::byte> streams) override;
   void OnDone(const absl::Status& status) override;
 

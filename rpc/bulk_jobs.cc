@@ -109,7 +109,8 @@ kj::Promise<void> FetchJob::ReadItem(kj::AsyncIoStream& stream,
     return kj::READY_NOW;
   }
   if (status.ok()) return ReadHit(stream, static_cast<int>(item), header);
-  sink_->OnNoHit(static_cast<int>(item), status);
+  sink_->OnNoHit(static_cast<int>(item), status,
+                 ObjectVersion(header.getVersion()));
   return kj::READY_NOW;
 }
 

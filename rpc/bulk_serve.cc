@@ -57,7 +57,8 @@ int IntOf(uint32_t value) {
 kj::Array<kj::byte> ItemFrame(unsigned number, bool ends_group,
                               const absl::Status& status,
                               const SliceLayout& layout, storage::Tier tier,
-                              const codec::ObjectIndex* index) {
+                              const codec::ObjectIndex* index,
+                              ObjectVersion damaged) {
   capnp::MallocMessageBuilder message;
   auto item = message.initRoot<peer::FetchItem>();
   item.setItem(number);
@@ -74,6 +75,7 @@ kj::Array<kj::byte> ItemFrame(unsigned number, bool ends_group,
     item.setStreamBytes(layout.AllBytes(*index));
   } else {
     item.setRecompute(status.ok());
+    item.setVersion(damaged.value());
   }
   return FrameOf(message);
 }
@@ -177,7 +179,10 @@ BulkSession::Item BulkSession::ItemOf(
   absl::StatusOr<codec::ObjectIndex> index =
       codec::ObjectIndex::Parse(bytes, bytes.size());
   item.status = index.status();
-  if (!index.ok()) return item;
+  if (!index.ok()) {
+    item.damaged = item.held.info.version;
+    return item;
+  }
   const LevelSet offered = index->header().levels & accept;
   if (offered.empty()) {
     item.status = absl::NotFoundError("no level of it is acceptable");
@@ -213,7 +218,7 @@ std::shared_ptr<BulkSession::Group> BulkSession::Arrange(
     const codec::ObjectIndex* index = item.is_sent() ? &*item.index : nullptr;
     out->frames.push_back(ItemFrame(item.number, &item == &out->items.back(),
                                     item.status, item.layout,
-                                    item.held.info.tier, index));
+                                    item.held.info.tier, index, item.damaged));
     out->pieces.push_back(out->frames.back());
     if (index == nullptr) continue;
     AddPiece(

@@ -37,6 +37,7 @@ class BulkSession {
     unsigned number = 0;  // among the chunks asked for
     absl::Status status;
     delivery::PeerService::Held held;
+    ObjectVersion damaged;  // of what is held, where that is no object
     std::optional<codec::ObjectIndex> index;
     // No levels: held, but better recomputed.
     SliceLayout layout;

@@ -77,6 +77,7 @@ struct FetchItem {
   endsGroup @7 :Bool;
   recompute @8 :Bool;
   # With ok: it is held, but the budget is not for it. Nothing follows the frame.
+  version @9 :UInt64;      # of a copy that is held, and is no object; 0: none is
 }
 
 struct Push {

@@ -221,7 +221,8 @@ TEST_F(RetrieveActorTest, APeerThatBreaksIsReplacedByTheNextOwner) {
   ASSERT_EQ(transport_.fetches.size(), 2u);
   EXPECT_EQ(transport_.fetches[1].request.peer, c_);
   EXPECT_EQ(outcomes_.times, 0);
-  transport_.fetches[1].sink->OnNoHit(0, absl::NotFoundError("not there"));
+  transport_.fetches[1].sink->OnNoHit(0, absl::NotFoundError("not there"),
+                                      ObjectVersion());
   EndFetch(1, absl::OkStatus());
   // The last owner in order is this node itself, and it has not got it either.
   ASSERT_EQ(outcomes_.times, 1);
@@ -238,7 +239,8 @@ TEST_F(RetrieveActorTest, AMissingCalibrationIsNoDamageAndTheWalkGoesOn) {
   RunWithPool();
   // The next owner's copy may have been coded otherwise.
   for (size_t i = 0; i < transport_.fetches.size(); ++i) {
-    transport_.fetches[i].sink->OnNoHit(0, absl::NotFoundError("not there"));
+    transport_.fetches[i].sink->OnNoHit(0, absl::NotFoundError("not there"),
+                                        ObjectVersion());
     EndFetch(i, absl::OkStatus());
   }
   EXPECT_GE(transport_.fetches.size(), 1u);
@@ -261,7 +263,8 @@ TEST_F(RetrieveActorTest, AMissingCalibrationIsNoDamageAndTheWalkGoesOn) {
 TEST_F(RetrieveActorTest, WhatNobodyHasIsAMiss) {
   Retrieve({NumberOwnedBy({a_, b_})}, absl::Seconds(2));
   for (size_t i = 0; i < transport_.fetches.size(); ++i) {
-    transport_.fetches[i].sink->OnNoHit(0, absl::NotFoundError("not there"));
+    transport_.fetches[i].sink->OnNoHit(0, absl::NotFoundError("not there"),
+                                        ObjectVersion());
     EndFetch(i, absl::OkStatus());
   }
   ASSERT_EQ(outcomes_.times, 1);

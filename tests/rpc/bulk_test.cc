@@ -147,6 +147,17 @@ TEST_F(BulkTest, MissFailureAndUnacceptableLevelAreTyped) {
   EXPECT_TRUE(absl::IsNotFound(record->items[3].why));
 }
 
+TEST_F(BulkTest, ACopyThatIsNoObjectIsNamed) {
+  peer_.HoldJunk(chunks_[0].ref.key);
+  peer_.Hold(chunks_[1], LevelSet::Of(Level::kLossless));
+  auto record = Fetch(FetchOf({chunks_[0], chunks_[1], chunks_[2]}));
+  ASSERT_TRUE(record->status.ok()) << record->status;
+  EXPECT_TRUE(absl::IsDataLoss(record->items[0].why));
+  EXPECT_EQ(record->items[0].damaged, FakePeer::kVersion);
+  EXPECT_EQ(record->items[1].layers, model_.num_layers);
+  EXPECT_EQ(record->items[2].damaged, ObjectVersion()) << "a miss";
+}
+
 TEST_F(BulkTest, SliceOutsideTheObjectFailsThatChunk) {
   HoldAll();
   delivery::FetchRequest request = FetchOf({chunks_[0]});

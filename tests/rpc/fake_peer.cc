@@ -32,6 +32,13 @@ void FakePeer::Hold(const TestChunk& chunk, LevelSet levels) {
   objects_[chunk.ref.key] = std::move(block);
 }
 
+void FakePeer::HoldJunk(const ChunkKey& key) {
+  auto block = *arena_->Allocate(4096);
+  std::fill(block->bytes().begin(), block->bytes().end(), std::byte{0});
+  absl::MutexLock lock(&mutex_);
+  objects_[key] = std::move(block);
+}
+
 void FakePeer::set_failure(const ChunkKey& key, absl::Status status) {
   absl::MutexLock lock(&mutex_);
   failures_[key] = std::move(status);
@@ -73,7 +80,9 @@ void FakePeer::Lend(storage::ObjectRef object, ReadDone done) {
     --room_;
   }
   const storage::ArenaBlock* block = object.get();
-  done(Held{{},
+  storage::ObjectInfo info;
+  info.version = kVersion;
+  done(Held{std::move(info),
             storage::ObjectRef(
                 block, [this, kept = std::move(object)](
                            const storage::ArenaBlock*) { TakeBack(); })});
@@ -148,7 +157,9 @@ absl::StatusOr<absl::Span<std::byte>> RecordingSink::OnHit(
 
 void RecordingSink::OnRecompute(int i) { record_->items[i].recompute = true; }
 
-void RecordingSink::OnNoHit(int i, const absl::Status& why) {
+void RecordingSink::OnNoHit(int i, const absl::Status& why,
+                            ObjectVersion version) {
+  record_->items[i].damaged = version;
   record_->items[i].why = why;
 }
 

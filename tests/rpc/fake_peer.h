@@ -24,6 +24,10 @@ class FakePeer final : public delivery::PeerService {
 
   // Encodes and holds a chunk.
   void Hold(const TestChunk& chunk, LevelSet levels);
+  // What is no object at all.
+  void HoldJunk(const ChunkKey& key);
+  // What its storage says that every copy is of.
+  static constexpr ObjectVersion kVersion{7};
   void set_failure(const ChunkKey& key, absl::Status status);
   // At most `room` objects are out at a time; who reads another waits until one
   // was let go of, as for the memory of a small node.
@@ -70,6 +74,7 @@ class RecordingSink final : public delivery::FetchSink {
   struct Item {
     std::optional<codec::ObjectIndex> index;
     absl::Status why;
+    ObjectVersion damaged;
     std::vector<Level> levels;  // by layer
     bool recompute = false;
     std::vector<std::byte> streams;
@@ -95,7 +100,7 @@ class RecordingSink final : public delivery::FetchSink {
                                               storage::Tier tier,
                                               uint64_t stream_bytes) override;
   void OnRecompute(int i) override;
-  void OnNoHit(int i, const absl::Status& why) override;
+  void OnNoHit(int i, const absl::Status& why, ObjectVersion version) override;
   void OnLayer(int i, int layer, absl::Span<const std::byte> streams) override;
   void OnDone(const absl::Status& status) override;
 
