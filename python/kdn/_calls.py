@@ -85,6 +85,8 @@ class RetrieveCall:
     timeout: float
     out: np.ndarray[Any, Any]
     region: Region | None = None
+    prefill_tokens_per_second: float = 0.0
+    leading_chunks: bool = False
 
 
 class _Sink(wire.LayerSink.Server):
@@ -241,6 +243,8 @@ class Calls:
         ends = request.slice
         ends.layerBegin, ends.layerEnd, ends.headBegin, ends.headEnd = call.slice
         request.accept = call.accept
+        request.prefillTokensPerSecond = call.prefill_tokens_per_second
+        request.leadingChunks = call.leading_chunks
         if call.region is not None:
             request.destination.memory = self._connection.held(call.region.number)
         else:
@@ -267,7 +271,7 @@ class Calls:
         if kind == "failed":
             why = error_of(str(outcome.why.code), outcome.why.message)
             return Outcome(kind, why, wire_bytes=outcome.wireBytes)
-        if kind == "miss":
+        if kind != "hit":
             return Outcome(kind)
         level = _LEVEL_NAMES.get(outcome.level.raw, "")
         return Outcome(kind, None, level, outcome.source, str(outcome.tier), outcome.version, outcome.wireBytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,8 @@ class _Knowledge:
         heads: tuple[int, int] | None,
         accept: Sequence[str] | None,
         timeout: float,
+        prefill_tokens_per_second: float,
+        leading_chunks: bool,
     ) -> RetrieveCall:
         deadline = Deadline(timeout)
         positions = [chunk.positions for chunk in chunks] if positions is None else positions
@@ -117,8 +120,19 @@ class _Knowledge:
             region, out = self._link.memory.array(shape, numpy_dtype(self.model), timeout)
         else:
             out = np.empty(shape, numpy_dtype(self.model))
+        if not 0 <= prefill_tokens_per_second < math.inf:
+            raise InvalidArgument(f"prefill_tokens_per_second {prefill_tokens_per_second}, expected 0 or more")
         return RetrieveCall(
-            chunks, positions, spans, (*layer_range, *head_range), levels_mask(accept), deadline.left(), out, region
+            chunks,
+            positions,
+            spans,
+            (*layer_range, *head_range),
+            levels_mask(accept),
+            deadline.left(),
+            out,
+            region,
+            prefill_tokens_per_second,
+            leading_chunks,
         )
 
     def _retrieved(self, call: RetrieveCall, outcomes: list[Outcome]) -> Retrieved:
@@ -170,15 +184,22 @@ class Knowledge(_Knowledge):
         layers: tuple[int, int] | None = None,
         heads: tuple[int, int] | None = None,
         accept: Sequence[str] | None = None,
+        prefill_tokens_per_second: float = 0.0,
+        leading_chunks: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> Retrieved:
         """Delivers chunks, one behind the other in one tensor; one outcome each.
 
         `positions`: where the engine wants each token of each chunk; K comes rotated
         to them; the chunk's own by default. `layers` and `heads` are half-open ranges
-        for one rank of a parallel engine. `accept`: levels, all by default.
+        for one rank of a parallel engine. `accept`: levels, all by default; the best
+        one held comes that there is time for. `prefill_tokens_per_second`: of the
+        engine; a chunk that would take longer to load is not, its outcome is
+        "recompute". `leading_chunks`: a chunk behind such a one is of no use.
         """
-        call = self._retrieve_call(chunks, positions, layers, heads, accept, timeout)
+        call = self._retrieve_call(
+            chunks, positions, layers, heads, accept, timeout, prefill_tokens_per_second, leading_chunks
+        )
         return self._retrieved(call, self._link.loop.run(self._calls.retrieve(call)))
 
     def retrieve_prefix(
@@ -193,7 +214,7 @@ class Knowledge(_Knowledge):
         behind the first in which a chunk is missing. `timeout` is for all of it."""
         deadline = Deadline(timeout)
         for group in self.groups(chain, group_bytes):
-            got = self.retrieve(group, timeout=deadline.left(), **options)
+            got = self.retrieve(group, leading_chunks=True, timeout=deadline.left(), **options)
             yield got
             if got.prefix_chunks < len(group):
                 return
@@ -240,9 +261,21 @@ class AsyncKnowledge(_Knowledge):
         layers: tuple[int, int] | None = None,
         heads: tuple[int, int] | None = None,
         accept: Sequence[str] | None = None,
+        prefill_tokens_per_second: float = 0.0,
+        leading_chunks: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> Retrieved:
-        call = await asyncio.to_thread(self._retrieve_call, chunks, positions, layers, heads, accept, timeout)
+        call = await asyncio.to_thread(
+            self._retrieve_call,
+            chunks,
+            positions,
+            layers,
+            heads,
+            accept,
+            timeout,
+            prefill_tokens_per_second,
+            leading_chunks,
+        )
         outcomes = await self._link.loop.wait(self._calls.retrieve(call))
         return self._retrieved(call, outcomes)
 
@@ -256,7 +289,7 @@ class AsyncKnowledge(_Knowledge):
     ) -> AsyncIterator[Retrieved]:
         deadline = Deadline(timeout)
         for group in self.groups(chain, group_bytes):
-            got = await self.retrieve(group, timeout=deadline.left(), **options)
+            got = await self.retrieve(group, leading_chunks=True, timeout=deadline.left(), **options)
             yield got
             if got.prefix_chunks < len(group):
                 return

@@ -31,6 +31,8 @@ from .types import leading
 
 MAX_NEW_TOKENS = 256
 """Of an answer, where neither the options nor the model's generation config say it."""
+_RATED_TOKENS = 256
+"""Prefilling fewer says more of what surrounds it."""
 # What generate is told, whatever a generation config says: of other values nothing is known.
 _FIXED: dict[str, Any] = {
     "num_beams": 1,
@@ -127,6 +129,8 @@ class KdnCache:
     ) -> None:
         self.terms = Terms(levels, accept, durability, timeout)
         self.spec = spec_of(model, tokenizer, weights_digest)
+        self.prefill_tokens_per_second = 0.0
+        """Of the model, where it was measured: what would take longer to load is not."""
         self._device = model.device
         self._cluster = Failover(addresses, namespace, self.spec, "kdn.transformers")
         self._cluster.connect()
@@ -155,7 +159,12 @@ class KdnCache:
             held = leading(hit.delivers(accept) for hit in hits)
             if held and (not best or chain[held - 1].end > best[-1].end):
                 best = chain[:held]
-        for got in knowledge.retrieve_prefix(best, accept=accept, timeout=self.terms.timeout):
+        for got in knowledge.retrieve_prefix(
+            best,
+            accept=accept,
+            prefill_tokens_per_second=self.prefill_tokens_per_second,
+            timeout=self.terms.timeout,
+        ):
             kv, outcomes = got.torch()[:, :, :, : got.prefix_tokens], got.outcomes[: got.prefix_chunks]
             if len(got.chunks) == len(best):
                 delivered.kv = kv  # all of it: without a copy
@@ -274,6 +283,7 @@ class KnowledgeBase:
         begin = time.perf_counter()
         chain = self.kdn.chain(prompt.tokens[: prompt.known]) if use_kdn else []
         delivered = self._deliver(prompt, chain)
+        loaded = time.perf_counter()
         ids = torch.tensor([prompt.tokens], device=self.model.device)
         first = _FirstLogits()
         answer = self.model.generate(
@@ -284,13 +294,16 @@ class KnowledgeBase:
             **options,
         )
         tokens = answer[0, len(prompt.tokens) :].tolist()
+        prefilled = len(prompt.tokens) - delivered.tokens
+        if prefilled >= _RATED_TOKENS:
+            self.kdn.prefill_tokens_per_second = prefilled / (first.at - loaded)
         if learn and delivered.complete and delivered.exact and delivered.tokens < prompt.known:
             self.kdn.store([c for c in chain if c.end > delivered.tokens], delivered.cache)
         return Generated(
             text=self.tokenizer.decode(tokens, skip_special_tokens=True),
             tokens=tokens,
             delivered_tokens=delivered.tokens,
-            prefilled_tokens=len(prompt.tokens) - delivered.tokens,
+            prefilled_tokens=prefilled,
             sources=delivered.sources,
             time_to_first_token=first.at - begin,
         )

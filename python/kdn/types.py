@@ -63,8 +63,10 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one chunk of a retrieve: "hit", "miss" (nobody holds it) or
-    "failed" (`why`). The last two mean: recompute."""
+    """What became of one chunk of a retrieve: "hit", "miss" (nobody holds it),
+    "failed" (`why`), or "recompute" (it is held, but recomputing is faster, or all that
+    there is time for). All but the first mean: recompute. `level` is the least exact of
+    its layers."""
 
     kind: str
     why: KdnError | None = None

@@ -118,6 +118,40 @@ def test_int8_is_close_and_said_to_be_int8(client: kdn.Client, namespace: str) -
     assert 0 < error < 0.02
 
 
+def test_refined_levels_come_nearer(client: kdn.Client, namespace: str) -> None:
+    knowledge = client.open(namespace, MODEL)
+    [chunk] = knowledge.chain(range(128))
+    kv = kv_of(chunk)
+    knowledge.store(chunk, kv, levels=["base+2"])
+    assert knowledge.lookup([chunk])[0].levels == {"base", "base+1", "base+2"}
+    errors = []
+    for level in ("base", "base+1", "base+2"):
+        got = knowledge.retrieve([chunk], accept=[level])
+        assert got.outcomes[0].level == level
+        errors.append(float(np.square(got.kv - kv).mean()))
+    assert errors == sorted(errors, reverse=True)
+    assert 0 < errors[2] < 0.1 * errors[0]
+    assert knowledge.retrieve([chunk]).outcomes[0].level == "base+2"
+    assert knowledge.retrieve([chunk], accept=["int8"]).outcomes[0].kind == "miss"
+
+
+def test_what_the_engine_does_faster_is_not_loaded(client: kdn.Client, namespace: str) -> None:
+    knowledge = client.open(namespace, MODEL)
+    chain = knowledge.chain(range(64 * 256))
+    for chunk in chain:
+        knowledge.store(chunk, kv_of(chunk))
+    before = knowledge.retrieve(chain).outcomes
+    assert all(outcome.hit for outcome in before)
+    # The links are known now, of the nodes that something came from.
+    after = knowledge.retrieve(chain, prefill_tokens_per_second=1e15).outcomes
+    for was, now in zip(before, after):
+        assert now.kind == ("recompute" if was.wire_bytes else "hit")
+    assert any(outcome.kind == "recompute" for outcome in after)
+    assert all(outcome.hit for outcome in knowledge.retrieve(chain, prefill_tokens_per_second=1.0).outcomes)
+    with pytest.raises(kdn.InvalidArgument):
+        knowledge.retrieve(chain, prefill_tokens_per_second=-1.0)
+
+
 def test_partial_hits_say_which(client: kdn.Client, namespace: str) -> None:
     knowledge = client.open(namespace, MODEL)
     chain = knowledge.chain(range(1024))
