@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <iterator>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "bench/bed.h"
 #include "bench/parts.h"
 #include "bench/raw_limits.h"
+#include "bench/speed_bed.h"
 #include "bench/two_nodes.h"
 
 namespace kdn::bench {
@@ -28,8 +30,14 @@ double Percentile(std::vector<double> values, double share) {
 
 }  // namespace
 
-absl::Status MeasureMemory(const DeliveryOptions& options, Json& json) {
-  absl::StatusOr<TwoNodes> nodes = StartTwoNodes(options, {});
+namespace {
+
+// Random bits, which are stored as they are, or KV that lossless makes smaller
+// and whose exponents have to be decoded.
+absl::Status MeasureMemoryOf(const DeliveryOptions& options,
+                             const TwoNodesOptions& of_chunks,
+                             const std::string& prefix, Json& json) {
+  absl::StatusOr<TwoNodes> nodes = StartTwoNodes(options, of_chunks);
   if (!nodes.ok()) return nodes.status();
   const size_t set_bytes = nodes->here.size() * ChunkBytes();
   const int threads =
@@ -44,12 +52,22 @@ absl::Status MeasureMemory(const DeliveryOptions& options, Json& json) {
   const absl::StatusOr<Rates> rates = InTurns(
       deliver, [&] { return MemcpyGbps(set_bytes, ChunkBytes(), threads); });
   if (!rates.ok()) return rates.status();
-  json["shm_set_mb"] = set_bytes / 1000000;
-  json["shm_gbps"] = rates->ours;
-  json["memcpy_gbps"] = rates->raw;
+  json[prefix + "_set_mb"] = set_bytes / 1000000;
+  json[prefix + "_gbps"] = rates->ours;
+  json[prefix + "_memcpy_gbps"] = rates->raw;
+  json[prefix + "_over_memcpy"] = rates->ratio;
   json["memcpy_threads"] = threads;
-  json["shm_over_memcpy"] = rates->ratio;
   return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status MeasureMemory(const DeliveryOptions& options, Json& json) {
+  if (absl::Status s = MeasureMemoryOf(options, {}, "shm", json); !s.ok()) {
+    return s;
+  }
+  json["memcpy_gbps"] = json["shm_memcpy_gbps"];
+  return MeasureMemoryOf(options, {.fill = FillWithSpectra}, "shm_coded", json);
 }
 
 absl::Status MeasureRemote(const DeliveryOptions& options, Json& json) {

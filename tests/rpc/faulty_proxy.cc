@@ -86,7 +86,7 @@ void FaultyProxy::Accept() {
   }
 }
 
-void FaultyProxy::SendPaced(int to, const uint8_t* bytes, size_t count) {
+bool FaultyProxy::SendPaced(int to, const uint8_t* bytes, size_t count) {
   constexpr size_t kPiece = 8u << 10;
   while (count > 0) {
     const size_t piece = std::min(count, kPiece);
@@ -99,10 +99,11 @@ void FaultyProxy::SendPaced(int to, const uint8_t* bytes, size_t count) {
       }
       absl::SleepFor(turn - absl::Now());
     }
-    send(to, bytes, piece, MSG_NOSIGNAL);
+    if (send(to, bytes, piece, MSG_NOSIGNAL) < 0) return false;
     bytes += piece;
     count -= piece;
   }
+  return true;
 }
 
 void FaultyProxy::Pump(int from, int to, bool faulty) {
@@ -118,7 +119,9 @@ void FaultyProxy::Pump(int from, int to, bool faulty) {
     }
     if (faulty && fault_.cut_at && end > *fault_.cut_at) end = *fault_.cut_at;
     const bool stalled = faulty && fault_.stall_at && end > *fault_.stall_at;
-    if (!stalled && faulty) SendPaced(to, buffer.data(), end - passed);
+    if (!stalled && faulty && !SendPaced(to, buffer.data(), end - passed)) {
+      break;
+    }
     if (!stalled && !faulty) {
       send(to, buffer.data(), end - passed, MSG_NOSIGNAL);
     }

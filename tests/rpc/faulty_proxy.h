@@ -32,8 +32,8 @@ class FaultyProxy {
  private:
   void Accept();
   void Pump(int from, int to, bool faulty);
-  // Sends a piece of what the server sent when the pace allows.
-  void SendPaced(int to, const uint8_t* bytes, size_t count);
+  // Sends what the server sent as the pace allows. False when nobody listens.
+  bool SendPaced(int to, const uint8_t* bytes, size_t count);
 
   const uint16_t server_port_;
   const Fault fault_;
