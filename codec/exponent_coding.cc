@@ -59,6 +59,15 @@ double CodeBits(const Counts& counts) {
   return bits + total * std::log2(total);
 }
 
+// What coded symbols of these counts take at least, with what surrounds them.
+double LeastBytes(const StreamShape& shape, const Counts& counts) {
+  const auto used = std::count_if(counts.begin(), counts.end(),
+                                  [](uint32_t count) { return count > 0; });
+  return CodeBits(counts) / 8 + static_cast<double>(used) +
+         static_cast<double>(kExponentSizesBytes +
+                             StreamsOf(shape) * RansBytesMax(0));
+}
+
 // Per dimension its mean symbol over the tokens, less kCentre, modulo 256.
 std::vector<uint8_t> OffsetsOf(const StreamShape& shape,
                                const std::vector<uint8_t>& symbols) {
@@ -183,6 +192,10 @@ size_t EncodeExponents(const StreamShape& shape, const Rows& rows,
   Split split = SplitRows(shape, rows);
   Counts counts = CountSymbols(split.symbols, shape.values());
   const std::vector<uint8_t> offsets = Centre(shape, counts, split.symbols);
+  if (LeastBytes(shape, counts) + static_cast<double>(split.rest.size()) >=
+      static_cast<double>(out.size())) {
+    return 0;  // not worth trying
+  }
   const auto frequencies = NormaliseCounts(counts);
   std::array<std::byte, kSideBytesMax> side;
   const size_t side_bytes =
