@@ -86,6 +86,12 @@ struct DiskEviction {
   ObjectVersion version;
 };
 
+// How much of the window a chunk on its way really takes.
+struct HitSize {
+  int chunk = 0;
+  uint64_t bytes = 0;
+};
+
 struct AttemptEnd {
   int chunk = 0;
   NodeId node;
@@ -113,6 +119,7 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::DiscardCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::DiskAnswer)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::DiskEviction)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::AttemptEnd)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::HitSize)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::WindowGrant)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::SendEnd)
 

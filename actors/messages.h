@@ -223,7 +223,7 @@ using QueryActor = caf::typed_actor<
 // One retrieve: delivery::FetchSession. Gone when answered.
 using RetrieveActor = caf::typed_actor<
     // The try of one chunk has ended.
-    caf::reacts_to<AttemptEnd>,
+    caf::reacts_to<AttemptEnd>, caf::reacts_to<HitSize>,
     // Peers may be asked, or there is no memory for it.
     caf::reacts_to<WindowGrant>, caf::reacts_to<DeadlineAtom>>;
 

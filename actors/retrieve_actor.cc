@@ -142,6 +142,10 @@ void RetrieveActorState::Fetch(const NodeId& peer, absl::Span<const int> chunks,
     fetch.chunks.push_back(request.chunks[chunk].ref);
     items.push_back({chunk, session->pinned_version(chunk)});
   }
+  auto on_size = [to = caf::actor_cast<RetrieveActor>(self)](int chunk,
+                                                             uint64_t bytes) {
+    caf::anon_send(to, HitSize{chunk, bytes});
+  };
   auto on_attempt = [to = caf::actor_cast<RetrieveActor>(self), from = peer](
                         int chunk, delivery::AttemptResult result) {
     caf::anon_send(to, AttemptEnd{chunk, from, std::move(result)});
@@ -152,7 +156,12 @@ void RetrieveActorState::Fetch(const NodeId& peer, absl::Span<const int> chunks,
           job.context, std::move(items),
           delivery::RemoteFetch::Link{peer, target, &node->links, node->clock},
           node->scratch->arena.get(), &node->pool, work_request,
-          std::move(on_attempt)));
+          std::move(on_size), std::move(on_attempt)));
+}
+
+void RetrieveActorState::OnSize(const HitSize& size) {
+  session->OnSize(size.chunk, size.bytes);
+  Perform();
 }
 
 void RetrieveActorState::OnAttempt(const AttemptEnd& end) {
@@ -224,6 +233,7 @@ RetrieveActor::behavior_type MakeRetrieveActor(
   state->Perform();
   return {
       [state](const AttemptEnd& end) { state->OnAttempt(end); },
+      [state](const HitSize& size) { state->OnSize(size); },
       [state](const WindowGrant& grant) { state->OnWindow(grant); },
       [state](DeadlineAtom) { state->OnDeadline(); },
   };

@@ -30,6 +30,7 @@ struct RetrieveActorState {
   void FetchFrom(const delivery::Ask& ask);
   // Some of the chunks that an ask is for.
   void Fetch(const NodeId& peer, absl::Span<const int> chunks, size_t of_ask);
+  void OnSize(const HitSize& size);
   void OnAttempt(const AttemptEnd& end);
   // A copy failed its checksum.
   void OnDamaged(const AttemptEnd& end);

@@ -18,6 +18,7 @@ FetchSession::FetchSession(NodeId self,
           chunk_bytes * std::max<uint64_t>(read_orders.size(), 1))),
       outcomes_(read_orders.size()),
       pinned_(read_orders.size()),
+      taken_(read_orders.size(), 0),
       walk_(std::move(read_orders)) {
   KDN_CHECK(chunk_bytes > 0, "a chunk takes room");
 }
@@ -55,6 +56,7 @@ std::vector<Ask> FetchSession::TakeSomeAsks() {
         window_open_ ? (window_bytes_ - window_used_) / chunk_bytes_ : 0;
     const size_t take = std::min<uint64_t>(room, ask.items.size());
     window_used_ += take * chunk_bytes_;
+    for (size_t i = 0; i < take; ++i) taken_[ask.items[i]] = chunk_bytes_;
     const auto cut = ask.items.begin() + static_cast<ptrdiff_t>(take);
     if (cut != ask.items.end()) {
       held_back_.push_back(Ask{ask.node, {cut, ask.items.end()}});
@@ -79,8 +81,8 @@ void FetchSession::OnAttempt(int chunk, const NodeId& node,
     KDN_CHECK(reading_here_ > 0, "reads of this node are miscounted");
     --reading_here_;
   } else {
-    KDN_CHECK(window_used_ >= chunk_bytes_, "the window is miscounted");
-    window_used_ -= chunk_bytes_;
+    KDN_CHECK(window_used_ >= taken_[chunk], "the window is miscounted");
+    window_used_ -= std::exchange(taken_[chunk], 0);
   }
   ChunkOutcome& outcome = outcomes_[chunk];
   outcome.wire_bytes += result.wire_bytes;
@@ -106,6 +108,12 @@ int FetchSession::held_back() const {
   size_t chunks = 0;
   for (const Ask& ask : held_back_) chunks += ask.items.size();
   return static_cast<int>(chunks);
+}
+
+void FetchSession::OnSize(int chunk, uint64_t bytes) {
+  if (bytes >= taken_[chunk]) return;
+  window_used_ -= taken_[chunk] - bytes;
+  taken_[chunk] = bytes;
 }
 
 uint64_t FetchSession::WindowWanted() const {

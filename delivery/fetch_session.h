@@ -31,7 +31,7 @@ struct AttemptResult {
 // One retrieve: decides which node to try for which chunk, when to give up on
 // one, and what became of each chunk in the end.
 //
-// Events in (OnAttempt, OpenWindow, RefuseWindow, Abandon), actions out
+// Events in (OnSize, OnAttempt, OpenWindow, RefuseWindow, Abandon), actions out
 // (TakeAsks, outcomes). Keeps at most a window of chunks being fetched from
 // peers at a time, so that a retrieve of any size needs bounded memory, and
 // asks no peer before that memory is there. Reads at most kReadsHereMax chunks
@@ -51,6 +51,10 @@ class FetchSession {
   std::vector<Ask> TakeAsks();
   // The try of `chunk` at `node` ended: every chunk of every ask ends so, once.
   void OnAttempt(int chunk, const NodeId& node, const AttemptResult& result);
+  // A peer sends `chunk`, and it takes no more than so many bytes: less than
+  // what it was given room for, so others may be asked for meanwhile. Before
+  // the try ends.
+  void OnSize(int chunk, uint64_t bytes);
   // Bytes to have at hand before a peer may be asked: more than 0 while chunks
   // wait for OpenWindow.
   uint64_t WindowWanted() const;
@@ -83,6 +87,7 @@ class FetchSession {
   const uint64_t window_bytes_;
   std::vector<ChunkOutcome> outcomes_;
   std::vector<std::optional<ObjectVersion>> pinned_;
+  std::vector<uint64_t> taken_;  // of the window, by chunk
   ReplicaWalk walk_;
   // Asks to peers that wait for room in the window.
   std::vector<Ask> held_back_;

@@ -24,6 +24,11 @@ uint64_t StreamBytesMax(const KvShape& shape, const KvSlice& slice,
   return layer_bytes * static_cast<uint64_t>(slice.layers());
 }
 
+uint64_t InPages(uint64_t bytes) {
+  constexpr uint64_t kPage = storage::Arena::kPageBytes;
+  return (bytes + kPage - 1) / kPage * kPage;
+}
+
 }  // namespace
 
 uint64_t FetchBytesMax(const RetrieveRequest& request) {
@@ -37,20 +42,21 @@ uint64_t FetchBytesMax(const RetrieveRequest& request) {
     if (!request.accept.Has(level)) continue;
     most = std::max(most, StreamBytesMax(shape, request.slice, level));
   }
-  constexpr uint64_t kPage = storage::Arena::kPageBytes;
-  return (most + kPage - 1) / kPage * kPage;
+  return InPages(most);
 }
 
 RemoteFetch::RemoteFetch(std::shared_ptr<RetrieveContext> context,
                          std::vector<Item> items, Link link,
                          storage::Arena* scratch, WorkPool* pool,
-                         uint64_t work_request, OnAttempt on_attempt)
+                         uint64_t work_request, OnSize on_size,
+                         OnAttempt on_attempt)
     : context_(std::move(context)),
       items_(std::move(items)),
       link_(std::move(link)),
       scratch_(scratch),
       pool_(pool),
       work_request_(work_request),
+      on_size_(std::move(on_size)),
       on_attempt_(std::move(on_attempt)),
       receiving_(items_.size()) {}
 
@@ -84,6 +90,7 @@ absl::StatusOr<absl::Span<std::byte>> RemoteFetch::OnHit(
     ReportError(i, decode.status());
     return decode.status();
   }
+  on_size_(chunk, InPages(stream_bytes));
   receiving_[i].decode = *std::move(decode);
   receiving_[i].layers_left = context_->request.slice.layers();
   return place;

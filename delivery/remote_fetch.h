@@ -36,6 +36,8 @@ class RemoteFetch final : public FetchSink {
   };
   // Any thread; (chunk, result).
   using OnAttempt = std::function<void(int, AttemptResult)>;
+  // (chunk, bytes of `scratch` that it takes), before the end of its try.
+  using OnSize = std::function<void(int, uint64_t)>;
 
   // Where it comes from, and what was expected of that.
   struct Link {
@@ -47,7 +49,7 @@ class RemoteFetch final : public FetchSink {
 
   RemoteFetch(std::shared_ptr<RetrieveContext> context, std::vector<Item> items,
               Link link, storage::Arena* scratch, WorkPool* pool,
-              uint64_t work_request, OnAttempt on_attempt);
+              uint64_t work_request, OnSize on_size, OnAttempt on_attempt);
 
   absl::StatusOr<absl::Span<std::byte>> OnHit(int i, codec::ObjectIndex index,
                                               std::vector<Level> levels,
@@ -76,6 +78,7 @@ class RemoteFetch final : public FetchSink {
   storage::Arena* const scratch_;
   WorkPool* const pool_;
   const uint64_t work_request_;
+  const OnSize on_size_;
   const OnAttempt on_attempt_;
   std::vector<Receiving> receiving_;
   LevelPlan plan_;  // what the peer made of the budget

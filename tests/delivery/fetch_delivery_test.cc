@@ -130,12 +130,14 @@ class FetchDeliveryTest : public testing::Test {
     absl::Notification done;
     const RetrieveRequest request = context->request;
     {
-      RemoteFetch fetch(std::move(context), {{0, pinned}}, Link(), arena_.get(),
-                        &pool_, pool_.NextRequest(), [&](int, AttemptResult r) {
-                          scratch_at_end_ = arena_->used_bytes();
-                          result = std::move(r);
-                          done.Notify();
-                        });
+      RemoteFetch fetch(
+          std::move(context), {{0, pinned}}, Link(), arena_.get(), &pool_,
+          pool_.NextRequest(), [&](int, uint64_t bytes) { size_ = bytes; },
+          [&](int, AttemptResult r) {
+            scratch_at_end_ = arena_->used_bytes();
+            result = std::move(r);
+            done.Notify();
+          });
       const auto index =
           codec::ObjectIndex::Parse(object_->bytes(), object_->size());
       EXPECT_TRUE(index.ok()) << index.status();
@@ -147,6 +149,8 @@ class FetchDeliveryTest : public testing::Test {
       const auto into =
           fetch.OnHit(0, *index, levels, storage::Tier::kMemory, stream_bytes);
       EXPECT_TRUE(into.ok()) << into.status();
+      EXPECT_GE(size_, stream_bytes);
+      EXPECT_LE(size_, FetchBytesMax(request));
       size_t at = 0;
       for (int layer = 0; layer < layers; ++layer) {
         const size_t begin = at;
@@ -215,6 +219,7 @@ class FetchDeliveryTest : public testing::Test {
   std::shared_ptr<storage::ArenaBlock> object_;
   ChunkKey key_;
   ObjectVersion version_;
+  uint64_t size_ = 0;          // that the last try took of the window
   size_t scratch_at_end_ = 0;  // used when the last try ended
   absl::Mutex mutex_;
   std::map<int, int> announced_;
@@ -349,9 +354,10 @@ TEST_F(FetchDeliveryTest, APeersChunkWithoutItsCalibrationTakesNoMemory) {
   ASSERT_TRUE(index.ok()) << index.status();
   const size_t before = arena_->used_bytes();
   AttemptResult result;
-  RemoteFetch fetch(Context(key_), {{0, std::nullopt}}, Link(), arena_.get(),
-                    &pool_, pool_.NextRequest(),
-                    [&](int, AttemptResult r) { result = std::move(r); });
+  RemoteFetch fetch(
+      Context(key_), {{0, std::nullopt}}, Link(), arena_.get(), &pool_,
+      pool_.NextRequest(), [](int, uint64_t) {},
+      [&](int, AttemptResult r) { result = std::move(r); });
   EXPECT_TRUE(absl::IsFailedPrecondition(
       fetch
           .OnHit(0, *index, std::vector<Level>(3, Level::kBase),
@@ -442,9 +448,10 @@ TEST_F(FetchDeliveryTest, AChunksMemoryIsGivenBackBeforeItsTryEnds) {
 
 TEST_F(FetchDeliveryTest, AChunkThePeerNeverMentionsIsReported) {
   AttemptResult result;
-  RemoteFetch fetch(Context(key_), {{0, std::nullopt}}, Link(), arena_.get(),
-                    &pool_, pool_.NextRequest(),
-                    [&](int, AttemptResult r) { result = std::move(r); });
+  RemoteFetch fetch(
+      Context(key_), {{0, std::nullopt}}, Link(), arena_.get(), &pool_,
+      pool_.NextRequest(), [](int, uint64_t) {},
+      [&](int, AttemptResult r) { result = std::move(r); });
   fetch.OnDone(absl::UnavailableError("the peer died"));
   EXPECT_TRUE(absl::IsUnavailable(result.status));
 }

@@ -38,6 +38,26 @@ TEST(FetchSessionTest, AHitNamesItsSourceAndLevel) {
   EXPECT_EQ(outcome.source, kSelf);
 }
 
+TEST(FetchSessionTest, WhatIsSmallerThanItsRoomLeavesItToOthers) {
+  FetchSession session(kSelf, Orders(5, {kPeer}), 100, 200);
+  session.OpenWindow();
+  EXPECT_EQ(session.TakeAsks()[0].items, (std::vector<int>{0, 1}));
+  EXPECT_EQ(session.held_back(), 3);
+  session.OnSize(0, 30);
+  EXPECT_TRUE(session.TakeAsks().empty()) << "70 bytes are free";
+  session.OnSize(1, 30);
+  EXPECT_EQ(session.TakeAsks()[0].items, (std::vector<int>{2}));
+  session.OnAttempt(0, kPeer, Ok());
+  session.OnAttempt(1, kPeer, Ok());
+  EXPECT_EQ(session.TakeAsks()[0].items, (std::vector<int>{3}));
+  session.OnSize(2, 500);
+  EXPECT_TRUE(session.TakeAsks().empty()) << "more than its room is not taken";
+  for (int i = 2; i < 4; ++i) session.OnAttempt(i, kPeer, Ok());
+  ASSERT_EQ(session.TakeAsks()[0].items, (std::vector<int>{4}));
+  session.OnAttempt(4, kPeer, Ok());
+  EXPECT_TRUE(session.done());
+}
+
 TEST(FetchSessionTest, AMissEverywhereIsAMiss) {
   FetchSession session(kSelf, Orders{{kSelf, kPeer}}, 100, 1000);
   session.OpenWindow();
