@@ -38,6 +38,8 @@ def main() -> None:
                 if point["family"] == family and point["chunk_tokens"] == chunk_tokens and point["kl_mean"] > 0
             ]
             points.sort(key=lambda point: point["bits_per_value"])
+            if not points:
+                continue
             axes.plot(
                 [point["bits_per_value"] for point in points],
                 [point["kl_mean"] for point in points],
@@ -51,7 +53,7 @@ def main() -> None:
                 axes.annotate(point["codec"], place, xytext=(4, 4), textcoords="offset points", fontsize=7)
     axes.set(yscale="log", xlabel="bits per value, all side information", ylabel="mean KL of the logits, nats")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="center right", bbox_to_anchor=(1, 0.38))
     figure.savefig(sys.argv[2], metadata={"Date": None})
 
 

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "codec/isa.h"
 #include "codec/rans.h"
 #include "codec/stream_codec.h"
 #include "codec/stream_reader.h"
@@ -46,8 +47,8 @@ size_t EncodeExponents(const StreamShape& shape, const Rows& rows,
 class ExponentDecoder {
  public:
   // REQUIRES: the dimensions of `shape` are bounded (kHeadDimMax).
-  ExponentDecoder(const StreamShape& shape, StreamReader* stream)
-      : shape_(shape), stream_(stream) {}
+  ExponentDecoder(const StreamShape& shape, StreamReader* stream, Isa isa)
+      : shape_(shape), stream_(stream), isa_(isa) {}
 
   // Reads what comes before the rows. DATA_LOSS when it is nothing that
   // EncodeExponents writes.
@@ -72,6 +73,7 @@ class ExponentDecoder {
 
   StreamShape shape_;
   StreamReader* stream_;
+  Isa isa_;
   absl::StatusOr<RansTable> table_;
   std::optional<RansDecoder> first_;
   std::optional<RansDecoder> second_;

@@ -63,8 +63,8 @@ absl::Status ExponentDecoder::Start() {
       !s.ok()) {
     return s;
   }
-  first_.emplace(stream_->Next(first_bytes));
-  if (second_bytes > 0) second_.emplace(stream_->Next(second_bytes));
+  first_.emplace(stream_->Next(first_bytes), isa_);
+  if (second_bytes > 0) second_.emplace(stream_->Next(second_bytes), isa_);
   return absl::OkStatus();
 }
 
@@ -101,7 +101,8 @@ const std::byte* ExponentDecoder::NextRow() {
     rest_bytes_ += next.size();
   }
   MergeRow(shape_.dtype, symbols_.data() + (token_ - block_begin_) * dims,
-           offsets_.data(), rest_ + token_ * row_bytes, dims, row_.data());
+           offsets_.data(), rest_ + token_ * row_bytes, dims, row_.data(),
+           isa_);
   ++token_;
   return row_.data();
 }

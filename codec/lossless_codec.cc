@@ -94,8 +94,8 @@ void DecodeRaw(const StreamShape& shape, StreamReader* stream, RowsOut& out) {
 }
 
 absl::Status DecodeCoded(const StreamShape& shape, StreamReader* stream,
-                         RowsOut& out) {
-  ExponentDecoder decoder(shape, stream);
+                         Isa isa, RowsOut& out) {
+  ExponentDecoder decoder(shape, stream, isa);
   if (absl::Status s = decoder.Start(); !s.ok()) return s;
   for (int token = 0; token < shape.tokens; ++token) {
     out.Write(token, decoder.NextRow(), /*prefetch_ahead=*/0);
@@ -145,7 +145,7 @@ absl::Status LosslessCodec::Decode(const StreamShape& shape,
   const std::byte form = stream->Next(1).front();
   absl::Status status;
   if (form == kCoded) {
-    status = DecodeCoded(shape, stream, out);
+    status = DecodeCoded(shape, stream, context.isa, out);
   } else if (form == kRaw && stream->remaining() == RawBytes(shape)) {
     DecodeRaw(shape, stream, out);
   } else {
