@@ -60,7 +60,8 @@ class ResourceExhausted(KdnError):
 
 
 class FailedPrecondition(KdnError):
-    """What this client knows is stale: connect and open again."""
+    """What this client or its node knows does not fit: a stale client connects and opens
+    again; a chunk whose calibration the node has not got is to be had at another one."""
 
     code = "failedPrecondition"
 

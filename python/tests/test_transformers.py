@@ -197,9 +197,12 @@ def test_half_precision_is_carried_bit_for_bit(
     kdn_cache.close()
 
 
-def test_int8_says_how_far_it_is(recall: Any, tokenizer: Any, cluster: Cluster, namespace: str) -> None:
+@pytest.mark.parametrize(("level", "most"), [("int8", 0.01), ("base+2", 0.01), ("base+1", 0.1), ("base", 2.0)])
+def test_a_lossy_level_says_how_far_it_is(
+    recall: Any, tokenizer: Any, cluster: Cluster, namespace: str, level: str, most: float
+) -> None:
     with KnowledgeBase(
-        recall, tokenizer, cluster.unix(), namespace=namespace, levels=["lossless", "int8"], accept=["int8"]
+        recall, tokenizer, cluster.unix(), namespace=namespace, levels=["lossless", level], accept=[level]
     ) as base:
         base.add("arden", text_of("arden"))
         tokens = base._texts["arden"]
@@ -213,9 +216,9 @@ def test_int8_says_how_far_it_is(recall: Any, tokenizer: Any, cluster: Cluster, 
             other = torch.log_softmax(prefill(recall, asked, _copy(delivered.cache)).double(), -1)
             divergences.append(float((one.exp() * (one - other)).sum()))
     mean = sum(divergences) / len(divergences)
-    print(f"int8: logit KL mean {mean:.2e}, largest {max(divergences):.2e}")
+    print(f"{level}: logit KL mean {mean:.2e}, largest {max(divergences):.2e}")
     assert delivered.tokens == len(tokens)
-    assert 0 < max(divergences) < 0.05
+    assert 0 < mean < most
 
 
 def _copy(cache: Any) -> Any:
