@@ -128,7 +128,7 @@ void RetrieveActorState::Fetch(const NodeId& peer, absl::Span<const int> chunks,
       .reuse = request.reuse};
   // What is not asked for yet needs its part of the time.
   const size_t all = of_ask + static_cast<size_t>(session->held_back() +
-                                                  request.chunks_behind);
+                                                  request.chunks_beside);
   delivery::FetchRequest fetch{
       peer,
       request.ns,

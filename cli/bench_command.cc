@@ -36,7 +36,7 @@ void AddCodecBench(CLI::App& bench, Program& program) {
   command
       ->add_option("--base-bits", options->base_bits,
                    "bits a value of the base level")
-      ->check(CLI::Range(0.2, 6.0))
+      ->check(CLI::Range(0.2, 2.8))
       ->capture_default_str();
   command->add_option("--json", options->json, "file for the JSON object");
   command->callback([&program, options] {

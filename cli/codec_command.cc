@@ -242,7 +242,7 @@ void AddCalibrate(CLI::App& codec, Program& program) {
   command
       ->add_option("--base-bits", flags->base_bits,
                    "bits a value of the base level")
-      ->check(CLI::Range(0.2, 6.0))
+      ->check(CLI::Range(0.2, 2.8))
       ->capture_default_str();
   command
       ->add_option("--kv-dtype", flags->dtype,

@@ -3,6 +3,8 @@
 
 #if defined(__x86_64__)
 
+#include <immintrin.h>
+
 #include <cstdint>
 
 // Intel's tile registers: eight of 16 rows by 64 bytes.
@@ -29,6 +31,11 @@ struct alignas(64) TileConfig {
   void Set(int tile, int tile_rows, int tile_row_bytes) {
     rows[tile] = static_cast<uint8_t>(tile_rows);
     row_bytes[tile] = static_cast<uint16_t>(tile_row_bytes);
+  }
+  // GCC 12 believes that the instruction reads eight bytes; it reads all.
+  __attribute__((target("amx-tile"))) void Load() const {
+    asm volatile("" : : "r"(this) : "memory");
+    _tile_loadconfig(this);
   }
 };
 

@@ -195,7 +195,7 @@ __attribute__((target("amx-tile"))) void ApplyAmx(const uint16_t* matrix_high,
   uint16_t* high = halves.get();
   uint16_t* low = high + static_cast<size_t>(kRowsMax) * dim;
   const amx::TileConfig config = amx::TileConfig::Uniform(kTileRows, 64);
-  _tile_loadconfig(&config);
+  config.Load();
   for (int token = 0; token < tokens; token += kRowsMax) {
     const int count = std::min(kRowsMax, tokens - token);
     SplitRow(rows + static_cast<size_t>(token) * dim, count * dim, high, low);

@@ -147,7 +147,7 @@ std::vector<int8_t> ValuesOf(const StreamTransform& transform,
     transform.analysis.Apply(centred.data(), 1, row.data(), BestIsa());
     values.resize(values.size() + components);
     if (!kernels::RoundToValues(row.data(), components, kValueMax,
-                                &*values.end() - components)) {
+                                values.data() + values.size() - components)) {
       values.resize(values.size() - components);
     }
   }
@@ -323,7 +323,7 @@ absl::Status Calibrator::Add(const KvView& kv,
     std::vector<float>& sample = samples_[stream];
     for (int token = 0; token < shape.tokens; ++token) {
       sample.resize(sample.size() + dim_);
-      float* row = &*sample.end() - dim_;
+      float* row = sample.data() + sample.size() - dim_;
       for (int h = 0; h < heads_; ++h, row += shape.head_dim) {
         kernels::LoadRow(shape.dtype, kv.At(plane / 2, part, head + h, token),
                          shape.head_dim, row);

@@ -132,7 +132,7 @@ __attribute__((target("amx-tile,amx-int8"))) void MultiplyAmx(
   amx::TileConfig config = amx::TileConfig::Uniform(kTileTokens, 64);
   for (const int tile : {4, 5}) config.Set(tile, kTileTokens, step);  // values
   for (const int tile : {6, 7}) config.Set(tile, step / kGroup, 64);  // matrix
-  _tile_loadconfig(&config);
+  config.Load();
   const size_t quad_stride = static_cast<size_t>(p.dims) * kGroup;
   const size_t out_stride = static_cast<size_t>(p.dims) * sizeof(int32_t);
   // Two tiles of tokens by two of dimensions, as far as there are two.

@@ -153,8 +153,9 @@ void Quantise(const StreamFrame& frame, const StreamTransform& transform,
       std::fill_n(values, frame.components, 0);
       out->raw_tokens.push_back(static_cast<uint16_t>(token));
       out->raw_rows.resize(out->raw_rows.size() + frame.row_bytes());
-      StoreBf16(rows->Row(token), frame.dim,
-                &*out->raw_rows.end() - frame.row_bytes());
+      StoreBf16(
+          rows->Row(token), frame.dim,
+          out->raw_rows.data() + out->raw_rows.size() - frame.row_bytes());
     }
   }
 }

@@ -129,7 +129,8 @@ void ChunkDecode::DecodeOf(int layer, absl::Span<const std::byte> object) {
 void ChunkDecode::Account(int layer, const absl::Status& status) {
   if (status.ok() && wanted()) {
     announced_ = true;
-    context_->announced[chunk_][layer] = 1;
+    context_->announced[chunk_][layer] =
+        static_cast<uint8_t>(1 + static_cast<int>(levels_[layer]));
     context_->on_layer(chunk_, layer);
   }
   Finish(1, status);
@@ -157,7 +158,11 @@ void ChunkDecode::Finish(int layers, const absl::Status& status) {
     result.status = status_;
   }
   LevelSet used;
-  for (const Level level : levels_) used = used.With(level);
+  for (size_t layer = 0; layer < levels_.size(); ++layer) {
+    const int announced = context_->announced[chunk_][layer];
+    used = used.With(announced > 0 ? static_cast<Level>(announced - 1)
+                                   : levels_[layer]);
+  }
   result.level = used.Worst();
   result.tier = tier_;
   result.version = index_.version();

@@ -24,8 +24,9 @@ struct RetrieveContext {
   const ModelFingerprint fingerprint;
   const NodeService::OnLayer on_layer;
   codec::CalibrationSet* const calibrations;  // not owned
-  // announced[chunk] holds a flag per layer of the slice. Only the chunk's
-  // present try writes there, and tries of one chunk never overlap.
+  // announced[chunk] holds, per layer of the slice, 1 + the level at which it
+  // was announced, 0 where it was not. Only the chunk's present try writes
+  // there, and tries of one chunk never overlap.
   std::vector<std::vector<uint8_t>> announced;
 
   RetrieveContext(RetrieveRequest request, NodeService::OnLayer on_layer,

@@ -22,13 +22,15 @@ uint64_t LayerBytes(const codec::ObjectIndex& object, const KvSlice& slice,
 double LayerError(const codec::ObjectIndex& object, const KvSlice& slice,
                   Level level, int layer) {
   double squares = 0;
+  int streams = 0;
   for (const codec::StreamId& id :
        codec::StreamsOf(object.header().shape, {layer, level}, slice.head_begin,
                         slice.head_end)) {
     const double rms = object.Entry(id).error_rms;
     squares += rms * rms;
+    ++streams;
   }
-  return squares;
+  return streams == 0 ? 0 : squares / streams;
 }
 
 }  // namespace

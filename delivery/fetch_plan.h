@@ -37,8 +37,8 @@ class FetchPlan {
 };
 
 // What delivering a slice of an object at each of `levels` takes and loses. A
-// layer's loss counts in units of what its cheapest level loses, a token each:
-// an index tells errors, not what they cost the model.
+// layer's loss counts in units of what its least exact level loses, a token
+// each: an index tells errors, not what they cost the model.
 Ladder LadderOf(const codec::ObjectIndex& object, const KvSlice& slice,
                 LevelSet levels);
 

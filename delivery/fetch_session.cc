@@ -93,11 +93,11 @@ void FetchSession::OnAttempt(int chunk, const NodeId& node,
     return;
   }
   walk_.Found(chunk);
-  outcome.source = node;
   if (result.recompute) {
     outcome.kind = OutcomeKind::kRecompute;
     return;
   }
+  outcome.source = node;
   outcome.kind = OutcomeKind::kHit;
   outcome.level = result.level;
   outcome.tier = result.tier;

@@ -15,6 +15,7 @@ void LinkRate::OnTransfer(uint64_t bytes, absl::Duration took, absl::Time now) {
   const Sample sample{static_cast<double>(bytes), absl::ToDoubleSeconds(took)};
   // Faster than the clock ticks: says nothing. Longer than time: neither.
   if (!(sample.seconds > 0) || !std::isfinite(sample.seconds)) return;
+  if (now - last_ > kForgotten) *this = LinkRate();
   if (recent_.size() < kRecent) {
     recent_.push_back(sample);
   } else {

@@ -87,8 +87,9 @@ struct RetrieveRequest {
   // What the engine would do instead; zero: it cannot say.
   double prefill_tokens_per_second = 0;
   Reuse reuse = Reuse::kAnyChunk;
-  // Chunks of the same call that are asked for next, by the same deadline.
-  int chunks_behind = 0;
+  // Chunks of the same call that are asked for by themselves, by the same
+  // deadline.
+  int chunks_beside = 0;
   // Set by the caller when nobody wants the result any more. The destination
   // must stay valid until done all the same.
   std::shared_ptr<std::atomic<bool>> cancelled =

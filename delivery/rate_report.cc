@@ -51,7 +51,9 @@ void RateCounters::Count(const DeliveryReport& report) {
   chunks_recomputed +=
       static_cast<uint64_t>(report.predicted.chunks_recomputed);
   if (report.slower_than_recompute()) ++slower_than_recompute;
-  if (!report.predicted.load) {
+  // A link that gave nothing predicts nothing.
+  if (!report.predicted.load ||
+      *report.predicted.load == absl::InfiniteDuration()) {
     ++plans_blind;
     return;
   }

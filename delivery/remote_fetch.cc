@@ -63,7 +63,14 @@ RemoteFetch::RemoteFetch(std::shared_ptr<RetrieveContext> context,
 absl::StatusOr<absl::Span<std::byte>> RemoteFetch::OnHit(
     int i, codec::ObjectIndex index, std::vector<Level> levels,
     storage::Tier tier, uint64_t stream_bytes) {
-  if (plan_.chunks_loaded++ == 0) first_ = last_ = link_.clock->Now();
+  const absl::Time now = link_.clock->Now();
+  // What the peer's disk or memory took is not the link's.
+  if (layers_owed_ == 0) {
+    first_ = plan_.chunks_loaded == 0 ? now : first_ + (now - last_);
+    last_ = now;
+  }
+  ++plan_.chunks_loaded;
+  layers_owed_ += context_->request.slice.layers();
   plan_.tokens_loaded += TokensOf(i);
   plan_.bytes += stream_bytes;
   absl::StatusOr<std::shared_ptr<storage::ArenaBlock>> block =
@@ -118,6 +125,7 @@ void RemoteFetch::OnLayer(int i, int layer,
   KDN_CHECK(item.decode != nullptr, "a layer came for a chunk without a hit");
   KDN_CHECK(item.layers_left > 0, "more layers came than were asked for");
   --item.layers_left;
+  --layers_owed_;
   bytes_ += streams.size();
   last_ = link_.clock->Now();
   item.decode->AddWireBytes(streams.size());
@@ -148,7 +156,7 @@ void RemoteFetch::Settle(const absl::Status& status) {
   if (skipped_) return;
   // A peer that broke says nothing of the link; one that was too slow does.
   if (!status.ok() && !absl::IsDeadlineExceeded(status)) return;
-  if (!status.ok()) last_ = link_.clock->Now();
+  if (!status.ok() && layers_owed_ > 0) last_ = link_.clock->Now();
   const absl::Duration took =
       plan_.chunks_loaded > 0 ? last_ - first_ : absl::ZeroDuration();
   if (plan_.chunks_loaded > 0) {

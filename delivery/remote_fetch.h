@@ -84,7 +84,8 @@ class RemoteFetch final : public FetchSink {
   LevelPlan plan_;  // what the peer made of the budget
   bool skipped_ = false;
   uint64_t bytes_ = 0;
-  absl::Time first_;  // when the first of them was due
+  int layers_owed_ = 0;  // by the peer, of what it said that it holds
+  absl::Time first_;     // when the first of them was due, later by every pause
   absl::Time last_;
 };
 

@@ -332,7 +332,7 @@ struct RetrieveRequest {
   slice @1 :Slice;
   accept @2 :UInt8;
   # Levels; the best one of them is delivered that is held and that the links
-  # between nodes carry by the deadline, layer by layer; 0: all. Accepting base2 does
+  # between nodes carry in half the time there is, layer by layer; 0: all. Accepting base2 does
   # not accept base.
   destination :union {
     inline @3 :Layout;
@@ -346,8 +346,8 @@ struct RetrieveRequest {
   # Of the engine. Where loading a chunk would take longer its outcome is recompute;
   # 0: unknown, then it is only where the link cannot carry it by the deadline.
   leadingChunks @6 :Bool;
-  # The engine has no use for a chunk behind one that it recomputes: chunks are given
-  # up from the end.
+  # The engine has no use for a chunk behind one that it recomputes: each node gives
+  # up chunks from the end of those that it sends together.
 
   struct Chunk {
     ref @0 :ChunkRef;

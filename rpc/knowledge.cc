@@ -1,5 +1,6 @@
 #include "rpc/knowledge.h"
 
+#include <cmath>
 #include <string>
 
 #include "absl/strings/str_cat.h"

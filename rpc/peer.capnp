@@ -65,7 +65,7 @@ struct Budget {
 struct FetchItem {
   # One frame per chunk, in groups: the items of a group, then, for each layer of
   # the slice and each hit of the group, that layer's streams, raw. A server ends
-  # a group where the next chunk would have to wait for memory. A hit's frame is
+  # a group where the next chunk keeps it waiting, for memory or a disk. A hit's frame is
   # followed by prefixBytes raw bytes: header and index of the object.
   status @0 :Status;  # ok: a hit; notFound: a miss; else why it cannot be read
   levels @1 :List(UInt8);  # one a layer of the slice

@@ -138,8 +138,9 @@ void Retrieval::AskNode(int index) {
                                     .deadline = deadline_.of_node};
   request.prefill_tokens_per_second = plan_.prefill_tokens_per_second;
   request.reuse = plan_.reuse;
-  request.chunks_behind =
-      static_cast<int>(plan_.chunks.size()) - (window.first + window.count);
+  request.chunks_beside =
+      static_cast<int>(std::count(settled_.begin(), settled_.end(), false)) -
+      window.count;
   std::byte* next = window.scratch ? window.scratch->data() : nullptr;
   for (int i = window.first; i < window.first + window.count; ++i) {
     delivery::RetrieveChunk& chunk = plan_.chunks[i];

@@ -105,6 +105,8 @@ class _Knowledge:
         positions = [chunk.positions for chunk in chunks] if positions is None else positions
         if len(positions) != len(chunks):
             raise InvalidArgument(f"positions of {len(positions)} chunks for {len(chunks)}")
+        if not 0 <= prefill_tokens_per_second < math.inf:
+            raise InvalidArgument(f"prefill_tokens_per_second {prefill_tokens_per_second}, expected 0 or more")
         for each in positions:
             check_int32(each, "position")
         spans: list[slice] = []
@@ -120,8 +122,6 @@ class _Knowledge:
             region, out = self._link.memory.array(shape, numpy_dtype(self.model), timeout)
         else:
             out = np.empty(shape, numpy_dtype(self.model))
-        if not 0 <= prefill_tokens_per_second < math.inf:
-            raise InvalidArgument(f"prefill_tokens_per_second {prefill_tokens_per_second}, expected 0 or more")
         return RetrieveCall(
             chunks,
             positions,

@@ -100,6 +100,8 @@ class _FirstLogits(LogitsProcessor):
         self.at = 0.0
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
+        if scores.is_cuda and not self.at:
+            torch.cuda.synchronize(scores.device)  # until now it was only queued
         self.at = self.at or time.perf_counter()
         return scores
 
@@ -296,9 +298,13 @@ class KnowledgeBase:
         tokens = answer[0, len(prompt.tokens) :].tolist()
         prefilled = len(prompt.tokens) - delivered.tokens
         if prefilled >= _RATED_TOKENS:
-            self.kdn.prefill_tokens_per_second = prefilled / (first.at - loaded)
+            # The first is cold: the best is the model's.
+            rate = prefilled / (first.at - loaded)
+            self.kdn.prefill_tokens_per_second = max(rate, self.kdn.prefill_tokens_per_second)
         if learn and delivered.complete and delivered.exact and delivered.tokens < prompt.known:
-            self.kdn.store([c for c in chain if c.end > delivered.tokens], delivered.cache)
+            # What is held, but was faster to compute, is not sent again.
+            behind = [c for c in chain if c.end > delivered.tokens]
+            self.kdn.store(self.kdn.missing(behind) or [], delivered.cache)
         return Generated(
             text=self.tokenizer.decode(tokens, skip_special_tokens=True),
             tokens=tokens,

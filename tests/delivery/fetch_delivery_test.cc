@@ -288,6 +288,19 @@ TEST_F(FetchDeliveryTest, EachLayerComesAtItsOwnLevel) {
   }
 }
 
+TEST_F(FetchDeliveryTest, LayersOfAnEarlierTryKeepItsLevel) {
+  FillFinite();
+  object_ = Encode(LevelSet::All());
+  auto context = Context(key_);
+  const AttemptResult cut =
+      Receive(context, std::nullopt, 2, std::vector<Level>(3, Level::kBase));
+  EXPECT_FALSE(cut.status.ok());
+  ASSERT_EQ(announced_.size(), 2u);
+  const AttemptResult whole = Receive(context, version_, 3);
+  ASSERT_TRUE(whole.status.ok()) << whole.status;
+  EXPECT_EQ(whole.level, Level::kBase) << "two of its layers are";
+}
+
 TEST_F(FetchDeliveryTest, TheLinkIsTimedAndThePredictionJudged) {
   // A layer a second, the clock being looked at once each.
   ASSERT_TRUE(Receive(Context(key_), std::nullopt, 3).status.ok());
@@ -310,6 +323,34 @@ TEST_F(FetchDeliveryTest, TheLinkIsTimedAndThePredictionJudged) {
   EXPECT_EQ(counters.load_us_actual, 3000000u);
   EXPECT_EQ(counters.late, 1u);
   EXPECT_EQ(counters.slower_than_recompute, 1u);
+}
+
+TEST_F(FetchDeliveryTest, WaitingForAPeersDiskIsNotTheLinks) {
+  auto context = Context(key_);
+  const auto index =
+      codec::ObjectIndex::Parse(object_->bytes(), object_->size());
+  ASSERT_TRUE(index.ok()) << index.status();
+  RemoteFetch fetch(
+      context, {{0, std::nullopt}, {0, std::nullopt}}, Link(), arena_.get(),
+      &pool_, pool_.NextRequest(), [](int, uint64_t) {},
+      [](int, AttemptResult) {});
+  for (int i = 0; i < 2; ++i) {
+    const auto into =
+        fetch.OnHit(i, *index, std::vector<Level>(3, Level::kLossless),
+                    storage::Tier::kMemory, LayersBytes(3));
+    ASSERT_TRUE(into.ok()) << into.status();
+    size_t at = 0;
+    for (int layer = 0; layer < 3; ++layer) {
+      const size_t bytes = BytesOf(*index, Level::kLossless, layer);
+      fetch.OnLayer(i, layer, into->subspan(at, bytes));
+      at += bytes;
+    }
+    for (int look = 0; look < 100; ++look) clock_.Now();  // and seconds pass
+    pool_.Drain();
+  }
+  fetch.OnDone(absl::OkStatus());
+  EXPECT_DOUBLE_EQ(*links_.BytesPerSecond(NodeId("b"), absl::UnixEpoch()),
+                   LayersBytes(3) * 2 / 6.0);
 }
 
 TEST_F(FetchDeliveryTest, APeerThatBreaksSaysNothingOfTheLink) {
