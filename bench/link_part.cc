@@ -6,19 +6,16 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <thread>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "bench/parts.h"
 #include "bench/raw_limits.h"
 #include "bench/speed_bed.h"
 #include "bench/two_nodes.h"
+#include "cli/calibration_files.h"
 #include "codec/calibration_format.h"
 
 namespace kdn::bench {
@@ -59,16 +56,12 @@ absl::Status Shape(int gigabits) {
       absl::StrCat("`", tc, "` failed; tc is in the package iproute2"));
 }
 
-absl::Status WriteCalibration(const std::string& directory) {
+absl::Status CalibrateInto(const std::string& directory) {
   auto calibration = CalibrateOnSpectra(BenchModel(), kBaseBits);
   if (!calibration.ok()) return calibration.status();
-  const std::vector<std::byte> bytes = codec::WriteCalibration(*calibration);
-  std::ofstream file(directory + "/bench.kdncal", std::ios::binary);
-  file.write(reinterpret_cast<const char*>(bytes.data()),
-             static_cast<std::streamsize>(bytes.size()));
-  file.close();
-  if (file) return absl::OkStatus();
-  return absl::UnavailableError("cannot write into " + directory);
+  return cli::SaveCalibration(
+      codec::WriteCalibration(*calibration),
+      absl::StrCat(directory, "/bench", cli::kCalibrationSuffix));
 }
 
 absl::Status MeasureLinks(const DeliveryOptions& options, Json& json) {
@@ -76,7 +69,7 @@ absl::Status MeasureLinks(const DeliveryOptions& options, Json& json) {
   absl::StatusOr<cli::TempDirectory> directory =
       cli::TempDirectory::Create(options.directory, "kdn-bench-");
   if (!directory.ok()) return directory.status();
-  if (absl::Status s = WriteCalibration(directory->path()); !s.ok()) return s;
+  if (absl::Status s = CalibrateInto(directory->path()); !s.ok()) return s;
   TwoNodesOptions of_chunks;
   of_chunks.levels = LevelSet::All();
   of_chunks.calibrations = directory->path();

@@ -125,6 +125,16 @@ std::vector<ByteRange> ObjectIndex::LayerRanges(Level level, int layer,
   return ranges;
 }
 
+uint64_t ObjectIndex::LayerBytes(Level level, int layer, int head_begin,
+                                 int head_end) const {
+  uint64_t bytes = 0;
+  for (const ByteRange& range :
+       LayerRanges(level, layer, head_begin, head_end)) {
+    bytes += range.bytes;
+  }
+  return bytes;
+}
+
 absl::Status VerifyChecksum(const ObjectIndex& index, const StreamId& id,
                             size_t bytes, uint32_t crc32c) {
   const StreamEntry& entry = index.Entry(id);

@@ -101,6 +101,9 @@ class ObjectIndex {
   // slice come whole. REQUIRES as for Entry.
   std::vector<ByteRange> LayerRanges(Level level, int layer, int head_begin,
                                      int head_end) const;
+  // Of all of them together.
+  uint64_t LayerBytes(Level level, int layer, int head_begin,
+                      int head_end) const;
 
  private:
   ObjectIndex(ObjectHeader header, std::vector<StreamEntry> entries);

@@ -8,16 +8,6 @@
 namespace kdn::delivery {
 namespace {
 
-uint64_t LayerBytes(const codec::ObjectIndex& object, const KvSlice& slice,
-                    Level level, int layer) {
-  uint64_t bytes = 0;
-  for (const codec::ByteRange& range :
-       object.LayerRanges(level, layer, slice.head_begin, slice.head_end)) {
-    bytes += range.bytes;
-  }
-  return bytes;
-}
-
 // Mean square of the layer's errors, streams weighing the same.
 double LayerError(const codec::ObjectIndex& object, const KvSlice& slice,
                   Level level, int layer) {
@@ -46,7 +36,8 @@ Ladder LadderOf(const codec::ObjectIndex& object, const KvSlice& slice,
     Rung rung{.level = level};
     for (int layer = 0; layer < slice.layers(); ++layer) {
       const int of_object = slice.layer_begin + layer;
-      rung.layer_bytes.push_back(LayerBytes(object, slice, level, of_object));
+      rung.layer_bytes.push_back(object.LayerBytes(
+          level, of_object, slice.head_begin, slice.head_end));
       rung.layer_distortion.push_back(
           LayerError(object, slice, level, of_object));
       worst[layer] = std::max(worst[layer], rung.layer_distortion.back());

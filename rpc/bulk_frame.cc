@@ -88,13 +88,8 @@ absl::Status FromWire(peer::Status::Reader status) {
 
 uint64_t SliceLayout::LayerBytes(const codec::ObjectIndex& index,
                                  int layer) const {
-  uint64_t bytes = 0;
-  for (const codec::ByteRange& range :
-       index.LayerRanges(levels[layer], slice.layer_begin + layer,
-                         slice.head_begin, slice.head_end)) {
-    bytes += range.bytes;
-  }
-  return bytes;
+  return index.LayerBytes(levels[layer], slice.layer_begin + layer,
+                          slice.head_begin, slice.head_end);
 }
 
 uint64_t SliceLayout::AllBytes(const codec::ObjectIndex& index) const {

@@ -150,22 +150,26 @@ kj::Promise<void> FetchJob::ReadHit(kj::AsyncIoStream& stream, int item,
     if (absl::Status status = CheckSlice(*index, layout); !status.ok()) {
       return Nonsense(status);
     }
-    if (layout.AllBytes(*index) != stream_bytes) {
+    Hit hit{.item = item, .layer_bytes = {}};
+    uint64_t all_bytes = 0;
+    for (int layer = 0; layer < request_.slice.layers(); ++layer) {
+      hit.layer_bytes.push_back(layout.LayerBytes(*index, layer));
+      all_bytes += hit.layer_bytes.back();
+    }
+    if (all_bytes != stream_bytes) {
       return Lies(item, "streams of another size than its index says");
     }
-    AcceptHit(item, *std::move(index), std::move(layout), tier, stream_bytes);
+    Accept(std::move(hit), *std::move(index), std::move(layout.levels), tier,
+           stream_bytes);
     return kj::READY_NOW;
   });
 }
 
-void FetchJob::AcceptHit(int item, codec::ObjectIndex index, SliceLayout layout,
-                         storage::Tier tier, uint64_t stream_bytes) {
-  Hit hit{.item = item, .layer_bytes = {}};
-  for (int layer = 0; layer < request_.slice.layers(); ++layer) {
-    hit.layer_bytes.push_back(layout.LayerBytes(index, layer));
-  }
+void FetchJob::Accept(Hit hit, codec::ObjectIndex index,
+                      std::vector<Level> levels, storage::Tier tier,
+                      uint64_t stream_bytes) {
   absl::StatusOr<absl::Span<std::byte>> place = sink_->OnHit(
-      item, std::move(index), std::move(layout.levels), tier, stream_bytes);
+      hit.item, std::move(index), std::move(levels), tier, stream_bytes);
   hit.skipped = !place.ok();
   if (place.ok()) {
     KDN_CHECK(place->size() == stream_bytes, "a place of the wrong size");

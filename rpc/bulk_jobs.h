@@ -58,8 +58,8 @@ class FetchJob final : public BulkJob {
   kj::Promise<void> ReadGroup(kj::AsyncIoStream& stream);
   kj::Promise<void> ReadHit(kj::AsyncIoStream& stream, int item,
                             peer::FetchItem::Reader header);
-  void AcceptHit(int item, codec::ObjectIndex index, SliceLayout layout,
-                 storage::Tier tier, uint64_t stream_bytes);
+  void Accept(Hit hit, codec::ObjectIndex index, std::vector<Level> levels,
+              storage::Tier tier, uint64_t stream_bytes);
   kj::Promise<void> ReadLayers(kj::AsyncIoStream& stream, int layer,
                                size_t hit);
   kj::Promise<void> ReadOnlyHit(kj::AsyncIoStream& stream, int layer,

@@ -31,6 +31,33 @@ class EncoderTest : public testing::Test {
     return ObjectEncoder::Create(header_, calibration_,
                                  absl::MakeSpan(memory_));
   }
+  // A layer with one of `bad` in it is refused, naming the stream; the encoder
+  // then goes on as if it had not been there.
+  void ExpectRefusesAndGoesOn(std::initializer_list<float> bad,
+                              const std::string& name_of_k,
+                              const std::string& name_of_v) {
+    const std::vector<std::byte> expected = Encode(header_, kv_.view());
+    auto encoder = Create();
+    ASSERT_TRUE(encoder.ok());
+    ASSERT_TRUE(encoder->EncodeLayer(kv_.view().Layer(0)).ok());
+    for (KvPart part : {KvPart::kK, KvPart::kV}) {
+      for (const float value : bad) {
+        KvBuffer damaged = kv_;
+        damaged.Set(1, part, 2, 3, 4, value);
+        const absl::Status status =
+            encoder->EncodeLayer(damaged.view().Layer(1));
+        EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+        EXPECT_THAT(std::string(status.message()),
+                    HasSubstr(part == KvPart::kK ? name_of_k : name_of_v));
+        EXPECT_EQ(encoder->layers_encoded(), 1);
+      }
+    }
+    ASSERT_TRUE(encoder->EncodeLayer(kv_.view().Layer(1)).ok());
+    const auto finished = encoder->Finish();
+    ASSERT_TRUE(finished.ok());
+    memory_.resize(finished->bytes);
+    EXPECT_TRUE(memory_ == expected);
+  }
 
   ChunkOptions options_;
   ObjectHeader header_ = HeaderOf(options_);
@@ -179,55 +206,17 @@ TEST_F(EncoderTest, RefusesLayersOfAnotherShape) {
 }
 
 TEST_F(EncoderTest, Int8NamesTheStreamOfAValueThatIsNotFiniteAndGoesOn) {
-  const std::vector<std::byte> expected = Encode(header_, kv_.view());
-  auto encoder = Create();
-  ASSERT_TRUE(encoder.ok());
-  ASSERT_TRUE(encoder->EncodeLayer(kv_.view().Layer(0)).ok());
-  for (KvPart part : {KvPart::kK, KvPart::kV}) {
-    for (float bad : {std::numeric_limits<float>::infinity(),
-                      std::numeric_limits<float>::quiet_NaN()}) {
-      KvBuffer damaged = kv_;
-      damaged.Set(1, part, 2, 3, 4, bad);
-      const absl::Status status = encoder->EncodeLayer(damaged.view().Layer(1));
-      EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-      EXPECT_THAT(std::string(status.message()),
-                  HasSubstr(part == KvPart::kK ? "layer 1 K head 2"
-                                               : "layer 1 V head 2"));
-      EXPECT_EQ(encoder->layers_encoded(), 1);
-    }
-  }
-  ASSERT_TRUE(encoder->EncodeLayer(kv_.view().Layer(1)).ok());
-  const auto finished = encoder->Finish();
-  ASSERT_TRUE(finished.ok());
-  memory_.resize(finished->bytes);
-  EXPECT_TRUE(memory_ == expected);
+  ExpectRefusesAndGoesOn({std::numeric_limits<float>::infinity(),
+                          std::numeric_limits<float>::quiet_NaN()},
+                         "layer 1 K head 2", "layer 1 V head 2");
 }
 
 TEST_F(EncoderTest, BaseNamesTheStreamOfAValueThatIsNotFiniteAndGoesOn) {
   header_.levels = LevelSet::Of(Level::kBase2).WithRefined();
-  const std::vector<std::byte> expected = Encode(header_, kv_.view());
-  auto encoder = Create();
-  ASSERT_TRUE(encoder.ok());
-  ASSERT_TRUE(encoder->EncodeLayer(kv_.view().Layer(0)).ok());
-  for (KvPart part : {KvPart::kK, KvPart::kV}) {
-    for (float bad : {-std::numeric_limits<float>::infinity(),
-                      std::numeric_limits<float>::quiet_NaN()}) {
-      KvBuffer damaged = kv_;
-      damaged.Set(1, part, 2, 3, 4, bad);
-      const absl::Status status = encoder->EncodeLayer(damaged.view().Layer(1));
-      EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-      EXPECT_THAT(
-          std::string(status.message()),
-          HasSubstr(part == KvPart::kK ? "level base layer 1 K head group 0"
-                                       : "level base layer 1 V head group 0"));
-      EXPECT_EQ(encoder->layers_encoded(), 1);
-    }
-  }
-  ASSERT_TRUE(encoder->EncodeLayer(kv_.view().Layer(1)).ok());
-  const auto finished = encoder->Finish();
-  ASSERT_TRUE(finished.ok());
-  memory_.resize(finished->bytes);
-  EXPECT_TRUE(memory_ == expected);
+  ExpectRefusesAndGoesOn({-std::numeric_limits<float>::infinity(),
+                          std::numeric_limits<float>::quiet_NaN()},
+                         "level base layer 1 K head group 0",
+                         "level base layer 1 V head group 0");
 }
 
 TEST_F(EncoderTest, LosslessAloneHoldsAnyBits) {

@@ -12,6 +12,7 @@
 #include <numeric>
 #include <random>
 
+#include "cli/calibration_files.h"
 #include "codec/calibration_format.h"
 #include "tests/integration/cluster_fixture.h"
 
@@ -227,10 +228,9 @@ void WriteMeans(const ModelSpec& model, const std::string& path) {
   for (int i = 0; i < dim; ++i) stream.synthesis[(dim + 1) * i] = 1;
   stream.bands.resize(dim / codec::kBandComponents);
   stored.streams.assign(2 * model.num_layers, stream);
-  const std::vector<std::byte> bytes = codec::WriteCalibration(stored);
-  std::ofstream(path, std::ios::binary)
-      .write(reinterpret_cast<const char*>(bytes.data()),
-             static_cast<std::streamsize>(bytes.size()));
+  const absl::Status saved =
+      cli::SaveCalibration(codec::WriteCalibration(stored), path);
+  ASSERT_TRUE(saved.ok()) << saved;
 }
 
 TEST_F(LevelsTest, ANodeWithoutTheCalibrationSaysSoAndOthersDeliver) {
