@@ -4,10 +4,8 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <sstream>
 #include <utility>
 #include <vector>
 
@@ -20,6 +18,7 @@
 #include "bench/report.h"
 #include "bench/speed_bed.h"
 #include "cli/calibration_run.h"
+#include "cli/text_files.h"
 #include "codec/calibration_format.h"
 #include "codec/calibrator.h"
 
@@ -75,26 +74,26 @@ std::vector<CodecUnderTest> Codecs(const RopeSpec& rope,
 
 // All texts one after the other; those of the recall model's facts by default.
 absl::StatusOr<std::string> CalibrationText(const CodecOptions& options) {
-  std::vector<std::string> files = options.calibration_texts;
+  std::vector<std::string> texts = options.calibration_texts;
+  const std::string facts = options.model + "/facts";
   std::error_code error;
-  for (const auto& entry :
-       std::filesystem::directory_iterator(options.model + "/facts", error)) {
-    if (options.calibration_texts.empty()) files.push_back(entry.path());
+  if (texts.empty() && std::filesystem::is_directory(facts, error)) {
+    texts.push_back(facts);
   }
-  if (files.empty()) {
+  if (texts.empty()) {
     return absl::InvalidArgumentError(
         "name a text to calibrate on, as --calibrate FILE");
   }
-  std::sort(files.begin(), files.end());
-  std::string text;
-  for (const std::string& path : files) {
-    std::ifstream file(path, std::ios::binary);
-    std::ostringstream content;
-    content << file.rdbuf();
-    if (!file) return absl::NotFoundError(absl::StrCat("cannot read ", path));
-    text += content.str();
+  auto files = cli::FilesOf(texts);
+  if (!files.ok()) return files.status();
+  std::sort(files->begin(), files->end());
+  std::string all;
+  for (const std::filesystem::path& file : *files) {
+    const absl::StatusOr<std::string> text = cli::ReadText(file);
+    if (!text.ok()) return text.status();
+    all += *text;
   }
-  return text;
+  return all;
 }
 
 absl::StatusOr<SharedCalibration> CalibrateFor(const QualityBed& bed,

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
+#include "cli/text_files.h"
 #include "model/divergence.h"
 
 namespace kdn::bench {
@@ -22,16 +22,6 @@ std::vector<int32_t> Positions(int begin, size_t count) {
   std::vector<int32_t> positions(count);
   std::iota(positions.begin(), positions.end(), begin);
   return positions;
-}
-
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file) {
-    return absl::NotFoundError(absl::StrCat("cannot read ", path));
-  }
-  return text.str();
 }
 
 }  // namespace
@@ -53,7 +43,7 @@ absl::StatusOr<QualityBed> QualityBed::Create(const std::string& directory,
 
 absl::Status QualityBed::AddRecallCases(const std::string& file,
                                         const Limits& limits) {
-  const absl::StatusOr<std::string> lines = ReadFile(file);
+  const absl::StatusOr<std::string> lines = cli::ReadText(file);
   if (!lines.ok()) {
     return absl::NotFoundError(absl::StrCat(
         lines.status().message(),
@@ -106,7 +96,7 @@ absl::Status QualityBed::AddLongCase(
 }
 
 absl::Status QualityBed::AddTextCases(const std::string& file) {
-  const absl::StatusOr<std::string> text = ReadFile(file);
+  const absl::StatusOr<std::string> text = cli::ReadText(file);
   if (!text.ok()) return text.status();
   const std::vector<int32_t> tokens = tokenizer_.Encode(*text);
   constexpr size_t kCase = kContextTokens + kContinuationTokens;
