@@ -171,6 +171,7 @@ CAF_ADD_ATOM(kdn, kdn::actors, ReleaseAtom, "release")
 CAF_ADD_ATOM(kdn, kdn::actors, CopyAtom, "copy")
 CAF_ADD_ATOM(kdn, kdn::actors, SuspectAtom, "suspect")
 CAF_ADD_ATOM(kdn, kdn::actors, CountAtom, "count")
+CAF_ADD_ATOM(kdn, kdn::actors, FlushAtom, "flush")
 CAF_ADD_ATOM(kdn, kdn::actors, TickAtom, "tick")
 CAF_ADD_ATOM(kdn, kdn::actors, JoinAtom, "join")
 CAF_ADD_ATOM(kdn, kdn::actors, ReportAtom, "report")
@@ -189,6 +190,8 @@ using StorageActor = caf::typed_actor<
     // The session has ended: its leases go.
     caf::reacts_to<ReleaseAtom, uint64_t>,
     caf::replies_to<CountAtom>::with<storage::PartitionCounters>,
+    // Answered, with true, once nothing waits to be written to disk.
+    caf::replies_to<FlushAtom>::with<bool>,
     // Inside the process only: calls with memory and callbacks in them.
     caf::reacts_to<ReserveCall>, caf::reacts_to<CommitCall>,
     caf::reacts_to<ReadCall>, caf::reacts_to<DiscardCall>,

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <caf/all.hpp>
 #include <caf/io/all.hpp>
+#include <chrono>
 #include <set>
 #include <utility>
 #include <vector>
@@ -70,6 +71,9 @@ uint64_t ScratchBytes(const NodeOptions& options) {
   return std::max(memory / 4, std::min(memory / 2, kScratchMin));
 }
 
+// Less than `kdn up` waits before it kills a node that stops.
+constexpr absl::Duration kFlushTimeout = absl::Seconds(8);
+
 class NodeImpl final : public Node {
  public:
   NodeImpl(NodeOptions options, delivery::PeerTransport* transport,
@@ -90,6 +94,7 @@ class NodeImpl final : public Node {
   absl::Status OpenDisk();
   absl::Status SpawnStorage();
   absl::Status Publish(const NodeActor& node);
+  void FlushPartitions();
 
   // In the order of need: actors refer to the context, tasks of its pool and
   // the disk's threads hold handles of the system's actors.
@@ -192,6 +197,25 @@ absl::Status NodeImpl::Publish(const NodeActor& node) {
       ": is the port taken? (", system_.render(port.error()), ")"));
 }
 
+// Partitions give the disk a few objects at a time: the others wait in them.
+void NodeImpl::FlushPartitions() {
+  const absl::Time deadline = context_.clock->Now() + kFlushTimeout;
+  caf::scoped_actor asking(system_);
+  for (const StorageActor& actor : storage_) {
+    const absl::Duration left =
+        std::max(deadline - context_.clock->Now(), absl::ZeroDuration());
+    asking
+        ->request(actor,
+                  std::chrono::milliseconds(absl::ToInt64Milliseconds(left)),
+                  FlushAtom::value)
+        .receive([](bool) {},
+                 [&](const caf::error& error) {
+                   spdlog::error("some objects were not written to disk: {}",
+                                 system_.render(error));
+                 });
+  }
+}
+
 NodeImpl::~NodeImpl() {
   // Pending transfers hold actor handles: end them before the system goes.
   for (const MemberOptions& member : context_.options.members) {
@@ -200,6 +224,7 @@ NodeImpl::~NodeImpl() {
   // Commits still queued spawn actors, which have to be waited for below.
   context_.pool.Drain();
   if (disk_ != nullptr) {
+    FlushPartitions();
     if (absl::Status status = disk_->Flush(); !status.ok()) {
       spdlog::error("flushing the disk tier: {}",
                     std::string(status.message()));

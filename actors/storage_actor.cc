@@ -103,7 +103,8 @@ void StorageActorState::OnDisk(const DiskAnswer& answer) {
   const absl::Time now = deps.clock->Now();
   switch (answer.kind) {
     case DiskAnswer::Kind::kWritten:
-      return Perform(partition->OnDiskWritten(answer.key, answer.status, now));
+      Perform(partition->OnDiskWritten(answer.key, answer.status, now));
+      return AnswerFlushes();
     case DiskAnswer::Kind::kRead:
       return Perform(partition->OnDiskRead(answer.key, answer.status, now));
     case DiskAnswer::Kind::kRemoved:
@@ -111,8 +112,21 @@ void StorageActorState::OnDisk(const DiskAnswer& answer) {
   }
 }
 
+caf::result<bool> StorageActorState::Flush() {
+  flushes.push_back(self->make_response_promise<bool>());
+  const auto promise = flushes.back();
+  AnswerFlushes();
+  return promise;
+}
+
+void StorageActorState::AnswerFlushes() {
+  if (partition->HasUnwritten()) return;
+  for (auto& promise : std::exchange(flushes, {})) promise.deliver(true);
+}
+
 void StorageActorState::Tick() {
   Perform(partition->OnTick(deps.clock->Now()));
+  AnswerFlushes();  // what waits for the disk may have been removed
   if (++ticks % kTicksPerHeldSweep == 0) {
     const absl::flat_hash_set<ChunkKey> keys = held;
     for (const ChunkKey& key : keys) RefreshHeld(key);
@@ -222,6 +236,7 @@ StorageActor::behavior_type MakeStorageActor(
       [state](LeaseAtom, const LeaseQuery& q) { return state->Lease(q); },
       [state](ReleaseAtom, uint64_t session) { state->Release(session); },
       [state](CountAtom) { return state->partition->counters(); },
+      [state](FlushAtom) { return state->Flush(); },
       [state](const ReserveCall& call) { state->Reserve(call); },
       [state](const CommitCall& call) { state->Commit(call); },
       [state](const ReadCall& call) { state->Read(call); },

@@ -71,6 +71,9 @@ struct StorageActorState {
   void Commit(const CommitCall& call);
   void Read(const ReadCall& call);
   void OnDisk(const DiskAnswer& answer);
+  caf::result<bool> Flush();
+  // Answers whoever waits for the disk, when nothing does any more.
+  void AnswerFlushes();
   void Tick();
 
   void Do(storage::action::Granted& action);
@@ -94,6 +97,7 @@ struct StorageActorState {
   absl::flat_hash_map<storage::RequestId, AnyReply> replies;
   // Keys reported as held; looked at again as leases expire.
   absl::flat_hash_set<ChunkKey> held;
+  std::vector<caf::typed_response_promise<bool>> flushes;
   int ticks = 0;
 };
 

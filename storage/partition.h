@@ -186,6 +186,8 @@ class Partition {
   // least every 100 ms.
   Actions OnTick(absl::Time now);
 
+  // Objects that are on their way to disk, or wait for their turn.
+  bool HasUnwritten() const;
   PartitionCounters counters() const;
   void CheckInvariants() const;
 

@@ -38,6 +38,10 @@ void Partition::Impl::StartWrites(Actions& actions) {
   }
 }
 
+bool Partition::HasUnwritten() const {
+  return impl_->writes_in_flight > 0 || !impl_->write_queue.empty();
+}
+
 void Partition::Impl::OnWriteFailed(Entry& entry, const absl::Status& status,
                                     Actions& actions) {
   for (const Committer& waiter : entry.committers) {

@@ -25,6 +25,9 @@ StorageActor::behavior_type MakeSilent(StorageActor::pointer self) {
       [self](CountAtom) -> caf::result<storage::PartitionCounters> {
         return self->make_response_promise<storage::PartitionCounters>();
       },
+      [self](FlushAtom) -> caf::result<bool> {
+        return self->make_response_promise<bool>();
+      },
       [](const ReserveCall&) {},
       [](const CommitCall&) {},
       [](const ReadCall&) {},

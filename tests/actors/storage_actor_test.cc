@@ -82,6 +82,33 @@ TEST_F(StorageActorTest, WhatIsCommittedIsReadAndAnotherNamespaceMisses) {
   EXPECT_TRUE(absl::IsNotFound(missed.value.status()));
 }
 
+// Found by a node that stopped with more objects than the disk takes at a time:
+// those in line behind them were lost.
+TEST_F(StorageActorTest, AFlushIsDoneWhenAllThatWaitedIsWritten) {
+  HeldDisk disk;
+  const StorageActor storage = SpawnStorage(kArenaBytes, &disk);
+  constexpr int kObjects = 20;
+  for (int i = 0; i < kObjects; ++i) Put(storage, i, 4096);
+  ASSERT_LT(disk.asked.size(), size_t{kObjects}) << "some wait in line";
+  bool flushed = false;
+  system_.spawn([&](caf::event_based_actor* self) {
+    self->request(storage, caf::infinite, FlushAtom::value).then([&](bool) {
+      flushed = true;
+    });
+  });
+  Run();
+  for (int written = 0; written < kObjects; ++written) {
+    EXPECT_FALSE(flushed) << written;
+    ASSERT_FALSE(disk.asked.empty());
+    auto done = std::move(disk.asked.front());
+    disk.asked.erase(disk.asked.begin());
+    done(absl::OkStatus());
+    Run();
+  }
+  EXPECT_TRUE(disk.asked.empty());
+  EXPECT_TRUE(flushed);
+}
+
 TEST_F(StorageActorTest, AReservationWithoutRoomEndsAtItsDeadlineOnce) {
   Answer<Block> all;
   ReserveAll(&all);
