@@ -39,7 +39,7 @@ absl::Status AddSymbols(absl::Span<const std::byte> symbols, uint64_t at,
 
 // Bands up to the last that one of the job's levels codes.
 int UsedBands(const StreamTransform& transform, int levels) {
-  int used = 0;
+  int used = 1;  // values are made of at least one
   for (size_t i = 0; i < transform.bands.size(); ++i) {
     for (int step = 0; step < levels; ++step) {
       if (transform.bands[i][step].mode != BandMode::kAbsent) {
@@ -203,7 +203,7 @@ absl::Status BatchPlan::AddBase(const StreamFrame& frame,
                                 StreamJob* job) {
   const auto parts = ReadLevel(frame, transform, stream);
   if (!parts.ok()) return parts.status();
-  const uint64_t begin = Copy(stream);
+  const uint64_t begin = Copy(stream, parts->symbols);
   const auto at = [&](absl::Span<const std::byte> part) {
     return begin + static_cast<uint64_t>(part.data() - stream.data());
   };
@@ -227,7 +227,7 @@ absl::StatusOr<bool> BatchPlan::AddRefinement(
   const auto parts = ReadLevel(frame, transform, stream);
   if (!parts.ok()) return parts.status();
   if (parts->form == StreamForm::kNothing) return false;
-  const uint64_t begin = Copy(stream);
+  const uint64_t begin = Copy(stream, parts->symbols);
   job->levels = frame.step + 1;
   absl::Status added = AddSymbols(
       parts->symbols,
@@ -237,7 +237,13 @@ absl::StatusOr<bool> BatchPlan::AddRefinement(
   return true;
 }
 
-uint64_t BatchPlan::Copy(absl::Span<const std::byte> stream) {
+uint64_t BatchPlan::Copy(absl::Span<const std::byte> stream,
+                         absl::Span<const std::byte> symbols) {
+  constexpr uint64_t kAlignment = 8;
+  const auto before = static_cast<uint64_t>(symbols.data() - stream.data());
+  const uint64_t end = bytes_.size() - kBytesBehind + before;
+  const uint64_t gap = (kAlignment - end % kAlignment) % kAlignment;
+  bytes_.resize(bytes_.size() + gap);
   const uint64_t begin = bytes_.size() - kBytesBehind;
   bytes_.insert(bytes_.end() - kBytesBehind, stream.begin(), stream.end());
   return begin;

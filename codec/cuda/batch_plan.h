@@ -59,8 +59,10 @@ class BatchPlan {
                                      absl::Span<const std::byte> stream,
                                      const StreamTransform& transform,
                                      StreamJob* job);
-  // Copies the stream behind the others and returns where it begins.
-  uint64_t Copy(absl::Span<const std::byte> stream);
+  // Copies the stream behind the others, its symbols aligned as a warp wants
+  // them, and returns where it begins.
+  uint64_t Copy(absl::Span<const std::byte> stream,
+                absl::Span<const std::byte> symbols);
 
   std::shared_ptr<const CalibrationImage> calibration_;
   std::vector<StreamJob> jobs_;

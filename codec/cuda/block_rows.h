@@ -7,8 +7,7 @@
 namespace kdn::codec::cuda {
 
 // From values to rows on the matrix units, for shapes of whole blocks: 16
-// tokens by 64 dimensions at a time, from the tile to the engine's memory
-// without passing shared memory again.
+// tokens by 64 dimensions at a time, from registers to the engine's memory.
 
 // Two blocks of 32 dimensions of one head that are written together: where RoPE
 // pairs halves, the pairs' first and second elements.
@@ -19,7 +18,14 @@ struct BlockPair {
   bool turns_together;
 };
 
-KDN_DEVICE BlockPair PairAt(const StreamJob& job, int head, int index) {
+// The pairs of all wanted heads.
+KDN_DEVICE int PairsOf(const StreamJob& job) {
+  return (job.head_end - job.head_begin) * (job.head_dim / (2 * kBlockDims));
+}
+KDN_DEVICE BlockPair PairAt(const StreamJob& job, int pair) {
+  const int in_head = job.head_dim / (2 * kBlockDims);
+  const int head = job.head_begin + pair / in_head;
+  const int index = pair % in_head;
   const int turning =
       job.pairing == Pairing::kHalves ? job.pairs / kBlockDims : 0;
   if (index < turning) {
@@ -53,13 +59,48 @@ KDN_DEVICE void LoadEight(const float* from, float (&values)[8]) {
   }
 }
 
+// Cosines and sines of 16 tokens for one pair of blocks that turn together, on
+// their way into shared memory. They are more bytes than the rows that they
+// turn, so that a team reads them once for the streams of all its warps.
+struct alignas(16) StagedRope {
+  static constexpr int kTokens = 16;
+  // Cosines, sines, and room so that lanes read from different banks.
+  static constexpr int kRow = 2 * kBlockDims + 4;
+
+  float floats[kTokens * kRow];
+};
+
+// For tokens from `begin` on, by one warp.
+template <typename Warp>
+KDN_DEVICE void StageRopeAsync(const Warp& warp, const BatchRef& batch,
+                               const StreamJob& job, const BlockPair& pair,
+                               int begin, StagedRope* rope) {
+  constexpr int kPieces = 2 * kBlockDims / 4;    // of 16 bytes, of a token
+  constexpr int kTokens = kWarpLanes / kPieces;  // at a time
+  warp.Each([&](int lane) {
+    const int piece = lane % kPieces;
+    const int of_sines = piece < kPieces / 2 ? 0 : job.pairs - kBlockDims;
+    const float* from =
+        batch.rope + job.rope_at + pair.low + 4 * piece + of_sines;
+    const int token = begin + lane / kPieces;
+    float* to = rope->floats + lane / kPieces * StagedRope::kRow + 4 * piece;
+    KDN_UNROLL
+    for (int i = 0; i < StagedRope::kTokens; i += kTokens) {
+      const bool wanted = token + i < job.tokens;
+      Warp::template CopyAsync<16>(
+          from + (wanted ? (token + i) * 2 * job.pairs : 0), wanted,
+          to + i * StagedRope::kRow);
+    }
+  });
+}
+
 // Turns eight first and their eight second elements.
-KDN_DEVICE void TurnHalves(const StreamJob& job, const float* cos, int dim,
-                           float (&low)[8], float (&high)[8]) {
+KDN_DEVICE void TurnHalves(const float* cos, float (&low)[8],
+                           float (&high)[8]) {
   float c[8];
   float s[8];
-  LoadEight(cos + dim, c);
-  LoadEight(cos + job.pairs + dim, s);
+  LoadEight(cos, c);
+  LoadEight(cos + kBlockDims, s);
   KDN_UNROLL
   for (int i = 0; i < 8; ++i) {
     const float x = low[i];
@@ -69,146 +110,211 @@ KDN_DEVICE void TurnHalves(const StreamJob& job, const float* cos, int dim,
   }
 }
 
-// Turns and stores what one lane has of a token's row: eight dimensions of
-// either block.
-KDN_DEVICE void StoreBlocks(const BatchRef& batch, const StreamJob& job,
-                            const BlockPair& pair, int token, int lane_dim,
-                            float (&low)[8], float (&high)[8]) {
-  const int low_dim = pair.low + lane_dim;
-  const int high_dim = pair.high + lane_dim;
-  if (job.pairs > 0) {
-    const float* cos =
-        batch.rope + job.rope_at + static_cast<int64_t>(token) * 2 * job.pairs;
-    if (pair.turns_together) {
-      TurnHalves(job, cos, low_dim, low, high);
-    } else if (job.pairing == Pairing::kNeighbours) {
-      TurnNeighbours(job, cos, low_dim, low);
-      TurnNeighbours(job, cos, high_dim, high);
-    }
-  }
-  uint8_t* row = RowAt(batch, job.places, token) +
-                 (pair.head - job.head_begin) * job.places.head_stride;
-  StoreEight(job.type, low, row, low_dim);
-  StoreEight(job.type, high, row, high_dim);
-}
+// What a team writes rows with: of a pair of blocks the synthesis and the means
+// of each warp's stream, for kBlocksMaxOf blocks of bands at most, and a round
+// of cosines and sines, 16 tokens for each warp.
+template <int kBlocksMaxOf>
+struct alignas(16) RowsRoom {
+  static constexpr int kBlocksMax = kBlocksMaxOf;
+  static constexpr int kProducts = 2 * kBlockProducts;
+  static_assert(kBlocksMax % 2 == 0);
 
-// A lane's eight dimensions of either block.
-struct LaneMeans {
-  float low[8];
-  float high[8];
+  uint32_t synthesis[kTeamWarps][kProducts][kBlocksMax / 2][kTwoProductsWords];
+  StagedRope ropes[kTeamWarps];
+  float means[kTeamWarps][2 * kBlockDims];
 };
+static_assert(sizeof(StagedRope) >= kDimMax * sizeof(float));
 
-// Both blocks of a pair, all tokens. A pair's part of the synthesis stays in
-// registers meanwhile: kBlocksMax blocks of bands at most.
-template <int kBlocksMax, typename Warp>
+// Writes both blocks of a pair for all tokens, 16 at a time. The warps of a
+// team, each with a stream of its own, go through this together.
+template <typename Room, ElementType kType, typename Warp>
 class BlockPairWriter {
  public:
   KDN_DEVICE BlockPairWriter(const Warp& warp, const BatchRef& batch,
-                             const StreamJob& job, const BlockPair& pair)
-      : warp_(warp), blocks_(job.tile_bands() / kBlockBands) {
+                             const StreamJob& job, const BlockPair& pair,
+                             const ValueTile& tile, Room* room)
+      : warp_(warp),
+        batch_(batch),
+        job_(job),
+        pair_(pair),
+        tile_(tile),
+        blocks_(job.tile_bands() / kBlockBands),
+        room_(room) {
     const TransformRef transform = batch.calibration.transforms[job.transform];
-    const int dims_before = pair.head * job.head_dim;
-    KDN_UNROLL
-    for (int p = 0; p < 2 * kBlockProducts; ++p) {
-      const int dim = dims_before + (p < kBlockProducts ? pair.low : pair.high);
-      KDN_UNROLL
-      for (int k = 0; k < kBlocksMax; ++k) {
-        if (k >= blocks_) continue;
-        const uint64_t at =
-            ProductAt(transform, dim / kBlockDims, p % kBlockProducts, k);
+    const int low = pair.head * job.head_dim + pair.low;
+    const int high = pair.head * job.head_dim + pair.high;
+    const int rank = warp.rank();
+    for (int p = 0; p < kProducts; ++p) {
+      const int block = (p < kBlockProducts ? low : high) / kBlockDims;
+      for (int two = 0; 2 * two < blocks_; ++two) {
+        const uint32_t* from =
+            batch.calibration.synthesis +
+            TwoProductsAt(transform, block, p % kBlockProducts, two);
         warp.Each([&](int lane) {
-          const uint32_t* words = batch.calibration.synthesis + at + 2 * lane;
-          synthesis_[p][k][0][lane] = words[0];
-          synthesis_[p][k][1][lane] = words[1];
+          Warp::template CopyAsync<16>(
+              from + 4 * lane, true, room->synthesis[rank][p][two] + 4 * lane);
         });
       }
     }
+    warp.EndGroup();
     warp.Each([&](int lane) {
-      const int dim = dims_before + lane % 4 * 8;
-      KDN_UNROLL
-      for (int i = 0; i < 8; ++i) {
-        means_[lane].low[i] = MeanOf(batch, job, dim + pair.low + i);
-        means_[lane].high[i] = MeanOf(batch, job, dim + pair.high + i);
-      }
+      room->means[rank][lane] = MeanOf(batch, job, low + lane);
+      room->means[rank][lane + kBlockDims] = MeanOf(batch, job, high + lane);
     });
+    warp.template AwaitAllBut<0>();
   }
 
-  KDN_DEVICE void Write(const BatchRef& batch, const StreamJob& job,
-                        const BlockPair& pair, const ValueTile& tile) const {
-    for (int begin = 0; begin < job.tokens; begin += kTokens) {
-      Sums sums[2 * kBlockProducts][4];
-      Multiply(tile, begin, sums);
-      warp_.Each([&](int lane) {
-        KDN_UNROLL
-        for (int half = 0; half < 2; ++half) {
-          const int token = begin + lane / 4 + half * kTokens / 2;
-          if (token >= job.tokens) continue;
-          float low[8];
-          float high[8];
-          KDN_UNROLL
-          for (int i = 0; i < 8; ++i) {
-            const int at = 2 * half + i % 2;
-            low[i] = Plus(Times(FloatOfSum(sums[i / 2][at][lane]), job.scale),
-                          means_[lane].low[i]);
-            high[i] =
-                Plus(Times(FloatOfSum(sums[4 + i / 2][at][lane]), job.scale),
-                     means_[lane].high[i]);
-          }
-          StoreBlocks(batch, job, pair, token, lane % 4 * 8, low, high);
-        }
-      });
+  KDN_DEVICE void Write() const {
+    Words values[kBlocksMax][4];
+    Load(0, &values);
+    for (int begin = 0; begin < job_.tokens; begin += kRound) {
+      if (pair_.turns_together) {
+        warp_.SyncTeam();  // all are done with the last round's
+        StageRopeAsync(warp_, batch_, job_, pair_,
+                       begin + warp_.rank() * kTokens,
+                       room_->ropes + warp_.rank());
+        warp_.EndGroup();
+        warp_.template AwaitAllBut<0>();
+        warp_.SyncTeam();
+      }
+      if (!warp_.is_active()) continue;
+      KDN_DO_NOT_UNROLL
+      for (int i = 0; i < Warp::kTeam; ++i) {
+        const int first = begin + i * kTokens;
+        if (first >= job_.tokens) break;
+        Sums sums[kProducts][4];
+        Multiply(values, &sums);
+        // The next ones come while rows are written.
+        if (first + kTokens < job_.tokens) Load(first + kTokens, &values);
+        WriteRows(first, sums, room_->ropes[i].floats);
+      }
     }
   }
 
  private:
   using Words = typename Warp::template PerLane<uint32_t>;
   using Sums = typename Warp::template PerLane<int32_t>;
-  static constexpr int kTokens = 16;
+  static constexpr int kBlocksMax = Room::kBlocksMax;
+  static constexpr int kProducts = Room::kProducts;
+  static constexpr int kTokens = ValueTile::kTokens;
+  static_assert(kTokens == StagedRope::kTokens);
+  static constexpr int kRound = kTokens * Warp::kTeam;
 
-  KDN_DEVICE void Multiply(const ValueTile& tile, int begin,
-                           Sums (&sums)[2 * kBlockProducts][4]) const {
-    KDN_UNROLL
-    for (int p = 0; p < 2 * kBlockProducts; ++p) {
+  // The first factors of 16 tokens' products.
+  KDN_DEVICE void Load(int begin, Words (*values)[kBlocksMax][4]) const {
+    warp_.Each([&](int lane) {
+      const int8_t* first = tile_.At(begin + lane / 4, 0) + lane % 4 * 4;
       KDN_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        warp_.Each([&](int lane) { sums[p][i][lane] = 0; });
-      }
-    }
-    KDN_UNROLL
-    for (int k = 0; k < kBlocksMax; ++k) {
-      if (k >= blocks_) continue;
-      Words values[4];
-      warp_.Each([&](int lane) {
+      for (int k = 0; k < kBlocksMax; ++k) {
         KDN_UNROLL
         for (int i = 0; i < 4; ++i) {
-          const int token = begin + lane / 4 + i % 2 * (kTokens / 2);
-          values[i][lane] = LoadAligned<uint32_t>(
-              tile.At(token, kBlockBands * k + i / 2) + lane % 4 * 4);
+          if (k >= blocks_) continue;
+          (*values)[k][i][lane] = LoadAligned<uint32_t>(
+              first + (kBlockBands * k + i / 2) * ValueTile::kBandStride +
+              i % 2 * (kTokens / 2) * kBandBytes);
         }
-      });
+      }
+    });
+  }
+
+  KDN_DEVICE void Multiply(const Words (&values)[kBlocksMax][4],
+                           Sums (*sums)[kProducts][4]) const {
+    Sums none[4];
+    KDN_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      warp_.Each([&](int lane) { none[i][lane] = kNoSum; });
+    }
+    KDN_UNROLL
+    for (int k = 0; k < kBlocksMax; k += 2) {
+      if (k > 0 && k >= blocks_) continue;  // there is one at least
       KDN_UNROLL
-      for (int p = 0; p < 2 * kBlockProducts; ++p) {
-        warp_.AddProduct(values, synthesis_[p][k], sums[p]);
+      for (int p = 0; p < kProducts; ++p) {
+        Words words[4];
+        warp_.Each([&](int lane) {
+          const auto four = LoadAligned<Bytes16>(
+              room_->synthesis[warp_.rank()][p][k / 2] + 4 * lane);
+          KDN_UNROLL
+          for (int i = 0; i < 4; ++i) words[i][lane] = four.words[i];
+        });
+        warp_.AddProduct(values[k], words[0], words[1],
+                         k == 0 ? none : (*sums)[p], &(*sums)[p]);
+        if (k + 1 >= blocks_) continue;
+        warp_.AddProduct(values[k + 1], words[2], words[3], (*sums)[p],
+                         &(*sums)[p]);
       }
     }
   }
 
-  Warp warp_;
+  KDN_DEVICE void WriteRows(int begin, const Sums (&sums)[kProducts][4],
+                            const float* rope) const {
+    const float* means = room_->means[warp_.rank()];
+    warp_.Each([&](int lane) {
+      const int dim = lane % 4 * 8;
+      KDN_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        const int token = lane / 4 + half * kTokens / 2;
+        if (begin + token >= job_.tokens) continue;
+        float low[8];
+        float high[8];
+        LoadEight(means + dim, low);
+        LoadEight(means + kBlockDims + dim, high);
+        KDN_UNROLL
+        for (int i = 0; i < 8; ++i) {
+          const int at = 2 * half + i % 2;
+          low[i] = Plus(Times(FloatOfSum(sums[i / 2][at][lane]), job_.scale),
+                        low[i]);
+          high[i] =
+              Plus(Times(FloatOfSum(sums[4 + i / 2][at][lane]), job_.scale),
+                   high[i]);
+        }
+        if (pair_.turns_together) {
+          TurnHalves(rope + token * StagedRope::kRow + dim, low, high);
+        } else if (job_.pairs > 0 && job_.pairing == Pairing::kNeighbours) {
+          const float* cos =
+              batch_.rope + job_.rope_at +
+              static_cast<int64_t>(begin + token) * 2 * job_.pairs;
+          TurnNeighbours(job_, cos, pair_.low + dim, low);
+          TurnNeighbours(job_, cos, pair_.high + dim, high);
+        }
+        uint8_t* row = RowAt(batch_, job_.places, begin + token) +
+                       (pair_.head - job_.head_begin) * job_.places.head_stride;
+        StoreEight(kType, low, row, pair_.low + dim);
+        StoreEight(kType, high, row, pair_.high + dim);
+      }
+    });
+  }
+
+  const Warp& warp_;
+  const BatchRef& batch_;
+  const StreamJob& job_;
+  const BlockPair& pair_;
+  const ValueTile& tile_;
   int blocks_;
-  Words synthesis_[2 * kBlockProducts][kBlocksMax][2];
-  typename Warp::template PerLane<LaneMeans> means_;
+  Room* room_;
 };
 
-template <int kBlocksMax, typename Warp>
+template <ElementType kType, typename Room, typename Warp>
+KDN_DEVICE void WriteBlocksOf(const Warp& warp, const BatchRef& batch,
+                              const StreamJob& job, const ValueTile& tile,
+                              Room* room) {
+  for (int i = 0; i < PairsOf(job); ++i) {
+    const BlockPair pair = PairAt(job, i);
+    BlockPairWriter<Room, kType, Warp>(warp, batch, job, pair, tile, room)
+        .Write();
+  }
+}
+
+template <typename Room, typename Warp>
 KDN_DEVICE void WriteInBlocks(const Warp& warp, const BatchRef& batch,
-                              const StreamJob& job, const ValueTile& tile) {
-  const int pairs = job.head_dim / (2 * kBlockDims);
-  for (int head = job.head_begin; head < job.head_end; ++head) {
-    for (int index = 0; index < pairs; ++index) {
-      const BlockPair pair = PairAt(job, head, index);
-      const BlockPairWriter<kBlocksMax, Warp> writer(warp, batch, job, pair);
-      writer.Write(batch, job, pair, tile);
-    }
+                              const StreamJob& job, const ValueTile& tile,
+                              Room* room) {
+  switch (job.type) {
+    case ElementType::kBf16:
+      return WriteBlocksOf<ElementType::kBf16>(warp, batch, job, tile, room);
+    case ElementType::kFp16:
+      return WriteBlocksOf<ElementType::kFp16>(warp, batch, job, tile, room);
+    case ElementType::kFp32:
+      return WriteBlocksOf<ElementType::kFp32>(warp, batch, job, tile, room);
   }
 }
 

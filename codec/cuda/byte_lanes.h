@@ -49,23 +49,6 @@ KDN_DEVICE uint32_t CellMiddles(uint32_t values, int cell, uint32_t shrinks) {
                   NegateBytes(shrinks & NonZeroBytes(values), positive));
 }
 
-// The values of a symbol, the first in the lowest byte; see UnpackBand. What
-// lies above the last value is undefined.
-template <int kValues>
-KDN_DEVICE uint32_t ValuesOf(uint32_t symbol) {
-  static_assert(kValues == 1 || kValues == 2 || kValues == 4);
-  if constexpr (kValues == 1) {
-    return symbol ^ 0x80u;
-  } else if constexpr (kValues == 2) {
-    const uint32_t nibbles = (symbol & 15u) | (symbol & 0xf0u) << 4;
-    return ((nibbles | kByteSigns) - 0x0808u) ^ kByteSigns;
-  } else {
-    const uint32_t pairs =
-        (symbol | symbol << 6 | symbol << 12 | symbol << 18) & 0x03030303u;
-    return ((pairs | kByteSigns) - 0x02020202u) ^ kByteSigns;
-  }
-}
-
 }  // namespace kdn::codec::cuda
 
 #endif  // KDN_CODEC_CUDA_BYTE_LANES_H_

@@ -3,6 +3,8 @@
 #include <utility>
 
 #include "codec/stream_layout.h"
+#include "codec/symbol_bands.h"
+#include "codec/vector_kernels.h"
 #include "kv/check.h"
 
 namespace kdn::codec::cuda {
@@ -10,6 +12,7 @@ namespace {
 
 static_assert(sizeof(CoderTable::symbols) == kRansTotal);
 static_assert(kBandBytes == kBandComponents && kLevelSteps == kSteps);
+static_assert(kPlainTables == static_cast<int>(BandMode::kQuad));
 
 CoderTable TableOf(const RansTable& table) {
   CoderTable result;
@@ -20,6 +23,24 @@ CoderTable TableOf(const RansTable& table) {
     result.ranges[s] = table.encode_entries()[s];
   }
   return result;
+}
+
+// What a symbol's values become, for every symbol.
+template <typename F>
+ValueTable ValuesOf(BandMode mode, const F& value_of) {
+  const int count = ValuesPerSymbol(mode);
+  ValueTable table{};
+  for (size_t symbol = 0; symbol < kRansSymbols; ++symbol) {
+    const auto byte = static_cast<uint8_t>(symbol);
+    for (int i = 0; i < count; ++i) {
+      const int bits = 8 / count;
+      const int field = byte >> (bits * i) & ((1 << bits) - 1);
+      const auto value = static_cast<int8_t>(field - (1 << (bits - 1)));
+      table.values[symbol] |= uint32_t{static_cast<uint8_t>(value_of(value))}
+                              << (8 * i);
+    }
+  }
+  return table;
 }
 
 int Groups(const Calibration::Geometry& geometry) {
@@ -34,6 +55,10 @@ CalibrationImage::CalibrationImage(
     : calibration_(std::move(calibration)) {
   for (const RansTable& table : calibration_->tables()) {
     tables_.push_back(TableOf(table));
+  }
+  for (int mode = 1; mode <= kPlainTables; ++mode) {
+    values_.push_back(ValuesOf(static_cast<BandMode>(mode),
+                               [](int8_t value) { return value; }));
   }
   const Calibration::Geometry& geometry = calibration_->geometry();
   for (int layer = 0; layer < geometry.layers; ++layer) {
@@ -57,13 +82,14 @@ void CalibrationImage::Add(const StreamTransform& transform) {
     for (const BandStep& band : steps) {
       bands_.push_back({static_cast<uint8_t>(band.mode),
                         {band.tables[0], band.tables[1]},
-                        band.shrink});
+                        band.shrink,
+                        &band == &steps[0] ? MiddlesOf(band) : uint16_t{0}});
     }
   }
   means_.insert(means_.end(), transform.mean.begin(), transform.mean.end());
   const int blocks = (ref.dim + kBlockDims - 1) / kBlockDims;
   // What lies beside the matrix is zero.
-  synthesis_.resize(ProductAt(ref, blocks, 0, 0));
+  synthesis_.resize(TwoProductsAt(ref, blocks, 0, 0));
   for (int d = 0; d < matrix.dim(); ++d) {
     for (int c = 0; c < matrix.components(); ++c) {
       synthesis_[SynthesisWord(ref, d, c / 4)] |=
@@ -74,6 +100,20 @@ void CalibrationImage::Add(const StreamTransform& transform) {
   transforms_.push_back(ref);
 }
 
+uint16_t CalibrationImage::MiddlesOf(const BandStep& band) {
+  if (band.mode == BandMode::kAbsent) return 0;
+  const auto [found, is_new] = middles_.try_emplace(
+      {band.mode, band.shrink}, static_cast<uint16_t>(values_.size()));
+  if (is_new) {
+    const auto shrink = static_cast<int8_t>(band.shrink);
+    values_.push_back(ValuesOf(band.mode, [shrink](int8_t value) {
+      kernels::ToCellMiddles(&shrink, CellOf(0), 1, &value);
+      return value;
+    }));
+  }
+  return found->second;
+}
+
 uint32_t CalibrationImage::IndexOf(const StreamTransform& transform) const {
   const auto found = index_.find(&transform);
   KDN_CHECK(found != index_.end(), "a transform of another calibration");
@@ -81,8 +121,8 @@ uint32_t CalibrationImage::IndexOf(const StreamTransform& transform) const {
 }
 
 CalibrationRef CalibrationImage::ref() const {
-  return {tables_.data(), transforms_.data(), bands_.data(), means_.data(),
-          synthesis_.data()};
+  return {tables_.data(), values_.data(), transforms_.data(),
+          bands_.data(),  means_.data(),  synthesis_.data()};
 }
 
 }  // namespace kdn::codec::cuda

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -25,6 +26,7 @@ class CalibrationImage {
   uint32_t IndexOf(const StreamTransform& transform) const;
 
   const std::vector<CoderTable>& tables() const { return tables_; }
+  const std::vector<ValueTable>& values() const { return values_; }
   const std::vector<TransformRef>& transforms() const { return transforms_; }
   const std::vector<BandRef>& bands() const { return bands_; }
   const std::vector<float>& means() const { return means_; }
@@ -34,10 +36,15 @@ class CalibrationImage {
 
  private:
   void Add(const StreamTransform& transform);
+  // Where the base's values of such a band are, moved to their cells' middles.
+  uint16_t MiddlesOf(const BandStep& band);
 
   std::shared_ptr<const Calibration> calibration_;
   absl::flat_hash_map<const StreamTransform*, uint32_t> index_;
+  // Of a mode and a shrink.
+  absl::flat_hash_map<std::pair<BandMode, uint8_t>, uint16_t> middles_;
   std::vector<CoderTable> tables_;
+  std::vector<ValueTable> values_;
   std::vector<TransformRef> transforms_;
   std::vector<BandRef> bands_;
   std::vector<float> means_;

@@ -8,21 +8,28 @@ namespace kdn::codec::cuda {
 // What a warp reads of a calibration, in host or device memory. Every type here
 // is trivially copyable and says where things are, never owns them.
 
-// A RansTable for a warp: two small tables after each other instead of one of
-// 16 KB, so that it fits into shared memory beside a stream's values. Slots are
-// uniform, so a table in the cache would be read all over.
+// A RansTable, taken apart so that a warp's share of shared memory holds two.
 struct alignas(16) CoderTable {
   uint8_t symbols[4096];  // of each slot
   uint32_t ranges[256];   // of each symbol: start | frequency << 16
 };
-static_assert(sizeof(CoderTable) % (kWarpLanes * sizeof(Bytes16)) == 0,
-              "every lane copies as much");
+
+// The values that each symbol stands for, the first in the lowest byte.
+struct alignas(16) ValueTable {
+  uint32_t values[256];
+};
+// The first of all value tables give values as they were coded, one for every
+// mode from 1 on.
+inline constexpr int kPlainTables = 3;
 
 // One band at one level; see BandStep.
 struct BandRef {
   uint8_t mode;
   uint8_t tables[2];
   uint8_t shrink;
+  // The value table to decode with where the base is all: its values are in the
+  // middles of their cells already.
+  uint16_t middles;
 };
 
 inline constexpr int kBandBytes = 16;  // a value a byte
@@ -47,23 +54,26 @@ struct TransformRef {
 
 struct CalibrationRef {
   const CoderTable* tables;
+  const ValueTable* values;
   const TransformRef* transforms;
   const BandRef* bands;
   const float* means;
   const uint32_t* synthesis;
 };
 
-// Where the synthesis words of a product of 8 columns by 32 components lie: two
-// for each lane, as mma.m16n8k32 wants its second factor. The columns of a
+// Where the synthesis words of two products of 8 columns by 32 components lie,
+// for the blocks of bands 2 * `two` and the one behind it: for each lane two
+// words of either, as mma.m16n8k32 wants its second factor. The columns of a
 // block's four products are spread so that a lane's results of all four are 8
 // neighbouring dimensions, which it stores at once.
-KDN_DEVICE uint64_t ProductAt(const TransformRef& transform, int block,
-                              int product, int block_of_bands) {
+inline constexpr int kTwoProductsWords = 4 * kWarpLanes;
+KDN_DEVICE uint64_t TwoProductsAt(const TransformRef& transform, int block,
+                                  int product, int two) {
+  const int twos = (transform.blocks_of_bands() + 1) / 2;
   return transform.synthesis_at +
-         ((static_cast<uint64_t>(block) * kBlockProducts + product) *
-              transform.blocks_of_bands() +
-          block_of_bands) *
-             (2 * kWarpLanes);
+         ((static_cast<uint64_t>(block) * kBlockProducts + product) * twos +
+          two) *
+             kTwoProductsWords;
 }
 // Where the word of four components of a dimension lies.
 KDN_DEVICE uint64_t SynthesisWord(const TransformRef& transform, int dim,
@@ -71,8 +81,9 @@ KDN_DEVICE uint64_t SynthesisWord(const TransformRef& transform, int dim,
   const int in_block = dim % kBlockDims;
   const int column = in_block / 8 * 2 + in_block % 2;
   const int lane = column * 4 + quad % 4;
-  return ProductAt(transform, dim / kBlockDims, in_block % 8 / 2, quad / 8) +
-         static_cast<uint64_t>(lane) * 2 + quad / 4 % 2;
+  return TwoProductsAt(transform, dim / kBlockDims, in_block % 8 / 2,
+                       quad / 16) +
+         static_cast<uint64_t>(lane) * 4 + quad / 4 % 4;
 }
 
 }  // namespace kdn::codec::cuda

@@ -1,5 +1,3 @@
-#include <algorithm>
-
 #include "codec/cuda/decode_kernel.h"
 #include "codec/cuda/device_stream.h"
 #include "codec/cuda/device_warp.cuh"
@@ -7,100 +5,79 @@
 namespace kdn::codec::cuda {
 namespace {
 
-constexpr uint64_t kTablesBytes = kWorkspaceTables * sizeof(CoderTable);
+// How many teams a multiprocessor is to have room for. A step of a coder waits
+// for the one before, which other warps hide; rows need registers.
+constexpr int kValuesTeams = 8;
+constexpr int kRowsTeams = 4;
+constexpr int kWideRowsTeams = 2;
 
-// A warp is a block. Those of a grid that is smaller than the batch take more
-// than one stream.
-template <TilePlace kPlace, int kBlocksMax>
-__global__ void __launch_bounds__(kWarpLanes)
-    DecodeKernel(const BatchRef batch, int8_t* scratch, uint64_t tile_bytes) {
+// For up to 128 components, and for all that there may be.
+using NarrowRoom = RowsRoom<4>;
+using WideRoom = RowsRoom<kDimMax / (kBlockBands * kBandBytes)>;
+
+// A block of either kernel is a team.
+constexpr int kThreads = kTeamWarps * kWarpLanes;
+
+__device__ int8_t* ValuesOf(const SliceRef& slice, int job) {
+  return slice.values +
+         static_cast<uint64_t>(job - slice.first_job) * slice.tile_bytes;
+}
+
+__global__ void __launch_bounds__(kThreads, kValuesTeams)
+    ValuesKernel(const BatchRef batch, const SliceRef slice) {
+  __shared__ ValuesRoom room;
+  const Team& team = slice.values_teams[blockIdx.x];
+  const DeviceWarp warp(static_cast<int>(threadIdx.x), team.count);
+  const int at = team.jobs[warp.rank()];
+  const bool good =
+      DecodeStream(warp, batch, batch.jobs[at], &room, ValuesOf(slice, at));
+  if (warp.is_active() && threadIdx.x % kWarpLanes == 0) {
+    batch.errors[at] = good ? 0 : 1;
+  }
+}
+
+template <typename Room, int kTeams>
+__global__ void __launch_bounds__(kThreads, kTeams)
+    RowsKernel(const BatchRef batch, const SliceRef slice) {
   extern __shared__ Bytes16 shared[];
-  auto* bytes = reinterpret_cast<uint8_t*>(shared);
-  Workspace workspace;
-  workspace.tables = reinterpret_cast<CoderTable*>(bytes);
-  if constexpr (kPlace == TilePlace::kShared) {
-    workspace.values = reinterpret_cast<int8_t*>(bytes + kTablesBytes);
-  } else {
-    workspace.values = scratch + blockIdx.x * tile_bytes;
-  }
-  const DeviceWarp warp(static_cast<int>(threadIdx.x));
-  for (int i = static_cast<int>(blockIdx.x); i < batch.job_count;
-       i += static_cast<int>(gridDim.x)) {
-    const StreamJob job = batch.jobs[i];
-    const bool good = DecodeStream<kBlocksMax>(warp, batch, job, workspace);
-    if (threadIdx.x == 0) batch.errors[i] = good ? 0 : 1;
-    warp.Sync();
-  }
-}
-
-using Kernel = void (*)(BatchRef, int8_t*, uint64_t);
-
-Kernel KernelOf(TilePlace place, bool is_wide) {
-  constexpr int kNarrow = 4;
-  constexpr int kWide = kDimMax / (kBlockBands * kBandBytes);
-  if (place == TilePlace::kShared) {
-    return is_wide ? DecodeKernel<TilePlace::kShared, kWide>
-                   : DecodeKernel<TilePlace::kShared, kNarrow>;
-  }
-  return is_wide ? DecodeKernel<TilePlace::kDevice, kWide>
-                 : DecodeKernel<TilePlace::kDevice, kNarrow>;
-}
-
-cudaError_t PrepareShared(Kernel kernel, uint64_t bytes) {
-  const auto* function = reinterpret_cast<const void*>(kernel);
-  const cudaError_t error = cudaFuncSetAttribute(
-      function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-      static_cast<int>(bytes));
-  if (error != cudaSuccess) return error;
-  return cudaFuncSetAttribute(function,
-                              cudaFuncAttributePreferredSharedMemoryCarveout,
-                              cudaSharedmemCarveoutMaxShared);
+  const Team& team = slice.rows_teams[blockIdx.x];
+  const int rank = static_cast<int>(threadIdx.x) / kWarpLanes;
+  const int at = team.jobs[rank];
+  // A copy: the rows could be anywhere, so that otherwise every field is read
+  // again after each of them.
+  const StreamJob job = batch.jobs[at];
+  const bool good = batch.errors[at] == 0;
+  const DeviceWarp warp(static_cast<int>(threadIdx.x), good ? team.count : 0);
+  WriteStream(warp, batch, job, ValuesOf(slice, at),
+              reinterpret_cast<Room*>(shared));
 }
 
 }  // namespace
 
-cudaError_t PlanLaunch(TilePlace place, int jobs, uint64_t tile_bytes,
-                       int tile_bands, LaunchPlan* plan) {
-  int device = 0;
-  int shared_max = 0;
-  int processors = 0;
-  cudaError_t error = cudaGetDevice(&device);
-  if (error == cudaSuccess) {
-    error = cudaDeviceGetAttribute(
-        &shared_max, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+cudaError_t LaunchDecodeAsync(const BatchRef& batch, const SliceRef& ref,
+                              const Slice& slice, int tile_bands,
+                              cudaStream_t stream) {
+  const bool is_wide = tile_bands > NarrowRoom::kBlocksMax * kBlockBands;
+  const auto rows = is_wide ? RowsKernel<WideRoom, kWideRowsTeams>
+                            : RowsKernel<NarrowRoom, kRowsTeams>;
+  const size_t rows_bytes = is_wide ? sizeof(WideRoom) : sizeof(NarrowRoom);
+  cudaError_t error =
+      cudaFuncSetAttribute(rows, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           static_cast<int>(rows_bytes));
+  for (const void* kernel : {reinterpret_cast<const void*>(ValuesKernel),
+                             reinterpret_cast<const void*>(rows)}) {
+    if (error != cudaSuccess) return error;
+    error = cudaFuncSetAttribute(kernel,
+                                 cudaFuncAttributePreferredSharedMemoryCarveout,
+                                 cudaSharedmemCarveoutMaxShared);
   }
-  if (error == cudaSuccess) {
-    error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount,
-                                   device);
-  }
   if (error != cudaSuccess) return error;
-  const bool fits = kTablesBytes + tile_bytes <= uint64_t(shared_max);
-  plan->place = fits ? place : TilePlace::kDevice;
-  plan->is_wide = tile_bands > 4 * kBlockBands;
-  plan->tile_bytes = tile_bytes;
-  plan->shared_bytes =
-      kTablesBytes + (plan->place == TilePlace::kShared ? tile_bytes : 0);
-  const Kernel kernel = KernelOf(plan->place, plan->is_wide);
-  error = PrepareShared(kernel, plan->shared_bytes);
-  if (error != cudaSuccess) return error;
-  plan->blocks = jobs;
-  plan->scratch_bytes = 0;
-  if (plan->place == TilePlace::kShared) return cudaSuccess;
-  int resident = 0;
-  error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(
-      &resident, kernel, kWarpLanes, plan->shared_bytes);
-  if (error != cudaSuccess) return error;
-  plan->blocks = std::max(1, std::min(jobs, resident * processors));
-  plan->scratch_bytes = static_cast<uint64_t>(plan->blocks) * tile_bytes;
-  return cudaSuccess;
-}
-
-cudaError_t LaunchDecodeAsync(const BatchRef& batch, const LaunchPlan& plan,
-                              int8_t* scratch, cudaStream_t stream) {
-  if (batch.job_count == 0) return cudaSuccess;
-  const Kernel kernel = KernelOf(plan.place, plan.is_wide);
-  kernel<<<plan.blocks, kWarpLanes, plan.shared_bytes, stream>>>(
-      batch, scratch, plan.tile_bytes);
+  SliceRef part = ref;
+  part.values_teams += slice.values_first;
+  part.rows_teams += slice.rows_first;
+  part.first_job = slice.first;
+  ValuesKernel<<<slice.values_count, kThreads, 0, stream>>>(batch, part);
+  rows<<<slice.rows_count, kThreads, rows_bytes, stream>>>(batch, part);
   return cudaGetLastError();
 }
 

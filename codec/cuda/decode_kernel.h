@@ -6,32 +6,28 @@
 #include <cstdint>
 
 #include "codec/cuda/stream_job.h"
+#include "codec/cuda/teams.h"
 
 namespace kdn::codec::cuda {
 
-// Where the values of a stream are while it is decoded. Shared memory is
-// nearer; device memory leaves room for more warps and has no bound.
-enum class TilePlace { kShared, kDevice };
-
-// How a batch is launched, one warp a block.
-struct LaunchPlan {
-  TilePlace place = TilePlace::kShared;
-  bool is_wide = false;  // some stream has more than 128 components
-  int blocks = 0;
+// What kernels get beside the batch.
+struct SliceRef {
+  const Team* values_teams = nullptr;
+  const Team* rows_teams = nullptr;
+  // A slice's values between its symbols and its rows: tile_bytes for each of
+  // its jobs, aligned to 16.
+  int8_t* values = nullptr;
   uint64_t tile_bytes = 0;
-  uint64_t shared_bytes = 0;
-  uint64_t scratch_bytes = 0;  // of all blocks, for TilePlace::kDevice
+  int32_t first_job = 0;
 };
 
-// For the current device. `place` is what is wished; tiles that do not fit into
-// shared memory go to device memory.
-cudaError_t PlanLaunch(TilePlace place, int jobs, uint64_t tile_bytes,
-                       int tile_bands, LaunchPlan* plan);
-
-// Enqueues the decoding of a batch in device memory on `stream`. errors[i] is 0
-// or 1 for every job when it is done. `scratch` has plan.scratch_bytes.
-cudaError_t LaunchDecodeAsync(const BatchRef& batch, const LaunchPlan& plan,
-                              int8_t* scratch, cudaStream_t stream);
+// Enqueues the decoding of some of a batch's jobs in device memory on `stream`.
+// errors[i] is 0 or 1 for each of them when it is done. `tile_bands` is the
+// most of a job. The teams of `ref` are all of the batch, those of `slice` are
+// taken.
+cudaError_t LaunchDecodeAsync(const BatchRef& batch, const SliceRef& ref,
+                              const Slice& slice, int tile_bands,
+                              cudaStream_t stream);
 
 }  // namespace kdn::codec::cuda
 

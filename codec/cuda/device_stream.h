@@ -7,37 +7,38 @@
 
 namespace kdn::codec::cuda {
 
-// What a warp decodes a stream in. Both are aligned to 16 bytes.
-struct Workspace {
-  CoderTable* tables = nullptr;  // room for two
-  int8_t* values = nullptr;      // job.tile_bytes()
-};
-inline constexpr int kWorkspaceTables = 2;
-// Rows of a stream with more dimensions than that are none of this codec's.
-inline constexpr int kDimMax = 256;
-static_assert(kDimMax * sizeof(float) <= kWorkspaceTables * sizeof(CoderTable));
+// A stream is decoded in two passes, by one warp each: symbols to values, in
+// which every step waits for the one before, so that many warps are wanted, and
+// values to rows, which takes many registers. Teams of warps do what can be
+// done for several streams at once.
 
-// Decodes one stream by one warp, straight into the engine's memory. False, and
-// no rows, when the symbols are not what was coded. Reads and writes inside
-// what the job says, whatever the bytes are. REQUIRES: tile_bands() is at most
-// kBlocksMax * kBlockBands where the job is in blocks.
-template <int kBlocksMax, typename Warp>
+// Decodes the values of one stream to `values`, job.tile_bytes() aligned to 16.
+// False when the symbols are not what was coded. Reads and writes inside what
+// the job says, whatever the bytes are.
+template <typename Warp>
 KDN_DEVICE bool DecodeStream(const Warp& warp, const BatchRef& batch,
-                             const StreamJob& job, const Workspace& workspace) {
-  // The tables have done their work when rows are written.
-  auto* row = reinterpret_cast<float*>(workspace.tables);
-  if (job.levels > 0) {
-    const ValueTile tile(workspace.values, job.tile_bands());
-    if (!DecodeValues(warp, batch, job, workspace.tables, tile)) return false;
-    if (job.in_blocks) {
-      WriteInBlocks<kBlocksMax>(warp, batch, job, tile);
-    } else {
-      WriteRowByRow(warp, batch, job, tile, row);
-    }
-    warp.Sync();
+                             const StreamJob& job, ValuesRoom* room,
+                             int8_t* values) {
+  if (job.levels == 0) return true;
+  return DecodeValues(warp, batch, job, room, TileOf(job, values));
+}
+
+// Writes the rows of one stream straight into the engine's memory. REQUIRES:
+// tile_bands() is at most Room::kBlocksMax * kBlockBands where the job is in
+// blocks.
+template <typename Room, typename Warp>
+KDN_DEVICE void WriteStream(const Warp& warp, const BatchRef& batch,
+                            const StreamJob& job, int8_t* values, Room* room) {
+  const ValueTile tile = TileOf(job, values);
+  float* row = room->ropes[warp.rank()].floats;
+  if (job.levels > 0 && job.in_blocks) {
+    WriteInBlocks(warp, batch, job, tile, room);
+    warp.SyncTeam();  // no warp turns by what is there any more
+  } else if (job.levels > 0 && warp.is_active()) {
+    WriteRowByRow(warp, batch, job, tile, row);
   }
-  WriteRawRows(warp, batch, job, row);
-  return true;
+  warp.Sync();
+  if (warp.is_active()) WriteRawRows(warp, batch, job, row);
 }
 
 }  // namespace kdn::codec::cuda

@@ -1,5 +1,6 @@
 #include "codec/cuda/gpu_decoder.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -60,6 +61,7 @@ GpuCalibration::UploadSync(std::shared_ptr<const CalibrationImage> image,
   if (absl::Status s = CheckGpu(); !s.ok()) return s;
   Arrays arrays;
   const size_t tables = arrays.Add(image->tables());
+  const size_t values = arrays.Add(image->values());
   const size_t transforms = arrays.Add(image->transforms());
   const size_t bands = arrays.Add(image->bands());
   const size_t means = arrays.Add(image->means());
@@ -70,6 +72,7 @@ GpuCalibration::UploadSync(std::shared_ptr<const CalibrationImage> image,
   made->image_ = std::move(image);
   made->memory_ = *std::move(memory);
   made->ref_ = {At<CoderTable>(made->memory_, tables),
+                At<ValueTable>(made->memory_, values),
                 At<TransformRef>(made->memory_, transforms),
                 At<BandRef>(made->memory_, bands),
                 At<float>(made->memory_, means),
@@ -83,9 +86,10 @@ GpuCalibration::UploadSync(std::shared_ptr<const CalibrationImage> image,
 struct GpuBatch::Device {
   DeviceMemory memory;
   size_t errors_at = 0;
-  size_t scratch_at = 0;
   BatchRef batch;
-  LaunchPlan launch;
+  SliceRef slices;
+  TeamPlan teams;
+  int tile_bands = 0;
 };
 
 GpuBatch::GpuBatch() : device_(std::make_unique<Device>()) {}
@@ -104,20 +108,21 @@ absl::StatusOr<std::unique_ptr<GpuBatch>> GpuBatch::UploadAsync(
             "the plan's calibration");
   std::unique_ptr<GpuBatch> made(new GpuBatch());
   Device& device = *made->device_;
-  const auto jobs = static_cast<int>(plan->jobs().size());
-  absl::Status planned = StatusOfCuda(
-      PlanLaunch(options.values_in_device_memory ? TilePlace::kDevice
-                                                 : TilePlace::kShared,
-                 jobs, plan->tile_bytes(), plan->tile_bands(), &device.launch),
-      "asking what the GPU has");
-  if (!planned.ok()) return planned;
+  const size_t jobs = plan->jobs().size();
+  const uint64_t tile_bytes = std::max(plan->tile_bytes(), uint64_t{1});
+  const uint64_t at_a_time = std::clamp(options.values_bytes / tile_bytes,
+                                        uint64_t{1}, std::max(jobs, size_t{1}));
+  device.teams = PlanTeams(plan->jobs(), static_cast<int>(at_a_time));
+  device.tile_bands = plan->tile_bands();
   Arrays arrays;
   const size_t jobs_at = arrays.Add(plan->jobs());
+  const size_t values_teams_at = arrays.Add(device.teams.values);
+  const size_t rows_teams_at = arrays.Add(device.teams.rows);
   const size_t bytes_at = arrays.Add(plan->bytes());
   const size_t rope_at = arrays.Add(plan->rope());
   const size_t blocks_at = arrays.Add(plan->blocks());
   device.errors_at = arrays.AddRoom(sizeof(uint32_t) * jobs);
-  device.scratch_at = arrays.AddRoom(device.launch.scratch_bytes);
+  const size_t values_at = arrays.AddRoom(at_a_time * tile_bytes);
   auto memory = arrays.UploadAsync(stream);
   if (!memory.ok()) return memory.status();
   device.memory = *std::move(memory);
@@ -127,7 +132,11 @@ absl::StatusOr<std::unique_ptr<GpuBatch>> GpuBatch::UploadAsync(
                   .blocks = At<int32_t>(device.memory, blocks_at),
                   .jobs = At<StreamJob>(device.memory, jobs_at),
                   .errors = At<uint32_t>(device.memory, device.errors_at),
-                  .job_count = jobs};
+                  .job_count = static_cast<int32_t>(jobs)};
+  device.slices = {.values_teams = At<Team>(device.memory, values_teams_at),
+                   .rows_teams = At<Team>(device.memory, rows_teams_at),
+                   .values = At<int8_t>(device.memory, values_at),
+                   .tile_bytes = tile_bytes};
   made->calibration_ = std::move(calibration);
   made->plan_ = std::move(plan);
   made->stream_ = stream;
@@ -135,11 +144,14 @@ absl::StatusOr<std::unique_ptr<GpuBatch>> GpuBatch::UploadAsync(
 }
 
 absl::Status GpuBatch::DecodeAsync() {
-  return StatusOfCuda(
-      LaunchDecodeAsync(device_->batch, device_->launch,
-                        At<int8_t>(device_->memory, device_->scratch_at),
-                        stream_),
-      "starting to decode on the GPU");
+  for (const Slice& slice : device_->teams.slices) {
+    absl::Status launched =
+        StatusOfCuda(LaunchDecodeAsync(device_->batch, device_->slices, slice,
+                                       device_->tile_bands, stream_),
+                     "starting to decode on the GPU");
+    if (!launched.ok()) return launched;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status GpuBatch::FinishSync() {

@@ -35,9 +35,10 @@ class GpuCalibration {
 };
 
 struct GpuOptions {
-  // Keep values in device memory even where they would fit into shared memory,
-  // so that more warps run at a time.
-  bool values_in_device_memory = false;
+  // Device memory for values between symbols and rows. A batch that needs more
+  // (half the bytes of its bf16 rows) is decoded in parts, a few streams at
+  // least.
+  uint64_t values_bytes = uint64_t{1} << 30;
 };
 
 // The streams of a plan on the GPU, to be decoded once or more often. All work

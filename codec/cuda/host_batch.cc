@@ -19,14 +19,17 @@ absl::Status DecodeOnHost(const BatchPlan& plan) {
       .jobs = plan.jobs().data(),
       .errors = errors.data(),
       .job_count = static_cast<int32_t>(plan.jobs().size())};
-  std::vector<CoderTable> tables(kWorkspaceTables);
+  const auto room = std::make_unique<ValuesRoom>();
+  const auto rows = std::make_unique<RowsRoom<kBlocksMax>>();
   for (int i = 0; i < batch.job_count; ++i) {
     const StreamJob& job = batch.jobs[i];
     // Exactly as large as the job says, for AddressSanitizer.
     const auto values = std::make_unique<int8_t[]>(job.tile_bytes());
-    const bool good = DecodeStream<kBlocksMax>(HostWarp(), batch, job,
-                                               {tables.data(), values.get()});
-    if (!good) errors[i] = 1;
+    if (DecodeStream(HostWarp(), batch, job, room.get(), values.get())) {
+      WriteStream(HostWarp(), batch, job, values.get(), rows.get());
+    } else {
+      errors[i] = 1;
+    }
   }
   return plan.StatusOf(errors);
 }

@@ -2,21 +2,30 @@
 #define KDN_CODEC_CUDA_HOST_WARP_H_
 
 #include <cstdint>
+#include <cstring>
 
 #include "codec/cuda/device.h"
 
 namespace kdn::codec::cuda {
 
-// A warp on one CPU thread, for code that is written over a Warp:
+// A warp on one CPU thread, a team of its own, for code that is written over a
+// Warp:
 //
 //   PerLane<T>          a variable of each lane
 //   Each(f)             f(lane), for every lane
 //   Ballot(f)           f(lane) of lane L at bit L
-//   Shuffle(values, f)  lane L gets values[f(L) % 32]
 //   Sync()              what lanes wrote is there for all of them
-//   AddToByte(at, x)    *at += x, wrapping around, whoever else adds
-//   AddProduct(a, b, sums)
-//                       a 16 x 32 times a 32 x 8 matrix of bytes, in the
+//   kTeam, rank()       the team's warps, and which of them this is
+//   is_active()         it has a job of its own, and does not only help
+//   ForTeam<N>(f)       f(i), for every i below N, by the team's warps together
+//   SyncTeam()          what warps of the team wrote is there for all of them
+//   CopyAsync<N>(from, wanted, to)
+//                       for one lane, N bytes or zeros; not there before ...
+//   EndGroup()          copies up to here are a group
+//   AwaitAllBut<N>()    ... its group is: all but the last N groups
+//   UpdateByte(at, f)   *at = f(*at), whoever else does so
+//   AddProduct(a, low, high, c, &sums)
+//                       c and a 16 x 32 times a 32 x 8 matrix of bytes, in the
 //                       registers of PTX's mma.m16n8k32 with .s8 operands
 //
 // DeviceWarp is the other one. Code between two of these calls is the same for
@@ -46,31 +55,45 @@ class HostWarp {
     }
     return ballot;
   }
-  template <typename F>
-  PerLane<uint32_t> Shuffle(const PerLane<uint32_t>& values, const F& f) const {
-    PerLane<uint32_t> result;
-    for (int lane = 0; lane < kWarpLanes; ++lane) {
-      result[lane] = values[f(lane) % kWarpLanes];
-    }
-    return result;
-  }
   void Sync() const {}
-  void AddToByte(int8_t* at, int8_t value) const {
-    *at = static_cast<int8_t>(*at + value);
+  static constexpr int kTeam = 1;
+  static constexpr int rank() { return 0; }
+  static constexpr bool is_active() { return true; }
+  template <int kCount, typename F>
+  void ForTeam(const F& f) const {
+    for (int i = 0; i < kCount; ++i) f(i);
   }
-  void AddProduct(const PerLane<uint32_t> (&a)[4],
-                  const PerLane<uint32_t> (&b)[2],
-                  PerLane<int32_t> (&sums)[4]) const {
+  void SyncTeam() const {}
+  template <int kBytes>
+  static void CopyAsync(const void* from, bool wanted, void* to) {
+    if (wanted) {
+      std::memcpy(to, from, kBytes);
+    } else {
+      std::memset(to, 0, kBytes);
+    }
+  }
+  void EndGroup() const {}
+  template <int kGroups>
+  void AwaitAllBut() const {}
+  template <typename F>
+  void UpdateByte(int8_t* at, const F& f) const {
+    *at = f(*at);
+  }
+  void AddProduct(const PerLane<uint32_t> (&a)[4], const PerLane<uint32_t>& low,
+                  const PerLane<uint32_t>& high, const PerLane<int32_t> (&c)[4],
+                  PerLane<int32_t> (*sums)[4]) const {
     for (int lane = 0; lane < kWarpLanes; ++lane) {
       for (int i = 0; i < 4; ++i) {
+        int32_t sum = c[i][lane];
         // Of the sum: lane / 4 and i say the row, lane % 4 and i the column.
         const int column = lane % 4 * 2 + i % 2;
         for (int quad = 0; quad < 8; ++quad) {
           const int half = quad / 4;
-          sums[i][lane] =
+          sum =
               AddProducts(a[i / 2 + 2 * half][lane / 4 * 4 + quad % 4],
-                          b[half][column * 4 + quad % 4], sums[i][lane]);
+                          (half == 0 ? low : high)[column * 4 + quad % 4], sum);
         }
+        (*sums)[i][lane] = sum;
       }
     }
   }

@@ -7,59 +7,73 @@
 
 namespace kdn::codec::cuda {
 
-// The tables that a warp decodes with, in its shared memory.
-class TableCache {
+// What a lane looks up for each symbol: two reads of shared memory.
+struct alignas(16) SymbolTable {
+  struct alignas(8) Entry {
+    uint32_t range;   // start | frequency << 16
+    uint32_t values;  // what the symbol stands for
+  };
+
+  uint8_t symbols[4096];  // of each slot
+  Entry entries[256];     // of each symbol
+};
+
+// The tables of a band's halves, in memory that a team's warps share.
+class BandTables {
  public:
   // `room` is for two tables; it holds none yet.
-  KDN_DEVICE explicit TableCache(CoderTable* room) : room_(room) {}
+  KDN_DEVICE explicit BandTables(SymbolTable* room) : room_(room) {}
 
-  // Makes tables[half] ready for half 0 and 1 of a band.
+  // Makes the tables ready; all warps of a team do so together. `values` is the
+  // index of the value table of both.
   template <typename Warp>
-  KDN_DEVICE void Load(const Warp& warp, const CoderTable* from,
-                       const uint8_t (&tables)[2]) {
-    const int first = tables[0];
-    const int second = tables[1];
-    if (first == second) {
-      slots_[0] = slots_[1] = held_[1] == first ? 1 : 0;
-    } else {
-      slots_[0] = held_[0] == second || held_[1] == first ? 1 : 0;
-      slots_[1] = 1 - slots_[0];
+  KDN_DEVICE void Load(const Warp& warp, const CalibrationRef& calibration,
+                       const uint8_t (&tables)[2], int values) {
+    if (tables[0] == held_[0] && tables[1] == held_[1] && values == values_) {
+      return;
     }
-    Fill(warp, from, slots_[0], first);
-    Fill(warp, from, slots_[1], second);
+    held_[0] = tables[0];
+    held_[1] = tables[1];
+    values_ = values;
+    warp.SyncTeam();
+    KDN_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      Fill(warp, calibration.tables[tables[half]], calibration.values[values],
+           room_ + half);
+    }
+    warp.SyncTeam();
   }
-  KDN_DEVICE const CoderTable& Of(int half) const {
-    return room_[half == 0 ? slots_[0] : slots_[1]];
-  }
+  KDN_DEVICE const SymbolTable& Of(int half) const { return room_[half]; }
 
  private:
   template <typename Warp>
-  KDN_DEVICE void Fill(const Warp& warp, const CoderTable* from, int slot,
-                       int table) {
-    if (table == (slot == 0 ? held_[0] : held_[1])) return;
-    held_[0] = slot == 0 ? table : held_[0];
-    held_[1] = slot == 0 ? held_[1] : table;
-    const auto* source = reinterpret_cast<const uint8_t*>(from + table);
-    auto* room = reinterpret_cast<uint8_t*>(room_ + slot);
-    warp.Sync();
-    warp.Each([&](int lane) {
-      constexpr int kStride = kWarpLanes * sizeof(Bytes16);
-      KDN_UNROLL
-      for (int i = 0; i < static_cast<int>(sizeof(CoderTable)); i += kStride) {
-        const int at = i + lane * static_cast<int>(sizeof(Bytes16));
-        StoreAligned(room + at, LoadAligned<Bytes16>(source + at));
-      }
+  KDN_DEVICE static void Fill(const Warp& warp, const CoderTable& coder,
+                              const ValueTable& values, SymbolTable* table) {
+    warp.template ForTeam<sizeof(coder.symbols) / sizeof(Bytes16)>([&](int i) {
+      StoreAligned(table->symbols + i * sizeof(Bytes16),
+                   LoadAligned<Bytes16>(coder.symbols + i * sizeof(Bytes16)));
     });
-    warp.Sync();
+    warp.template ForTeam<256 / 2>([&](int i) {
+      const auto ranges = LoadAligned<Bytes8>(coder.ranges + 2 * i);
+      const auto stands = LoadAligned<Bytes8>(values.values + 2 * i);
+      StoreAligned(table->entries + 2 * i,
+                   Bytes16{{ranges.words[0], stands.words[0], ranges.words[1],
+                            stands.words[1]}});
+    });
   }
 
-  CoderTable* room_;
+  SymbolTable* room_;
   int held_[2] = {-1, -1};
-  int slots_[2] = {0, 0};
+  int values_ = -1;
 };
 
-// The 32 coders of codec/rans.h, one a lane. Words come from memory 64 at a
-// time, well before they are needed, and are handed round in registers.
+// Words on their way to a warp's coders. They come in windows of 256 bytes, two
+// windows before they are needed, and replace those before the one in use.
+struct alignas(16) WordRing {
+  uint16_t words[512];
+};
+
+// The 32 coders of codec/rans.h, one a lane.
 template <typename Warp>
 class RansLanes {
  public:
@@ -67,33 +81,45 @@ class RansLanes {
   using PerLane = typename Warp::template PerLane<T>;
 
   KDN_DEVICE RansLanes(const Warp& warp, const uint8_t* bytes,
-                       const LevelJob& level)
+                       const LevelJob level, WordRing* ring)
       : warp_(warp),
-        bytes_(bytes),
-        words_at_(level.symbols_at + kStatesBytes),
-        words_(level.words) {
+        words_(bytes + level.symbols_at + kStatesBytes),
+        count_(level.words),
+        ring_(ring->words) {
     warp_.Each([&](int lane) {
-      states_[lane] = LoadU32(bytes, level.symbols_at + 4 * lane);
+      states_[lane] =
+          LoadAligned<uint32_t>(bytes + level.symbols_at + 4 * lane);
     });
     failed_ =
         warp_.Ballot([&](int lane) { return states_[lane] < kLowest; }) != 0;
-    now_ = Joined(Load(0));
-    next_ = Load(kWindow);
+    FetchAsync(0);
+    FetchAsync(kWindow);
+    FetchAsync(2 * kWindow);
+    warp_.template AwaitAllBut<1>();
   }
 
-  // Takes one symbol from every lane. `half_of` says which of the tables a lane
-  // uses.
+  // To be called at least every kStepsMax steps.
+  static constexpr int kStepsMax = 4;
+  KDN_DEVICE void Advance() {
+    if (taken_ < window_) return;
+    FetchAsync(window_ + 2 * kWindow);
+    window_ += kWindow;
+    warp_.template AwaitAllBut<1>();
+  }
+
+  // Takes one symbol from every lane; values[lane] is what it stands for.
+  // `half_of` says which of the tables a lane uses.
   template <typename HalfOf>
-  KDN_DEVICE void Step(const TableCache& tables, const HalfOf& half_of,
-                       PerLane<uint32_t>* symbols) {
+  KDN_DEVICE void Step(const BandTables& tables, const HalfOf& half_of,
+                       PerLane<uint32_t>* values) {
     warp_.Each([&](int lane) {
-      const CoderTable& table = tables.Of(half_of(lane));
+      const SymbolTable& table = tables.Of(half_of(lane));
       const uint32_t slot = states_[lane] & 4095u;
-      const uint32_t symbol = table.symbols[slot];
-      const uint32_t range = table.ranges[symbol];
-      states_[lane] =
-          (range >> 16) * (states_[lane] >> 12) + slot - (range & 0xffffu);
-      (*symbols)[lane] = symbol;
+      const auto entry =
+          LoadAligned<SymbolTable::Entry>(table.entries + table.symbols[slot]);
+      states_[lane] = (entry.range >> 16) * (states_[lane] >> 12) + slot -
+                      (entry.range & 0xffffu);
+      (*values)[lane] = entry.values;
     });
     Refill();
   }
@@ -102,81 +128,49 @@ class RansLanes {
   KDN_DEVICE bool Finish() const {
     const uint32_t ended =
         warp_.Ballot([&](int lane) { return states_[lane] == kLowest; });
-    return !failed_ && ended == 0xffffffffu && begin_ + taken_ == words_;
+    return !failed_ && ended == 0xffffffffu && taken_ == count_;
   }
 
  private:
   static constexpr uint32_t kLowest = 1u << 16;
   static constexpr uint32_t kStatesBytes = 4 * kWarpLanes;
-  static constexpr uint32_t kWindow = 2 * kWarpLanes;
-
-  // Two words for each lane; behind the last there are zeros.
-  KDN_DEVICE PerLane<UnjoinedWord> Load(uint32_t word) const {
-    PerLane<UnjoinedWord> pairs;
-    warp_.Each([&](int lane) {
-      const uint32_t at = word + 2 * lane;
-      pairs[lane] = {0, 0};
-      if (at < words_) {
-        pairs[lane] = LoadUnjoined(bytes_, words_at_ + 2 * uint64_t{at});
-      }
-    });
-    return pairs;
-  }
-  KDN_DEVICE PerLane<uint32_t> Joined(
-      const PerLane<UnjoinedWord>& pairs) const {
-    PerLane<uint32_t> joined;
-    warp_.Each([&](int lane) { joined[lane] = Join(pairs[lane], words_at_); });
-    return joined;
-  }
+  static constexpr uint32_t kCopied = 4;  // words, by a lane
+  static constexpr uint32_t kWindow = kCopied * kWarpLanes;
+  static constexpr uint32_t kRing = sizeof(WordRing) / sizeof(uint16_t);
+  // Steps read of the window in use and of the one behind it.
+  static_assert(kRing == 4 * kWindow && kStepsMax * kWarpLanes <= kWindow);
 
   // Every lane whose state has become too small takes the next word.
   KDN_DEVICE void Refill() {
     const uint32_t hungry =
         warp_.Ballot([&](int lane) { return states_[lane] < kLowest; });
-    const auto word_of = [&](int lane) {
-      return taken_ + CountBits(hungry & ((1u << lane) - 1));
-    };
-    const auto pair_of = [&](int lane) {
-      return static_cast<int>(word_of(lane) / 2 % kWarpLanes);
-    };
-    const uint32_t taken = taken_ + CountBits(hungry);
-    PerLane<uint32_t> pairs = warp_.Shuffle(now_, pair_of);
-    if (taken > kWindow) {
-      const PerLane<uint32_t> behind = warp_.Shuffle(Joined(next_), pair_of);
-      warp_.Each([&](int lane) {
-        if (word_of(lane) >= kWindow) pairs[lane] = behind[lane];
-      });
-    }
     warp_.Each([&](int lane) {
-      if ((hungry >> lane & 1u) == 0) return;
-      const uint32_t word =
-          word_of(lane) % 2 == 0 ? pairs[lane] & 0xffffu : pairs[lane] >> 16;
-      states_[lane] = states_[lane] << 16 | word;
+      if (states_[lane] >= kLowest) return;
+      const uint32_t at = taken_ + CountBits(hungry & ((1u << lane) - 1));
+      states_[lane] = states_[lane] << 16 | ring_[at % kRing];
     });
-    taken_ = taken;
-    if (taken_ >= kWindow) Advance();
+    taken_ += CountBits(hungry);
   }
 
-  KDN_DEVICE void Advance() {
-    begin_ += kWindow;
-    taken_ -= kWindow;
-    now_ = Joined(next_);
-    // Past the last word a stream is lost; how far does not matter.
-    failed_ |= begin_ > words_;
-    next_ = Load(begin_ + kWindow);
+  // A window; behind the last word there are zeros.
+  KDN_DEVICE void FetchAsync(uint32_t word) const {
+    warp_.Each([&](int lane) {
+      const uint32_t at = word + kCopied * lane;
+      Warp::template CopyAsync<2 * kCopied>(
+          words_ + (at < count_ ? 2 * uint64_t{at} : 0), at < count_,
+          ring_ + at % kRing);
+    });
+    warp_.EndGroup();
   }
 
   Warp warp_;
-  const uint8_t* bytes_;
-  uint64_t words_at_;
-  uint32_t words_;
+  const uint8_t* words_;
+  uint32_t count_;
+  uint16_t* ring_;
   bool failed_ = false;
-  // The window: word `begin_` is the first of now_; `taken_` are gone of it.
-  uint32_t begin_ = 0;
   uint32_t taken_ = 0;
+  uint32_t window_ = kWindow;  // the end of the one in use
   PerLane<uint32_t> states_;
-  PerLane<uint32_t> now_;
-  PerLane<UnjoinedWord> next_;
 };
 
 }  // namespace kdn::codec::cuda

@@ -10,6 +10,8 @@ namespace kdn::codec::cuda {
 // every number below was checked. Trivially copyable. Offsets are into the
 // arrays of a BatchRef.
 
+// Rows of a stream with more dimensions than that are none of this codec's.
+inline constexpr int kDimMax = 256;
 inline constexpr uint64_t kNowhere = ~uint64_t{0};
 
 enum class ElementType : uint8_t { kBf16 = 0, kFp16 = 1, kFp32 = 2 };
@@ -17,7 +19,7 @@ enum class Pairing : uint8_t { kHalves = 0, kNeighbours = 1 };
 
 // One level of a stream.
 struct LevelJob {
-  uint64_t symbols_at = 0;  // in bytes; the patches end there
+  uint64_t symbols_at = 0;  // in bytes, aligned to 8; the patches end there
   uint32_t words = 0;       // that follow the states
   uint32_t patches = 0;
 };
@@ -76,11 +78,21 @@ struct StreamJob {
   KDN_DEVICE int tile_bands() const {
     return (used_bands + kBlockBands - 1) / kBlockBands * kBlockBands;
   }
-  KDN_DEVICE int padded_tokens() const { return (tokens + 7) / 8 * 8; }
+  KDN_DEVICE int tile_tokens() const { return (tokens + 15) / 16 * 16; }
   KDN_DEVICE uint64_t tile_bytes() const {
-    return static_cast<uint64_t>((tokens + 15) / 16 * 16) * tile_bands() *
-           kBandBytes;
+    return static_cast<uint64_t>(tile_tokens()) * tile_bands() * kBandBytes;
   }
+  // Those that have symbols.
+  KDN_DEVICE int padded_tokens() const { return (tokens + 7) / 8 * 8; }
+};
+
+// Jobs that a team of warps does side by side, one each, and that have
+// something in common which the team reads once. Places behind `count` repeat
+// the first job, for warps that only help to read.
+inline constexpr int kTeamWarps = 4;
+struct Team {
+  int32_t jobs[kTeamWarps];
+  int32_t count;
 };
 
 // A batch in host or device memory.

@@ -19,7 +19,7 @@ KDN_DEVICE void WriteRowByRow(const Warp& warp, const BatchRef& batch,
   for (int token = 0; token < job.tokens; ++token) {
     warp.Each([&](int lane) {
       for (int d = lane; d < transform.dim; d += kWarpLanes) {
-        int32_t sum = 0;
+        int32_t sum = kNoSum;
         for (int quad = 0; quad < 4 * job.used_bands; ++quad) {
           const auto values =
               LoadAligned<uint32_t>(tile.At(token, quad / 4) + quad % 4 * 4);

@@ -7,179 +7,230 @@
 
 namespace kdn::codec::cuda {
 
-// The values of one stream while its levels are put together: [token][band],
-// 16 bytes each, the bands of a token permuted so that eight tokens' worth of
-// one band, which is what warps read and write, lies in different banks of
-// shared memory.
+// The values of one stream between its symbols and its rows: 16 tokens at a
+// time, of these [band][token], 16 bytes each. What a warp reads or writes at a
+// time, which is some tokens of one band, lies side by side, and all bands of
+// the tokens whose rows are made next are together.
 class ValueTile {
  public:
+  static constexpr int kTokens = 16;
+  static constexpr int kBandStride = kTokens * kBandBytes;
+
   KDN_DEVICE ValueTile(int8_t* values, int bands)
-      : values_(values),
-        bands_(bands),
-        shift_(bands % 8 == 0 ? 0 : 1),
-        mask_(bands % 8 == 0   ? 7
-              : bands % 4 == 0 ? 3
-                               : 0) {}
+      : values_(values), bands_(bands) {}
 
   KDN_DEVICE int8_t* At(int token, int band) const {
-    return values_ +
-           (token * bands_ + (band ^ ((token >> shift_) & mask_))) * kBandBytes;
+    return values_ + (token / kTokens * bands_ + band) * kBandStride +
+           token % kTokens * kBandBytes;
   }
 
  private:
   int8_t* values_;
   int bands_;
-  int shift_;
-  int mask_;
 };
 
+KDN_DEVICE ValueTile TileOf(const StreamJob& job, int8_t* values) {
+  return ValueTile(values, job.tile_bands());
+}
+
+// Tokens in the order of their symbols; they are padded to so many.
+inline constexpr int kTokenStep = 8;
+
+// How a level's values become the stream's.
+enum class Pass {
+  kFirst,       // there were none before
+  kRefine,      // joined to those of the levels before
+  kRefineLast,  // and moved to the middles of their cells
+};
+
+KDN_DEVICE Pass PassOf(const StreamJob& job, int step) {
+  if (step == 0) return Pass::kFirst;
+  const bool moves = step + 1 == job.levels && step + 1 < kLevelSteps;
+  return moves ? Pass::kRefineLast : Pass::kRefine;
+}
+
+// Four values. `shrinks` is for the last level's band, in each byte. (A first
+// pass that is the last has the middles in its value tables.)
+template <Pass kPass>
+KDN_DEVICE uint32_t Joined(uint32_t before, uint32_t values, uint32_t shrinks) {
+  if constexpr (kPass == Pass::kFirst) return values;
+  values = RefineBytes(before, values);
+  return kPass == Pass::kRefine ? values : CellMiddles(values, 3, shrinks);
+}
+
+template <int kValues>
+KDN_DEVICE uint32_t LoadValues(const int8_t* at) {
+  if constexpr (kValues == 1) return static_cast<uint8_t>(*at);
+  if constexpr (kValues == 2) return LoadAligned<uint16_t>(at);
+  return LoadAligned<uint32_t>(at);
+}
+template <int kValues>
+KDN_DEVICE void StoreValues(uint32_t values, int8_t* at) {
+  if constexpr (kValues == 1) {
+    *at = static_cast<int8_t>(values);
+  } else if constexpr (kValues == 2) {
+    StoreAligned(at, static_cast<uint16_t>(values));
+  } else {
+    StoreAligned(at, values);
+  }
+}
+
 // Decodes what one level codes of a band, kValues to a symbol; see
-// codec/symbol_bands.h. Refining, it joins what the levels before gave.
-template <int kValues, bool kRefines, typename Warp>
-KDN_DEVICE void DecodeBand(const Warp& warp, const TableCache& tables, int band,
-                           int tokens, const ValueTile& tile,
+// codec/symbol_bands.h.
+template <int kValues, Pass kPass, typename Warp>
+KDN_DEVICE void DecodeBand(const Warp& warp, const BandTables& tables, int band,
+                           int tokens, uint32_t shrinks, const ValueTile& tile,
                            RansLanes<Warp>* coders) {
+  static_assert(kValues == 1 || kValues == 2 || kValues == 4);
   constexpr int kLanes = kBandBytes / kValues;  // of one token
-  constexpr int kTokens = kWarpLanes / kLanes;
+  constexpr int kSteps = kTokenStep * kLanes / kWarpLanes;
+  static_assert(kSteps <= RansLanes<Warp>::kStepsMax);
   const auto half_of = [](int lane) { return lane % kLanes / (kLanes / 2); };
-  for (int begin = 0; begin < tokens; begin += kTokens) {
-    typename Warp::template PerLane<uint32_t> symbols;
-    coders->Step(tables, half_of, &symbols);
-    warp.Each([&](int lane) {
-      int8_t* at =
-          tile.At(begin + lane / kLanes, band) + lane % kLanes * kValues;
-      uint32_t values = ValuesOf<kValues>(symbols[lane]);
-      if constexpr (kValues == 1) {
-        if constexpr (kRefines) {
-          values = RefineBytes(static_cast<uint8_t>(*at), values);
-        }
-        *at = static_cast<int8_t>(values);
-      } else if constexpr (kValues == 2) {
-        if constexpr (kRefines) {
-          values = RefineBytes(LoadAligned<uint16_t>(at), values);
-        }
-        StoreAligned(at, static_cast<uint16_t>(values));
-      } else {
-        if constexpr (kRefines) {
-          values = RefineBytes(LoadAligned<uint32_t>(at), values);
-        }
-        StoreAligned(at, values);
-      }
-    });
+  for (int begin = 0; begin < tokens; begin += kTokenStep) {
+    int8_t* values = tile.At(begin, band);
+    coders->Advance();
+    KDN_UNROLL
+    for (int step = 0; step < kSteps; ++step) {
+      typename Warp::template PerLane<uint32_t> symbols;
+      coders->Step(tables, half_of, &symbols);
+      warp.Each([&](int lane) {
+        int8_t* at = values + (step * kWarpLanes + lane) * kValues;
+        uint32_t before = 0;
+        if constexpr (kPass != Pass::kFirst) before = LoadValues<kValues>(at);
+        StoreValues<kValues>(Joined<kPass>(before, symbols[lane], shrinks), at);
+      });
+    }
   }
 }
 
 // word = f(word), for every four values of a band.
 template <typename Warp, typename F>
-KDN_DEVICE void ForBandWords(const Warp& warp, const ValueTile& tile, int band,
-                             int tokens, const F& f) {
-  constexpr int kTokens = 8;
-  for (int begin = 0; begin < tokens; begin += kTokens) {
+KDN_DEVICE void ForBandWords(const Warp& warp, int band, int tokens,
+                             const ValueTile& tile, const F& f) {
+  for (int begin = 0; begin < tokens; begin += kTokenStep) {
+    int8_t* values = tile.At(begin, band);
     warp.Each([&](int lane) {
-      int8_t* at = tile.At(begin + lane / 4, band) + lane % 4 * 4;
+      int8_t* at = values + 4 * lane;
       StoreAligned(at, f(LoadAligned<uint32_t>(at)));
     });
   }
 }
 
-template <bool kRefines, typename Warp>
+template <Pass kPass, typename Warp>
 KDN_DEVICE void DecodeBands(const Warp& warp, const BatchRef& batch,
                             const StreamJob& job, int step,
-                            const ValueTile& tile, TableCache* tables,
+                            const ValueTile& tile, BandTables* tables,
                             RansLanes<Warp>* coders) {
   const int tokens = job.padded_tokens();
-  const BandRef* bands = batch.calibration.bands +
-                         batch.calibration.transforms[job.transform].bands_at;
+  const CalibrationRef& calibration = batch.calibration;
+  const BandRef* bands =
+      calibration.bands + calibration.transforms[job.transform].bands_at;
   for (int i = 0; i < job.used_bands; ++i) {
     const BandRef band = bands[i * kLevelSteps + step];
+    const uint32_t shrinks = InEachByte(band.shrink);
     if (band.mode == 0) {
-      ForBandWords(warp, tile, i, tokens, [](uint32_t values) {
-        return kRefines ? TripleBytes(values) : 0u;
+      if (!warp.is_active()) continue;
+      ForBandWords(warp, i, tokens, tile, [shrinks](uint32_t before) {
+        return Joined<kPass>(before, 0, shrinks);
       });
       continue;
     }
-    tables->Load(warp, batch.calibration.tables, band.tables);
+    tables->Load(warp, calibration, band.tables,
+                 job.levels == 1 ? band.middles : band.mode - 1);
+    if (!warp.is_active()) continue;
     switch (band.mode) {
       case 1:
-        DecodeBand<1, kRefines>(warp, *tables, i, tokens, tile, coders);
+        DecodeBand<1, kPass>(warp, *tables, i, tokens, shrinks, tile, coders);
         break;
       case 2:
-        DecodeBand<2, kRefines>(warp, *tables, i, tokens, tile, coders);
+        DecodeBand<2, kPass>(warp, *tables, i, tokens, shrinks, tile, coders);
         break;
       default:
-        DecodeBand<4, kRefines>(warp, *tables, i, tokens, tile, coders);
+        DecodeBand<4, kPass>(warp, *tables, i, tokens, shrinks, tile, coders);
     }
   }
+}
+
+// A patched value. `cell` is 1 where values are not in the middles of cells.
+KDN_DEVICE int8_t Patched(int8_t value, int8_t patch, int cell, int shrink) {
+  if (cell == 1) return static_cast<int8_t>(value + patch);
+  const int cells =
+      value < 0 ? -((shrink - value) / cell) : (value + shrink) / cell;
+  return static_cast<int8_t>(
+      CellMiddles(static_cast<uint8_t>(cells + patch), cell, shrink));
 }
 
 // Adds the values that the tables have no symbols for.
 template <typename Warp>
 KDN_DEVICE void AddPatches(const Warp& warp, const BatchRef& batch,
-                           const StreamJob& job, const LevelJob& level,
+                           const StreamJob& job, int step,
                            const ValueTile& tile) {
   constexpr int kPatchBytes = 4;
+  const LevelJob level = job.level(step);
   const uint64_t begin =
       level.symbols_at - uint64_t{kPatchBytes} * level.patches;
+  const BandRef* bands = batch.calibration.bands +
+                         batch.calibration.transforms[job.transform].bands_at;
+  const int cell = step + 1 < job.levels ? 1
+                   : step == 0           ? 9
+                   : step == 1           ? 3
+                                         : 1;
   warp.Each([&](int lane) {
     for (uint32_t i = lane; i < level.patches; i += kWarpLanes) {
       const uint64_t at = begin + uint64_t{kPatchBytes} * i;
       const int token = LoadU16(batch.bytes, at);
-      const int component = batch.bytes[at + 2];
+      const int band = batch.bytes[at + 2] / kBandBytes;
       // The host has looked already; a write must not depend on it.
-      if (token >= job.tokens || component >= job.used_bands * kBandBytes) {
-        continue;
-      }
-      warp.AddToByte(
-          tile.At(token, component / kBandBytes) + component % kBandBytes,
-          static_cast<int8_t>(batch.bytes[at + 3]));
+      if (token >= job.tokens || band >= job.used_bands) continue;
+      const int shrink = bands[band * kLevelSteps + step].shrink;
+      const auto patch = static_cast<int8_t>(batch.bytes[at + 3]);
+      warp.UpdateByte(
+          tile.At(token, band) + batch.bytes[at + 2] % kBandBytes,
+          [&](int8_t value) { return Patched(value, patch, cell, shrink); });
     }
   });
 }
 
-// Takes the values of the last level to the middle of what they stand for, in
-// the finest steps.
-template <typename Warp>
-KDN_DEVICE void MoveToMiddles(const Warp& warp, const BatchRef& batch,
-                              const StreamJob& job, const ValueTile& tile) {
-  const int step = job.levels - 1;
-  if (step + 1 == kLevelSteps) return;
-  const int cell = step == 0 ? 9 : 3;
-  const BandRef* bands = batch.calibration.bands +
-                         batch.calibration.transforms[job.transform].bands_at;
-  for (int i = 0; i < job.used_bands; ++i) {
-    const uint32_t shrinks = InEachByte(bands[i * kLevelSteps + step].shrink);
-    ForBandWords(warp, tile, i, job.padded_tokens(), [&](uint32_t values) {
-      return CellMiddles(values, cell, shrinks);
-    });
-  }
-}
+// What the warps of a team decode values with.
+struct ValuesRoom {
+  SymbolTable tables[2];
+  WordRing rings[kTeamWarps];
+};
 
 // Puts all levels together, in the finest steps. False when a level's symbols
-// are not what was coded; the values are good for nothing then.
+// are not what was coded; the values are good for nothing then. The warps of a
+// team take the same way through here, whatever their streams are.
 template <typename Warp>
 KDN_DEVICE bool DecodeValues(const Warp& warp, const BatchRef& batch,
-                             const StreamJob& job, CoderTable* table_room,
+                             const StreamJob& job, ValuesRoom* room,
                              const ValueTile& tile) {
-  TableCache tables(table_room);
+  BandTables tables(room->tables);
   bool good = true;
-  for (int i = job.used_bands; i < job.tile_bands(); ++i) {
-    ForBandWords(warp, tile, i, job.padded_tokens(),
+  for (int i = job.used_bands; warp.is_active() && i < job.tile_bands(); ++i) {
+    ForBandWords(warp, i, job.padded_tokens(), tile,
                  [](uint32_t) { return 0u; });
   }
   for (int step = 0; step < job.levels; ++step) {
-    RansLanes<Warp> coders(warp, batch.bytes, job.level(step));
-    if (step == 0) {
-      DecodeBands<false>(warp, batch, job, step, tile, &tables, &coders);
-    } else {
-      DecodeBands<true>(warp, batch, job, step, tile, &tables, &coders);
+    RansLanes<Warp> coders(warp, batch.bytes, job.level(step),
+                           &room->rings[warp.rank()]);
+    switch (PassOf(job, step)) {
+      case Pass::kFirst:
+        DecodeBands<Pass::kFirst>(warp, batch, job, step, tile, &tables,
+                                  &coders);
+        break;
+      case Pass::kRefine:
+        DecodeBands<Pass::kRefine>(warp, batch, job, step, tile, &tables,
+                                   &coders);
+        break;
+      case Pass::kRefineLast:
+        DecodeBands<Pass::kRefineLast>(warp, batch, job, step, tile, &tables,
+                                       &coders);
     }
     good = coders.Finish() && good;
     warp.Sync();
-    AddPatches(warp, batch, job, job.level(step), tile);
+    if (warp.is_active()) AddPatches(warp, batch, job, step, tile);
     warp.Sync();
   }
-  MoveToMiddles(warp, batch, job, tile);
-  warp.Sync();
   return good;
 }
 

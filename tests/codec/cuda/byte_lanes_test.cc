@@ -5,7 +5,9 @@
 #include <cstring>
 #include <vector>
 
+#include "codec/cuda/calibration_image.h"
 #include "codec/cuda/row_store.h"
+#include "codec/cuda/value_tile.h"
 #include "codec/symbol_bands.h"
 #include "codec/vector_kernels.h"
 #include "kv/dtype.h"
@@ -54,22 +56,52 @@ TEST(ByteLanes, MoveToMiddlesAsTheCpuDoes) {
   }
 }
 
-template <int kValues>
-void ExpectValuesOf(BandMode mode) {
-  for (int symbol = 0; symbol < 256; ++symbol) {
-    const std::vector<uint8_t> symbols(kBandComponents,
-                                       static_cast<uint8_t>(symbol));
-    int8_t expected[kBandComponents];
-    UnpackBand(mode, symbols.data(), 1, expected, kBandComponents);
-    const uint32_t values = ValuesOf<kValues>(static_cast<uint32_t>(symbol));
-    ASSERT_EQ(std::memcmp(&values, expected, kValues), 0) << symbol;
+// The values of every symbol, as a calibration has them for a device.
+TEST(ValueTables, UnpackSymbolsAsTheCpuDoes) {
+  const CalibrationImage image(
+      Calibration::Uncalibrated({.layers = 1, .kv_heads = 1, .head_dim = 128}));
+  const StreamTransform& transform = image.calibration().Of(0, KvPart::kK, 0);
+  const TransformRef& ref = image.transforms()[image.IndexOf(transform)];
+  for (size_t band = 0; band < transform.bands.size(); ++band) {
+    const BandStep& base = transform.bands[band][0];
+    if (base.mode == BandMode::kAbsent) continue;
+    const ValueTable& plain = image.values()[static_cast<int>(base.mode) - 1];
+    const ValueTable& middles =
+        image
+            .values()[image.bands()[ref.bands_at + band * kLevelSteps].middles];
+    const int count = ValuesPerSymbol(base.mode);
+    for (int symbol = 0; symbol < 256; ++symbol) {
+      const std::vector<uint8_t> symbols(kBandComponents,
+                                         static_cast<uint8_t>(symbol));
+      int8_t expected[kBandComponents];
+      UnpackBand(base.mode, symbols.data(), 1, expected, kBandComponents);
+      ASSERT_EQ(std::memcmp(&plain.values[symbol], expected, count), 0);
+      const int8_t shrinks[4] = {
+          static_cast<int8_t>(base.shrink), static_cast<int8_t>(base.shrink),
+          static_cast<int8_t>(base.shrink), static_cast<int8_t>(base.shrink)};
+      kernels::ToCellMiddles(shrinks, CellOf(0), count, expected);
+      ASSERT_EQ(std::memcmp(&middles.values[symbol], expected, count), 0);
+    }
   }
 }
 
-TEST(ByteLanes, UnpackSymbolsAsTheCpuDoes) {
-  ExpectValuesOf<1>(BandMode::kSingle);
-  ExpectValuesOf<2>(BandMode::kPair);
-  ExpectValuesOf<4>(BandMode::kQuad);
+TEST(ValueTables, APatchCountsFromWhatWasCoded) {
+  for (const int cell : {3, 9}) {
+    for (int shrink = 0; 2 * shrink < cell; ++shrink) {
+      for (int value = -127 / cell; value <= 127 / cell; ++value) {
+        const auto middle = static_cast<int8_t>(
+            CellMiddles(static_cast<uint8_t>(value), cell, shrink));
+        for (int patched = -127 / cell; patched <= 127 / cell; ++patched) {
+          const auto expected = static_cast<int8_t>(
+              CellMiddles(static_cast<uint8_t>(patched), cell, shrink));
+          ASSERT_EQ(Patched(middle, static_cast<int8_t>(patched - value), cell,
+                            shrink),
+                    expected)
+              << value << " to " << patched << " in cells of " << cell;
+        }
+      }
+    }
+  }
 }
 
 TEST(RowStore, ElementsHaveTheBitsOfTheCpus) {
@@ -90,7 +122,8 @@ TEST(RowStore, ElementsHaveTheBitsOfTheCpus) {
 
 TEST(RowStore, SumsBecomeFloatsExactly) {
   for (const int32_t sum : {0, 1, -1, 77777, -77777, 1 << 22, -(1 << 22)}) {
-    EXPECT_EQ(BitsOf(FloatOfSum(sum)), BitsOf(static_cast<float>(sum)));
+    EXPECT_EQ(BitsOf(FloatOfSum(kNoSum + sum)),
+              BitsOf(static_cast<float>(sum)));
   }
 }
 

@@ -98,12 +98,13 @@ TEST_F(GpuDecoderTest, GivesTheBitsOfTheCpu) {
            {Coding::kUncalibrated, Coding::kCalibrated, Coding::kNoise}) {
         const GpuTestChunk chunk(Options(shape, pairing), coding, 5);
         for (const Level level : {Level::kBase, Level::kBase1, Level::kBase2}) {
-          for (const bool in_device_memory : {false, true}) {
+          // All streams at a time, and one after the other.
+          for (const uint64_t values_bytes : {1 << 30, 1}) {
             SCOPED_TRACE(testing::Message()
                          << shape.head_dim << " level "
-                         << static_cast<int>(level) << in_device_memory);
-            ExpectSame(chunk, level, Layout::kTokenMajor, {in_device_memory});
-            ExpectSame(chunk, level, Layout::kPadded, {in_device_memory});
+                         << static_cast<int>(level) << " " << values_bytes);
+            ExpectSame(chunk, level, Layout::kTokenMajor, {values_bytes});
+            ExpectSame(chunk, level, Layout::kPadded, {values_bytes});
           }
         }
       }
