@@ -1,3 +1,8 @@
+#include <spawn.h>
+#include <sys/wait.h>
+
+#include <cstdio>
+#include <filesystem>
 #include <iterator>
 #include <memory>
 #include <string>
@@ -11,6 +16,34 @@ namespace kdn::cli {
 
 namespace {
 
+// Draws what was measured, with the script of the checkout that this program
+// was built in: build/codec.svg. A picture is not what was asked for, so that
+// its failure is told and is none of the command's.
+void DrawCodecCurve(const Program& program, const std::string& json) {
+  const std::filesystem::path build =
+      std::filesystem::path(program.path).parent_path().parent_path();
+  const std::string script = build.parent_path() / "bench" / "plot_codec.py";
+  const std::string svg = build / "codec.svg";
+  if (!std::filesystem::exists(script)) {
+    std::fprintf(stderr,
+                 "no picture: bench/plot_codec.py is not beside the build\n");
+    return;
+  }
+  std::string python = "python3";
+  std::string arguments[] = {script, json, svg};
+  char* argv[] = {python.data(), arguments[0].data(), arguments[1].data(),
+                  arguments[2].data(), nullptr};
+  pid_t child = 0;
+  int status = posix_spawnp(&child, "python3", nullptr, nullptr, argv, environ);
+  if (status == 0) waitpid(child, &status, 0);
+  if (status == 0) {
+    std::fprintf(stderr, "drawn: %s\n", svg.c_str());
+  } else {
+    std::fprintf(stderr, "no picture: python3 %s %s %s failed\n",
+                 script.c_str(), json.c_str(), svg.c_str());
+  }
+}
+
 void AddCodecBench(CLI::App& bench, Program& program) {
   CLI::App* command = bench.add_subcommand(
       "codec",
@@ -22,7 +55,7 @@ void AddCodecBench(CLI::App& bench, Program& program) {
       "all "
       "side information, divergence of the model's logits, agreement, answers; "
       "bits above the rate-distortion bound of Gaussian sources; rates of one "
-      "core next to memcpy. bench/plot_codec.py draws it.");
+      "core next to memcpy. With --json it is drawn, too: build/codec.svg.");
   auto options = std::make_shared<bench::CodecOptions>();
   command->add_option("--model", options->model,
                       "Hugging Face checkpoint directory (default: the shipped "
@@ -42,6 +75,9 @@ void AddCodecBench(CLI::App& bench, Program& program) {
   command->callback([&program, options] {
     if (options->model.empty()) options->model = DefaultModelDirectory(program);
     program.exit_code = Report(bench::RunCodecBench(*options));
+    if (program.exit_code == 0 && !options->json.empty()) {
+      DrawCodecCurve(program, options->json);
+    }
   });
 }
 
