@@ -27,6 +27,8 @@ class TransformCodec final : public StreamCodec {
   absl::Status Decode(const StreamShape& shape, absl::Span<StreamReader> steps,
                       const StreamContext& context,
                       absl::Span<const MutableRows> heads) const override;
+  absl::Status DecodeEach(const StreamJob& job,
+                          absl::FunctionRef<void(size_t)> at) const override;
   std::array<absl::Status, 2> DecodeTwo(const StreamJob& first,
                                         const StreamJob& second) const override;
 };
