@@ -1,18 +1,10 @@
-// Delivery over links slower than loopback: a network namespace of its own,
-// whose loopback device tc shapes.
-#include <net/if.h>
-#include <sched.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-#include <cstdlib>
-#include <cstring>
+// Delivery over links slower than loopback.
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "bench/parts.h"
 #include "bench/raw_limits.h"
+#include "bench/shaped_link.h"
 #include "bench/speed_bed.h"
 #include "bench/two_nodes.h"
 #include "cli/calibration_files.h"
@@ -24,37 +16,8 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr double kBaseBits = 1.5;
+constexpr double kGigabit = 125e6;       // bytes
 constexpr int kGigabits[] = {1, 10, 0};  // 0: loopback as it is
-
-// The calling thread, and what it starts from now on, get a network of their
-// own: loopback and nothing else.
-absl::Status EnterNamespace() {
-  if (unshare(CLONE_NEWNET) != 0) {
-    return absl::PermissionDeniedError(absl::StrCat(
-        "a network namespace: ", strerror(errno),
-        "; run it as root, or `unshare -rn kdn bench delivery link`"));
-  }
-  const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  ifreq lo{};
-  std::strcpy(lo.ifr_name, "lo");
-  lo.ifr_flags = IFF_UP | IFF_LOOPBACK | IFF_RUNNING;
-  const bool up = fd >= 0 && ioctl(fd, SIOCSIFFLAGS, &lo) == 0;
-  const int error = errno;
-  if (fd >= 0) close(fd);
-  if (up) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat("lo: ", strerror(error)));
-}
-
-absl::Status Shape(int gigabits) {
-  const std::string tc =
-      gigabits == 0
-          ? std::string("tc qdisc del dev lo root 2>/dev/null; true")
-          : absl::StrCat("tc qdisc replace dev lo root tbf rate ", gigabits,
-                         "gbit burst ", gigabits * 1250000, " latency 50ms");
-  if (std::system(tc.c_str()) == 0) return absl::OkStatus();
-  return absl::UnavailableError(
-      absl::StrCat("`", tc, "` failed; tc is in the package iproute2"));
-}
 
 absl::Status CalibrateInto(const std::string& directory) {
   auto calibration = CalibrateOnSpectra(BenchModel(), kBaseBits);
@@ -65,7 +28,7 @@ absl::Status CalibrateInto(const std::string& directory) {
 }
 
 absl::Status MeasureLinks(const DeliveryOptions& options, Json& json) {
-  if (absl::Status s = EnterNamespace(); !s.ok()) return s;
+  if (absl::Status s = EnterOwnNetwork(); !s.ok()) return s;
   absl::StatusOr<cli::TempDirectory> directory =
       cli::TempDirectory::Create(options.directory, "kdn-bench-");
   if (!directory.ok()) return directory.status();
@@ -78,7 +41,7 @@ absl::Status MeasureLinks(const DeliveryOptions& options, Json& json) {
   absl::StatusOr<TwoNodes> nodes = StartTwoNodes(options, of_chunks);
   if (!nodes.ok()) return nodes.status();
   for (const int gigabits : kGigabits) {
-    if (absl::Status s = Shape(gigabits); !s.ok()) return s;
+    if (absl::Status s = ShapeLoopback(gigabits * kGigabit); !s.ok()) return s;
     Json link = {{"link", gigabits == 0 ? std::string("loopback")
                                         : absl::StrCat(gigabits, " Gb/s")}};
     for (const Level level : kLevelsByQuality) {
@@ -111,7 +74,9 @@ absl::Status MeasureLink(const DeliveryOptions& options, Json& json) {
   std::thread apart([&] { status = MeasureLinks(options, json); });
   apart.join();
   if (!absl::IsPermissionDenied(status)) return status;
-  json["links"] = absl::StrCat("not measured: ", status.message());
+  json["links"] = absl::StrCat("not measured: ", status.message(),
+                               "; run it as root, or `unshare -rn kdn bench "
+                               "delivery link`");
   return absl::OkStatus();
 }
 

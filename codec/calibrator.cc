@@ -105,6 +105,27 @@ double StepFor(absl::Span<const Spectrum> spectra, double bits) {
   return high;
 }
 
+// Makes columns longer whose entries would round to little or nothing beside
+// the longest column's: the step becomes larger, but what lies in that
+// direction is not lost.
+void KeepColumns(int dim, int components, double unit,
+                 std::vector<double>* matrix) {
+  constexpr double kLeastEntry = 4;  // of a column's largest
+  for (int c = 0; c < dim; ++c) {
+    double largest = 0;
+    for (int d = 0; d < dim; ++d) {
+      largest = std::max(
+          largest,
+          std::fabs((*matrix)[static_cast<size_t>(d) * components + c]));
+    }
+    const double longer = kLeastEntry * unit / largest;
+    if (!(longer > 1)) continue;
+    for (int d = 0; d < dim; ++d) {
+      (*matrix)[static_cast<size_t>(d) * components + c] *= longer;
+    }
+  }
+}
+
 // The matrix whose columns are the components times their steps, in integers
 // of `scale`.
 StoredTransform TransformOf(const Spectrum& spectrum, double step) {
@@ -124,6 +145,7 @@ StoredTransform TransformOf(const Spectrum& spectrum, double step) {
   StoredTransform transform;
   transform.mean.assign(spectrum.mean.begin(), spectrum.mean.end());
   transform.scale = static_cast<float>(largest / 127);
+  KeepColumns(dim, components, transform.scale, &matrix);
   for (const double x : matrix) {
     transform.synthesis.push_back(
         static_cast<int8_t>(std::lround(x / transform.scale)));

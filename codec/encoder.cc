@@ -152,25 +152,10 @@ absl::Status ObjectEncoder::MeasureErrors(
     absl::Span<const StreamRoom> rooms, absl::Span<StreamEntry> entries) const {
   const StreamShape shape = StreamShapeOf(header_.shape, first);
   ComparedRows decoded(shape);
+  const std::vector<MutableRows> rows = decoded.rows();
   std::vector<float> exact_row(shape.head_dim);
   std::vector<float> row(shape.head_dim);
-  std::vector<StreamReader> readers;
-  for (size_t step = 0; step < rooms.size(); ++step) {
-    readers.clear();
-    for (const StreamRoom& room : rooms.first(step + 1)) {
-      readers.emplace_back(room.room.first(room.bytes));
-    }
-    const std::vector<MutableRows> rows = decoded.rows();
-    if (absl::Status s =
-            CodecOf(first.level)
-                .Decode(shape, absl::MakeSpan(readers),
-                        ContextOf(first, apply_rope_.has_value() ? &*apply_rope_
-                                                                 : nullptr),
-                        rows);
-        !s.ok()) {
-      return absl::InternalError(
-          absl::StrCat("what was encoded does not decode: ", s.message()));
-    }
+  const auto measure = [&](size_t step) {
     kernels::Differences differences;
     for (int head = 0; head < shape.heads; ++head) {
       for (int token = 0; token < shape.tokens; ++token) {
@@ -185,8 +170,19 @@ absl::Status ObjectEncoder::MeasureErrors(
     entries[step].error_max = Certified(differences.max());
     entries[step].error_rms = Certified(std::sqrt(
         differences.sum_of_squares() / static_cast<double>(shape.values())));
+  };
+  std::vector<StreamReader> readers;
+  for (const StreamRoom& room : rooms) {
+    readers.emplace_back(room.room.first(room.bytes));
   }
-  return absl::OkStatus();
+  const StreamContext context =
+      ContextOf(first, apply_rope_.has_value() ? &*apply_rope_ : nullptr);
+  const absl::Status status =
+      CodecOf(first.level)
+          .DecodeEach({shape, absl::MakeSpan(readers), context, rows}, measure);
+  if (status.ok()) return status;
+  return absl::InternalError(
+      absl::StrCat("what was encoded does not decode: ", status.message()));
 }
 
 absl::Status ObjectEncoder::EncodeStreams(

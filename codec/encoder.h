@@ -21,7 +21,10 @@ namespace kdn::codec {
 // encoding. REQUIRES: the header is valid (see ObjectEncoder::Create).
 size_t ObjectBytesMax(const ObjectHeader& header);
 
-// Encodes one chunk, layer by layer, into memory that the caller reserved.
+// Encodes one chunk, layer by layer, into memory that the caller reserved. How
+// far a decoded value may be from a finite input is bounded at every level
+// (docs/formats.md, "int8" and "Errors"); how far it is, is measured and goes
+// into the index.
 //
 // Invariant: bytes before the cursor are final except header and index, which
 // Finish writes last, so half-encoded memory never parses as an object.

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -12,6 +13,7 @@
 #include "codec/row_rotation.h"
 #include "codec/stream_layout.h"
 #include "codec/stream_reader.h"
+#include "kv/check.h"
 #include "kv/dtype.h"
 #include "kv/kv_view.h"
 #include "kv/level.h"
@@ -119,6 +121,17 @@ class StreamCodec {
                               absl::Span<StreamReader> steps,
                               const StreamContext& context,
                               absl::Span<const MutableRows> heads) const = 0;
+  // Decode at every level up to the last of job.steps, each from the one before
+  // it: `at(step)` is called when the rows are as Decode of step + 1 steps
+  // gives them.
+  virtual absl::Status DecodeEach(const StreamJob& job,
+                                  absl::FunctionRef<void(size_t)> at) const {
+    KDN_CHECK(job.steps.size() == 1, "a ladder of one level");
+    const absl::Status status =
+        Decode(job.shape, job.steps, job.context, job.heads);
+    if (status.ok()) at(0);
+    return status;
+  }
   // Decode of two streams, which a codec may do side by side.
   virtual std::array<absl::Status, 2> DecodeTwo(const StreamJob& first,
                                                 const StreamJob& second) const {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <cstring>
 
 #include "kv/check.h"
@@ -189,15 +190,18 @@ SynthesisMatrix::SynthesisMatrix(int dim, int components,
   offsets_.resize(static_cast<size_t>(components / 16 + 1) * dims);
   for (int d = 0; d < dim; ++d) {
     int32_t sum = 0;
+    int32_t magnitudes = 0;
     for (int c = 0; c < components; ++c) {
       const int8_t value = values[static_cast<size_t>(d) * components + c];
       quads_[(static_cast<size_t>(c / kGroup) * dims + d) * kGroup +
              c % kGroup] = value;
       sum += value;
+      magnitudes += std::abs(value);
       if (c % 16 == 15) {
         offsets_[static_cast<size_t>(c / 16 + 1) * dims + d] = 128 * sum;
       }
     }
+    norm_ = std::max(norm_, magnitudes);
   }
 }
 

@@ -26,6 +26,9 @@ class SynthesisMatrix {
   // 16; what lies behind dim() is zero.
   int padded_dim() const { return (dim_ + 15) / 16 * 16; }
   int8_t At(int dimension, int component) const;
+  // The largest sum of magnitudes of a dimension: how far an output can move
+  // when no value moves by more than 1.
+  int32_t norm() const { return norm_; }
 
   // out[t][d] = sum over components c < `used` of At(d, c) * rows[t][c].
   // `rows` are components() apart, the output's padded_dim(). Multiples of 16
@@ -37,6 +40,7 @@ class SynthesisMatrix {
  private:
   int dim_ = 0;
   int components_ = 0;
+  int32_t norm_ = 0;
   // Four components of a dimension side by side: [components / 4][dims][4].
   std::vector<int8_t> quads_;
   // For a unit whose left factor is unsigned: 128 times the sum of a

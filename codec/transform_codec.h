@@ -11,8 +11,9 @@ namespace kdn::codec {
 // decorrelated components (a Karhunen-Loeve transform per stream, calibrated
 // once per model, as in KVTC, arXiv 2511.01815), quantised uniformly and
 // entropy-coded with static tables; see calibration.h for the arithmetic. A
-// token with a component outside the quantiser's range is kept as it is in
-// bf16, so no error of a band that is coded is larger than a cell.
+// token with a component outside the quantiser's range, or that might come out
+// past the dtype's, is kept as it is in bf16. So the error of every finite
+// input is bounded: docs/formats.md, "Errors", says by what.
 class TransformCodec final : public StreamCodec {
  public:
   KForm k_form() const override { return KForm::kBeforeRope; }
@@ -26,6 +27,8 @@ class TransformCodec final : public StreamCodec {
   absl::Status Decode(const StreamShape& shape, absl::Span<StreamReader> steps,
                       const StreamContext& context,
                       absl::Span<const MutableRows> heads) const override;
+  absl::Status DecodeEach(const StreamJob& job,
+                          absl::FunctionRef<void(size_t)> at) const override;
   std::array<absl::Status, 2> DecodeTwo(const StreamJob& first,
                                         const StreamJob& second) const override;
 };

@@ -30,6 +30,13 @@ class Values {
     std::fill(Row(coded), Row(tokens_), 0);
   }
 
+  Values(const Values& other)
+      : components_(other.components_),
+        tokens_(other.tokens_),
+        values_(std::make_unique_for_overwrite<int8_t[]>(size())) {
+    std::copy_n(other.values_.get(), size(), values_.get());
+  }
+
   size_t size() const { return static_cast<size_t>(tokens_) * components_; }
   int8_t* data() { return values_.get(); }
   int8_t* Row(int token) {
@@ -307,7 +314,17 @@ class StreamDecoding {
     }
   }
 
-  absl::Status Write() {
+  // The rows as far as levels have ended; more may follow.
+  absl::Status WriteSoFar() const {
+    std::optional<Values> so_far = values_;
+    return WriteRows(&so_far);
+  }
+  // The rows. No level can follow.
+  absl::Status Write() { return WriteRows(&values_); }
+
+ private:
+  // There are no values where the base level has rows.
+  absl::Status WriteRows(std::optional<Values>* values) const {
     if (!status_.ok()) return status_;
     RowWriter writer(job_.shape, job_.context, job_.heads);
     if (rows_) {
@@ -317,12 +334,11 @@ class StreamDecoding {
       }
       return absl::OkStatus();
     }
-    ToFinest(frame_, *job_.context.transform, reached_, &*values_);
-    WriteValues(frame_, job_.context, base_, reached_, &*values_, &writer);
+    ToFinest(frame_, *job_.context.transform, reached_, &**values);
+    WriteValues(frame_, job_.context, base_, reached_, &**values, &writer);
     return absl::OkStatus();
   }
 
- private:
   const StreamJob& job_;
   StreamFrame frame_;
   absl::Status status_;
@@ -350,6 +366,25 @@ absl::Status TransformCodec::Decode(const StreamShape& shape,
     stream.End();
   }
   return stream.Write();
+}
+
+absl::Status TransformCodec::DecodeEach(
+    const StreamJob& job, absl::FunctionRef<void(size_t)> at) const {
+  StreamDecoding stream(job);
+  for (size_t step = 0; step < job.steps.size(); ++step) {
+    BandReader* reader = stream.Begin(static_cast<int>(step));
+    if (reader != nullptr) {
+      reader->DecodeRest();
+      stream.End();
+    }
+    const bool is_last = step + 1 == job.steps.size();
+    if (absl::Status s = is_last ? stream.Write() : stream.WriteSoFar();
+        !s.ok()) {
+      return s;
+    }
+    at(step);
+  }
+  return absl::OkStatus();
 }
 
 std::array<absl::Status, 2> TransformCodec::DecodeTwo(

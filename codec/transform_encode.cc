@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <cfloat>
 #include <cmath>
 #include <cstring>
@@ -34,6 +35,7 @@ class SourceRows {
   absl::Status Load(const StreamShape& shape, absl::Span<const Rows> heads,
                     const RowRotation* rotation) {
     dim_ = shape.heads * shape.head_dim;
+    dtype_ = shape.dtype;
     values_ = std::make_unique_for_overwrite<float[]>(shape.values());
     for (int token = 0; token < shape.tokens; ++token) {
       float* row = Row(token);
@@ -52,22 +54,28 @@ class SourceRows {
     return absl::OkStatus();
   }
 
+  Dtype dtype() const { return dtype_; }
   float* Row(int token) {
     return values_.get() + static_cast<size_t>(token) * dim_;
   }
 
  private:
   int dim_ = 0;
+  Dtype dtype_ = Dtype::kBf16;
   std::unique_ptr<float[]> values_;
 };
 
-void StoreBf16(const float* row, size_t count, std::byte* out) {
+// Nothing is rounded up past what `dtype` can hold, which is to infinity.
+void StoreBf16(const float* row, size_t count, std::byte* out,
+               Dtype dtype = Dtype::kBf16) {
+  const auto most =
+      static_cast<uint16_t>(std::bit_cast<uint32_t>(LargestOf(dtype)) >> 16);
   kernels::StoreRow(Dtype::kBf16, row, count, out);
   for (size_t i = 0; i < count; ++i) {
     uint16_t bits;
     std::memcpy(&bits, out + 2 * i, 2);
-    // The largest floats round to infinity.
-    if ((bits & 0x7fffu) == 0x7f80u) --bits;
+    const auto sign = static_cast<uint16_t>(bits & 0x8000u);
+    bits = std::min(static_cast<uint16_t>(bits & 0x7fffu), most) | sign;
     std::memcpy(out + 2 * i, &bits, 2);
   }
 }
@@ -112,8 +120,27 @@ void TakeStatistics(const StreamFrame& frame, SourceRows* rows,
                          FLT_MAX);
 }
 
-// Rounds components to integers; a token that has one out of range is kept raw
-// and its values are zero.
+// The largest magnitude that a row may have to be coded: at no level is then a
+// decoded value, or what is added to the mean, past the range of `dtype`.
+// Negative when no row may be.
+float LargestCoded(const StreamTransform& transform, float gain,
+                   absl::Span<const float> mean, Dtype dtype) {
+  const bool has_absent = std::any_of(
+      transform.bands.begin(), transform.bands.end(),
+      [](const auto& band) { return band[0].mode == BandMode::kAbsent; });
+  // Half a cell and less than another half of shrink, or all that a value can
+  // be; and 1 for the sums' rounding.
+  const double error = has_absent ? kValueMax + 1.5 : CellOf(0) + 1.0;
+  const double far =
+      error * transform.scale * gain * transform.synthesis.norm();
+  const float most_mean =
+      std::bit_cast<float>(kernels::MaxAbsBits(mean.data(), mean.size()));
+  constexpr double kRoom = 0.99;  // of the decoder's rounding
+  return static_cast<float>(kRoom * LargestOf(dtype) - most_mean - far);
+}
+
+// Rounds components to integers. A token that has one out of range, or that may
+// come out past the dtype's range, is kept raw and its values are zero.
 void Quantise(const StreamFrame& frame, const StreamTransform& transform,
               SourceRows* rows, Quantised* out) {
   if (frame.own_statistics) TakeStatistics(frame, rows, out);
@@ -133,6 +160,8 @@ void Quantise(const StreamFrame& frame, const StreamTransform& transform,
       out->finest.get() + static_cast<size_t>(frame.tokens) * frame.components,
       out->finest.get() + out->size, 0);
   const float scale = 1.0f / out->gain;
+  const float largest_coded =
+      LargestCoded(transform, out->gain, mean, rows->dtype());
   for (int begin = 0; begin < frame.tokens; begin += kTokens) {
     const int count = std::min(kTokens, frame.tokens - begin);
     for (int t = 0; t < count; ++t) {
@@ -145,7 +174,10 @@ void Quantise(const StreamFrame& frame, const StreamTransform& transform,
       const int token = begin + t;
       int8_t* values =
           out->finest.get() + static_cast<size_t>(token) * frame.components;
-      if (kernels::RoundToValues(
+      const float largest = std::bit_cast<float>(
+          kernels::MaxAbsBits(rows->Row(token), frame.dim));
+      if (largest <= largest_coded &&
+          kernels::RoundToValues(
               components.data() + static_cast<size_t>(t) * frame.components,
               frame.components, kValueMax, values)) {
         continue;
@@ -153,9 +185,9 @@ void Quantise(const StreamFrame& frame, const StreamTransform& transform,
       std::fill_n(values, frame.components, 0);
       out->raw_tokens.push_back(static_cast<uint16_t>(token));
       out->raw_rows.resize(out->raw_rows.size() + frame.row_bytes());
-      StoreBf16(
-          rows->Row(token), frame.dim,
-          out->raw_rows.data() + out->raw_rows.size() - frame.row_bytes());
+      StoreBf16(rows->Row(token), frame.dim,
+                out->raw_rows.data() + out->raw_rows.size() - frame.row_bytes(),
+                rows->dtype());
     }
   }
 }
@@ -310,7 +342,7 @@ void PutRows(const StreamFrame& frame, SourceRows* rows, StreamRoom* room) {
   std::vector<std::byte> bf16(frame.tokens * frame.row_bytes());
   for (int token = 0; token < frame.tokens; ++token) {
     StoreBf16(rows->Row(token), frame.dim,
-              bf16.data() + token * frame.row_bytes());
+              bf16.data() + token * frame.row_bytes(), rows->dtype());
   }
   parts.raw_rows = bf16;
   room->bytes = WriteParts(frame, parts, room->room);

@@ -1,5 +1,6 @@
 #include "kv/dtype.h"
 
+#include <cfloat>
 #include <cstring>
 
 #include "kv/check.h"
@@ -16,6 +17,19 @@ std::string_view Name(Dtype dtype) {
       return "fp32";
   }
   return "unknown";
+}
+
+float LargestOf(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kBf16:
+      return 0x1.fep127f;
+    case Dtype::kFp16:
+      return 65504.0f;
+    case Dtype::kFp32:
+      return FLT_MAX;
+  }
+  KDN_CHECK(false, "dtype out of range");
+  return 0.0f;
 }
 
 std::optional<Dtype> ParseDtype(std::string_view name) {

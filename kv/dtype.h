@@ -14,6 +14,7 @@ enum class Dtype : uint8_t { kBf16 = 0, kFp16 = 1, kFp32 = 2 };
 
 constexpr size_t SizeOf(Dtype dtype) { return dtype == Dtype::kFp32 ? 4 : 2; }
 std::string_view Name(Dtype dtype);
+float LargestOf(Dtype dtype);  // finite
 // Understands "bf16", "bfloat16", "fp16", "float16", "fp32", "float32".
 std::optional<Dtype> ParseDtype(std::string_view name);
 

@@ -59,6 +59,14 @@ void ExpectPlainSums(const std::vector<int8_t>& matrix, int dim, int components,
   }
 }
 
+TEST(SynthesisMatrix, TheNormIsTheLargestRowOfMagnitudes) {
+  std::vector<int8_t> matrix(3 * 16, 0);
+  EXPECT_EQ(SynthesisMatrix(3, 16, matrix).norm(), 0);
+  std::fill_n(matrix.begin() + 16, 16, int8_t{-128});
+  matrix[2] = 100;
+  EXPECT_EQ(SynthesisMatrix(3, 16, matrix).norm(), 16 * 128);
+}
+
 TEST(SynthesisMatrix, EveryIsaGivesTheSumsOfAPlainLoop) {
   std::mt19937 rng(1);
   for (int dim : {1, 3, 8, 15, 16, 17, 24, 80, 96, 127, 128, 250, 256}) {

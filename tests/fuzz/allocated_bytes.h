@@ -5,8 +5,9 @@
 
 namespace kdn::fuzz {
 
-// All that was ever asked of malloc and operator new since the first call. Only
-// AddressSanitizer tells: 0 in other builds.
+// All that was ever asked of operator new since the first call, freed or not;
+// of malloc too where a sanitizer tells. Programs that link this count in every
+// build.
 size_t AllocatedBytes();
 
 }  // namespace kdn::fuzz

@@ -9,6 +9,7 @@
 #include "codec/stream_layout.h"
 #include "kv/check.h"
 #include "tests/codec/test_chunk.h"
+#include "tests/fuzz/allocated_bytes.h"
 #include "tests/fuzz/fuzz_target.h"
 
 namespace kdn::codec {
@@ -30,6 +31,21 @@ void CheckCanonical(const ObjectIndex& index,
             "a prefix that parses has one spelling");
 }
 
+// What is taken, freed or not, to parse and verify an object: a header, an
+// entry a stream and lists of streams, all of which its bytes hold.
+constexpr size_t ParsedMax(size_t object_bytes) {
+  return 4 * object_bytes + 4096;
+}
+
+// To decode a layer of it at one level, besides the rows that come out: values
+// and floats by the elements that the header says, angles by its rotary_dim,
+// patches and kept tokens by the streams' bytes.
+size_t DecodedMax(const ObjectHeader& header, size_t object_bytes) {
+  const KvShape& shape = header.shape;
+  const size_t rows = 2 * shape.kv_heads * (size_t{32} + shape.tokens);
+  return 8 * rows * (16 + shape.head_dim) + 4 * object_bytes + 4096;
+}
+
 void DecodeEveryLayer(const ObjectIndex& index,
                       absl::Span<const std::byte> object) {
   // Streams of few bytes may stand for rows without end, which a reader has
@@ -47,21 +63,29 @@ void DecodeEveryLayer(const ObjectIndex& index,
   layer.layers = 1;
   KvBuffer destination(layer, Layout::kPadded);
   for (const StreamGroup& group : GroupsOf(header.shape, header.levels)) {
+    const size_t before = fuzz::AllocatedBytes();
     const absl::Status status =
         decoder->DecodeLayerOf(object, group.level, group.layer, 0,
                                header.shape.kv_heads, destination.view());
+    KDN_CHECK(
+        fuzz::AllocatedBytes() - before <= DecodedMax(header, object.size()),
+        "memory is taken in proportion to the layer that was asked for");
     KDN_CHECK(status.ok() || absl::IsDataLoss(status), "only damage fails");
   }
 }
 
 void Consume(absl::Span<const std::byte> object) {
+  const size_t before = fuzz::AllocatedBytes();
   const auto index = ObjectIndex::Parse(object, object.size());
+  const absl::Status verified =
+      index.ok() ? VerifyObject(*index, object) : index.status();
+  KDN_CHECK(fuzz::AllocatedBytes() - before <= ParsedMax(object.size()),
+            "memory is taken in proportion to the object");
   if (!index.ok()) {
     KDN_CHECK(absl::IsDataLoss(index.status()), "bad bytes are DATA_LOSS");
     return;
   }
   CheckCanonical(*index, object);
-  const absl::Status verified = VerifyObject(*index, object);
   KDN_CHECK(verified.ok() || absl::IsDataLoss(verified), "only damage fails");
   DecodeEveryLayer(*index, object);
 }

@@ -12,6 +12,7 @@
 #include "codec/stream_codec.h"
 #include "kv/check.h"
 #include "tests/codec/supported_isas.h"
+#include "tests/fuzz/allocated_bytes.h"
 #include "tests/fuzz/fuzz_target.h"
 
 namespace kdn::codec {
@@ -47,15 +48,24 @@ struct HeadRows {
   int64_t stride;
 };
 
+// What decoding takes, freed or not, besides the rows that come out: a row and
+// the scales.
+size_t AllocatedMax(const StreamShape& shape) {
+  return 16 * static_cast<size_t>(shape.head_dim + shape.tokens) + 1024;
+}
+
 absl::Status Decode(const Choice& choice, absl::Span<const std::byte> stream,
                     Isa isa, HeadRows* rows) {
   StreamReader reader(stream);
   StreamContext context;
   context.isa = isa;
   const MutableRows out = rows->out();
+  const size_t before = fuzz::AllocatedBytes();
   const absl::Status status =
       CodecOf(choice.level)
           .Decode(choice.shape, {&reader, 1}, context, {&out, 1});
+  KDN_CHECK(fuzz::AllocatedBytes() - before <= AllocatedMax(choice.shape),
+            "memory is taken in proportion to a row and the scales");
   KDN_CHECK(!status.ok() || reader.remaining() == 0,
             "the frame's checksum is over all of the stream");
   return status;

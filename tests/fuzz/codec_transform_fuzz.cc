@@ -14,6 +14,7 @@
 #include "kv/check.h"
 #include "tests/codec/supported_isas.h"
 #include "tests/codec/test_calibration.h"
+#include "tests/fuzz/allocated_bytes.h"
 #include "tests/fuzz/fuzz_target.h"
 
 namespace kdn::codec {
@@ -84,14 +85,30 @@ struct HeadRows {
   std::vector<Rows> sources;
 };
 
+// What decoding takes, freed or not, besides the rows that come out: patches
+// and kept tokens by the streams' bytes; values, and the floats and sums of 32
+// tokens, by the shape.
+size_t AllocatedMax(const StreamShape& shape, size_t stream_bytes) {
+  const size_t tokens = shape.tokens + 32;
+  const size_t components = shape.heads * shape.head_dim + 16;
+  return 4 * stream_bytes + 8 * tokens * components + 2048;
+}
+
 absl::Status Decode(const Choice& choice,
                     const std::vector<std::vector<std::byte>>& streams, Isa isa,
                     absl::Span<const MutableRows> rows) {
   std::vector<StreamReader> readers(streams.begin(), streams.end());
+  size_t stream_bytes = 0;
+  for (const auto& stream : streams) stream_bytes += stream.size();
   StreamContext context = ContextOf(*CalibrationOf(choice));
   context.isa = isa;
-  return TransformCodec().Decode(choice.shape, absl::MakeSpan(readers), context,
-                                 rows);
+  const size_t before = fuzz::AllocatedBytes();
+  absl::Status status = TransformCodec().Decode(
+      choice.shape, absl::MakeSpan(readers), context, rows);
+  KDN_CHECK(fuzz::AllocatedBytes() - before <=
+                AllocatedMax(choice.shape, stream_bytes),
+            "memory is taken in proportion to shape and streams");
+  return status;
 }
 
 void Consume(const Choice& choice, absl::Span<const std::byte> bytes) {

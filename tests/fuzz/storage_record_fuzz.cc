@@ -8,6 +8,7 @@
 #include "kv/check.h"
 #include "kv/crc32c.h"
 #include "storage/record.h"
+#include "tests/fuzz/allocated_bytes.h"
 #include "tests/fuzz/fuzz_target.h"
 
 namespace kdn::storage {
@@ -19,7 +20,10 @@ constexpr size_t kCrcAt = 8;
 constexpr size_t kCrcBegin = 12;
 
 void Consume(const Page& page) {
+  const size_t before = fuzz::AllocatedBytes();
   const auto header = DecodeRecordHeader(page);
+  KDN_CHECK(fuzz::AllocatedBytes() - before <= kRecordPage,
+            "a header takes no more memory than its page");
   if (!header.ok()) {
     KDN_CHECK(absl::IsDataLoss(header.status()), "bad bytes are DATA_LOSS");
     return;

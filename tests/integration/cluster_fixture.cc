@@ -15,7 +15,8 @@ constexpr absl::Duration kReady = absl::Seconds(60);
 
 }  // namespace
 
-ClusterTest::ClusterTest() : directory_("/tmp/kdn-test-XXXXXX") {
+ClusterTest::ClusterTest(ModelSpec model)
+    : model_(std::move(model)), directory_("/tmp/kdn-test-XXXXXX") {
   EXPECT_NE(mkdtemp(directory_.data()), nullptr);
 }
 
@@ -73,7 +74,7 @@ rpc::Knowledge& ClusterTest::Connect(size_t node) {
   auto client = rpc::Client::Connect(cluster_->AddressOf(node));
   EXPECT_TRUE(client.ok()) << client.status();
   client_ = *std::move(client);
-  auto knowledge = client_->Open(*Namespace::Parse("test"), Model());
+  auto knowledge = client_->Open(*Namespace::Parse("test"), model_);
   EXPECT_TRUE(knowledge.ok()) << knowledge.status();
   knowledge_ = *std::move(knowledge);
   return *knowledge_;
@@ -81,7 +82,7 @@ rpc::Knowledge& ClusterTest::Connect(size_t node) {
 
 ClusterTest::Chunk ClusterTest::Make(int i) const {
   constexpr int kTokens = 64;
-  Chunk chunk{rpc::StoreSpec{ChunkIdentity{FingerprintOf(Model()),
+  Chunk chunk{rpc::StoreSpec{ChunkIdentity{FingerprintOf(model_),
                                            *Namespace::Parse("test"),
                                            ChunkKey(),
                                            std::string(kRawVariant),
@@ -96,7 +97,7 @@ ClusterTest::Chunk ClusterTest::Make(int i) const {
   const ChunkKey key = KeyOf(chunk.spec.identity);
   chunk.ref = ChunkRef{key, PlacementOf(key)};
   std::mt19937 random(static_cast<uint32_t>(i));
-  chunk.kv.resize(ShapeOf(Model(), kTokens).bytes());
+  chunk.kv.resize(ShapeOf(model_, kTokens).bytes());
   for (std::byte& byte : chunk.kv) byte = static_cast<std::byte>(random());
   return chunk;
 }
@@ -105,7 +106,7 @@ absl::StatusOr<rpc::StoreReceipt> ClusterTest::Put(const Chunk& chunk,
                                                    rpc::Durability durability) {
   rpc::StoreSpec spec = chunk.spec;
   spec.durability = durability;
-  const KvShape shape = ShapeOf(Model(), 64);
+  const KvShape shape = ShapeOf(model_, 64);
   return knowledge().Store(
       spec, KvView(chunk.kv.data(), shape, KvStrides::TokenMajor(shape)),
       absl::Seconds(20));
@@ -114,7 +115,7 @@ absl::StatusOr<rpc::StoreReceipt> ClusterTest::Put(const Chunk& chunk,
 rpc::ChunkOutcome ClusterTest::Get(const Chunk& chunk,
                                    std::vector<std::byte>* kv,
                                    absl::Duration timeout) {
-  const KvShape shape = ShapeOf(Model(), 64);
+  const KvShape shape = ShapeOf(model_, 64);
   kv->assign(shape.bytes(), std::byte{0});
   rpc::RetrieveSpec spec;
   spec.chunks.push_back(

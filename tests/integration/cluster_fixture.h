@@ -17,7 +17,7 @@ namespace kdn::integration {
 // random KV in front of it. Logs are printed when a test fails.
 class ClusterTest : public testing::Test {
  protected:
-  ClusterTest();
+  explicit ClusterTest(ModelSpec model = Model());
   ~ClusterTest() override;
 
   void Configure(const cli::LocalClusterOptions& options);
@@ -52,6 +52,7 @@ class ClusterTest : public testing::Test {
 
   static ModelSpec Model();
 
+  const ModelSpec model_;  // that the engine runs
   std::string directory_;
   std::unique_ptr<cli::ClusterProcess> cluster_;
   std::unique_ptr<rpc::Client> client_;

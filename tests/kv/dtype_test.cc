@@ -44,6 +44,12 @@ TEST(DtypeTest, Fp16OverflowsToInfinity) {
   EXPECT_TRUE(std::isinf(Fp16ToFloat(FloatToFp16(-1e30f))));
 }
 
+TEST(DtypeTest, NothingAboveTheLargestIsFinite) {
+  EXPECT_EQ(FloatToBf16(LargestOf(Dtype::kBf16)) + 1, 0x7f80);
+  EXPECT_EQ(FloatToFp16(LargestOf(Dtype::kFp16)) + 1, 0x7c00);
+  EXPECT_EQ(LargestOf(Dtype::kFp32), std::numeric_limits<float>::max());
+}
+
 TEST(DtypeTest, LoadAndStoreAgreeForEveryDtype) {
   const std::vector<float> values = {0.0f, -1.5f, 3.25f, 1024.0f};
   for (Dtype dtype : {Dtype::kBf16, Dtype::kFp16, Dtype::kFp32}) {
