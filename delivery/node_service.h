@@ -14,6 +14,7 @@
 #include "delivery/rate_report.h"
 #include "kv/chunk_key.h"
 #include "kv/ids.h"
+#include "kv/kv_destination.h"
 #include "kv/kv_view.h"
 #include "kv/level.h"
 #include "kv/model_spec.h"
@@ -73,7 +74,7 @@ struct LookupResult {
 struct RetrieveChunk {
   ChunkRef ref;
   std::vector<int32_t> positions;  // where the engine wants the tokens
-  MutableKvView destination;       // of the request's slice
+  KvDestination destination;       // of the request's slice
 };
 
 struct RetrieveRequest {

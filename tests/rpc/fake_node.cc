@@ -239,12 +239,13 @@ delivery::ChunkOutcome FakeNode::Deliver(
     for (int part = 0; part < 2; ++part) {
       for (int head = 0; head < shape.kv_heads; ++head) {
         for (int token = 0; token < shape.tokens; ++token) {
-          std::memcpy(asked.destination.At(layer, static_cast<KvPart>(part),
-                                           head, token),
-                      all.At(request.slice.layer_begin + layer,
-                             static_cast<KvPart>(part),
-                             request.slice.head_begin + head, token),
-                      shape.head_bytes());
+          std::memcpy(
+              asked.destination.Rows(layer, static_cast<KvPart>(part), head)
+                  .At(token),
+              all.At(request.slice.layer_begin + layer,
+                     static_cast<KvPart>(part), request.slice.head_begin + head,
+                     token),
+              shape.head_bytes());
         }
       }
     }
