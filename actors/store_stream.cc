@@ -58,17 +58,24 @@ absl::StatusOr<std::unique_ptr<delivery::StoreStream>> NodeStoreStream::Create(
                 *std::move(encoder), work_request})));
 }
 
-void NodeStoreStream::PutLayer(const KvView& layer,
+void NodeStoreStream::PutLayer(int layer, const KvView& kv,
                                delivery::Done<absl::Status> done) {
   state_->node->pool.Post(
-      delivery::WorkOrder{state_->work_request, 0},
-      [state = state_, layer, done = std::move(done)]() mutable {
-        absl::Status status = state->encoder.EncodeLayer(layer);
-        if (status.ok()) {
-          state->node->counters.engine_bytes_in += layer.shape().bytes();
-        }
-        done(std::move(status));
+      delivery::WorkOrder{state_->work_request, layer},
+      [state = state_, layer, kv, done = std::move(done)]() mutable {
+        done(Encode(*state, layer, kv));
       });
+}
+
+absl::Status NodeStoreStream::Encode(State& state, int layer,
+                                     const KvView& kv) {
+  if (state.node->clock->Now() >= state.request.deadline) {
+    return absl::DeadlineExceededError(
+        absl::StrCat("layer ", layer, " was not encoded by the deadline"));
+  }
+  absl::Status status = state.encoder.EncodeLayer(layer, kv);
+  if (status.ok()) state.node->counters.engine_bytes_in += kv.shape().bytes();
+  return status;
 }
 
 void NodeStoreStream::Commit(

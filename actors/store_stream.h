@@ -21,7 +21,7 @@ class NodeStoreStream final : public delivery::StoreStream {
       delivery::StoreRequest request,
       std::shared_ptr<storage::ArenaBlock> block, bool in_passing);
 
-  void PutLayer(const KvView& layer,
+  void PutLayer(int layer, const KvView& kv,
                 delivery::Done<absl::Status> done) override;
   void Commit(
       delivery::Done<absl::StatusOr<delivery::StoreReceipt>> done) override;
@@ -38,6 +38,7 @@ class NodeStoreStream final : public delivery::StoreStream {
   };
   explicit NodeStoreStream(std::shared_ptr<State> state)
       : state_(std::move(state)) {}
+  static absl::Status Encode(State& state, int layer, const KvView& kv);
   static void FinishAndSend(State& state, Reply<delivery::StoreReceipt> reply);
 
   const std::shared_ptr<State> state_;

@@ -11,6 +11,14 @@
 namespace kdn::cli {
 namespace {
 
+// Chunks that are stored at once: while one waits for its replicas or for a
+// disk another is encoded.
+constexpr uint64_t kStoresAtOnceMax = 4;
+
+int TokensOf(const ChainChunk& chunk) {
+  return static_cast<int>(chunk.identity.tokens.size());
+}
+
 std::vector<int32_t> PositionsOf(const ChainChunk& chunk) {
   std::vector<int32_t> positions(chunk.identity.tokens.size());
   std::iota(positions.begin(), positions.end(), chunk.begin);
@@ -82,6 +90,34 @@ absl::Status KnowledgeEngine::PrepareCache(int tokens) {
   return absl::OkStatus();
 }
 
+size_t KnowledgeEngine::StoresAtOnce(int tokens) const {
+  const rpc::NodeInfo& node = client_->node();
+  const uint64_t bytes = ShapeOf(engine_->llama().spec(), tokens).bytes();
+  return std::clamp<uint64_t>(std::min<uint64_t>(node.stores_in_flight_max,
+                                                 node.store_bytes_max / bytes),
+                              1, kStoresAtOnceMax);
+}
+
+absl::Status KnowledgeEngine::StoreAll(
+    absl::Span<const ChainChunk* const> chunks, const StoreOptions& options) {
+  std::vector<std::unique_ptr<rpc::PendingStore>> stores;
+  for (const ChainChunk* chunk : chunks) {
+    const std::vector<int32_t> positions = PositionsOf(*chunk);
+    const int count = static_cast<int>(positions.size());
+    // They share the link that one alone would have.
+    stores.push_back(knowledge_->StoreAsync(
+        rpc::StoreSpec{chunk->identity, chunk->ref.placement, positions,
+                       options.levels, options.durability},
+        cache_->Tokens(chunk->begin, count),
+        rpc::kDefaultTimeout * static_cast<double>(chunks.size())));
+  }
+  for (const std::unique_ptr<rpc::PendingStore>& store : stores) {
+    const absl::StatusOr<rpc::StoreReceipt> receipt = store->Await();
+    if (!receipt.ok()) return receipt.status();
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Injected> KnowledgeEngine::Inject(const std::string& text,
                                                  const StoreOptions& options,
                                                  const Progress& on_chunk) {
@@ -108,26 +144,24 @@ absl::StatusOr<Injected> KnowledgeEngine::Inject(const std::string& text,
   if (absl::Status status = PrepareCache(injected.tokens); !status.ok()) {
     return status;
   }
+  const size_t at_once = StoresAtOnce(TokensOf(chain.front()));
+  std::vector<const ChainChunk*> waiting;
   for (size_t i = 0; i < end; ++i) {
     const ChainChunk& chunk = chain[i];
-    const std::vector<int32_t> positions = PositionsOf(chunk);
     absl::StatusOr<std::vector<float>> logits =
-        llama.Prefill(*cache_, chunk.identity.tokens, positions);
+        llama.Prefill(*cache_, chunk.identity.tokens, PositionsOf(chunk));
     if (!logits.ok()) return logits.status();
     if (!(*held)[i].hit) {
-      const int count = static_cast<int>(positions.size());
-      absl::StatusOr<rpc::StoreReceipt> receipt = knowledge_->Store(
-          rpc::StoreSpec{chunk.identity, chunk.ref.placement, positions,
-                         options.levels, options.durability},
-          cache_->Tokens(chunk.begin, count));
-      if (!receipt.ok()) return receipt.status();
+      waiting.push_back(&chunk);
       ++injected.chunks_stored;
-      injected.bytes += ShapeOf(llama.spec(), count).bytes();
+      injected.bytes += ShapeOf(llama.spec(), TokensOf(chunk)).bytes();
     }
-    if (on_chunk) {
-      on_chunk(chunk.begin + static_cast<int>(positions.size()),
-               injected.tokens);
+    if (waiting.size() == at_once || i + 1 == end) {
+      // Not while the next is prefilled: a store needs this thread to go on.
+      if (absl::Status s = StoreAll(waiting, options); !s.ok()) return s;
+      waiting.clear();
     }
+    if (on_chunk) on_chunk(chunk.begin + TokensOf(chunk), injected.tokens);
   }
   return injected;
 }

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "kv/chunk_key.h"
 #include "model/llama.h"
 #include "model/tokenizer.h"
@@ -67,7 +68,9 @@ class KnowledgeEngine {
     rpc::Durability durability = rpc::Durability::kReplicated;
   };
   // Prefills `text` and stores each chunk that the cluster does not hold yet,
-  // at any level. on_chunk(tokens done, tokens in all) after each.
+  // at any level, a few at once. on_chunk(tokens prefilled, tokens in all)
+  // after each, after the last once all are stored. Of several errors the first
+  // chunk's is returned.
   using Progress = std::function<void(int, int)>;
   absl::StatusOr<Injected> Inject(const std::string& text,
                                   const StoreOptions& options,
@@ -85,6 +88,11 @@ class KnowledgeEngine {
  private:
   KnowledgeEngine(const Engine* engine, std::unique_ptr<rpc::Client> client,
                   std::unique_ptr<rpc::Knowledge> knowledge);
+  // Chunks of so many tokens that are stored at once: at least one.
+  size_t StoresAtOnce(int tokens) const;
+  // Stores the chunks at once, from the cache.
+  absl::Status StoreAll(absl::Span<const ChainChunk* const> chunks,
+                        const StoreOptions& options);
   // Makes room for `tokens` in the cache, in memory shared with the node where
   // there is any, and empties it.
   absl::Status PrepareCache(int tokens);

@@ -86,12 +86,12 @@ struct Decoding {
 // The rows of the stream's heads that are in [head_begin, head_end).
 std::vector<MutableRows> WantedRows(const StreamId& id, int heads,
                                     int head_begin, int head_end,
-                                    const MutableKvView& destination) {
+                                    const KvDestination& destination) {
   std::vector<MutableRows> rows(heads);
   for (int i = 0; i < heads; ++i) {
     const int head = id.head_group * heads + i;
     if (head < head_begin || head >= head_end) continue;
-    rows[i] = RowsOf(destination, id.part, head - head_begin);
+    rows[i] = destination.Rows(0, id.part, head - head_begin);
   }
   return rows;
 }
@@ -149,7 +149,7 @@ absl::Status ObjectDecoder::Judge(const Found& found,
 
 absl::Status ObjectDecoder::DecodeFound(
     absl::Span<const Found> found, absl::Span<const Level> ladder,
-    int head_begin, int head_end, const MutableKvView& destination) const {
+    int head_begin, int head_end, const KvDestination& destination) const {
   const StreamCodec& codec = CodecOf(ladder.front());
   for (size_t i = 0; i < found.size(); i += 2) {
     std::array<Decoding, 2> pair;
@@ -189,7 +189,7 @@ absl::Status ObjectDecoder::DecodeFound(
 absl::Status ObjectDecoder::DecodeLayer(
     Level level, int layer, int head_begin, int head_end,
     absl::Span<const std::byte> streams,
-    const MutableKvView& destination) const {
+    const KvDestination& destination) const {
   if (absl::Status s =
           CheckCall(level, layer, head_begin, head_end, destination.shape());
       !s.ok()) {
@@ -227,7 +227,7 @@ absl::Status ObjectDecoder::DecodeLayer(
 
 absl::Status ObjectDecoder::DecodeLayerOf(
     absl::Span<const std::byte> object, Level level, int layer, int head_begin,
-    int head_end, const MutableKvView& destination) const {
+    int head_end, const KvDestination& destination) const {
   if (absl::Status s =
           CheckCall(level, layer, head_begin, head_end, destination.shape());
       !s.ok()) {

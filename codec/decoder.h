@@ -12,15 +12,16 @@
 #include "codec/k_rotations.h"
 #include "codec/object.h"
 #include "codec/stream_codec.h"
+#include "kv/kv_destination.h"
 #include "kv/kv_view.h"
 
 namespace kdn::codec {
 
 // Decodes streams of one object to the positions a reader wants, straight into
-// the reader's memory. Verifies each stream's CRC as it goes (the bytes are
-// read once: checked while they are in cache). Thread-safe: layers may be
-// decoded by several threads at once. Movable. Keeps a reference to
-// `index`, which must outlive it.
+// the reader's memory, pages included. Verifies each stream's CRC as it goes
+// (the bytes are read once: checked while they are in cache). Thread-safe:
+// layers may be decoded by several threads at once. Movable. Keeps a reference
+// to `index`, which must outlive it.
 class ObjectDecoder {
  public:
   // INVALID_ARGUMENT unless there is one position per token, none negative.
@@ -38,12 +39,12 @@ class ObjectDecoder {
   // INVALID_ARGUMENT when the destination's shape does not fit.
   absl::Status DecodeLayer(Level level, int layer, int head_begin, int head_end,
                            absl::Span<const std::byte> streams,
-                           const MutableKvView& destination) const;
+                           const KvDestination& destination) const;
 
   // The same, picking the streams out of a whole object.
   absl::Status DecodeLayerOf(absl::Span<const std::byte> object, Level level,
                              int layer, int head_begin, int head_end,
-                             const MutableKvView& destination) const;
+                             const KvDestination& destination) const;
 
  private:
   ObjectDecoder(const ObjectIndex* index,
@@ -58,7 +59,7 @@ class ObjectDecoder {
   absl::Status DecodeFound(absl::Span<const Found> found,
                            absl::Span<const Level> ladder, int head_begin,
                            int head_end,
-                           const MutableKvView& destination) const;
+                           const KvDestination& destination) const;
   // DATA_LOSS when the bytes cannot be such a stream's.
   absl::Status CheckLengths(const Found& found,
                             absl::Span<const Level> ladder) const;

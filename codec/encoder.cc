@@ -81,10 +81,8 @@ float Certified(double error) {
   return error <= FLT_MAX ? static_cast<float>(error) : FLT_MAX;
 }
 
-}  // namespace
-
-size_t ObjectBytesMax(const ObjectHeader& header) {
-  KDN_CHECK(CheckHeader(header).ok(), "header was not checked");
+// Of one layer that begins at a multiple of kGroupAlignment; such a multiple.
+size_t LayerBytesMax(const ObjectHeader& header) {
   size_t layer_bytes = 0;
   for (Level level : LevelsOf(header.levels)) {
     const StreamCodec& codec = CodecOf(level);
@@ -94,7 +92,19 @@ size_t ObjectBytesMax(const ObjectHeader& header) {
     }
     layer_bytes += AlignUp(group_bytes);
   }
-  return PrefixBytesFor(header) + layer_bytes * header.shape.layers;
+  return layer_bytes;
+}
+
+void ZeroTo(size_t offset, absl::Span<std::byte> memory, size_t* cursor) {
+  std::memset(memory.data() + *cursor, 0, offset - *cursor);
+  *cursor = offset;
+}
+
+}  // namespace
+
+size_t ObjectBytesMax(const ObjectHeader& header) {
+  KDN_CHECK(CheckHeader(header).ok(), "header was not checked");
+  return PrefixBytesFor(header) + LayerBytesMax(header) * header.shape.layers;
 }
 
 absl::StatusOr<ObjectEncoder> ObjectEncoder::Create(
@@ -122,8 +132,14 @@ ObjectEncoder::ObjectEncoder(ObjectHeader header,
       calibration_(std::move(calibration)),
       out_(out),
       prefix_bytes_(PrefixBytesFor(header_)),
-      cursor_(prefix_bytes_),
-      entries_(StreamCount(header_.shape, header_.levels)) {
+      layer_bytes_max_(LayerBytesMax(header_)),
+      entries_(StreamCount(header_.shape, header_.levels)),
+      progress_(std::make_unique<Progress>()) {
+  {
+    absl::MutexLock lock(&progress_->mutex);
+    progress_->end = prefix_bytes_;
+    progress_->places.resize(header_.shape.layers);
+  }
   if (NeedsUndo(header_.levels)) {
     const RopeTable rope(header_.rope);
     undo_rope_ = RowRotation::Undo(rope, header_.positions);
@@ -210,13 +226,9 @@ absl::Status ObjectEncoder::EncodeStreams(
   return MeasureErrors(first, heads, rooms, entries);
 }
 
-void ObjectEncoder::ZeroTo(size_t offset, size_t* cursor) {
-  std::memset(out_.data() + *cursor, 0, offset - *cursor);
-  *cursor = offset;
-}
-
 absl::Status ObjectEncoder::EncodeLadder(absl::Span<const Level> ladder,
-                                         const KvView& layer_kv,
+                                         int layer, const KvView& layer_kv,
+                                         absl::Span<std::byte> room,
                                          size_t* cursor) {
   // A level's streams lie together, but the streams of a head group are coded
   // together: those of the finer levels wait here.
@@ -227,11 +239,12 @@ absl::Status ObjectEncoder::EncodeLadder(absl::Span<const Level> ladder,
     id.level = level;
     return entries_[SlotOf(header_.shape, header_.levels, id)];
   };
-  ZeroTo(AlignUp(*cursor), cursor);
-  const auto streams = StreamsOf(header_.shape, {next_layer_, ladder.front()});
+  ZeroTo(AlignUp(*cursor), room, cursor);
+  const auto streams = StreamsOf(header_.shape, {layer, ladder.front()});
   for (const StreamId& id : streams) {
     const StreamShape shape = StreamShapeOf(header_.shape, id);
-    rooms[0] = {out_.subspan(*cursor)};
+    rooms[0] = {room.subspan(
+        *cursor, CodecOf(id.level).BytesMax(shape, ladder.front()))};
     for (size_t step = 1; step < ladder.size(); ++step) {
       const size_t at = waiting[step].size();
       waiting[step].resize(at +
@@ -253,8 +266,8 @@ absl::Status ObjectEncoder::EncodeLadder(absl::Span<const Level> ladder,
     }
   }
   for (size_t step = 1; step < ladder.size(); ++step) {
-    ZeroTo(AlignUp(*cursor), cursor);
-    std::memcpy(out_.data() + *cursor, waiting[step].data(),
+    ZeroTo(AlignUp(*cursor), room, cursor);
+    std::memcpy(room.data() + *cursor, waiting[step].data(),
                 waiting[step].size());
     for (const StreamId& id : streams) {
       StreamEntry& entry = entry_of(id, ladder[step]);
@@ -265,39 +278,108 @@ absl::Status ObjectEncoder::EncodeLadder(absl::Span<const Level> ladder,
   return absl::OkStatus();
 }
 
-absl::Status ObjectEncoder::EncodeLayer(const KvView& layer_kv) {
-  if (next_layer_ == header_.shape.layers) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("all ", next_layer_, " layers are encoded"));
+absl::Status ObjectEncoder::CheckLayer(int layer,
+                                       const KvView& layer_kv) const {
+  if (layer < 0 || layer >= header_.shape.layers) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "layer ", layer, " of an object of ", header_.shape.layers));
   }
   KvShape expected = header_.shape;
   expected.layers = 1;
   if (layer_kv.shape() != expected) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "layer ", next_layer_, " shows ", ShapeText(layer_kv.shape()),
-        "; the header says ", ShapeText(expected)));
+    return absl::InvalidArgumentError(
+        absl::StrCat("layer ", layer, " shows ", ShapeText(layer_kv.shape()),
+                     "; the header says ", ShapeText(expected)));
   }
-  size_t cursor = cursor_;  // kept only when every stream is there
-  for (const absl::Span<const Level> ladder : LaddersOf(header_.levels)) {
-    if (absl::Status s = EncodeLadder(ladder, layer_kv, &cursor); !s.ok()) {
-      return s;
-    }
-  }
-  cursor_ = cursor;
-  ++next_layer_;
   return absl::OkStatus();
 }
 
-absl::StatusOr<ObjectEncoder::Finished> ObjectEncoder::Finish() {
-  if (next_layer_ != header_.shape.layers) {
+absl::StatusOr<size_t> ObjectEncoder::Begin(int layer) {
+  absl::MutexLock lock(&progress_->mutex);
+  Place& place = progress_->places[layer];
+  if (place.state != Place::kMissing) {
     return absl::FailedPreconditionError(
-        absl::StrCat("the object has ", next_layer_, " of ",
+        absl::StrCat("layer ", layer, " is there or on its way"));
+  }
+  place.state = Place::kBegun;
+  place.at = layer == progress_->next
+                 ? AlignUp(progress_->end)
+                 : prefix_bytes_ + layer * layer_bytes_max_;
+  return place.at;
+}
+
+void ObjectEncoder::Abandon(int layer) {
+  absl::MutexLock lock(&progress_->mutex);
+  progress_->places[layer].state = Place::kMissing;
+}
+
+void ObjectEncoder::MoveDown(int layer, const Place& from, size_t to) {
+  if (from.at != to) {
+    std::memmove(out_.data() + to, out_.data() + from.at, from.bytes);
+  }
+  for (const Level level : LevelsOf(header_.levels)) {
+    for (const StreamId& id : StreamsOf(header_.shape, {layer, level})) {
+      entries_[SlotOf(header_.shape, header_.levels, id)].offset += to;
+    }
+  }
+}
+
+void ObjectEncoder::Settle(int layer, size_t bytes) {
+  absl::MutexLock lock(&progress_->mutex);
+  progress_->places[layer].state = Place::kThere;
+  progress_->places[layer].bytes = bytes;
+  for (; progress_->next < header_.shape.layers; ++progress_->next) {
+    const Place& place = progress_->places[progress_->next];
+    if (place.state != Place::kThere) break;
+    ZeroTo(AlignUp(progress_->end), out_, &progress_->end);
+    MoveDown(progress_->next, place, progress_->end);
+    progress_->end += place.bytes;
+  }
+}
+
+absl::Status ObjectEncoder::EncodeLayer(int layer, const KvView& layer_kv) {
+  if (absl::Status s = CheckLayer(layer, layer_kv); !s.ok()) return s;
+  const absl::StatusOr<size_t> at = Begin(layer);
+  if (!at.ok()) return at.status();
+  size_t bytes = 0;
+  for (const absl::Span<const Level> ladder : LaddersOf(header_.levels)) {
+    if (absl::Status s =
+            EncodeLadder(ladder, layer, layer_kv,
+                         out_.subspan(*at, layer_bytes_max_), &bytes);
+        !s.ok()) {
+      Abandon(layer);
+      return s;
+    }
+  }
+  Settle(layer, bytes);
+  return absl::OkStatus();
+}
+
+absl::Status ObjectEncoder::EncodeLayer(const KvView& layer_kv) {
+  const int next = layers_encoded();
+  if (next == header_.shape.layers) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("all ", next, " layers are encoded"));
+  }
+  return EncodeLayer(next, layer_kv);
+}
+
+int ObjectEncoder::layers_encoded() const {
+  absl::MutexLock lock(&progress_->mutex);
+  return progress_->next;
+}
+
+absl::StatusOr<ObjectEncoder::Finished> ObjectEncoder::Finish() {
+  absl::MutexLock lock(&progress_->mutex);
+  if (progress_->next != header_.shape.layers) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the object has ", progress_->next, " of ",
                      header_.shape.layers, " layers"));
   }
-  KDN_CHECK(cursor_ <= out_.size(), "streams past the reserved memory");
+  KDN_CHECK(progress_->end <= out_.size(), "streams past the reserved memory");
   const absl::Span<std::byte> prefix = out_.subspan(0, prefix_bytes_);
   WritePrefix(header_, entries_, prefix);
-  return Finished{KeyOf(header_.identity), VersionOf(prefix), cursor_};
+  return Finished{KeyOf(header_.identity), VersionOf(prefix), progress_->end};
 }
 
 }  // namespace kdn::codec

@@ -15,6 +15,7 @@
 #include "codec/stream_reader.h"
 #include "kv/check.h"
 #include "kv/dtype.h"
+#include "kv/kv_destination.h"
 #include "kv/kv_view.h"
 #include "kv/level.h"
 
@@ -44,18 +45,14 @@ inline StreamShape StreamShapeOf(const KvShape& shape, const StreamId& id) {
 }
 
 // One head's rows in an engine's memory, `token_stride` bytes apart. Not owned.
-template <typename T>
-struct BasicRows {
-  T* base = nullptr;
+struct Rows {
+  const std::byte* base = nullptr;
   int64_t token_stride = 0;
 
-  T* At(int token) const { return base + token * token_stride; }
+  const std::byte* At(int token) const { return base + token * token_stride; }
 };
-using Rows = BasicRows<const std::byte>;
-using MutableRows = BasicRows<std::byte>;
 
-template <typename T>
-BasicRows<T> RowsOf(const BasicKvView<T>& layer_kv, KvPart part, int head) {
+inline Rows RowsOf(const KvView& layer_kv, KvPart part, int head) {
   return {layer_kv.At(0, part, head, 0), layer_kv.strides().token};
 }
 

@@ -14,6 +14,7 @@
 #include "delivery/rate_report.h"
 #include "kv/chunk_key.h"
 #include "kv/ids.h"
+#include "kv/kv_destination.h"
 #include "kv/kv_view.h"
 #include "kv/level.h"
 #include "kv/model_spec.h"
@@ -49,15 +50,18 @@ struct StoreReceipt {
 };
 
 // One store in progress. Destroying it before Commit abandons it: nothing ever
-// becomes visible. One call at a time: wait for each Done. Any thread.
+// becomes visible. Any thread, one at a time.
 class StoreStream {
  public:
   virtual ~StoreStream() = default;
-  // Encodes the next layer on a worker. `layer` must stay valid until done.
-  virtual void PutLayer(const KvView& layer, Done<absl::Status> done) = 0;
+  // Encodes layer `layer` on a worker; several layers may be under way, each
+  // once, and be done in any order. `kv` must stay valid until done.
+  virtual void PutLayer(int layer, const KvView& kv,
+                        Done<absl::Status> done) = 0;
   // Completes, replicates, answers at the durability asked for. DEADLINE_
   // EXCEEDED or UNAVAILABLE when fewer holders than that acked: some may hold
-  // it all the same, and a retry is idempotent.
+  // it all the same, and a retry is idempotent. REQUIRES: no layer is under
+  // way.
   virtual void Commit(Done<absl::StatusOr<StoreReceipt>> done) = 0;
 };
 
@@ -73,7 +77,7 @@ struct LookupResult {
 struct RetrieveChunk {
   ChunkRef ref;
   std::vector<int32_t> positions;  // where the engine wants the tokens
-  MutableKvView destination;       // of the request's slice
+  KvDestination destination;       // of the request's slice
 };
 
 struct RetrieveRequest {

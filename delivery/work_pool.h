@@ -26,7 +26,8 @@ struct WorkOrder {
 // never do. Owns its threads; the destructor runs what is queued, then joins.
 // Thread-safe. The queue is bounded by what its users admit: a retrieve keeps
 // at most one task per chunk that is here and one per layer of a chunk that
-// comes from a peer in it, a store one.
+// comes from a peer in it, a store one per layer that its gateway lets it have
+// under way.
 class WorkPool {
  public:
   using Task = absl::AnyInvocable<void()>;

@@ -10,8 +10,8 @@
 namespace kdn::rpc {
 namespace {
 
-// One being encoded, one in the gateway, two on the wire.
-constexpr size_t kLayersUnanswered = 4;
+// Those that the gateway has encoded at once, and as many behind them.
+constexpr size_t kLayersUnanswered = 8;
 
 // Puts a layer's bytes into the message: as they lie when they are dense in any
 // order, else packed.

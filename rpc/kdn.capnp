@@ -308,9 +308,8 @@ interface StoreStream {
   # `strides` (layer does not matter) describe the tensor inside `bytes` from byte
   # `offset` on, or inside the store's memory when there is one; the memory must
   # stay as it is until commit answers. Answered once the layer has been
-  # encoded, one at a time and in order: keep a few calls unanswered for throughput,
-  # not all of them (what is unanswered counts against the connection, see
-  # docs/protocol.md). Carries no status: commit reports the first error. Cancelling
+  # encoded, four at a time: keep some calls unanswered for throughput, not all of
+  # them (what is unanswered counts against the connection, see docs/protocol.md). Carries no status: commit reports the first error. Cancelling
   # a call spoils the store.
 
   commit @1 () -> (status :Status, receipt :StoreReceipt);

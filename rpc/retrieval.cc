@@ -149,10 +149,10 @@ void Retrieval::AskNode(int index) {
       const KvStrides strides = plan_.inline_layout == wire::Layout::HEAD_MAJOR
                                     ? KvStrides::HeadMajor(shape)
                                     : KvStrides::TokenMajor(shape);
-      chunk.destination = MutableKvView(next, shape, strides);
+      window.views.emplace_back(next, shape, strides);
+      chunk.destination = window.views.back();
       next += shape.bytes();
     }
-    window.views.push_back(chunk.destination);
     request.chunks.push_back(std::move(chunk));
   }
   window.cancelled = request.cancelled;

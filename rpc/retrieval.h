@@ -73,7 +73,7 @@ class Retrieval : public std::enable_shared_from_this<Retrieval> {
     int count = 0;
     size_t bytes = 0;
     std::shared_ptr<Scratch> scratch;
-    std::vector<MutableKvView> views;
+    std::vector<MutableKvView> views;  // of the scratch, by chunk
     std::shared_ptr<std::atomic<bool>> cancelled;
     int unsent = 0;  // layers given to the sending queue, not yet sent
     bool answered = false;

@@ -9,12 +9,13 @@
 
 namespace kdn::rpc {
 
-// One chunk on its way in. Calls queue up here, because the node takes one at a
-// time. Layers are read where they lie: in the request message or in the
-// engine's region. Cap'n Proto frees a message once its call is answered, so a
-// layer is answered only when the node is done with it, deadline or not; commit
-// is the call that ends by the deadline. At the deadline what the store holds
-// is let go of, whether its client says anything or not. Loop thread only.
+// One chunk on its way in. The node encodes kLayersAtOnce of its layers at a
+// time; the others queue up here. Layers are read where they lie: in the
+// request message or in the engine's region. Cap'n Proto frees a message once
+// its call is answered, so a layer is answered only when the node is done with
+// it, deadline or not; commit is the call that ends by the deadline. At the
+// deadline what the store holds is let go of, whether its client says anything
+// or not. Loop thread only.
 class StoreStreamServer final : public wire::StoreStream::Server {
  public:
   struct Budget {
@@ -32,7 +33,7 @@ class StoreStreamServer final : public wire::StoreStream::Server {
         deadline_(deadline),
         region_(std::move(region)),
         budget_(std::move(budget)),
-        turn_(kj::READY_NOW),
+        turns_(FirstTurns()),
         expiry_(session_->loop()
                     .At(deadline.at)
                     .then([this] { Expire(); })
@@ -42,19 +43,25 @@ class StoreStreamServer final : public wire::StoreStream::Server {
   kj::Promise<void> commit(CommitContext context) override;
 
  private:
-  // Resolves when the calls before this one are done; `done` is to be fulfilled
-  // when this one is (dropping it spoils the store).
+  // So that one store leaves threads of a large node to the others, and what
+  // its messages hold is bounded.
+  static constexpr int kLayersAtOnce = 4;
+  static kj::Array<kj::Promise<void>> FirstTurns();
+
+  // Resolves when the call kLayersAtOnce before this one is done; `done` is to
+  // be fulfilled when this one is (dropping it spoils the store).
   struct Turn {
     kj::Promise<void> mine;
     kj::Own<kj::PromiseFulfiller<void>> done;
   };
-  Turn TakeTurn();
-  kj::Promise<void> PutLayer(LayerContext context);
+  Turn TakeTurn(int layer);
+  kj::Promise<void> PutLayer(int layer, LayerContext context);
   kj::Promise<absl::StatusOr<delivery::StoreReceipt>> CommitNow();
   void Expire();
   // Where the layer of this call lies. INVALID_ARGUMENT when it is outside its
-  // memory or one too many.
-  absl::StatusOr<KvView> ViewOf(wire::StoreStream::LayerParams::Reader params);
+  // memory.
+  absl::StatusOr<KvView> ViewOf(
+      int layer, wire::StoreStream::LayerParams::Reader params) const;
 
   std::shared_ptr<SessionState> session_;
   // Shared with calls under way: the node's stream outlives this object until
@@ -64,10 +71,10 @@ class StoreStreamServer final : public wire::StoreStream::Server {
   CallDeadline deadline_;
   std::shared_ptr<SharedRegion> region_;
   Budget budget_;
-  int layers_ = 0;
+  int layers_ = 0;  // that calls brought
   bool committed_ = false;
   absl::Status error_;  // the first; commit reports it
-  kj::Promise<void> turn_;
+  kj::Array<kj::Promise<void>> turns_;
   kj::Promise<void> expiry_;
 };
 

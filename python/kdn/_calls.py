@@ -19,7 +19,7 @@ from .types import Found, Outcome, Receipt
 
 # Layers of a store on their way: enough to keep the node busy, less than what a
 # connection may have unanswered.
-_LAYERS_UNANSWERED = 4
+_LAYERS_UNANSWERED = 8
 _LEVEL_NAMES = {number: name for name, number in LEVELS.items()}
 
 

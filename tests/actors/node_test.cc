@@ -91,7 +91,7 @@ TEST_F(NodeTest, ACommitQueuedAtTheStopIsAnsweredBeforeTheNodeIsGone) {
   const std::vector<std::byte> kv(shape.bytes());
   int answers = 0;
   stream->PutLayer(
-      KvView(kv.data(), shape, KvStrides::TokenMajor(shape)),
+      0, KvView(kv.data(), shape, KvStrides::TokenMajor(shape)),
       [&](const absl::Status& encoded) {
         EXPECT_TRUE(encoded.ok()) << encoded;
         transport_.stopping.WaitForNotification();
@@ -100,6 +100,24 @@ TEST_F(NodeTest, ACommitQueuedAtTheStopIsAnsweredBeforeTheNodeIsGone) {
       });
   node_.reset();
   EXPECT_EQ(answers, 1);
+}
+
+TEST_F(NodeTest, ALayerIsNotEncodedPastTheStoresDeadline) {
+  Start();
+  const auto stream = BeginStore();
+  ASSERT_NE(stream, nullptr);
+  const KvShape shape = ShapeOf(Model(), 4);
+  const std::vector<std::byte> kv(shape.bytes());
+  clock_.Advance(absl::Seconds(20));
+  absl::Status encoded;
+  absl::Notification done;
+  stream->PutLayer(0, KvView(kv.data(), shape, KvStrides::TokenMajor(shape)),
+                   [&](absl::Status status) {
+                     encoded = std::move(status);
+                     done.Notify();
+                   });
+  done.WaitForNotification();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(encoded)) << encoded;
 }
 
 }  // namespace

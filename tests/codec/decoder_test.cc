@@ -159,11 +159,11 @@ TEST(ObjectDecoder, RefusesCallsAndDestinationsThatDoNotFit) {
   const ObjectDecoder decoder = chunk.Decoder(chunk.header.positions);
   KvBuffer decoded(options.shape, Layout::kTokenMajor);
   const auto decode = [&](Level level, int layer, int begin, int end,
-                          const MutableKvView& view) {
+                          const KvDestination& to) {
     const auto by_ranges =
-        decoder.DecodeLayer(level, layer, begin, end, {}, view).code();
+        decoder.DecodeLayer(level, layer, begin, end, {}, to).code();
     const auto picked =
-        decoder.DecodeLayerOf(chunk.object, level, layer, begin, end, view)
+        decoder.DecodeLayerOf(chunk.object, level, layer, begin, end, to)
             .code();
     EXPECT_EQ(by_ranges, picked);
     return picked;

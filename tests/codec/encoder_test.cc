@@ -3,8 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <cstring>
 #include <limits>
+#include <thread>
 
 #include "codec/stream_layout.h"
 #include "tests/codec/test_chunk.h"
@@ -217,6 +221,103 @@ TEST_F(EncoderTest, BaseNamesTheStreamOfAValueThatIsNotFiniteAndGoesOn) {
                           std::numeric_limits<float>::quiet_NaN()},
                          "level base layer 1 K head group 0",
                          "level base layer 1 V head group 0");
+}
+
+// Layers that become short, and one that does not: none of a random pattern.
+class LayersInAnyOrderTest : public EncoderTest {
+ protected:
+  LayersInAnyOrderTest() {
+    options_.shape.layers = 5;
+    options_.shape.tokens = 50;
+    options_.shape.head_dim = 16;
+    options_.rotary_dim = 16;
+    header_ = HeaderOf(options_);
+    calibration_ = TestCalibrationOf(header_);
+    kv_ = KvBuffer(options_.shape, Layout::kTokenMajor);
+    std::mt19937 rng(14);
+    kv_.FillRandom(&rng);
+    for (int token = 0; token < options_.shape.tokens; ++token) {
+      for (int dim = 0; dim < options_.shape.head_dim; ++dim) {
+        const int exponent = static_cast<int>(rng() % 60) - 30;
+        kv_.Set(2, KvPart::kK, 1, token, dim, std::ldexp(1.5f, exponent));
+      }
+    }
+    memory_.resize(ObjectBytesMax(header_));
+    expected_ = Encode(header_, kv_.view());
+  }
+
+  void ExpectSameBytes(ObjectEncoder* encoder) {
+    const auto finished = encoder->Finish();
+    ASSERT_TRUE(finished.ok()) << finished.status();
+    ASSERT_EQ(finished->bytes, expected_.size());
+    EXPECT_EQ(std::memcmp(memory_.data(), expected_.data(), expected_.size()),
+              0);
+  }
+
+  std::vector<std::byte> expected_;
+};
+
+TEST_F(LayersInAnyOrderTest, EveryOrderGivesTheSameBytes) {
+  std::vector<int> order = {0, 1, 2, 3, 4};
+  do {
+    // What an older object has left there.
+    std::memset(memory_.data(), 0xee, memory_.size());
+    auto encoder = Create();
+    ASSERT_TRUE(encoder.ok()) << encoder.status();
+    for (const int layer : order) {
+      ASSERT_TRUE(encoder->EncodeLayer(layer, kv_.view().Layer(layer)).ok());
+    }
+    ExpectSameBytes(&*encoder);
+  } while (std::next_permutation(order.begin(), order.end()));
+}
+
+TEST_F(LayersInAnyOrderTest, AnyNumberOfThreadsGivesTheSameBytes) {
+  for (const int count : {1, 2, 3, 5}) {
+    auto encoder = Create();
+    ASSERT_TRUE(encoder.ok()) << encoder.status();
+    std::atomic<int> next{0};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < count; ++i) {
+      threads.emplace_back([&] {
+        for (int layer = next++; layer < options_.shape.layers;
+             layer = next++) {
+          EXPECT_TRUE(
+              encoder->EncodeLayer(layer, kv_.view().Layer(layer)).ok());
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    ExpectSameBytes(&*encoder);
+  }
+}
+
+TEST_F(LayersInAnyOrderTest, OneThatWasRefusedMayComeLate) {
+  auto encoder = Create();
+  ASSERT_TRUE(encoder.ok()) << encoder.status();
+  KvBuffer damaged = kv_;
+  damaged.Set(1, KvPart::kV, 0, 0, 0, std::numeric_limits<float>::infinity());
+  for (const int layer : {0, 3, 1, 4, 2}) {
+    EXPECT_EQ(encoder->EncodeLayer(layer, damaged.view().Layer(layer)).ok(),
+              layer != 1);
+  }
+  EXPECT_EQ(encoder->layers_encoded(), 1);
+  EXPECT_TRUE(absl::IsFailedPrecondition(encoder->Finish().status()));
+  ASSERT_TRUE(encoder->EncodeLayer(1, kv_.view().Layer(1)).ok());
+  EXPECT_EQ(encoder->layers_encoded(), 5);
+  ExpectSameBytes(&*encoder);
+}
+
+TEST_F(LayersInAnyOrderTest, EachComesOnce) {
+  auto encoder = Create();
+  ASSERT_TRUE(encoder.ok()) << encoder.status();
+  const KvView layer = kv_.view().Layer(0);
+  for (const int none : {-1, 5}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(encoder->EncodeLayer(none, layer)));
+  }
+  for (const int twice : {3, 0}) {
+    EXPECT_TRUE(encoder->EncodeLayer(twice, layer).ok());
+    EXPECT_TRUE(absl::IsFailedPrecondition(encoder->EncodeLayer(twice, layer)));
+  }
 }
 
 TEST_F(EncoderTest, LosslessAloneHoldsAnyBits) {

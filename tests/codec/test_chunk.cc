@@ -156,7 +156,7 @@ std::vector<std::byte> RandomObject(const ChunkOptions& options,
 
 absl::Status DecodeAll(const std::vector<std::byte>& object, Level level,
                        absl::Span<const int32_t> positions,
-                       const MutableKvView& destination) {
+                       const KvDestination& destination) {
   const auto index = ObjectIndex::Parse(object, object.size());
   if (!index.ok()) return index.status();
   const auto calibration = CalibrationOf(index->header());
@@ -167,7 +167,7 @@ absl::Status DecodeAll(const std::vector<std::byte>& object, Level level,
 absl::Status DecodeAllWith(std::shared_ptr<const Calibration> calibration,
                            const std::vector<std::byte>& object, Level level,
                            absl::Span<const int32_t> positions,
-                           const MutableKvView& destination) {
+                           const KvDestination& destination) {
   const auto index = ObjectIndex::Parse(object, object.size());
   if (!index.ok()) return index.status();
   const auto decoder =

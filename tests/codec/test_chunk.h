@@ -84,11 +84,11 @@ std::vector<std::byte> RandomObject(const ChunkOptions& options, uint32_t seed);
 // Decodes all layers and heads of an object that was just encoded.
 absl::Status DecodeAll(const std::vector<std::byte>& object, Level level,
                        absl::Span<const int32_t> positions,
-                       const MutableKvView& destination);
+                       const KvDestination& destination);
 absl::Status DecodeAllWith(std::shared_ptr<const Calibration> calibration,
                            const std::vector<std::byte>& object, Level level,
                            absl::Span<const int32_t> positions,
-                           const MutableKvView& destination);
+                           const KvDestination& destination);
 
 // A chunk of random values, encoded.
 struct EncodedChunk {

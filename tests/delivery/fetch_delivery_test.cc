@@ -85,15 +85,22 @@ class FetchDeliveryTest : public testing::Test {
   std::shared_ptr<RetrieveContext> Context(const ChunkKey& key,
                                            LevelSet accept = LevelSet::All()) {
     const KvShape shape = ShapeOf(Model(), kTokens);
+    return ContextTo(
+        MutableKvView(out_.data(), shape, KvStrides::HeadMajor(shape)), key,
+        accept);
+  }
+
+  std::shared_ptr<RetrieveContext> ContextTo(const KvDestination& destination,
+                                             const ChunkKey& key,
+                                             LevelSet accept) {
     RetrieveRequest request{std::make_shared<const ModelSpec>(Model()),
                             ns_,
                             {},
                             WholeOf(Model()),
                             accept,
                             absl::InfiniteFuture()};
-    request.chunks.push_back(RetrieveChunk{
-        ChunkRef{key, PlacementOf(key)}, positions_,
-        MutableKvView(out_.data(), shape, KvStrides::HeadMajor(shape))});
+    request.chunks.push_back(RetrieveChunk{ChunkRef{key, PlacementOf(key)},
+                                           positions_, destination});
     return std::make_shared<RetrieveContext>(
         std::move(request),
         [this](int, int layer) {
@@ -241,6 +248,50 @@ TEST_F(FetchDeliveryTest, AnotherChunkOrLevelOrVersionIsNotDelivered) {
   EXPECT_TRUE(absl::IsFailedPrecondition(
       FetchHere(Context(key_), ObjectVersion(1)).status));
   EXPECT_TRUE(announced_.empty());
+}
+
+// Pages of 16 tokens in an order of their own, the chunk beginning inside one.
+TEST_F(FetchDeliveryTest, PagesGetTheVeryBytesFromHereAndFromAPeer) {
+  const KvShape shape = ShapeOf(Model(), kTokens);
+  KvPages pages{.keys = {},
+                .values = {},
+                .block_stride = 16 * 64,
+                .token_stride = 64,
+                .head_stride = 32,
+                .block_tokens = 16,
+                .blocks = 4,
+                .block_table = {1, 3, 0},
+                .first_token = 13};
+  const size_t part = pages.blocks * pages.block_stride;
+  std::vector<std::byte> here(6 * part, std::byte{0xee});
+  for (int i = 0; i < 3; ++i) {
+    pages.keys.push_back(here.data() + 2 * i * part);
+    pages.values.push_back(here.data() + (2 * i + 1) * part);
+  }
+  std::vector<std::byte> expected = here;
+  const KvView rows(kv_.data(), shape, KvStrides::HeadMajor(shape));
+  for (size_t plane = 0; plane < 6; ++plane) {
+    for (int token = 0; token < kTokens; ++token) {
+      const int at = pages.first_token + token;
+      for (int head = 0; head < 2; ++head) {
+        std::memcpy(
+            &expected[plane * part + pages.block_table[at / 16] * 1024 +
+                      at % 16 * 64 + head * 32],
+            rows.At(plane / 2, static_cast<KvPart>(plane % 2), head, token),
+            32);
+      }
+    }
+  }
+  const std::vector<std::byte> empty = here;
+  const auto to = KvDestination::InPages(shape, pages);
+  ASSERT_TRUE(to.ok()) << to.status();
+  EXPECT_TRUE(FetchHere(ContextTo(*to, key_, LevelSet::All())).status.ok());
+  EXPECT_EQ(here, expected);
+  here = empty;
+  announced_.clear();
+  EXPECT_TRUE(Receive(ContextTo(*to, key_, LevelSet::All()), std::nullopt, 3)
+                  .status.ok());
+  EXPECT_EQ(here, expected);
 }
 
 TEST_F(FetchDeliveryTest, EveryLevelComesAlikeFromHereAndFromAPeer) {

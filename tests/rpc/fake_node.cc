@@ -22,11 +22,13 @@ class FakeStoreStream final : public delivery::StoreStream {
     chunk_.positions = request_.positions;
     chunk_.levels = request_.levels;
   }
-  void PutLayer(const KvView& layer,
+  void PutLayer(int layer, const KvView& kv,
                 delivery::Done<absl::Status> done) override {
-    node_->Do([this, layer, done = std::move(done)]() mutable {
-      PackLayer(layer, DenseLayout::kTokenMajor,
-                chunk_.bytes.data() + next_++ * chunk_.shape.layer_bytes());
+    node_->CountLayer(1);
+    node_->Do([this, layer, kv, done = std::move(done)]() mutable {
+      node_->CountLayer(-1);
+      PackLayer(kv, DenseLayout::kTokenMajor,
+                chunk_.bytes.data() + layer * chunk_.shape.layer_bytes());
       done(absl::OkStatus());
     });
   }
@@ -55,7 +57,6 @@ class FakeStoreStream final : public delivery::StoreStream {
   FakeNode* node_;
   delivery::StoreRequest request_;
   FakeNode::Chunk chunk_;
-  size_t next_ = 0;
 };
 
 FakeNode::FakeNode() : worker_([this] { Work(); }) {}
@@ -119,6 +120,16 @@ void FakeNode::set_begin_store(absl::Status status) {
 int FakeNode::sessions_open() const {
   absl::MutexLock lock(&mutex_);
   return static_cast<int>(sessions_.size());
+}
+
+int FakeNode::layers_waiting() const {
+  absl::MutexLock lock(&mutex_);
+  return layers_waiting_;
+}
+
+void FakeNode::CountLayer(int by) {
+  absl::MutexLock lock(&mutex_);
+  layers_waiting_ += by;
 }
 
 int FakeNode::pins_made() const {
@@ -239,12 +250,13 @@ delivery::ChunkOutcome FakeNode::Deliver(
     for (int part = 0; part < 2; ++part) {
       for (int head = 0; head < shape.kv_heads; ++head) {
         for (int token = 0; token < shape.tokens; ++token) {
-          std::memcpy(asked.destination.At(layer, static_cast<KvPart>(part),
-                                           head, token),
-                      all.At(request.slice.layer_begin + layer,
-                             static_cast<KvPart>(part),
-                             request.slice.head_begin + head, token),
-                      shape.head_bytes());
+          std::memcpy(
+              asked.destination.Rows(layer, static_cast<KvPart>(part), head)
+                  .At(token),
+              all.At(request.slice.layer_begin + layer,
+                     static_cast<KvPart>(part), request.slice.head_begin + head,
+                     token),
+              shape.head_bytes());
         }
       }
     }

@@ -39,6 +39,8 @@ class FakeNode final : public delivery::NodeService {
   int sessions_open() const;
   int pins() const;
   int pins_made() const;
+  // Taken while silent.
+  int layers_waiting() const;
   int retrieves_cancelled() const;
   bool WaitForSessionsOpen(int count) const;
   bool WaitForCancelled(int count) const;
@@ -83,6 +85,7 @@ class FakeNode final : public delivery::NodeService {
   using Name = std::pair<std::string, ChunkKey>;
 
   void Do(Task task);
+  void CountLayer(int by);
   void Work();
   delivery::ChunkOutcome Deliver(const delivery::RetrieveRequest& request,
                                  int index, const OnLayer& on_layer);
@@ -93,6 +96,7 @@ class FakeNode final : public delivery::NodeService {
   std::set<uint64_t> sessions_ ABSL_GUARDED_BY(mutex_);
   std::set<std::pair<uint64_t, ChunkKey>> pins_ ABSL_GUARDED_BY(mutex_);
   int pins_made_ ABSL_GUARDED_BY(mutex_) = 0;
+  int layers_waiting_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t next_session_ ABSL_GUARDED_BY(mutex_) = 1;
   int cancelled_ ABSL_GUARDED_BY(mutex_) = 0;
   bool silent_ ABSL_GUARDED_BY(mutex_) = false;

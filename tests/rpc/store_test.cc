@@ -16,7 +16,7 @@ class StoreTest : public GatewayFixture {
     auto outcomes = knowledge.Retrieve(
         {.chunks = {{chunk.ref, chunk.spec.positions, landing.view}}});
     return outcomes.ok() && (*outcomes)[0].kind == OutcomeKind::kHit &&
-           SameKv(landing.view, chunk, WholeOf(model_));
+           SameKv(landing.view, chunk, WholeOf(knowledge.model()));
   }
 };
 
@@ -83,6 +83,29 @@ TEST_F(StoreTest, LayerByLayerAndEverythingItCarries) {
   EXPECT_EQ(request.ttl, absl::Seconds(90));
   EXPECT_EQ(request.placement, chunk.spec.placement);
   EXPECT_EQ(request.identity, chunk.spec.identity);
+}
+
+TEST_F(StoreTest, TheNodeHasAFewLayersAtOnce) {
+  OpenOn(tcp_address());
+  ModelSpec model = model_;
+  model.num_layers = 7;
+  auto knowledge = client_->Open(ns_, model);
+  ASSERT_TRUE(knowledge.ok()) << knowledge.status();
+  const TestChunk chunk = MakeChunk(ns_, model, 9);
+  auto stream = (*knowledge)->BeginStore(chunk.spec);
+  ASSERT_TRUE(stream.ok()) << stream.status();
+  node_.BeSilent();
+  for (int layer = 0; layer < model.num_layers; ++layer) {
+    ASSERT_TRUE((*stream)->PutLayer(chunk.view().Layer(layer)).ok());
+  }
+  EXPECT_TRUE(Eventually(
+      [&] { return client_->Ping().ok() && node_.layers_waiting() == 4; }));
+  // Whatever was sent has been read by the time a later call is answered.
+  EXPECT_TRUE(client_->Ping().ok());
+  EXPECT_EQ(node_.layers_waiting(), 4);
+  node_.Speak();
+  ASSERT_TRUE((*stream)->Commit().ok());
+  EXPECT_TRUE(HoldsIt(**knowledge, chunk));
 }
 
 TEST_F(StoreTest, ALevelBringsThoseItRefines) {
