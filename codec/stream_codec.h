@@ -64,6 +64,8 @@ enum class KForm { kAsComputed, kBeforeRope };
 struct StreamContext {
   // Turns each row of each head; null: they stay as they are.
   const RowRotation* rotation = nullptr;
+  // Of the tokens, when their KV was computed; what an encoder is told.
+  absl::Span<const int32_t> positions = {};
   // Of the stream, for the levels that are transform-coded.
   const StreamTransform* transform = nullptr;
   absl::Span<const RansTable> tables;

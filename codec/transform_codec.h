@@ -12,7 +12,8 @@ namespace kdn::codec {
 // once per model, as in KVTC, arXiv 2511.01815), quantised uniformly and
 // entropy-coded with static tables; see calibration.h for the arithmetic. A
 // token with a component outside the quantiser's range is kept as it is in
-// bf16, so no error of a band that is coded is larger than a cell.
+// bf16, so no error of a band that is coded is larger than a cell; so are the
+// few that lie far from the others (raw_tokens.h).
 class TransformCodec final : public StreamCodec {
  public:
   KForm k_form() const override { return KForm::kBeforeRope; }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "codec/raw_tokens.h"
 #include "codec/symbol_bands.h"
 #include "codec/transform_codec.h"
 #include "codec/transform_frame.h"
@@ -34,7 +35,8 @@ class SourceRows {
   absl::Status Load(const StreamShape& shape, absl::Span<const Rows> heads,
                     const RowRotation* rotation) {
     dim_ = shape.heads * shape.head_dim;
-    values_ = std::make_unique_for_overwrite<float[]>(shape.values());
+    size_ = shape.values();
+    values_ = std::make_unique_for_overwrite<float[]>(size_);
     for (int token = 0; token < shape.tokens; ++token) {
       float* row = Row(token);
       for (const Rows& head : heads) {
@@ -55,9 +57,12 @@ class SourceRows {
   float* Row(int token) {
     return values_.get() + static_cast<size_t>(token) * dim_;
   }
+  // [token][dim]
+  absl::Span<const float> values() const { return {values_.get(), size_}; }
 
  private:
   int dim_ = 0;
+  size_t size_ = 0;
   std::unique_ptr<float[]> values_;
 };
 
@@ -83,81 +88,90 @@ struct Quantised {
   std::unique_ptr<int8_t[]> finest;
 };
 
-// Takes the mean, rounded to bf16, off every row, and tells it and the scale.
+void KeepRaw(const StreamFrame& frame, int token, SourceRows* rows,
+             Quantised* out) {
+  out->raw_tokens.push_back(static_cast<uint16_t>(token));
+  out->raw_rows.resize(out->raw_rows.size() + frame.row_bytes());
+  StoreBf16(rows->Row(token), frame.dim,
+            out->raw_rows.data() + out->raw_rows.size() - frame.row_bytes());
+}
+
+bool IsIn(const std::vector<int>& tokens, int token) {
+  return std::binary_search(tokens.begin(), tokens.end(), token);
+}
+
+// Rounds the mean to bf16 and tells it and the scale of rows that are not far.
 void TakeStatistics(const StreamFrame& frame, SourceRows* rows,
-                    Quantised* out) {
-  std::vector<double> sums(frame.dim);
-  for (int token = 0; token < frame.tokens; ++token) {
-    const float* row = rows->Row(token);
-    for (int d = 0; d < frame.dim; ++d) sums[d] += row[d];
-  }
-  std::vector<float> mean(frame.dim);
-  for (int d = 0; d < frame.dim; ++d) {
-    mean[d] = static_cast<float>(sums[d] / frame.tokens);
-  }
+                    CentredRows* centred, Quantised* out) {
+  std::vector<float>& mean = centred->mean;
   out->mean.resize(frame.row_bytes());
   StoreBf16(mean.data(), mean.size(), out->mean.data());
   kernels::LoadRow(Dtype::kBf16, out->mean.data(), mean.size(), mean.data());
-  double squares = 0;
+  kernels::Differences differences;
   for (int token = 0; token < frame.tokens; ++token) {
-    const float* row = rows->Row(token);
-    for (int d = 0; d < frame.dim; ++d) {
-      const double centred = static_cast<double>(row[d]) - mean[d];
-      squares += centred * centred;
-    }
+    if (IsIn(centred->far, token)) continue;
+    kernels::AddDifferences(rows->Row(token), mean.data(), mean.size(),
+                            &differences);
   }
+  const double count = frame.tokens - static_cast<double>(centred->far.size());
   const double deviation =
-      std::sqrt(squares / frame.dim / static_cast<double>(frame.tokens));
+      std::sqrt(differences.sum_of_squares() / frame.dim / count);
   out->gain = std::clamp(static_cast<float>(deviation / kOwnDeviation), FLT_MIN,
                          FLT_MAX);
 }
 
-// Rounds components to integers; a token that has one out of range is kept raw
-// and its values are zero.
-void Quantise(const StreamFrame& frame, const StreamTransform& transform,
-              SourceRows* rows, Quantised* out) {
-  if (frame.own_statistics) TakeStatistics(frame, rows, out);
-  std::vector<float> mean(transform.mean);
-  if (frame.own_statistics) {
-    mean.resize(frame.dim);
-    kernels::LoadRow(Dtype::kBf16, out->mean.data(), frame.dim, mean.data());
-  }
+// Rounds the components of rows to integers; a token that is far or has one
+// out of range is kept raw and its values are zero.
+void RoundRows(const StreamFrame& frame, const StreamTransform& transform,
+               const CentredRows& centred, SourceRows* rows, Quantised* out) {
   constexpr int kTokens = 32;
-  std::vector<float> centred(static_cast<size_t>(kTokens) * frame.dim);
+  std::vector<float> moved(static_cast<size_t>(kTokens) * frame.dim);
   std::vector<float> components(static_cast<size_t>(kTokens) *
                                 frame.components);
+  const float scale = 1.0f / out->gain;
+  for (int begin = 0; begin < frame.tokens; begin += kTokens) {
+    const int count = std::min(kTokens, frame.tokens - begin);
+    for (int t = 0; t < count; ++t) {
+      kernels::Centre(rows->Row(begin + t), centred.mean.data(), scale,
+                      frame.dim,
+                      moved.data() + static_cast<size_t>(t) * frame.dim);
+    }
+    transform.analysis.Apply(moved.data(), kTokens, components.data(),
+                             BestIsa());
+    for (int t = 0; t < count; ++t) {
+      const int token = begin + t;
+      int8_t* values =
+          out->finest.get() + static_cast<size_t>(token) * frame.components;
+      if (!IsIn(centred.far, token) &&
+          kernels::RoundToValues(
+              components.data() + static_cast<size_t>(t) * frame.components,
+              frame.components, kValueMax, values)) {
+        continue;
+      }
+      std::fill_n(values, frame.components, 0);
+      KeepRaw(frame, token, rows, out);
+    }
+  }
+}
+
+void Quantise(const StreamFrame& frame, const StreamContext& context,
+              SourceRows* rows, Quantised* out) {
+  const StreamTransform& transform = *context.transform;
+  CentredRows centred;
+  if (frame.own_statistics) {
+    centred = CentreWithoutFar(rows->values(), frame.dim, context.positions);
+    TakeStatistics(frame, rows, &centred, out);
+  } else {
+    centred.mean = transform.mean;
+    centred.far = FarTokens(rows->values(), centred.mean, context.positions);
+  }
   out->size =
       static_cast<size_t>(PaddedTokens(frame.tokens)) * frame.components;
   out->finest = std::make_unique_for_overwrite<int8_t[]>(out->size);
   std::fill(
       out->finest.get() + static_cast<size_t>(frame.tokens) * frame.components,
       out->finest.get() + out->size, 0);
-  const float scale = 1.0f / out->gain;
-  for (int begin = 0; begin < frame.tokens; begin += kTokens) {
-    const int count = std::min(kTokens, frame.tokens - begin);
-    for (int t = 0; t < count; ++t) {
-      kernels::Centre(rows->Row(begin + t), mean.data(), scale, frame.dim,
-                      centred.data() + static_cast<size_t>(t) * frame.dim);
-    }
-    transform.analysis.Apply(centred.data(), kTokens, components.data(),
-                             BestIsa());
-    for (int t = 0; t < count; ++t) {
-      const int token = begin + t;
-      int8_t* values =
-          out->finest.get() + static_cast<size_t>(token) * frame.components;
-      if (kernels::RoundToValues(
-              components.data() + static_cast<size_t>(t) * frame.components,
-              frame.components, kValueMax, values)) {
-        continue;
-      }
-      std::fill_n(values, frame.components, 0);
-      out->raw_tokens.push_back(static_cast<uint16_t>(token));
-      out->raw_rows.resize(out->raw_rows.size() + frame.row_bytes());
-      StoreBf16(
-          rows->Row(token), frame.dim,
-          out->raw_rows.data() + out->raw_rows.size() - frame.row_bytes());
-    }
-  }
+  RoundRows(frame, transform, centred, rows, out);
 }
 
 // Writes the levels of one stream, each from what the one before left.
@@ -340,7 +354,7 @@ absl::Status TransformCodec::Encode(const StreamShape& shape,
     return s;
   }
   Quantised quantised;
-  Quantise(frame, *context.transform, &rows, &quantised);
+  Quantise(frame, context, &rows, &quantised);
   StepWriter writer(frame, context, quantised);
   bool goes_on = true;
   for (int step = 0; step < static_cast<int>(steps.size()); ++step) {
