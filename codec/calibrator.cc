@@ -200,10 +200,10 @@ class Tables {
     const auto [at, is_new] = numbers_.try_emplace(
         std::tuple(klass, step, mode, before), frequencies_.size());
     if (is_new) {
-      const RansTable table = SymbolTable(
+      const FormatCoder::Table table = SymbolTable(
           CodedCounts(Smoothed(classes_.at(klass), klass), step, before), mode);
-      std::array<uint16_t, kRansSymbols> frequencies;
-      for (size_t symbol = 0; symbol < kRansSymbols; ++symbol) {
+      std::array<uint16_t, FormatCoder::kSymbols> frequencies;
+      for (size_t symbol = 0; symbol < FormatCoder::kSymbols; ++symbol) {
         frequencies[symbol] = static_cast<uint16_t>(
             table.frequency(static_cast<uint8_t>(symbol)));
       }
@@ -212,14 +212,14 @@ class Tables {
     KDN_CHECK(at->second < 256, "classes span few octaves");
     return static_cast<uint8_t>(at->second);
   }
-  std::vector<std::array<uint16_t, kRansSymbols>> Take() {
+  std::vector<std::array<uint16_t, FormatCoder::kSymbols>> Take() {
     return std::move(frequencies_);
   }
 
  private:
   const std::map<int, ValueCounts>& classes_;
   std::map<std::tuple<int, int, BandMode, bool>, size_t> numbers_;
-  std::vector<std::array<uint16_t, kRansSymbols>> frequencies_;
+  std::vector<std::array<uint16_t, FormatCoder::kSymbols>> frequencies_;
 };
 
 // What the sample says about one stream's components.

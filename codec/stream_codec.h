@@ -68,7 +68,7 @@ struct StreamContext {
   absl::Span<const int32_t> positions = {};
   // Of the stream, for the levels that are transform-coded.
   const StreamTransform* transform = nullptr;
-  absl::Span<const RansTable> tables;
+  absl::Span<const FormatCoder::Table> tables;
   // What a decoder may use; all give the same bits.
   Isa isa = BestIsa();
 };

@@ -21,8 +21,6 @@ namespace {
 // Standard deviations of an uncalibrated stream's components, in the finest
 // steps.
 constexpr double kOwnDeviation = 10.0;
-// An encoder's table entry has the frequency in its upper half.
-constexpr uint32_t kOneFrequency = 1u << 16;
 
 size_t RowsFormBytes(const StreamShape& shape) {
   return 1 + 2 * shape.values();
@@ -192,7 +190,7 @@ class StepWriter {
     frame_.step = step;
     kernels::Coarsen(source_.finest.get(), source_.size, kSteps - 1 - step,
                      now_.get());
-    RansEncoder encoder;
+    FormatCoder::Encoder encoder;
     parts_ = StreamParts();
     uint8_t* symbols = symbols_.get();
     const auto& bands = context_.transform->bands;
@@ -202,7 +200,8 @@ class StepWriter {
         SkipBand(i);
         continue;
       }
-      const RansRun run = RunOf(band, context_.tables.data(), frame_.tokens);
+      const FormatCoder::Run run =
+          RunOf(band, context_.tables.data(), frame_.tokens);
       CodeBand(i, band, symbols);
       encoder.AddRun(run, symbols);
       symbols += run.symbols();
@@ -260,12 +259,12 @@ class StepWriter {
 
   bool AllCoded(const BandStep& step, const uint8_t* symbols,
                 int per_token) const {
-    const uint32_t* first = context_.tables[step.tables[0]].encode_entries();
-    const uint32_t* second = context_.tables[step.tables[1]].encode_entries();
+    const FormatCoder::Table& first = context_.tables[step.tables[0]];
+    const FormatCoder::Table& second = context_.tables[step.tables[1]];
     uint32_t missing = 0;
     for (int i = 0; i < per_token / 2; ++i) {
-      missing |= first[symbols[i]] < kOneFrequency ? 1u : 0u;
-      missing |= second[symbols[i + per_token / 2]] < kOneFrequency ? 1u : 0u;
+      missing |= first.frequency(symbols[i]) == 0 ? 1u : 0u;
+      missing |= second.frequency(symbols[i + per_token / 2]) == 0 ? 1u : 0u;
     }
     return missing == 0;
   }
@@ -280,7 +279,7 @@ class StepWriter {
       for (int i = c; i < c + per_symbol; ++i) {
         fits = fits && values[i] >= -largest && values[i] <= largest;
       }
-      const RansTable& table =
+      const FormatCoder::Table& table =
           context_.tables[step.tables[c < kBandComponents / 2 ? 0 : 1]];
       *symbols = fits ? SymbolOf(step.mode, values + c) : 0;
       if (fits && table.frequency(*symbols) > 0) continue;
