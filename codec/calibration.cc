@@ -15,7 +15,7 @@ int GroupDims(const Calibration::Geometry& geometry) {
 }
 
 absl::Status CheckBandStep(const BandStep& band, int step,
-                           absl::Span<const RansTable> tables) {
+                           absl::Span<const FormatCoder::Table> tables) {
   if (2 * band.shrink >= CellOf(step) && band.shrink != 0) {
     return absl::InvalidArgumentError(absl::StrCat(
         "a value shrinks by ", band.shrink, " of a cell of ", CellOf(step)));
@@ -35,7 +35,7 @@ absl::Status CheckBandStep(const BandStep& band, int step,
 }
 
 absl::Status CheckStream(const StreamTransform& stream, int dim,
-                         absl::Span<const RansTable> tables) {
+                         absl::Span<const FormatCoder::Table> tables) {
   if (stream.dim() != dim || stream.analysis.dim() != dim ||
       stream.analysis.components() != stream.components() ||
       (!stream.mean.empty() &&
@@ -63,7 +63,7 @@ Calibration::Geometry GeometryOf(const KvShape& shape) {
 
 absl::StatusOr<std::shared_ptr<const Calibration>> Calibration::Create(
     const CalibrationId& id, const ModelFingerprint& model,
-    const Geometry& geometry, std::vector<RansTable> tables,
+    const Geometry& geometry, std::vector<FormatCoder::Table> tables,
     std::vector<StreamTransform> streams) {
   std::shared_ptr<Calibration> calibration(new Calibration());
   const int dim = GroupDims(geometry);

@@ -13,8 +13,8 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "codec/analysis.h"
+#include "codec/format_coder.h"
 #include "codec/object.h"
-#include "codec/rans.h"
 #include "codec/stream_layout.h"
 #include "codec/synthesis.h"
 #include "kv/kv_view.h"
@@ -93,7 +93,7 @@ class Calibration {
   // band names is there and codes zeros.
   static absl::StatusOr<std::shared_ptr<const Calibration>> Create(
       const CalibrationId& id, const ModelFingerprint& model,
-      const Geometry& geometry, std::vector<RansTable> tables,
+      const Geometry& geometry, std::vector<FormatCoder::Table> tables,
       std::vector<StreamTransform> streams);
   // For a model that was never calibrated: a Hadamard transform that spreads
   // every dimension over all components; each chunk brings its mean and scale.
@@ -105,7 +105,7 @@ class Calibration {
   // Of the model it was made for; zero for Uncalibrated.
   const ModelFingerprint& model() const { return model_; }
   const Geometry& geometry() const { return geometry_; }
-  const std::vector<RansTable>& tables() const { return tables_; }
+  const std::vector<FormatCoder::Table>& tables() const { return tables_; }
   // REQUIRES: inside the geometry.
   const StreamTransform& Of(int layer, KvPart part, int head_group) const;
 
@@ -116,7 +116,7 @@ class Calibration {
   ModelFingerprint model_;
   Geometry geometry_;
   int groups_ = 0;
-  std::vector<RansTable> tables_;
+  std::vector<FormatCoder::Table> tables_;
   // [layer][K|V][group]; a single one serves all of an uncalibrated model.
   std::vector<StreamTransform> streams_;
 };

@@ -42,7 +42,7 @@ uint32_t CrcOf(absl::Span<const std::byte> bytes) {
   return ExtendCrc32c(Crc32c(bytes.first(kCrcOffset)), bytes.subspan(kCrcEnd));
 }
 
-void WriteTable(const std::array<uint16_t, kRansSymbols>& table,
+void WriteTable(const std::array<uint16_t, FormatCoder::kSymbols>& table,
                 ByteWriter* out) {
   uint16_t used = 0;
   for (const uint16_t frequency : table) used += frequency > 0 ? 1 : 0;
@@ -54,8 +54,9 @@ void WriteTable(const std::array<uint16_t, kRansSymbols>& table,
   }
 }
 
-absl::StatusOr<std::array<uint16_t, kRansSymbols>> ReadTable(ByteReader* in) {
-  std::array<uint16_t, kRansSymbols> table{};
+absl::StatusOr<std::array<uint16_t, FormatCoder::kSymbols>> ReadTable(
+    ByteReader* in) {
+  std::array<uint16_t, FormatCoder::kSymbols> table{};
   const size_t used = in->Read<uint16_t>();
   int last = -1;
   uint32_t sum = 0;
@@ -67,7 +68,8 @@ absl::StatusOr<std::array<uint16_t, kRansSymbols>> ReadTable(ByteReader* in) {
     sum += frequency;
     last = symbol;
   }
-  if (!in->ok() || sum != kRansTotal) return Bad("table has another sum");
+  if (!in->ok() || sum != FormatCoder::kTotal)
+    return Bad("table has another sum");
   return table;
 }
 
@@ -209,10 +211,10 @@ absl::StatusOr<StreamTransform> MakeTransform(const StoredTransform& stored) {
 
 absl::StatusOr<std::shared_ptr<const Calibration>> MakeCalibration(
     const CalibrationId& id, const StoredCalibration& stored) {
-  std::vector<RansTable> tables;
+  std::vector<FormatCoder::Table> tables;
   tables.reserve(stored.tables.size());
   for (const auto& frequencies : stored.tables) {
-    auto table = RansTable::Create(frequencies);
+    auto table = FormatCoder::Table::Create(frequencies);
     if (!table.ok()) return table.status();
     tables.push_back(*std::move(table));
   }

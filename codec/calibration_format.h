@@ -30,7 +30,7 @@ struct StoredCalibration {
   ModelFingerprint model;
   Calibration::Geometry geometry;
   // 256 frequencies each.
-  std::vector<std::array<uint16_t, kRansSymbols>> tables;
+  std::vector<std::array<uint16_t, FormatCoder::kSymbols>> tables;
   std::vector<StoredTransform> streams;  // [layer][K|V][head group]
 };
 

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "codec/linear_algebra.h"
+#include "codec/raw_tokens.h"
 #include "codec/row_rotation.h"
 #include "codec/symbol_bands.h"
 #include "codec/value_distribution.h"
@@ -221,10 +222,10 @@ class Tables {
     const auto [at, is_new] = numbers_.try_emplace(
         std::tuple(klass, step, mode, before), frequencies_.size());
     if (is_new) {
-      const RansTable table = SymbolTable(
+      const FormatCoder::Table table = SymbolTable(
           CodedCounts(Smoothed(classes_.at(klass), klass), step, before), mode);
-      std::array<uint16_t, kRansSymbols> frequencies;
-      for (size_t symbol = 0; symbol < kRansSymbols; ++symbol) {
+      std::array<uint16_t, FormatCoder::kSymbols> frequencies;
+      for (size_t symbol = 0; symbol < FormatCoder::kSymbols; ++symbol) {
         frequencies[symbol] = static_cast<uint16_t>(
             table.frequency(static_cast<uint8_t>(symbol)));
       }
@@ -233,14 +234,14 @@ class Tables {
     KDN_CHECK(at->second < 256, "classes span few octaves");
     return static_cast<uint8_t>(at->second);
   }
-  std::vector<std::array<uint16_t, kRansSymbols>> Take() {
+  std::vector<std::array<uint16_t, FormatCoder::kSymbols>> Take() {
     return std::move(frequencies_);
   }
 
  private:
   const std::map<int, ValueCounts>& classes_;
   std::map<std::tuple<int, int, BandMode, bool>, size_t> numbers_;
-  std::vector<std::array<uint16_t, kRansSymbols>> frequencies_;
+  std::vector<std::array<uint16_t, FormatCoder::kSymbols>> frequencies_;
 };
 
 // What the sample says about one stream's components.
@@ -339,25 +340,38 @@ absl::Status Calibrator::Add(const KvView& kv,
   }
   const RowRotation undo = RowRotation::Undo(RopeTable(spec_.rope), positions);
   for (size_t stream = 0; stream < samples_.size(); ++stream) {
-    const int head = static_cast<int>(stream) % StreamsOfPart() * heads_;
-    const int plane = static_cast<int>(stream) / StreamsOfPart();
-    const auto part = static_cast<KvPart>(plane % 2);
-    std::vector<float>& sample = samples_[stream];
+    const auto rows = RowsOf(stream, kv, undo);
+    if (!rows.ok()) return rows.status();
+    const std::vector<int> far = CentreWithoutFar(*rows, dim_, positions).far;
     for (int token = 0; token < shape.tokens; ++token) {
-      sample.resize(sample.size() + dim_);
-      float* row = sample.data() + sample.size() - dim_;
-      for (int h = 0; h < heads_; ++h, row += shape.head_dim) {
-        kernels::LoadRow(shape.dtype, kv.At(plane / 2, part, head + h, token),
-                         shape.head_dim, row);
-        if (part == KvPart::kK && undo.Moves(token)) undo.Rotate(token, row);
-      }
-      if (kernels::MaxAbsBits(row - dim_, dim_) >= kernels::kInfinityBits) {
-        return absl::InvalidArgumentError("a value of the KV is not finite");
-      }
+      if (std::binary_search(far.begin(), far.end(), token)) continue;
+      const auto row = rows->begin() + static_cast<ptrdiff_t>(token) * dim_;
+      samples_[stream].insert(samples_[stream].end(), row, row + dim_);
     }
   }
   tokens_ += shape.tokens;
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<float>> Calibrator::RowsOf(
+    size_t stream, const KvView& kv, const RowRotation& undo) const {
+  const KvShape& shape = kv.shape();
+  const int head = static_cast<int>(stream) % StreamsOfPart() * heads_;
+  const int plane = static_cast<int>(stream) / StreamsOfPart();
+  const auto part = static_cast<KvPart>(plane % 2);
+  std::vector<float> rows(static_cast<size_t>(shape.tokens) * dim_);
+  float* row = rows.data();
+  for (int token = 0; token < shape.tokens; ++token) {
+    for (int h = 0; h < heads_; ++h, row += shape.head_dim) {
+      kernels::LoadRow(shape.dtype, kv.At(plane / 2, part, head + h, token),
+                       shape.head_dim, row);
+      if (part == KvPart::kK && undo.Moves(token)) undo.Rotate(token, row);
+    }
+  }
+  if (kernels::MaxAbsBits(rows.data(), rows.size()) >= kernels::kInfinityBits) {
+    return absl::InvalidArgumentError("a value of the KV is not finite");
+  }
+  return rows;
 }
 
 double Calibrator::Variance(int layer, KvPart part) const {

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "codec/calibration_format.h"
+#include "codec/row_rotation.h"
 #include "kv/kv_view.h"
 #include "kv/model_spec.h"
 
@@ -22,8 +23,9 @@ namespace kdn::codec {
 // of the weighted squared error: every component of a layer's K or V has the
 // same step, inversely proportional to the root of the weight, so the last bit
 // anywhere buys the same. Tables are what the quantised sample looks like,
-// pooled over all components of like deviation. Holds the sample in floats,
-// 4 bytes a value. Thread-compatible.
+// pooled over all components of like deviation. Tokens that an encoder keeps
+// raw are no part of the sample. Holds it in floats, 4 bytes a value.
+// Thread-compatible.
 class Calibrator {
  public:
   struct Options {
@@ -54,12 +56,15 @@ class Calibrator {
  private:
   explicit Calibrator(const ModelSpec& spec);
   int StreamsOfPart() const { return spec_.num_kv_heads / heads_; }
+  // The rows of a stream before RoPE, [token][dim].
+  absl::StatusOr<std::vector<float>> RowsOf(size_t stream, const KvView& kv,
+                                            const RowRotation& undo) const;
 
   ModelSpec spec_;
   int heads_ = 1;  // that share a stream
   int dim_ = 0;
   int tokens_ = 0;
-  // Rows before RoPE, [stream][token][dim].
+  // Rows before RoPE, [stream][token][dim], of tokens that are not far.
   std::vector<std::vector<float>> samples_;
 };
 

@@ -152,6 +152,7 @@ ObjectEncoder::ObjectEncoder(ObjectHeader header,
 StreamContext ObjectEncoder::ContextOf(const StreamId& id,
                                        const RowRotation* rotation) const {
   StreamContext context;
+  context.positions = header_.positions;
   if (id.part == KvPart::kK &&
       CodecOf(id.level).k_form() == KForm::kBeforeRope) {
     context.rotation = rotation;

@@ -16,12 +16,12 @@ namespace {
 // From here on a second rANS stream is worth its 128 bytes: below 0.6 %.
 constexpr size_t kTwoStreamsValues = 16384;
 // Frequencies of all symbols and an offset for every dimension.
-constexpr size_t kSideBytesMax = 2 + 2 * kRansSymbols + kHeadDimMax;
+constexpr size_t kSideBytesMax = 2 + 2 * FormatCoder::kSymbols + kHeadDimMax;
 // Where symbols of an average dimension come to lie with offsets: in the
 // middle, so that the range of symbols does not wrap around.
 constexpr uint32_t kCentre = 128;
 
-using Counts = std::array<uint32_t, kRansSymbols>;
+using Counts = std::array<uint32_t, FormatCoder::kSymbols>;
 
 size_t StreamsOf(const StreamShape& shape) {
   return shape.values() >= kTwoStreamsValues ? 2 : 1;
@@ -29,7 +29,7 @@ size_t StreamsOf(const StreamShape& shape) {
 
 // Of each stream.
 size_t StepsOf(const StreamShape& shape) {
-  const size_t turn = StreamsOf(shape) * kRansLanes;
+  const size_t turn = StreamsOf(shape) * FormatCoder::kLanes;
   return (shape.values() + turn - 1) / turn;
 }
 
@@ -41,7 +41,7 @@ Counts CountSymbols(const std::vector<uint8_t>& symbols, size_t values) {
     for (size_t i = 0; i < 4; ++i) ++counts[i][symbols[at + i]];
   }
   for (; at < values; ++at) ++counts[0][symbols[at]];
-  for (size_t s = 0; s < kRansSymbols; ++s) {
+  for (size_t s = 0; s < FormatCoder::kSymbols; ++s) {
     for (int i = 1; i < 4; ++i) counts[0][s] += counts[i][s];
   }
   return counts[0];
@@ -65,7 +65,7 @@ double LeastBytes(const StreamShape& shape, const Counts& counts) {
                                   [](uint32_t count) { return count > 0; });
   return CodeBits(counts) / 8 + static_cast<double>(used) +
          static_cast<double>(kExponentSizesBytes +
-                             StreamsOf(shape) * RansBytesMax(0));
+                             StreamsOf(shape) * FormatCoder::BytesMax(0));
 }
 
 // Per dimension its mean symbol over the tokens, less kCentre, modulo 256.
@@ -94,7 +94,7 @@ struct Split {
 Split SplitRows(const StreamShape& shape, const Rows& rows) {
   const size_t dims = shape.head_dim;
   Split split;
-  split.symbols.resize(StreamsOf(shape) * StepsOf(shape) * kRansLanes);
+  split.symbols.resize(StreamsOf(shape) * StepsOf(shape) * FormatCoder::kLanes);
   split.rest.resize(shape.values() * RestBytes(shape.dtype));
   for (int token = 0; token < shape.tokens; ++token) {
     SplitRow(shape.dtype, rows.At(token), dims,
@@ -129,7 +129,7 @@ std::vector<uint8_t> Centre(const StreamShape& shape, Counts& counts,
 }
 
 size_t WriteSideInformation(
-    const std::array<uint16_t, kRansSymbols>& frequencies,
+    const std::array<uint16_t, FormatCoder::kSymbols>& frequencies,
     const std::vector<uint8_t>& offsets, absl::Span<std::byte> out) {
   const auto used = [](uint16_t frequency) { return frequency > 0; };
   const auto first = std::find_if(frequencies.begin(), frequencies.end(), used);
@@ -152,9 +152,10 @@ size_t WriteSideInformation(
 std::vector<uint8_t> StepsInTurn(const std::vector<uint8_t>& symbols,
                                  size_t first, size_t streams) {
   std::vector<uint8_t> steps(symbols.size() / streams);
-  for (size_t at = 0; at < steps.size(); at += kRansLanes) {
+  for (size_t at = 0; at < steps.size(); at += FormatCoder::kLanes) {
     std::memcpy(steps.data() + at,
-                symbols.data() + at * streams + first * kRansLanes, kRansLanes);
+                symbols.data() + at * streams + first * FormatCoder::kLanes,
+                FormatCoder::kLanes);
   }
   return steps;
 }
@@ -164,19 +165,19 @@ using CodedSymbols = std::array<std::vector<std::byte>, 2>;
 
 CodedSymbols EncodeSymbols(
     const StreamShape& shape,
-    const std::array<uint16_t, kRansSymbols>& frequencies,
+    const std::array<uint16_t, FormatCoder::kSymbols>& frequencies,
     std::vector<uint8_t>& symbols) {
   const auto likeliest =
       std::max_element(frequencies.begin(), frequencies.end());
   std::fill(symbols.begin() + shape.values(), symbols.end(),
             static_cast<uint8_t>(likeliest - frequencies.begin()));
-  const auto table = RansTable::Create(frequencies);
+  const auto table = FormatCoder::Table::Create(frequencies);
   KDN_CHECK(table.ok(), "normalised frequencies are a distribution");
   CodedSymbols coded;
   const size_t streams = StreamsOf(shape);
   for (size_t i = 0; i < streams; ++i) {
     const std::vector<uint8_t> mine = StepsInTurn(symbols, i, streams);
-    RansEncoder encoder;
+    FormatCoder::Encoder encoder;
     encoder.AddRun({.steps = StepsOf(shape), .tables = {&*table, nullptr}},
                    mine.data());
     coded[i].resize(encoder.BytesMax());
@@ -196,7 +197,7 @@ size_t EncodeExponents(const StreamShape& shape, const Rows& rows,
       static_cast<double>(out.size())) {
     return 0;  // not worth trying
   }
-  const auto frequencies = NormaliseCounts(counts);
+  const auto frequencies = FormatCoder::Normalise(counts);
   std::array<std::byte, kSideBytesMax> side;
   const size_t side_bytes =
       WriteSideInformation(frequencies, offsets, absl::MakeSpan(side));

@@ -9,8 +9,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "codec/format_coder.h"
 #include "codec/isa.h"
-#include "codec/rans.h"
 #include "codec/stream_codec.h"
 #include "codec/stream_reader.h"
 
@@ -64,19 +64,22 @@ class ExponentDecoder {
   // Values whose symbols are decoded at a time, unless one row is longer: still
   // in the first-level cache when they are merged.
   static constexpr size_t kBlockValues = 4096;
+  static constexpr size_t kSymbolsRoom = kHeadDimMax + 4 * FormatCoder::kLanes;
   static_assert(kBlockValues <= kHeadDimMax, "the room for symbols");
 
   absl::Status ReadSideInformation(absl::Span<const std::byte> bytes);
   void DecodeBlock();
   // Symbols of one step of each rANS stream.
-  size_t turn() const { return second_ ? 2 * kRansLanes : kRansLanes; }
+  size_t turn() const {
+    return second_ ? 2 * FormatCoder::kLanes : FormatCoder::kLanes;
+  }
 
   StreamShape shape_;
   StreamReader* stream_;
   Isa isa_;
-  absl::StatusOr<RansTable> table_;
-  std::optional<RansDecoder> first_;
-  std::optional<RansDecoder> second_;
+  absl::StatusOr<FormatCoder::Table> table_;
+  std::optional<FormatCoder::Decoder> first_;
+  std::optional<FormatCoder::Decoder> second_;
   std::array<uint8_t, kHeadDimMax> offsets_{};
   // Rows [block_begin_, block_end_) have their symbols decoded, row token_ is
   // the next to go out.
@@ -88,7 +91,7 @@ class ExponentDecoder {
   // What goes with the symbols, and how much of it the stream has handed out.
   const std::byte* rest_ = nullptr;
   size_t rest_bytes_ = 0;
-  alignas(64) std::array<uint8_t, kHeadDimMax + 4 * kRansLanes> symbols_;
+  alignas(64) std::array<uint8_t, kSymbolsRoom> symbols_;
   alignas(64) std::array<std::byte, kHeadDimMax * sizeof(float)> row_;
 };
 

@@ -14,11 +14,12 @@ namespace {
 constexpr size_t kCheckedBytes = 3072;
 
 // Sum and place are checked by whoever makes a table of them.
-std::array<uint16_t, kRansSymbols> ReadFrequencies(ByteReader& reader) {
-  std::array<uint16_t, kRansSymbols> frequencies{};
+std::array<uint16_t, FormatCoder::kSymbols> ReadFrequencies(
+    ByteReader& reader) {
+  std::array<uint16_t, FormatCoder::kSymbols> frequencies{};
   const size_t first = reader.Read<uint8_t>();
   const size_t last = first + reader.Read<uint8_t>();
-  if (last >= kRansSymbols) return frequencies;
+  if (last >= FormatCoder::kSymbols) return frequencies;
   for (size_t s = first; s <= last; ++s) {
     const uint32_t low = reader.Read<uint8_t>();
     frequencies[s] = static_cast<uint16_t>(
@@ -32,7 +33,7 @@ std::array<uint16_t, kRansSymbols> ReadFrequencies(ByteReader& reader) {
 absl::Status ExponentDecoder::ReadSideInformation(
     absl::Span<const std::byte> bytes) {
   ByteReader reader(bytes);
-  table_ = RansTable::Create(ReadFrequencies(reader));
+  table_ = FormatCoder::Table::Create(ReadFrequencies(reader));
   if (!reader.ok() || !table_.ok()) {
     return absl::DataLossError("no frequencies of exponents");
   }
@@ -76,12 +77,13 @@ void ExponentDecoder::DecodeBlock() {
   const size_t before = (block_end_ - block_begin_) * dims;
   std::memmove(symbols_.data(), symbols_.data() + before, left_over_);
   const size_t missing = rows * dims - std::min(left_over_, rows * dims);
-  const RansRun run = {.steps = (missing + turn() - 1) / turn(),
-                       .tables = {&*table_, nullptr}};
+  const FormatCoder::Run run = {.steps = (missing + turn() - 1) / turn(),
+                                .tables = {&*table_, nullptr}};
   uint8_t* const out = symbols_.data() + left_over_;
   if (second_) {
-    RansDecoder::DecodePair({&*first_, run, out},
-                            {&*second_, run, out + kRansLanes}, turn());
+    FormatCoder::Decoder::DecodePair(
+        {&*first_, run, out}, {&*second_, run, out + FormatCoder::kLanes},
+        turn());
   } else {
     first_->DecodeRun(run, out);
   }

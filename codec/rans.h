@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "codec/entropy_coder.h"
 #include "codec/isa.h"
 
 // Entropy coding of 8-bit symbols: 32 range-ANS coders (Duda, arXiv 1311.2540)
@@ -186,6 +187,25 @@ class RansDecoder {
   // Room for the last words and one step's behind them.
   alignas(64) std::array<std::byte, 4 * kRansLanes> tail_{};
 };
+
+// All of it under the names of entropy_coder.h.
+struct RansCoder {
+  using Table = RansTable;
+  using Run = RansRun;
+  using Encoder = RansEncoder;
+  using Decoder = RansDecoder;
+  using Job = RansJob;
+  static constexpr int kLanes = kRansLanes;
+  static constexpr size_t kSymbols = kRansSymbols;
+  static constexpr uint32_t kTotal = kRansTotal;
+
+  static std::array<uint16_t, kSymbols> Normalise(
+      absl::Span<const uint32_t> counts) {
+    return NormaliseCounts(counts);
+  }
+  static constexpr size_t BytesMax(size_t steps) { return RansBytesMax(steps); }
+};
+static_assert(EntropyCoder<RansCoder>);
 
 }  // namespace kdn::codec
 

@@ -63,9 +63,11 @@ enum class KForm { kAsComputed, kBeforeRope };
 struct StreamContext {
   // Turns each row of each head; null: they stay as they are.
   const RowRotation* rotation = nullptr;
+  // Of the tokens, when their KV was computed; what an encoder is told.
+  absl::Span<const int32_t> positions = {};
   // Of the stream, for the levels that are transform-coded.
   const StreamTransform* transform = nullptr;
-  absl::Span<const RansTable> tables;
+  absl::Span<const FormatCoder::Table> tables;
   // What a decoder may use; all give the same bits.
   Isa isa = BestIsa();
 };

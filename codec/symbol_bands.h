@@ -37,11 +37,11 @@ constexpr uint8_t ZeroSymbol(BandMode mode) {
          : mode == BandMode::kPair ? 0x88
                                    : 0xaa;
 }
-constexpr RansRun RunOf(const BandStep& band, const RansTable* tables,
-                        int tokens) {
-  RansRun run;
+constexpr FormatCoder::Run RunOf(const BandStep& band,
+                                 const FormatCoder::Table* tables, int tokens) {
+  FormatCoder::Run run;
   run.steps = static_cast<size_t>(PaddedTokens(tokens)) *
-              SymbolsPerToken(band.mode) / kRansLanes;
+              SymbolsPerToken(band.mode) / FormatCoder::kLanes;
   run.tables[0] = tables + band.tables[0];
   run.tables[1] = tables + band.tables[1];
   run.half_bit = HalfBit(band.mode);

@@ -12,8 +12,9 @@ namespace kdn::codec {
 // once per model, as in KVTC, arXiv 2511.01815), quantised uniformly and
 // entropy-coded with static tables; see calibration.h for the arithmetic. A
 // token with a component outside the quantiser's range, or that might come out
-// past the dtype's, is kept as it is in bf16. So the error of every finite
-// input is bounded: docs/formats.md, "Errors", says by what.
+// past the dtype's, is kept as it is in bf16; so are the few that lie far from
+// the others (raw_tokens.h). So the error of every finite input is bounded:
+// docs/formats.md, "Errors", says by what.
 class TransformCodec final : public StreamCodec {
  public:
   KForm k_form() const override { return KForm::kBeforeRope; }

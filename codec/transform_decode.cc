@@ -67,15 +67,15 @@ class BandReader {
 
   // Of the present band; 0 when no band is left.
   size_t steps_left() const { return run_.steps; }
-  RansJob Take(size_t steps) {
-    RansRun run = run_;
+  FormatCoder::Job Take(size_t steps) {
+    FormatCoder::Run run = run_;
     run.steps = steps;
     return {&decoder_, run, next_};
   }
   // So many of the band's steps are decoded.
   void Advance(size_t steps) {
     run_.steps -= steps;
-    next_ += steps * kRansLanes;
+    next_ += steps * FormatCoder::kLanes;
     if (run_.steps > 0) return;
     Unpack(mode());
     ++band_;
@@ -113,10 +113,10 @@ class BandReader {
   const StreamFrame frame_;
   const StreamContext& context_;
   Values* values_;
-  RansDecoder decoder_;
+  FormatCoder::Decoder decoder_;
   std::unique_ptr<uint8_t[]> symbols_;
   size_t band_ = 0;
-  RansRun run_;  // what is left of the band
+  FormatCoder::Run run_;  // what is left of the band
   uint8_t* next_ = nullptr;
 };
 
@@ -125,7 +125,7 @@ class BandReader {
 void DecodeBoth(BandReader* a, BandReader* b) {
   while (a->steps_left() > 0 && b->steps_left() > 0) {
     const size_t steps = std::min(a->steps_left(), b->steps_left());
-    RansDecoder::DecodePair(a->Take(steps), b->Take(steps));
+    FormatCoder::Decoder::DecodePair(a->Take(steps), b->Take(steps));
     a->Advance(steps);
     b->Advance(steps);
   }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "codec/raw_tokens.h"
 #include "codec/symbol_bands.h"
 #include "codec/transform_codec.h"
 #include "codec/transform_frame.h"
@@ -21,8 +22,6 @@ namespace {
 // Standard deviations of an uncalibrated stream's components, in the finest
 // steps.
 constexpr double kOwnDeviation = 10.0;
-// An encoder's table entry has the frequency in its upper half.
-constexpr uint32_t kOneFrequency = 1u << 16;
 
 size_t RowsFormBytes(const StreamShape& shape) {
   return 1 + 2 * shape.values();
@@ -36,7 +35,8 @@ class SourceRows {
                     const RowRotation* rotation) {
     dim_ = shape.heads * shape.head_dim;
     dtype_ = shape.dtype;
-    values_ = std::make_unique_for_overwrite<float[]>(shape.values());
+    size_ = shape.values();
+    values_ = std::make_unique_for_overwrite<float[]>(size_);
     for (int token = 0; token < shape.tokens; ++token) {
       float* row = Row(token);
       for (const Rows& head : heads) {
@@ -58,10 +58,13 @@ class SourceRows {
   float* Row(int token) {
     return values_.get() + static_cast<size_t>(token) * dim_;
   }
+  // [token][dim]
+  absl::Span<const float> values() const { return {values_.get(), size_}; }
 
  private:
   int dim_ = 0;
   Dtype dtype_ = Dtype::kBf16;
+  size_t size_ = 0;
   std::unique_ptr<float[]> values_;
 };
 
@@ -91,31 +94,35 @@ struct Quantised {
   std::unique_ptr<int8_t[]> finest;
 };
 
-// Takes the mean, rounded to bf16, off every row, and tells it and the scale.
+void KeepRaw(const StreamFrame& frame, int token, SourceRows* rows,
+             Quantised* out) {
+  out->raw_tokens.push_back(static_cast<uint16_t>(token));
+  out->raw_rows.resize(out->raw_rows.size() + frame.row_bytes());
+  StoreBf16(rows->Row(token), frame.dim,
+            out->raw_rows.data() + out->raw_rows.size() - frame.row_bytes(),
+            rows->dtype());
+}
+
+bool IsIn(const std::vector<int>& tokens, int token) {
+  return std::binary_search(tokens.begin(), tokens.end(), token);
+}
+
+// Rounds the mean to bf16 and tells it and the scale of rows that are not far.
 void TakeStatistics(const StreamFrame& frame, SourceRows* rows,
-                    Quantised* out) {
-  std::vector<double> sums(frame.dim);
-  for (int token = 0; token < frame.tokens; ++token) {
-    const float* row = rows->Row(token);
-    for (int d = 0; d < frame.dim; ++d) sums[d] += row[d];
-  }
-  std::vector<float> mean(frame.dim);
-  for (int d = 0; d < frame.dim; ++d) {
-    mean[d] = static_cast<float>(sums[d] / frame.tokens);
-  }
+                    CentredRows* centred, Quantised* out) {
+  std::vector<float>& mean = centred->mean;
   out->mean.resize(frame.row_bytes());
   StoreBf16(mean.data(), mean.size(), out->mean.data());
   kernels::LoadRow(Dtype::kBf16, out->mean.data(), mean.size(), mean.data());
-  double squares = 0;
+  kernels::Differences differences;
   for (int token = 0; token < frame.tokens; ++token) {
-    const float* row = rows->Row(token);
-    for (int d = 0; d < frame.dim; ++d) {
-      const double centred = static_cast<double>(row[d]) - mean[d];
-      squares += centred * centred;
-    }
+    if (IsIn(centred->far, token)) continue;
+    kernels::AddDifferences(rows->Row(token), mean.data(), mean.size(),
+                            &differences);
   }
+  const double count = frame.tokens - static_cast<double>(centred->far.size());
   const double deviation =
-      std::sqrt(squares / frame.dim / static_cast<double>(frame.tokens));
+      std::sqrt(differences.sum_of_squares() / frame.dim / count);
   out->gain = std::clamp(static_cast<float>(deviation / kOwnDeviation), FLT_MIN,
                          FLT_MAX);
 }
@@ -139,36 +146,26 @@ float LargestCoded(const StreamTransform& transform, float gain,
   return static_cast<float>(kRoom * LargestOf(dtype) - most_mean - far);
 }
 
-// Rounds components to integers. A token that has one out of range, or that may
-// come out past the dtype's range, is kept raw and its values are zero.
-void Quantise(const StreamFrame& frame, const StreamTransform& transform,
-              SourceRows* rows, Quantised* out) {
-  if (frame.own_statistics) TakeStatistics(frame, rows, out);
-  std::vector<float> mean(transform.mean);
-  if (frame.own_statistics) {
-    mean.resize(frame.dim);
-    kernels::LoadRow(Dtype::kBf16, out->mean.data(), frame.dim, mean.data());
-  }
+// Rounds the components of rows to integers. A token that is far, has one out
+// of range, or may come out past the dtype's, is kept raw and its values are
+// zero.
+void RoundRows(const StreamFrame& frame, const StreamTransform& transform,
+               const CentredRows& centred, SourceRows* rows, Quantised* out) {
   constexpr int kTokens = 32;
-  std::vector<float> centred(static_cast<size_t>(kTokens) * frame.dim);
+  std::vector<float> moved(static_cast<size_t>(kTokens) * frame.dim);
   std::vector<float> components(static_cast<size_t>(kTokens) *
                                 frame.components);
-  out->size =
-      static_cast<size_t>(PaddedTokens(frame.tokens)) * frame.components;
-  out->finest = std::make_unique_for_overwrite<int8_t[]>(out->size);
-  std::fill(
-      out->finest.get() + static_cast<size_t>(frame.tokens) * frame.components,
-      out->finest.get() + out->size, 0);
   const float scale = 1.0f / out->gain;
   const float largest_coded =
-      LargestCoded(transform, out->gain, mean, rows->dtype());
+      LargestCoded(transform, out->gain, centred.mean, rows->dtype());
   for (int begin = 0; begin < frame.tokens; begin += kTokens) {
     const int count = std::min(kTokens, frame.tokens - begin);
     for (int t = 0; t < count; ++t) {
-      kernels::Centre(rows->Row(begin + t), mean.data(), scale, frame.dim,
-                      centred.data() + static_cast<size_t>(t) * frame.dim);
+      kernels::Centre(rows->Row(begin + t), centred.mean.data(), scale,
+                      frame.dim,
+                      moved.data() + static_cast<size_t>(t) * frame.dim);
     }
-    transform.analysis.Apply(centred.data(), kTokens, components.data(),
+    transform.analysis.Apply(moved.data(), kTokens, components.data(),
                              BestIsa());
     for (int t = 0; t < count; ++t) {
       const int token = begin + t;
@@ -176,20 +173,36 @@ void Quantise(const StreamFrame& frame, const StreamTransform& transform,
           out->finest.get() + static_cast<size_t>(token) * frame.components;
       const float largest = std::bit_cast<float>(
           kernels::MaxAbsBits(rows->Row(token), frame.dim));
-      if (largest <= largest_coded &&
+      if (!IsIn(centred.far, token) && largest <= largest_coded &&
           kernels::RoundToValues(
               components.data() + static_cast<size_t>(t) * frame.components,
               frame.components, kValueMax, values)) {
         continue;
       }
       std::fill_n(values, frame.components, 0);
-      out->raw_tokens.push_back(static_cast<uint16_t>(token));
-      out->raw_rows.resize(out->raw_rows.size() + frame.row_bytes());
-      StoreBf16(rows->Row(token), frame.dim,
-                out->raw_rows.data() + out->raw_rows.size() - frame.row_bytes(),
-                rows->dtype());
+      KeepRaw(frame, token, rows, out);
     }
   }
+}
+
+void Quantise(const StreamFrame& frame, const StreamContext& context,
+              SourceRows* rows, Quantised* out) {
+  const StreamTransform& transform = *context.transform;
+  CentredRows centred;
+  if (frame.own_statistics) {
+    centred = CentreWithoutFar(rows->values(), frame.dim, context.positions);
+    TakeStatistics(frame, rows, &centred, out);
+  } else {
+    centred.mean = transform.mean;
+    centred.far = FarTokens(rows->values(), centred.mean, context.positions);
+  }
+  out->size =
+      static_cast<size_t>(PaddedTokens(frame.tokens)) * frame.components;
+  out->finest = std::make_unique_for_overwrite<int8_t[]>(out->size);
+  std::fill(
+      out->finest.get() + static_cast<size_t>(frame.tokens) * frame.components,
+      out->finest.get() + out->size, 0);
+  RoundRows(frame, transform, centred, rows, out);
 }
 
 // Writes the levels of one stream, each from what the one before left.
@@ -210,7 +223,7 @@ class StepWriter {
     frame_.step = step;
     kernels::Coarsen(source_.finest.get(), source_.size, kSteps - 1 - step,
                      now_.get());
-    RansEncoder encoder;
+    FormatCoder::Encoder encoder;
     parts_ = StreamParts();
     uint8_t* symbols = symbols_.get();
     const auto& bands = context_.transform->bands;
@@ -220,7 +233,8 @@ class StepWriter {
         SkipBand(i);
         continue;
       }
-      const RansRun run = RunOf(band, context_.tables.data(), frame_.tokens);
+      const FormatCoder::Run run =
+          RunOf(band, context_.tables.data(), frame_.tokens);
       CodeBand(i, band, symbols);
       encoder.AddRun(run, symbols);
       symbols += run.symbols();
@@ -278,12 +292,12 @@ class StepWriter {
 
   bool AllCoded(const BandStep& step, const uint8_t* symbols,
                 int per_token) const {
-    const uint32_t* first = context_.tables[step.tables[0]].encode_entries();
-    const uint32_t* second = context_.tables[step.tables[1]].encode_entries();
+    const FormatCoder::Table& first = context_.tables[step.tables[0]];
+    const FormatCoder::Table& second = context_.tables[step.tables[1]];
     uint32_t missing = 0;
     for (int i = 0; i < per_token / 2; ++i) {
-      missing |= first[symbols[i]] < kOneFrequency ? 1u : 0u;
-      missing |= second[symbols[i + per_token / 2]] < kOneFrequency ? 1u : 0u;
+      missing |= first.frequency(symbols[i]) == 0 ? 1u : 0u;
+      missing |= second.frequency(symbols[i + per_token / 2]) == 0 ? 1u : 0u;
     }
     return missing == 0;
   }
@@ -298,7 +312,7 @@ class StepWriter {
       for (int i = c; i < c + per_symbol; ++i) {
         fits = fits && values[i] >= -largest && values[i] <= largest;
       }
-      const RansTable& table =
+      const FormatCoder::Table& table =
           context_.tables[step.tables[c < kBandComponents / 2 ? 0 : 1]];
       *symbols = fits ? SymbolOf(step.mode, values + c) : 0;
       if (fits && table.frequency(*symbols) > 0) continue;
@@ -372,7 +386,7 @@ absl::Status TransformCodec::Encode(const StreamShape& shape,
     return s;
   }
   Quantised quantised;
-  Quantise(frame, *context.transform, &rows, &quantised);
+  Quantise(frame, context, &rows, &quantised);
   StepWriter writer(frame, context, quantised);
   bool goes_on = true;
   for (int step = 0; step < static_cast<int>(steps.size()); ++step) {

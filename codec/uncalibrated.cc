@@ -99,7 +99,7 @@ std::shared_ptr<const Calibration> Calibration::Uncalibrated(
   stream.analysis = AnalysisMatrix(
       components, dim, InverseOf(matrix, dim, components, stream.scale));
   const ValueCounts finest = Finest();
-  std::vector<RansTable> tables;
+  std::vector<FormatCoder::Table> tables;
   std::array<BandStep, kSteps> band;
   for (int step = 0; step < kSteps; ++step) {
     const BandMode mode = step == 0 ? BandMode::kPair : BandMode::kQuad;

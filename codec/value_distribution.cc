@@ -52,11 +52,11 @@ ValueCounts CodedCounts(const ValueCounts& finest, int step, bool before) {
   return coded;
 }
 
-RansTable SymbolTable(const ValueCounts& coded, BandMode mode) {
+FormatCoder::Table SymbolTable(const ValueCounts& coded, BandMode mode) {
   KDN_CHECK(mode != BandMode::kAbsent, "what is not coded has no table");
   const ValueCounts p = Normalised(coded);
-  std::array<uint32_t, kRansSymbols> counts;
-  for (size_t symbol = 0; symbol < kRansSymbols; ++symbol) {
+  std::array<uint32_t, FormatCoder::kSymbols> counts;
+  for (size_t symbol = 0; symbol < FormatCoder::kSymbols; ++symbol) {
     const uint64_t probability =
         Probability(p, mode, static_cast<uint8_t>(symbol));
     counts[symbol] =
@@ -64,7 +64,8 @@ RansTable SymbolTable(const ValueCounts& coded, BandMode mode) {
   }
   uint32_t& zero = counts[ZeroSymbol(mode)];
   zero = std::max<uint32_t>(zero, kRarest);
-  absl::StatusOr<RansTable> table = RansTable::Create(NormaliseCounts(counts));
+  absl::StatusOr<FormatCoder::Table> table =
+      FormatCoder::Table::Create(FormatCoder::Normalise(counts));
   KDN_CHECK(table.ok(), "normalised counts are frequencies");
   return *std::move(table);
 }

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "codec/calibration.h"
-#include "codec/rans.h"
+#include "codec/format_coder.h"
 
 namespace kdn::codec {
 
@@ -40,7 +40,7 @@ ValueCounts CodedCounts(const ValueCounts& finest, int step, bool before);
 // The table of symbols of `mode` whose values are independent and occur as
 // `coded` says. Symbols that come less often than once in 2^17 get no
 // frequency: listing them apart costs less. The zero symbol always has one.
-RansTable SymbolTable(const ValueCounts& coded, BandMode mode);
+FormatCoder::Table SymbolTable(const ValueCounts& coded, BandMode mode);
 
 }  // namespace kdn::codec
 

@@ -7,6 +7,7 @@
 #include <cfloat>
 #include <cmath>
 #include <functional>
+#include <numeric>
 #include <random>
 
 #include "codec/calibration_format.h"
@@ -60,7 +61,9 @@ class Bed {
       : shape_(shape),
         calibration_(std::move(calibration)),
         transform_(calibration_->Of(0, KvPart::kV, 0)),
+        positions_(shape.tokens),
         analysis_(transform_.components() * transform_.dim()) {
+    std::iota(positions_.begin(), positions_.end(), 0);
     std::vector<float> unit(transform_.dim());
     std::vector<float> column(transform_.components());
     for (int d = 0; d < transform_.dim(); ++d) {
@@ -107,7 +110,9 @@ class Bed {
   }
 
   StreamContext Context() const {
-    return {nullptr, &transform_, calibration_->tables()};
+    return {.positions = positions_,
+            .transform = &transform_,
+            .tables = calibration_->tables()};
   }
 
   // Rows of the heads in memory of [token][head][dim].
@@ -225,6 +230,7 @@ class Bed {
   const StreamShape shape_;
   const std::shared_ptr<const Calibration> calibration_;
   const StreamTransform& transform_;
+  std::vector<int32_t> positions_;
   std::vector<double> analysis_;  // magnitudes, [component][dim]
 };
 
@@ -363,7 +369,7 @@ TEST_P(ErrorBoundTest, HoldsForEveryFiniteInput) {
 INSTANTIATE_TEST_SUITE_P(Shapes, ErrorBoundTest,
                          testing::Values(Param{1, 130, 1}, Param{1, 40, 8},
                                          Param{3, 70, 8}, Param{1, 90, 24},
-                                         Param{2, 130, 64}, Param{1, 64, 256}));
+                                         Param{2, 60, 64}, Param{1, 24, 256}));
 
 }  // namespace
 }  // namespace kdn::codec

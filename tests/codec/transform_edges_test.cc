@@ -21,10 +21,11 @@ class OneStreamTest : public testing::Test {
  protected:
   OneStreamTest()
       : calibration_(Calibration::Uncalibrated({1, 1, kDim})),
-        context_{nullptr, &calibration_->Of(0, KvPart::kV, 0),
-                 calibration_->tables()} {}
+        context_{.transform = &calibration_->Of(0, KvPart::kV, 0),
+                 .tables = calibration_->tables()} {}
 
   static constexpr int kDim = 24;
+  static constexpr int32_t kPosition = 100;
 
   StreamShape Shape() const {
     return {KvPart::kV, 1, static_cast<int>(rows_.size()) / kDim, kDim,
@@ -38,6 +39,9 @@ class OneStreamTest : public testing::Test {
   }
   absl::Status Encode() {
     const StreamShape shape = Shape();
+    const std::vector<int32_t> positions(shape.tokens, kPosition);
+    StreamContext context = context_;
+    context.positions = positions;
     const Rows rows{reinterpret_cast<const std::byte*>(rows_.data()),
                     static_cast<int64_t>(shape.row_bytes())};
     std::vector<StreamRoom> rooms;
@@ -47,7 +51,7 @@ class OneStreamTest : public testing::Test {
       rooms.push_back({absl::MakeSpan(streams_.back())});
     }
     const absl::Status status =
-        codec_.Encode(shape, {&rows, 1}, context_, absl::MakeSpan(rooms));
+        codec_.Encode(shape, {&rows, 1}, context, absl::MakeSpan(rooms));
     for (size_t i = 0; i < rooms.size(); ++i)
       streams_[i].resize(rooms[i].bytes);
     return status;

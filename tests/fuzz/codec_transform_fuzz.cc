@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <random>
 
 #include "codec/stream_layout.h"
@@ -66,7 +67,8 @@ std::shared_ptr<const Calibration> CalibrationOf(const Choice& choice) {
 }
 
 StreamContext ContextOf(const Calibration& calibration) {
-  return {nullptr, &calibration.Of(0, KvPart::kV, 0), calibration.tables()};
+  return {.transform = &calibration.Of(0, KvPart::kV, 0),
+          .tables = calibration.tables()};
 }
 
 // Rows of the shape's heads, one behind the other.
@@ -161,6 +163,10 @@ std::string SeedOf(const uint8_t* head, std::mt19937* rng) {
     StoreFloats(choice.shape.dtype, &value, 1,
                 rows.bytes.data() + i * SizeOf(choice.shape.dtype));
   }
+  std::vector<int32_t> positions(choice.shape.tokens);
+  std::iota(positions.begin(), positions.end(), 0);
+  StreamContext context = ContextOf(*CalibrationOf(choice));
+  context.positions = positions;
   std::vector<std::vector<std::byte>> streams;
   std::vector<StreamRoom> rooms;
   for (Level level : LadderTo(Level::kBase2).first(choice.levels)) {
@@ -169,8 +175,7 @@ std::string SeedOf(const uint8_t* head, std::mt19937* rng) {
   }
   KDN_CHECK(
       TransformCodec()
-          .Encode(choice.shape, rows.sources, ContextOf(*CalibrationOf(choice)),
-                  absl::MakeSpan(rooms))
+          .Encode(choice.shape, rows.sources, context, absl::MakeSpan(rooms))
           .ok(),
       "normal values are finite");
   std::string seed(reinterpret_cast<const char*>(head), kHeadBytes);
