@@ -35,7 +35,7 @@ void DrawCodecCurve(const Program& program, const std::string& json) {
                   arguments[2].data(), nullptr};
   pid_t child = 0;
   int status = posix_spawnp(&child, "python3", nullptr, nullptr, argv, environ);
-  if (status == 0) waitpid(child, &status, 0);
+  if (status == 0 && waitpid(child, &status, 0) != child) status = -1;
   if (status == 0) {
     std::fprintf(stderr, "drawn: %s\n", svg.c_str());
   } else {

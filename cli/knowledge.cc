@@ -111,11 +111,11 @@ absl::Status KnowledgeEngine::StoreAll(
         cache_->Tokens(chunk->begin, count),
         rpc::kDefaultTimeout * static_cast<double>(chunks.size())));
   }
+  absl::Status first;
   for (const std::unique_ptr<rpc::PendingStore>& store : stores) {
-    const absl::StatusOr<rpc::StoreReceipt> receipt = store->Await();
-    if (!receipt.ok()) return receipt.status();
+    first.Update(store->Await().status());  // one that fails ends no other
   }
-  return absl::OkStatus();
+  return first;
 }
 
 absl::StatusOr<Injected> KnowledgeEngine::Inject(const std::string& text,
@@ -150,7 +150,11 @@ absl::StatusOr<Injected> KnowledgeEngine::Inject(const std::string& text,
     const ChainChunk& chunk = chain[i];
     absl::StatusOr<std::vector<float>> logits =
         llama.Prefill(*cache_, chunk.identity.tokens, PositionsOf(chunk));
-    if (!logits.ok()) return logits.status();
+    if (!logits.ok()) {
+      // What is computed is kept.
+      StoreAll(waiting, options).IgnoreError();
+      return logits.status();
+    }
     if (!(*held)[i].hit) {
       waiting.push_back(&chunk);
       ++injected.chunks_stored;

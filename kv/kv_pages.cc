@@ -1,5 +1,7 @@
 #include "kv/kv_pages.h"
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 
 #include "absl/strings/str_cat.h"
@@ -9,6 +11,11 @@ namespace {
 
 absl::Status CheckBases(const KvPages& pages, const KvShape& shape) {
   const auto layers = static_cast<size_t>(shape.layers);
+  const auto is_null = [](const std::byte* base) { return base == nullptr; };
+  if (std::any_of(pages.keys.begin(), pages.keys.end(), is_null) ||
+      std::any_of(pages.values.begin(), pages.values.end(), is_null)) {
+    return absl::InvalidArgumentError("pages of a layer that has no memory");
+  }
   if (pages.keys.size() == layers && pages.values.size() == layers) {
     return absl::OkStatus();
   }
@@ -44,6 +51,10 @@ absl::Status CheckTable(const KvPages& pages, int tokens) {
 }  // namespace
 
 absl::Status Validate(const KvPages& pages, const KvShape& shape) {
+  if (shape.layers < 1 || shape.tokens < 1) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "pages for ", shape.layers, " layers of ", shape.tokens, " tokens"));
+  }
   if (absl::Status s = CheckBases(pages, shape); !s.ok()) return s;
   // One part of one layer is a tensor too, its blocks in place of layers.
   const KvShape pool{pages.blocks, shape.kv_heads, pages.block_tokens,

@@ -12,6 +12,9 @@ namespace {
 
 // Those that the gateway has encoded at once, and as many behind them.
 constexpr size_t kLayersUnanswered = 8;
+// And in messages half of what a connection may have unanswered: other calls
+// are read meanwhile.
+constexpr size_t kBytesUnanswered = 32 << 20;
 
 // Puts a layer's bytes into the message: as they lie when they are dense in any
 // order, else packed.
@@ -101,7 +104,9 @@ kj::Promise<void> Upload::SendLayer(const KvView& layer) {
     ToWire(layer.strides(), request.initStrides());
   }
   unanswered_.push_back(request.send().ignoreResult().eagerlyEvaluate(nullptr));
-  if (unanswered_.size() <= kLayersUnanswered) return kj::READY_NOW;
+  const size_t window = std::min(kLayersUnanswered,
+                                 kBytesUnanswered / std::max<size_t>(bytes, 1));
+  if (unanswered_.size() <= window) return kj::READY_NOW;
   kj::Promise<void> oldest = kj::mv(unanswered_.front());
   unanswered_.pop_front();
   return oldest;

@@ -309,12 +309,14 @@ interface StoreStream {
   # `offset` on, or inside the store's memory when there is one; the memory must
   # stay as it is until commit answers. Answered once the layer has been
   # encoded, four at a time: keep some calls unanswered for throughput, not all of
-  # them (what is unanswered counts against the connection, see docs/protocol.md). Carries no status: commit reports the first error. Cancelling
-  # a call spoils the store.
+  # them (what is unanswered counts against the connection, see docs/protocol.md).
+  # Carries no status: commit reports the first error. Cancelling a call spoils the
+  # store.
 
   commit @1 () -> (status :Status, receipt :StoreReceipt);
   # After all numLayers layers, once; it need not wait for their answers, only for
-  # their order. invalidArgument when layers are missing.
+  # their order. It ends the store, whatever it answers: layers behind it have no
+  # part in it. invalidArgument when layers are missing.
   # deadlineExceeded or unavailable when too few nodes acked; a retry is safe.
 }
 

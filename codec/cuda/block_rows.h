@@ -144,6 +144,7 @@ class BlockPairWriter {
     const int low = pair.head * job.head_dim + pair.low;
     const int high = pair.head * job.head_dim + pair.high;
     const int rank = warp.rank();
+    warp.Sync();  // rows of the pair before may still be read for
     for (int p = 0; p < kProducts; ++p) {
       const int block = (p < kBlockProducts ? low : high) / kBlockDims;
       for (int two = 0; 2 * two < blocks_; ++two) {

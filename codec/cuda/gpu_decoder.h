@@ -10,11 +10,11 @@
 
 namespace kdn::codec::cuda {
 
-// Decodes transform-coded streams on a GPU, one warp a stream, straight into an
-// engine's KV memory: the same bits as codec/decoder.h gives. CUDA stays behind
-// this header. A GpuCalibration and a GpuBatch own memory of the GPU that was
-// current when they were made; what kernels get of it is a CalibrationRef and a
-// BatchRef. Thread-compatible.
+// Decodes transform-coded streams on a GPU straight into an engine's KV memory:
+// of whatever an encoder writes the same bits as codec/decoder.h gives. CUDA
+// stays behind this header. A GpuCalibration and a GpuBatch own memory of the
+// GPU that was current when they were made; what kernels get of it is a
+// CalibrationRef and a BatchRef. Thread-compatible.
 
 // A calibration on the GPU, for any number of batches. Immutable.
 class GpuCalibration {
@@ -36,7 +36,7 @@ class GpuCalibration {
 
 struct GpuOptions {
   // Device memory for values between symbols and rows. A batch that needs more
-  // (half the bytes of its bf16 rows) is decoded in parts, a few streams at
+  // (half the bytes of its bf16 rows) is decoded in parts, one stream at
   // least.
   uint64_t values_bytes = uint64_t{1} << 30;
 };

@@ -92,6 +92,8 @@ class RansLanes {
     });
     failed_ =
         warp_.Ballot([&](int lane) { return states_[lane] < kLowest; }) != 0;
+    // The level before this one may have a copy into the ring under way.
+    warp_.template AwaitAllBut<0>();
     FetchAsync(0);
     FetchAsync(kWindow);
     FetchAsync(2 * kWindow);

@@ -17,9 +17,10 @@ from .memory import Region
 from .model import ModelSpec
 from .types import Found, Outcome, Receipt
 
-# Layers of a store on their way: enough to keep the node busy, less than what a
-# connection may have unanswered.
+# Layers of a store on their way: enough to keep the node busy. In messages half of what
+# a connection may have unanswered, so that other calls are read meanwhile.
 _LAYERS_UNANSWERED = 8
+_BYTES_UNANSWERED = 32 << 20
 _LEVEL_NAMES = {number: name for name, number in LEVELS.items()}
 
 
@@ -192,8 +193,11 @@ class Calls:
         row = shape[3] * self._model.element_bytes
         strides = {"token": row, "head": shape[2] * row, "part": shape[1] * shape[2] * row}
         unanswered: list[Any] = []
+        window = _LAYERS_UNANSWERED
+        if call.region is None:
+            window = max(1, min(window, _BYTES_UNANSWERED // (2 * shape[1] * shape[2] * row)))
         for layer in call.layers:
-            if len(unanswered) == _LAYERS_UNANSWERED:
+            if len(unanswered) == window:
                 await answer_of(unanswered.pop(0), deadline.left(), "storing a layer")
             request = stream.layer_request()
             if call.region is None:

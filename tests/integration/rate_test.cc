@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <fstream>
 #include <random>
 #include <sstream>
@@ -23,12 +22,12 @@ namespace {
 
 constexpr int kTokens = 64;
 constexpr size_t kChunks = 16;
-// Lossless takes 0.6 s of the fast link and 6 s of the slow one, base a tenth
-// of that. A retrieve counts on 0.8 of the link for half of its time, 1.6 s: so
-// what fits takes less than half of it, and what does not is far too much.
-constexpr double kFast = 6e6;  // bytes/s
+// Lossless takes 1.2 s of the fast link and 12 s of the slow one, base a tenth
+// of that. A retrieve counts on 0.8 of the link for half of its time and spends
+// that, 3.2 s, on the levels that fit; the other 0.8 s are for a busy machine.
+constexpr double kFast = 3e6;  // bytes/s
 constexpr double kSlow = kFast / 10;
-constexpr absl::Duration kDeadline = absl::Seconds(4);
+constexpr absl::Duration kDeadline = absl::Seconds(8);
 constexpr absl::Duration kLong = absl::Seconds(30);
 
 enum class LinkKind { kShaped, kPaced };
@@ -51,11 +50,15 @@ class RateTest : public ClusterTest,
   // Before there are threads.
   static void SetUpTestSuite() {
     can_shape_ = bench::EnterOwnNetwork();
-    if (can_shape_.ok()) can_shape_ = bench::ShapeLoopback(0);
+    // The kernel may have no token bucket.
     if (can_shape_.ok()) can_shape_ = bench::ShapeLoopback(kFast);
+    if (can_shape_.ok()) can_shape_ = bench::ShapeLoopback(0);
   }
 
   void SetUp() override {
+    if (GetParam() == LinkKind::kShaped && !can_shape_.ok()) {
+      GTEST_SKIP() << can_shape_;
+    }
     // Nodes start and are filled at the speed of loopback.
     LimitLink(0);
     cli::LocalClusterOptions options;
@@ -79,20 +82,14 @@ class RateTest : public ClusterTest,
     LimitLink(kFast);
   }
 
-  void TearDown() override { LimitLink(0); }
+  void TearDown() override {
+    if (can_shape_.ok() || !shaped()) LimitLink(0);
+  }
 
   // The first node reaches the second one's bulk port over the link.
   void StartLinked() {
     std::string file = directory_ + "/cluster.yaml";
-    if (shaped()) {
-      std::printf("link: loopback of a network namespace, shaped by tc tbf\n");
-    } else {
-      std::printf("link: a proxy that paces, %s\n",
-                  GetParam() == LinkKind::kPaced
-                      ? "as wanted"
-                      : can_shape_.ToString().c_str());
-      file = UseProxy(file);
-    }
+    if (!shaped()) file = UseProxy(file);
     first_ = std::make_unique<cli::ClusterProcess>(KDN_BINARY_DIR "/bin/kdn",
                                                    file, cluster_->config(),
                                                    directory_ + "/logs");
@@ -116,9 +113,7 @@ class RateTest : public ClusterTest,
     return linked;
   }
 
-  static bool shaped() {
-    return GetParam() == LinkKind::kShaped && can_shape_.ok();
-  }
+  static bool shaped() { return GetParam() == LinkKind::kShaped; }
 
   // 0: as fast as it can be.
   void LimitLink(double bytes_per_second) {

@@ -61,7 +61,7 @@ TEST(KvDestination, PagesThatDoNotFitAreRefused) {
   constexpr int kMany = std::numeric_limits<int>::max();
   std::vector<std::byte> memory;
   const KvPages good = PagesIn(&memory);
-  std::vector<KvPages> bad(14, good);
+  std::vector<KvPages> bad(15, good);
   bad[0].block_table = {2, 0, 4};  // 26 tokens
   bad[1].block_table = {};
   bad[2].block_table[3] = 5;
@@ -77,10 +77,22 @@ TEST(KvDestination, PagesThatDoNotFitAreRefused) {
   bad[12].block_stride = kFar;
   bad[13].block_tokens = kMany;
   bad[13].token_stride = kFar / 4;
+  bad[14].values[1] = nullptr;
   for (size_t i = 0; i < bad.size(); ++i) {
     EXPECT_TRUE(absl::IsInvalidArgument(
         KvDestination::InPages(kShape, bad[i]).status()))
         << i;
+  }
+  KvPages none = good;
+  none.keys = none.values = {};
+  none.first_token = 0;
+  KvShape empty = kShape;
+  empty.layers = 0;
+  EXPECT_FALSE(KvDestination::InPages(empty, none).ok());
+  empty = kShape;
+  for (const int tokens : {0, -3}) {
+    empty.tokens = tokens;
+    EXPECT_FALSE(KvDestination::InPages(empty, good).ok());
   }
   // Blocks that none of the tokens lies in may be anything.
   KvPages behind = good;

@@ -16,8 +16,8 @@ std::vector<StreamJob> RandomJobs(int count, uint32_t seed) {
     job.transform = rng() % 5;
     job.levels = static_cast<int32_t>(rng() % 4);
     job.tokens = rng() % 3 == 0 ? 256 : 40;
-    job.head_dim = 128;
-    job.head_end = 1;
+    job.head_dim = rng() % 3 == 0 ? 64 : 128;
+    job.head_end = 1 + static_cast<int32_t>(rng() % 2);
     job.rope_at = rng() % 4 * 1000;
     job.pairs = rng() % 2 == 0 ? 64 : 0;
     job.in_blocks = rng() % 5 != 0;
@@ -66,6 +66,8 @@ TEST(PlanTeams, EveryJobIsInOneTeamOfEitherKindOfItsSlice) {
             return jobs[a].rope_at == jobs[b].rope_at &&
                    jobs[a].pairs == jobs[b].pairs &&
                    jobs[a].tokens == jobs[b].tokens &&
+                   jobs[a].head_dim == jobs[b].head_dim &&
+                   jobs[a].head_end == jobs[b].head_end &&
                    (jobs[a].levels > 0 && jobs[a].in_blocks) ==
                        (jobs[b].levels > 0 && jobs[b].in_blocks);
           });
