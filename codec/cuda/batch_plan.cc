@@ -71,7 +71,7 @@ RowPlaces PlacesOf(const ChunkRequest& request, uint64_t blocks_at) {
     places.token_stride = strided->strides.token;
     return places;
   }
-  const auto& pages = std::get<PagedPlaces>(request.places);
+  const auto& pages = std::get<KvPages>(request.places);
   places.head_stride = pages.head_stride;
   places.token_stride = pages.token_stride;
   places.block_stride = pages.block_stride;
@@ -117,7 +117,7 @@ absl::Status BatchPlan::AddChunk(const ChunkRequest& request) {
   job.type = static_cast<ElementType>(header.shape.dtype);
   job.pairing = static_cast<Pairing>(header.rope.pairing);
   job.places = PlacesOf(request, blocks_.size());
-  if (const auto* pages = std::get_if<PagedPlaces>(&request.places)) {
+  if (const auto* pages = std::get_if<KvPages>(&request.places)) {
     blocks_.insert(blocks_.end(), pages->block_table.begin(),
                    pages->block_table.end());
   }

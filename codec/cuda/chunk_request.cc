@@ -41,32 +41,11 @@ absl::Status CheckPositions(const ChunkRequest& request) {
   return absl::OkStatus();
 }
 
-absl::Status CheckPages(const ChunkRequest& request, const PagedPlaces& pages) {
-  const auto layers = static_cast<size_t>(request.slice.layers());
-  if (pages.keys.size() != layers || pages.values.size() != layers ||
-      pages.block_tokens < 1 || pages.first_token < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("pages of ", pages.keys.size(), " and ",
-                     pages.values.size(), " layers, ", pages.block_tokens,
-                     " tokens a block, from token ", pages.first_token));
-  }
-  const int64_t end = int64_t{pages.first_token} +
-                      static_cast<int64_t>(request.positions.size());
-  const size_t first = pages.first_token / pages.block_tokens;
-  const auto last = static_cast<size_t>((end - 1) / pages.block_tokens);
-  if (last >= pages.block_table.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("token ", end - 1, " is past the last of ",
-                     pages.block_table.size(), " blocks"));
-  }
-  for (size_t i = first; i <= last; ++i) {
-    if (pages.block_table[i] < 0 || pages.block_table[i] >= pages.blocks) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("the block table names block ", pages.block_table[i],
-                       " of ", pages.blocks));
-    }
-  }
-  return absl::OkStatus();
+absl::Status CheckPages(const ChunkRequest& request, const KvPages& pages) {
+  KvShape shape = request.index->header().shape;
+  shape.layers = request.slice.layers();
+  shape.kv_heads = request.slice.heads();
+  return Validate(pages, shape);
 }
 
 // The built-in calibration, whose id is zero, is for any number of layers.
@@ -90,7 +69,7 @@ absl::Status CheckRequest(const ChunkRequest& request,
   KDN_CHECK(request.index != nullptr, "a request has an index");
   if (absl::Status s = CheckSlice(request); !s.ok()) return s;
   if (absl::Status s = CheckPositions(request); !s.ok()) return s;
-  const auto* pages = std::get_if<PagedPlaces>(&request.places);
+  const auto* pages = std::get_if<KvPages>(&request.places);
   if (pages != nullptr) {
     if (absl::Status s = CheckPages(request, *pages); !s.ok()) return s;
   }
@@ -104,7 +83,7 @@ absl::Status CheckRequest(const ChunkRequest& request,
 
 std::byte* BaseOf(const ChunkRequest& request, int layer, KvPart part,
                   int head) {
-  if (const auto* pages = std::get_if<PagedPlaces>(&request.places)) {
+  if (const auto* pages = std::get_if<KvPages>(&request.places)) {
     const auto& layers = part == KvPart::kK ? pages->keys : pages->values;
     return layers[layer] + head * pages->head_stride;
   }

@@ -4,12 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <variant>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "codec/calibration.h"
 #include "codec/object.h"
+#include "kv/kv_pages.h"
 #include "kv/kv_view.h"
 
 namespace kdn::codec::cuda {
@@ -22,22 +22,6 @@ struct StridedPlaces {
   KvStrides strides;
 };
 
-// Paged memory as in vLLM: per layer of the slice the first block of K and of
-// V, at the slice's first head. The chunk's tokens are the sequence's from
-// first_token on; token t of the sequence lies in block
-// block_table[t / block_tokens]. Copied.
-struct PagedPlaces {
-  std::vector<std::byte*> keys;
-  std::vector<std::byte*> values;
-  int64_t block_stride = 0;
-  int64_t token_stride = 0;
-  int64_t head_stride = 0;
-  int block_tokens = 0;
-  int blocks = 0;  // in each layer's memory
-  std::vector<int32_t> block_table;
-  int first_token = 0;
-};
-
 // One chunk to be decoded.
 struct ChunkRequest {
   const ObjectIndex* index = nullptr;
@@ -45,7 +29,7 @@ struct ChunkRequest {
   Level level = Level::kBase;
   KvSlice slice;
   absl::Span<const int32_t> positions;  // where the reader wants each token
-  std::variant<StridedPlaces, PagedPlaces> places;
+  std::variant<StridedPlaces, KvPages> places;  // pages of the slice
 };
 
 // INVALID_ARGUMENT when the request contradicts itself or the object,

@@ -72,19 +72,19 @@ TEST_F(BatchPlanTest, RefusesRequestsThatContradictThemselves) {
 
 TEST_F(BatchPlanTest, RefusesBlockTablesThatDoNotFit) {
   std::byte* const base = kv_.view().base();
-  const PagedPlaces good{.keys = {base, base},
-                         .values = {base, base},
-                         .block_tokens = 16,
-                         .blocks = 4,
-                         .block_table = {3, 1},
-                         .first_token = 12};
-  const auto code_of = [&](const PagedPlaces& pages) {
+  const KvPages good{.keys = {base, base},
+                     .values = {base, base},
+                     .block_tokens = 16,
+                     .blocks = 4,
+                     .block_table = {3, 1},
+                     .first_token = 12};
+  const auto code_of = [&](const KvPages& pages) {
     ChunkRequest request = Request();
     request.places = pages;
     return CodeOf(request);
   };
   const auto invalid = absl::StatusCode::kInvalidArgument;
-  PagedPlaces pages = good;
+  KvPages pages = good;
   pages.first_token = 13;
   EXPECT_EQ(code_of(pages), invalid);
   pages = good;

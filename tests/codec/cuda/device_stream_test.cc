@@ -187,7 +187,7 @@ TEST(DeviceStream, WritesPages) {
   const size_t plane = kBlocks * kTokens * row;
   std::vector<Bytes16> memory(4 * plane / sizeof(Bytes16));
   auto* base = reinterpret_cast<std::byte*>(memory.data());
-  const PagedPlaces pages{
+  const KvPages pages{
       .keys = {base, base + 2 * plane},
       .values = {base + plane, base + 3 * plane},
       .block_stride = static_cast<int64_t>(kTokens * row),
