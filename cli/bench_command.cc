@@ -29,17 +29,21 @@ void DrawCodecCurve(const Program& program, const std::string& json) {
                  "no picture: bench/plot_codec.py is not beside the build\n");
     return;
   }
-  std::string python = "python3";
+  // That of the tests, which sees Debian's packages, before any other.
+  const std::filesystem::path tests = build / "venv" / "bin" / "python3";
+  std::string python =
+      std::filesystem::exists(tests) ? tests.string() : "python3";
   std::string arguments[] = {script, json, svg};
   char* argv[] = {python.data(), arguments[0].data(), arguments[1].data(),
                   arguments[2].data(), nullptr};
   pid_t child = 0;
-  int status = posix_spawnp(&child, "python3", nullptr, nullptr, argv, environ);
+  int status =
+      posix_spawnp(&child, python.c_str(), nullptr, nullptr, argv, environ);
   if (status == 0 && waitpid(child, &status, 0) != child) status = -1;
   if (status == 0) {
     std::fprintf(stderr, "drawn: %s\n", svg.c_str());
   } else {
-    std::fprintf(stderr, "no picture: python3 %s %s %s failed\n",
+    std::fprintf(stderr, "no picture: %s %s %s %s failed\n", python.c_str(),
                  script.c_str(), json.c_str(), svg.c_str());
   }
 }
