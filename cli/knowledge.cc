@@ -102,13 +102,11 @@ absl::Status KnowledgeEngine::StoreAll(
     absl::Span<const ChainChunk* const> chunks, const StoreOptions& options) {
   std::vector<std::unique_ptr<rpc::PendingStore>> stores;
   for (const ChainChunk* chunk : chunks) {
-    const std::vector<int32_t> positions = PositionsOf(*chunk);
-    const int count = static_cast<int>(positions.size());
     // They share the link that one alone would have.
     stores.push_back(knowledge_->StoreAsync(
-        rpc::StoreSpec{chunk->identity, chunk->ref.placement, positions,
-                       options.levels, options.durability},
-        cache_->Tokens(chunk->begin, count),
+        rpc::StoreSpec{chunk->identity, chunk->ref.placement,
+                       PositionsOf(*chunk), options.levels, options.durability},
+        cache_->Tokens(chunk->begin, TokensOf(*chunk)),
         rpc::kDefaultTimeout * static_cast<double>(chunks.size())));
   }
   absl::Status first;

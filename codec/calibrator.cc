@@ -10,6 +10,7 @@
 #include "codec/linear_algebra.h"
 #include "codec/raw_tokens.h"
 #include "codec/row_rotation.h"
+#include "codec/source_rows.h"
 #include "codec/symbol_bands.h"
 #include "codec/value_distribution.h"
 #include "codec/vector_kernels.h"
@@ -339,39 +340,32 @@ absl::Status Calibrator::Add(const KvView& kv,
     return absl::InvalidArgumentError("KV of another shape than the model's");
   }
   const RowRotation undo = RowRotation::Undo(RopeTable(spec_.rope), positions);
+  const StreamShape stream_shape{.heads = heads_,
+                                 .tokens = shape.tokens,
+                                 .head_dim = shape.head_dim,
+                                 .dtype = shape.dtype};
   for (size_t stream = 0; stream < samples_.size(); ++stream) {
-    const auto rows = RowsOf(stream, kv, undo);
-    if (!rows.ok()) return rows.status();
-    const std::vector<int> far = CentreWithoutFar(*rows, dim_, positions).far;
+    const int first = static_cast<int>(stream) % StreamsOfPart() * heads_;
+    const int plane = static_cast<int>(stream) / StreamsOfPart();
+    const auto part = static_cast<KvPart>(plane % 2);
+    std::vector<Rows> heads;
+    for (int head = first; head < first + heads_; ++head) {
+      heads.push_back(RowsOf(kv.Layer(plane / 2), part, head));
+    }
+    SourceRows rows;
+    if (!rows.Load(stream_shape, heads, part == KvPart::kK ? &undo : nullptr)) {
+      return absl::InvalidArgumentError("a value of the KV is not finite");
+    }
+    const std::vector<int> far =
+        CentreWithoutFar(rows.values(), dim_, positions).far;
     for (int token = 0; token < shape.tokens; ++token) {
       if (std::binary_search(far.begin(), far.end(), token)) continue;
-      const auto row = rows->begin() + static_cast<ptrdiff_t>(token) * dim_;
+      const float* row = rows.Row(token);
       samples_[stream].insert(samples_[stream].end(), row, row + dim_);
     }
   }
   tokens_ += shape.tokens;
   return absl::OkStatus();
-}
-
-absl::StatusOr<std::vector<float>> Calibrator::RowsOf(
-    size_t stream, const KvView& kv, const RowRotation& undo) const {
-  const KvShape& shape = kv.shape();
-  const int head = static_cast<int>(stream) % StreamsOfPart() * heads_;
-  const int plane = static_cast<int>(stream) / StreamsOfPart();
-  const auto part = static_cast<KvPart>(plane % 2);
-  std::vector<float> rows(static_cast<size_t>(shape.tokens) * dim_);
-  float* row = rows.data();
-  for (int token = 0; token < shape.tokens; ++token) {
-    for (int h = 0; h < heads_; ++h, row += shape.head_dim) {
-      kernels::LoadRow(shape.dtype, kv.At(plane / 2, part, head + h, token),
-                       shape.head_dim, row);
-      if (part == KvPart::kK && undo.Moves(token)) undo.Rotate(token, row);
-    }
-  }
-  if (kernels::MaxAbsBits(rows.data(), rows.size()) >= kernels::kInfinityBits) {
-    return absl::InvalidArgumentError("a value of the KV is not finite");
-  }
-  return rows;
 }
 
 double Calibrator::Variance(int layer, KvPart part) const {

@@ -9,7 +9,6 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "codec/calibration_format.h"
-#include "codec/row_rotation.h"
 #include "kv/kv_view.h"
 #include "kv/model_spec.h"
 
@@ -56,9 +55,6 @@ class Calibrator {
  private:
   explicit Calibrator(const ModelSpec& spec);
   int StreamsOfPart() const { return spec_.num_kv_heads / heads_; }
-  // The rows of a stream before RoPE, [token][dim].
-  absl::StatusOr<std::vector<float>> RowsOf(size_t stream, const KvView& kv,
-                                            const RowRotation& undo) const;
 
   ModelSpec spec_;
   int heads_ = 1;  // that share a stream

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "codec/raw_tokens.h"
+#include "codec/source_rows.h"
 #include "codec/symbol_bands.h"
 #include "codec/transform_codec.h"
 #include "codec/transform_frame.h"
@@ -26,47 +27,6 @@ constexpr double kOwnDeviation = 10.0;
 size_t RowsFormBytes(const StreamShape& shape) {
   return 1 + 2 * shape.values();
 }
-
-// The rows of all heads side by side, before RoPE, in floats.
-class SourceRows {
- public:
-  // INVALID_ARGUMENT when a value is not finite.
-  absl::Status Load(const StreamShape& shape, absl::Span<const Rows> heads,
-                    const RowRotation* rotation) {
-    dim_ = shape.heads * shape.head_dim;
-    dtype_ = shape.dtype;
-    size_ = shape.values();
-    values_ = std::make_unique_for_overwrite<float[]>(size_);
-    for (int token = 0; token < shape.tokens; ++token) {
-      float* row = Row(token);
-      for (const Rows& head : heads) {
-        kernels::LoadRow(shape.dtype, head.At(token), shape.head_dim, row);
-        if (rotation != nullptr && rotation->Moves(token)) {
-          rotation->Rotate(token, row);
-        }
-        row += shape.head_dim;
-      }
-      if (kernels::MaxAbsBits(Row(token), dim_) >= kernels::kInfinityBits) {
-        return absl::InvalidArgumentError(
-            "a value is not finite before RoPE; only lossless can hold it");
-      }
-    }
-    return absl::OkStatus();
-  }
-
-  Dtype dtype() const { return dtype_; }
-  float* Row(int token) {
-    return values_.get() + static_cast<size_t>(token) * dim_;
-  }
-  // [token][dim]
-  absl::Span<const float> values() const { return {values_.get(), size_}; }
-
- private:
-  int dim_ = 0;
-  Dtype dtype_ = Dtype::kBf16;
-  size_t size_ = 0;
-  std::unique_ptr<float[]> values_;
-};
 
 // Nothing is rounded up past what `dtype` can hold, which is to infinity.
 void StoreBf16(const float* row, size_t count, std::byte* out,
@@ -94,13 +54,13 @@ struct Quantised {
   std::unique_ptr<int8_t[]> finest;
 };
 
-void KeepRaw(const StreamFrame& frame, int token, SourceRows* rows,
+void KeepRaw(const StreamFrame& frame, int token, const SourceRows& rows,
              Quantised* out) {
   out->raw_tokens.push_back(static_cast<uint16_t>(token));
   out->raw_rows.resize(out->raw_rows.size() + frame.row_bytes());
-  StoreBf16(rows->Row(token), frame.dim,
+  StoreBf16(rows.Row(token), frame.dim,
             out->raw_rows.data() + out->raw_rows.size() - frame.row_bytes(),
-            rows->dtype());
+            rows.dtype());
 }
 
 bool IsIn(const std::vector<int>& tokens, int token) {
@@ -108,7 +68,7 @@ bool IsIn(const std::vector<int>& tokens, int token) {
 }
 
 // Rounds the mean to bf16 and tells it and the scale of rows that are not far.
-void TakeStatistics(const StreamFrame& frame, SourceRows* rows,
+void TakeStatistics(const StreamFrame& frame, const SourceRows& rows,
                     CentredRows* centred, Quantised* out) {
   std::vector<float>& mean = centred->mean;
   out->mean.resize(frame.row_bytes());
@@ -117,7 +77,7 @@ void TakeStatistics(const StreamFrame& frame, SourceRows* rows,
   kernels::Differences differences;
   for (int token = 0; token < frame.tokens; ++token) {
     if (IsIn(centred->far, token)) continue;
-    kernels::AddDifferences(rows->Row(token), mean.data(), mean.size(),
+    kernels::AddDifferences(rows.Row(token), mean.data(), mean.size(),
                             &differences);
   }
   const double count = frame.tokens - static_cast<double>(centred->far.size());
@@ -150,18 +110,19 @@ float LargestCoded(const StreamTransform& transform, float gain,
 // of range, or may come out past the dtype's, is kept raw and its values are
 // zero.
 void RoundRows(const StreamFrame& frame, const StreamTransform& transform,
-               const CentredRows& centred, SourceRows* rows, Quantised* out) {
+               const CentredRows& centred, const SourceRows& rows,
+               Quantised* out) {
   constexpr int kTokens = 32;
   std::vector<float> moved(static_cast<size_t>(kTokens) * frame.dim);
   std::vector<float> components(static_cast<size_t>(kTokens) *
                                 frame.components);
   const float scale = 1.0f / out->gain;
   const float largest_coded =
-      LargestCoded(transform, out->gain, centred.mean, rows->dtype());
+      LargestCoded(transform, out->gain, centred.mean, rows.dtype());
   for (int begin = 0; begin < frame.tokens; begin += kTokens) {
     const int count = std::min(kTokens, frame.tokens - begin);
     for (int t = 0; t < count; ++t) {
-      kernels::Centre(rows->Row(begin + t), centred.mean.data(), scale,
+      kernels::Centre(rows.Row(begin + t), centred.mean.data(), scale,
                       frame.dim,
                       moved.data() + static_cast<size_t>(t) * frame.dim);
     }
@@ -171,9 +132,7 @@ void RoundRows(const StreamFrame& frame, const StreamTransform& transform,
       const int token = begin + t;
       int8_t* values =
           out->finest.get() + static_cast<size_t>(token) * frame.components;
-      const float largest = std::bit_cast<float>(
-          kernels::MaxAbsBits(rows->Row(token), frame.dim));
-      if (!IsIn(centred.far, token) && largest <= largest_coded &&
+      if (!IsIn(centred.far, token) && rows.Largest(token) <= largest_coded &&
           kernels::RoundToValues(
               components.data() + static_cast<size_t>(t) * frame.components,
               frame.components, kValueMax, values)) {
@@ -186,15 +145,15 @@ void RoundRows(const StreamFrame& frame, const StreamTransform& transform,
 }
 
 void Quantise(const StreamFrame& frame, const StreamContext& context,
-              SourceRows* rows, Quantised* out) {
+              const SourceRows& rows, Quantised* out) {
   const StreamTransform& transform = *context.transform;
   CentredRows centred;
   if (frame.own_statistics) {
-    centred = CentreWithoutFar(rows->values(), frame.dim, context.positions);
+    centred = CentreWithoutFar(rows.values(), frame.dim, context.positions);
     TakeStatistics(frame, rows, &centred, out);
   } else {
     centred.mean = transform.mean;
-    centred.far = FarTokens(rows->values(), centred.mean, context.positions);
+    centred.far = FarTokens(rows.values(), centred.mean, context.positions);
   }
   out->size =
       static_cast<size_t>(PaddedTokens(frame.tokens)) * frame.components;
@@ -350,13 +309,14 @@ void Put(absl::Span<const std::byte> bytes, StreamRoom* room) {
   room->bytes = bytes.size();
 }
 
-void PutRows(const StreamFrame& frame, SourceRows* rows, StreamRoom* room) {
+void PutRows(const StreamFrame& frame, const SourceRows& rows,
+             StreamRoom* room) {
   StreamParts parts;
   parts.form = StreamForm::kRows;
   std::vector<std::byte> bf16(frame.tokens * frame.row_bytes());
   for (int token = 0; token < frame.tokens; ++token) {
-    StoreBf16(rows->Row(token), frame.dim,
-              bf16.data() + token * frame.row_bytes(), rows->dtype());
+    StoreBf16(rows.Row(token), frame.dim,
+              bf16.data() + token * frame.row_bytes(), rows.dtype());
   }
   parts.raw_rows = bf16;
   room->bytes = WriteParts(frame, parts, room->room);
@@ -382,11 +342,12 @@ absl::Status TransformCodec::Encode(const StreamShape& shape,
                                     absl::Span<StreamRoom> steps) const {
   StreamFrame frame = FrameOf(shape, *context.transform);
   SourceRows rows;
-  if (absl::Status s = rows.Load(shape, heads, context.rotation); !s.ok()) {
-    return s;
+  if (!rows.Load(shape, heads, context.rotation)) {
+    return absl::InvalidArgumentError(
+        "a value is not finite before RoPE; only lossless can hold it");
   }
   Quantised quantised;
-  Quantise(frame, context, &rows, &quantised);
+  Quantise(frame, context, rows, &quantised);
   StepWriter writer(frame, context, quantised);
   bool goes_on = true;
   for (int step = 0; step < static_cast<int>(steps.size()); ++step) {
@@ -400,7 +361,7 @@ absl::Status TransformCodec::Encode(const StreamShape& shape,
     }
     goes_on = false;
     if (step == 0) {
-      PutRows(frame, &rows, &steps[step]);
+      PutRows(frame, rows, &steps[step]);
     } else {
       constexpr std::byte kNothing{static_cast<uint8_t>(StreamForm::kNothing)};
       Put({&kNothing, 1}, &steps[step]);

@@ -20,7 +20,7 @@ static_assert(static_cast<int>(ElementType::kFp16) ==
                   static_cast<int>(Dtype::kFp32));
 static_assert(static_cast<int>(Pairing::kNeighbours) ==
               static_cast<int>(RopePairing::kGptJ));
-static_assert(kRansLanes == kWarpLanes && kTokenBlock == 8);
+static_assert(kRansLanes == kWarpLanes && kTokenBlock == kTokenStep);
 
 // A tile is indexed with 31 bits.
 constexpr uint64_t kTileBytesMax = uint64_t{1} << 30;

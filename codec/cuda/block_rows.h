@@ -63,11 +63,10 @@ KDN_DEVICE void LoadEight(const float* from, float (&values)[8]) {
 // their way into shared memory. They are more bytes than the rows that they
 // turn, so that a team reads them once for the streams of all its warps.
 struct alignas(16) StagedRope {
-  static constexpr int kTokens = 16;
   // Cosines, sines, and room so that lanes read from different banks.
   static constexpr int kRow = 2 * kBlockDims + 4;
 
-  float floats[kTokens * kRow];
+  float floats[kTileTokens * kRow];
 };
 
 // For tokens from `begin` on, by one warp.
@@ -85,7 +84,7 @@ KDN_DEVICE void StageRopeAsync(const Warp& warp, const BatchRef& batch,
     const int token = begin + lane / kPieces;
     float* to = rope->floats + lane / kPieces * StagedRope::kRow + 4 * piece;
     KDN_UNROLL
-    for (int i = 0; i < StagedRope::kTokens; i += kTokens) {
+    for (int i = 0; i < kTileTokens; i += kTokens) {
       const bool wanted = token + i < job.tokens;
       Warp::template CopyAsync<16>(
           from + (wanted ? (token + i) * 2 * job.pairs : 0), wanted,
@@ -197,8 +196,7 @@ class BlockPairWriter {
   using Sums = typename Warp::template PerLane<int32_t>;
   static constexpr int kBlocksMax = Room::kBlocksMax;
   static constexpr int kProducts = Room::kProducts;
-  static constexpr int kTokens = ValueTile::kTokens;
-  static_assert(kTokens == StagedRope::kTokens);
+  static constexpr int kTokens = kTileTokens;
   static constexpr int kRound = kTokens * Warp::kTeam;
 
   // The first factors of 16 tokens' products.

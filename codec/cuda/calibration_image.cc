@@ -1,5 +1,6 @@
 #include "codec/cuda/calibration_image.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "codec/stream_layout.h"
@@ -25,18 +26,19 @@ CoderTable TableOf(const RansTable& table) {
   return result;
 }
 
-// What a symbol's values become, for every symbol.
+// What every symbol stands for, once `move` has changed the values.
 template <typename F>
-ValueTable ValuesOf(BandMode mode, const F& value_of) {
+ValueTable ValuesOf(BandMode mode, const F& move) {
   const int count = ValuesPerSymbol(mode);
   ValueTable table{};
   for (size_t symbol = 0; symbol < kRansSymbols; ++symbol) {
-    const auto byte = static_cast<uint8_t>(symbol);
+    uint8_t symbols[kBandComponents];
+    std::fill_n(symbols, kBandComponents, static_cast<uint8_t>(symbol));
+    int8_t values[kBandComponents];
+    UnpackBand(mode, symbols, 1, values, kBandComponents);
+    move(values);
     for (int i = 0; i < count; ++i) {
-      const int bits = 8 / count;
-      const int field = byte >> (bits * i) & ((1 << bits) - 1);
-      const auto value = static_cast<int8_t>(field - (1 << (bits - 1)));
-      table.values[symbol] |= uint32_t{static_cast<uint8_t>(value_of(value))}
+      table.values[symbol] |= uint32_t{static_cast<uint8_t>(values[i])}
                               << (8 * i);
     }
   }
@@ -57,8 +59,7 @@ CalibrationImage::CalibrationImage(
     tables_.push_back(TableOf(table));
   }
   for (int mode = 1; mode <= kPlainTables; ++mode) {
-    values_.push_back(ValuesOf(static_cast<BandMode>(mode),
-                               [](int8_t value) { return value; }));
+    values_.push_back(ValuesOf(static_cast<BandMode>(mode), [](int8_t*) {}));
   }
   const Calibration::Geometry& geometry = calibration_->geometry();
   for (int layer = 0; layer < geometry.layers; ++layer) {
@@ -105,10 +106,10 @@ uint16_t CalibrationImage::MiddlesOf(const BandStep& band) {
   const auto [found, is_new] = middles_.try_emplace(
       {band.mode, band.shrink}, static_cast<uint16_t>(values_.size()));
   if (is_new) {
-    const auto shrink = static_cast<int8_t>(band.shrink);
-    values_.push_back(ValuesOf(band.mode, [shrink](int8_t value) {
-      kernels::ToCellMiddles(&shrink, CellOf(0), 1, &value);
-      return value;
+    int8_t shrinks[kBandComponents];
+    std::fill_n(shrinks, kBandComponents, static_cast<int8_t>(band.shrink));
+    values_.push_back(ValuesOf(band.mode, [&shrinks](int8_t* values) {
+      kernels::ToCellMiddles(shrinks, CellOf(0), kBandComponents, values);
     }));
   }
   return found->second;

@@ -10,6 +10,10 @@ namespace kdn::codec::cuda {
 // every number below was checked. Trivially copyable. Offsets are into the
 // arrays of a BatchRef.
 
+// What a stream's tokens are padded to in its symbols, and in the tile of its
+// values, of which the matrix units take so many at a time.
+inline constexpr int kTokenStep = 8;
+inline constexpr int kTileTokens = 16;
 // Rows of a stream with more dimensions than that are none of this codec's.
 inline constexpr int kDimMax = 256;
 inline constexpr uint64_t kNowhere = ~uint64_t{0};
@@ -78,12 +82,16 @@ struct StreamJob {
   KDN_DEVICE int tile_bands() const {
     return (used_bands + kBlockBands - 1) / kBlockBands * kBlockBands;
   }
-  KDN_DEVICE int tile_tokens() const { return (tokens + 15) / 16 * 16; }
+  KDN_DEVICE int tile_tokens() const {
+    return (tokens + kTileTokens - 1) / kTileTokens * kTileTokens;
+  }
   KDN_DEVICE uint64_t tile_bytes() const {
     return static_cast<uint64_t>(tile_tokens()) * tile_bands() * kBandBytes;
   }
   // Those that have symbols.
-  KDN_DEVICE int padded_tokens() const { return (tokens + 7) / 8 * 8; }
+  KDN_DEVICE int padded_tokens() const {
+    return (tokens + kTokenStep - 1) / kTokenStep * kTokenStep;
+  }
 };
 
 // Jobs that a team of warps does side by side, one each, and that have

@@ -13,15 +13,14 @@ namespace kdn::codec::cuda {
 // the tokens whose rows are made next are together.
 class ValueTile {
  public:
-  static constexpr int kTokens = 16;
-  static constexpr int kBandStride = kTokens * kBandBytes;
+  static constexpr int kBandStride = kTileTokens * kBandBytes;
 
   KDN_DEVICE ValueTile(int8_t* values, int bands)
       : values_(values), bands_(bands) {}
 
   KDN_DEVICE int8_t* At(int token, int band) const {
-    return values_ + (token / kTokens * bands_ + band) * kBandStride +
-           token % kTokens * kBandBytes;
+    return values_ + (token / kTileTokens * bands_ + band) * kBandStride +
+           token % kTileTokens * kBandBytes;
   }
 
  private:
@@ -32,9 +31,6 @@ class ValueTile {
 KDN_DEVICE ValueTile TileOf(const StreamJob& job, int8_t* values) {
   return ValueTile(values, job.tile_bands());
 }
-
-// Tokens in the order of their symbols; they are padded to so many.
-inline constexpr int kTokenStep = 8;
 
 // How a level's values become the stream's.
 enum class Pass {

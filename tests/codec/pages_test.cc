@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <optional>
 #include <random>
 #include <vector>
 
@@ -47,10 +48,9 @@ class PagedCache {
       pages_.block_stride = pages_.head_stride * shape.kv_heads;
       values_at = row;
     }
-    lines_.resize(layer * shape.layers / sizeof(Line) + 1);
-    std::memset(base(), 0xee, bytes().size());
+    memory_.emplace(layer * shape.layers, std::byte{0xee});
     for (int i = 0; i < shape.layers; ++i) {
-      pages_.keys.push_back(base() + i * layer);
+      pages_.keys.push_back(memory_->data() + i * layer);
       pages_.values.push_back(pages_.keys.back() + values_at);
     }
     std::vector<int32_t> blocks(pages_.blocks);
@@ -70,18 +70,11 @@ class PagedCache {
   }
 
   const KvPages& pages() const { return pages_; }
-  absl::Span<const std::byte> bytes() const {
-    return {lines_.front().bytes, lines_.size() * sizeof(Line)};
-  }
+  absl::Span<const std::byte> bytes() const { return memory_->bytes(); }
 
  private:
-  struct alignas(64) Line {
-    std::byte bytes[64];
-  };
-  std::byte* base() { return lines_.front().bytes; }
-
   KvPages pages_;
-  std::vector<Line> lines_;
+  std::optional<AlignedMemory> memory_;
 };
 
 // The cache's bytes once it has the rows of `kv`, and nothing else is touched.

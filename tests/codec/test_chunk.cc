@@ -58,12 +58,15 @@ KvStrides StridesOf(Layout layout, const KvShape& shape) {
   return strides;
 }
 
+AlignedMemory::AlignedMemory(size_t bytes, std::byte fill)
+    : lines_(bytes / sizeof(Line) + 1) {
+  std::memset(data(), static_cast<int>(fill), this->bytes().size());
+}
+
 KvBuffer::KvBuffer(const KvShape& shape, Layout layout, std::byte fill)
     : shape_(shape),
       strides_(StridesOf(layout, shape)),
-      lines_(strides_.layer * shape.layers / sizeof(Line) + 1) {
-  std::memset(base(), static_cast<int>(fill), bytes().size());
-}
+      memory_(strides_.layer * shape.layers, fill) {}
 
 void KvBuffer::FillRandom(std::mt19937* rng) {
   std::normal_distribution<float> normal;

@@ -35,6 +35,24 @@ ObjectHeader HeaderOf(const ChunkOptions& options);
 enum class Layout { kTokenMajor, kHeadMajor, kPadded };
 KvStrides StridesOf(Layout layout, const KvShape& shape);
 
+// Memory aligned to a cache line, as an engine's is.
+class AlignedMemory {
+ public:
+  // At least so many bytes.
+  AlignedMemory(size_t bytes, std::byte fill);
+
+  std::byte* data() { return lines_.front().bytes; }
+  absl::Span<const std::byte> bytes() const {
+    return {lines_.front().bytes, lines_.size() * sizeof(Line)};
+  }
+
+ private:
+  struct alignas(64) Line {
+    std::byte bytes[64];
+  };
+  std::vector<Line> lines_;
+};
+
 // KV in memory of its own, aligned to a cache line as an engine's is. Padding
 // between rows is filled with `fill`.
 class KvBuffer {
@@ -47,22 +65,17 @@ class KvBuffer {
   void Set(int layer, KvPart part, int head, int token, int dim, float value);
   std::vector<float> Row(int layer, KvPart part, int head, int token) const;
 
-  MutableKvView view() { return MutableKvView(base(), shape_, strides_); }
+  MutableKvView view() {
+    return MutableKvView(memory_.data(), shape_, strides_);
+  }
   KvView view() const { return KvView(bytes().data(), shape_, strides_); }
   const KvShape& shape() const { return shape_; }
-  absl::Span<const std::byte> bytes() const {
-    return {lines_.front().bytes, lines_.size() * sizeof(Line)};
-  }
+  absl::Span<const std::byte> bytes() const { return memory_.bytes(); }
 
  private:
-  struct alignas(64) Line {
-    std::byte bytes[64];
-  };
-  std::byte* base() { return lines_.front().bytes; }
-
   KvShape shape_;
   KvStrides strides_;
-  std::vector<Line> lines_;
+  AlignedMemory memory_;
 };
 
 // Whether two views show the same bits, whatever their layouts.
