@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "kv/line_vector.h"
 #include "kv/rope_spec.h"
 
 namespace kdn::codec {
@@ -59,7 +60,7 @@ class RowRotation {
   RopePairing pairing_;
   int pairs_;
   // cos then sin of row 0, of row 1, ...
-  std::vector<float> rows_;
+  LineVector<float> rows_;
   // -1 for a token that stays.
   std::vector<int32_t> row_of_token_;
 };

@@ -18,8 +18,9 @@ namespace {
 
 constexpr int kGroup = 4;   // components side by side
 constexpr int kBlock = 16;  // dimensions that a kernel keeps in registers
+constexpr int kDimsMax = 256;
 
-// One call of Multiply, for the kernels.
+// Some tokens of a call of Multiply, for the kernels.
 struct Product {
   const int8_t* quads;
   const int32_t* offsets;  // of `used` components
@@ -121,59 +122,99 @@ __attribute__((target("avx512f,avx512bw,avx512vnni"))) void MultiplyVnni(
   }
 }
 
-// Tiles of 16 tokens by 16 dimensions, 64 components a step: AMX multiplies
-// eight times as fast as VNNI.
-constexpr int kTileTokens = 16;
+// Tiles of 16 tokens by 16 dimensions, up to 64 components a step: AMX
+// multiplies eight times as fast as VNNI, if it is kept busy. After a
+// microsecond without work it takes half a one to wake up, and a product is 50
+// cycles on its way: sums are taken between the tiles of the next tokens, not
+// after them.
+class TileMultiplier {
+ public:
+  // `product`: of all tokens.
+  explicit TileMultiplier(const Product& product) : p_(product) {
+    while (p_.row_stride % step_ != 0) step_ -= 16;
+    used_ = std::min((p_.used + step_ - 1) / step_ * step_, p_.row_stride);
+  }
 
-__attribute__((target("amx-tile,amx-int8"))) void MultiplyAmx(
-    const Product& p) {
-  int step = 64;
-  while (p.row_stride % step != 0) step -= 16;
-  const int used = std::min((p.used + step - 1) / step * step, p.row_stride);
-  amx::TileConfig config = amx::TileConfig::Uniform(kTileTokens, 64);
-  for (const int tile : {4, 5}) config.Set(tile, kTileTokens, step);  // values
-  for (const int tile : {6, 7}) config.Set(tile, step / kGroup, 64);  // matrix
-  config.Load();
-  const size_t quad_stride = static_cast<size_t>(p.dims) * kGroup;
-  const size_t out_stride = static_cast<size_t>(p.dims) * sizeof(int32_t);
-  // Two tiles of tokens by two of dimensions, as far as there are two.
-  for (int token = 0; token < p.tokens; token += 2 * kTileTokens) {
-    const bool two = token + kTileTokens < p.tokens;
-    const int8_t* rows = p.rows + static_cast<size_t>(token) * p.row_stride;
-    const int8_t* more =
-        two ? rows + static_cast<size_t>(kTileTokens) * p.row_stride : rows;
-    int32_t* out = p.out + static_cast<size_t>(token) * p.dims;
-    int32_t* more_out =
-        two ? out + static_cast<size_t>(kTileTokens) * p.dims : out;
-    for (int d = 0; d < p.dims; d += 2 * kBlock) {
-      const int second = d + kBlock < p.dims ? kBlock : 0;
-      _tile_zero(0);
-      _tile_zero(1);
-      _tile_zero(2);
-      _tile_zero(3);
-      for (int c = 0; c < used; c += step) {
-        const int8_t* quad =
-            p.quads + static_cast<size_t>(c) * p.dims + d * kGroup;
-        _tile_loadd(4, rows + c, p.row_stride);
-        _tile_loadd(6, quad, quad_stride);
-        _tile_dpbssd(0, 4, 6);
-        _tile_loadd(7, quad + second * kGroup, quad_stride);
-        _tile_dpbssd(1, 4, 7);
-        _tile_loadd(5, more + c, p.row_stride);
-        _tile_dpbssd(2, 5, 6);
-        _tile_dpbssd(3, 5, 7);
+  __attribute__((target("amx-tile,amx-int8"))) void Multiply(
+      SynthesisMatrix::TakeSums take) {
+    amx::TileConfig config = amx::TileConfig::Uniform(kTile, 64);
+    config.Set(2, kTile, step_);  // values
+    for (const int tile : {3, 4}) config.Set(tile, step_ / kGroup, 64);
+    config.Load();
+    for (int token = 0; token < p_.tokens; token += kTile) {
+      for (int d = 0; d < p_.dims; d += 2 * kBlock) {
+        // Where there is no second block, it is the first one once more.
+        const int second = std::min(d + kBlock, p_.dims - kBlock);
+        Begin(token, d, second);
+        if (token > 0) Take(token - kTile, d, d + 2 * kBlock, take);
+        End(token, d, second);
       }
-      // What there is only once is computed twice, and written where it is.
-      _tile_stored(3, more_out + d + second, out_stride);
-      _tile_stored(2, more_out + d, out_stride);
-      _tile_stored(1, out + d + second, out_stride);
-      _tile_stored(0, out + d, out_stride);
+    }
+    _tile_release();
+    if (p_.tokens > 0) {
+      Take((p_.tokens - 1) / kTile * kTile, 0, p_.dims, take);
     }
   }
-  _tile_release();
-}
+
+ private:
+  static constexpr int kTile = SynthesisMatrix::kTileTokens;
+
+  // The sums of a tile of tokens, until those of the next but one.
+  int32_t* SumsOf(int token) {
+    return sums_ + token / kTile % 2 * kTile * kDimsMax;
+  }
+
+  // The sums of a tile of tokens for two blocks of dimensions, into tiles 0 and
+  // 1.
+  __attribute__((target("amx-tile,amx-int8"))) void Begin(int token, int first,
+                                                          int second) const {
+    const int8_t* rows = p_.rows + static_cast<size_t>(token) * p_.row_stride;
+    const size_t quad_stride = static_cast<size_t>(p_.dims) * kGroup;
+    _tile_zero(0);
+    _tile_zero(1);
+    for (int c = 0; c < used_; c += step_) {
+      const int8_t* quad = p_.quads + static_cast<size_t>(c) * p_.dims;
+      _tile_loadd(2, rows + c, p_.row_stride);
+      _tile_loadd(3, quad + first * kGroup, quad_stride);
+      _tile_dpbssd(0, 2, 3);
+      _tile_loadd(4, quad + second * kGroup, quad_stride);
+      _tile_dpbssd(1, 2, 4);
+    }
+  }
+  __attribute__((target("amx-tile"))) void End(int token, int first,
+                                               int second) {
+    const size_t stride = p_.dims * sizeof(int32_t);
+    _tile_stored(1, SumsOf(token) + second, stride);
+    _tile_stored(0, SumsOf(token) + first, stride);
+  }
+
+  // Takes such a part of a tile's tokens as [begin, end) is of the dimensions.
+  void Take(int first, int begin, int end, SynthesisMatrix::TakeSums take) {
+    const int last =
+        std::min(first + kTile * std::min(end, p_.dims) / p_.dims, p_.tokens);
+    for (int t = first + kTile * begin / p_.dims; t < last; ++t) {
+      take(t, SumsOf(first) + static_cast<size_t>(t - first) * p_.dims);
+    }
+  }
+
+  const Product p_;
+  int step_ = 64;
+  int used_ = 0;
+  alignas(kCacheLine) int32_t sums_[2 * kTile * kDimsMax];
+};
 
 #endif
+
+// Of a CPU without tiles.
+void (*KernelOf(Isa isa))(const Product&) {
+#if defined(__x86_64__)
+  // Not every CPU with AVX-512 has VNNI (Skylake-SP).
+  static const bool has_vnni = __builtin_cpu_supports("avx512vnni") != 0;
+  if (isa == Isa::kAvx512 && has_vnni) return MultiplyVnni;
+  if (isa != Isa::kScalar) return MultiplyAvx2;
+#endif
+  return MultiplyScalar;
+}
 
 }  // namespace
 
@@ -183,11 +224,12 @@ SynthesisMatrix::SynthesisMatrix(int dim, int components,
   KDN_CHECK(
       dim > 0 && components > 0 && components % 16 == 0 && components <= 256,
       "a matrix of bands of 16 components");
+  KDN_CHECK(dim <= kDimsMax, "dimensions of a stream");
   KDN_CHECK(values.size() == static_cast<size_t>(dim) * components,
             "one value per dimension and component");
   const int dims = padded_dim();
-  quads_.resize(static_cast<size_t>(components) * dims);
-  offsets_.resize(static_cast<size_t>(components / 16 + 1) * dims);
+  quads_.assign(static_cast<size_t>(components) * dims, 0);
+  offsets_.assign(static_cast<size_t>(components / 16 + 1) * dims, 0);
   for (int d = 0; d < dim; ++d) {
     int32_t sum = 0;
     int32_t magnitudes = 0;
@@ -213,29 +255,34 @@ int8_t SynthesisMatrix::At(int dimension, int component) const {
 }
 
 void SynthesisMatrix::Multiply(const int8_t* rows, int tokens, int used,
-                               int32_t* out, Isa isa) const {
+                               Isa isa, TakeSums take) const {
   KDN_DCHECK(used >= 0 && used <= components_ && used % 16 == 0,
              "whole bands are used");
-  const Product product{
-      .quads = quads_.data(),
-      .offsets =
-          offsets_.data() + static_cast<size_t>(used / 16) * padded_dim(),
-      .dims = padded_dim(),
-      .used = used,
-      .rows = rows,
-      .row_stride = components_,
-      .tokens = tokens,
-      .out = out};
+  Product product{.quads = quads_.data(),
+                  .offsets = offsets_.data() +
+                             static_cast<size_t>(used / 16) * padded_dim(),
+                  .dims = padded_dim(),
+                  .used = used,
+                  .rows = rows,
+                  .row_stride = components_,
+                  .tokens = tokens,
+                  .out = nullptr};
 #if defined(__x86_64__)
-  // Not every CPU with AVX-512 has VNNI (Skylake-SP).
-  static const bool has_vnni = __builtin_cpu_supports("avx512vnni") != 0;
-  if (isa == Isa::kAvx512 && tokens % kTileTokens == 0 && amx::IsUsable()) {
-    return MultiplyAmx(product);
+  if (isa == Isa::kAvx512 && amx::IsUsable()) {
+    return TileMultiplier(product).Multiply(take);
   }
-  if (isa == Isa::kAvx512 && has_vnni) return MultiplyVnni(product);
-  if (isa != Isa::kScalar) return MultiplyAvx2(product);
 #endif
-  MultiplyScalar(product);
+  alignas(kCacheLine) int32_t sums[kTileTokens * kDimsMax];
+  product.out = sums;
+  const auto multiply = KernelOf(isa);
+  for (int token = 0; token < tokens; token += kTileTokens) {
+    product.rows = rows + static_cast<size_t>(token) * components_;
+    product.tokens = std::min(kTileTokens, tokens - token);
+    multiply(product);
+    for (int t = 0; t < product.tokens; ++t) {
+      take(token + t, sums + static_cast<size_t>(t) * product.dims);
+    }
+  }
 }
 
 }  // namespace kdn::codec

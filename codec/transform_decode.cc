@@ -11,12 +11,10 @@
 #include "codec/transform_stream.h"
 #include "codec/vector_kernels.h"
 #include "kv/check.h"
+#include "kv/line_vector.h"
 
 namespace kdn::codec {
 namespace {
-
-// Tokens whose sums are computed at a time: they stay in the first cache.
-constexpr int kSumTokens = 32;
 
 // The values of one stream while its levels are put together:
 // [token][component], tokens padded to what is computed at a time.
@@ -24,29 +22,24 @@ class Values {
  public:
   explicit Values(const StreamFrame& frame)
       : components_(frame.components),
-        tokens_((frame.tokens + kSumTokens - 1) / kSumTokens * kSumTokens),
-        values_(std::make_unique_for_overwrite<int8_t[]>(size())) {
+        tokens_((frame.tokens + kTile - 1) / kTile * kTile),
+        values_(static_cast<size_t>(tokens_) * components_) {
     const int coded = PaddedTokens(frame.tokens);
     std::fill(Row(coded), Row(tokens_), 0);
   }
 
-  Values(const Values& other)
-      : components_(other.components_),
-        tokens_(other.tokens_),
-        values_(std::make_unique_for_overwrite<int8_t[]>(size())) {
-    std::copy_n(other.values_.get(), size(), values_.get());
-  }
-
-  size_t size() const { return static_cast<size_t>(tokens_) * components_; }
-  int8_t* data() { return values_.get(); }
+  size_t size() const { return values_.size(); }
+  int8_t* data() { return values_.data(); }
   int8_t* Row(int token) {
-    return values_.get() + static_cast<size_t>(token) * components_;
+    return values_.data() + static_cast<size_t>(token) * components_;
   }
 
  private:
+  static constexpr int kTile = SynthesisMatrix::kTileTokens;
+
   int components_;
   int tokens_;
-  std::unique_ptr<int8_t[]> values_;
+  LineVector<int8_t> values_;
 };
 
 // Goes through the bands that one level of a stream codes; bands that it does
@@ -238,31 +231,22 @@ void WriteValues(const StreamFrame& frame, const StreamContext& context,
   const StreamTransform& transform = *context.transform;
   const SynthesisMatrix& synthesis = transform.synthesis;
   const int used = UsedComponents(transform, step);
-  std::vector<float> mean(transform.mean);
+  LineVector<float> mean(transform.mean.begin(), transform.mean.end());
   if (frame.own_statistics) {
     mean.resize(frame.dim);
     kernels::LoadRow(Dtype::kBf16, base.mean.data(), frame.dim, mean.data());
   }
   const float scale = transform.scale * base.gain;
-  const auto sums = std::make_unique_for_overwrite<int32_t[]>(
-      static_cast<size_t>(kSumTokens) * synthesis.padded_dim());
   size_t raw = 0;
-  for (int begin = 0; begin < frame.tokens; begin += kSumTokens) {
-    const int count = std::min(kSumTokens, frame.tokens - begin);
-    synthesis.Multiply(values->Row(begin), kSumTokens, used, sums.get(),
-                       context.isa);
-    for (int t = 0; t < count; ++t) {
-      const int token = begin + t;
-      if (raw < base.raw_tokens.size() && base.raw_tokens[raw] == token) {
-        writer->WriteKept(token,
-                          base.raw_rows.data() + raw++ * frame.row_bytes());
-        continue;
-      }
-      writer->WriteSums(
-          token, sums.get() + static_cast<size_t>(t) * synthesis.padded_dim(),
-          scale, mean.data());
-    }
-  }
+  synthesis.Multiply(
+      values->data(), frame.tokens, used, context.isa,
+      [&](int token, const int32_t* sums) {
+        if (raw < base.raw_tokens.size() && base.raw_tokens[raw] == token) {
+          const size_t at = raw++ * frame.row_bytes();
+          return writer->WriteKept(token, base.raw_rows.data() + at);
+        }
+        writer->WriteSums(token, sums, scale, mean.data());
+      });
 }
 
 // One stream on its way to rows.
