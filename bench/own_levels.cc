@@ -4,6 +4,7 @@
 
 #include "codec/decoder.h"
 #include "codec/encoder.h"
+#include "kv/check.h"
 
 namespace kdn::bench {
 
@@ -26,10 +27,16 @@ absl::StatusOr<codec::ObjectHeader> HeaderOf(
   return header;
 }
 
+KvMemory::KvMemory(const KvShape& shape) : shape_(shape) {
+  absl::StatusOr<PrivateMemory> memory = PrivateMemory::Create(shape.bytes());
+  KDN_CHECK(memory.ok(), "no memory for a chunk");
+  memory_ = *std::move(memory);
+}
+
 absl::Status EncodeInto(
     const codec::ObjectHeader& header,
     const std::shared_ptr<const codec::Calibration>& calibration,
-    const KvView& kv, std::vector<std::byte>& object) {
+    const KvView& kv, LineVector<std::byte>& object) {
   object.resize(codec::ObjectBytesMax(header));
   absl::StatusOr<codec::ObjectEncoder> encoder =
       codec::ObjectEncoder::Create(header, calibration, absl::MakeSpan(object));
@@ -81,7 +88,7 @@ absl::StatusOr<Coded> OwnLevel(
   if (!header.ok()) return header.status();
   KvMemory memory(kv.shape());
   kv.Store(memory.view());
-  std::vector<std::byte> object;
+  LineVector<std::byte> object;
   if (absl::Status status =
           EncodeInto(*header, calibration, memory.view(), object);
       !status.ok()) {

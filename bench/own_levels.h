@@ -3,14 +3,15 @@
 
 #include <cstddef>
 #include <memory>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "bench/kv_tensor.h"
 #include "codec/calibration.h"
 #include "codec/isa.h"
 #include "codec/object.h"
+#include "kv/host_memory.h"
 #include "kv/level.h"
+#include "kv/line_vector.h"
 #include "kv/rope_spec.h"
 
 namespace kdn::bench {
@@ -31,28 +32,24 @@ absl::StatusOr<codec::ObjectHeader> HeaderOf(
 absl::Status EncodeInto(
     const codec::ObjectHeader& header,
     const std::shared_ptr<const codec::Calibration>& calibration,
-    const KvView& kv, std::vector<std::byte>& object);
+    const KvView& kv, LineVector<std::byte>& object);
 absl::Status DecodeInto(
     absl::Span<const std::byte> object, Level level,
     const std::shared_ptr<const codec::Calibration>& calibration,
     absl::Span<const int32_t> positions, codec::Isa isa,
     const MutableKvView& out);
 
-// Memory for KV whose rows begin at cache lines, as an engine's do.
+// Memory for KV, of the kind that MemcpyGbps copies in.
 class KvMemory {
  public:
-  explicit KvMemory(const KvShape& shape)
-      : lines_(shape.bytes() / sizeof(Line) + 1), shape_(shape) {}
+  explicit KvMemory(const KvShape& shape);
   MutableKvView view() {
-    return {lines_.front().bytes, shape_, KvStrides::HeadMajor(shape_)};
+    return {memory_.data(), shape_, KvStrides::HeadMajor(shape_)};
   }
 
  private:
-  struct alignas(64) Line {
-    std::byte bytes[64];
-  };
-  std::vector<Line> lines_;
   KvShape shape_;
+  PrivateMemory memory_;
 };
 
 }  // namespace kdn::bench

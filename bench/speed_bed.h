@@ -12,6 +12,7 @@
 #include "codec/isa.h"
 #include "kv/kv_view.h"
 #include "kv/level.h"
+#include "kv/line_vector.h"
 #include "kv/model_spec.h"
 
 namespace kdn::bench {
@@ -49,7 +50,7 @@ class SpeedBed {
   std::vector<int32_t> positions_;
   std::shared_ptr<const codec::Calibration> calibration_;
   KvMemory memory_;
-  std::vector<std::byte> object_;
+  LineVector<std::byte> object_;
 };
 inline constexpr size_t kSpeedChunkBytes = 32u << 20;
 

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <memory>
 
 #include "kv/check.h"
 #include "kv/dtype.h"
+#include "kv/line_vector.h"
 
 #if defined(__x86_64__)
 #if !defined(__clang__)
@@ -190,9 +190,8 @@ __attribute__((target("amx-tile"))) void ApplyAmx(const uint16_t* matrix_high,
                                                   const float* rows, int tokens,
                                                   float* out) {
   constexpr int kRowsMax = 2 * kTileRows;
-  const auto halves = std::make_unique_for_overwrite<uint16_t[]>(
-      static_cast<size_t>(2 * kRowsMax) * dim);
-  uint16_t* high = halves.get();
+  LineVector<uint16_t> halves(static_cast<size_t>(2 * kRowsMax) * dim);
+  uint16_t* high = halves.data();
   uint16_t* low = high + static_cast<size_t>(kRowsMax) * dim;
   const amx::TileConfig config = amx::TileConfig::Uniform(kTileRows, 64);
   config.Load();

@@ -2,10 +2,10 @@
 #define KDN_CODEC_ANALYSIS_H_
 
 #include <cstdint>
-#include <vector>
 
 #include "absl/types/span.h"
 #include "codec/isa.h"
+#include "kv/line_vector.h"
 
 namespace kdn::codec {
 
@@ -29,11 +29,11 @@ class AnalysisMatrix {
  private:
   int components_ = 0;
   int dim_ = 0;
-  std::vector<float> by_dim_;  // [dim][components]
+  LineVector<float> by_dim_;  // [dim][components]
   // The same as sums of two bf16, [dim / 2][components][2]; there when dim is a
   // multiple of 32.
-  std::vector<uint16_t> high_;
-  std::vector<uint16_t> low_;
+  LineVector<uint16_t> high_;
+  LineVector<uint16_t> low_;
 };
 
 }  // namespace kdn::codec

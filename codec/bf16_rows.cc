@@ -65,7 +65,8 @@ KDN_AVX512 inline Turned Turn(const Bf16RowJob& job, int at) {
 
 KDN_AVX512 void WriteAvx512(const Bf16RowJob& job, std::byte* out) {
   constexpr int kStep = 2 * kLanes;
-  const bool streams = reinterpret_cast<uintptr_t>(out) % 64 == 0;
+  const bool streams =
+      job.streams && reinterpret_cast<uintptr_t>(out) % 64 == 0;
   const int pairs = job.cos == nullptr ? 0 : job.pairs;
   for (int at = 0; at < pairs; at += kStep) {
     const Turned first = Turn(job, at);

@@ -9,7 +9,7 @@
 namespace kdn::codec {
 
 // The last step of decoding one head's row in one pass over registers: integer
-// sums to floats, RoPE, rounding to bf16 and the store past the caches. Gives
+// sums to floats, RoPE, rounding to bf16 and the store. Gives
 // the bits that the steps by themselves give (vector_kernels.h).
 struct Bf16RowJob {
   const int32_t* sums = nullptr;
@@ -20,6 +20,8 @@ struct Bf16RowJob {
   const float* sin = nullptr;
   int pairs = 0;
   int head_dim = 0;
+  // Whether the row is stored past the caches, if it begins at a cache line.
+  bool streams = true;
 };
 
 // Whether WriteBf16Row takes rows of such a shape on such a CPU.

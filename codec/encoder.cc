@@ -14,6 +14,7 @@
 #include "codec/vector_kernels.h"
 #include "kv/check.h"
 #include "kv/crc32c.h"
+#include "kv/line_vector.h"
 
 namespace kdn::codec {
 namespace {
@@ -47,34 +48,6 @@ bool NeedsUndo(LevelSet levels) {
   }
   return false;
 }
-
-// Memory for the rows of a stream that is decoded only to be compared. It does
-// not begin at a cache line, so that decoders do not write past the caches.
-class ComparedRows {
- public:
-  explicit ComparedRows(const StreamShape& shape)
-      : shape_(shape),
-        bytes_(std::make_unique_for_overwrite<std::byte[]>(
-            shape.values() * SizeOf(shape.dtype) + 2 * kLine)),
-        begin_(kLine - reinterpret_cast<uintptr_t>(bytes_.get()) % kLine +
-               SizeOf(shape.dtype)) {}
-
-  std::vector<MutableRows> rows() {
-    std::vector<MutableRows> heads;
-    for (int head = 0; head < shape_.heads; ++head) {
-      heads.push_back(
-          {bytes_.get() + begin_ + head * shape_.tokens * shape_.row_bytes(),
-           static_cast<int64_t>(shape_.row_bytes())});
-    }
-    return heads;
-  }
-
- private:
-  static constexpr size_t kLine = 64;
-  StreamShape shape_;
-  std::unique_ptr<std::byte[]> bytes_;
-  size_t begin_;
-};
 
 // A decoded value may have overflowed: its error is as large as errors are.
 float Certified(double error) {
@@ -168,10 +141,14 @@ absl::Status ObjectEncoder::MeasureErrors(
     const StreamId& first, absl::Span<const Rows> heads,
     absl::Span<const StreamRoom> rooms, absl::Span<StreamEntry> entries) const {
   const StreamShape shape = StreamShapeOf(header_.shape, first);
-  ComparedRows decoded(shape);
-  const std::vector<MutableRows> rows = decoded.rows();
-  std::vector<float> exact_row(shape.head_dim);
-  std::vector<float> row(shape.head_dim);
+  LineVector<std::byte> decoded(shape.values() * SizeOf(shape.dtype));
+  std::vector<MutableRows> rows;
+  for (int head = 0; head < shape.heads; ++head) {
+    rows.push_back({decoded.data() + head * shape.tokens * shape.row_bytes(),
+                    static_cast<int64_t>(shape.row_bytes())});
+  }
+  LineVector<float> exact_row(shape.head_dim);
+  LineVector<float> row(shape.head_dim);
   const auto measure = [&](size_t step) {
     kernels::Differences differences;
     for (int head = 0; head < shape.heads; ++head) {
@@ -192,8 +169,9 @@ absl::Status ObjectEncoder::MeasureErrors(
   for (const StreamRoom& room : rooms) {
     readers.emplace_back(room.room.first(room.bytes));
   }
-  const StreamContext context =
+  StreamContext context =
       ContextOf(first, apply_rope_.has_value() ? &*apply_rope_ : nullptr);
+  context.reads_rows = true;
   const absl::Status status =
       CodecOf(first.level)
           .DecodeEach({shape, absl::MakeSpan(readers), context, rows}, measure);

@@ -11,9 +11,9 @@ bool SourceRows::Load(const StreamShape& shape, absl::Span<const Rows> heads,
                       const RowRotation* rotation) {
   dim_ = static_cast<size_t>(shape.heads) * shape.head_dim;
   dtype_ = shape.dtype;
-  values_ = std::make_unique_for_overwrite<float[]>(shape.values());
+  values_.resize(shape.values());
   largest_.resize(shape.tokens);
-  float* row = values_.get();
+  float* row = values_.data();
   for (int token = 0; token < shape.tokens; ++token) {
     for (const Rows& head : heads) {
       kernels::LoadRow(shape.dtype, head.At(token), shape.head_dim, row);

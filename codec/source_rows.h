@@ -2,12 +2,12 @@
 #define KDN_CODEC_SOURCE_ROWS_H_
 
 #include <cstddef>
-#include <memory>
 #include <vector>
 
 #include "absl/types/span.h"
 #include "codec/row_rotation.h"
 #include "codec/stream_codec.h"
+#include "kv/line_vector.h"
 
 namespace kdn::codec {
 
@@ -23,19 +23,19 @@ class SourceRows {
   // Of the engine's rows.
   Dtype dtype() const { return dtype_; }
   const float* Row(int token) const {
-    return values_.get() + static_cast<size_t>(token) * dim_;
+    return values_.data() + static_cast<size_t>(token) * dim_;
   }
   // The largest magnitude in a row.
   float Largest(int token) const { return largest_[token]; }
   // [token][dim]
   absl::Span<const float> values() const {
-    return {values_.get(), largest_.size() * dim_};
+    return {values_.data(), largest_.size() * dim_};
   }
 
  private:
   size_t dim_ = 0;
   Dtype dtype_ = Dtype::kBf16;
-  std::unique_ptr<float[]> values_;
+  LineVector<float> values_;
   std::vector<float> largest_;
 };
 

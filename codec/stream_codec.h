@@ -70,6 +70,9 @@ struct StreamContext {
   absl::Span<const FormatCoder::Table> tables;
   // What a decoder may use; all give the same bits.
   Isa isa = BestIsa();
+  // Whether decoded rows are read again at once: then they are not written past
+  // the caches.
+  bool reads_rows = false;
 };
 
 // One call of Decode.

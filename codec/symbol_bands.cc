@@ -1,5 +1,6 @@
 #include "codec/symbol_bands.h"
 
+#include <bit>
 #include <cstring>
 
 #if defined(__x86_64__)
@@ -8,6 +9,11 @@
 
 namespace kdn::codec {
 namespace {
+
+// The values of a token, in lanes of one, two and four.
+using ByteLanes = uint8_t __attribute__((vector_size(kBandComponents)));
+using PairLanes = uint16_t __attribute__((vector_size(kBandComponents)));
+using QuadLanes = uint32_t __attribute__((vector_size(kBandComponents)));
 
 #if defined(__x86_64__)
 
@@ -96,23 +102,33 @@ uint8_t SymbolOf(BandMode mode, const int8_t* values) {
 }
 
 void PackBand(BandMode mode, const int8_t* values, uint8_t* symbols) {
-  // Fixed counts, which become vector code.
+  // Lanes as wide as the values of a symbol, whose bits move down to the first.
+  ByteLanes bytes;
+  std::memcpy(&bytes, values, sizeof(bytes));
   switch (mode) {
-    case BandMode::kSingle:
-      for (int i = 0; i < kBandComponents; ++i) {
-        symbols[i] = static_cast<uint8_t>(values[i] + 128);
-      }
+    case BandMode::kSingle: {
+      bytes += uint8_t{128};
+      std::memcpy(symbols, &bytes, sizeof(bytes));
       return;
-    case BandMode::kPair:
+    }
+    case BandMode::kPair: {
+      bytes += uint8_t{8};
+      auto pairs = std::bit_cast<PairLanes>(bytes);
+      pairs = (pairs | pairs >> 4) & uint16_t{0xff};
       for (int i = 0; i < kBandComponents / 2; ++i) {
-        symbols[i] = SymbolOf(BandMode::kPair, values + 2 * i);
+        symbols[i] = static_cast<uint8_t>(pairs[i]);
       }
       return;
-    case BandMode::kQuad:
+    }
+    case BandMode::kQuad: {
+      bytes += uint8_t{2};
+      auto quads = std::bit_cast<QuadLanes>(bytes);
+      quads = (quads | quads >> 6 | quads >> 12 | quads >> 18) & 0xffu;
       for (int i = 0; i < kBandComponents / 4; ++i) {
-        symbols[i] = SymbolOf(BandMode::kQuad, values + 4 * i);
+        symbols[i] = static_cast<uint8_t>(quads[i]);
       }
       return;
+    }
     case BandMode::kAbsent:
       return;
   }

@@ -160,6 +160,7 @@ class RowWriter {
             absl::Span<const MutableRows> heads)
       : shape_(shape),
         rotation_(context.rotation),
+        reads_rows_(context.reads_rows),
         heads_(heads),
         row_(static_cast<size_t>(shape.heads) * shape.head_dim),
         stored_(shape.row_bytes()),
@@ -189,6 +190,7 @@ class RowWriter {
     }
     Bf16RowJob job = {.sums = sums, .scale = scale, .mean = mean};
     job.head_dim = shape_.head_dim;
+    job.streams = !reads_rows_;
     if (Turns(token)) {
       job.cos = rotation_->cos(token);
       job.sin = rotation_->sin(token);
@@ -211,7 +213,11 @@ class RowWriter {
       if (head.base != nullptr) {
         if (Turns(token)) rotation_->Rotate(token, row);
         kernels::StoreRow(shape_.dtype, row, shape_.head_dim, stored_.data());
-        kernels::CopyOut(stored_.data(), stored_.size(), head.At(token));
+        if (reads_rows_) {
+          std::memcpy(head.At(token), stored_.data(), stored_.size());
+        } else {
+          kernels::CopyOut(stored_.data(), stored_.size(), head.At(token));
+        }
       }
       row += shape_.head_dim;
     }
@@ -219,6 +225,7 @@ class RowWriter {
 
   const StreamShape& shape_;
   const RowRotation* rotation_;
+  bool reads_rows_;
   absl::Span<const MutableRows> heads_;
   std::vector<float> row_;
   std::vector<std::byte> stored_;

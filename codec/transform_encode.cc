@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cfloat>
 #include <cmath>
@@ -16,6 +17,7 @@
 #include "codec/value_distribution.h"
 #include "codec/vector_kernels.h"
 #include "kv/check.h"
+#include "kv/line_vector.h"
 
 namespace kdn::codec {
 namespace {
@@ -50,8 +52,7 @@ struct Quantised {
   std::vector<uint16_t> raw_tokens;
   std::vector<std::byte> raw_rows;
   // [padded token][component]
-  size_t size = 0;
-  std::unique_ptr<int8_t[]> finest;
+  LineVector<int8_t> finest;
 };
 
 void KeepRaw(const StreamFrame& frame, int token, const SourceRows& rows,
@@ -113,9 +114,8 @@ void RoundRows(const StreamFrame& frame, const StreamTransform& transform,
                const CentredRows& centred, const SourceRows& rows,
                Quantised* out) {
   constexpr int kTokens = 32;
-  std::vector<float> moved(static_cast<size_t>(kTokens) * frame.dim);
-  std::vector<float> components(static_cast<size_t>(kTokens) *
-                                frame.components);
+  LineVector<float> moved(static_cast<size_t>(kTokens) * frame.dim, 0.0f);
+  LineVector<float> components(static_cast<size_t>(kTokens) * frame.components);
   const float scale = 1.0f / out->gain;
   const float largest_coded =
       LargestCoded(transform, out->gain, centred.mean, rows.dtype());
@@ -131,7 +131,7 @@ void RoundRows(const StreamFrame& frame, const StreamTransform& transform,
     for (int t = 0; t < count; ++t) {
       const int token = begin + t;
       int8_t* values =
-          out->finest.get() + static_cast<size_t>(token) * frame.components;
+          out->finest.data() + static_cast<size_t>(token) * frame.components;
       if (!IsIn(centred.far, token) && rows.Largest(token) <= largest_coded &&
           kernels::RoundToValues(
               components.data() + static_cast<size_t>(t) * frame.components,
@@ -155,12 +155,11 @@ void Quantise(const StreamFrame& frame, const StreamContext& context,
     centred.mean = transform.mean;
     centred.far = FarTokens(rows.values(), centred.mean, context.positions);
   }
-  out->size =
-      static_cast<size_t>(PaddedTokens(frame.tokens)) * frame.components;
-  out->finest = std::make_unique_for_overwrite<int8_t[]>(out->size);
-  std::fill(
-      out->finest.get() + static_cast<size_t>(frame.tokens) * frame.components,
-      out->finest.get() + out->size, 0);
+  out->finest.resize(static_cast<size_t>(PaddedTokens(frame.tokens)) *
+                     frame.components);
+  std::fill(out->finest.begin() +
+                static_cast<size_t>(frame.tokens) * frame.components,
+            out->finest.end(), 0);
   RoundRows(frame, transform, centred, rows, out);
 }
 
@@ -172,19 +171,19 @@ class StepWriter {
       : frame_(frame),
         context_(context),
         source_(source),
-        now_(std::make_unique_for_overwrite<int8_t[]>(source.size)),
-        decoded_(source.size, 0),
-        symbols_(std::make_unique_for_overwrite<uint8_t[]>(source.size)) {}
+        now_(source.finest.size()),
+        decoded_(source.finest.size(), 0),
+        symbols_(source.finest.size()) {}
 
   // The level's bytes, until the next call; empty when they would be more than
   // `bytes_max`.
   absl::Span<const std::byte> Write(int step, size_t bytes_max) {
     frame_.step = step;
-    kernels::Coarsen(source_.finest.get(), source_.size, kSteps - 1 - step,
-                     now_.get());
+    kernels::Coarsen(source_.finest.data(), now_.size(), kSteps - 1 - step,
+                     now_.data());
     FormatCoder::Encoder encoder;
     parts_ = StreamParts();
-    uint8_t* symbols = symbols_.get();
+    uint8_t* symbols = symbols_.data();
     const auto& bands = context_.transform->bands;
     for (size_t i = 0; i < bands.size(); ++i) {
       const BandStep& band = bands[i][step];
@@ -194,6 +193,7 @@ class StepWriter {
       }
       const FormatCoder::Run run =
           RunOf(band, context_.tables.data(), frame_.tokens);
+      FindMissing(band);
       CodeBand(i, band, symbols);
       encoder.AddRun(run, symbols);
       symbols += run.symbols();
@@ -236,12 +236,12 @@ class StepWriter {
     const int per_token = SymbolsPerToken(step.mode);
     for (int token = 0; token < PaddedTokens(frame_.tokens); ++token) {
       int8_t* decoded = DecodedAt(token, band);
-      const int8_t* now = now_.get() + (decoded - decoded_.data());
+      const int8_t* now = now_.data() + (decoded - decoded_.data());
       int8_t values[kBandComponents];
       const bool fits =
           kernels::Refinements16(now, decoded, LargestValue(step.mode), values);
       if (fits) PackBand(step.mode, values, symbols);
-      if (!fits || !AllCoded(step, symbols, per_token)) {
+      if (!fits || !AllCoded(symbols, per_token)) {
         CodeApart(band, step, token, values, symbols);
       }
       std::copy_n(now, kBandComponents, decoded);
@@ -249,14 +249,22 @@ class StepWriter {
     }
   }
 
-  bool AllCoded(const BandStep& step, const uint8_t* symbols,
-                int per_token) const {
-    const FormatCoder::Table& first = context_.tables[step.tables[0]];
-    const FormatCoder::Table& second = context_.tables[step.tables[1]];
-    uint32_t missing = 0;
+  // Which symbols the tables of a band have not.
+  void FindMissing(const BandStep& step) {
+    for (int half = 0; half < 2; ++half) {
+      const FormatCoder::Table& table = context_.tables[step.tables[half]];
+      for (size_t symbol = 0; symbol < missing_[half].size(); ++symbol) {
+        missing_[half][symbol] =
+            table.frequency(static_cast<uint8_t>(symbol)) == 0 ? 1 : 0;
+      }
+    }
+  }
+
+  bool AllCoded(const uint8_t* symbols, int per_token) const {
+    unsigned missing = 0;
     for (int i = 0; i < per_token / 2; ++i) {
-      missing |= first.frequency(symbols[i]) == 0 ? 1u : 0u;
-      missing |= second.frequency(symbols[i + per_token / 2]) == 0 ? 1u : 0u;
+      missing |= missing_[0][symbols[i]];
+      missing |= missing_[1][symbols[i + per_token / 2]];
     }
     return missing == 0;
   }
@@ -282,7 +290,7 @@ class StepWriter {
 
   void AddPatches(size_t band, int token, int begin, int count) {
     const int8_t* decoded = DecodedAt(token, band);
-    const int8_t* now = now_.get() + (decoded - decoded_.data());
+    const int8_t* now = now_.data() + (decoded - decoded_.data());
     for (int c = begin; c < begin + count; ++c) {
       const int difference = now[c] - 3 * decoded[c];
       if (difference == 0) continue;
@@ -297,9 +305,11 @@ class StepWriter {
   const StreamContext& context_;
   const Quantised& source_;
   StreamParts parts_;
-  std::unique_ptr<int8_t[]> now_;  // values of the level
-  std::vector<int8_t> decoded_;    // what a decoder has of the level before
-  std::unique_ptr<uint8_t[]> symbols_;
+  LineVector<int8_t> now_;      // values of the level
+  LineVector<int8_t> decoded_;  // what a decoder has of the level before
+  LineVector<uint8_t> symbols_;
+  // Of the first and the second half of the band at hand, 1 or 0.
+  std::array<std::array<uint8_t, 256>, 2> missing_;
   std::unique_ptr<std::byte[]> out_;
 };
 
