@@ -33,14 +33,15 @@ struct Product {
 };
 
 void MultiplyScalar(const Product& p) {
+  const int dims = p.dims;  // sums might be it, for all a compiler knows
   for (int token = 0; token < p.tokens; ++token) {
     const int8_t* row = p.rows + static_cast<size_t>(token) * p.row_stride;
-    int32_t* out = p.out + static_cast<size_t>(token) * p.dims;
-    std::fill_n(out, p.dims, 0);
+    int32_t* out = p.out + static_cast<size_t>(token) * dims;
+    std::fill_n(out, dims, 0);
     for (int c = 0; c < p.used; c += kGroup) {
       const int32_t q[kGroup] = {row[c], row[c + 1], row[c + 2], row[c + 3]};
-      const int8_t* quad = p.quads + static_cast<size_t>(c) * p.dims;
-      for (int d = 0; d < p.dims; ++d, quad += kGroup) {
+      const int8_t* quad = p.quads + static_cast<size_t>(c) * dims;
+      for (int d = 0; d < dims; ++d, quad += kGroup) {
         out[d] +=
             q[0] * quad[0] + q[1] * quad[1] + q[2] * quad[2] + q[3] * quad[3];
       }
