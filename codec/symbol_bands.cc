@@ -3,8 +3,11 @@
 #include <bit>
 #include <cstring>
 
+#include "codec/vector_kernels.h"
+#include "kv/check.h"
+
 #if defined(__x86_64__)
-#include <emmintrin.h>
+#include <tmmintrin.h>
 #endif
 
 namespace kdn::codec {
@@ -151,6 +154,114 @@ void UnpackBand(BandMode mode, const uint8_t* symbols, int tokens,
     case BandMode::kQuad:
       return UnpackTokens<UnpackQuads>(symbols, kBandComponents / 4, tokens,
                                        values, stride);
+  }
+}
+
+#if defined(__x86_64__)
+
+namespace {
+
+// Tokens side by side, as many as fill a register with symbols; a byte shuffle
+// looks up the middles of all that a nibble or a field of two bits can be.
+// Every CPU with AVX2 has SSSE3.
+#define KDN_SSSE3 __attribute__((target("ssse3")))
+
+KDN_SSSE3 inline void Store(__m128i values, int8_t* at) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(at), values);
+}
+
+KDN_SSSE3 void SinglesToMiddles(const uint8_t* symbols, int tokens, int cell,
+                                uint8_t shrink, int8_t* values, size_t stride) {
+  const __m128i off = _mm_set1_epi8(static_cast<char>(0x80));
+  const __m128i shrinks = _mm_set1_epi8(static_cast<char>(shrink));
+  for (int t = 0; t < tokens; ++t, symbols += 16, values += stride) {
+    const __m128i value = _mm_xor_si128(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(symbols)), off);
+    __m128i cells = _mm_add_epi8(_mm_add_epi8(value, value), value);
+    if (cell == 9) cells = _mm_add_epi8(_mm_add_epi8(cells, cells), cells);
+    Store(_mm_sub_epi8(cells, _mm_sign_epi8(shrinks, value)), values);
+  }
+}
+
+KDN_SSSE3 void PairsToMiddles(const uint8_t* symbols, int tokens,
+                              __m128i middles, int8_t* values, size_t stride) {
+  const __m128i nibble = _mm_set1_epi8(15);
+  for (int t = 0; t < tokens; t += 2, symbols += 16, values += 2 * stride) {
+    const __m128i both =
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(symbols));
+    const __m128i even = _mm_and_si128(both, nibble);
+    const __m128i odd = _mm_and_si128(_mm_srli_epi16(both, 4), nibble);
+    Store(_mm_shuffle_epi8(middles, _mm_unpacklo_epi8(even, odd)), values);
+    Store(_mm_shuffle_epi8(middles, _mm_unpackhi_epi8(even, odd)),
+          values + stride);
+  }
+}
+
+KDN_SSSE3 void QuadsToMiddles(const uint8_t* symbols, int tokens,
+                              __m128i middles, int8_t* values, size_t stride) {
+  const __m128i field = _mm_set1_epi8(3);
+  for (int t = 0; t < tokens; t += 4, symbols += 16, values += 4 * stride) {
+    const __m128i four =
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(symbols));
+    const __m128i a = _mm_and_si128(four, field);
+    const __m128i b = _mm_and_si128(_mm_srli_epi16(four, 2), field);
+    const __m128i c = _mm_and_si128(_mm_srli_epi16(four, 4), field);
+    const __m128i d = _mm_and_si128(_mm_srli_epi16(four, 6), field);
+    const __m128i ab[] = {_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b)};
+    const __m128i cd[] = {_mm_unpacklo_epi8(c, d), _mm_unpackhi_epi8(c, d)};
+    for (int half = 0; half < 2; ++half) {
+      int8_t* at = values + 2 * half * stride;
+      Store(_mm_shuffle_epi8(middles, _mm_unpacklo_epi16(ab[half], cd[half])),
+            at);
+      Store(_mm_shuffle_epi8(middles, _mm_unpackhi_epi16(ab[half], cd[half])),
+            at + stride);
+    }
+  }
+}
+
+#undef KDN_SSSE3
+
+// Of values from `least` on.
+__m128i MiddlesFrom(int least, int cell, uint8_t shrink) {
+  int8_t shrinks[kBandComponents];
+  int8_t middles[kBandComponents];
+  for (int i = 0; i < kBandComponents; ++i) {
+    shrinks[i] = static_cast<int8_t>(shrink);
+    middles[i] = static_cast<int8_t>(least + i);
+  }
+  kernels::ToCellMiddles(shrinks, cell, kBandComponents, middles);
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(middles));
+}
+
+}  // namespace
+
+#endif
+
+void UnpackToMiddles(BandMode mode, const uint8_t* symbols, int tokens,
+                     int cell, uint8_t shrink, int8_t* values, size_t stride,
+                     Isa isa) {
+  KDN_DCHECK(tokens % kTokenBlock == 0, "whole blocks of tokens");
+#if defined(__x86_64__)
+  if (isa != Isa::kScalar) {
+    switch (mode) {
+      case BandMode::kSingle:
+        return SinglesToMiddles(symbols, tokens, cell, shrink, values, stride);
+      case BandMode::kPair:
+        return PairsToMiddles(symbols, tokens, MiddlesFrom(-8, cell, shrink),
+                              values, stride);
+      case BandMode::kQuad:
+        return QuadsToMiddles(symbols, tokens, MiddlesFrom(-2, cell, shrink),
+                              values, stride);
+      case BandMode::kAbsent:
+        break;
+    }
+  }
+#endif
+  int8_t shrinks[kBandComponents];
+  std::memset(shrinks, shrink, sizeof(shrinks));
+  UnpackBand(mode, symbols, tokens, values, stride);
+  for (int t = 0; t < tokens; ++t, values += stride) {
+    kernels::ToCellMiddles(shrinks, cell, kBandComponents, values);
   }
 }
 

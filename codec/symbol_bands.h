@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "codec/calibration.h"
+#include "codec/isa.h"
 
 namespace kdn::codec {
 
@@ -56,6 +57,12 @@ void PackBand(BandMode mode, const int8_t* values, uint8_t* symbols);
 // Values of `tokens` tokens, `stride` bytes apart. Any symbol gives some.
 void UnpackBand(BandMode mode, const uint8_t* symbols, int tokens,
                 int8_t* values, size_t stride);
+// The same of a coded band, and takes them to the middles of their cells:
+// kernels::ToCellMiddles. REQUIRES: `tokens` is a multiple of kTokenBlock;
+// `cell` is 3 or 9, and `shrink` at most 127.
+void UnpackToMiddles(BandMode mode, const uint8_t* symbols, int tokens,
+                     int cell, uint8_t shrink, int8_t* values, size_t stride,
+                     Isa isa);
 
 }  // namespace kdn::codec
 

@@ -43,13 +43,15 @@ class Values {
 };
 
 // Goes through the bands that one level of a stream codes; bands that it does
-// not code become zero.
+// not code become zero. `cell`: the values become the middles of cells of so
+// many of the finest steps; 1: they stay as they are coded.
 class BandReader {
  public:
   BandReader(const StreamFrame& frame, const StreamContext& context,
-             absl::Span<const std::byte> symbols, Values* values)
+             absl::Span<const std::byte> symbols, int cell, Values* values)
       : frame_(frame),
         context_(context),
+        cell_(cell),
         values_(values),
         decoder_(symbols, context.isa),
         symbols_(std::make_unique_for_overwrite<uint8_t[]>(
@@ -99,12 +101,19 @@ class BandReader {
     }
   }
   void Unpack(BandMode mode) {
-    UnpackBand(mode, symbols_.get(), PaddedTokens(frame_.tokens),
-               values_->data() + band_ * kBandComponents, frame_.components);
+    int8_t* values = values_->data() + band_ * kBandComponents;
+    const int tokens = PaddedTokens(frame_.tokens);
+    if (cell_ == 1 || mode == BandMode::kAbsent) {
+      UnpackBand(mode, symbols_.get(), tokens, values, frame_.components);
+    } else {
+      UnpackToMiddles(mode, symbols_.get(), tokens, cell_, band().shrink,
+                      values, frame_.components, context_.isa);
+    }
   }
 
   const StreamFrame frame_;
   const StreamContext& context_;
+  const int cell_;
   Values* values_;
   FormatCoder::Decoder decoder_;
   std::unique_ptr<uint8_t[]> symbols_;
@@ -138,6 +147,16 @@ void ToFinest(const StreamFrame& frame, const StreamTransform& transform,
     kernels::ToCellMiddles(shrinks.data(), CellOf(step), frame.components,
                            values->Row(token));
   }
+}
+
+// `value` and `patch`, as middles of cells. Those that an encoder patches are
+// no so large that one has wrapped around.
+int8_t PatchedMiddle(int8_t value, int8_t patch, int cell, uint8_t shrink) {
+  const auto away = static_cast<int8_t>(shrink);
+  const int cells = (value < 0 ? value - away : value + away) / cell;
+  auto patched = static_cast<int8_t>(cells + patch);
+  kernels::ToCellMiddles(&away, cell, 1, &patched);
+  return patched;
 }
 
 // Components up to the last band that some level up to `step` codes.
@@ -285,7 +304,10 @@ class StreamDecoding {
     } else if (!refinements_.has_value()) {
       refinements_.emplace(frame_);
     }
+    // Where nothing refines the base level, its values are the last ones.
+    in_middles_ = job_.steps.size() == 1;
     reader_.emplace(frame_, job_.context, parts_.symbols,
+                    in_middles_ ? CellOf(step) : 1,
                     step == 0 ? &*values_ : &*refinements_);
     return &*reader_;
   }
@@ -301,7 +323,14 @@ class StreamDecoding {
     }
     for (const Patch& patch : parts_.patches) {
       int8_t& value = values_->Row(patch.token)[patch.component];
-      value = static_cast<int8_t>(value + patch.value);
+      if (in_middles_) {
+        const auto& band =
+            job_.context.transform->bands[patch.component / kBandComponents];
+        value = PatchedMiddle(value, patch.value, CellOf(frame_.step),
+                              band[frame_.step].shrink);
+      } else {
+        value = static_cast<int8_t>(value + patch.value);
+      }
     }
   }
 
@@ -325,7 +354,9 @@ class StreamDecoding {
       }
       return absl::OkStatus();
     }
-    ToFinest(frame_, *job_.context.transform, reached_, &**values);
+    if (!in_middles_) {
+      ToFinest(frame_, *job_.context.transform, reached_, &**values);
+    }
     WriteValues(frame_, job_.context, base_, reached_, &**values, &writer);
     return absl::OkStatus();
   }
@@ -335,6 +366,7 @@ class StreamDecoding {
   absl::Status status_;
   bool rows_ = false;  // the base level has rows instead of symbols
   int reached_ = -1;
+  bool in_middles_ = false;  // the values are those of the finest steps
   StreamParts base_;
   StreamParts parts_;
   std::optional<Values> values_;

@@ -7,6 +7,9 @@
 #include <cstdlib>
 #include <vector>
 
+#include "codec/vector_kernels.h"
+#include "tests/codec/supported_isas.h"
+
 namespace kdn::codec {
 namespace {
 
@@ -126,6 +129,38 @@ TEST(SymbolBands, UnpackingFillsOneBandOfEachRow) {
       EXPECT_TRUE(std::equal(alone.begin(), alone.end(), row + 16));
       EXPECT_EQ(std::count(row, row + 16, 99), 16);
       EXPECT_EQ(std::count(row + 32, row + kStride, 99), 16);
+    }
+  }
+}
+
+TEST(SymbolBands, UnpackingToMiddlesIsUnpackingAndThenMoving) {
+  constexpr int kTokens = 24;
+  constexpr int kStride = 48;
+  for (BandMode mode : kCodedModes) {
+    std::vector<uint8_t> symbols(kTokens * SymbolsPerToken(mode));
+    for (size_t i = 0; i < symbols.size(); ++i) {
+      symbols[i] = static_cast<uint8_t>(37 * i + 11);
+    }
+    for (const int cell : {3, 9}) {
+      for (const uint8_t shrink : {0, 1, 4, 127}) {
+        std::vector<int8_t> expected(kTokens * kStride, 99);
+        UnpackBand(mode, symbols.data(), kTokens, expected.data() + 16,
+                   kStride);
+        const std::vector<int8_t> shrinks(kBandComponents,
+                                          static_cast<int8_t>(shrink));
+        for (int token = 0; token < kTokens; ++token) {
+          kernels::ToCellMiddles(shrinks.data(), cell, kBandComponents,
+                                 expected.data() + token * kStride + 16);
+        }
+        for (const Isa isa : IsasOfThisCpu()) {
+          std::vector<int8_t> values(expected.size(), 99);
+          UnpackToMiddles(mode, symbols.data(), kTokens, cell, shrink,
+                          values.data() + 16, kStride, isa);
+          EXPECT_EQ(values, expected)
+              << "mode " << static_cast<int>(mode) << " cell " << cell
+              << " shrink " << int{shrink} << " isa " << static_cast<int>(isa);
+        }
+      }
     }
   }
 }
