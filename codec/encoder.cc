@@ -143,6 +143,7 @@ absl::Status ObjectEncoder::MeasureErrors(
   const StreamShape shape = StreamShapeOf(header_.shape, first);
   LineVector<std::byte> decoded(shape.values() * SizeOf(shape.dtype));
   std::vector<MutableRows> rows;
+  rows.reserve(shape.heads);
   for (int head = 0; head < shape.heads; ++head) {
     rows.push_back({decoded.data() + head * shape.tokens * shape.row_bytes(),
                     static_cast<int64_t>(shape.row_bytes())});
@@ -172,7 +173,7 @@ absl::Status ObjectEncoder::MeasureErrors(
   StreamContext context =
       ContextOf(first, apply_rope_.has_value() ? &*apply_rope_ : nullptr);
   context.reads_rows = true;
-  const absl::Status status =
+  absl::Status status =
       CodecOf(first.level)
           .DecodeEach({shape, absl::MakeSpan(readers), context, rows}, measure);
   if (status.ok()) return status;
@@ -186,6 +187,7 @@ absl::Status ObjectEncoder::EncodeStreams(
   const StreamCodec& codec = CodecOf(first.level);
   const StreamShape shape = StreamShapeOf(header_.shape, first);
   std::vector<Rows> heads;
+  heads.reserve(shape.heads);
   for (int head = 0; head < shape.heads; ++head) {
     heads.push_back(
         RowsOf(layer_kv, first.part, first.head_group * shape.heads + head));

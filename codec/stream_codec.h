@@ -70,8 +70,8 @@ struct StreamContext {
   absl::Span<const FormatCoder::Table> tables;
   // What a decoder may use; all give the same bits.
   Isa isa = BestIsa();
-  // Whether decoded rows are read again at once: then they are not written past
-  // the caches.
+  // Whether decoded rows are read again at once: then codecs whose errors
+  // are measured do not write them past the caches.
   bool reads_rows = false;
 };
 
@@ -129,8 +129,7 @@ class StreamCodec {
   virtual absl::Status DecodeEach(const StreamJob& job,
                                   absl::FunctionRef<void(size_t)> at) const {
     KDN_CHECK(job.steps.size() == 1, "a ladder of one level");
-    const absl::Status status =
-        Decode(job.shape, job.steps, job.context, job.heads);
+    absl::Status status = Decode(job.shape, job.steps, job.context, job.heads);
     if (status.ok()) at(0);
     return status;
   }

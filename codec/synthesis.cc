@@ -33,7 +33,7 @@ struct Product {
 };
 
 void MultiplyScalar(const Product& p) {
-  const int dims = p.dims;  // sums might be it, for all a compiler knows
+  const int dims = p.dims;  // not read again after every sum
   for (int token = 0; token < p.tokens; ++token) {
     const int8_t* row = p.rows + static_cast<size_t>(token) * p.row_stride;
     int32_t* out = p.out + static_cast<size_t>(token) * dims;
@@ -189,7 +189,8 @@ class TileMultiplier {
     _tile_stored(0, SumsOf(token) + first, stride);
   }
 
-  // Takes such a part of a tile's tokens as [begin, end) is of the dimensions.
+  // Takes such a part of a tile's tokens as [begin, end) is of the dimensions:
+  // ranges that follow each other take each token once.
   void Take(int first, int begin, int end, SynthesisMatrix::TakeSums take) {
     const int last =
         std::min(first + kTile * std::min(end, p_.dims) / p_.dims, p_.tokens);

@@ -38,12 +38,13 @@ class SynthesisMatrix {
   // Tokens are multiplied so many at a time.
   static constexpr int kTileTokens = 16;
 
-  // Gives `take`, for one token after the other,
+  // Gives `take`, for each token in ascending order,
   //   sums[d] = sum over components c < `used` of At(d, c) * rows[token][c].
   // `rows` are components() apart. What is taken is worked on while the next
   // tokens are multiplied, as far as the CPU does such things at once.
   // REQUIRES: there are rows for a multiple of kTileTokens; `used` is a
-  // multiple of 16, at most components(); values behind it are zero.
+  // multiple of 16, at most components(); values behind it are zero;
+  // `take` multiplies nothing itself, as tiles hold sums when it is called.
   void Multiply(const int8_t* rows, int tokens, int used, Isa isa,
                 TakeSums take) const;
 

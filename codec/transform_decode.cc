@@ -149,8 +149,8 @@ void ToFinest(const StreamFrame& frame, const StreamTransform& transform,
   }
 }
 
-// `value` and `patch`, as middles of cells. Those that an encoder patches are
-// no so large that one has wrapped around.
+// `value` and `patch`, as middles of cells. An encoder patches zeros only, and
+// a shrink is less than half a cell, so that the cell is found again.
 int8_t PatchedMiddle(int8_t value, int8_t patch, int cell, uint8_t shrink) {
   const auto away = static_cast<int8_t>(shrink);
   const int cells = (value < 0 ? value - away : value + away) / cell;
@@ -366,7 +366,7 @@ class StreamDecoding {
   absl::Status status_;
   bool rows_ = false;  // the base level has rows instead of symbols
   int reached_ = -1;
-  bool in_middles_ = false;  // the values are those of the finest steps
+  bool in_middles_ = false;  // the values are as ToFinest leaves them
   StreamParts base_;
   StreamParts parts_;
   std::optional<Values> values_;
