@@ -169,11 +169,7 @@ absl::Status Int8Codec::Decode(const StreamShape& shape,
       rotation->Rotate(token, row.data());
     }
     kernels::StoreRow(shape.dtype, row.data(), dim, stored.data());
-    if (context.reads_rows) {
-      std::memcpy(rows.At(token), stored.data(), stored.size());
-    } else {
-      kernels::CopyOut(stored.data(), stored.size(), rows.At(token));
-    }
+    CopyDecoded(context, stored, rows.At(token));
   }
   kernels::FinishCopyOut();
   return absl::OkStatus();

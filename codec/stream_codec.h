@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -13,6 +14,7 @@
 #include "codec/row_rotation.h"
 #include "codec/stream_layout.h"
 #include "codec/stream_reader.h"
+#include "codec/vector_kernels.h"
 #include "kv/check.h"
 #include "kv/dtype.h"
 #include "kv/kv_destination.h"
@@ -74,6 +76,16 @@ struct StreamContext {
   // are measured do not write them past the caches.
   bool reads_rows = false;
 };
+
+// Writes a decoded row, past the caches unless it is read again.
+inline void CopyDecoded(const StreamContext& context,
+                        absl::Span<const std::byte> row, std::byte* to) {
+  if (context.reads_rows) {
+    std::memcpy(to, row.data(), row.size());
+  } else {
+    kernels::CopyOut(row.data(), row.size(), to);
+  }
+}
 
 // One call of Decode.
 struct StreamJob {

@@ -18,6 +18,19 @@ using ByteLanes = uint8_t __attribute__((vector_size(kBandComponents)));
 using PairLanes = uint16_t __attribute__((vector_size(kBandComponents)));
 using QuadLanes = uint32_t __attribute__((vector_size(kBandComponents)));
 
+// Of values from 0 on, a lane to a symbol: their bits move down to its lowest
+// byte.
+template <typename Lanes, int kValues>
+void PackLanes(ByteLanes values, uint8_t* symbols) {
+  constexpr int kUnused = 8 - 8 / kValues;  // bits of a value
+  const auto lanes = std::bit_cast<Lanes>(values);
+  Lanes packed = lanes;
+  for (int i = 1; i < kValues; ++i) packed |= lanes >> i * kUnused;
+  for (int i = 0; i < kBandComponents / kValues; ++i) {
+    symbols[i] = static_cast<uint8_t>(packed[i]);
+  }
+}
+
 #if defined(__x86_64__)
 
 // SSE2 is in every x86-64: the 16 values of a token fill one register.
@@ -105,7 +118,6 @@ uint8_t SymbolOf(BandMode mode, const int8_t* values) {
 }
 
 void PackBand(BandMode mode, const int8_t* values, uint8_t* symbols) {
-  // Lanes as wide as the values of a symbol, whose bits move down to the first.
   ByteLanes bytes;
   std::memcpy(&bytes, values, sizeof(bytes));
   switch (mode) {
@@ -114,24 +126,10 @@ void PackBand(BandMode mode, const int8_t* values, uint8_t* symbols) {
       std::memcpy(symbols, &bytes, sizeof(bytes));
       return;
     }
-    case BandMode::kPair: {
-      bytes += uint8_t{8};
-      auto pairs = std::bit_cast<PairLanes>(bytes);
-      pairs = (pairs | pairs >> 4) & uint16_t{0xff};
-      for (int i = 0; i < kBandComponents / 2; ++i) {
-        symbols[i] = static_cast<uint8_t>(pairs[i]);
-      }
-      return;
-    }
-    case BandMode::kQuad: {
-      bytes += uint8_t{2};
-      auto quads = std::bit_cast<QuadLanes>(bytes);
-      quads = (quads | quads >> 6 | quads >> 12 | quads >> 18) & 0xffu;
-      for (int i = 0; i < kBandComponents / 4; ++i) {
-        symbols[i] = static_cast<uint8_t>(quads[i]);
-      }
-      return;
-    }
+    case BandMode::kPair:
+      return PackLanes<PairLanes, 2>(bytes + uint8_t{8}, symbols);
+    case BandMode::kQuad:
+      return PackLanes<QuadLanes, 4>(bytes + uint8_t{2}, symbols);
     case BandMode::kAbsent:
       return;
   }

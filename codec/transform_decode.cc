@@ -178,8 +178,8 @@ class RowWriter {
   RowWriter(const StreamShape& shape, const StreamContext& context,
             absl::Span<const MutableRows> heads)
       : shape_(shape),
+        context_(context),
         rotation_(context.rotation),
-        reads_rows_(context.reads_rows),
         heads_(heads),
         row_(static_cast<size_t>(shape.heads) * shape.head_dim),
         stored_(shape.row_bytes()),
@@ -209,7 +209,7 @@ class RowWriter {
     }
     Bf16RowJob job = {.sums = sums, .scale = scale, .mean = mean};
     job.head_dim = shape_.head_dim;
-    job.streams = !reads_rows_;
+    job.streams = !context_.reads_rows;
     if (Turns(token)) {
       job.cos = rotation_->cos(token);
       job.sin = rotation_->sin(token);
@@ -232,19 +232,15 @@ class RowWriter {
       if (head.base != nullptr) {
         if (Turns(token)) rotation_->Rotate(token, row);
         kernels::StoreRow(shape_.dtype, row, shape_.head_dim, stored_.data());
-        if (reads_rows_) {
-          std::memcpy(head.At(token), stored_.data(), stored_.size());
-        } else {
-          kernels::CopyOut(stored_.data(), stored_.size(), head.At(token));
-        }
+        CopyDecoded(context_, stored_, head.At(token));
       }
       row += shape_.head_dim;
     }
   }
 
   const StreamShape& shape_;
+  const StreamContext& context_;
   const RowRotation* rotation_;
-  bool reads_rows_;
   absl::Span<const MutableRows> heads_;
   std::vector<float> row_;
   std::vector<std::byte> stored_;
