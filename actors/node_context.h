@@ -15,6 +15,7 @@
 #include "actors/node.h"
 #include "codec/calibration.h"
 #include "delivery/admission.h"
+#include "delivery/decode_rates.h"
 #include "delivery/link_book.h"
 #include "delivery/peer_transport.h"
 #include "delivery/work_pool.h"
@@ -111,6 +112,7 @@ struct NodeContext {
       : options(std::move(options_in)),
         transport(transport_in),
         clock(clock_in),
+        decoding(options.workers),
         pool(options.workers) {
     for (const auto& calibration : options.calibrations) {
       calibrations.Add(calibration);
@@ -130,6 +132,7 @@ struct NodeContext {
   ViewHolder view;
   DeliveryCounters counters;
   delivery::LinkBook links;
+  delivery::DecodeBook decoding;
   delivery::WorkPool pool;  // first to go: its tasks use the rest
 };
 

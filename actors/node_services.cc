@@ -107,7 +107,9 @@ void NodeServices::Retrieve(
       MakeRetrieveActor, node_,
       RetrieveJob{
           std::make_shared<delivery::RetrieveContext>(
-              std::move(request), std::move(on_layer), &node_->calibrations),
+              std::move(request), std::move(on_layer),
+              delivery::DecodeMeans{&node_->calibrations, &node_->decoding,
+                                    node_->clock}),
           std::make_shared<delivery::Done<std::vector<delivery::ChunkOutcome>>>(
               std::move(done))});
 }

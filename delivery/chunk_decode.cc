@@ -55,13 +55,22 @@ absl::Status NamingChunk(const codec::ObjectIndex& index,
 
 RetrieveContext::RetrieveContext(RetrieveRequest request_in,
                                  NodeService::OnLayer on_layer_in,
-                                 codec::CalibrationSet* calibrations_in)
+                                 const DecodeMeans& means_in)
     : request(std::move(request_in)),
       fingerprint(FingerprintOf(*request.model)),
       on_layer(std::move(on_layer_in)),
-      calibrations(calibrations_in),
+      means(means_in),
+      decode_rates(means.book->RatesAt(means.clock->Now())),
+      levels(FasterThanPrefill(request.accept, decode_rates,
+                               LayerBytes(1) * request.slice.layers(),
+                               request.prefill_tokens_per_second)),
       announced(request.chunks.size(),
                 std::vector<uint8_t>(request.slice.layers(), 0)) {}
+
+uint64_t RetrieveContext::LayerBytes(size_t tokens) const {
+  return 2 * tokens * static_cast<size_t>(request.slice.heads()) *
+         ShapeOf(*request.model, 1).head_bytes();
+}
 
 ChunkDecode::ChunkDecode(std::shared_ptr<RetrieveContext> context, int chunk,
                          codec::ObjectIndex index, std::vector<Level> levels,
@@ -85,7 +94,7 @@ absl::StatusOr<std::shared_ptr<ChunkDecode>> ChunkDecode::Create(
   }
   std::shared_ptr<const codec::Calibration> calibration;
   if (std::any_of(levels.begin(), levels.end(), codec::IsTransformCoded)) {
-    auto found = context->calibrations->ForObject(index.header());
+    auto found = context->means.calibrations->ForObject(index.header());
     if (!found.ok()) return NamingChunk(index, found.status());
     calibration = *std::move(found);
   }
@@ -105,25 +114,40 @@ bool ChunkDecode::wanted() const {
 }
 
 void ChunkDecode::Decode(int layer, absl::Span<const std::byte> streams) {
-  if (!wanted()) return Skip(1, absl::CancelledError("not wanted any more"));
-  if (IsAnnounced(layer)) return Finish(1, absl::OkStatus());
   const KvSlice& slice = context_->request.slice;
-  Account(layer,
-          decoder_->DecodeLayer(
-              levels_[layer], slice.layer_begin + layer, slice.head_begin,
-              slice.head_end, streams,
-              context_->request.chunks[chunk_].destination.Layer(layer)));
+  DecodeWith(layer, [&] {
+    return decoder_->DecodeLayer(
+        levels_[layer], slice.layer_begin + layer, slice.head_begin,
+        slice.head_end, streams,
+        context_->request.chunks[chunk_].destination.Layer(layer));
+  });
 }
 
 void ChunkDecode::DecodeOf(int layer, absl::Span<const std::byte> object) {
+  const KvSlice& slice = context_->request.slice;
+  DecodeWith(layer, [&] {
+    return decoder_->DecodeLayerOf(
+        object, levels_[layer], slice.layer_begin + layer, slice.head_begin,
+        slice.head_end,
+        context_->request.chunks[chunk_].destination.Layer(layer));
+  });
+}
+
+void ChunkDecode::DecodeWith(int layer,
+                             absl::FunctionRef<absl::Status()> decode) {
   if (!wanted()) return Skip(1, absl::CancelledError("not wanted any more"));
   if (IsAnnounced(layer)) return Finish(1, absl::OkStatus());
-  const KvSlice& slice = context_->request.slice;
-  Account(layer,
-          decoder_->DecodeLayerOf(
-              object, levels_[layer], slice.layer_begin + layer,
-              slice.head_begin, slice.head_end,
-              context_->request.chunks[chunk_].destination.Layer(layer)));
+  const DecodeMeans& means = context_->means;
+  const absl::Time begin = means.clock->Now();
+  const absl::Status status = decode();
+  const absl::Time end = means.clock->Now();
+  if (status.ok()) {
+    means.book->OnLayer(
+        levels_[layer],
+        context_->LayerBytes(context_->request.chunks[chunk_].positions.size()),
+        end - begin, end);
+  }
+  Account(layer, status);
 }
 
 void ChunkDecode::Account(int layer, const absl::Status& status) {

@@ -7,30 +7,48 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "codec/calibration.h"
 #include "codec/decoder.h"
 #include "codec/object.h"
+#include "delivery/decode_rates.h"
 #include "delivery/fetch_session.h"
 #include "delivery/node_service.h"
+#include "kv/clock.h"
 
 namespace kdn::delivery {
+
+// What a node decodes with. Not owned.
+struct DecodeMeans {
+  codec::CalibrationSet* calibrations = nullptr;
+  DecodeBook* book = nullptr;
+  const Clock* clock = nullptr;  // that the book is kept by
+};
 
 // What every chunk of one retrieve shares while it is delivered.
 struct RetrieveContext {
   const RetrieveRequest request;
   const ModelFingerprint fingerprint;
   const NodeService::OnLayer on_layer;
-  codec::CalibrationSet* const calibrations;  // not owned
+  const DecodeMeans means;
+  const DecodeRates decode_rates;  // when the retrieve began
+  // The accepted levels that are decoded faster than the engine prefills; what
+  // is held at others alone is better recomputed.
+  const LevelSet levels;
   // announced[chunk] holds, per layer of the slice, 1 + the level at which it
   // was announced, 0 where it was not. Only the chunk's present try writes
   // there, and tries of one chunk never overlap.
   std::vector<std::vector<uint8_t>> announced;
 
   RetrieveContext(RetrieveRequest request, NodeService::OnLayer on_layer,
-                  codec::CalibrationSet* calibrations);
+                  const DecodeMeans& means);
+
+  // K and V of one layer of the slice, of so many tokens, in the engine's
+  // dtype.
+  uint64_t LayerBytes(size_t tokens) const;
 };
 
 // One try to deliver one chunk from one object: decodes its layers, on as many
@@ -72,6 +90,8 @@ class ChunkDecode {
   bool IsAnnounced(int layer) const {
     return context_->announced[chunk_][layer] != 0;
   }
+  // `decode` writes the layer.
+  void DecodeWith(int layer, absl::FunctionRef<absl::Status()> decode);
   void Account(int layer, const absl::Status& status);
   void Finish(int layers, const absl::Status& status);
 

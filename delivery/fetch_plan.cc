@@ -71,8 +71,8 @@ std::vector<std::vector<Level>> FetchPlan::LevelsOf(
   }
   std::vector<Ladder> ladders;
   for (const codec::ObjectIndex* object : objects) {
-    ladders.push_back(
-        LadderOf(*object, slice_, object->header().levels & accept_));
+    ladders.push_back(LadderOf(
+        *object, slice_, object->header().levels & accept_ & left_.levels));
   }
   const ByteBudget share = ShareOf(left_, together, chunks_left_);
   chunks_left_ -= together;

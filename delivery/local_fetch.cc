@@ -19,6 +19,7 @@ void DecodeFrom(int layer, std::shared_ptr<ChunkDecode> decode, int layers,
              });
 }
 
+// Null: the engine computes the chunk faster than it is decoded.
 absl::StatusOr<std::shared_ptr<ChunkDecode>> Begin(
     const std::shared_ptr<RetrieveContext>& context, int chunk,
     const PeerService::Held& held, std::optional<ObjectVersion> pinned,
@@ -26,25 +27,20 @@ absl::StatusOr<std::shared_ptr<ChunkDecode>> Begin(
   absl::StatusOr<codec::ObjectIndex> index =
       codec::ObjectIndex::Parse(held.object->bytes(), held.object->size());
   if (!index.ok()) return index.status();
-  absl::StatusOr<Level> level =
-      ChooseLevel(index->header().levels, context->request.accept);
-  if (!level.ok()) return level.status();
+  const LevelSet deliverable = index->header().levels & context->request.accept;
+  if (deliverable.empty()) {
+    return absl::NotFoundError("the chunk is held at no accepted level");
+  }
+  const LevelSet fast = deliverable & context->levels;
+  if (fast.empty()) return nullptr;
   return ChunkDecode::Create(
       context, chunk, *std::move(index),
-      std::vector<Level>(context->request.slice.layers(), *level),
+      std::vector<Level>(context->request.slice.layers(), fast.Best()),
       held.info.tier, pinned,
       [on_attempt](AttemptResult result) { (*on_attempt)(std::move(result)); });
 }
 
 }  // namespace
-
-absl::StatusOr<Level> ChooseLevel(LevelSet held, LevelSet accept) {
-  const LevelSet both = held & accept;
-  if (both.empty()) {
-    return absl::NotFoundError("the chunk is held at no accepted level");
-  }
-  return both.Best();
-}
 
 void FetchFromMemory(std::shared_ptr<RetrieveContext> context, int chunk,
                      PeerService::Held held,
@@ -56,10 +52,11 @@ void FetchFromMemory(std::shared_ptr<RetrieveContext> context, int chunk,
               held = std::move(held)] {
                absl::StatusOr<std::shared_ptr<ChunkDecode>> decode =
                    Begin(context, chunk, held, pinned, shared);
-               if (!decode.ok()) {
+               if (!decode.ok() || *decode == nullptr) {
                  AttemptResult result;
                  result.status = decode.status();
                  result.version = held.info.version;
+                 result.recompute = decode.ok();
                  (*shared)(std::move(result));
                  return;
                }

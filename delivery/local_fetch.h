@@ -13,16 +13,14 @@ namespace kdn::delivery {
 
 // Delivers one chunk of a retrieve from an object in this node's memory: one
 // layer at a time on the pool, each layer queueing the next, so that the chunks
-// of a retrieve advance together and the queue holds one task per chunk.
+// of a retrieve advance together and the queue holds one task per chunk. It
+// comes at the best level held and accepted that is decoded faster than the
+// engine prefills, or is to be recomputed; NOT_FOUND when held at none.
 // Reports the end of the try exactly once, on a pool thread.
 void FetchFromMemory(std::shared_ptr<RetrieveContext> context, int chunk,
                      PeerService::Held held,
                      std::optional<ObjectVersion> pinned, WorkPool* pool,
                      uint64_t work_request, Done<AttemptResult> on_attempt);
-
-// The best level of `held` that `accept` allows; NOT_FOUND when there is none:
-// to the engine that is a miss.
-absl::StatusOr<Level> ChooseLevel(LevelSet held, LevelSet accept);
 
 }  // namespace kdn::delivery
 

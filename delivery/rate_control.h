@@ -67,6 +67,8 @@ struct DeliveryTarget {
   double prefill_tokens_per_second = 0;
   absl::Time now = absl::UnixEpoch();
   absl::Time deadline = absl::InfinitePast();
+  // Others take longer to decode than to recompute.
+  LevelSet levels = LevelSet::All();
   Reuse reuse = Reuse::kAnyChunk;
 };
 
@@ -78,12 +80,14 @@ struct ByteBudget {
   // What the link carries while the engine prefills one token: where loading
   // costs more, recomputing is faster. Unset: there is nothing to compare with.
   std::optional<double> bytes_per_token_max = std::nullopt;
-  uint64_t setup_bytes = 0;  // what it would carry in `latency`
+  uint64_t setup_bytes = 0;           // what it would carry in `latency`
+  LevelSet levels = LevelSet::All();  // worth sending
   Reuse reuse = Reuse::kAnyChunk;
 
   // Everything is loaded, at the best level.
   bool unlimited() const {
-    return bytes_max == kNoLimit && !bytes_per_token_max;
+    return bytes_max == kNoLimit && !bytes_per_token_max &&
+           levels == LevelSet::All();
   }
 };
 

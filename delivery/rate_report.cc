@@ -18,7 +18,8 @@ uint64_t Micros(absl::Duration duration) {
 
 }  // namespace
 
-Prediction Predict(const LevelPlan& plan, const DeliveryTarget& target) {
+Prediction Predict(const LevelPlan& plan, const DeliveryTarget& target,
+                   absl::Duration decoding) {
   Prediction out;
   out.bytes = plan.bytes;
   out.chunks_loaded = plan.chunks_loaded;
@@ -27,8 +28,9 @@ Prediction Predict(const LevelPlan& plan, const DeliveryTarget& target) {
   if (plan.chunks_loaded == 0) {
     out.load = absl::ZeroDuration();
   } else if (target.bytes_per_second) {
-    out.load = target.latency + absl::Seconds(static_cast<double>(plan.bytes) /
-                                              *target.bytes_per_second);
+    const absl::Duration arriving = absl::Seconds(
+        static_cast<double>(plan.bytes) / *target.bytes_per_second);
+    out.load = target.latency + std::max(arriving, decoding);
   }
   out.prefill = PrefillTime(plan.tokens_recomputed, target);
   out.prefill_all =

@@ -16,7 +16,8 @@ struct Prediction {
   int chunks_loaded = 0;
   int chunks_recomputed = 0;
   // Unset while the link's rate is unknown. At the whole rate, so that on
-  // average it comes true; only decisions leave kRateSafety room.
+  // average it comes true; only decisions leave kRateSafety room. Decoding goes
+  // on while the rest arrives: the slower of the two counts.
   std::optional<absl::Duration> load;
   // Of the tokens not loaded, and of all tokens; zero when the engine cannot
   // say.
@@ -27,13 +28,15 @@ struct Prediction {
   absl::Duration total() const { return *load + prefill; }
 };
 
-Prediction Predict(const LevelPlan& plan, const DeliveryTarget& target);
+// `decoding`: what is loaded takes the workers so long; zero: nobody knows.
+Prediction Predict(const LevelPlan& plan, const DeliveryTarget& target,
+                   absl::Duration decoding = absl::ZeroDuration());
 
 // What was promised and what happened, for people who ask whether it pays.
 struct DeliveryReport {
   Prediction predicted;
   uint64_t bytes = 0;
-  absl::Duration load;
+  absl::Duration load;  // from the first byte due to the last layer decoded
 
   // The link gave less than even the margin allowed for.
   bool late() const;

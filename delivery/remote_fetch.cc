@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "codec/stream_codec.h"
 #include "codec/stream_layout.h"
 #include "kv/check.h"
@@ -45,6 +47,37 @@ uint64_t FetchBytesMax(const RetrieveRequest& request) {
   return InPages(most);
 }
 
+class RemoteFetch::Reckoning {
+ public:
+  explicit Reckoning(const Link& link) : book_(link.book), clock_(link.clock) {}
+  Reckoning(const Reckoning&) = delete;
+  Reckoning& operator=(const Reckoning&) = delete;
+  ~Reckoning() {
+    if (!report_) return;
+    report_->load = std::max(report_->load, decoded_ - first_);
+    book_->Count(*report_);
+  }
+
+  void OnChunkEnd() {
+    absl::MutexLock lock(&mutex_);
+    decoded_ = std::max(decoded_, clock_->Now());
+  }
+  // `first`: when the first byte was due.
+  void OnBytesEnd(DeliveryReport report, absl::Time first) {
+    absl::MutexLock lock(&mutex_);
+    report_ = std::move(report);
+    first_ = first;
+  }
+
+ private:
+  LinkBook* const book_;
+  const Clock* const clock_;
+  absl::Mutex mutex_;  // not needed by the destructor: nobody else is left
+  absl::Time decoded_ = absl::InfinitePast();
+  absl::Time first_;
+  std::optional<DeliveryReport> report_;
+};
+
 RemoteFetch::RemoteFetch(std::shared_ptr<RetrieveContext> context,
                          std::vector<Item> items, Link link,
                          storage::Arena* scratch, WorkPool* pool,
@@ -58,7 +91,8 @@ RemoteFetch::RemoteFetch(std::shared_ptr<RetrieveContext> context,
       work_request_(work_request),
       on_size_(std::move(on_size)),
       on_attempt_(std::move(on_attempt)),
-      receiving_(items_.size()) {}
+      receiving_(items_.size()),
+      reckoning_(std::make_shared<Reckoning>(link_)) {}
 
 absl::StatusOr<absl::Span<std::byte>> RemoteFetch::OnHit(
     int i, codec::ObjectIndex index, std::vector<Level> levels,
@@ -73,6 +107,7 @@ absl::StatusOr<absl::Span<std::byte>> RemoteFetch::OnHit(
   layers_owed_ += context_->request.slice.layers();
   plan_.tokens_loaded += TokensOf(i);
   plan_.bytes += stream_bytes;
+  decoding_ += DecodingOf(i, levels);
   absl::StatusOr<std::shared_ptr<storage::ArenaBlock>> block =
       scratch_->Allocate(stream_bytes);
   if (!block.ok()) {
@@ -87,9 +122,11 @@ absl::StatusOr<absl::Span<std::byte>> RemoteFetch::OnHit(
   absl::StatusOr<std::shared_ptr<ChunkDecode>> decode = ChunkDecode::Create(
       context_, chunk, std::move(index), std::move(levels), tier,
       items_[i].pinned,
-      [on_attempt = on_attempt_, chunk,
+      [on_attempt = on_attempt_, chunk, reckoning = reckoning_,
        block = *std::move(block)](AttemptResult result) mutable {
         block = nullptr;
+        reckoning->OnChunkEnd();
+        reckoning = nullptr;
         on_attempt(chunk, std::move(result));
       });
   if (!decode.ok()) {
@@ -137,6 +174,7 @@ void RemoteFetch::OnLayer(int i, int layer,
 
 void RemoteFetch::OnDone(const absl::Status& status) {
   Settle(status);
+  reckoning_ = nullptr;
   const absl::Status why =
       status.ok() ? absl::UnavailableError("the peer sent too little") : status;
   for (size_t i = 0; i < receiving_.size(); ++i) {
@@ -163,7 +201,20 @@ void RemoteFetch::Settle(const absl::Status& status) {
     link_.book->OnTransfer(link_.peer, bytes_, took, last_);
   }
   plan_.chunks.resize(plan_.chunks.size() + plan_.chunks_loaded);
-  link_.book->Count({Predict(plan_, link_.target), bytes_, took});
+  reckoning_->OnBytesEnd(
+      {Predict(plan_, link_.target, decoding_), bytes_, took}, first_);
+}
+
+absl::Duration RemoteFetch::DecodingOf(int i,
+                                       absl::Span<const Level> levels) const {
+  const auto layer_bytes = static_cast<double>(
+      context_->LayerBytes(static_cast<size_t>(TokensOf(i))));
+  absl::Duration time;
+  for (const Level level : levels) {
+    const double rate = context_->decode_rates[static_cast<size_t>(level)];
+    if (rate > 0) time += absl::Seconds(layer_bytes / rate);
+  }
+  return time;
 }
 
 int RemoteFetch::TokensOf(int i) const {

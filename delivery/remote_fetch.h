@@ -66,7 +66,11 @@ class RemoteFetch final : public FetchSink {
     int layers_left = 0;
     bool reported = false;  // its end was reported without a decode
   };
+  // Shared with the chunks' tries: counts what came of the fetch when its bytes
+  // and its decoding have ended, whichever is later.
+  class Reckoning;
   int TokensOf(int i) const;
+  absl::Duration DecodingOf(int i, absl::Span<const Level> levels) const;
   void Report(int i, AttemptResult result);
   void ReportError(int i, const absl::Status& why);
   // Tells the book what came of what was planned.
@@ -81,7 +85,9 @@ class RemoteFetch final : public FetchSink {
   const OnSize on_size_;
   const OnAttempt on_attempt_;
   std::vector<Receiving> receiving_;
-  LevelPlan plan_;  // what the peer made of the budget
+  std::shared_ptr<Reckoning> reckoning_;
+  LevelPlan plan_;           // what the peer made of the budget
+  absl::Duration decoding_;  // as predicted, of what is loaded
   bool skipped_ = false;
   uint64_t bytes_ = 0;
   int layers_owed_ = 0;  // by the peer, of what it said that it holds

@@ -88,6 +88,8 @@ delivery::ByteBudget BudgetOf(peer::Budget::Reader budget) {
     out.bytes_per_token_max = per_token;
   }
   out.setup_bytes = budget.getSetupBytes();
+  out.levels =
+      LevelSet::FromBits(static_cast<uint8_t>(~budget.getLevelsTooSlow()));
   out.reuse = budget.getLeadingChunks() ? delivery::Reuse::kLeadingChunks
                                         : delivery::Reuse::kAnyChunk;
   return out;

@@ -60,6 +60,9 @@ struct Budget {
   setupBytes @2 :UInt64;  # what the link would carry before the first byte comes
   leadingChunks @3 :Bool;
   # Chunks behind one that is recomputed are of no use.
+  levelsTooSlow @4 :UInt8;
+  # Bits as of accept: whoever asks decodes these more slowly than the engine would
+  # recompute; a chunk held at no other is not sent.
 }
 
 struct FetchItem {

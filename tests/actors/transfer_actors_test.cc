@@ -66,7 +66,9 @@ class RetrieveActorTest : public ActorsTest {
     }
     RetrieveJob job;
     job.context = std::make_shared<delivery::RetrieveContext>(
-        std::move(request), [](int, int) {}, &node_->calibrations);
+        std::move(request), [](int, int) {},
+        delivery::DecodeMeans{&node_->calibrations, &node_->decoding,
+                              node_->clock});
     job.done =
         std::make_shared<delivery::Done<std::vector<delivery::ChunkOutcome>>>(
             [this](std::vector<delivery::ChunkOutcome> outcomes) {

@@ -99,6 +99,7 @@ class FetchDeliveryTest : public testing::Test {
                             WholeOf(Model()),
                             accept,
                             absl::InfiniteFuture()};
+    request.prefill_tokens_per_second = target_.prefill_tokens_per_second;
     request.chunks.push_back(RetrieveChunk{ChunkRef{key, PlacementOf(key)},
                                            positions_, destination});
     return std::make_shared<RetrieveContext>(
@@ -107,7 +108,7 @@ class FetchDeliveryTest : public testing::Test {
           absl::MutexLock lock(&mutex_);
           ++announced_[layer];
         },
-        &calibrations_);
+        DecodeMeans{&calibrations_, &decoding_, &real_clock_});
   }
 
   RemoteFetch::Link Link() { return {NodeId("b"), target_, &links_, &clock_}; }
@@ -208,14 +209,20 @@ class FetchDeliveryTest : public testing::Test {
   // Goes on by a second with every look at it.
   class SteppingClock final : public Clock {
    public:
-    absl::Time Now() const override { return now_ = now_ + absl::Seconds(1); }
+    absl::Time Now() const override {
+      absl::MutexLock lock(&mutex_);
+      return now_ = now_ + absl::Seconds(1);
+    }
 
    private:
-    mutable absl::Time now_ = absl::UnixEpoch();
+    mutable absl::Mutex mutex_;
+    mutable absl::Time now_ ABSL_GUARDED_BY(mutex_) = absl::UnixEpoch();
   };
 
   codec::CalibrationSet calibrations_;
   SteppingClock clock_;
+  const RealClock real_clock_;
+  DecodeBook decoding_{2};
   LinkBook links_;
   DeliveryTarget target_;
   WorkPool pool_;
@@ -362,6 +369,7 @@ TEST_F(FetchDeliveryTest, TheLinkIsTimedAndThePredictionJudged) {
   EXPECT_EQ(links_.counters().plans, 1u);
   EXPECT_EQ(links_.counters().plans_blind, 1u) << "nothing was predicted";
   // Twice as fast was expected, and an engine that prefills all in a second.
+  // Another look at the clock tells when the last layer was decoded.
   target_.bytes_per_second = *rate * 2;
   target_.prefill_tokens_per_second = kTokens;
   announced_.clear();
@@ -371,9 +379,45 @@ TEST_F(FetchDeliveryTest, TheLinkIsTimedAndThePredictionJudged) {
   EXPECT_EQ(counters.plans_blind, 1u);
   EXPECT_EQ(counters.bytes_actual, LayersBytes(3));
   EXPECT_EQ(counters.load_us_predicted, 1500000u);
-  EXPECT_EQ(counters.load_us_actual, 3000000u);
+  EXPECT_EQ(counters.load_us_actual, 4000000u);
   EXPECT_EQ(counters.late, 1u);
   EXPECT_EQ(counters.slower_than_recompute, 1u);
+}
+
+TEST_F(FetchDeliveryTest, DecodingIsTimedAndWhatTakesLongerThanPrefillIsLeft) {
+  FillFinite();
+  object_ = Encode(LevelSet::Of(Level::kBase1).WithRefined());
+  const auto rate = [&](Level level) {
+    return decoding_.RatesAt(real_clock_.Now())[static_cast<size_t>(level)];
+  };
+  ASSERT_TRUE(FetchHere(Context(key_)).status.ok());
+  EXPECT_GT(rate(Level::kBase1), 0);
+  EXPECT_EQ(rate(Level::kBase), 0) << "unknown";
+  // Tokens of 384 bytes; an hour a token at the best level.
+  target_.prefill_tokens_per_second = 1e3;
+  decoding_.OnLayer(Level::kBase1, 384, absl::Hours(1), real_clock_.Now());
+  const AttemptResult coarser = FetchHere(Context(key_));
+  ASSERT_TRUE(coarser.status.ok()) << coarser.status;
+  EXPECT_FALSE(coarser.recompute);
+  EXPECT_EQ(coarser.level, Level::kBase);
+  decoding_.OnLayer(Level::kBase, 384, absl::Hours(1), real_clock_.Now());
+  announced_.clear();
+  const AttemptResult none = FetchHere(Context(key_));
+  EXPECT_TRUE(none.status.ok()) << none.status;
+  EXPECT_TRUE(none.recompute);
+  EXPECT_TRUE(announced_.empty());
+  target_.prefill_tokens_per_second = 0;
+  EXPECT_EQ(FetchHere(Context(key_)).level, Level::kBase1)
+      << "an engine that cannot say is served all the same";
+}
+
+TEST_F(FetchDeliveryTest, TimeToDecodeIsPredicted) {
+  target_.bytes_per_second = 1e9;
+  // All of the chunk in 9 s.
+  decoding_.OnLayer(Level::kLossless, kv_.size(), absl::Seconds(18),
+                    real_clock_.Now());
+  ASSERT_TRUE(Receive(Context(key_), std::nullopt, 3).status.ok());
+  EXPECT_NEAR(links_.counters().load_us_predicted, 9e6, 2);
 }
 
 TEST_F(FetchDeliveryTest, WaitingForAPeersDiskIsNotTheLinks) {

@@ -109,5 +109,19 @@ TEST_F(FetchPlanTest, WhatTheEngineDoesFasterIsNotSent) {
   EXPECT_TRUE(plan.LevelsOf(one, 0)[0].empty());
 }
 
+TEST_F(FetchPlanTest, LevelsThatTakeTooLongToDecodeAreNotSent) {
+  const codec::ObjectIndex* one[] = {index_};
+  const auto levels_with = [&](LevelSet worth) {
+    FetchPlan plan(slice_, LevelSet::Of(Level::kBase1).With(Level::kBase),
+                   {.bytes_max = ByteBudget::kNoLimit, .levels = worth}, 1);
+    return plan.LevelsOf(one, 0)[0];
+  };
+  EXPECT_EQ(levels_with(LevelSet::All()), std::vector<Level>(3, Level::kBase1));
+  EXPECT_EQ(levels_with(LevelSet::Of(Level::kLossless).With(Level::kBase)),
+            std::vector<Level>(3, Level::kBase));
+  EXPECT_TRUE(levels_with(LevelSet::Of(Level::kLossless)).empty())
+      << "to be recomputed: not accepted at the one, too slow at the others";
+}
+
 }  // namespace
 }  // namespace kdn::delivery

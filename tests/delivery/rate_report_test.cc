@@ -47,6 +47,14 @@ TEST(RateReportTest, ALinkThatStandsStillTakesForever) {
   EXPECT_EQ(*Predict(PlanOf(1, 0), target).load, absl::InfiniteDuration());
 }
 
+TEST(RateReportTest, DecodingCountsWhereItIsTheSlower) {
+  const LevelPlan plan = PlanOf(3, 0);  // 300 ms of the link
+  EXPECT_EQ(*Predict(plan, kTarget, absl::Milliseconds(200)).load,
+            absl::Milliseconds(310));
+  EXPECT_EQ(*Predict(plan, kTarget, absl::Milliseconds(700)).load,
+            absl::Milliseconds(710));
+}
+
 TEST(RateReportTest, LateIsBeyondTheMargin) {
   DeliveryReport report{Predict(PlanOf(3, 2), kTarget), 3'000'000,
                         absl::Milliseconds(380)};
