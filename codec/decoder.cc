@@ -4,6 +4,7 @@
 #include <array>
 #include <utility>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
 #include "codec/stream_codec.h"
 #include "codec/stream_layout.h"
@@ -71,23 +72,31 @@ absl::Status ObjectDecoder::CheckCall(Level level, int layer, int head_begin,
 
 struct ObjectDecoder::Found {
   StreamId first;  // of the ladder's first level
-  std::vector<absl::Span<const std::byte>> levels;
+  std::array<absl::Span<const std::byte>, kStepsMax> levels;  // by step
 };
 
 namespace {
 
+using HeadRows = absl::InlinedVector<MutableRows, 1>;
+
 // A stream on its way through a codec.
 struct Decoding {
-  std::vector<StreamReader> readers;
-  std::vector<MutableRows> heads;
+  absl::InlinedVector<StreamReader, kStepsMax> readers;
+  HeadRows heads;
   StreamJob job;
 };
 
+void Prefetch(absl::Span<const std::byte> bytes) {
+  constexpr size_t kCacheLine = 64;
+  for (size_t at = 0; at < bytes.size(); at += kCacheLine) {
+    __builtin_prefetch(bytes.data() + at, 0, 2);
+  }
+}
+
 // The rows of the stream's heads that are in [head_begin, head_end).
-std::vector<MutableRows> WantedRows(const StreamId& id, int heads,
-                                    int head_begin, int head_end,
-                                    const KvDestination& destination) {
-  std::vector<MutableRows> rows(heads);
+HeadRows WantedRows(const StreamId& id, int heads, int head_begin, int head_end,
+                    const KvDestination& destination) {
+  HeadRows rows(heads);
   for (int i = 0; i < heads; ++i) {
     const int head = id.head_group * heads + i;
     if (head < head_begin || head >= head_end) continue;
@@ -158,8 +167,8 @@ absl::Status ObjectDecoder::DecodeFound(
       const Found& one = found[i + j];
       if (absl::Status s = CheckLengths(one, ladder); !s.ok()) return s;
       Decoding& decoding = pair[j];
-      for (const absl::Span<const std::byte> level : one.levels) {
-        decoding.readers.emplace_back(level);
+      for (size_t step = 0; step < ladder.size(); ++step) {
+        decoding.readers.emplace_back(one.levels[step]);
       }
       const StreamShape shape =
           StreamShapeOf(index_->header().shape, one.first);
@@ -167,6 +176,11 @@ absl::Status ObjectDecoder::DecodeFound(
           WantedRows(one.first, shape.heads, head_begin, head_end, destination);
       decoding.job = {shape, absl::MakeSpan(decoding.readers),
                       ContextOf(one.first), decoding.heads};
+    }
+    // What the next two read was written by another core, or long ago.
+    for (const Found& next : found.subspan(i + count).first(
+             std::min<size_t>(2, found.size() - i - count))) {
+      for (const auto level : next.levels) Prefetch(level);
     }
     std::array<absl::Status, 2> decoded;
     if (count == 2) {
@@ -204,13 +218,13 @@ absl::Status ObjectDecoder::DecodeLayer(
   }
   // A level's streams lie together.
   size_t at = 0;
-  for (const Level step : ladder) {
+  for (size_t step = 0; step < ladder.size(); ++step) {
     for (Found& one : found) {
       StreamId id = one.first;
-      id.level = step;
+      id.level = ladder[step];
       const size_t bytes =
           std::min<size_t>(index_->Entry(id).bytes, streams.size() - at);
-      one.levels.push_back(streams.subspan(at, bytes));
+      one.levels[step] = streams.subspan(at, bytes);
       at += bytes;
     }
   }
@@ -244,11 +258,11 @@ absl::Status ObjectDecoder::DecodeLayerOf(
        StreamsOf(index_->header().shape, {layer, ladder.front()}, head_begin,
                  head_end)) {
     found.push_back({first, {}});
-    for (const Level step : ladder) {
+    for (size_t step = 0; step < ladder.size(); ++step) {
       StreamId id = first;
-      id.level = step;
+      id.level = ladder[step];
       const StreamEntry& entry = index_->Entry(id);
-      found.back().levels.push_back(object.subspan(entry.offset, entry.bytes));
+      found.back().levels[step] = object.subspan(entry.offset, entry.bytes);
     }
   }
   return DecodeFound(found, ladder, head_begin, head_end, destination);

@@ -50,19 +50,24 @@ std::string Name(const StreamId& id) {
       IsTransformCoded(id.level) ? " head group " : " head ", id.head_group);
 }
 
-std::vector<Level> LevelsOf(LevelSet levels) {
-  std::vector<Level> result;
+absl::InlinedVector<Level, kLevelCount> LevelsOf(LevelSet levels) {
+  absl::InlinedVector<Level, kLevelCount> result;
   for (Level level : kLevels) {
     if (levels.Has(level)) result.push_back(level);
   }
   return result;
 }
 
+// Streams of one level.
+static size_t StreamsAt(const KvShape& shape, Level level) {
+  return static_cast<size_t>(shape.layers) * 2 *
+         (shape.kv_heads / HeadsPerStream(shape, level));
+}
+
 size_t StreamCount(const KvShape& shape, LevelSet levels) {
   size_t count = 0;
-  for (const Level level : LevelsOf(levels)) {
-    count += static_cast<size_t>(shape.layers) * 2 *
-             (shape.kv_heads / HeadsPerStream(shape, level));
+  for (const Level level : kLevels) {
+    if (levels.Has(level)) count += StreamsAt(shape, level);
   }
   return count;
 }
@@ -73,9 +78,9 @@ size_t SlotOf(const KvShape& shape, LevelSet levels, const StreamId& id) {
   KDN_CHECK(id.layer >= 0 && id.layer < shape.layers, "no such layer");
   KDN_CHECK(id.head_group >= 0 && id.head_group < groups, "no such head");
   size_t before = 0;
-  for (const Level level : LevelsOf(levels)) {
+  for (const Level level : kLevels) {
     if (level == id.level) break;
-    before += StreamCount(shape, LevelSet::Of(level));
+    if (levels.Has(level)) before += StreamsAt(shape, level);
   }
   const size_t plane =
       2 * static_cast<size_t>(id.layer) + static_cast<size_t>(id.part);
@@ -83,7 +88,7 @@ size_t SlotOf(const KvShape& shape, LevelSet levels, const StreamId& id) {
 }
 
 std::vector<StreamGroup> GroupsOf(const KvShape& shape, LevelSet levels) {
-  const std::vector<Level> ordered = LevelsOf(levels);
+  const auto ordered = LevelsOf(levels);
   std::vector<StreamGroup> groups;
   groups.reserve(shape.layers * ordered.size());
   for (int layer = 0; layer < shape.layers; ++layer) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/types/span.h"
 #include "codec/object.h"
 
@@ -32,6 +33,8 @@ constexpr bool IsTransformCoded(Level level) { return level >= Level::kBase; }
 // Whether some level of the set is.
 bool HasTransformCoded(LevelSet levels);
 
+// Steps of the longest ladder.
+inline constexpr int kStepsMax = 3;
 // The levels whose streams delivering `level` takes, in decoding order: those
 // it refines, then itself.
 absl::Span<const Level> LadderTo(Level level);
@@ -53,7 +56,7 @@ struct StreamGroup {
 std::string Name(const StreamId& id);
 
 // Levels of the set, in index order.
-std::vector<Level> LevelsOf(LevelSet levels);
+absl::InlinedVector<Level, kLevelCount> LevelsOf(LevelSet levels);
 size_t StreamCount(const KvShape& shape, LevelSet levels);
 // Place of a stream in the index. REQUIRES: the stream exists.
 size_t SlotOf(const KvShape& shape, LevelSet levels, const StreamId& id);

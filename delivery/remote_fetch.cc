@@ -63,9 +63,9 @@ class RemoteFetch::Reckoning {
     decoded_ = std::max(decoded_, clock_->Now());
   }
   // `first`: when the first byte was due.
-  void OnBytesEnd(DeliveryReport report, absl::Time first) {
+  void OnBytesEnd(const DeliveryReport& report, absl::Time first) {
     absl::MutexLock lock(&mutex_);
-    report_ = std::move(report);
+    report_ = report;
     first_ = first;
   }
 

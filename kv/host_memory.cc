@@ -20,6 +20,8 @@ absl::StatusOr<std::byte*> MapShared(int fd, size_t bytes) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "mapping ", bytes, " bytes of shared memory: ", strerror(errno)));
   }
+  // Heeded where shmem_enabled is "advise" and the mapping is long enough.
+  madvise(data, bytes, MADV_HUGEPAGE);
   return static_cast<std::byte*>(data);
 }
 
