@@ -125,7 +125,7 @@ void RetrieveActorState::Fetch(const NodeId& peer, absl::Span<const int> chunks,
       .prefill_tokens_per_second = request.prefill_tokens_per_second,
       .now = now,
       .deadline = AttemptDeadline(now, request.deadline),
-      .levels = job.context->levels,
+      .too_slow = job.context->too_slow,
       .reuse = request.reuse};
   // What is not asked for yet needs its part of the time.
   const size_t all = of_ask + static_cast<size_t>(session->held_back() +

@@ -1,12 +1,22 @@
 #include "codec/stream_layout.h"
 
 #include <algorithm>
+#include <iterator>
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "kv/check.h"
 
 namespace kdn::codec {
+namespace {
+
+// Streams of one level.
+size_t StreamsAt(const KvShape& shape, Level level) {
+  return static_cast<size_t>(shape.layers) * 2 *
+         (shape.kv_heads / HeadsPerStream(shape, level));
+}
+
+}  // namespace
 
 bool HasTransformCoded(LevelSet levels) {
   return levels.Has(Level::kBase) || levels.Has(Level::kBase1) ||
@@ -18,6 +28,7 @@ absl::Span<const Level> LadderTo(Level level) {
   static constexpr Level kInt8[] = {Level::kInt8};
   static constexpr Level kSteps[] = {Level::kBase, Level::kBase1,
                                      Level::kBase2};
+  static_assert(std::size(kSteps) == kStepsMax);
   switch (level) {
     case Level::kLossless:
       return kLossless;
@@ -50,18 +61,12 @@ std::string Name(const StreamId& id) {
       IsTransformCoded(id.level) ? " head group " : " head ", id.head_group);
 }
 
-absl::InlinedVector<Level, kLevelCount> LevelsOf(LevelSet levels) {
-  absl::InlinedVector<Level, kLevelCount> result;
+std::vector<Level> LevelsOf(LevelSet levels) {
+  std::vector<Level> result;
   for (Level level : kLevels) {
     if (levels.Has(level)) result.push_back(level);
   }
   return result;
-}
-
-// Streams of one level.
-static size_t StreamsAt(const KvShape& shape, Level level) {
-  return static_cast<size_t>(shape.layers) * 2 *
-         (shape.kv_heads / HeadsPerStream(shape, level));
 }
 
 size_t StreamCount(const KvShape& shape, LevelSet levels) {
@@ -88,7 +93,7 @@ size_t SlotOf(const KvShape& shape, LevelSet levels, const StreamId& id) {
 }
 
 std::vector<StreamGroup> GroupsOf(const KvShape& shape, LevelSet levels) {
-  const auto ordered = LevelsOf(levels);
+  const std::vector<Level> ordered = LevelsOf(levels);
   std::vector<StreamGroup> groups;
   groups.reserve(shape.layers * ordered.size());
   for (int layer = 0; layer < shape.layers; ++layer) {

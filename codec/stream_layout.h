@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/container/inlined_vector.h"
 #include "absl/types/span.h"
 #include "codec/object.h"
 
@@ -56,7 +55,7 @@ struct StreamGroup {
 std::string Name(const StreamId& id);
 
 // Levels of the set, in index order.
-absl::InlinedVector<Level, kLevelCount> LevelsOf(LevelSet levels);
+std::vector<Level> LevelsOf(LevelSet levels);
 size_t StreamCount(const KvShape& shape, LevelSet levels);
 // Place of a stream in the index. REQUIRES: the stream exists.
 size_t SlotOf(const KvShape& shape, LevelSet levels, const StreamId& id);

@@ -61,9 +61,9 @@ RetrieveContext::RetrieveContext(RetrieveRequest request_in,
       on_layer(std::move(on_layer_in)),
       means(means_in),
       decode_rates(means.book->RatesAt(means.clock->Now())),
-      levels(FasterThanPrefill(request.accept, decode_rates,
-                               LayerBytes(1) * request.slice.layers(),
-                               request.prefill_tokens_per_second)),
+      too_slow(SlowerThanPrefill(decode_rates,
+                                 LayerBytes(1) * request.slice.layers(),
+                                 request.prefill_tokens_per_second)),
       announced(request.chunks.size(),
                 std::vector<uint8_t>(request.slice.layers(), 0)) {}
 

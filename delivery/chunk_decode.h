@@ -35,9 +35,8 @@ struct RetrieveContext {
   const NodeService::OnLayer on_layer;
   const DecodeMeans means;
   const DecodeRates decode_rates;  // when the retrieve began
-  // The accepted levels that are decoded faster than the engine prefills; what
-  // is held at others alone is better recomputed.
-  const LevelSet levels;
+  // Take longer to decode than to recompute: not used.
+  const LevelSet too_slow;
   // announced[chunk] holds, per layer of the slice, 1 + the level at which it
   // was announced, 0 where it was not. Only the chunk's present try writes
   // there, and tries of one chunk never overlap.

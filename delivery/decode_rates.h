@@ -15,27 +15,32 @@ namespace kdn::delivery {
 // by Level. 0: unknown.
 using DecodeRates = std::array<double, kLevelCount>;
 
-// The levels that are decoded no slower than the engine would compute the same
-// KV, of `token_bytes` a token. All of them while neither rate is known. Pure.
-LevelSet FasterThanPrefill(LevelSet levels, const DecodeRates& rates,
-                           uint64_t token_bytes,
+// The levels that take longer to decode than the engine takes to compute the
+// same KV, of `token_bytes` a token; decoding is believed to run at kRateSafety
+// of its rate. A level of unknown rate is not among them, nor is any when the
+// engine's rate is unknown (0). Pure.
+LevelSet SlowerThanPrefill(const DecodeRates& rates, uint64_t token_bytes,
                            double prefill_tokens_per_second);
 
 // What decoding takes on this node, learnt from layers that were decoded: the
-// whole node's rate, as for a retrieve that has its workers to itself. Has no
-// clock. Thread-safe.
+// whole node's rate, as for a retrieve that has its workers, and chunks enough
+// to keep them busy, to itself. Has no clock. Thread-safe.
 class DecodeBook {
  public:
-  // The last ones speak: about so many bytes of KV a level.
-  static constexpr uint64_t kWindowBytes = 64u << 20;
+  // The last ones speak, so much work of one worker at a level: a layer that
+  // waited 100 ms for its CPU moves the rate by a tenth.
+  static constexpr absl::Duration kWindow = absl::Seconds(1);
+  // Fewer say nothing: the first meet cold caches.
+  static constexpr int kLayersMin = 32;
   // A level that is always recomputed would never be measured again: then it is
   // unknown, and tried.
-  static constexpr absl::Duration kForgotten = absl::Seconds(30);
+  static constexpr absl::Duration kForgotten = absl::Seconds(10);
 
   // REQUIRES: workers >= 1.
   explicit DecodeBook(int workers) : workers_(workers) {}
 
-  // One worker decoded one layer, of so many bytes of KV, until `now`.
+  // One worker decoded one layer, of so many bytes of KV, until `now`. Ignored
+  // when it took no time: the clock was set back.
   void OnLayer(Level level, uint64_t kv_bytes, absl::Duration took,
                absl::Time now);
   DecodeRates RatesAt(absl::Time now) const;
@@ -44,6 +49,7 @@ class DecodeBook {
   struct Sum {
     double bytes = 0;
     double seconds = 0;
+    int layers = 0;  // no more than kLayersMin are counted
     absl::Time last = absl::InfinitePast();
   };
   const int workers_;

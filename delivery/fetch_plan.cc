@@ -71,8 +71,9 @@ std::vector<std::vector<Level>> FetchPlan::LevelsOf(
   }
   std::vector<Ladder> ladders;
   for (const codec::ObjectIndex* object : objects) {
-    ladders.push_back(LadderOf(
-        *object, slice_, object->header().levels & accept_ & left_.levels));
+    ladders.push_back(
+        LadderOf(*object, slice_,
+                 (object->header().levels & accept_).Without(left_.too_slow)));
   }
   const ByteBudget share = ShareOf(left_, together, chunks_left_);
   chunks_left_ -= together;
@@ -82,7 +83,9 @@ std::vector<std::vector<Level>> FetchPlan::LevelsOf(
       levels[i].push_back(ladders[i].rungs[rung].level);
     }
   }
-  left_.bytes_max -= std::min(left_.bytes_max, plan.bytes);
+  if (left_.bytes_max != ByteBudget::kNoLimit) {
+    left_.bytes_max -= std::min(left_.bytes_max, plan.bytes);
+  }
   if (plan.chunks_loaded > 0) left_.setup_bytes = 0;
   return levels;
 }

@@ -31,7 +31,7 @@ absl::StatusOr<std::shared_ptr<ChunkDecode>> Begin(
   if (deliverable.empty()) {
     return absl::NotFoundError("the chunk is held at no accepted level");
   }
-  const LevelSet fast = deliverable & context->levels;
+  const LevelSet fast = deliverable.Without(context->too_slow);
   if (fast.empty()) return nullptr;
   return ChunkDecode::Create(
       context, chunk, *std::move(index),

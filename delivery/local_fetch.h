@@ -15,7 +15,8 @@ namespace kdn::delivery {
 // layer at a time on the pool, each layer queueing the next, so that the chunks
 // of a retrieve advance together and the queue holds one task per chunk. It
 // comes at the best level held and accepted that is decoded faster than the
-// engine prefills, or is to be recomputed; NOT_FOUND when held at none.
+// engine prefills, or is to be recomputed, whatever other copies hold;
+// NOT_FOUND when held at no accepted one.
 // Reports the end of the try exactly once, on a pool thread.
 void FetchFromMemory(std::shared_ptr<RetrieveContext> context, int chunk,
                      PeerService::Held held,

@@ -249,8 +249,9 @@ void SumUp(absl::Span<const Ladder> chunks, LevelPlan& plan) {
 ByteBudget BudgetFor(const DeliveryTarget& target) {
   const absl::Duration time = target.deadline - target.now - target.latency;
   if (time <= absl::ZeroDuration()) return {};
-  ByteBudget budget{
-      .bytes_max = kNoLimit, .levels = target.levels, .reuse = target.reuse};
+  ByteBudget budget{.bytes_max = kNoLimit,
+                    .too_slow = target.too_slow,
+                    .reuse = target.reuse};
   if (!target.bytes_per_second) return budget;
   const double rate = *target.bytes_per_second * kRateSafety;
   budget.bytes_max = ToBytes(rate * absl::ToDoubleSeconds(time));

@@ -67,8 +67,7 @@ struct DeliveryTarget {
   double prefill_tokens_per_second = 0;
   absl::Time now = absl::UnixEpoch();
   absl::Time deadline = absl::InfinitePast();
-  // Others take longer to decode than to recompute.
-  LevelSet levels = LevelSet::All();
+  LevelSet too_slow = {};  // to decode: recomputing is faster
   Reuse reuse = Reuse::kAnyChunk;
 };
 
@@ -80,14 +79,13 @@ struct ByteBudget {
   // What the link carries while the engine prefills one token: where loading
   // costs more, recomputing is faster. Unset: there is nothing to compare with.
   std::optional<double> bytes_per_token_max = std::nullopt;
-  uint64_t setup_bytes = 0;           // what it would carry in `latency`
-  LevelSet levels = LevelSet::All();  // worth sending
+  uint64_t setup_bytes = 0;  // what it would carry in `latency`
+  LevelSet too_slow = {};    // not worth sending
   Reuse reuse = Reuse::kAnyChunk;
 
   // Everything is loaded, at the best level.
   bool unlimited() const {
-    return bytes_max == kNoLimit && !bytes_per_token_max &&
-           levels == LevelSet::All();
+    return bytes_max == kNoLimit && !bytes_per_token_max && too_slow.empty();
   }
 };
 

@@ -38,7 +38,7 @@ struct DeliveryReport {
   uint64_t bytes = 0;
   absl::Duration load;  // from the first byte due to the last layer decoded
 
-  // The link gave less than even the margin allowed for.
+  // It took longer than even the margin allows for.
   bool late() const;
   // The engine would have been faster on its own.
   bool slower_than_recompute() const;

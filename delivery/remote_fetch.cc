@@ -1,6 +1,7 @@
 #include "delivery/remote_fetch.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -47,6 +48,7 @@ uint64_t FetchBytesMax(const RetrieveRequest& request) {
   return InPages(most);
 }
 
+// Its end is the event: then both the fetch and the last try have let it go.
 class RemoteFetch::Reckoning {
  public:
   explicit Reckoning(const Link& link) : book_(link.book), clock_(link.clock) {}
@@ -72,10 +74,10 @@ class RemoteFetch::Reckoning {
  private:
   LinkBook* const book_;
   const Clock* const clock_;
-  absl::Mutex mutex_;  // not needed by the destructor: nobody else is left
-  absl::Time decoded_ = absl::InfinitePast();
-  absl::Time first_;
-  std::optional<DeliveryReport> report_;
+  absl::Mutex mutex_;
+  absl::Time decoded_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  absl::Time first_ ABSL_GUARDED_BY(mutex_);
+  std::optional<DeliveryReport> report_ ABSL_GUARDED_BY(mutex_);
 };
 
 RemoteFetch::RemoteFetch(std::shared_ptr<RetrieveContext> context,

@@ -51,6 +51,9 @@ class LevelSet {
   constexpr bool Has(Level level) const {
     return (bits_ & Of(level).bits_) != 0;
   }
+  constexpr LevelSet Without(LevelSet other) const {
+    return LevelSet(static_cast<uint8_t>(bits_ & ~other.bits_));
+  }
   constexpr LevelSet operator&(LevelSet other) const {
     return LevelSet(static_cast<uint8_t>(bits_ & other.bits_));
   }

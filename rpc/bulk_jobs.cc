@@ -34,8 +34,7 @@ void FillFetch(const delivery::FetchRequest& request,
   budget.setBytesMax(request.budget.bytes_max);
   budget.setBytesPerTokenMax(request.budget.bytes_per_token_max.value_or(0.0));
   budget.setSetupBytes(request.budget.setup_bytes);
-  budget.setLevelsTooSlow(static_cast<uint8_t>(LevelSet::All().bits() &
-                                               ~request.budget.levels.bits()));
+  budget.setLevelsTooSlow(request.budget.too_slow.bits());
   budget.setLeadingChunks(request.budget.reuse ==
                           delivery::Reuse::kLeadingChunks);
 }

@@ -88,8 +88,7 @@ delivery::ByteBudget BudgetOf(peer::Budget::Reader budget) {
     out.bytes_per_token_max = per_token;
   }
   out.setup_bytes = budget.getSetupBytes();
-  out.levels =
-      LevelSet::FromBits(static_cast<uint8_t>(~budget.getLevelsTooSlow()));
+  out.too_slow = LevelSet::FromBits(budget.getLevelsTooSlow());
   out.reuse = budget.getLeadingChunks() ? delivery::Reuse::kLeadingChunks
                                         : delivery::Reuse::kAnyChunk;
   return out;

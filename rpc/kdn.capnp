@@ -344,7 +344,8 @@ struct RetrieveRequest {
   }
 
   prefillTokensPerSecond @5 :Float64;
-  # Of the engine. Where loading a chunk would take longer its outcome is recompute;
+  # Of the engine. Where loading or decoding a chunk would take longer its outcome is
+  # recompute, or a lower accepted level comes;
   # 0: unknown, then it is only where the link cannot carry it by the deadline.
   leadingChunks @6 :Bool;
   # The engine has no use for a chunk behind one that it recomputes: each node gives
@@ -423,7 +424,8 @@ struct NodeStatus {
 }
 
 struct RateCounters {
-  # Of fetches from peers: what was predicted of them, and what happened.
+  # Of fetches from peers, until their last layer is decoded: what was predicted of
+  # them, and what happened.
   plans @0 :UInt64;
   plansBlind @1 :UInt64;  # the link's rate was unknown: not in the sums below
   chunksLoaded @2 :UInt64;

@@ -62,7 +62,7 @@ struct Budget {
   # Chunks behind one that is recomputed are of no use.
   levelsTooSlow @4 :UInt8;
   # Bits as of accept: whoever asks decodes these more slowly than the engine would
-  # recompute; a chunk held at no other is not sent.
+  # recompute. A chunk held at no other accepted level is not sent.
 }
 
 struct FetchItem {

@@ -390,8 +390,10 @@ TEST_F(FetchDeliveryTest, DecodingIsTimedAndWhatTakesLongerThanPrefillIsLeft) {
   const auto rate = [&](Level level) {
     return decoding_.RatesAt(real_clock_.Now())[static_cast<size_t>(level)];
   };
-  ASSERT_TRUE(FetchHere(Context(key_)).status.ok());
-  EXPECT_GT(rate(Level::kBase1), 0);
+  while (rate(Level::kBase1) == 0) {
+    announced_.clear();
+    ASSERT_TRUE(FetchHere(Context(key_)).status.ok());
+  }
   EXPECT_EQ(rate(Level::kBase), 0) << "unknown";
   // Tokens of 384 bytes; an hour a token at the best level.
   target_.prefill_tokens_per_second = 1e3;
@@ -400,7 +402,9 @@ TEST_F(FetchDeliveryTest, DecodingIsTimedAndWhatTakesLongerThanPrefillIsLeft) {
   ASSERT_TRUE(coarser.status.ok()) << coarser.status;
   EXPECT_FALSE(coarser.recompute);
   EXPECT_EQ(coarser.level, Level::kBase);
-  decoding_.OnLayer(Level::kBase, 384, absl::Hours(1), real_clock_.Now());
+  for (int i = 0; i < DecodeBook::kLayersMin; ++i) {
+    decoding_.OnLayer(Level::kBase, 384, absl::Hours(1), real_clock_.Now());
+  }
   announced_.clear();
   const AttemptResult none = FetchHere(Context(key_));
   EXPECT_TRUE(none.status.ok()) << none.status;
@@ -414,8 +418,10 @@ TEST_F(FetchDeliveryTest, DecodingIsTimedAndWhatTakesLongerThanPrefillIsLeft) {
 TEST_F(FetchDeliveryTest, TimeToDecodeIsPredicted) {
   target_.bytes_per_second = 1e9;
   // All of the chunk in 9 s.
-  decoding_.OnLayer(Level::kLossless, kv_.size(), absl::Seconds(18),
-                    real_clock_.Now());
+  for (int i = 0; i < DecodeBook::kLayersMin; ++i) {
+    decoding_.OnLayer(Level::kLossless, kv_.size(), absl::Seconds(18),
+                      real_clock_.Now());
+  }
   ASSERT_TRUE(Receive(Context(key_), std::nullopt, 3).status.ok());
   EXPECT_NEAR(links_.counters().load_us_predicted, 9e6, 2);
 }

@@ -111,16 +111,23 @@ TEST_F(FetchPlanTest, WhatTheEngineDoesFasterIsNotSent) {
 
 TEST_F(FetchPlanTest, LevelsThatTakeTooLongToDecodeAreNotSent) {
   const codec::ObjectIndex* one[] = {index_};
-  const auto levels_with = [&](LevelSet worth) {
-    FetchPlan plan(slice_, LevelSet::Of(Level::kBase1).With(Level::kBase),
-                   {.bytes_max = ByteBudget::kNoLimit, .levels = worth}, 1);
+  const LevelSet both = LevelSet::Of(Level::kBase1).With(Level::kBase);
+  const auto levels_without = [&](LevelSet too_slow, Reuse reuse) {
+    FetchPlan plan(slice_, both,
+                   {.bytes_max = ByteBudget::kNoLimit,
+                    .too_slow = too_slow,
+                    .reuse = reuse},
+                   2);
+    plan.LevelsOf(one, 0);
     return plan.LevelsOf(one, 0)[0];
   };
-  EXPECT_EQ(levels_with(LevelSet::All()), std::vector<Level>(3, Level::kBase1));
-  EXPECT_EQ(levels_with(LevelSet::Of(Level::kLossless).With(Level::kBase)),
-            std::vector<Level>(3, Level::kBase));
-  EXPECT_TRUE(levels_with(LevelSet::Of(Level::kLossless)).empty())
-      << "to be recomputed: not accepted at the one, too slow at the others";
+  for (const Reuse reuse : {Reuse::kAnyChunk, Reuse::kLeadingChunks}) {
+    EXPECT_EQ(levels_without(LevelSet::Of(Level::kLossless), reuse),
+              std::vector<Level>(3, Level::kBase1));
+    EXPECT_EQ(levels_without(LevelSet::Of(Level::kBase1), reuse),
+              std::vector<Level>(3, Level::kBase));
+    EXPECT_TRUE(levels_without(both, reuse).empty()) << "to be recomputed";
+  }
 }
 
 }  // namespace

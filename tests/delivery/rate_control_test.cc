@@ -20,6 +20,15 @@ TEST(BudgetTest, LeavesAMarginAndTheLatency) {
   EXPECT_DOUBLE_EQ(*budget.bytes_per_token_max, 80);
 }
 
+TEST(BudgetTest, LevelsThatAreTooSlowToDecodeAreALimit) {
+  DeliveryTarget target = Target(1e9);
+  target.bytes_per_second = std::nullopt;
+  EXPECT_TRUE(BudgetFor(target).unlimited());
+  target.too_slow = LevelSet::Of(Level::kBase2);
+  EXPECT_EQ(BudgetFor(target).too_slow, target.too_slow);
+  EXPECT_FALSE(BudgetFor(target).unlimited());
+}
+
 TEST(BudgetTest, NothingIsLoadedAfterTheDeadline) {
   DeliveryTarget target = Target(1e9);
   target.deadline = target.now;

@@ -131,10 +131,11 @@ TEST_F(BulkTest, ABudgetIsSpentOnLevels) {
   EXPECT_EQ(before, all);
   EXPECT_EQ(bytes_within({.bytes_max = all, .bytes_per_token_max = 1e-3}), 0u)
       << "recomputing is faster";
-  EXPECT_EQ(bytes_within({.bytes_max = all, .levels = LevelSet()}), 0u)
+  EXPECT_EQ(bytes_within({.bytes_max = all, .too_slow = LevelSet::All()}), 0u)
       << "and faster than decoding";
-  const uint64_t at_base =
-      bytes_within({.bytes_max = all, .levels = LevelSet::Of(Level::kBase)});
+  const uint64_t at_base = bytes_within(
+      {.bytes_max = all,
+       .too_slow = LevelSet::Of(Level::kBase2).With(Level::kBase1)});
   EXPECT_GT(at_base, 0u);
   EXPECT_LT(at_base, all);
 }
