@@ -177,9 +177,8 @@ absl::Status ObjectDecoder::DecodeFound(
       decoding.job = {shape, absl::MakeSpan(decoding.readers),
                       ContextOf(one.first), decoding.heads};
     }
-    // What the next two read was written by another core, or long ago.
-    for (const Found& next : found.subspan(i + count).first(
-             std::min<size_t>(2, found.size() - i - count))) {
+    // The next two streams' bytes may be in no cache of this core yet.
+    for (const Found& next : found.subspan(i + count, 2)) {
       for (const auto level : next.levels) Prefetch(level);
     }
     std::array<absl::Status, 2> decoded;

@@ -44,6 +44,14 @@ absl::Status ValidateFor(const RetrieveContext& context, int chunk,
   return absl::OkStatus();
 }
 
+// Of the slice, in the engine's dtype.
+uint64_t TokenBytes(const RetrieveRequest& request) {
+  KvShape token = ShapeOf(*request.model, 1);
+  token.layers = request.slice.layers();
+  token.kv_heads = request.slice.heads();
+  return token.bytes();
+}
+
 absl::Status NamingChunk(const codec::ObjectIndex& index,
                          const absl::Status& status) {
   return absl::Status(
@@ -61,16 +69,10 @@ RetrieveContext::RetrieveContext(RetrieveRequest request_in,
       on_layer(std::move(on_layer_in)),
       means(means_in),
       decode_rates(means.book->RatesAt(means.clock->Now())),
-      too_slow(SlowerThanPrefill(decode_rates,
-                                 LayerBytes(1) * request.slice.layers(),
+      too_slow(SlowerThanPrefill(decode_rates, TokenBytes(request),
                                  request.prefill_tokens_per_second)),
       announced(request.chunks.size(),
                 std::vector<uint8_t>(request.slice.layers(), 0)) {}
-
-uint64_t RetrieveContext::LayerBytes(size_t tokens) const {
-  return 2 * tokens * static_cast<size_t>(request.slice.heads()) *
-         ShapeOf(*request.model, 1).head_bytes();
-}
 
 ChunkDecode::ChunkDecode(std::shared_ptr<RetrieveContext> context, int chunk,
                          codec::ObjectIndex index, std::vector<Level> levels,
@@ -116,20 +118,18 @@ bool ChunkDecode::wanted() const {
 void ChunkDecode::Decode(int layer, absl::Span<const std::byte> streams) {
   const KvSlice& slice = context_->request.slice;
   DecodeWith(layer, [&] {
-    return decoder_->DecodeLayer(
-        levels_[layer], slice.layer_begin + layer, slice.head_begin,
-        slice.head_end, streams,
-        context_->request.chunks[chunk_].destination.Layer(layer));
+    return decoder_->DecodeLayer(levels_[layer], slice.layer_begin + layer,
+                                 slice.head_begin, slice.head_end, streams,
+                                 destination().Layer(layer));
   });
 }
 
 void ChunkDecode::DecodeOf(int layer, absl::Span<const std::byte> object) {
   const KvSlice& slice = context_->request.slice;
   DecodeWith(layer, [&] {
-    return decoder_->DecodeLayerOf(
-        object, levels_[layer], slice.layer_begin + layer, slice.head_begin,
-        slice.head_end,
-        context_->request.chunks[chunk_].destination.Layer(layer));
+    return decoder_->DecodeLayerOf(object, levels_[layer],
+                                   slice.layer_begin + layer, slice.head_begin,
+                                   slice.head_end, destination().Layer(layer));
   });
 }
 
@@ -142,10 +142,8 @@ void ChunkDecode::DecodeWith(int layer,
   const absl::Status status = decode();
   const absl::Time end = means.clock->Now();
   if (status.ok()) {
-    means.book->OnLayer(
-        levels_[layer],
-        context_->LayerBytes(context_->request.chunks[chunk_].positions.size()),
-        end - begin, end);
+    means.book->OnLayer(levels_[layer], destination().shape().layer_bytes(),
+                        end - begin, end);
   }
   Account(layer, status);
 }

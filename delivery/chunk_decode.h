@@ -44,10 +44,6 @@ struct RetrieveContext {
 
   RetrieveContext(RetrieveRequest request, NodeService::OnLayer on_layer,
                   const DecodeMeans& means);
-
-  // K and V of one layer of the slice, of so many tokens, in the engine's
-  // dtype.
-  uint64_t LayerBytes(size_t tokens) const;
 };
 
 // One try to deliver one chunk from one object: decodes its layers, on as many
@@ -86,6 +82,9 @@ class ChunkDecode {
               codec::ObjectIndex index, std::vector<Level> levels,
               storage::Tier tier, Done<AttemptResult> done);
   bool wanted() const;
+  const KvDestination& destination() const {
+    return context_->request.chunks[chunk_].destination;
+  }
   bool IsAnnounced(int layer) const {
     return context_->announced[chunk_][layer] != 0;
   }

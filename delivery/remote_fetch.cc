@@ -209,8 +209,9 @@ void RemoteFetch::Settle(const absl::Status& status) {
 
 absl::Duration RemoteFetch::DecodingOf(int i,
                                        absl::Span<const Level> levels) const {
-  const auto layer_bytes = static_cast<double>(
-      context_->LayerBytes(static_cast<size_t>(TokensOf(i))));
+  const RetrieveChunk& chunk = context_->request.chunks[items_[i].chunk];
+  const auto layer_bytes =
+      static_cast<double>(chunk.destination.shape().layer_bytes());
   absl::Duration time;
   for (const Level level : levels) {
     const double rate = context_->decode_rates[static_cast<size_t>(level)];

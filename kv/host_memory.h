@@ -11,8 +11,8 @@ namespace kdn {
 
 // A mapping of anonymous memory that another process may map too: a memfd.
 // Pages are zero and taken from the system on first touch, huge ones where its
-// shmem_enabled lets those who ask have them. Owns the mapping and
-// the descriptor. Movable, not copyable.
+// shmem_enabled lets those who ask have them. Owns the mapping and the
+// descriptor. Movable, not copyable.
 class SharedMemory {
  public:
   // RESOURCE_EXHAUSTED when the system refuses. REQUIRES: bytes > 0.

@@ -344,9 +344,9 @@ struct RetrieveRequest {
   }
 
   prefillTokensPerSecond @5 :Float64;
-  # Of the engine. Where loading or decoding a chunk would take longer its outcome is
-  # recompute, or a lower accepted level comes;
-  # 0: unknown, then it is only where the link cannot carry it by the deadline.
+  # Of the engine. Where loading or decoding a chunk would take longer a lower accepted
+  # level comes, or its outcome is recompute; 0: unknown, then it is only where the
+  # link cannot carry it by the deadline.
   leadingChunks @6 :Bool;
   # The engine has no use for a chunk behind one that it recomputes: each node gives
   # up chunks from the end of those that it sends together.
