@@ -1,6 +1,7 @@
 #include "codec/analysis.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 
 #include "kv/check.h"
@@ -99,107 +100,87 @@ __attribute__((target("avx2,fma"))) void ApplyAvx2(const float* by_dim, int dim,
   }
 }
 
-// bf16 tiles, 32 dimensions a step. A float is the sum of two bf16 up to one
-// part in 2^17; the product of the two smaller parts is left out.
+// bf16 tiles of 16 rows by 32 dimensions, of 16 components by as many, one
+// behind the other along the dimensions: what is multiplied next lies next in
+// memory.
 constexpr int kTileRows = 16;
 constexpr int kTileDims = 32;
+constexpr int kTileBytes = 64;  // of a tile's row
+constexpr size_t kTileValues = kTileRows * kTileDims;
 
-__attribute__((target("avx512f,avx512bw,avx512vl"))) void SplitRow(
-    const float* row, int count, uint16_t* high, uint16_t* low) {
-  for (int i = 0; i < count; i += 16) {
-    const __m512 x = _mm512_loadu_ps(row + i);
-    const __m512i upper =
-        _mm512_and_si512(_mm512_castps_si512(x),
-                         _mm512_set1_epi32(static_cast<int>(0xffff0000)));
-    const __m512 rest = _mm512_sub_ps(x, _mm512_castsi512_ps(upper));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(high + i),
-                        _mm512_cvtepi32_epi16(_mm512_srli_epi32(upper, 16)));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(low + i),
-                        _mm512_cvtepi32_epi16(
-                            _mm512_srli_epi32(_mm512_castps_si512(rest), 16)));
-  }
-}
-
-// One call of ApplyTiles: `rows` of 16 or 32 rows by all components.
-struct TileProduct {
-  const uint16_t* matrix_high;
-  const uint16_t* matrix_low;
-  int dim;
-  int components;
-  const uint16_t* high;
-  const uint16_t* low;
-  int rows;
-  float* out;
-};
-
-// Two tiles of rows by two of components, as far as there are two: the matrix,
-// which does not fit the first cache, is read once for both, and each sum waits
-// for its own last product only. What there is only once is computed twice.
-__attribute__((target("amx-tile,amx-bf16"))) void ApplyTiles(
-    const TileProduct& p) {
-  const int row_bytes = p.dim * 2;
-  const int matrix_bytes = p.components * 4;
-  const int out_bytes = p.components * static_cast<int>(sizeof(float));
-  const int more = p.rows > kTileRows ? kTileRows : 0;
-  const uint16_t* more_high = p.high + more * p.dim;
-  const uint16_t* more_low = p.low + more * p.dim;
-  for (int c = 0; c < p.components; c += 2 * kBlock) {
-    const int second = c + kBlock < p.components ? kBlock : 0;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (int d = 0; d < p.dim; d += kTileDims) {
-      const size_t at = static_cast<size_t>(d) * p.components + 2 * c;
-      _tile_loadd(4, p.matrix_high + at, matrix_bytes);
-      _tile_loadd(5, p.matrix_high + at + 2 * second, matrix_bytes);
-      _tile_loadd(6, p.high + d, row_bytes);
-      _tile_dpbf16ps(0, 6, 4);
-      _tile_dpbf16ps(1, 6, 5);
-      _tile_loadd(7, more_high + d, row_bytes);
-      _tile_dpbf16ps(2, 7, 4);
-      _tile_dpbf16ps(3, 7, 5);
-      _tile_loadd(6, p.low + d, row_bytes);
-      _tile_dpbf16ps(0, 6, 4);
-      _tile_dpbf16ps(1, 6, 5);
-      _tile_loadd(7, more_low + d, row_bytes);
-      _tile_dpbf16ps(2, 7, 4);
-      _tile_dpbf16ps(3, 7, 5);
-      _tile_loadd(4, p.matrix_low + at, matrix_bytes);
-      _tile_loadd(5, p.matrix_low + at + 2 * second, matrix_bytes);
-      _tile_loadd(6, p.high + d, row_bytes);
-      _tile_dpbf16ps(0, 6, 4);
-      _tile_dpbf16ps(1, 6, 5);
-      _tile_loadd(7, more_high + d, row_bytes);
-      _tile_dpbf16ps(2, 7, 4);
-      _tile_dpbf16ps(3, 7, 5);
+// Rounds 16 rows to a line of tiles.
+__attribute__((target("avx512f,avx512bf16"))) void RoundToTiles(
+    const float* rows, int dim, uint16_t* tiles) {
+  for (int row = 0; row < kTileRows; ++row) {
+    for (int d = 0; d < dim; d += kTileDims) {
+      const float* x = rows + static_cast<size_t>(row) * dim + d;
+      const __m512bh both =
+          _mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + 16), _mm512_loadu_ps(x));
+      _mm512_store_si512(tiles + static_cast<size_t>(d) * kTileRows +
+                             static_cast<size_t>(row) * kTileDims,
+                         reinterpret_cast<__m512i>(both));
     }
-    float* out = p.out + c;
-    float* more_out = out + static_cast<size_t>(more) * p.components;
-    _tile_stored(3, more_out + second, out_bytes);
-    _tile_stored(2, more_out, out_bytes);
-    _tile_stored(1, out + second, out_bytes);
-    _tile_stored(0, out, out_bytes);
   }
 }
 
-// REQUIRES: tokens is a multiple of 16, dim of 32.
-__attribute__((target("amx-tile"))) void ApplyAmx(const uint16_t* matrix_high,
-                                                  const uint16_t* matrix_low,
+// Two lines of rows by two of components: each tile is read for two products,
+// and each sum waits for its own last product only.
+__attribute__((target("amx-tile,amx-bf16"))) void MultiplyTiles(
+    const uint16_t* const matrix[2], const uint16_t* const rows[2], int dim,
+    int out_bytes, float* const out[2][2]) {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  for (size_t at = 0; at < static_cast<size_t>(dim) * kTileRows;
+       at += kTileValues) {
+    _tile_loadd(4, matrix[0] + at, kTileBytes);
+    _tile_loadd(6, rows[0] + at, kTileBytes);
+    _tile_dpbf16ps(0, 6, 4);
+    _tile_loadd(7, rows[1] + at, kTileBytes);
+    _tile_dpbf16ps(1, 7, 4);
+    _tile_loadd(5, matrix[1] + at, kTileBytes);
+    _tile_dpbf16ps(2, 6, 5);
+    _tile_dpbf16ps(3, 7, 5);
+  }
+  _tile_stored(3, out[1][1], out_bytes);
+  _tile_stored(2, out[0][1], out_bytes);
+  _tile_stored(1, out[1][0], out_bytes);
+  _tile_stored(0, out[0][0], out_bytes);
+}
+
+// REQUIRES: tokens is a multiple of 16, dim of 32. What there is only once of
+// two is computed twice.
+__attribute__((target("amx-tile"))) void ApplyAmx(const uint16_t* matrix,
                                                   int dim, int components,
                                                   const float* rows, int tokens,
                                                   float* out) {
-  constexpr int kRowsMax = 2 * kTileRows;
-  LineVector<uint16_t> halves(static_cast<size_t>(2 * kRowsMax) * dim);
-  uint16_t* high = halves.data();
-  uint16_t* low = high + static_cast<size_t>(kRowsMax) * dim;
-  const amx::TileConfig config = amx::TileConfig::Uniform(kTileRows, 64);
+  const size_t line = static_cast<size_t>(dim) * kTileRows;
+  LineVector<uint16_t> rounded(2 * line);
+  const amx::TileConfig config =
+      amx::TileConfig::Uniform(kTileRows, kTileBytes);
   config.Load();
-  for (int token = 0; token < tokens; token += kRowsMax) {
-    const int count = std::min(kRowsMax, tokens - token);
-    SplitRow(rows + static_cast<size_t>(token) * dim, count * dim, high, low);
-    ApplyTiles({matrix_high, matrix_low, dim, components, high, low, count,
-                out + static_cast<size_t>(token) * components});
+  for (int token = 0; token < tokens; token += 2 * kTileRows) {
+    const int more = token + kTileRows < tokens ? 1 : 0;
+    for (int i = 0; i <= more; ++i) {
+      RoundToTiles(rows + (static_cast<size_t>(token) + i * kTileRows) * dim,
+                   dim, rounded.data() + i * line);
+    }
+    const uint16_t* const tiles[2] = {rounded.data(),
+                                      rounded.data() + more * line};
+    for (int c = 0; c < components; c += 2 * kBlock) {
+      const int second = c + kBlock < components ? 1 : 0;
+      const uint16_t* const columns[2] = {
+          matrix + static_cast<size_t>(c) * dim,
+          matrix + static_cast<size_t>(c + second * kBlock) * dim};
+      float* const first = out + static_cast<size_t>(token) * components + c;
+      float* const next =
+          first + static_cast<size_t>(more) * kTileRows * components;
+      float* const sums[2][2] = {{first, first + second * kBlock},
+                                 {next, next + second * kBlock}};
+      MultiplyTiles(columns, tiles, dim,
+                    components * static_cast<int>(sizeof(float)), sums);
+    }
   }
   _tile_release();
 }
@@ -215,22 +196,22 @@ AnalysisMatrix::AnalysisMatrix(int components, int dim,
   KDN_CHECK(values.size() == static_cast<size_t>(components) * dim,
             "one value per component and dimension");
   for (int c = 0; c < components; ++c) {
+    double sum = 0;
     for (int d = 0; d < dim; ++d) {
-      by_dim_[static_cast<size_t>(d) * components + c] =
-          values[static_cast<size_t>(c) * dim + d];
+      const float value = values[static_cast<size_t>(c) * dim + d];
+      by_dim_[static_cast<size_t>(d) * components + c] = value;
+      sum += std::fabs(value);
     }
+    norm_ = std::max(norm_, sum);
   }
   if (dim % 32 != 0) return;
   // Two dimensions of a component side by side.
-  high_.resize(values.size());
-  low_.resize(values.size());
+  tiles_.resize(values.size());
   for (int c = 0; c < components; ++c) {
     for (int d = 0; d < dim; ++d) {
-      const float value = values[static_cast<size_t>(c) * dim + d];
-      const size_t at =
-          (static_cast<size_t>(d / 2) * components + c) * 2 + d % 2;
-      high_[at] = FloatToBf16(value);
-      low_[at] = FloatToBf16(value - Bf16ToFloat(high_[at]));
+      const size_t line = static_cast<size_t>(c / kBlock) * kBlock * dim;
+      tiles_[line + d / 2 * 2 * kBlock + c % kBlock * 2 + d % 2] =
+          FloatToBf16(values[static_cast<size_t>(c) * dim + d]);
     }
   }
 }
@@ -238,10 +219,9 @@ AnalysisMatrix::AnalysisMatrix(int components, int dim,
 void AnalysisMatrix::Apply(const float* rows, int tokens, float* out,
                            Isa isa) const {
 #if defined(__x86_64__)
-  if (isa == Isa::kAvx512 && !high_.empty() && tokens % kTileRows == 0 &&
+  if (isa == Isa::kAvx512 && !tiles_.empty() && tokens % kTileRows == 0 &&
       amx::IsUsable()) {
-    return ApplyAmx(high_.data(), low_.data(), dim_, components_, rows, tokens,
-                    out);
+    return ApplyAmx(tiles_.data(), dim_, components_, rows, tokens, out);
   }
   if (isa == Isa::kAvx512) {
     return ApplyAvx512(by_dim_.data(), dim_, components_, rows, tokens, out);

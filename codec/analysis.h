@@ -9,18 +9,25 @@
 
 namespace kdn::codec {
 
-// The matrix that takes rows to components, for the encoder. Sums are rounded
-// as each unit does it: which of two neighbouring integers a component is
-// rounded to may differ between CPUs, what a decoder makes of it does not.
-// Immutable.
+// The matrix that takes rows to components, for the encoder. Each unit rounds
+// as it does: which of two neighbouring integers a component is rounded to may
+// differ between CPUs, what a decoder makes of it does not. Immutable.
 class AnalysisMatrix {
  public:
+  // No sum is off by more than this part of the magnitudes that it adds. Tiles
+  // round both factors to bf16, about as coarsely as most engines' values came:
+  // beside quantising that does not show.
+  static constexpr double kRounding = 0x1p-7;
+
   AnalysisMatrix() = default;
   // `values` is [components][dim]. REQUIRES: components is a multiple of 16.
   AnalysisMatrix(int components, int dim, absl::Span<const float> values);
 
   int dim() const { return dim_; }
   int components() const { return components_; }
+  // The largest sum of magnitudes of a component: how far it can move when no
+  // value of a row moves by more than 1.
+  double norm() const { return norm_; }
 
   // out[t][c] = sum over d of value(c, d) * rows[t][d]. Rows are dim() apart,
   // the output's components().
@@ -29,11 +36,11 @@ class AnalysisMatrix {
  private:
   int components_ = 0;
   int dim_ = 0;
+  double norm_ = 0;
   LineVector<float> by_dim_;  // [dim][components]
-  // The same as sums of two bf16, [dim / 2][components][2]; there when dim is a
+  // The same in bf16, [components / 16][dim / 2][16][2]; there when dim is a
   // multiple of 32.
-  LineVector<uint16_t> high_;
-  LineVector<uint16_t> low_;
+  LineVector<uint16_t> tiles_;
 };
 
 }  // namespace kdn::codec

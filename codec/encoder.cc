@@ -148,17 +148,12 @@ absl::Status ObjectEncoder::MeasureErrors(
     rows.push_back({decoded.data() + head * shape.tokens * shape.row_bytes(),
                     static_cast<int64_t>(shape.row_bytes())});
   }
-  LineVector<float> exact_row(shape.head_dim);
-  LineVector<float> row(shape.head_dim);
   const auto measure = [&](size_t step) {
     kernels::Differences differences;
     for (int head = 0; head < shape.heads; ++head) {
       for (int token = 0; token < shape.tokens; ++token) {
-        kernels::LoadRow(shape.dtype, heads[head].At(token), row.size(),
-                         exact_row.data());
-        kernels::LoadRow(shape.dtype, rows[head].At(token), row.size(),
-                         row.data());
-        kernels::AddDifferences(exact_row.data(), row.data(), row.size(),
+        kernels::AddDifferences(shape.dtype, heads[head].At(token),
+                                rows[head].At(token), shape.head_dim,
                                 &differences);
       }
     }

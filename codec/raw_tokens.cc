@@ -14,10 +14,8 @@ std::vector<double> SquaresOf(absl::Span<const float> rows,
   std::vector<double> squares;
   squares.reserve(rows.size() / mean.size());
   for (size_t at = 0; at < rows.size(); at += mean.size()) {
-    kernels::Differences differences;
-    kernels::AddDifferences(rows.data() + at, mean.data(), mean.size(),
-                            &differences);
-    squares.push_back(differences.sum_of_squares());
+    squares.push_back(
+        kernels::SquaredDistance(rows.data() + at, mean.data(), mean.size()));
   }
   return squares;
 }

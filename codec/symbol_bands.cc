@@ -1,5 +1,7 @@
 #include "codec/symbol_bands.h"
 
+#include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 
@@ -13,22 +15,94 @@
 namespace kdn::codec {
 namespace {
 
-// The values of a token, in lanes of one, two and four.
+// The values of a token, in lanes of one, two and four. Sums wrap, in unsigned
+// bytes; only comparisons mind the sign.
 using ByteLanes = uint8_t __attribute__((vector_size(kBandComponents)));
+using SignedLanes = int8_t __attribute__((vector_size(kBandComponents)));
 using PairLanes = uint16_t __attribute__((vector_size(kBandComponents)));
 using QuadLanes = uint32_t __attribute__((vector_size(kBandComponents)));
+using PairSymbols = uint8_t __attribute__((vector_size(kBandComponents / 2)));
+using QuadSymbols = uint8_t __attribute__((vector_size(kBandComponents / 4)));
+
+template <typename Lanes>
+inline void Load(const int8_t* from, Lanes* lanes) {
+  std::memcpy(lanes, from, sizeof(*lanes));
+}
 
 // Of values from 0 on, a lane to a symbol: their bits move down to its lowest
 // byte.
-template <typename Lanes, int kValues>
-void PackLanes(ByteLanes values, uint8_t* symbols) {
+template <typename Lanes, typename Symbols>
+inline void PackLanes(ByteLanes values, uint8_t* symbols) {
+  constexpr int kValues = sizeof(Lanes) / sizeof(Symbols);
   constexpr int kUnused = 8 - 8 / kValues;  // bits of a value
   const auto lanes = std::bit_cast<Lanes>(values);
   Lanes packed = lanes;
   for (int i = 1; i < kValues; ++i) packed |= lanes >> i * kUnused;
-  for (int i = 0; i < kBandComponents / kValues; ++i) {
-    symbols[i] = static_cast<uint8_t>(packed[i]);
+  const Symbols bytes = __builtin_convertvector(packed, Symbols);
+  std::memcpy(symbols, &bytes, sizeof(bytes));
+}
+
+template <BandMode kMode>
+inline void PackToken(ByteLanes values, uint8_t* symbols) {
+  if constexpr (kMode == BandMode::kSingle) {
+    values += uint8_t{128};
+    std::memcpy(symbols, &values, sizeof(values));
+  } else if constexpr (kMode == BandMode::kPair) {
+    PackLanes<PairLanes, PairSymbols>(values + uint8_t{8}, symbols);
+  } else {
+    PackLanes<QuadLanes, QuadSymbols>(values + uint8_t{2}, symbols);
   }
+}
+
+template <BandMode kMode>
+int Pack(const RefinedBand& band, const int8_t* limits, uint8_t* symbols) {
+  SignedLanes limit;
+  Load(limits, &limit);
+  const int8_t* now = band.now;
+  const int8_t* before = band.before;
+  for (int t = 0; t < band.tokens; ++t) {
+    ByteLanes value;
+    ByteLanes was;
+    Load(now, &value);
+    Load(before, &was);
+    const auto negative =
+        std::bit_cast<ByteLanes>(std::bit_cast<SignedLanes>(was) < 0);
+    const ByteLanes difference = value - was - was - was;
+    const ByteLanes sensed = (difference ^ negative) - negative;
+    const auto refinement = std::bit_cast<SignedLanes>(sensed);
+    const SignedLanes outside = (refinement > limit) | (refinement < -limit);
+    const auto halves = std::bit_cast<std::array<uint64_t, 2>>(outside);
+    if ((halves[0] | halves[1]) != 0) return t;
+    PackToken<kMode>(sensed, symbols);
+    now += band.stride;
+    before += band.stride;
+    symbols += SymbolsPerToken(kMode);
+  }
+  return band.tokens;
+}
+
+// The largest magnitude of the values that a symbol stands for; past
+// LargestValue for what is no symbol.
+constexpr int ReachOf(BandMode mode, int symbol) {
+  const int bits = 8 / ValuesPerSymbol(mode);
+  const int zero = 1 << (bits - 1);
+  int reach = 0;
+  for (int at = 0; at < 8; at += bits) {
+    const int value = (symbol >> at & (2 * zero - 1)) - zero;
+    reach = std::max(reach, value < 0 ? -value : value);
+  }
+  return reach;
+}
+
+// All bytes, those of the least reach first.
+using Order = std::array<uint8_t, FormatCoder::kSymbols>;
+constexpr Order OrderOf(BandMode mode) {
+  Order order{};
+  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<uint8_t>(i);
+  std::sort(order.begin(), order.end(), [mode](uint8_t a, uint8_t b) {
+    return ReachOf(mode, a) < ReachOf(mode, b);
+  });
+  return order;
 }
 
 #if defined(__x86_64__)
@@ -117,22 +191,32 @@ uint8_t SymbolOf(BandMode mode, const int8_t* values) {
   return 0;
 }
 
-void PackBand(BandMode mode, const int8_t* values, uint8_t* symbols) {
-  ByteLanes bytes;
-  std::memcpy(&bytes, values, sizeof(bytes));
-  switch (mode) {
-    case BandMode::kSingle: {
-      bytes += uint8_t{128};
-      std::memcpy(symbols, &bytes, sizeof(bytes));
-      return;
-    }
-    case BandMode::kPair:
-      return PackLanes<PairLanes, 2>(bytes + uint8_t{8}, symbols);
-    case BandMode::kQuad:
-      return PackLanes<QuadLanes, 4>(bytes + uint8_t{2}, symbols);
-    case BandMode::kAbsent:
-      return;
+int SurelyCoded(BandMode mode, const FormatCoder::Table& table) {
+  static constexpr Order kOrders[] = {OrderOf(BandMode::kSingle),
+                                      OrderOf(BandMode::kPair),
+                                      OrderOf(BandMode::kQuad)};
+  int reach = LargestValue(mode) + 1;
+  for (const uint8_t symbol : kOrders[static_cast<int>(mode) - 1]) {
+    if (table.frequency(symbol) > 0) continue;
+    reach = std::min(reach, ReachOf(mode, symbol));
+    break;
   }
+  return reach - 1;
+}
+
+int PackRefinements(BandMode mode, const RefinedBand& band,
+                    const int8_t* limits, uint8_t* symbols) {
+  switch (mode) {
+    case BandMode::kSingle:
+      return Pack<BandMode::kSingle>(band, limits, symbols);
+    case BandMode::kPair:
+      return Pack<BandMode::kPair>(band, limits, symbols);
+    case BandMode::kQuad:
+      return Pack<BandMode::kQuad>(band, limits, symbols);
+    case BandMode::kAbsent:
+      break;
+  }
+  return 0;
 }
 
 void UnpackBand(BandMode mode, const uint8_t* symbols, int tokens,

@@ -52,8 +52,25 @@ constexpr FormatCoder::Run RunOf(const BandStep& band,
 // The symbol of ValuesPerSymbol(mode) values. REQUIRES: none is larger in
 // magnitude than LargestValue(mode).
 uint8_t SymbolOf(BandMode mode, const int8_t* values);
-// Of a token's 16 values.
-void PackBand(BandMode mode, const int8_t* values, uint8_t* symbols);
+// The largest m such that the table codes the symbols of all values from -m to
+// m; -1 when it does not code zeros.
+int SurelyCoded(BandMode mode, const FormatCoder::Table& table);
+
+// A band of some tokens, `stride` bytes apart: what a level makes of it and
+// what the level before did.
+struct RefinedBand {
+  const int8_t* now = nullptr;
+  const int8_t* before = nullptr;
+  size_t stride = 0;
+  int tokens = 0;
+};
+// Packs what refines `before` to `now`, the differences now - 3 before in the
+// sense of `before`, which kernels::RefineByThirds undoes: token by token as
+// long as none is larger in magnitude than its component's of 16 limits, none
+// of them past LargestValue(mode). Returns how many tokens that were.
+// REQUIRES: the band is coded.
+int PackRefinements(BandMode mode, const RefinedBand& band,
+                    const int8_t* limits, uint8_t* symbols);
 // Values of `tokens` tokens, `stride` bytes apart. Any symbol gives some.
 void UnpackBand(BandMode mode, const uint8_t* symbols, int tokens,
                 int8_t* values, size_t stride);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -97,14 +98,18 @@ float LargestCoded(const StreamTransform& transform, float gain,
       transform.bands.begin(), transform.bands.end(),
       [](const auto& band) { return band[0].mode == BandMode::kAbsent; });
   // Half a cell and less than another half of shrink, or all that a value can
-  // be; and 1 for the sums' rounding.
-  const double error = has_absent ? kValueMax + 1.5 : CellOf(0) + 1.0;
-  const double far =
-      error * transform.scale * gain * transform.synthesis.norm();
+  // be; of what the analysis rounds, a part of the largest difference to the
+  // mean.
+  const double error = has_absent ? kValueMax + 0.5 : CellOf(0);
+  const double spread = transform.scale * transform.synthesis.norm();
+  const double far = error * spread * gain;
+  const double rounding =
+      AnalysisMatrix::kRounding * spread * transform.analysis.norm();
   const float most_mean =
       std::bit_cast<float>(kernels::MaxAbsBits(mean.data(), mean.size()));
   constexpr double kRoom = 0.99;  // of the decoder's rounding
-  return static_cast<float>(kRoom * LargestOf(dtype) - most_mean - far);
+  return static_cast<float>((kRoom * LargestOf(dtype) - far) / (1 + rounding) -
+                            most_mean);
 }
 
 // Rounds the components of rows to integers. A token that is far, has one out
@@ -193,11 +198,11 @@ class StepWriter {
       }
       const FormatCoder::Run run =
           RunOf(band, context_.tables.data(), frame_.tokens);
-      FindMissing(band);
       CodeBand(i, band, symbols);
       encoder.AddRun(run, symbols);
       symbols += run.symbols();
     }
+    std::swap(now_, decoded_);
     if (step == 0) {
       parts_.gain = source_.gain;
       parts_.mean = source_.mean;
@@ -218,70 +223,91 @@ class StepWriter {
   }
 
  private:
-  int8_t* DecodedAt(int token, size_t band) {
-    return decoded_.data() + static_cast<size_t>(token) * frame_.components +
+  using Limits = std::array<int8_t, kBandComponents>;
+
+  // Where a token's values of a band lie, in all that has values.
+  size_t At(size_t band, int token) const {
+    return static_cast<size_t>(token) * frame_.components +
            band * kBandComponents;
   }
 
+  // The level has what a decoder makes of no refinement.
   void SkipBand(size_t band) {
     for (int token = 0; token < frame_.tokens; ++token) {
-      int8_t* decoded = DecodedAt(token, band);
-      for (int c = 0; c < kBandComponents; ++c) {
-        decoded[c] = static_cast<int8_t>(3 * decoded[c]);
-      }
+      const size_t at = At(band, token);
+      int8_t values[kBandComponents];
+      std::copy_n(decoded_.data() + at, kBandComponents, values);
+      for (int8_t& value : values) value = static_cast<int8_t>(3 * value);
+      std::copy_n(values, kBandComponents, now_.data() + at);
     }
+  }
+
+  const FormatCoder::Table& TableOf(const BandStep& step, int half) const {
+    return context_.tables[step.tables[half]];
   }
 
   void CodeBand(size_t band, const BandStep& step, uint8_t* symbols) {
+    const int tokens = PaddedTokens(frame_.tokens);
     const int per_token = SymbolsPerToken(step.mode);
-    for (int token = 0; token < PaddedTokens(frame_.tokens); ++token) {
-      int8_t* decoded = DecodedAt(token, band);
-      const int8_t* now = now_.data() + (decoded - decoded_.data());
-      int8_t values[kBandComponents];
-      const bool fits =
-          kernels::Refinements16(now, decoded, LargestValue(step.mode), values);
-      if (fits) PackBand(step.mode, values, symbols);
-      if (!fits || !AllCoded(symbols, per_token)) {
-        CodeApart(band, step, token, values, symbols);
+    // Within the first, every symbol has a frequency; within the second,
+    // everything is a symbol.
+    Limits sure;
+    Limits most;
+    most.fill(static_cast<int8_t>(LargestValue(step.mode)));
+    for (int c = 0; c < kBandComponents; ++c) {
+      const int half = c / (kBandComponents / 2);
+      sure[c] = c % (kBandComponents / 2) != 0
+                    ? sure[c - 1]
+                    : static_cast<int8_t>(
+                          SurelyCoded(step.mode, TableOf(step, half)));
+    }
+    const auto pack = [&](int token, int count, const Limits& limits) {
+      const size_t at = At(band, token);
+      return PackRefinements(step.mode,
+                             {.now = now_.data() + at,
+                              .before = decoded_.data() + at,
+                              .stride = static_cast<size_t>(frame_.components),
+                              .tokens = count},
+                             limits.data(), symbols + token * per_token);
+    };
+    for (int token = 0; token < tokens; ++token) {
+      token += pack(token, tokens - token, sure);
+      if (token == tokens) return;
+      uint8_t* at = symbols + token * per_token;
+      if (pack(token, 1, most) == 0 || !AllCoded(step, at)) {
+        CodeApart(band, step, token, at);
       }
-      std::copy_n(now, kBandComponents, decoded);
-      symbols += per_token;
     }
   }
 
-  // Which symbols the tables of a band have not.
-  void FindMissing(const BandStep& step) {
-    for (int half = 0; half < 2; ++half) {
-      const FormatCoder::Table& table = context_.tables[step.tables[half]];
-      for (size_t symbol = 0; symbol < missing_[half].size(); ++symbol) {
-        missing_[half][symbol] =
-            table.frequency(static_cast<uint8_t>(symbol)) == 0 ? 1 : 0;
-      }
+  // Of a token's symbols.
+  bool AllCoded(const BandStep& step, const uint8_t* symbols) const {
+    const int half = SymbolsPerToken(step.mode) / 2;
+    bool all = true;
+    for (int i = 0; i < half; ++i) {
+      all &= TableOf(step, 0).frequency(symbols[i]) != 0;
+      all &= TableOf(step, 1).frequency(symbols[i + half]) != 0;
     }
-  }
-
-  bool AllCoded(const uint8_t* symbols, int per_token) const {
-    unsigned missing = 0;
-    for (int i = 0; i < per_token / 2; ++i) {
-      missing |= missing_[0][symbols[i]];
-      missing |= missing_[1][symbols[i + per_token / 2]];
-    }
-    return missing == 0;
+    return all;
   }
 
   // Symbol by symbol, with patches for what has none.
   void CodeApart(size_t band, const BandStep& step, int token,
-                 const int8_t* values, uint8_t* symbols) {
+                 uint8_t* symbols) {
     const int per_symbol = ValuesPerSymbol(step.mode);
     const int largest = LargestValue(step.mode);
     for (int c = 0; c < kBandComponents; c += per_symbol, ++symbols) {
+      int8_t values[4];
       bool fits = true;
-      for (int i = c; i < c + per_symbol; ++i) {
-        fits = fits && values[i] >= -largest && values[i] <= largest;
+      for (int i = 0; i < per_symbol; ++i) {
+        const size_t at = At(band, token) + c + i;
+        const int value = Refinement(now_[at], decoded_[at]);
+        fits = fits && value >= -largest && value <= largest;
+        values[i] = static_cast<int8_t>(value);
       }
       const FormatCoder::Table& table =
-          context_.tables[step.tables[c < kBandComponents / 2 ? 0 : 1]];
-      *symbols = fits ? SymbolOf(step.mode, values + c) : 0;
+          TableOf(step, c < kBandComponents / 2 ? 0 : 1);
+      *symbols = fits ? SymbolOf(step.mode, values) : 0;
       if (fits && table.frequency(*symbols) > 0) continue;
       *symbols = ZeroSymbol(step.mode);
       AddPatches(band, token, c, per_symbol);
@@ -289,10 +315,9 @@ class StepWriter {
   }
 
   void AddPatches(size_t band, int token, int begin, int count) {
-    const int8_t* decoded = DecodedAt(token, band);
-    const int8_t* now = now_.data() + (decoded - decoded_.data());
     for (int c = begin; c < begin + count; ++c) {
-      const int difference = now[c] - 3 * decoded[c];
+      const size_t at = At(band, token) + c;
+      const int difference = now_[at] - 3 * decoded_[at];
       if (difference == 0) continue;
       parts_.patches.push_back(
           {static_cast<uint16_t>(token),
@@ -305,11 +330,9 @@ class StepWriter {
   const StreamContext& context_;
   const Quantised& source_;
   StreamParts parts_;
-  LineVector<int8_t> now_;      // values of the level
-  LineVector<int8_t> decoded_;  // what a decoder has of the level before
+  LineVector<int8_t> now_;      // what a decoder will have of the level
+  LineVector<int8_t> decoded_;  // and of the level before
   LineVector<uint8_t> symbols_;
-  // Of the first and the second half of the band at hand, 1 or 0.
-  std::array<std::array<uint8_t, 256>, 2> missing_;
   std::unique_ptr<std::byte[]> out_;
 };
 

@@ -36,6 +36,10 @@ constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23
 
 constexpr uint32_t kMagnitude = 0x7fffffffu;
 
+bool IsAligned(const std::byte* row, size_t alignment) {
+  return reinterpret_cast<uintptr_t>(row) % alignment == 0;
+}
+
 }  // namespace
 
 KDN_CODEC_WIDTHS void LoadBf16Row(const uint16_t* __restrict source,
@@ -49,16 +53,14 @@ KDN_CODEC_WIDTHS void StoreBf16Row(const float* __restrict source, size_t count,
 }
 
 void LoadRow(Dtype dtype, const std::byte* source, size_t count, float* out) {
-  if (dtype == Dtype::kBf16 &&
-      reinterpret_cast<uintptr_t>(source) % alignof(uint16_t) == 0) {
+  if (dtype == Dtype::kBf16 && IsAligned(source, alignof(uint16_t))) {
     return LoadBf16Row(reinterpret_cast<const uint16_t*>(source), count, out);
   }
   LoadFloats(dtype, source, count, out);
 }
 
 void StoreRow(Dtype dtype, const float* source, size_t count, std::byte* out) {
-  if (dtype == Dtype::kBf16 &&
-      reinterpret_cast<uintptr_t>(out) % alignof(uint16_t) == 0) {
+  if (dtype == Dtype::kBf16 && IsAligned(out, alignof(uint16_t))) {
     return StoreBf16Row(source, count, reinterpret_cast<uint16_t*>(out));
   }
   StoreFloats(dtype, source, count, out);
@@ -140,10 +142,13 @@ KDN_CODEC_WIDTHS void RaiseMaxAbsBits(const float* __restrict row, size_t count,
   }
 }
 
-double Differences::sum_of_squares() const {
-  double sum = 0;
-  for (const double lane : squares) sum += lane;
-  return sum;
+KDN_CODEC_WIDTHS double Differences::sum_of_squares() const {
+  double sums[kLanes];
+  std::copy_n(squares, kLanes, sums);
+  for (size_t half = kLanes / 2; half > 0; half /= 2) {
+    for (size_t i = 0; i < half; ++i) sums[i] += sums[i + half];
+  }
+  return sums[0];
 }
 
 float Differences::max() const {
@@ -156,47 +161,129 @@ namespace {
 constexpr uint32_t kSmall = std::bit_cast<uint32_t>(1e-15f);
 constexpr uint32_t kLarge = std::bit_cast<uint32_t>(1e15f);
 
-// The sum of squares, and the largest magnitude's bits.
-template <typename Real>
-KDN_CODEC_WIDTHS void Sum(const float* __restrict a, const float* __restrict b,
-                          size_t count, Real* __restrict squares,
-                          uint32_t* __restrict largest) {
+inline float AsFloat(float value) { return value; }
+inline float AsFloat(uint16_t bf16) { return Bf16ToFloat(bf16); }
+
+// The sum of squares, and the largest magnitude's bits. A part of what calls
+// it, whatever its width.
+template <typename Real, typename Element>
+inline __attribute__((always_inline)) void Sum(const Element* __restrict a,
+                                               const Element* __restrict b,
+                                               size_t count,
+                                               Real* __restrict squares,
+                                               uint32_t* __restrict largest) {
   constexpr size_t kLanes = Differences::kLanes;
   size_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
     for (size_t j = 0; j < kLanes; ++j) {
-      const float difference = a[i + j] - b[i + j];
+      const float difference = AsFloat(a[i + j]) - AsFloat(b[i + j]);
       squares[j] += Real{difference} * difference;
       largest[j] = std::max(largest[j],
                             std::bit_cast<uint32_t>(difference) & kMagnitude);
     }
   }
   for (size_t j = 0; i < count; ++i, ++j) {
-    const float difference = a[i] - b[i];
+    const float difference = AsFloat(a[i]) - AsFloat(b[i]);
     squares[j] += Real{difference} * difference;
     largest[j] =
         std::max(largest[j], std::bit_cast<uint32_t>(difference) & kMagnitude);
   }
 }
 
+KDN_CODEC_WIDTHS void SumInFloats(const float* __restrict a,
+                                  const float* __restrict b, size_t count,
+                                  float* __restrict squares,
+                                  uint32_t* __restrict largest) {
+  Sum(a, b, count, squares, largest);
+}
+
+KDN_CODEC_WIDTHS void SumInFloats(const uint16_t* __restrict a,
+                                  const uint16_t* __restrict b, size_t count,
+                                  float* __restrict squares,
+                                  uint32_t* __restrict largest) {
+  Sum(a, b, count, squares, largest);
+}
+
+// Adds sums of floats; false, and no squares, if those may not be their
+// squares.
+KDN_CODEC_WIDTHS bool AddSums(const float* __restrict squares,
+                              const uint32_t* __restrict largest,
+                              Differences* __restrict differences) {
+  constexpr size_t kLanes = Differences::kLanes;
+  uint32_t most = 0;
+  for (size_t j = 0; j < kLanes; ++j) most = std::max(most, largest[j]);
+  for (size_t j = 0; j < kLanes; ++j) {
+    differences->largest[j] = std::max(differences->largest[j], largest[j]);
+  }
+  if (most == 0) return true;
+  if (most < kSmall || most > kLarge) return false;
+  for (size_t j = 0; j < kLanes; ++j) differences->squares[j] += squares[j];
+  return true;
+}
+
+template <typename Element>
+void Add(const Element* a, const Element* b, size_t count,
+         Differences* differences) {
+  float squares[Differences::kLanes] = {};
+  uint32_t largest[Differences::kLanes] = {};
+  SumInFloats(a, b, count, squares, largest);
+  if (AddSums(squares, largest, differences)) return;
+  Sum(a, b, count, differences->squares, largest);
+}
+
+KDN_CODEC_WIDTHS float SumOfSquares(const float* __restrict a,
+                                    const float* __restrict b, size_t count) {
+  constexpr size_t kLanes = Differences::kLanes;
+  float sums[kLanes] = {};
+  size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j) {
+      const float difference = a[i + j] - b[i + j];
+      sums[j] += difference * difference;
+    }
+  }
+  for (size_t j = 0; i < count; ++i, ++j) {
+    const float difference = a[i] - b[i];
+    sums[j] += difference * difference;
+  }
+  for (size_t half = kLanes / 2; half > 0; half /= 2) {
+    for (size_t j = 0; j < half; ++j) sums[j] += sums[j + half];
+  }
+  return sums[0];
+}
+
 }  // namespace
 
 void AddDifferences(const float* a, const float* b, size_t count,
                     Differences* differences) {
-  constexpr size_t kLanes = Differences::kLanes;
-  float squares[kLanes] = {};
-  uint32_t largest[kLanes] = {};
-  Sum(a, b, count, squares, largest);
-  const uint32_t most = *std::max_element(largest, largest + kLanes);
-  for (size_t j = 0; j < kLanes; ++j) {
-    differences->largest[j] = std::max(differences->largest[j], largest[j]);
+  Add(a, b, count, differences);
+}
+
+void AddDifferences(Dtype dtype, const std::byte* a, const std::byte* b,
+                    size_t count, Differences* differences) {
+  if (dtype == Dtype::kBf16 && IsAligned(a, alignof(uint16_t)) &&
+      IsAligned(b, alignof(uint16_t))) {
+    return Add(reinterpret_cast<const uint16_t*>(a),
+               reinterpret_cast<const uint16_t*>(b), count, differences);
   }
-  if (most == 0) return;
-  if (most > kLarge || most < kSmall) {
-    Sum(a, b, count, differences->squares, largest);
-    return;
+  constexpr size_t kBlock = 128;
+  float rows[2][kBlock];
+  const size_t size = SizeOf(dtype);
+  for (size_t at = 0; at < count; at += kBlock) {
+    const size_t some = std::min(kBlock, count - at);
+    LoadRow(dtype, a + at * size, some, rows[0]);
+    LoadRow(dtype, b + at * size, some, rows[1]);
+    AddDifferences(rows[0], rows[1], some, differences);
   }
-  for (size_t j = 0; j < kLanes; ++j) differences->squares[j] += squares[j];
+}
+
+double SquaredDistance(const float* a, const float* b, size_t count) {
+  const float sum = SumOfSquares(a, b, count);
+  if (sum > 1e-30f && sum < 1e30f) return sum;
+  // The square of a float may be none.
+  Differences differences;
+  AddDifferences(a, b, count, &differences);
+  return differences.sum_of_squares();
 }
 
 KDN_CODEC_WIDTHS void QuantiseByOne(const float* __restrict row, float scale,
@@ -268,41 +355,6 @@ KDN_CODEC_WIDTHS void Coarsen(const int8_t* __restrict values, size_t count,
       out[i] = static_cast<int8_t>((positive * 21846 >> 16) - 43);
     }
   }
-}
-
-namespace {
-
-// The 16 values of a band's token. Sums wrap, in unsigned bytes; only
-// comparisons mind the sign.
-constexpr size_t kBytes = 16;
-using ByteLanes = uint8_t __attribute__((vector_size(kBytes)));
-using SignedLanes = int8_t __attribute__((vector_size(kBytes)));
-
-ByteLanes LoadBytes(const int8_t* from) {
-  ByteLanes lanes;
-  std::memcpy(&lanes, from, kBytes);
-  return lanes;
-}
-
-SignedLanes AsSigned(ByteLanes lanes) {
-  return std::bit_cast<SignedLanes>(lanes);
-}
-
-}  // namespace
-
-bool Refinements16(const int8_t* now, const int8_t* before, int largest,
-                   int8_t* refinements) {
-  const ByteLanes was = LoadBytes(before);
-  const auto negative = std::bit_cast<ByteLanes>(AsSigned(was) < 0);
-  const ByteLanes difference = LoadBytes(now) - was - was - was;
-  const ByteLanes sensed = (difference ^ negative) - negative;
-  std::memcpy(refinements, &sensed, kBytes);
-  const auto limit = static_cast<int8_t>(largest);
-  const SignedLanes outside = (AsSigned(sensed) > limit) |
-                              (AsSigned(sensed) < static_cast<int8_t>(-limit));
-  uint64_t halves[2];
-  std::memcpy(halves, &outside, kBytes);
-  return (halves[0] | halves[1]) == 0;
 }
 
 // In unsigned bytes, whose sums wrap where values are damaged, and which are

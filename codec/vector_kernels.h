@@ -52,6 +52,11 @@ struct Differences {
 };
 void AddDifferences(const float* a, const float* b, size_t count,
                     Differences* differences);
+// Of elements, as floats.
+void AddDifferences(Dtype dtype, const std::byte* a, const std::byte* b,
+                    size_t count, Differences* differences);
+// The square of the distance of two rows, as exactly as a float can say.
+double SquaredDistance(const float* a, const float* b, size_t count);
 
 // Rounds row[i] / scale to the nearest integer, ties to even.
 // REQUIRES: |row[i] / scale| < 127.5.
@@ -73,10 +78,6 @@ void ScaleAndShift(const int32_t* sums, float scale, const float* mean,
 bool RoundToValues(const float* row, size_t count, int largest, int8_t* out);
 // Each value's third, rounded to the nearest, `times` times over.
 void Coarsen(const int8_t* values, size_t count, int times, int8_t* out);
-// Of 16 values: now - 3 before, in the sense of `before`; what RefineByThirds
-// undoes. False when one is larger in magnitude than `largest`.
-bool Refinements16(const int8_t* now, const int8_t* before, int largest,
-                   int8_t* refinements);
 // value = 3 value + refinement, the refinement being in the value's sense.
 // Wraps around.
 void RefineByThirds(const int8_t* refinements, size_t count, int8_t* values);

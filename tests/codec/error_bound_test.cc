@@ -210,7 +210,8 @@ class Bed {
         summed +=
             analysis_[c * dim + d] * std::fabs(double{exact[d]} - mean[d]);
       }
-      cells.push_back(CellBound(c, reached) + std::ldexp(summed / gain, -14));
+      cells.push_back(CellBound(c, reached) +
+                      AnalysisMatrix::kRounding * summed / gain);
     }
     std::vector<double> most;
     for (int d = 0; d < dim; ++d) {

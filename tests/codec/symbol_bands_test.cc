@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <random>
 #include <vector>
 
 #include "codec/vector_kernels.h"
@@ -75,6 +76,75 @@ TEST(SymbolBands, TheFirstValueHasTheLowestBits) {
   const int8_t zeros[4] = {};
   for (BandMode mode : kCodedModes) {
     EXPECT_EQ(SymbolOf(mode, zeros), ZeroSymbol(mode));
+  }
+}
+
+// One past its limit in every 40th token or so.
+TEST(SymbolBands, PacksRefinementsUpToTheFirstPastALimit) {
+  constexpr int kTokens = 12;
+  constexpr size_t kStride = 3 * kBandComponents;
+  std::mt19937 rng(1);
+  for (BandMode mode : kCodedModes) {
+    for (int round = 0; round < 200; ++round) {
+      std::array<int8_t, kBandComponents> limits;
+      for (int8_t& limit : limits) {
+        limit = static_cast<int8_t>(rng() % (LargestValue(mode) + 1));
+      }
+      std::vector<int8_t> before(kTokens * kStride);
+      std::vector<int8_t> refinements(kTokens * kStride);
+      int within = kTokens;
+      for (int token = kTokens; token-- > 0;) {
+        for (int c = 0; c < kBandComponents; ++c) {
+          const size_t at = token * kStride + c;
+          const int limit = limits[c];
+          before[at] = static_cast<int8_t>(static_cast<int>(rng() % 7) - 3);
+          refinements[at] = static_cast<int8_t>(
+              static_cast<int>(rng() % (2 * limit + 1)) - limit);
+          if (rng() % (40 * kBandComponents) == 0) {
+            refinements[at] =
+                static_cast<int8_t>(rng() % 2 == 0 ? limit + 1 : -limit - 1);
+            within = token;
+          }
+        }
+      }
+      std::vector<int8_t> now = before;
+      kernels::RefineByThirds(refinements.data(), now.size(), now.data());
+      std::vector<uint8_t> symbols(kTokens * SymbolsPerToken(mode));
+      ASSERT_EQ(PackRefinements(mode,
+                                {.now = now.data(),
+                                 .before = before.data(),
+                                 .stride = kStride,
+                                 .tokens = kTokens},
+                                limits.data(), symbols.data()),
+                within);
+      for (int at = 0; at < within * SymbolsPerToken(mode); ++at) {
+        const int token = at / SymbolsPerToken(mode);
+        const int c = at % SymbolsPerToken(mode) * ValuesPerSymbol(mode);
+        ASSERT_EQ(symbols[at],
+                  SymbolOf(mode, refinements.data() + token * kStride + c));
+      }
+    }
+  }
+}
+
+TEST(SymbolBands, SurelyCodedIsHowFarATableCodesEverything) {
+  for (BandMode mode : kCodedModes) {
+    for (int left_out = 0; left_out <= LargestValue(mode); ++left_out) {
+      std::array<uint32_t, kRansSymbols> counts;
+      counts.fill(1);
+      // One of the symbols whose largest value is -left_out.
+      int8_t values[4] = {};
+      values[ValuesPerSymbol(mode) - 1] = static_cast<int8_t>(-left_out);
+      counts[SymbolOf(mode, values)] = 0;
+      const auto table = RansTable::Create(NormaliseCounts(counts));
+      ASSERT_TRUE(table.ok());
+      EXPECT_EQ(SurelyCoded(mode, *table), left_out - 1);
+    }
+    std::array<uint32_t, kRansSymbols> counts;
+    counts.fill(1);
+    const auto table = RansTable::Create(NormaliseCounts(counts));
+    ASSERT_TRUE(table.ok());
+    EXPECT_EQ(SurelyCoded(mode, *table), LargestValue(mode));
   }
 }
 

@@ -176,6 +176,62 @@ TEST(AddDifferences, AddsToTheLargestAndTheSquares) {
   }
 }
 
+TEST(AddDifferences, TakesElementsForTheirFloats) {
+  for (const Dtype dtype : {Dtype::kBf16, Dtype::kFp16, Dtype::kFp32}) {
+    for (size_t count : kCounts) {
+      // Apart from a cache line's beginning, and where no element may lie.
+      for (const size_t offset : {0, 1, 2}) {
+        const size_t bytes = count * SizeOf(dtype);
+        std::vector<std::byte> a(offset + bytes);
+        std::vector<std::byte> b(offset + bytes);
+        StoreFloats(dtype, Normal(count, 1).data(), count, a.data() + offset);
+        StoreFloats(dtype, Normal(count, 2).data(), count, b.data() + offset);
+        std::vector<float> a_row(count);
+        std::vector<float> b_row(count);
+        LoadFloats(dtype, a.data() + offset, count, a_row.data());
+        LoadFloats(dtype, b.data() + offset, count, b_row.data());
+        Differences expected;
+        AddDifferences(a_row.data(), b_row.data(), count, &expected);
+        Differences differences;
+        AddDifferences(dtype, a.data() + offset, b.data() + offset, count,
+                       &differences);
+        EXPECT_EQ(differences.max(), expected.max());
+        EXPECT_NEAR(differences.sum_of_squares(), expected.sum_of_squares(),
+                    1e-6 * expected.sum_of_squares());
+      }
+    }
+  }
+}
+
+TEST(AddDifferences, SquaresWhatNoFloatHolds) {
+  for (const float value : {1e-30f, 1e-16f, 1e16f, 1e30f}) {
+    const std::vector<float> a(20, value);
+    const std::vector<float> b(20, 0.0f);
+    Differences differences;
+    AddDifferences(a.data(), b.data(), a.size(), &differences);
+    const double expected = 20 * double{value} * value;
+    EXPECT_NEAR(differences.sum_of_squares(), expected, 1e-6 * expected);
+  }
+}
+
+TEST(SquaredDistance, IsThatOfRows) {
+  for (const float factor : {1e-30f, 1e-18f, 1.0f, 1e18f, 1e30f}) {
+    for (size_t count : kCounts) {
+      std::vector<float> a = Normal(count, 1);
+      std::vector<float> b = Normal(count, 2);
+      double expected = 0;
+      for (size_t i = 0; i < count; ++i) {
+        a[i] *= factor;
+        b[i] *= factor;
+        expected += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
+      }
+      EXPECT_NEAR(SquaredDistance(a.data(), b.data(), count), expected,
+                  1e-5 * expected);
+      EXPECT_EQ(SquaredDistance(a.data(), a.data(), count), 0.0);
+    }
+  }
+}
+
 TEST(Centre, TakesTheMeanOffAndScales) {
   for (size_t count : kCounts) {
     const std::vector<float> row = Normal(count, 3);
