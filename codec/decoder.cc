@@ -9,6 +9,7 @@
 #include "codec/stream_codec.h"
 #include "codec/stream_layout.h"
 #include "kv/check.h"
+#include "kv/line_vector.h"
 
 namespace kdn::codec {
 
@@ -86,9 +87,10 @@ struct Decoding {
   StreamJob job;
 };
 
+// As far as it helps: what reads a long stream has the CPU's own prefetching.
 void Prefetch(absl::Span<const std::byte> bytes) {
-  constexpr size_t kCacheLine = 64;
-  for (size_t at = 0; at < bytes.size(); at += kCacheLine) {
+  constexpr size_t kMost = 16384;
+  for (size_t at = 0; at < std::min(bytes.size(), kMost); at += kCacheLine) {
     __builtin_prefetch(bytes.data() + at, 0, 2);
   }
 }

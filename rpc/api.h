@@ -80,8 +80,8 @@ struct RetrieveSpec {
   std::optional<KvSlice> slice = std::nullopt;  // none: the whole model
   // The best one is delivered that is held and that there is time for.
   LevelSet accept = LevelSet::All();
-  // Of the engine: a chunk that would take longer to load is kRecompute. Zero:
-  // unknown.
+  // Of the engine: a chunk that would take longer to load or to decode is
+  // kRecompute. Zero: unknown.
   double prefill_tokens_per_second = 0;
   // The engine has no use for a chunk behind one that it recomputes.
   bool leading_chunks = false;

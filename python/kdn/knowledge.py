@@ -194,8 +194,8 @@ class Knowledge(_Knowledge):
         to them; the chunk's own by default. `layers` and `heads` are half-open ranges
         for one rank of a parallel engine. `accept`: levels, all by default; the best
         one held comes that there is time for. `prefill_tokens_per_second`: of the
-        engine; a chunk that would take longer to load is not, its outcome is
-        "recompute". `leading_chunks`: a chunk behind such a one is of no use.
+        engine; a chunk that would take longer to load or to decode does not come, its
+        outcome is "recompute". `leading_chunks`: a chunk behind such a one is of no use.
         """
         call = self._retrieve_call(
             chunks, positions, layers, heads, accept, timeout, prefill_tokens_per_second, leading_chunks
