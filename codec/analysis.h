@@ -9,14 +9,14 @@
 
 namespace kdn::codec {
 
-// The matrix that takes rows to components, for the encoder. Each unit rounds
-// as it does: which of two neighbouring integers a component is rounded to may
-// differ between CPUs, what a decoder makes of it does not. Immutable.
+// The matrix that takes rows to components, for the encoder. Instruction sets
+// round differently: which of two neighbouring integers a component is rounded
+// to may depend on the CPU, what a decoder makes of it does not. Immutable.
 class AnalysisMatrix {
  public:
-  // No sum is off by more than this part of the magnitudes that it adds. Tiles
-  // round both factors to bf16, about as coarsely as most engines' values came:
-  // beside quantising that does not show.
+  // No sum is off by more than this part of the magnitudes that it adds, what
+  // is below the smallest normal float aside. Tiles round both factors to bf16,
+  // about as coarsely as most engines' values came.
   static constexpr double kRounding = 0x1p-7;
 
   AnalysisMatrix() = default;

@@ -53,7 +53,7 @@ constexpr FormatCoder::Run RunOf(const BandStep& band,
 // magnitude than LargestValue(mode).
 uint8_t SymbolOf(BandMode mode, const int8_t* values);
 // The largest m such that the table codes the symbols of all values from -m to
-// m; -1 when it does not code zeros.
+// m; -1 when it does not code zeros. REQUIRES: the band is coded.
 int SurelyCoded(BandMode mode, const FormatCoder::Table& table);
 
 // A band of some tokens, `stride` bytes apart: what a level makes of it and
@@ -64,11 +64,11 @@ struct RefinedBand {
   size_t stride = 0;
   int tokens = 0;
 };
-// Packs what refines `before` to `now`, the differences now - 3 before in the
-// sense of `before`, which kernels::RefineByThirds undoes: token by token as
-// long as none is larger in magnitude than its component's of 16 limits, none
-// of them past LargestValue(mode). Returns how many tokens that were.
-// REQUIRES: the band is coded.
+// Packs what refines `before` to `now`: the differences now - 3 before, in the
+// sense of `before`. kernels::RefineByThirds undoes that. Stops at the first
+// token with one larger in magnitude than its component's of 16 limits, -1
+// admitting nothing; returns how many tokens it packed. REQUIRES: the band is
+// coded; no limit is past LargestValue(mode).
 int PackRefinements(BandMode mode, const RefinedBand& band,
                     const int8_t* limits, uint8_t* symbols);
 // Values of `tokens` tokens, `stride` bytes apart. Any symbol gives some.

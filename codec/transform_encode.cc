@@ -99,7 +99,8 @@ float LargestCoded(const StreamTransform& transform, float gain,
       [](const auto& band) { return band[0].mode == BandMode::kAbsent; });
   // Half a cell and less than another half of shrink, or all that a value can
   // be; of what the analysis rounds, a part of the largest difference to the
-  // mean.
+  // mean. The worst of both matrices at once: of fp16, rows beyond a half or a
+  // third of the range are kept.
   const double error = has_absent ? kValueMax + 0.5 : CellOf(0);
   const double spread = transform.scale * transform.synthesis.norm();
   const double far = error * spread * gain;

@@ -8,9 +8,10 @@
 
 // The inner loops of the codec, one head's row at a time, compiled for several
 // vector widths and chosen at load time. Plain C++ that both compilers
-// vectorise. Every width gives the same bits: only element-wise operations and
-// integer maxima, and contraction to fused multiply-add is off for this file,
-// so that a node's CPU does not show in what it delivers.
+// vectorise. Every width gives the same bits: only element-wise operations,
+// integer maxima and sums in a fixed order, and contraction to fused
+// multiply-add is off for this file, so that a node's CPU does not show in what
+// it delivers.
 namespace kdn::codec::kernels {
 
 // Converts a row between an engine's elements and floats, like kv's LoadFloats
@@ -55,7 +56,7 @@ void AddDifferences(const float* a, const float* b, size_t count,
 // Of elements, as floats.
 void AddDifferences(Dtype dtype, const std::byte* a, const std::byte* b,
                     size_t count, Differences* differences);
-// The square of the distance of two rows, as exactly as a float can say.
+// The square of the distance of two rows, to about one part in 10^6.
 double SquaredDistance(const float* a, const float* b, size_t count);
 
 // Rounds row[i] / scale to the nearest integer, ties to even.

@@ -210,8 +210,7 @@ class Bed {
         summed +=
             analysis_[c * dim + d] * std::fabs(double{exact[d]} - mean[d]);
       }
-      cells.push_back(CellBound(c, reached) +
-                      AnalysisMatrix::kRounding * summed / gain);
+      cells.push_back(CellBound(c, reached) + 0x1p-7 * summed / gain);
     }
     std::vector<double> most;
     for (int d = 0; d < dim; ++d) {

@@ -145,6 +145,16 @@ TEST(SymbolBands, SurelyCodedIsHowFarATableCodesEverything) {
     const auto table = RansTable::Create(NormaliseCounts(counts));
     ASSERT_TRUE(table.ok());
     EXPECT_EQ(SurelyCoded(mode, *table), LargestValue(mode));
+    // Real tables give no frequency to what is no symbol.
+    const uint32_t bits = 8 / ValuesPerSymbol(mode);
+    for (uint32_t symbol = 0; symbol < kRansSymbols; ++symbol) {
+      for (uint32_t at = 0; at < 8; at += bits) {
+        if ((symbol >> at & ((1u << bits) - 1)) == 0) counts[symbol] = 0;
+      }
+    }
+    const auto real = RansTable::Create(NormaliseCounts(counts));
+    ASSERT_TRUE(real.ok());
+    EXPECT_EQ(SurelyCoded(mode, *real), LargestValue(mode));
   }
 }
 
