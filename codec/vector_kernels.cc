@@ -142,7 +142,7 @@ KDN_CODEC_WIDTHS void RaiseMaxAbsBits(const float* __restrict row, size_t count,
   }
 }
 
-KDN_CODEC_WIDTHS double Differences::sum_of_squares() const {
+double Differences::sum_of_squares() const {
   double sums[kLanes];
   std::copy_n(squares, kLanes, sums);
   for (size_t half = kLanes / 2; half > 0; half /= 2) {
