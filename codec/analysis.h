@@ -10,8 +10,8 @@
 namespace kdn::codec {
 
 // The matrix that takes rows to components, for the encoder. Instruction sets
-// round differently: which of two neighbouring integers a component is rounded
-// to may depend on the CPU, what a decoder makes of it does not. Immutable.
+// round differently: which integer near it a component is rounded to may depend
+// on the CPU, what a decoder makes of it does not. Immutable.
 class AnalysisMatrix {
  public:
   // No sum is off by more than this part of the magnitudes that it adds, what
