@@ -255,12 +255,11 @@ class StepWriter {
     Limits sure;
     Limits most;
     most.fill(static_cast<int8_t>(LargestValue(step.mode)));
-    for (int c = 0; c < kBandComponents; ++c) {
-      const int half = c / (kBandComponents / 2);
-      sure[c] = c % (kBandComponents / 2) != 0
-                    ? sure[c - 1]
-                    : static_cast<int8_t>(
-                          SurelyCoded(step.mode, TableOf(step, half)));
+    constexpr int kHalf = kBandComponents / 2;
+    for (int half = 0; half < 2; ++half) {
+      const int most_sure = SurelyCoded(step.mode, TableOf(step, half));
+      std::fill_n(sure.begin() + half * kHalf, kHalf,
+                  static_cast<int8_t>(most_sure));
     }
     const auto pack = [&](int token, int count, const Limits& limits) {
       const size_t at = At(band, token);

@@ -143,12 +143,9 @@ KDN_CODEC_WIDTHS void RaiseMaxAbsBits(const float* __restrict row, size_t count,
 }
 
 double Differences::sum_of_squares() const {
-  double sums[kLanes];
-  std::copy_n(squares, kLanes, sums);
-  for (size_t half = kLanes / 2; half > 0; half /= 2) {
-    for (size_t i = 0; i < half; ++i) sums[i] += sums[i + half];
-  }
-  return sums[0];
+  double sum = 0;
+  for (const double lane : squares) sum += lane;
+  return sum;
 }
 
 float Differences::max() const {

@@ -65,6 +65,28 @@ TEST(AnalysisMatrix, EveryIsaIsCloseToAPlainLoop) {
   }
 }
 
+// Where bf16 is farthest: halfway between two, and just below the next.
+TEST(AnalysisMatrix, TilesRoundToTheNearest) {
+  constexpr int kDim = 32;
+  const float halfway = 1.0f + 0x1p-8f;
+  const float worst[] = {std::nextafter(halfway, 0.0f), halfway,
+                         std::nextafter(halfway, 2.0f),
+                         std::nextafter(1.0f + 0x1p-7f, 0.0f)};
+  for (const float value : worst) {
+    const AnalysisMatrix analysis(16, kDim,
+                                  std::vector<float>(16 * kDim, value));
+    for (const float x : worst) {
+      const std::vector<float> rows(16 * kDim, x);
+      const double sum = kDim * double{value} * x;
+      for (Isa isa : IsasOfThisCpu()) {
+        std::vector<float> out(16 * 16);
+        analysis.Apply(rows.data(), 16, out.data(), isa);
+        for (const float got : out) ASSERT_NEAR(got, sum, 0x1p-7 * sum);
+      }
+    }
+  }
+}
+
 TEST(AnalysisMatrix, NormIsTheLargestSumOfMagnitudes) {
   std::vector<float> matrix(16 * 3);
   matrix[5 * 3 + 1] = -2.0f;
