@@ -26,7 +26,7 @@ caf::result<CopyAnswer> CopyActorState::Copy(const CopyQuery& query) {
   delivery::PushRequest push{to,
                              *ref,
                              nullptr,
-                             static_cast<storage::Durability>(query.durability),
+                             static_cast<Durability>(query.durability),
                              query.ttl_us > 0
                                  ? now + absl::Microseconds(query.ttl_us)
                                  : absl::InfinitePast(),

@@ -1,10 +1,11 @@
+#include "actors/lease_actor.h"
+
 #include <algorithm>
 #include <chrono>
 #include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "actors/query_actor.h"
 #include "actors/wire.h"
 
 namespace kdn::actors {

@@ -9,7 +9,6 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "delivery/admission.h"
 #include "delivery/fetch_session.h"
 #include "delivery/node_service.h"
 #include "delivery/peer_transport.h"
@@ -17,6 +16,7 @@
 #include "kv/ids.h"
 #include "storage/arena.h"
 #include "storage/partition.h"
+#include "transfer/admission.h"
 
 // Messages that stay inside one process: they hold handles to memory and
 // callbacks, never the bytes. CAF copies messages, hence the shared pointers.
@@ -57,7 +57,7 @@ struct ReserveCall {
 struct CommitCall {
   storage::ObjectInfo info;
   std::shared_ptr<storage::ArenaBlock> block;
-  storage::Durability durability = storage::Durability::kReplicated;
+  Durability durability = Durability::kReplicated;
   absl::Time expires;
   absl::Time deadline;
   Reply<delivery::PushReceipt> reply;
@@ -100,7 +100,7 @@ struct AttemptEnd {
 
 // Memory for fetching from peers, or why there is none.
 struct WindowGrant {
-  absl::StatusOr<delivery::Admission::Pass> pass =
+  absl::StatusOr<transfer::Admission::Pass> pass =
       absl::UnknownError("no answer yet");
 };
 

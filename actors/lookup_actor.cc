@@ -1,9 +1,10 @@
+#include "actors/lookup_actor.h"
+
 #include <algorithm>
 #include <chrono>
 #include <map>
 #include <utility>
 
-#include "actors/query_actor.h"
 #include "actors/wire.h"
 
 namespace kdn::actors {

@@ -67,7 +67,7 @@ struct CopyQuery {
   std::vector<char> ref;
   uint64_t version = 0;  // this one or none
   std::string to;
-  uint8_t durability = 0;  // storage::Durability
+  uint8_t durability = 0;  // Durability
   // From the moment the holder reads it.
   int64_t ttl_us = 0;
   int64_t timeout_us = 0;

@@ -114,7 +114,7 @@ absl::Status NodeImpl::Start() {
   absl::StatusOr<std::shared_ptr<storage::Arena>> scratch =
       storage::Arena::Create(ScratchBytes(context_.options));
   if (!scratch.ok()) return scratch.status();
-  context_.scratch = std::make_unique<Scratch>(*std::move(scratch));
+  context_.passing = std::make_unique<PassingMemory>(*std::move(scratch));
   if (absl::Status status = OpenDisk(); !status.ok()) return status;
   if (absl::Status status = SpawnStorage(); !status.ok()) return status;
   node_actor_ = system_.spawn(

@@ -8,7 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "codec/calibration.h"
+#include "codec/calibration/calibration.h"
 #include "delivery/node_service.h"
 #include "delivery/peer_transport.h"
 #include "kv/clock.h"

@@ -9,7 +9,7 @@
 
 #include "actors/copy_actor.h"
 #include "actors/wire.h"
-#include "codec/object.h"
+#include "codec/format/object.h"
 
 namespace kdn::actors {
 namespace {
@@ -118,7 +118,7 @@ void NodeActorState::Suspect(const SuspectQuery& query) {
        pool =
            &deps.node->pool](absl::StatusOr<delivery::PeerService::Held> held) {
         if (!held.ok() || held->info.version != version) return;
-        pool->Post(delivery::WorkOrder{}, [storage, key, version,
+        pool->Post(transfer::WorkOrder{}, [storage, key, version,
                                            object = std::move(held->object)] {
           const absl::StatusOr<codec::ObjectIndex> index =
               codec::ObjectIndex::Parse(object->bytes(), object->size());
@@ -135,8 +135,8 @@ void NodeActorState::Suspect(const SuspectQuery& query) {
 
 void NodeActorState::Tick() {
   const absl::Time now = deps.node->clock->Now();
-  deps.node->scratch->fetches.Expire(now);
-  deps.node->scratch->stores.Expire(now);
+  deps.node->passing->fetches.Expire(now);
+  deps.node->passing->stores.Expire(now);
   self->delayed_send(self, kTick, TickAtom::value);
 }
 

@@ -13,15 +13,15 @@
 #include "absl/synchronization/mutex.h"
 #include "actors/messages.h"
 #include "actors/node.h"
-#include "codec/calibration.h"
-#include "delivery/admission.h"
-#include "delivery/decode_rates.h"
-#include "delivery/link_book.h"
+#include "codec/calibration/calibration.h"
 #include "delivery/peer_transport.h"
-#include "delivery/work_pool.h"
 #include "kv/clock.h"
 #include "placement/shard_map.h"
 #include "storage/arena.h"
+#include "transfer/admission.h"
+#include "transfer/decode_book.h"
+#include "transfer/link_book.h"
+#include "transfer/work_pool.h"
 
 namespace kdn::actors {
 
@@ -94,14 +94,14 @@ struct DeliveryCounters {
 // Memory for encoded objects that pass through: half for those fetched from
 // peers, half for those being stored for owners elsewhere, so that neither kind
 // starves the other.
-struct Scratch {
-  explicit Scratch(std::shared_ptr<storage::Arena> arena_in)
+struct PassingMemory {
+  explicit PassingMemory(std::shared_ptr<storage::Arena> arena_in)
       : arena(std::move(arena_in)),
         fetches(arena->budget_bytes() / 2),
         stores(arena->budget_bytes() / 2) {}
   const std::shared_ptr<storage::Arena> arena;
-  delivery::Admission fetches;
-  delivery::Admission stores;
+  transfer::Admission fetches;
+  transfer::Admission stores;
 };
 
 // What the actors and the services of one node share. Lives as long as the
@@ -128,12 +128,12 @@ struct NodeContext {
   delivery::PeerTransport* const transport;
   const Clock* const clock;
   codec::CalibrationSet calibrations;
-  std::unique_ptr<Scratch> scratch;
+  std::unique_ptr<PassingMemory> passing;
   ViewHolder view;
   DeliveryCounters counters;
-  delivery::LinkBook links;
-  delivery::DecodeBook decoding;
-  delivery::WorkPool pool;  // first to go: its tasks use the rest
+  transfer::LinkBook links;
+  transfer::DecodeBook decoding;
+  transfer::WorkPool pool;  // first to go: its tasks use the rest
 };
 
 }  // namespace kdn::actors

@@ -5,10 +5,12 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "actors/query_actor.h"
+#include "actors/chunk_writer.h"
+#include "actors/lease_actor.h"
+#include "actors/lookup_actor.h"
+#include "actors/report_actor.h"
 #include "actors/retrieve_actor.h"
-#include "actors/store_stream.h"
-#include "codec/object.h"
+#include "codec/format/object.h"
 
 namespace kdn::actors {
 namespace {
@@ -38,11 +40,11 @@ absl::StatusOr<storage::ObjectInfo> VerifyArrived(
 
 // A block that gives `pass` back when it goes.
 absl::StatusOr<std::shared_ptr<storage::ArenaBlock>> AllocateWith(
-    delivery::Admission::Pass pass, storage::Arena& arena, size_t bytes) {
+    transfer::Admission::Pass pass, storage::Arena& arena, size_t bytes) {
   absl::StatusOr<std::shared_ptr<storage::ArenaBlock>> block =
       arena.Allocate(bytes);
   if (!block.ok()) return block.status();
-  using Both = std::pair<delivery::Admission::Pass,
+  using Both = std::pair<transfer::Admission::Pass,
                          std::shared_ptr<storage::ArenaBlock>>;
   auto both = std::make_shared<Both>(std::move(pass), *std::move(block));
   return std::shared_ptr<storage::ArenaBlock>(both, both->second.get());
@@ -57,7 +59,7 @@ StorageActor NodeServices::StorageFor(const ChunkRef& ref) const {
 
 void NodeServices::BeginStore(
     delivery::StoreRequest request,
-    delivery::Done<absl::StatusOr<std::unique_ptr<delivery::StoreStream>>>
+    delivery::Done<absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>>>
         done) {
   absl::StatusOr<codec::ObjectHeader> header = HeaderOf(request);
   if (!header.ok()) return done(header.status());
@@ -74,14 +76,14 @@ void NodeServices::BeginStore(
        done = std::move(done)](
           absl::StatusOr<std::shared_ptr<storage::ArenaBlock>> block) mutable {
         if (!block.ok()) return done(block.status());
-        done(NodeStoreStream::Create(system, node, std::move(request),
+        done(NodeChunkWriter::Create(system, node, std::move(request),
                                      *std::move(block), in_passing));
       };
   if (in_passing) {
-    return node_->scratch->stores.Request(
+    return node_->passing->stores.Request(
         bytes, deadline,
-        [scratch = node_->scratch->arena, bytes, begin = std::move(begin)](
-            absl::StatusOr<delivery::Admission::Pass> pass) mutable {
+        [scratch = node_->passing->arena, bytes, begin = std::move(begin)](
+            absl::StatusOr<transfer::Admission::Pass> pass) mutable {
           if (!pass.ok()) return begin(pass.status());
           begin(AllocateWith(*std::move(pass), *scratch, bytes));
         });
@@ -91,27 +93,25 @@ void NodeServices::BeginStore(
 
 void NodeServices::Lookup(
     std::vector<ChunkRef> chunks, Namespace ns, absl::Time deadline,
-    delivery::Done<absl::StatusOr<std::vector<delivery::LookupResult>>> done) {
-  system_->spawn(MakeLookupActor, node_,
-                 LookupJob{std::move(chunks), ns.name(), deadline,
-                           Reply<std::vector<delivery::LookupResult>>::To(
-                               std::move(done))});
+    delivery::Done<absl::StatusOr<std::vector<LookupResult>>> done) {
+  system_->spawn(
+      MakeLookupActor, node_,
+      LookupJob{std::move(chunks), ns.name(), deadline,
+                Reply<std::vector<LookupResult>>::To(std::move(done))});
 }
 
-void NodeServices::Retrieve(
-    delivery::RetrieveRequest request, OnLayer on_layer,
-    delivery::Done<std::vector<delivery::ChunkOutcome>> done) {
+void NodeServices::Retrieve(delivery::RetrieveRequest request, OnLayer on_layer,
+                            delivery::Done<std::vector<ChunkOutcome>> done) {
   ++node_->counters.retrieves;
   if (request.chunks.empty()) return done({});
   system_->spawn(
       MakeRetrieveActor, node_,
-      RetrieveJob{
-          std::make_shared<delivery::RetrieveContext>(
-              std::move(request), std::move(on_layer),
-              delivery::DecodeMeans{&node_->calibrations, &node_->decoding,
-                                    node_->clock}),
-          std::make_shared<delivery::Done<std::vector<delivery::ChunkOutcome>>>(
-              std::move(done))});
+      RetrieveJob{std::make_shared<transfer::RetrieveContext>(
+                      std::move(request), std::move(on_layer),
+                      transfer::DecodeMeans{&node_->calibrations,
+                                            &node_->decoding, node_->clock}),
+                  std::make_shared<delivery::Done<std::vector<ChunkOutcome>>>(
+                      std::move(done))});
 }
 
 void NodeServices::Lease(LeaseOp op, std::vector<ChunkRef> chunks,
@@ -158,7 +158,7 @@ SessionId NodeServices::OpenSession() {
   // a client whose leases its peers still keep.
   DigestBuilder builder("kdn-session-1");
   builder.Add(std::string_view(node_->self().name()))
-      .Add(static_cast<uint64_t>(absl::ToUnixNanos(node_->clock->Now())))
+      .Add(static_cast<uint64_t>(absl::ToUnixNanos(node_->clock->WallNow())))
       .Add(++sessions_);
   uint64_t value;
   std::memcpy(&value, builder.Finish().data(), sizeof(value));
@@ -204,12 +204,12 @@ void NodeServices::ReserveLocal(
 
 void NodeServices::CommitLocal(
     const ChunkRef& ref, std::shared_ptr<storage::ArenaBlock> block,
-    storage::Durability durability, absl::Time expires, absl::Time deadline,
+    Durability durability, absl::Time expires, absl::Time deadline,
     delivery::Done<absl::StatusOr<delivery::PushReceipt>> done) {
   auto reply = Reply<delivery::PushReceipt>::To(std::move(done));
   const ShardId shard = node_->view.Get()->ShardOf(ref);
   node_->pool.Post(
-      delivery::WorkOrder{},
+      transfer::WorkOrder{},
       [ref, shard, durability, expires, deadline, block = std::move(block),
        storage = StorageFor(ref), reply = std::move(reply)] {
         absl::StatusOr<storage::ObjectInfo> info =

@@ -21,15 +21,13 @@ class NodeServices final : public delivery::NodeService,
 
   void BeginStore(
       delivery::StoreRequest request,
-      delivery::Done<absl::StatusOr<std::unique_ptr<delivery::StoreStream>>>
+      delivery::Done<absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>>>
           done) override;
   void Lookup(
       std::vector<ChunkRef> chunks, Namespace ns, absl::Time deadline,
-      delivery::Done<absl::StatusOr<std::vector<delivery::LookupResult>>> done)
-      override;
-  void Retrieve(
-      delivery::RetrieveRequest request, OnLayer on_layer,
-      delivery::Done<std::vector<delivery::ChunkOutcome>> done) override;
+      delivery::Done<absl::StatusOr<std::vector<LookupResult>>> done) override;
+  void Retrieve(delivery::RetrieveRequest request, OnLayer on_layer,
+                delivery::Done<std::vector<ChunkOutcome>> done) override;
   void Pin(std::vector<ChunkRef> chunks, Namespace ns, SessionId session,
            absl::Time expires, absl::Time deadline,
            delivery::Done<std::vector<absl::Status>> done) override;
@@ -53,7 +51,7 @@ class NodeServices final : public delivery::NodeService,
       override;
   void CommitLocal(
       const ChunkRef& ref, std::shared_ptr<storage::ArenaBlock> block,
-      storage::Durability durability, absl::Time expires, absl::Time deadline,
+      Durability durability, absl::Time expires, absl::Time deadline,
       delivery::Done<absl::StatusOr<delivery::PushReceipt>> done) override;
 
  private:

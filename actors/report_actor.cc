@@ -1,8 +1,9 @@
+#include "actors/report_actor.h"
+
 #include <algorithm>
 #include <chrono>
 #include <utility>
 
-#include "actors/query_actor.h"
 #include "actors/wire.h"
 
 namespace kdn::actors {

@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "actors/wire.h"
-#include "delivery/local_fetch.h"
-#include "delivery/remote_fetch.h"
+#include "transfer/local_fetch.h"
+#include "transfer/remote_fetch.h"
 
 namespace kdn::actors {
 namespace {
@@ -38,8 +38,8 @@ void RetrieveActorState::Init(RetrieveActor::pointer self_in,
                             node->self(), node->options.replicas));
   }
   session.emplace(node->self(), std::move(orders),
-                  delivery::FetchBytesMax(request),
-                  std::min(kWindowBytes, node->scratch->fetches.limit()));
+                  transfer::FetchBytesMax(request),
+                  std::min(kWindowBytes, node->passing->fetches.limit()));
   self->delayed_send(
       self,
       std::chrono::microseconds(absl::ToInt64Microseconds(
@@ -57,10 +57,10 @@ void RetrieveActorState::Perform() {
   }
   const uint64_t wanted = session->WindowWanted();
   if (wanted > 0 && !std::exchange(window_asked, true)) {
-    node->scratch->fetches.Request(
+    node->passing->fetches.Request(
         wanted, job.context->request.deadline,
         [to = caf::actor_cast<RetrieveActor>(self)](
-            absl::StatusOr<delivery::Admission::Pass> pass) {
+            absl::StatusOr<transfer::Admission::Pass> pass) {
           caf::anon_send(to, WindowGrant{std::move(pass)});
         });
   }
@@ -68,7 +68,7 @@ void RetrieveActorState::Perform() {
 }
 
 void RetrieveActorState::OnWindow(const WindowGrant& grant) {
-  if (*job.context->request.cancelled) {
+  if (job.context->request.cancellation->cancelled()) {
     AbandonCancelled();
   } else if (grant.pass.ok()) {
     window = *grant.pass;
@@ -97,7 +97,7 @@ void RetrieveActorState::ReadHere(int chunk) {
           end(std::move(result));
           return;
         }
-        delivery::FetchFromMemory(std::move(context), chunk, *std::move(held),
+        transfer::FetchFromMemory(std::move(context), chunk, *std::move(held),
                                   pinned, pool, work, end);
       });
   self->send(*view->StorageOf(here, view->ShardOf(ref)),
@@ -138,7 +138,7 @@ void RetrieveActorState::Fetch(const NodeId& peer, absl::Span<const int> chunks,
       request.accept,
       target.deadline,
       ShareOf(delivery::BudgetFor(target), chunks.size(), all)};
-  std::vector<delivery::RemoteFetch::Item> items;
+  std::vector<transfer::RemoteFetch::Item> items;
   for (int chunk : chunks) {
     fetch.chunks.push_back(request.chunks[chunk].ref);
     items.push_back({chunk, session->pinned_version(chunk)});
@@ -153,10 +153,10 @@ void RetrieveActorState::Fetch(const NodeId& peer, absl::Span<const int> chunks,
   };
   node->transport->Fetch(
       std::move(fetch),
-      std::make_unique<delivery::RemoteFetch>(
+      std::make_unique<transfer::RemoteFetch>(
           job.context, std::move(items),
-          delivery::RemoteFetch::Link{peer, target, &node->links, node->clock},
-          node->scratch->arena.get(), &node->pool, work_request,
+          transfer::RemoteFetch::Link{peer, target, &node->links, node->clock},
+          node->passing->arena.get(), &node->pool, work_request,
           std::move(on_size), std::move(on_attempt)));
 }
 
@@ -168,7 +168,7 @@ void RetrieveActorState::OnSize(const HitSize& size) {
 void RetrieveActorState::OnAttempt(const AttemptEnd& end) {
   if (absl::IsDataLoss(end.result.status)) OnDamaged(end);
   session->OnAttempt(end.chunk, end.node, end.result);
-  if (*job.context->request.cancelled) AbandonCancelled();
+  if (job.context->request.cancellation->cancelled()) AbandonCancelled();
   Perform();
 }
 
@@ -195,29 +195,29 @@ void RetrieveActorState::AbandonCancelled() {
 }
 
 void RetrieveActorState::OnDeadline() {
-  *job.context->request.cancelled = true;
+  job.context->request.cancellation->Cancel();
   session->Abandon(
       absl::DeadlineExceededError("the retrieve's deadline passed"));
   if (session->done()) Answer();
 }
 
 void RetrieveActorState::Answer() {
-  std::vector<delivery::ChunkOutcome> outcomes = session->Outcomes();
+  std::vector<ChunkOutcome> outcomes = session->Outcomes();
   DeliveryCounters& counters = node->counters;
   for (size_t i = 0; i < outcomes.size(); ++i) {
     switch (outcomes[i].kind) {
-      case delivery::OutcomeKind::kHit:
+      case OutcomeKind::kHit:
         ++counters.chunks_hit;
         counters.engine_bytes_out +=
             job.context->request.chunks[i].destination.shape().bytes();
         break;
-      case delivery::OutcomeKind::kMiss:
+      case OutcomeKind::kMiss:
         ++counters.chunks_missed;
         break;
-      case delivery::OutcomeKind::kFailed:
+      case OutcomeKind::kFailed:
         ++counters.chunks_failed;
         break;
-      case delivery::OutcomeKind::kRecompute:
+      case OutcomeKind::kRecompute:
         ++counters.chunks_recomputed;
         break;
     }

@@ -8,15 +8,15 @@
 #include "absl/types/span.h"
 #include "actors/messages.h"
 #include "actors/node_context.h"
-#include "delivery/chunk_decode.h"
 #include "delivery/fetch_session.h"
+#include "transfer/chunk_decode.h"
 
 namespace kdn::actors {
 
 // What a retrieve answers to.
 struct RetrieveJob {
-  std::shared_ptr<delivery::RetrieveContext> context;
-  std::shared_ptr<delivery::Done<std::vector<delivery::ChunkOutcome>>> done;
+  std::shared_ptr<transfer::RetrieveContext> context;
+  std::shared_ptr<delivery::Done<std::vector<ChunkOutcome>>> done;
 };
 
 // The shell around one delivery::FetchSession.
@@ -46,7 +46,7 @@ struct RetrieveActorState {
   std::optional<delivery::FetchSession> session;
   uint64_t work_request = 0;
   bool window_asked = false;
-  delivery::Admission::Pass window;  // held until the retrieve is over
+  transfer::Admission::Pass window;  // held until the retrieve is over
 };
 
 RetrieveActor::behavior_type MakeRetrieveActor(

@@ -51,7 +51,7 @@ void StoreActorState::Perform() {
       PushTo(target);
     }
   }
-  absl::StatusOr<delivery::StoreReceipt> answer;
+  absl::StatusOr<StoreReceipt> answer;
   if (session->TakeAnswer(&answer)) {
     if (answer.ok()) {
       answer->key = job->ref.key;
@@ -85,7 +85,7 @@ void StoreActorState::CommitCopy(const StorageActor& storage,
       [storage, pool = &node->pool,
        commit = std::move(commit)](absl::StatusOr<Block> room) {
         if (!room.ok()) return commit.reply(room.status());
-        pool->Post(delivery::WorkOrder{},
+        pool->Post(transfer::WorkOrder{},
                    [storage, room = *std::move(room), commit]() mutable {
                      std::memcpy(room->bytes().data(),
                                  commit.block->bytes().data(), room->size());

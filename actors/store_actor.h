@@ -16,10 +16,10 @@ struct StoreJob {
   storage::ObjectInfo info;
   std::shared_ptr<storage::ArenaBlock> block;
   bool in_passing = false;  // the block is of the node's scratch memory
-  storage::Durability durability = storage::Durability::kReplicated;
+  Durability durability = Durability::kReplicated;
   absl::Time expires = absl::InfinitePast();
   absl::Time deadline;
-  Reply<delivery::StoreReceipt> reply;
+  Reply<StoreReceipt> reply;
 };
 
 // The shell around one delivery::StoreSession.

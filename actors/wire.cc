@@ -47,13 +47,12 @@ LookupItem ToWire(const storage::ObjectInfo* info) {
   return item;
 }
 
-delivery::LookupResult FromWire(const LookupItem& item, const NodeId& node) {
-  delivery::LookupResult result;
+LookupResult FromWire(const LookupItem& item, const NodeId& node) {
+  LookupResult result;
   result.hit = item.hit;
   result.node = node;
-  result.tier = item.tier == static_cast<uint8_t>(storage::Tier::kMemory)
-                    ? storage::Tier::kMemory
-                    : storage::Tier::kDisk;
+  result.tier = item.tier == static_cast<uint8_t>(Tier::kMemory) ? Tier::kMemory
+                                                                 : Tier::kDisk;
   result.levels = LevelSet::FromBits(item.levels);
   result.bytes = item.bytes;
   result.version = ObjectVersion(item.version);

@@ -24,7 +24,7 @@ std::optional<ChunkRef> UnpackRef(const std::vector<char>& bytes);
 
 // Null: a miss.
 LookupItem ToWire(const storage::ObjectInfo* info);
-delivery::LookupResult FromWire(const LookupItem& item, const NodeId& node);
+LookupResult FromWire(const LookupItem& item, const NodeId& node);
 
 StatusItem ToWire(const absl::Status& status);
 absl::Status FromWire(const StatusItem& item);

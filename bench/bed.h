@@ -11,7 +11,7 @@
 #include "bench/delivery_bench.h"
 #include "cli/cluster_process.h"
 #include "cli/temp_directory.h"
-#include "rpc/client.h"
+#include "rpc/client/client.h"
 
 // What the parts of the delivery benchmark stand on: two real nodes, an engine,
 // and chunks to move.

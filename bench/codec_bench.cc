@@ -19,8 +19,8 @@
 #include "bench/speed_bed.h"
 #include "cli/calibration_run.h"
 #include "cli/text_files.h"
-#include "codec/calibration_format.h"
-#include "codec/calibrator.h"
+#include "codec/calibration/calibration_format.h"
+#include "codec/calibration/calibrator.h"
 
 namespace kdn::bench {
 namespace {

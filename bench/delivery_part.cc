@@ -6,12 +6,12 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "bench/bed.h"
 #include "bench/parts.h"
 #include "bench/raw_limits.h"
 #include "bench/speed_bed.h"
 #include "bench/two_nodes.h"
+#include "kv/clock.h"
 
 namespace kdn::bench {
 namespace {
@@ -113,14 +113,14 @@ absl::Status MeasureLookup(const DeliveryOptions& options, Json& json) {
   std::vector<double> lookups;
   std::vector<double> pings;
   for (int i = 0; i < kLookups; ++i) {
-    const absl::Time begin = absl::Now();
+    const absl::Time begin = SteadyNow();
     const auto found = nodes->bed->knowledge().Lookup(keys);
     if (!found.ok()) return found.status();
-    const absl::Time middle = absl::Now();
+    const absl::Time middle = SteadyNow();
     const absl::Status ping = nodes->bed->client().Ping();
     if (!ping.ok()) return ping;
     lookups.push_back(absl::ToDoubleMicroseconds(middle - begin));
-    pings.push_back(absl::ToDoubleMicroseconds(absl::Now() - middle));
+    pings.push_back(absl::ToDoubleMicroseconds(SteadyNow() - middle));
   }
   json["lookup_p50_us"] = Percentile(lookups, 0.5);
   json["lookup_p99_us"] = Percentile(lookups, 0.99);

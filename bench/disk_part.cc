@@ -8,10 +8,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
 #include "bench/bed.h"
 #include "bench/parts.h"
 #include "bench/raw_limits.h"
+#include "kv/clock.h"
 #include "storage/disk_tier.h"
 
 namespace kdn::bench {
@@ -91,7 +91,7 @@ class DiskBed {
     std::deque<size_t> idle(kInFlight);
     std::iota(idle.begin(), idle.end(), size_t{0});
     absl::BlockingCounter left(kObjects);
-    const absl::Time begin = absl::Now();
+    const absl::Time begin = SteadyNow();
     for (const storage::ObjectInfo& info : infos_) {
       size_t slot = 0;
       {
@@ -111,7 +111,7 @@ class DiskBed {
       });
     }
     left.Wait();
-    const absl::Duration took = absl::Now() - begin;
+    const absl::Duration took = SteadyNow() - begin;
     if (!failed.ok()) return failed;
     return GbpsOf(kObjects * kObjectBytes, took);
   }

@@ -8,7 +8,7 @@
 #include "bench/speed_bed.h"
 #include "bench/two_nodes.h"
 #include "cli/calibration_files.h"
-#include "codec/calibration_format.h"
+#include "codec/calibration/calibration_format.h"
 
 namespace kdn::bench {
 namespace {

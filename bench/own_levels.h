@@ -6,9 +6,9 @@
 
 #include "absl/status/statusor.h"
 #include "bench/kv_tensor.h"
-#include "codec/calibration.h"
-#include "codec/isa.h"
-#include "codec/object.h"
+#include "codec/calibration/calibration.h"
+#include "codec/format/object.h"
+#include "codec/kernels/isa.h"
 #include "kv/host_memory.h"
 #include "kv/level.h"
 #include "kv/line_vector.h"

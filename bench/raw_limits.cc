@@ -20,8 +20,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "kv/clock.h"
 #include "kv/host_memory.h"
 
 namespace kdn::bench {
@@ -85,7 +85,7 @@ absl::StatusOr<double> Sweep(int fd, bool writing,
   absl::Status status;
   size_t next = 0;
   size_t done = 0;
-  const absl::Time begin = absl::Now();
+  const absl::Time begin = SteadyNow();
   while (done < order.size() && status.ok()) {
     while (next < order.size() && !idle.empty()) {
       const int slot = idle.back();
@@ -114,7 +114,7 @@ absl::StatusOr<double> Sweep(int fd, bool writing,
       ++done;
     }
   }
-  const absl::Duration took = absl::Now() - begin;
+  const absl::Duration took = SteadyNow() - begin;
   io_uring_queue_exit(&ring);
   if (!status.ok()) return status;
   return Gbps(order.size() * block_bytes, took);
@@ -130,11 +130,11 @@ absl::StatusOr<double> MemcpyGbps(size_t set_bytes, size_t piece_bytes,
   if (!to.ok()) return to.status();
   std::atomic<size_t> next{0};  // pieces taken, over all rounds
   const size_t pieces = (set_bytes + piece_bytes - 1) / piece_bytes;
-  const absl::Time begin = absl::Now();
+  const absl::Time begin = SteadyNow();
   std::vector<std::thread> copying;
   for (int i = 0; i < threads; ++i) {
     copying.emplace_back([&] {
-      while (absl::Now() - begin < kRun) {
+      while (SteadyNow() - begin < kRun) {
         const size_t at = next.fetch_add(1) % pieces * piece_bytes;
         std::memcpy(to->data() + at, from->data() + at,
                     std::min(piece_bytes, set_bytes - at));
@@ -142,7 +142,7 @@ absl::StatusOr<double> MemcpyGbps(size_t set_bytes, size_t piece_bytes,
     });
   }
   for (std::thread& thread : copying) thread.join();
-  return Gbps(next * piece_bytes, absl::Now() - begin);
+  return Gbps(next * piece_bytes, SteadyNow() - begin);
 }
 
 absl::StatusOr<double> TcpGbps(size_t set_bytes) {
@@ -165,14 +165,14 @@ absl::StatusOr<double> TcpGbps(size_t set_bytes) {
   const absl::StatusOr<PrivateMemory> set = Touched(set_bytes);
   if (!set.ok()) return set.status();
   uint64_t bytes = 0;
-  const absl::Time begin = absl::Now();
-  for (size_t at = 0; absl::Now() - begin < kRun;
+  const absl::Time begin = SteadyNow();
+  for (size_t at = 0; SteadyNow() - begin < kRun;
        at = NextBlock(at, set_bytes)) {
     const ssize_t got = recv(fd, set->data() + at, kTcpBlockBytes, MSG_WAITALL);
     if (got <= 0) break;
     bytes += static_cast<uint64_t>(got);
   }
-  const double rate = Gbps(bytes, absl::Now() - begin);
+  const double rate = Gbps(bytes, SteadyNow() - begin);
   close(fd);
   waitpid(writer, nullptr, 0);
   return rate;

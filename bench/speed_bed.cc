@@ -4,11 +4,11 @@
 #include <numeric>
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "bench/gaussian_source.h"
 #include "bench/kv_tensor.h"
-#include "codec/calibrator.h"
+#include "codec/calibration/calibrator.h"
 #include "kv/check.h"
+#include "kv/clock.h"
 
 namespace kdn::bench {
 namespace {
@@ -116,13 +116,13 @@ absl::StatusOr<CodecSpeed> SpeedBed::Measure(Level level, codec::Isa isa) {
   CodecSpeed speed;
   const double gigabytes = static_cast<double>(shape_.bytes()) / 1e9;
   for (int turn = 0; turn < kTurns; ++turn) {
-    const absl::Time begin = absl::Now();
+    const absl::Time begin = SteadyNow();
     if (absl::Status status =
             EncodeInto(*header, calibration_, memory_.view(), object_);
         !status.ok()) {
       return status;
     }
-    absl::Time before = absl::Now();
+    absl::Time before = SteadyNow();
     speed.encode_gbps = std::max(
         speed.encode_gbps, gigabytes / absl::ToDoubleSeconds(before - begin));
     for (int i = 0; i < kDecodesPerTurn; ++i) {
@@ -131,7 +131,7 @@ absl::StatusOr<CodecSpeed> SpeedBed::Measure(Level level, codec::Isa isa) {
           !status.ok()) {
         return status;
       }
-      const absl::Time end = absl::Now();
+      const absl::Time end = SteadyNow();
       speed.decode_gbps = std::max(
           speed.decode_gbps, gigabytes / absl::ToDoubleSeconds(end - before));
       before = end;

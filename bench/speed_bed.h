@@ -7,9 +7,9 @@
 
 #include "absl/status/statusor.h"
 #include "bench/own_levels.h"
-#include "codec/calibration.h"
-#include "codec/calibration_format.h"
-#include "codec/isa.h"
+#include "codec/calibration/calibration.h"
+#include "codec/calibration/calibration_format.h"
+#include "codec/kernels/isa.h"
 #include "kv/kv_view.h"
 #include "kv/level.h"
 #include "kv/line_vector.h"

@@ -6,9 +6,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "bench/bed.h"
 #include "bench/parts.h"
+#include "kv/clock.h"
 
 namespace kdn::bench {
 namespace {
@@ -46,7 +46,7 @@ absl::Status MeasureStore(const DeliveryOptions& options,
   const bool on_terminal = isatty(STDERR_FILENO) == 1;
   uint64_t largest = *before;
   std::deque<std::unique_ptr<rpc::PendingStore>> window;
-  const absl::Time begin = absl::Now();
+  const absl::Time begin = SteadyNow();
   for (int i = 0; i < chunks || !window.empty(); ++i) {
     if (i < chunks) {
       window.push_back((*bed)->knowledge().StoreAsync(
@@ -54,7 +54,7 @@ absl::Status MeasureStore(const DeliveryOptions& options,
           absl::Seconds(120)));
       if (window.size() < kWindow) continue;
     }
-    const absl::StatusOr<rpc::StoreReceipt> receipt = window.front()->Await();
+    const absl::StatusOr<StoreReceipt> receipt = window.front()->Await();
     if (!receipt.ok()) return receipt.status();
     window.pop_front();
     if (i % look_every != 0) continue;
@@ -66,7 +66,7 @@ absl::Status MeasureStore(const DeliveryOptions& options,
                  chunks);
   }
   if (on_terminal) std::fputc('\n', stderr);
-  const absl::Duration took = absl::Now() - begin;
+  const absl::Duration took = SteadyNow() - begin;
   const uint64_t bytes = static_cast<uint64_t>(chunks) * ChunkBytes();
   const uint64_t in_flight = kWindow * ChunkBytes();
   json["store_r2_gbps"] = GbpsOf(bytes, took);

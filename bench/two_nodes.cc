@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "kv/clock.h"
 
 namespace kdn::bench {
 namespace {
@@ -35,7 +35,7 @@ absl::StatusOr<TwoNodes> StartTwoNodes(const DeliveryOptions& options,
     if (of_chunks.computed_at_zero) {
       spec.positions.assign(spec.positions.size(), 0);
     }
-    const absl::StatusOr<rpc::StoreReceipt> receipt =
+    const absl::StatusOr<StoreReceipt> receipt =
         knowledge.Store(spec, nodes.bed->ViewAt(0), absl::Seconds(60));
     if (!receipt.ok()) return receipt.status();
     (receipt->holders[0] == self ? nodes.here : nodes.there)
@@ -56,13 +56,13 @@ absl::StatusOr<Delivered> DeliverForASecond(
   }
   uint64_t bytes = 0;
   uint64_t wire = 0;
-  const absl::Time begin = absl::Now();
-  while (absl::Now() - begin < kTurn) {
+  const absl::Time begin = SteadyNow();
+  while (SteadyNow() - begin < kTurn) {
     const auto outcomes =
         bed.knowledge().Retrieve(spec, nullptr, absl::Seconds(60));
     if (!outcomes.ok()) return outcomes.status();
-    for (const rpc::ChunkOutcome& outcome : *outcomes) {
-      if (outcome.kind != rpc::OutcomeKind::kHit) {
+    for (const ChunkOutcome& outcome : *outcomes) {
+      if (outcome.kind != OutcomeKind::kHit) {
         return absl::InternalError(
             absl::StrCat("a chunk was not delivered: ", outcome.why.message()));
       }
@@ -70,7 +70,7 @@ absl::StatusOr<Delivered> DeliverForASecond(
       bytes += ChunkBytes();
     }
   }
-  const absl::Duration took = absl::Now() - begin;
+  const absl::Duration took = SteadyNow() - begin;
   return Delivered{GbpsOf(bytes, took), GbpsOf(wire, took)};
 }
 

@@ -11,7 +11,7 @@
 #include "bench/bed.h"
 #include "bench/delivery_bench.h"
 #include "kv/level.h"
-#include "rpc/client.h"
+#include "rpc/client/client.h"
 
 namespace kdn::bench {
 

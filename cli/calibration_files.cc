@@ -14,7 +14,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
-#include "codec/calibration_format.h"
+#include "codec/calibration/calibration_format.h"
 
 namespace kdn::cli {
 namespace {

@@ -9,7 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "codec/calibration.h"
+#include "codec/calibration/calibration.h"
 
 namespace kdn::cli {
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "codec/calibrator.h"
+#include "codec/calibration/calibrator.h"
 #include "model/divergence.h"
 
 namespace kdn::cli {

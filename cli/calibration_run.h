@@ -6,7 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "codec/calibration_format.h"
+#include "codec/calibration/calibration_format.h"
 #include "model/llama.h"
 
 namespace kdn::cli {

@@ -21,8 +21,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
-#include "rpc/client.h"
+#include "kv/clock.h"
+#include "rpc/client/client.h"
 
 namespace kdn::cli {
 namespace {
@@ -100,13 +100,13 @@ ClusterProcess::ClusterProcess(std::string program, std::string config_file,
 
 ClusterProcess::~ClusterProcess() {
   for (size_t i = 0; i < pids_.size(); ++i) Signal(i, SIGTERM);
-  const absl::Time deadline = absl::Now() + stop_timeout_;
+  const absl::Time deadline = SteadyNow() + stop_timeout_;
   const auto any = [this] {
     return std::any_of(pids_.begin(), pids_.end(),
                        [](pid_t pid) { return pid > 0; });
   };
   int status = 0;
-  while (any() && absl::Now() < deadline) {
+  while (any() && SteadyNow() < deadline) {
     if (Reap(&status) < 0) absl::SleepFor(kPoll);
   }
   for (size_t i = 0; i < pids_.size(); ++i) {
@@ -157,10 +157,10 @@ absl::Status ClusterProcess::StartAll() {
 
 absl::Status ClusterProcess::WaitReady(size_t node, int live,
                                        absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Time deadline = SteadyNow() + timeout;
   const std::string& id = config_.nodes[node].id.name();
   absl::Status last = absl::UnavailableError("not asked yet");
-  while (absl::Now() < deadline) {
+  while (SteadyNow() < deadline) {
     int exit_status = 0;
     if (pids_[node] > 0 && waitpid(pids_[node], &exit_status, WNOHANG) > 0) {
       pids_[node] = 0;

@@ -8,16 +8,16 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "cli/calibration_files.h"
 #include "cli/calibration_run.h"
 #include "cli/commands.h"
 #include "cli/level_bits.h"
 #include "cli/progress_bar.h"
 #include "cli/text_files.h"
-#include "codec/calibration_format.h"
-#include "codec/stream_layout.h"
+#include "codec/calibration/calibration_format.h"
+#include "codec/format/stream_layout.h"
 #include "kv/chunk_key.h"
+#include "kv/clock.h"
 #include "model/llama.h"
 #include "model/tokenizer.h"
 
@@ -102,7 +102,7 @@ absl::Status PrintBits(
   std::printf("bits a value of %zu, on the %s %zu tokens%s:\n",
               8 * SizeOf(llama.spec().dtype), begin < used ? "last" : "next",
               count, begin < used ? "" : ", which were not calibrated on");
-  for (int step = 0; step < codec::kSteps; ++step) {
+  for (int step = 0; step < codec::kLadderSteps; ++step) {
     std::printf("  %-7s %5.2f\n", NameOf(step).c_str(), (*bits)[step]);
   }
   return absl::OkStatus();
@@ -121,7 +121,7 @@ absl::Status RunCalibrate(const CalibrateFlags& flags) {
   const auto tokenizer = model::Tokenizer::Load(flags.model);
   if (!tokenizer.ok()) return tokenizer.status();
 
-  const absl::Time begin = absl::Now();
+  const absl::Time begin = SteadyNow();
   const std::vector<int32_t> tokens = tokenizer->EncodeBeginning(*text);
   const size_t used = std::min<size_t>(tokens.size(), flags.tokens_max);
   const auto stored = CalibrateWithProgress(
@@ -134,7 +134,7 @@ absl::Status RunCalibrate(const CalibrateFlags& flags) {
 
   std::printf("%s calibrated on %zu tokens of %zu files in %.1f s\n",
               (*llama)->spec().name.c_str(), used, files->size(),
-              absl::ToDoubleSeconds(absl::Now() - begin));
+              absl::ToDoubleSeconds(SteadyNow() - begin));
   if (absl::Status s = PrintBits(**llama, tokens, used, *calibration);
       !s.ok()) {
     return s;
@@ -149,7 +149,7 @@ absl::Status RunCalibrate(const CalibrateFlags& flags) {
   return absl::OkStatus();
 }
 
-using Bands = std::vector<std::array<codec::BandStep, codec::kSteps>>;
+using Bands = std::vector<std::array<codec::BandStep, codec::kLadderSteps>>;
 
 // Of all streams, one after the other.
 Bands BandsOf(const codec::Calibration& calibration, int groups) {
@@ -169,7 +169,7 @@ void PrintBands(const Bands& bands) {
   std::printf("bands of %d components, by how many values a symbol holds:\n",
               codec::kBandComponents);
   std::printf("  %-8s %8s %8s %8s %8s\n", "level", "absent", "1", "2", "4");
-  for (int step = 0; step < codec::kSteps; ++step) {
+  for (int step = 0; step < codec::kLadderSteps; ++step) {
     std::printf("  %-8s", NameOf(step).c_str());
     for (const codec::BandMode mode :
          {codec::BandMode::kAbsent, codec::BandMode::kSingle,

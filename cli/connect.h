@@ -5,7 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "rpc/client.h"
+#include "rpc/client/client.h"
 
 namespace kdn::cli {
 

@@ -19,11 +19,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "absl/time/clock.h"
 #include "cli/cluster_process.h"
 #include "cli/commands.h"
-#include "cli/knowledge.h"
+#include "cli/knowledge_engine.h"
 #include "cli/temp_directory.h"
+#include "kv/clock.h"
 
 namespace kdn::cli {
 namespace {
@@ -186,7 +186,7 @@ absl::Status Demo::InjectAll() {
     }
   }
   std::sort(files.begin(), files.end());
-  const absl::Time begin = absl::Now();
+  const absl::Time begin = SteadyNow();
   for (const fs::path& file : files) {
     absl::StatusOr<Injected> injected =
         knowledge_->Inject(ReadText(file), {}, nullptr);
@@ -200,7 +200,7 @@ absl::Status Demo::InjectAll() {
     injected_.bytes += injected->bytes;
   }
   files_ = static_cast<int>(files.size());
-  inject_time_ = absl::Now() - begin;
+  inject_time_ = SteadyNow() - begin;
   std::printf(
       "injected %d texts: %d tokens, %d chunks, %.1f MB of KV in %s\n\n",
       files_, injected_.tokens, injected_.chunks,

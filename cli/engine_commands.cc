@@ -8,12 +8,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/time/clock.h"
 #include "cli/commands.h"
-#include "cli/knowledge.h"
+#include "cli/knowledge_engine.h"
 #include "cli/level_list.h"
 #include "cli/progress_bar.h"
 #include "cli/text_files.h"
+#include "kv/clock.h"
 
 namespace kdn::cli {
 namespace {
@@ -75,9 +75,9 @@ struct StoreFlags {
 KnowledgeEngine::StoreOptions StoreOptionsOf(const StoreFlags& flags) {
   KnowledgeEngine::StoreOptions options;
   options.levels = ParseLevelList(flags.levels).value();
-  if (flags.durability == "cache") options.durability = rpc::Durability::kCache;
+  if (flags.durability == "cache") options.durability = Durability::kCache;
   if (flags.durability == "durable") {
-    options.durability = rpc::Durability::kDurable;
+    options.durability = Durability::kDurable;
   }
   return options;
 }
@@ -96,7 +96,7 @@ absl::Status Inject(const Program& program, const EngineOptions& options,
     bytes_all += unreadable ? 0 : static_cast<double>(bytes);
   }
   double bytes_done = 0;
-  const absl::Time begin = absl::Now();
+  const absl::Time begin = SteadyNow();
   ProgressBar bar;
   Injected sum;
   int files_done = 0;
@@ -137,7 +137,7 @@ absl::Status Inject(const Program& program, const EngineOptions& options,
       "s\n",
       files_done, sum.tokens, sum.chunks, sum.chunks_stored,
       static_cast<double>(sum.bytes) / 1e6,
-      absl::ToDoubleSeconds(absl::Now() - begin));
+      absl::ToDoubleSeconds(SteadyNow() - begin));
   if (sum.chunks_otherwise > 0) {
     std::printf("%d chunks are held at another level, and stay as they are\n",
                 sum.chunks_otherwise);

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "codec/encoder.h"
-#include "codec/stream_layout.h"
+#include "codec/format/stream_layout.h"
 #include "model/kv_cache.h"
 
 namespace kdn::cli {
@@ -61,7 +61,7 @@ absl::StatusOr<LevelBits> MeasureBits(
   const double values = static_cast<double>(kv.shape().bytes()) /
                         static_cast<double>(SizeOf(kv.shape().dtype));
   LevelBits bits{};
-  for (int step = 0; step < codec::kSteps; ++step) {
+  for (int step = 0; step < codec::kLadderSteps; ++step) {
     const Level level = codec::LadderTo(Level::kBase2)[step];
     header->levels = LevelSet::Of(level).WithRefined();
     const auto bytes = ObjectBytes(*header, kv, calibration);

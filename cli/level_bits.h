@@ -7,14 +7,14 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "codec/calibration.h"
+#include "codec/calibration/calibration.h"
 #include "model/llama.h"
 
 namespace kdn::cli {
 
 // Bits that a value of an object of the levels base, base+1 and base+2 takes,
 // with those each refines and all side information.
-using LevelBits = std::array<double, codec::kSteps>;
+using LevelBits = std::array<double, codec::kLadderSteps>;
 
 // Has the model read the tokens and encodes their KV as one chunk. REQUIRES: a
 // calibration for the model, 1 to kChunkTokensMax tokens.

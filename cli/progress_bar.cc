@@ -5,17 +5,17 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "absl/time/clock.h"
+#include "kv/clock.h"
 
 namespace kdn::cli {
 
 ProgressBar::ProgressBar()
-    : shown_(isatty(STDERR_FILENO) == 1), begin_(absl::Now()) {}
+    : shown_(isatty(STDERR_FILENO) == 1), begin_(SteadyNow()) {}
 
 void ProgressBar::Show(const std::string& what, double share,
                        int tokens) const {
   if (!shown_) return;
-  const double seconds = absl::ToDoubleSeconds(absl::Now() - begin_);
+  const double seconds = absl::ToDoubleSeconds(SteadyNow() - begin_);
   constexpr int kWidth = 24;
   const int filled = static_cast<int>(kWidth * share);
   std::fprintf(stderr, "\r\033[K%-28.28s [%s%s] %3.0f%% %6.0f tok/s ETA %.0fs",

@@ -6,7 +6,7 @@
 #include "absl/strings/str_format.h"
 #include "cli/commands.h"
 #include "cli/connect.h"
-#include "rpc/client.h"
+#include "rpc/client/client.h"
 
 namespace kdn::cli {
 namespace {

@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "cli/cluster_process.h"
 #include "cli/commands.h"
-#include "rpc/client.h"
+#include "kv/clock.h"
+#include "rpc/client/client.h"
 
 namespace kdn::cli {
 namespace {
@@ -31,7 +31,7 @@ class Supervisor {
   void Run(const sigset_t& signals) {
     for (;;) {
       const absl::Duration wait =
-          std::min(NextStart() - absl::Now(), absl::Minutes(1));
+          std::min(NextStart() - SteadyNow(), absl::Minutes(1));
       timespec timeout =
           absl::ToTimespec(std::max(wait, absl::Milliseconds(1)));
       const int received = sigtimedwait(&signals, nullptr, &timeout);
@@ -43,7 +43,7 @@ class Supervisor {
 
  private:
   struct Node {
-    absl::Time started = absl::Now();
+    absl::Time started = SteadyNow();
     absl::Time start_at = absl::InfiniteFuture();
     absl::Duration back_off = kFirstBackOff;
   };
@@ -57,20 +57,20 @@ class Supervisor {
     int status = 0;
     for (int i = cluster_->Reap(&status); i >= 0; i = cluster_->Reap(&status)) {
       Node& node = nodes_[static_cast<size_t>(i)];
-      if (absl::Now() - node.started > kHealthy) node.back_off = kFirstBackOff;
+      if (SteadyNow() - node.started > kHealthy) node.back_off = kFirstBackOff;
       std::fprintf(stderr, "kdn: %s %s; starting it again in %s\n",
                    cluster_->config().nodes[i].id.name().c_str(),
                    HowItEnded(status).c_str(),
                    absl::FormatDuration(node.back_off).c_str());
-      node.start_at = absl::Now() + node.back_off;
+      node.start_at = SteadyNow() + node.back_off;
       node.back_off = std::min(2 * node.back_off, kLongestBackOff);
     }
   }
   void StartDue() {
     for (size_t i = 0; i < nodes_.size(); ++i) {
-      if (nodes_[i].start_at > absl::Now()) continue;
+      if (nodes_[i].start_at > SteadyNow()) continue;
       nodes_[i].start_at = absl::InfiniteFuture();
-      nodes_[i].started = absl::Now();
+      nodes_[i].started = SteadyNow();
       Report(cluster_->Start(i));
     }
   }

@@ -8,9 +8,9 @@
 #include "actors/node.h"
 #include "cli/config.h"
 #include "kv/clock.h"
-#include "rpc/bulk_client.h"
-#include "rpc/bulk_server.h"
-#include "rpc/gateway.h"
+#include "rpc/bulk/client.h"
+#include "rpc/bulk/server.h"
+#include "rpc/gateway/gateway.h"
 
 namespace kdn::cli {
 

@@ -6,8 +6,8 @@
 
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
+#include "codec/format/stream_layout.h"
 #include "codec/stream_codec.h"
-#include "codec/stream_layout.h"
 #include "kv/check.h"
 #include "kv/line_vector.h"
 
@@ -73,7 +73,7 @@ absl::Status ObjectDecoder::CheckCall(Level level, int layer, int head_begin,
 
 struct ObjectDecoder::Found {
   StreamId first;  // of the ladder's first level
-  std::array<absl::Span<const std::byte>, kStepsMax> levels;  // by step
+  std::array<absl::Span<const std::byte>, kLadderSteps> levels;  // by step
 };
 
 namespace {
@@ -82,7 +82,7 @@ using HeadRows = absl::InlinedVector<MutableRows, 1>;
 
 // A stream on its way through a codec.
 struct Decoding {
-  absl::InlinedVector<StreamReader, kStepsMax> readers;
+  absl::InlinedVector<StreamReader, kLadderSteps> readers;
   HeadRows heads;
   StreamJob job;
 };

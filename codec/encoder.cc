@@ -7,11 +7,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "codec/header_check.h"
-#include "codec/prefix_format.h"
+#include "codec/format/header_check.h"
+#include "codec/format/prefix_format.h"
+#include "codec/format/stream_layout.h"
+#include "codec/kernels/vector_kernels.h"
 #include "codec/stream_codec.h"
-#include "codec/stream_layout.h"
-#include "codec/vector_kernels.h"
 #include "kv/check.h"
 #include "kv/crc32c.h"
 #include "kv/line_vector.h"

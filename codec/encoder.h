@@ -11,9 +11,9 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
-#include "codec/calibration.h"
-#include "codec/object.h"
-#include "codec/row_rotation.h"
+#include "codec/calibration/calibration.h"
+#include "codec/format/object.h"
+#include "codec/kernels/row_rotation.h"
 #include "codec/stream_codec.h"
 #include "kv/kv_view.h"
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "codec/vector_kernels.h"
+#include "codec/kernels/vector_kernels.h"
 #include "kv/check.h"
 
 namespace kdn::codec {

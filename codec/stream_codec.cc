@@ -1,8 +1,8 @@
 #include "codec/stream_codec.h"
 
 #include "codec/int8_codec.h"
-#include "codec/lossless_codec.h"
-#include "codec/transform_codec.h"
+#include "codec/lossless/lossless_codec.h"
+#include "codec/transform/transform_codec.h"
 #include "kv/check.h"
 
 namespace kdn::codec {

@@ -19,10 +19,9 @@ LevelSet SlowerThanPrefill(const DecodeRates& rates, uint64_t token_bytes,
   return slow;
 }
 
-void DecodeBook::OnLayer(Level level, uint64_t kv_bytes, absl::Duration took,
-                         absl::Time now) {
+void DecodeRateEstimate::OnLayer(Level level, uint64_t kv_bytes,
+                                 absl::Duration took, absl::Time now) {
   if (took <= absl::ZeroDuration()) return;
-  absl::MutexLock lock(&mutex_);
   Sum& sum = sums_[static_cast<size_t>(level)];
   if (now - sum.last > kForgotten) sum = {};
   sum.bytes += static_cast<double>(kv_bytes);
@@ -35,8 +34,7 @@ void DecodeBook::OnLayer(Level level, uint64_t kv_bytes, absl::Duration took,
   }
 }
 
-DecodeRates DecodeBook::RatesAt(absl::Time now) const {
-  absl::MutexLock lock(&mutex_);
+DecodeRates DecodeRateEstimate::RatesAt(absl::Time now) const {
   DecodeRates rates{};
   for (size_t level = 0; level < rates.size(); ++level) {
     const Sum& sum = sums_[level];

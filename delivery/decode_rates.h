@@ -4,8 +4,6 @@
 #include <array>
 #include <cstdint>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "kv/level.h"
 
@@ -22,10 +20,10 @@ using DecodeRates = std::array<double, kLevelCount>;
 LevelSet SlowerThanPrefill(const DecodeRates& rates, uint64_t token_bytes,
                            double prefill_tokens_per_second);
 
-// What decoding takes on this node, learnt from layers that were decoded: the
+// What decoding takes on a node, learnt from layers that were decoded: the
 // whole node's rate, as for a retrieve that has its workers, and chunks enough
-// to keep them busy, to itself. Has no clock. Thread-safe.
-class DecodeBook {
+// to keep them busy, to itself. Pure; thread-compatible.
+class DecodeRateEstimate {
  public:
   // The last ones speak, so much work of one worker at a level: a layer that
   // waited 100 ms for its CPU moves the rate by a tenth.
@@ -37,7 +35,7 @@ class DecodeBook {
   static constexpr absl::Duration kForgotten = absl::Seconds(10);
 
   // REQUIRES: workers >= 1.
-  explicit DecodeBook(int workers) : workers_(workers) {}
+  explicit DecodeRateEstimate(int workers) : workers_(workers) {}
 
   // One worker decoded one layer, of so many bytes of KV, until `now`. Ignored
   // when it took no time: the clock was set back.
@@ -52,9 +50,8 @@ class DecodeBook {
     int layers = 0;  // no more than kLayersMin are counted
     absl::Time last = absl::InfinitePast();
   };
-  const int workers_;
-  mutable absl::Mutex mutex_;
-  std::array<Sum, kLevelCount> sums_ ABSL_GUARDED_BY(mutex_);
+  int workers_;
+  std::array<Sum, kLevelCount> sums_;
 };
 
 }  // namespace kdn::delivery

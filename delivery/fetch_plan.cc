@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "codec/stream_layout.h"
+#include "codec/format/stream_layout.h"
 #include "kv/check.h"
 
 namespace kdn::delivery {
@@ -54,7 +54,7 @@ Ladder LadderOf(const codec::ObjectIndex& object, const KvSlice& slice,
 }
 
 FetchPlan::FetchPlan(const KvSlice& slice, LevelSet accept,
-                     const ByteBudget& budget, size_t chunks)
+                     const SendBudget& budget, size_t chunks)
     : slice_(slice), accept_(accept), left_(budget), chunks_left_(chunks) {}
 
 std::vector<std::vector<Level>> FetchPlan::LevelsOf(
@@ -75,7 +75,7 @@ std::vector<std::vector<Level>> FetchPlan::LevelsOf(
         LadderOf(*object, slice_,
                  (object->header().levels & accept_).Without(left_.too_slow)));
   }
-  const ByteBudget share = ShareOf(left_, together, chunks_left_);
+  const SendBudget share = ShareOf(left_, together, chunks_left_);
   chunks_left_ -= together;
   const LevelPlan plan = PlanLevels(ladders, share);
   for (size_t i = 0; i < objects.size(); ++i) {
@@ -83,7 +83,7 @@ std::vector<std::vector<Level>> FetchPlan::LevelsOf(
       levels[i].push_back(ladders[i].rungs[rung].level);
     }
   }
-  if (left_.bytes_max != ByteBudget::kNoLimit) {
+  if (left_.bytes_max != SendBudget::kNoLimit) {
     left_.bytes_max -= std::min(left_.bytes_max, plan.bytes);
   }
   if (plan.chunks_loaded > 0) left_.setup_bytes = 0;

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
-#include "codec/object.h"
+#include "codec/format/object.h"
 #include "delivery/rate_control.h"
 #include "kv/kv_view.h"
 #include "kv/level.h"
@@ -18,7 +18,7 @@ namespace kdn::delivery {
 class FetchPlan {
  public:
   // Of a fetch of so many chunks.
-  FetchPlan(const KvSlice& slice, LevelSet accept, const ByteBudget& budget,
+  FetchPlan(const KvSlice& slice, LevelSet accept, const SendBudget& budget,
             size_t chunks);
 
   // The levels of each layer of the slice, by chunk; none at all: it is not
@@ -32,7 +32,7 @@ class FetchPlan {
  private:
   const KvSlice slice_;
   const LevelSet accept_;
-  ByteBudget left_;
+  SendBudget left_;
   size_t chunks_left_;
 };
 

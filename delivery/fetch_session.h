@@ -21,7 +21,7 @@ struct AttemptResult {
   // OK, but nothing was delivered: the engine had better recompute it.
   bool recompute = false;
   Level level = Level::kLossless;  // the least exact of its layers
-  storage::Tier tier = storage::Tier::kMemory;
+  Tier tier = Tier::kMemory;
   ObjectVersion version;
   uint64_t wire_bytes = 0;
   // Some layer was announced to the engine before the try ended.

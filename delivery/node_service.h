@@ -1,7 +1,6 @@
 #ifndef KDN_DELIVERY_NODE_SERVICE_H_
 #define KDN_DELIVERY_NODE_SERVICE_H_
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -12,6 +11,8 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "delivery/rate_report.h"
+#include "kv/answers.h"
+#include "kv/cancellation.h"
 #include "kv/chunk_key.h"
 #include "kv/ids.h"
 #include "kv/kv_destination.h"
@@ -36,24 +37,16 @@ struct StoreRequest {
   std::vector<int32_t> positions;  // one per token, as the engine computed them
   // REQUIRES: with what they refine.
   LevelSet levels = LevelSet::Of(Level::kLossless);
-  storage::Durability durability = storage::Durability::kReplicated;
+  Durability durability = Durability::kReplicated;
   absl::Duration ttl = absl::ZeroDuration();  // zero: none
   absl::Time deadline;
 };
 
-struct StoreReceipt {
-  ChunkKey key;
-  ObjectVersion version;
-  bool existed = false;  // an earlier object of this key won; nothing changed
-  uint64_t bytes = 0;    // of one encoded copy
-  std::vector<NodeId> holders;
-};
-
 // One store in progress. Destroying it before Commit abandons it: nothing ever
 // becomes visible. Any thread, one at a time.
-class StoreStream {
+class ChunkWriter {
  public:
-  virtual ~StoreStream() = default;
+  virtual ~ChunkWriter() = default;
   // Encodes layer `layer` on a worker; several layers may be under way, each
   // once, and be done in any order. `kv` must stay valid until done.
   virtual void PutLayer(int layer, const KvView& kv,
@@ -63,15 +56,6 @@ class StoreStream {
   // it all the same, and a retry is idempotent. REQUIRES: no layer is under
   // way.
   virtual void Commit(Done<absl::StatusOr<StoreReceipt>> done) = 0;
-};
-
-struct LookupResult {
-  bool hit = false;
-  NodeId node;
-  storage::Tier tier = storage::Tier::kMemory;
-  LevelSet levels;
-  uint64_t bytes = 0;
-  ObjectVersion version;
 };
 
 struct RetrieveChunk {
@@ -94,31 +78,9 @@ struct RetrieveRequest {
   // Chunks of the same call that are asked for by themselves, by the same
   // deadline.
   int chunks_beside = 0;
-  // Set by the caller when nobody wants the result any more. The destination
+  // The caller cancels when nobody wants the result any more. The destination
   // must stay valid until done all the same.
-  std::shared_ptr<std::atomic<bool>> cancelled =
-      std::make_shared<std::atomic<bool>>(false);
-};
-
-enum class OutcomeKind : uint8_t {
-  kHit = 0,
-  kMiss = 1,
-  kFailed = 2,
-  kRecompute = 3
-};
-
-// What became of one chunk. A miss is nobody's fault: recompute. A failure says
-// why; its destination holds nothing usable either. Nor does that of a chunk
-// that had better be recomputed: loading it would take longer, or past the
-// deadline.
-struct ChunkOutcome {
-  OutcomeKind kind = OutcomeKind::kMiss;
-  absl::Status why;                // kFailed only
-  Level level = Level::kLossless;  // the least exact of its layers
-  NodeId source;
-  storage::Tier tier = storage::Tier::kMemory;
-  ObjectVersion version;
-  uint64_t wire_bytes = 0;  // that crossed between nodes for it
+  std::shared_ptr<Cancellation> cancellation = std::make_shared<Cancellation>();
 };
 
 struct NodeStatus {
@@ -154,7 +116,7 @@ class NodeService {
 
   virtual void BeginStore(
       StoreRequest request,
-      Done<absl::StatusOr<std::unique_ptr<StoreStream>>> done) = 0;
+      Done<absl::StatusOr<std::unique_ptr<ChunkWriter>>> done) = 0;
 
   // One result per chunk, in order. UNAVAILABLE never: an owner that does not
   // answer by `deadline` counts as a miss.

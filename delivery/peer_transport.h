@@ -1,7 +1,6 @@
 #ifndef KDN_DELIVERY_PEER_TRANSPORT_H_
 #define KDN_DELIVERY_PEER_TRANSPORT_H_
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -11,7 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
-#include "codec/object.h"
+#include "codec/format/object.h"
 #include "delivery/node_service.h"
 #include "delivery/rate_control.h"
 #include "kv/chunk_key.h"
@@ -36,7 +35,7 @@ struct FetchRequest {
   KvSlice slice;
   LevelSet accept;
   absl::Time deadline;
-  ByteBudget budget = {.bytes_max = ByteBudget::kNoLimit};
+  SendBudget budget = {.bytes_max = SendBudget::kNoLimit};
 };
 
 // Receives one fetch. Called on the transport's thread, one call at a time, so
@@ -49,8 +48,8 @@ class FetchSink {
   // go (stream_bytes long, valid until OnLayer took its last layer, or
   // OnDone), or an error to have the chunk skipped.
   virtual absl::StatusOr<absl::Span<std::byte>> OnHit(
-      int i, codec::ObjectIndex index, std::vector<Level> levels,
-      storage::Tier tier, uint64_t stream_bytes) = 0;
+      int i, codec::ObjectIndex index, std::vector<Level> levels, Tier tier,
+      uint64_t stream_bytes) = 0;
   // The peer holds it, and sends nothing: the budget is not for it.
   virtual void OnRecompute(int i) = 0;
   // NOT_FOUND is a miss; anything else the peer's failure to read it. `version`
@@ -71,7 +70,7 @@ struct PushRequest {
   NodeId peer;
   ChunkRef ref;
   storage::ObjectRef object;
-  storage::Durability durability = storage::Durability::kReplicated;
+  Durability durability = Durability::kReplicated;
   absl::Time expires;  // TTL; InfinitePast: none
   absl::Time deadline;
 };
@@ -85,8 +84,8 @@ struct PushReceipt {
 // between this node and its peers, whoever asked for them. Between live nodes
 // the sum of `in` is the sum of `out`.
 struct PeerTraffic {
-  std::atomic<uint64_t> in{0};
-  std::atomic<uint64_t> out{0};
+  uint64_t in = 0;
+  uint64_t out = 0;
 };
 
 // Thread-safe; calls return at once; callbacks run by the deadline.
@@ -99,7 +98,7 @@ class PeerTransport {
   // The peer is known dead: its pending calls fail with UNAVAILABLE now instead
   // of at their deadlines.
   virtual void FailPeer(const NodeId& peer) = 0;
-  virtual const PeerTraffic& traffic() const = 0;
+  virtual PeerTraffic traffic() const = 0;
 };
 
 // What the transport's serving side asks of its node. Thread-safe; every call
@@ -123,7 +122,7 @@ class PeerService {
   // makes it visible. DATA_LOSS when it is damaged: nothing changed.
   virtual void CommitLocal(const ChunkRef& ref,
                            std::shared_ptr<storage::ArenaBlock> block,
-                           storage::Durability durability, absl::Time expires,
+                           Durability durability, absl::Time expires,
                            absl::Time deadline,
                            Done<absl::StatusOr<PushReceipt>> done) = 0;
 };

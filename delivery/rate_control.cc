@@ -10,7 +10,7 @@
 namespace kdn::delivery {
 namespace {
 
-constexpr uint64_t kNoLimit = ByteBudget::kNoLimit;
+constexpr uint64_t kNoLimit = SendBudget::kNoLimit;
 constexpr size_t kRungsMax = 255;
 constexpr size_t kLayersMax = 65535;
 
@@ -165,7 +165,7 @@ struct Choice {
 Choice ChooseLoaded(absl::Span<const Ladder> chunks,
                     absl::Span<const uint64_t> floors,
                     absl::Span<const uint32_t> order,
-                    const ByteBudget& budget) {
+                    const SendBudget& budget) {
   Choice best;
   uint64_t used = 0;
   absl::int128 spared = -absl::int128(budget.setup_bytes);
@@ -246,10 +246,10 @@ void SumUp(absl::Span<const Ladder> chunks, LevelPlan& plan) {
 
 }  // namespace
 
-ByteBudget BudgetFor(const DeliveryTarget& target) {
+SendBudget BudgetFor(const DeliveryTarget& target) {
   const absl::Duration time = target.deadline - target.now - target.latency;
   if (time <= absl::ZeroDuration()) return {};
-  ByteBudget budget{.bytes_max = kNoLimit,
+  SendBudget budget{.bytes_max = kNoLimit,
                     .too_slow = target.too_slow,
                     .reuse = target.reuse};
   if (!target.bytes_per_second) return budget;
@@ -262,7 +262,7 @@ ByteBudget BudgetFor(const DeliveryTarget& target) {
   return budget;
 }
 
-ByteBudget ShareOf(ByteBudget budget, size_t part, size_t all) {
+SendBudget ShareOf(SendBudget budget, size_t part, size_t all) {
   if (budget.bytes_max != kNoLimit && part < all) {
     budget.bytes_max = budget.bytes_max / all * part;
   }
@@ -270,7 +270,7 @@ ByteBudget ShareOf(ByteBudget budget, size_t part, size_t all) {
 }
 
 LevelPlan PlanLevels(absl::Span<const Ladder> chunks,
-                     const ByteBudget& budget) {
+                     const SendBudget& budget) {
   LevelPlan plan;
   plan.chunks.resize(chunks.size());
   if (budget.bytes_max > 0) {

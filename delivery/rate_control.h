@@ -72,7 +72,7 @@ struct DeliveryTarget {
 };
 
 // The same as bytes of the link: all that whoever plans has to be told.
-struct ByteBudget {
+struct SendBudget {
   static constexpr uint64_t kNoLimit = std::numeric_limits<uint64_t>::max();
 
   uint64_t bytes_max = 0;  // by the deadline; 0: nothing is loaded
@@ -89,9 +89,9 @@ struct ByteBudget {
   }
 };
 
-ByteBudget BudgetFor(const DeliveryTarget& target);
+SendBudget BudgetFor(const DeliveryTarget& target);
 // The budget of `part` of `all` chunks, when the others need theirs.
-ByteBudget ShareOf(ByteBudget budget, size_t part, size_t all);
+SendBudget ShareOf(SendBudget budget, size_t part, size_t all);
 
 struct ChunkPlan {
   bool recompute = true;
@@ -123,7 +123,7 @@ struct LevelPlan {
 //     the chunks that are loaded.
 // Work is n log n, memory n in the number of (chunk, layer, rung). REQUIRES:
 // fewer than 65536 layers.
-LevelPlan PlanLevels(absl::Span<const Ladder> chunks, const ByteBudget& budget);
+LevelPlan PlanLevels(absl::Span<const Ladder> chunks, const SendBudget& budget);
 
 }  // namespace kdn::delivery
 

@@ -9,7 +9,7 @@
 namespace kdn::delivery {
 
 StoreSession::StoreSession(ObjectVersion version, std::vector<NodeId> owners,
-                           int replicas, storage::Durability durability)
+                           int replicas, Durability durability)
     : version_(version),
       owners_(std::move(owners)),
       replicas_(replicas),
@@ -52,7 +52,7 @@ void StoreSession::OnSent(const NodeId& node,
 }
 
 int StoreSession::wanted_acks() const {
-  return durability_ == storage::Durability::kCache ? 1 : replicas_;
+  return durability_ == Durability::kCache ? 1 : replicas_;
 }
 
 void StoreSession::Decide() {

@@ -26,7 +26,7 @@ class StoreSession {
   // `version`: of the object to store. `owners`: live owner order, at least
   // one. `replicas`: copies wanted.
   StoreSession(ObjectVersion version, std::vector<NodeId> owners, int replicas,
-               storage::Durability durability);
+               Durability durability);
 
   // Nodes to hand the object to now: ours, or the winner's. Call after every
   // event.
@@ -58,7 +58,7 @@ class StoreSession {
   const ObjectVersion version_;
   std::vector<NodeId> owners_;
   const int replicas_;
-  const storage::Durability durability_;
+  const Durability durability_;
   size_t next_ = 0;  // owners before it have been tried
   std::set<NodeId> sending_;
   StoreReceipt receipt_;

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "kv/answers.h"
 #include "kv/chunk_key.h"
 #include "kv/ids.h"
 #include "kv/kv_view.h"
@@ -21,15 +22,6 @@ inline constexpr uint32_t kProtocolVersion = 1;
 inline constexpr absl::Duration kDefaultTimeout = absl::Seconds(10);
 inline constexpr absl::Duration kTimeoutMax = absl::Minutes(10);
 inline constexpr absl::Duration kTtlMax = absl::Hours(24 * 30);
-
-enum class Durability : uint8_t { kCache = 0, kReplicated = 1, kDurable = 2 };
-enum class Tier : uint8_t { kMemory = 0, kDisk = 1 };
-enum class OutcomeKind : uint8_t {
-  kHit = 0,
-  kMiss = 1,
-  kFailed = 2,
-  kRecompute = 3
-};
 
 // The gateway's node and what it lets one session do.
 struct NodeInfo {
@@ -52,23 +44,6 @@ struct StoreSpec {
   absl::Duration ttl = absl::ZeroDuration();  // zero: none
 };
 
-struct StoreReceipt {
-  ChunkKey key;
-  ObjectVersion version;
-  bool existed = false;  // an earlier object of this key won; nothing changed
-  uint64_t bytes = 0;    // of one encoded copy
-  std::vector<NodeId> holders;
-};
-
-struct LookupResult {
-  bool hit = false;
-  NodeId node;
-  Tier tier = Tier::kMemory;
-  LevelSet levels;
-  uint64_t bytes = 0;
-  ObjectVersion version;
-};
-
 struct RetrieveChunk {
   ChunkRef ref;
   std::vector<int32_t> positions;  // where the engine wants the tokens
@@ -85,16 +60,6 @@ struct RetrieveSpec {
   double prefill_tokens_per_second = 0;
   // The engine has no use for a chunk behind one that it recomputes.
   bool leading_chunks = false;
-};
-
-struct ChunkOutcome {
-  OutcomeKind kind = OutcomeKind::kMiss;
-  absl::Status why;                // kFailed only
-  Level level = Level::kLossless;  // the least exact of its layers
-  NodeId source;
-  Tier tier = Tier::kMemory;
-  ObjectVersion version;
-  uint64_t wire_bytes = 0;  // that crossed between nodes for it
 };
 
 // Counters of one node's storage since it started; kdn.capnp explains them.

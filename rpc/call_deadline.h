@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "kv/clock.h"
 #include "rpc/event_loop.h"
 
 namespace kdn::rpc {
@@ -20,7 +20,7 @@ struct CallDeadline {
     const absl::Duration margin =
         std::min(timeout / 10, absl::Milliseconds(20));
     return CallDeadline{EventLoop::In(timeout),
-                        absl::Now() + (timeout - margin)};
+                        SteadyNow() + (timeout - margin)};
   }
 };
 

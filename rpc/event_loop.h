@@ -107,7 +107,7 @@ class EventLoop {
   template <typename T>
   struct TypedLanding;
   template <typename T>
-  struct Reply;
+  struct Fulfilment;
 
   void Main(absl::AnyInvocable<void()> ready);
   kj::Promise<void> ServeInbox(kj::UnixEventPort::FdObserver& observer);
@@ -134,14 +134,14 @@ struct EventLoop::TypedLanding : Landing {
 // The callable behind Expected::done. Reports its own death, so that an answer
 // that never comes is an error at once.
 template <typename T>
-struct EventLoop::Reply {
+struct EventLoop::Fulfilment {
   EventLoop* loop;
   std::shared_ptr<LoopInbox> inbox;
   uint64_t id;
 
-  Reply(EventLoop* l, uint64_t i) : loop(l), inbox(l->inbox_), id(i) {}
-  Reply(Reply&&) = default;
-  ~Reply() {
+  Fulfilment(EventLoop* l, uint64_t i) : loop(l), inbox(l->inbox_), id(i) {}
+  Fulfilment(Fulfilment&&) = default;
+  ~Fulfilment() {
     if (inbox == nullptr) return;
     inbox->Post([l = loop, i = id] { l->TakeLanding(i); });
   }
@@ -168,7 +168,7 @@ EventLoop::Expected<T> EventLoop::Expect(std::shared_ptr<void> keep,
   landing->fulfiller = kj::mv(paf.fulfiller);
   const uint64_t id = next_landing_++;
   AddLanding(id, std::move(landing));
-  return Expected<T>{Reply<T>(this, id), kj::mv(paf.promise)};
+  return Expected<T>{Fulfilment<T>(this, id), kj::mv(paf.promise)};
 }
 
 // `promise`, or DEADLINE_EXCEEDED once `deadline` has passed, or UNAVAILABLE

@@ -13,7 +13,7 @@
 #include "kv/chunk_key.h"
 #include "kv/ids.h"
 #include "storage/arena.h"
-#include "storage/partition.h"
+#include "storage/object_info.h"
 
 namespace kdn::storage {
 

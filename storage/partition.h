@@ -13,24 +13,11 @@
 #include "kv/chunk_key.h"
 #include "kv/ids.h"
 #include "storage/arena.h"
+#include "storage/object_info.h"
 
 namespace kdn::storage {
 
-enum class Durability : uint8_t { kCache = 0, kReplicated = 1, kDurable = 2 };
-enum class Tier : uint8_t { kMemory = 0, kDisk = 1 };
-
 using RequestId = StrongInt<struct StorageRequestIdTag, uint64_t>;
-
-// What a partition knows of a committed object without reading it.
-struct ObjectInfo {
-  ChunkKey key;
-  ShardId shard;
-  std::string ns;
-  ObjectVersion version;
-  uint64_t bytes = 0;
-  uint8_t levels = 0;  // LevelSet bits
-  Tier tier = Tier::kMemory;
-};
 
 // What the partition asks its driver to do. Performed in order.
 namespace action {

@@ -11,7 +11,7 @@
 #include "absl/types/span.h"
 #include "kv/chunk_key.h"
 #include "kv/ids.h"
-#include "storage/partition.h"
+#include "storage/object_info.h"
 
 namespace kdn::storage {
 

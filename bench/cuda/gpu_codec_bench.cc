@@ -25,6 +25,7 @@
 #include "bench/cuda/synthetic_chunk.h"
 #include "codec/cuda/gpu_decoder.h"
 #include "kv/check.h"
+#include "kv/clock.h"
 
 namespace kdn::bench {
 namespace {
@@ -111,9 +112,9 @@ class Bench {
     nlohmann::json cases = nlohmann::json::array();
     for (const Level level : {Level::kBase, Level::kBase1, Level::kBase2}) {
       const auto expected = ExpectedRows(chunks, level);
-      const absl::Time begin = absl::Now();
+      const absl::Time begin = SteadyNow();
       const auto plan = PlanOf(chunks, level, image);
-      const double plan_seconds = absl::ToDoubleSeconds(absl::Now() - begin);
+      const double plan_seconds = absl::ToDoubleSeconds(SteadyNow() - begin);
       const auto batch = Checked(codec::cuda::GpuBatch::UploadAsync(
           calibration, plan,
           {.values_bytes = uint64_t(options_.values_mib) << 20}, stream_));

@@ -6,8 +6,8 @@
 #include <optional>
 #include <vector>
 
-#include "codec/calibration.h"
-#include "codec/object.h"
+#include "codec/calibration/calibration.h"
+#include "codec/format/object.h"
 #include "kv/kv_view.h"
 
 namespace kdn::bench {

@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
-#include "codec/stream_layout.h"
-#include "codec/value_distribution.h"
+#include "codec/entropy/value_distribution.h"
+#include "codec/format/stream_layout.h"
 #include "kv/check.h"
 
 namespace kdn::bench {
@@ -17,7 +17,7 @@ using codec::BandMode;
 using codec::BandStep;
 using codec::Calibration;
 using codec::kBandComponents;
-using codec::kSteps;
+using codec::kLadderSteps;
 using codec::kValueMax;
 
 constexpr double kMatrixUnit = 64.0;
@@ -45,12 +45,12 @@ BandMode ModeOf(int band, int step, bool before) {
 }
 
 // The bands of every stream, and their tables.
-std::vector<std::array<BandStep, kSteps>> Bands(
+std::vector<std::array<BandStep, kLadderSteps>> Bands(
     int count, std::vector<codec::RansTable>* tables) {
-  std::vector<std::array<BandStep, kSteps>> bands(count);
+  std::vector<std::array<BandStep, kLadderSteps>> bands(count);
   for (int band = 0; band < count; ++band) {
     bool before = false;
-    for (int step = 0; step < kSteps; ++step) {
+    for (int step = 0; step < kLadderSteps; ++step) {
       BandStep& made = bands[band][step];
       made.mode = ModeOf(band, step, before);
       if (made.mode == BandMode::kAbsent) continue;

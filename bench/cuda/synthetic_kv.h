@@ -6,7 +6,7 @@
 #include <random>
 
 #include "absl/types/span.h"
-#include "codec/calibration.h"
+#include "codec/calibration/calibration.h"
 #include "kv/kv_view.h"
 #include "kv/rope_spec.h"
 

@@ -5,9 +5,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "codec/cuda/device_stream.h"
-#include "codec/stream_layout.h"
-#include "codec/symbol_bands.h"
-#include "codec/transform_frame.h"
+#include "codec/format/stream_layout.h"
+#include "codec/transform/symbol_bands.h"
+#include "codec/transform/transform_frame.h"
 #include "kv/check.h"
 
 namespace kdn::codec::cuda {

@@ -13,9 +13,9 @@
 #include "codec/cuda/calibration_image.h"
 #include "codec/cuda/chunk_request.h"
 #include "codec/cuda/stream_job.h"
-#include "codec/object.h"
+#include "codec/format/object.h"
 #include "codec/stream_codec.h"
-#include "codec/transform_stream.h"
+#include "codec/transform/transform_stream.h"
 
 namespace kdn::codec::cuda {
 

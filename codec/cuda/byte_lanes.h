@@ -6,7 +6,8 @@
 namespace kdn::codec::cuda {
 
 // Four bytes of a register at a time, each wrapping around by itself: what the
-// CPU's loops of codec/vector_kernels.h and codec/symbol_bands.h do to values.
+// CPU's loops of codec/kernels/vector_kernels.h and
+// codec/transform/symbol_bands.h do to values.
 
 inline constexpr uint32_t kByteSigns = 0x80808080u;
 

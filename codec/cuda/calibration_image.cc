@@ -3,16 +3,16 @@
 #include <algorithm>
 #include <utility>
 
-#include "codec/stream_layout.h"
-#include "codec/symbol_bands.h"
-#include "codec/vector_kernels.h"
+#include "codec/format/stream_layout.h"
+#include "codec/kernels/vector_kernels.h"
+#include "codec/transform/symbol_bands.h"
 #include "kv/check.h"
 
 namespace kdn::codec::cuda {
 namespace {
 
 static_assert(sizeof(CoderTable::symbols) == kRansTotal);
-static_assert(kBandBytes == kBandComponents && kLevelSteps == kSteps);
+static_assert(kBandBytes == kBandComponents && kLevelSteps == kLadderSteps);
 static_assert(kPlainTables == static_cast<int>(BandMode::kQuad));
 
 CoderTable TableOf(const RansTable& table) {

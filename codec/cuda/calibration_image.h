@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
-#include "codec/calibration.h"
+#include "codec/calibration/calibration.h"
 #include "codec/cuda/calibration_ref.h"
 
 namespace kdn::codec::cuda {

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "codec/stream_layout.h"
+#include "codec/format/stream_layout.h"
 #include "kv/check.h"
 
 namespace kdn::codec::cuda {

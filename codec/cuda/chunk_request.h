@@ -7,8 +7,8 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "codec/calibration.h"
-#include "codec/object.h"
+#include "codec/calibration/calibration.h"
+#include "codec/format/object.h"
 #include "kv/kv_pages.h"
 #include "kv/kv_view.h"
 

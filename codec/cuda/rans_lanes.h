@@ -73,7 +73,7 @@ struct alignas(16) WordRing {
   uint16_t words[512];
 };
 
-// The 32 coders of codec/rans.h, one a lane.
+// The 32 coders of codec/entropy/rans.h, one a lane.
 template <typename Warp>
 class RansLanes {
  public:
@@ -100,8 +100,8 @@ class RansLanes {
     warp_.template AwaitAllBut<1>();
   }
 
-  // To be called at least every kStepsMax steps.
-  static constexpr int kStepsMax = 4;
+  // To be called at least every kStepsPerAdvance steps.
+  static constexpr int kStepsPerAdvance = 4;
   KDN_DEVICE void Advance() {
     if (taken_ < window_) return;
     FetchAsync(window_ + 2 * kWindow);
@@ -140,7 +140,8 @@ class RansLanes {
   static constexpr uint32_t kWindow = kCopied * kWarpLanes;
   static constexpr uint32_t kRing = sizeof(WordRing) / sizeof(uint16_t);
   // Steps read of the window in use and of the one behind it.
-  static_assert(kRing == 4 * kWindow && kStepsMax * kWarpLanes <= kWindow);
+  static_assert(kRing == 4 * kWindow &&
+                kStepsPerAdvance * kWarpLanes <= kWindow);
 
   // Every lane whose state has become too small takes the next word.
   KDN_DEVICE void Refill() {

@@ -72,25 +72,25 @@ KDN_DEVICE void StoreValues(uint32_t values, int8_t* at) {
 }
 
 // Decodes what one level codes of a band, kValues to a symbol; see
-// codec/symbol_bands.h.
+// codec/transform/symbol_bands.h.
 template <int kValues, Pass kPass, typename Warp>
 KDN_DEVICE void DecodeBand(const Warp& warp, const BandTables& tables, int band,
                            int tokens, uint32_t shrinks, const ValueTile& tile,
                            RansLanes<Warp>* coders) {
   static_assert(kValues == 1 || kValues == 2 || kValues == 4);
   constexpr int kLanes = kBandBytes / kValues;  // of one token
-  constexpr int kSteps = kTokenStep * kLanes / kWarpLanes;
-  static_assert(kSteps <= RansLanes<Warp>::kStepsMax);
+  constexpr int kRounds = kTokenStep * kLanes / kWarpLanes;
+  static_assert(kRounds <= RansLanes<Warp>::kStepsPerAdvance);
   const auto half_of = [](int lane) { return lane % kLanes / (kLanes / 2); };
   for (int begin = 0; begin < tokens; begin += kTokenStep) {
     int8_t* values = tile.At(begin, band);
     coders->Advance();
     KDN_UNROLL
-    for (int step = 0; step < kSteps; ++step) {
+    for (int round = 0; round < kRounds; ++round) {
       typename Warp::template PerLane<uint32_t> symbols;
       coders->Step(tables, half_of, &symbols);
       warp.Each([&](int lane) {
-        int8_t* at = values + (step * kWarpLanes + lane) * kValues;
+        int8_t* at = values + (round * kWarpLanes + lane) * kValues;
         uint32_t before = 0;
         if constexpr (kPass != Pass::kFirst) before = LoadValues<kValues>(at);
         StoreValues<kValues>(Joined<kPass>(before, symbols[lane], shrinks), at);

@@ -50,7 +50,8 @@ ActorsTest::ActorsTest() {
   options.workers = 1;
   node_ =
       std::make_unique<NodeContext>(std::move(options), &transport_, &clock_);
-  node_->scratch = std::make_unique<Scratch>(*storage::Arena::Create(1u << 20));
+  node_->passing =
+      std::make_unique<PassingMemory>(*storage::Arena::Create(1u << 20));
   for (const NodeId& id : {a_, b_, c_}) {
     live_[id] = PeerHandles{NodeActor(), {SpawnStorage()}};
   }
@@ -82,7 +83,7 @@ void ActorsTest::RunWithPool() {
     Run();
     absl::Notification idle;
     node_->pool.Post(
-        delivery::WorkOrder{std::numeric_limits<uint64_t>::max(), 0},
+        transfer::WorkOrder{std::numeric_limits<uint64_t>::max(), 0},
         [&idle] { idle.Notify(); });
     idle.WaitForNotification();
   }
@@ -114,7 +115,8 @@ NodeContext& ActorsTest::SpawnNode(const NodeId& id) {
   peers_.push_back(
       std::make_unique<NodeContext>(std::move(options), &transport_, &clock_));
   NodeContext& peer = *peers_.back();
-  peer.scratch = std::make_unique<Scratch>(*storage::Arena::Create(1u << 20));
+  peer.passing =
+      std::make_unique<PassingMemory>(*storage::Arena::Create(1u << 20));
   peer_actors_.push_back(system_.spawn(
       MakeNodeActor, NodeActorDeps{&peer, {}, nullptr, clock_.Now()}));
   live_[id].node = peer_actors_.back();
@@ -161,10 +163,10 @@ void ActorsTest::Put(const StorageActor& storage, int i, size_t bytes) {
   std::fill((*granted.value)->bytes().begin(), (*granted.value)->bytes().end(),
             static_cast<std::byte>(i));
   Answer<delivery::PushReceipt> committed;
-  caf::anon_send(storage, CommitCall{InfoOf(i, bytes), *granted.value,
-                                     storage::Durability::kReplicated,
-                                     absl::InfinitePast(), In(absl::Seconds(1)),
-                                     committed.AsReply()});
+  caf::anon_send(storage,
+                 CommitCall{InfoOf(i, bytes), *granted.value,
+                            Durability::kReplicated, absl::InfinitePast(),
+                            In(absl::Seconds(1)), committed.AsReply()});
   granted.value = absl::UnknownError("given away");
   Run();
   ASSERT_EQ(committed.times, 1);

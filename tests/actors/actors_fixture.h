@@ -21,6 +21,7 @@ namespace kdn::actors {
 class ManualClock final : public Clock {
  public:
   absl::Time Now() const override { return now_; }
+  absl::Time WallNow() const override { return now_; }
   void Advance(absl::Duration step) { now_ += step; }
 
  private:
@@ -40,7 +41,7 @@ class HeldTransport final : public delivery::PeerTransport {
     pushes.push_back({std::move(request), std::move(done)});
   }
   void FailPeer(const NodeId& peer) override { failed.push_back(peer); }
-  const delivery::PeerTraffic& traffic() const override { return traffic_; }
+  delivery::PeerTraffic traffic() const override { return {}; }
 
   struct HeldFetch {
     delivery::FetchRequest request;
@@ -55,7 +56,6 @@ class HeldTransport final : public delivery::PeerTransport {
   std::vector<NodeId> failed;
 
  private:
-  delivery::PeerTraffic traffic_;
 };
 
 // What a caller got: how often it was answered, and with what.

@@ -21,12 +21,11 @@ class StopTransport final : public delivery::PeerTransport {
     done(absl::UnavailableError("no peers"));
   }
   void FailPeer(const NodeId&) override { stopping.Notify(); }
-  const delivery::PeerTraffic& traffic() const override { return traffic_; }
+  delivery::PeerTraffic traffic() const override { return {}; }
 
   absl::Notification stopping;
 
  private:
-  delivery::PeerTraffic traffic_;
 };
 
 class NodeTest : public testing::Test {
@@ -52,7 +51,7 @@ class NodeTest : public testing::Test {
     ASSERT_TRUE(node.ok()) << node.status();
     node_ = *std::move(node);
   }
-  std::unique_ptr<delivery::StoreStream> BeginStore() {
+  std::unique_ptr<delivery::ChunkWriter> BeginStore() {
     const ChunkIdentity identity{FingerprintOf(Model()),
                                  *Namespace::Parse("t"),
                                  ChunkKey(),
@@ -63,14 +62,14 @@ class NodeTest : public testing::Test {
                                    PlacementOf(KeyOf(identity)),
                                    {0, 1, 2, 3},
                                    LevelSet::Of(Level::kLossless),
-                                   storage::Durability::kReplicated,
+                                   Durability::kReplicated,
                                    absl::ZeroDuration(),
                                    clock_.Now() + absl::Seconds(20)};
-    std::unique_ptr<delivery::StoreStream> stream;
+    std::unique_ptr<delivery::ChunkWriter> stream;
     absl::Notification begun;
     node_->service().BeginStore(
         std::move(request),
-        [&](absl::StatusOr<std::unique_ptr<delivery::StoreStream>> answer) {
+        [&](absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>> answer) {
           if (answer.ok()) stream = *std::move(answer);
           begun.Notify();
         });
@@ -95,8 +94,7 @@ TEST_F(NodeTest, ACommitQueuedAtTheStopIsAnsweredBeforeTheNodeIsGone) {
       [&](const absl::Status& encoded) {
         EXPECT_TRUE(encoded.ok()) << encoded;
         transport_.stopping.WaitForNotification();
-        stream->Commit(
-            [&](const absl::StatusOr<delivery::StoreReceipt>&) { ++answers; });
+        stream->Commit([&](const absl::StatusOr<StoreReceipt>&) { ++answers; });
       });
   node_.reset();
   EXPECT_EQ(answers, 1);

@@ -1,12 +1,13 @@
-#include "actors/query_actor.h"
-
+#include "actors/lease_actor.h"
+#include "actors/lookup_actor.h"
 #include "actors/node_actor.h"
+#include "actors/report_actor.h"
 #include "tests/actors/actors_fixture.h"
 
 namespace kdn::actors {
 namespace {
 
-using Results = std::vector<delivery::LookupResult>;
+using Results = std::vector<LookupResult>;
 using Statuses = std::vector<absl::Status>;
 
 class QueryActorTest : public ActorsTest {

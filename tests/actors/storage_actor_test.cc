@@ -252,7 +252,7 @@ TEST_F(StorageActorTest, WhatMemoryLetGoOfComesBackFromDisk) {
   Run();
   ASSERT_EQ(first.times, 1);
   ASSERT_TRUE(first.value.ok()) << first.value.status();
-  EXPECT_EQ(first.value->info.tier, storage::Tier::kDisk);
+  EXPECT_EQ(first.value->info.tier, Tier::kDisk);
   EXPECT_EQ(first.value->object->bytes()[63999], std::byte{0});
   caf::anon_send_exit(storage, caf::exit_reason::user_shutdown);
   Run();

@@ -25,10 +25,10 @@ ModelSpec SmallModel() {
   return spec;
 }
 
-delivery::Admission::Pass TakeAllOf(delivery::Admission& room) {
-  delivery::Admission::Pass all;
+transfer::Admission::Pass TakeAllOf(transfer::Admission& room) {
+  transfer::Admission::Pass all;
   room.Request(room.limit(), absl::InfiniteFuture(),
-               [&](absl::StatusOr<delivery::Admission::Pass> pass) {
+               [&](absl::StatusOr<transfer::Admission::Pass> pass) {
                  if (pass.ok()) all = *std::move(pass);
                });
   return all;
@@ -38,7 +38,7 @@ class RetrieveActorTest : public ActorsTest {
  protected:
   struct Outcomes {
     int times = 0;
-    std::vector<delivery::ChunkOutcome> of;
+    std::vector<ChunkOutcome> of;
   };
 
   void Retrieve(const std::vector<int>& numbers, absl::Duration timeout) {
@@ -55,7 +55,7 @@ class RetrieveActorTest : public ActorsTest {
         WholeOf(SmallModel()),
         LevelSet::All(),
         In(timeout)};
-    cancelled_ = request.cancelled;
+    cancellation_ = request.cancellation;
     memory_.assign(shape.bytes() * refs.size(), std::byte{0});
     for (size_t i = 0; i < refs.size(); ++i) {
       request.chunks.push_back(
@@ -65,16 +65,15 @@ class RetrieveActorTest : public ActorsTest {
                          KvStrides::HeadMajor(shape))});
     }
     RetrieveJob job;
-    job.context = std::make_shared<delivery::RetrieveContext>(
+    job.context = std::make_shared<transfer::RetrieveContext>(
         std::move(request), [](int, int) {},
-        delivery::DecodeMeans{&node_->calibrations, &node_->decoding,
+        transfer::DecodeMeans{&node_->calibrations, &node_->decoding,
                               node_->clock});
-    job.done =
-        std::make_shared<delivery::Done<std::vector<delivery::ChunkOutcome>>>(
-            [this](std::vector<delivery::ChunkOutcome> outcomes) {
-              ++outcomes_.times;
-              outcomes_.of = std::move(outcomes);
-            });
+    job.done = std::make_shared<delivery::Done<std::vector<ChunkOutcome>>>(
+        [this](std::vector<ChunkOutcome> outcomes) {
+          ++outcomes_.times;
+          outcomes_.of = std::move(outcomes);
+        });
     retrieve_ = system_.spawn(MakeRetrieveActor, node_.get(), std::move(job));
     Run();
   }
@@ -148,11 +147,10 @@ class RetrieveActorTest : public ActorsTest {
     std::copy(chunk.bytes.begin(), chunk.bytes.end(),
               (*block.value)->bytes().begin());
     Answer<delivery::PushReceipt> committed;
-    caf::anon_send(
-        live_[a_].storage[0],
-        CommitCall{chunk.info, *std::move(block.value),
-                   storage::Durability::kReplicated, absl::InfinitePast(),
-                   In(absl::Seconds(1)), committed.AsReply()});
+    caf::anon_send(live_[a_].storage[0],
+                   CommitCall{chunk.info, *std::move(block.value),
+                              Durability::kReplicated, absl::InfinitePast(),
+                              In(absl::Seconds(1)), committed.AsReply()});
     Run();
     ASSERT_TRUE(committed.value.ok()) << committed.value.status();
   }
@@ -184,7 +182,7 @@ class RetrieveActorTest : public ActorsTest {
   }
 
   std::vector<std::byte> memory_;
-  std::shared_ptr<std::atomic<bool>> cancelled_;
+  std::shared_ptr<Cancellation> cancellation_;
   Outcomes outcomes_;
   RetrieveActor retrieve_;
 };
@@ -210,7 +208,7 @@ TEST_F(RetrieveActorTest, APeersCopyThatIsDamagedIsDroppedThere) {
       ReadCall{RefOf(i).key, "t", In(absl::Seconds(1)), held.AsReply()});
   Run();
   EXPECT_TRUE(absl::IsNotFound(held.value.status())) << held.value.status();
-  *cancelled_ = true;
+  cancellation_->Cancel();
   EndFetch(1, absl::UnavailableError("cut"));
 }
 
@@ -228,7 +226,7 @@ TEST_F(RetrieveActorTest, APeerThatBreaksIsReplacedByTheNextOwner) {
   EndFetch(1, absl::OkStatus());
   // The last owner in order is this node itself, and it has not got it either.
   ASSERT_EQ(outcomes_.times, 1);
-  EXPECT_EQ(outcomes_.of[0].kind, delivery::OutcomeKind::kFailed)
+  EXPECT_EQ(outcomes_.of[0].kind, OutcomeKind::kFailed)
       << "a miss would hide that one owner could not say";
   EXPECT_TRUE(absl::IsUnavailable(outcomes_.of[0].why)) << outcomes_.of[0].why;
   EXPECT_EQ(node_->counters.chunks_failed, 1u);
@@ -247,7 +245,7 @@ TEST_F(RetrieveActorTest, AMissingCalibrationIsNoDamageAndTheWalkGoesOn) {
   }
   EXPECT_GE(transport_.fetches.size(), 1u);
   ASSERT_EQ(outcomes_.times, 1);
-  EXPECT_EQ(outcomes_.of[0].kind, delivery::OutcomeKind::kFailed);
+  EXPECT_EQ(outcomes_.of[0].kind, OutcomeKind::kFailed);
   EXPECT_TRUE(absl::IsFailedPrecondition(outcomes_.of[0].why));
   EXPECT_THAT(std::string(outcomes_.of[0].why.message()),
               testing::HasSubstr(ShortHex(Foreign()->id())));
@@ -257,8 +255,7 @@ TEST_F(RetrieveActorTest, AMissingCalibrationIsNoDamageAndTheWalkGoesOn) {
   RetrieveRefs({chunk.ref}, absl::Seconds(2));
   RunWithPool();
   ASSERT_EQ(outcomes_.times, 1);
-  EXPECT_EQ(outcomes_.of[0].kind, delivery::OutcomeKind::kHit)
-      << outcomes_.of[0].why;
+  EXPECT_EQ(outcomes_.of[0].kind, OutcomeKind::kHit) << outcomes_.of[0].why;
   EXPECT_EQ(outcomes_.of[0].level, Level::kBase);
 }
 
@@ -270,7 +267,7 @@ TEST_F(RetrieveActorTest, WhatNobodyHasIsAMiss) {
     EndFetch(i, absl::OkStatus());
   }
   ASSERT_EQ(outcomes_.times, 1);
-  EXPECT_EQ(outcomes_.of[0].kind, delivery::OutcomeKind::kMiss);
+  EXPECT_EQ(outcomes_.of[0].kind, OutcomeKind::kMiss);
   EXPECT_EQ(node_->counters.chunks_missed, 1u);
 }
 
@@ -281,7 +278,7 @@ TEST_F(RetrieveActorTest, AFetchMayTakeWhatItsLinkCarriesInTime) {
   ASSERT_EQ(transport_.fetches.size(), 1u);
   EXPECT_TRUE(transport_.fetches[0].request.budget.unlimited())
       << "nothing is known of the link yet";
-  *cancelled_ = true;
+  cancellation_->Cancel();
   EndFetch(0, absl::UnavailableError("cut"));
   outcomes_ = {};
   node_->links.OnTransfer(b_, 10'000'000, absl::Seconds(1), clock_.Now());
@@ -289,7 +286,7 @@ TEST_F(RetrieveActorTest, AFetchMayTakeWhatItsLinkCarriesInTime) {
   ASSERT_EQ(transport_.fetches.size(), 2u);
   // Half of the time is for a replica, a part of the link is nobody's.
   EXPECT_EQ(transport_.fetches[1].request.budget.bytes_max, 8'000'000u);
-  *cancelled_ = true;
+  cancellation_->Cancel();
   EndFetch(1, absl::UnavailableError("cut"));
 }
 
@@ -300,7 +297,7 @@ TEST_F(RetrieveActorTest, NobodyElseIsAskedForWhatIsBetterRecomputed) {
   EndFetch(0, absl::OkStatus());
   EXPECT_EQ(transport_.fetches.size(), 1u);
   ASSERT_EQ(outcomes_.times, 1);
-  EXPECT_EQ(outcomes_.of[0].kind, delivery::OutcomeKind::kRecompute);
+  EXPECT_EQ(outcomes_.of[0].kind, OutcomeKind::kRecompute);
   EXPECT_EQ(node_->counters.chunks_recomputed, 1u);
 }
 
@@ -317,10 +314,10 @@ TEST_F(RetrieveActorTest, ChunksOfOnePeerAreOneFetch) {
 
 TEST_F(RetrieveActorTest, NoFetchAsksForMoreThanAPeerTakes) {
   constexpr int kMost = delivery::kItemsPerFetchMax;
-  node_->scratch =
-      std::make_unique<Scratch>(*storage::Arena::Create(32u << 20));
+  node_->passing =
+      std::make_unique<PassingMemory>(*storage::Arena::Create(32u << 20));
   Retrieve(NumbersOwnedBy({b_, c_}, 2 * kMost + 1), absl::Seconds(2));
-  *cancelled_ = true;
+  cancellation_->Cancel();
   std::vector<size_t> sizes;
   for (const HeldTransport::HeldFetch& fetch : transport_.fetches) {
     EXPECT_EQ(fetch.request.peer, b_);
@@ -331,36 +328,36 @@ TEST_F(RetrieveActorTest, NoFetchAsksForMoreThanAPeerTakes) {
 
 TEST_F(RetrieveActorTest, SmallChunksCountAsThePagesTheyTake) {
   Retrieve(NumbersOwnedBy({b_, c_}, 200), absl::Seconds(2));
-  *cancelled_ = true;
+  cancellation_->Cancel();
   ASSERT_EQ(transport_.fetches.size(), 1u);
   EXPECT_EQ(transport_.fetches[0].request.chunks.size(),
-            node_->scratch->fetches.limit() / storage::Arena::kPageBytes);
+            node_->passing->fetches.limit() / storage::Arena::kPageBytes);
 }
 
 TEST_F(RetrieveActorTest, TheDeadlineIsATypedFailureAndWaitsForTheMemory) {
   Retrieve({NumberOwnedBy({b_, c_})}, absl::Milliseconds(500));
   Advance(absl::Milliseconds(600));
-  EXPECT_TRUE(*cancelled_);
+  EXPECT_TRUE(cancellation_->cancelled());
   // The transport may still write into the engine's memory: not answered yet.
   EXPECT_EQ(outcomes_.times, 0);
   EndFetch(0, absl::DeadlineExceededError("late"));
   ASSERT_EQ(outcomes_.times, 1);
-  EXPECT_EQ(outcomes_.of[0].kind, delivery::OutcomeKind::kFailed);
+  EXPECT_EQ(outcomes_.of[0].kind, OutcomeKind::kFailed);
   EXPECT_TRUE(absl::IsDeadlineExceeded(outcomes_.of[0].why));
   EXPECT_EQ(transport_.fetches.size(), 1u) << "asked on after the deadline";
 }
 
 TEST_F(RetrieveActorTest, NoOtherNodeIsAskedForAnEngineThatWentAway) {
   Retrieve({NumberOwnedBy({b_, c_})}, absl::Seconds(2));
-  *cancelled_ = true;
+  cancellation_->Cancel();
   EndFetch(0, absl::UnavailableError("cut"));
   EXPECT_EQ(outcomes_.times, 1);
   EXPECT_EQ(transport_.fetches.size(), 1u);
 }
 
 TEST_F(RetrieveActorTest, WaitsForMemoryInsteadOfFailing) {
-  delivery::Admission& room = node_->scratch->fetches;
-  delivery::Admission::Pass others = TakeAllOf(room);
+  transfer::Admission& room = node_->passing->fetches;
+  transfer::Admission::Pass others = TakeAllOf(room);
   ASSERT_NE(others, nullptr);
   Retrieve({NumberOwnedBy({b_, c_})}, absl::Seconds(2));
   EXPECT_TRUE(transport_.fetches.empty());
@@ -369,14 +366,14 @@ TEST_F(RetrieveActorTest, WaitsForMemoryInsteadOfFailing) {
   Run();
   ASSERT_EQ(transport_.fetches.size(), 1u);
   EXPECT_GT(room.used(), 0u);
-  *cancelled_ = true;
+  cancellation_->Cancel();
   EndFetch(0, absl::UnavailableError("cut"));
   EXPECT_EQ(room.used(), 0u) << "given back with the retrieve";
 }
 
 TEST_F(RetrieveActorTest, WaitsForMemoryNoLongerThanItsDeadline) {
-  delivery::Admission& room = node_->scratch->fetches;
-  delivery::Admission::Pass others = TakeAllOf(room);
+  transfer::Admission& room = node_->passing->fetches;
+  transfer::Admission::Pass others = TakeAllOf(room);
   Retrieve({NumberOwnedBy({b_, c_})}, absl::Milliseconds(500));
   Advance(absl::Milliseconds(600));
   ASSERT_EQ(outcomes_.times, 1);
@@ -388,10 +385,10 @@ TEST_F(RetrieveActorTest, WaitsForMemoryNoLongerThanItsDeadline) {
 }
 
 TEST_F(RetrieveActorTest, MemoryThatComesAfterTheEngineLeftIsNotUsed) {
-  delivery::Admission& room = node_->scratch->fetches;
-  delivery::Admission::Pass others = TakeAllOf(room);
+  transfer::Admission& room = node_->passing->fetches;
+  transfer::Admission::Pass others = TakeAllOf(room);
   Retrieve({NumberOwnedBy({b_, c_})}, absl::Seconds(2));
-  *cancelled_ = true;
+  cancellation_->Cancel();
   others = nullptr;
   Run();
   EXPECT_TRUE(transport_.fetches.empty());
@@ -401,15 +398,15 @@ TEST_F(RetrieveActorTest, MemoryThatComesAfterTheEngineLeftIsNotUsed) {
 }
 
 TEST_F(RetrieveActorTest, WhenTooManyWaitForMemoryItSaysSoAtOnce) {
-  delivery::Admission& room = node_->scratch->fetches;
-  const delivery::Admission::Pass others = TakeAllOf(room);
-  for (size_t i = 0; i < delivery::Admission::kWaitersMax; ++i) {
+  transfer::Admission& room = node_->passing->fetches;
+  const transfer::Admission::Pass others = TakeAllOf(room);
+  for (size_t i = 0; i < transfer::Admission::kWaitersMax; ++i) {
     room.Request(1, absl::InfiniteFuture(),
-                 [](const absl::StatusOr<delivery::Admission::Pass>&) {});
+                 [](const absl::StatusOr<transfer::Admission::Pass>&) {});
   }
   Retrieve({NumberOwnedBy({b_, c_})}, absl::Seconds(2));
   ASSERT_EQ(outcomes_.times, 1);
-  EXPECT_EQ(outcomes_.of[0].kind, delivery::OutcomeKind::kFailed);
+  EXPECT_EQ(outcomes_.of[0].kind, OutcomeKind::kFailed);
   EXPECT_TRUE(absl::IsResourceExhausted(outcomes_.of[0].why))
       << outcomes_.of[0].why;
 }
@@ -429,14 +426,14 @@ TEST_F(BeginStoreTest, HeadsTooLargeForATransformAreRefusedWithTheReason) {
                                    RefOf(NumberOwnedBy({b_, c_})).placement,
                                    {0, 1, 2, 3},
                                    levels,
-                                   storage::Durability::kReplicated,
+                                   Durability::kReplicated,
                                    absl::ZeroDuration(),
                                    In(absl::Seconds(1))};
     absl::Status status = absl::UnknownError("not answered");
     NodeServices(&system_, node_.get())
         .BeginStore(
             std::move(request),
-            [&](const absl::StatusOr<std::unique_ptr<delivery::StoreStream>>&
+            [&](const absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>>&
                     stream) { status = stream.status(); });
     Run();
     return status;
@@ -454,7 +451,7 @@ using PassingMemoryTest = ActorsTest;
 TEST_F(PassingMemoryTest, AStoreWaitsForItNoLongerThanItsDeadline) {
   const NodeActor ticking = system_.spawn(
       MakeNodeActor, NodeActorDeps{node_.get(), {}, nullptr, clock_.Now()});
-  const delivery::Admission::Pass others = TakeAllOf(node_->scratch->stores);
+  const transfer::Admission::Pass others = TakeAllOf(node_->passing->stores);
   delivery::StoreRequest request{
       std::make_shared<const ModelSpec>(SmallModel()),
       ChunkIdentity{FingerprintOf(SmallModel()),
@@ -465,7 +462,7 @@ TEST_F(PassingMemoryTest, AStoreWaitsForItNoLongerThanItsDeadline) {
       RefOf(NumberOwnedBy({b_, c_})).placement,
       {0, 1, 2, 3},
       LevelSet::Of(Level::kLossless),
-      storage::Durability::kReplicated,
+      Durability::kReplicated,
       absl::ZeroDuration(),
       In(absl::Milliseconds(500))};
   int times = 0;
@@ -473,7 +470,7 @@ TEST_F(PassingMemoryTest, AStoreWaitsForItNoLongerThanItsDeadline) {
   NodeServices(&system_, node_.get())
       .BeginStore(
           std::move(request),
-          [&](const absl::StatusOr<std::unique_ptr<delivery::StoreStream>>&
+          [&](const absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>>&
                   stream) {
             ++times;
             status = stream.status();
@@ -490,9 +487,9 @@ TEST_F(PassingMemoryTest, AStoreWaitsForItNoLongerThanItsDeadline) {
 class StoreActorTest : public ActorsTest {
  protected:
   // From scratch memory, as a node that is no owner does.
-  void Store(int i, storage::Durability durability = kReplicated,
+  void Store(int i, Durability durability = kReplicated,
              ObjectVersion version = ObjectVersion(7)) {
-    auto block = *node_->scratch->arena->Allocate(4096);
+    auto block = *node_->passing->arena->Allocate(4096);
     std::fill(block->bytes().begin(), block->bytes().end(), std::byte{5});
     StoreJob job{RefOf(i),
                  InfoOf(i, 4096),
@@ -519,9 +516,9 @@ class StoreActorTest : public ActorsTest {
     }
     EXPECT_EQ(answer_.times, 1);
   }
-  static constexpr auto kReplicated = storage::Durability::kReplicated;
+  static constexpr auto kReplicated = Durability::kReplicated;
   const delivery::PushReceipt taken_{ObjectVersion(7), false};
-  Answer<delivery::StoreReceipt> answer_;
+  Answer<StoreReceipt> answer_;
 };
 
 TEST_F(StoreActorTest, TheFirstOwnerTakesItAloneThenTheReplica) {
@@ -542,14 +539,14 @@ TEST_F(StoreActorTest, AWinnersNodeHandsItsObjectOn) {
   const int i = NumberOwnedBy({b_, c_});
   Put(live_[b_].storage[0], i, 4096);
   SpawnNode(b_);
-  Store(i, storage::Durability::kDurable, ObjectVersion(8));
+  Store(i, Durability::kDurable, ObjectVersion(8));
   EndPush(0, delivery::PushReceipt{ObjectVersion(7), true});
   EXPECT_EQ(answer_.times, 0) << "one copy of it is not durable";
   ASSERT_EQ(transport_.pushes.size(), 2u);
   const delivery::PushRequest& copy = transport_.pushes[1].request;
   EXPECT_EQ(copy.peer, c_);
   EXPECT_EQ(copy.ref.key, RefOf(i).key);
-  EXPECT_EQ(copy.durability, storage::Durability::kDurable);
+  EXPECT_EQ(copy.durability, Durability::kDurable);
   EXPECT_EQ(copy.object->bytes()[4095], static_cast<std::byte>(i))
       << "the winner's bytes";
   EndPush(1, taken_);
@@ -575,7 +572,7 @@ TEST_F(StoreActorTest, WhatANodeKeepsAfterAllIsNoLongerInScratchMemory) {
   EndPush(0, absl::UnavailableError("cut"));
   EndPush(1, taken_);
   ASSERT_TRUE(answer_.value.ok()) << answer_.value.status();
-  EXPECT_EQ(node_->scratch->arena->used_bytes(), 0u);
+  EXPECT_EQ(node_->passing->arena->used_bytes(), 0u);
   Answer<delivery::PeerService::Held> held;
   caf::anon_send(
       live_[a_].storage[0],
@@ -629,7 +626,7 @@ TEST_F(StoreActorTest, TooFewCopiesByTheDeadlineIsAnErrorAnsweredOnce) {
 }
 
 TEST_F(StoreActorTest, CacheIsAnsweredByTheFirstCopy) {
-  Store(NumberOwnedBy({a_, b_}), storage::Durability::kCache);
+  Store(NumberOwnedBy({a_, b_}), Durability::kCache);
   ASSERT_EQ(answer_.times, 1);
   ASSERT_TRUE(answer_.value.ok()) << answer_.value.status();
   EXPECT_EQ(answer_.value->holders[0], a_);

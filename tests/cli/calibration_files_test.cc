@@ -9,7 +9,7 @@
 #include <string>
 
 #include "cli/temp_directory.h"
-#include "codec/calibration_format.h"
+#include "codec/calibration/calibration_format.h"
 
 namespace kdn::cli {
 namespace {

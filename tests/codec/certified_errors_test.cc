@@ -6,7 +6,7 @@
 #include <cmath>
 #include <functional>
 
-#include "codec/stream_layout.h"
+#include "codec/format/stream_layout.h"
 #include "tests/codec/test_calibration.h"
 #include "tests/codec/test_chunk.h"
 

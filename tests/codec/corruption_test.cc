@@ -6,10 +6,10 @@
 #include <cstring>
 #include <limits>
 
-#include "codec/byte_io.h"
-#include "codec/object.h"
-#include "codec/prefix_format.h"
-#include "codec/stream_layout.h"
+#include "codec/format/byte_io.h"
+#include "codec/format/object.h"
+#include "codec/format/prefix_format.h"
+#include "codec/format/stream_layout.h"
 #include "tests/codec/test_chunk.h"
 
 namespace kdn::codec {

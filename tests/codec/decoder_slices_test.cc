@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "codec/stream_layout.h"
+#include "codec/format/stream_layout.h"
 #include "tests/codec/test_chunk.h"
 
 namespace kdn::codec {

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <thread>
 
-#include "codec/stream_layout.h"
+#include "codec/format/stream_layout.h"
 #include "tests/codec/test_chunk.h"
 
 namespace kdn::codec {

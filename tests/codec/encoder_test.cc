@@ -10,7 +10,7 @@
 #include <limits>
 #include <thread>
 
-#include "codec/stream_layout.h"
+#include "codec/format/stream_layout.h"
 #include "tests/codec/test_chunk.h"
 
 namespace kdn::codec {

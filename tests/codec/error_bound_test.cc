@@ -10,11 +10,11 @@
 #include <numeric>
 #include <random>
 
-#include "codec/calibration_format.h"
-#include "codec/calibrator.h"
-#include "codec/transform_codec.h"
-#include "codec/transform_frame.h"
-#include "codec/value_distribution.h"
+#include "codec/calibration/calibration_format.h"
+#include "codec/calibration/calibrator.h"
+#include "codec/entropy/value_distribution.h"
+#include "codec/transform/transform_codec.h"
+#include "codec/transform/transform_frame.h"
 #include "kv/check.h"
 #include "tests/codec/test_calibration.h"
 

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "codec/isa.h"
+#include "codec/kernels/isa.h"
 
 namespace kdn::codec {
 

@@ -4,7 +4,7 @@
 #include <array>
 #include <utility>
 
-#include "codec/value_distribution.h"
+#include "codec/entropy/value_distribution.h"
 #include "kv/check.h"
 
 namespace kdn::codec {
@@ -40,7 +40,7 @@ BandStep Step(BandMode mode, int step, bool before, int shrink,
 }
 
 // By turns: how a band is coded at each level.
-std::vector<std::array<BandStep, kSteps>> Kinds(
+std::vector<std::array<BandStep, kLadderSteps>> Kinds(
     std::vector<RansTable>* tables) {
   constexpr BandMode kSingle = BandMode::kSingle;
   constexpr BandMode kPair = BandMode::kPair;

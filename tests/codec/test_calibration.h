@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "codec/calibration.h"
+#include "codec/calibration/calibration.h"
 
 namespace kdn::codec {
 

@@ -5,9 +5,9 @@
 #include <numeric>
 #include <utility>
 
-#include "codec/byte_io.h"
-#include "codec/prefix_format.h"
-#include "codec/stream_layout.h"
+#include "codec/format/byte_io.h"
+#include "codec/format/prefix_format.h"
+#include "codec/format/stream_layout.h"
 #include "kv/check.h"
 #include "kv/crc32c.h"
 

@@ -11,7 +11,7 @@
 
 #include "codec/decoder.h"
 #include "codec/encoder.h"
-#include "codec/object.h"
+#include "codec/format/object.h"
 
 namespace kdn::codec {
 

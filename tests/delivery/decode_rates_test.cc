@@ -9,10 +9,10 @@ constexpr uint64_t kMb = 1u << 20;
 constexpr size_t kBase = static_cast<size_t>(Level::kBase);
 
 TEST(DecodeRatesTest, AllWorkersCountAndLevelsAreApart) {
-  DecodeBook book(4);
+  DecodeRateEstimate book(4);
   const absl::Time now = absl::UnixEpoch();
   EXPECT_EQ(book.RatesAt(now)[kBase], 0);
-  for (int i = 0; i < DecodeBook::kLayersMin / 2; ++i) {
+  for (int i = 0; i < DecodeRateEstimate::kLayersMin / 2; ++i) {
     EXPECT_EQ(book.RatesAt(now)[kBase], 0) << "too few";
     book.OnLayer(Level::kBase, kMb, absl::Milliseconds(1), now);
     book.OnLayer(Level::kBase, 3 * kMb, absl::Milliseconds(1), now);
@@ -23,7 +23,7 @@ TEST(DecodeRatesTest, AllWorkersCountAndLevelsAreApart) {
 }
 
 TEST(DecodeRatesTest, FollowsTheLastOnesAndForgetsWhatIsOld) {
-  DecodeBook book(1);
+  DecodeRateEstimate book(1);
   absl::Time now = absl::UnixEpoch();
   for (int i = 0; i < 1000; ++i) {
     book.OnLayer(Level::kBase, kMb, absl::Milliseconds(1), now);
@@ -36,11 +36,11 @@ TEST(DecodeRatesTest, FollowsTheLastOnesAndForgetsWhatIsOld) {
     book.OnLayer(Level::kBase, kMb, absl::Milliseconds(10), now);
   }
   EXPECT_LT(book.RatesAt(now)[kBase], 1.1 * kMb / 10e-3);
-  now += DecodeBook::kForgotten;
+  now += DecodeRateEstimate::kForgotten;
   EXPECT_GT(book.RatesAt(now)[kBase], 0);
   now += absl::Milliseconds(1);
   EXPECT_EQ(book.RatesAt(now)[kBase], 0);
-  for (int i = 0; i < DecodeBook::kLayersMin; ++i) {
+  for (int i = 0; i < DecodeRateEstimate::kLayersMin; ++i) {
     book.OnLayer(Level::kBase, kMb, absl::Milliseconds(1), now);
   }
   EXPECT_NEAR(book.RatesAt(now)[kBase], kMb / 1e-3, 1) << "begins again";

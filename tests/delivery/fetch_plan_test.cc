@@ -39,9 +39,9 @@ class FetchPlanTest : public testing::Test {
 };
 
 TEST_F(FetchPlanTest, WithoutALimitTheBestLevelComes) {
-  EXPECT_EQ(Levels(ByteBudget::kNoLimit)[0],
+  EXPECT_EQ(Levels(SendBudget::kNoLimit)[0],
             std::vector<Level>(3, Level::kLossless));
-  EXPECT_EQ(Levels(ByteBudget::kNoLimit, 1,
+  EXPECT_EQ(Levels(SendBudget::kNoLimit, 1,
                    LevelSet::Of(Level::kBase1).With(Level::kBase))[0],
             std::vector<Level>(3, Level::kBase1));
 }
@@ -102,7 +102,7 @@ TEST_F(FetchPlanTest, ChunksThatGoOutLaterGetTheirShare) {
 
 TEST_F(FetchPlanTest, WhatTheEngineDoesFasterIsNotSent) {
   FetchPlan plan(slice_, LevelSet::All(),
-                 {.bytes_max = ByteBudget::kNoLimit,
+                 {.bytes_max = SendBudget::kNoLimit,
                   .bytes_per_token_max = BytesAt(Level::kBase) / 40.0 * 0.9},
                  1);
   const codec::ObjectIndex* one[] = {index_};
@@ -114,7 +114,7 @@ TEST_F(FetchPlanTest, LevelsThatTakeTooLongToDecodeAreNotSent) {
   const LevelSet both = LevelSet::Of(Level::kBase1).With(Level::kBase);
   const auto levels_without = [&](LevelSet too_slow, Reuse reuse) {
     FetchPlan plan(slice_, both,
-                   {.bytes_max = ByteBudget::kNoLimit,
+                   {.bytes_max = SendBudget::kNoLimit,
                     .too_slow = too_slow,
                     .reuse = reuse},
                    2);

@@ -14,7 +14,7 @@ namespace {
 TEST(BudgetTest, LeavesAMarginAndTheLatency) {
   DeliveryTarget target = Target(1000, 10);
   target.latency = absl::Milliseconds(500);
-  const ByteBudget budget = BudgetFor(target);
+  const SendBudget budget = BudgetFor(target);
   EXPECT_EQ(budget.bytes_max, 400u);
   EXPECT_EQ(budget.setup_bytes, 400u);
   EXPECT_DOUBLE_EQ(*budget.bytes_per_token_max, 80);
@@ -92,7 +92,7 @@ TEST(RateControlTest, GivesUpFirstWhatSparesLeastPerByte) {
 TEST(RateControlTest, GivesUpFromTheEndForAPrefixCache) {
   std::vector<Ladder> chunks(3, Concave(1, 1, 100, 1));
   chunks[0].tokens = 100;
-  ByteBudget budget{.bytes_max = 250, .reuse = Reuse::kLeadingChunks};
+  SendBudget budget{.bytes_max = 250, .reuse = Reuse::kLeadingChunks};
   EXPECT_EQ(Recomputed(PlanLevels(chunks, budget)),
             (std::vector<bool>{false, false, true}));
   chunks[1].rungs.clear();
@@ -104,7 +104,7 @@ TEST(RateControlTest, LoadsADearChunkThatLeadsToCheapOnes) {
   std::vector<Ladder> chunks(3, Concave(1, 1, 100, 1));
   chunks[0].rungs[0].layer_bytes[0] = 300;
   // A token is worth a byte: 256 a chunk.
-  ByteBudget budget{.bytes_max = 1000,
+  SendBudget budget{.bytes_max = 1000,
                     .bytes_per_token_max = 1.0,
                     .reuse = Reuse::kLeadingChunks};
   EXPECT_EQ(PlanLevels(chunks, budget).chunks_loaded, 3);
@@ -182,7 +182,7 @@ TEST(RateControlTest, AbsurdSizesDoNotOverflow) {
     chunk.tokens = std::numeric_limits<int>::max();
   }
   chunks.push_back(Concave(2, 2, 10, 1));
-  ByteBudget budget{.bytes_max = 30,
+  SendBudget budget{.bytes_max = 30,
                     .bytes_per_token_max = kInfinity,
                     .setup_bytes = kNoLimit / 2};
   const LevelPlan plan = PlanLevels(chunks, budget);

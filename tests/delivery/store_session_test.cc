@@ -10,7 +10,6 @@
 namespace kdn::delivery {
 namespace {
 
-using storage::Durability;
 const NodeId kA("a");
 const NodeId kB("b");
 const NodeId kC("c");

@@ -5,8 +5,8 @@
 #include <cstring>
 #include <random>
 
-#include "codec/calibration_format.h"
-#include "codec/calibrator.h"
+#include "codec/calibration/calibration_format.h"
+#include "codec/calibration/calibrator.h"
 #include "kv/check.h"
 #include "kv/crc32c.h"
 #include "tests/fuzz/allocated_bytes.h"

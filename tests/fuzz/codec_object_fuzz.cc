@@ -4,9 +4,9 @@
 #include <cstring>
 
 #include "codec/decoder.h"
-#include "codec/object.h"
-#include "codec/prefix_format.h"
-#include "codec/stream_layout.h"
+#include "codec/format/object.h"
+#include "codec/format/prefix_format.h"
+#include "codec/format/stream_layout.h"
 #include "kv/check.h"
 #include "tests/codec/test_chunk.h"
 #include "tests/fuzz/allocated_bytes.h"

@@ -10,8 +10,8 @@
 #include <numeric>
 #include <random>
 
-#include "codec/stream_layout.h"
-#include "codec/transform_codec.h"
+#include "codec/format/stream_layout.h"
+#include "codec/transform/transform_codec.h"
 #include "kv/check.h"
 #include "tests/codec/supported_isas.h"
 #include "tests/codec/test_calibration.h"
@@ -31,7 +31,7 @@ struct Choice {
   StreamShape shape;
   bool calibrated = false;
   size_t levels = 1;
-  size_t bytes[kSteps] = {};
+  size_t bytes[kLadderSteps] = {};
 };
 
 Choice ChoiceOf(const uint8_t* head) {
@@ -42,8 +42,8 @@ Choice ChoiceOf(const uint8_t* head) {
   // More heads share a stream only where they are small.
   choice.shape.heads =
       HeadsPerStream(choice.shape.heads, choice.shape.head_dim, Level::kBase);
-  choice.levels = head[3] % kSteps + 1;
-  choice.calibrated = head[3] / kSteps % 2 != 0;
+  choice.levels = head[3] % kLadderSteps + 1;
+  choice.calibrated = head[3] / kLadderSteps % 2 != 0;
   choice.bytes[0] = head[4] | head[5] << 8;
   choice.bytes[1] = head[6] | head[7] << 8;
   return choice;
@@ -210,7 +210,7 @@ std::vector<std::string> Seeds() {
   std::vector<std::string> seeds;
   for (uint8_t dim = 0; dim < std::size(codec::kDims); ++dim) {
     for (uint8_t tokens : {2, 21, 39}) {
-      for (uint8_t levels = 0; levels < 2 * codec::kSteps; ++levels) {
+      for (uint8_t levels = 0; levels < 2 * codec::kLadderSteps; ++levels) {
         const auto kind = static_cast<uint8_t>(seeds.size());
         const uint8_t head[codec::kHeadBytes] = {dim, tokens, kind, levels};
         seeds.push_back(codec::SeedOf(head, &rng));

@@ -102,8 +102,8 @@ ClusterTest::Chunk ClusterTest::Make(int i) const {
   return chunk;
 }
 
-absl::StatusOr<rpc::StoreReceipt> ClusterTest::Put(const Chunk& chunk,
-                                                   rpc::Durability durability) {
+absl::StatusOr<StoreReceipt> ClusterTest::Put(const Chunk& chunk,
+                                              Durability durability) {
   rpc::StoreSpec spec = chunk.spec;
   spec.durability = durability;
   const KvShape shape = ShapeOf(model_, 64);
@@ -112,9 +112,8 @@ absl::StatusOr<rpc::StoreReceipt> ClusterTest::Put(const Chunk& chunk,
       absl::Seconds(20));
 }
 
-rpc::ChunkOutcome ClusterTest::Get(const Chunk& chunk,
-                                   std::vector<std::byte>* kv,
-                                   absl::Duration timeout) {
+ChunkOutcome ClusterTest::Get(const Chunk& chunk, std::vector<std::byte>* kv,
+                              absl::Duration timeout) {
   const KvShape shape = ShapeOf(model_, 64);
   kv->assign(shape.bytes(), std::byte{0});
   rpc::RetrieveSpec spec;
@@ -131,8 +130,8 @@ void ClusterTest::ExpectAllHit(int chunks) {
   for (int i = 0; i < chunks; ++i) {
     const Chunk chunk = Make(i);
     std::vector<std::byte> kv;
-    const rpc::ChunkOutcome outcome = Get(chunk, &kv);
-    ASSERT_EQ(outcome.kind, rpc::OutcomeKind::kHit)
+    const ChunkOutcome outcome = Get(chunk, &kv);
+    ASSERT_EQ(outcome.kind, OutcomeKind::kHit)
         << "chunk " << i << ": " << outcome.why;
     ASSERT_EQ(kv, chunk.kv) << "chunk " << i;
   }

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "cli/cluster_process.h"
-#include "rpc/client.h"
+#include "rpc/client/client.h"
 
 namespace kdn::integration {
 
@@ -40,12 +40,11 @@ class ClusterTest : public testing::Test {
   };
   // Chunk number `i`: tokens and KV follow from i.
   Chunk Make(int i) const;
-  absl::StatusOr<rpc::StoreReceipt> Put(
-      const Chunk& chunk,
-      rpc::Durability durability = rpc::Durability::kReplicated);
+  absl::StatusOr<StoreReceipt> Put(
+      const Chunk& chunk, Durability durability = Durability::kReplicated);
   // What came of it; on a hit, *kv is what was delivered.
-  rpc::ChunkOutcome Get(const Chunk& chunk, std::vector<std::byte>* kv,
-                        absl::Duration timeout = absl::Seconds(20));
+  ChunkOutcome Get(const Chunk& chunk, std::vector<std::byte>* kv,
+                   absl::Duration timeout = absl::Seconds(20));
   // Every chunk is delivered as it was stored.
   void ExpectAllHit(int chunks);
   rpc::NodeStatus StatusOf(size_t node);

@@ -14,10 +14,10 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "cli/calibration_files.h"
 #include "cli/cluster_process.h"
-#include "rpc/client.h"
+#include "kv/clock.h"
+#include "rpc/client/client.h"
 
 namespace kdn::integration {
 namespace {
@@ -197,8 +197,8 @@ class UpTest : public testing::Test {
   }
   template <typename Condition>
   static bool Eventually(Condition condition) {
-    const absl::Time deadline = absl::Now() + absl::Seconds(60);
-    while (absl::Now() < deadline) {
+    const absl::Time deadline = SteadyNow() + absl::Seconds(60);
+    while (SteadyNow() < deadline) {
       if (condition()) return true;
       absl::SleepFor(absl::Milliseconds(20));  // nothing tells when to look
     }

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "absl/time/clock.h"
+#include "kv/clock.h"
 #include "tests/integration/cluster_fixture.h"
 
 namespace kdn::integration {
@@ -33,7 +33,7 @@ class EngineTest : public ClusterTest {
   absl::StatusCode Refusal(const rpc::RetrieveSpec& spec) {
     const auto outcomes = knowledge().Retrieve(spec);
     if (!outcomes.ok()) return outcomes.status().code();
-    return (*outcomes)[0].kind == rpc::OutcomeKind::kFailed
+    return (*outcomes)[0].kind == OutcomeKind::kFailed
                ? (*outcomes)[0].why.code()
                : absl::StatusCode::kOk;
   }
@@ -60,13 +60,13 @@ TEST_F(EngineTest, AnEngineThatDisconnectsMidStreamLeavesNothingBehind) {
   const auto found = knowledge().Lookup(refs);
   ASSERT_TRUE(found.ok()) << found.status();
   EXPECT_FALSE((*found)[0].hit) << "an object is visible only once committed";
-  const absl::Time deadline = absl::Now() + absl::Seconds(20);
-  while (MemoryOf(0) != before && absl::Now() < deadline) {
+  const absl::Time deadline = SteadyNow() + absl::Seconds(20);
+  while (MemoryOf(0) != before && SteadyNow() < deadline) {
   }
   EXPECT_EQ(MemoryOf(0), before);
   ASSERT_TRUE(Put(chunk).ok()) << "the key is free";
   std::vector<std::byte> delivered;
-  EXPECT_EQ(Get(chunk, &delivered).kind, rpc::OutcomeKind::kHit);
+  EXPECT_EQ(Get(chunk, &delivered).kind, OutcomeKind::kHit);
   EXPECT_EQ(delivered, chunk.kv);
 }
 
@@ -105,7 +105,7 @@ TEST_F(EngineTest, WhatDoesNotFitIsRefusedAndChangesNothing) {
       spec, KvView(chunk.kv.data(), shape, KvStrides::TokenMajor(shape)));
   EXPECT_TRUE(absl::IsInvalidArgument(receipt.status())) << receipt.status();
   std::vector<std::byte> none;
-  EXPECT_EQ(Get(Make(2), &none).kind, rpc::OutcomeKind::kMiss);
+  EXPECT_EQ(Get(Make(2), &none).kind, OutcomeKind::kMiss);
 }
 
 }  // namespace

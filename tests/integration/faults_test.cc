@@ -11,7 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
-#include "absl/time/clock.h"
+#include "kv/clock.h"
 #include "tests/integration/cluster_fixture.h"
 #include "tests/rpc/faulty_proxy.h"
 
@@ -40,7 +40,7 @@ TEST_F(ClusterTest, ADamagedDiskIsReplacedByTheReplica) {
   Configure({});
   StartAll();
   for (int i = 0; i < 12; ++i) {
-    ASSERT_TRUE(Put(Make(i), rpc::Durability::kDurable).ok());
+    ASSERT_TRUE(Put(Make(i), Durability::kDurable).ok());
   }
   StopAll(SIGTERM);
   DamageSegments(directory_ + "/n2");
@@ -77,7 +77,7 @@ TEST_F(ClusterTest, AFullDiskEvictsAndGoesOn) {
   EXPECT_GT(stored, 500);
   std::vector<std::byte> kv;
   const Chunk last = Make(599);
-  EXPECT_EQ(Get(last, &kv).kind, rpc::OutcomeKind::kHit);
+  EXPECT_EQ(Get(last, &kv).kind, OutcomeKind::kHit);
   EXPECT_EQ(kv, last.kv);
   StopAll(SIGTERM);
   umount2(data.c_str(), MNT_DETACH);
@@ -94,8 +94,8 @@ TEST_F(ClusterTest, ATakenPortIsNamed) {
                             directory_ + "/again");
   ASSERT_TRUE(again.Start(0).ok());
   int status = 0;
-  const absl::Time deadline = absl::Now() + absl::Seconds(20);
-  while (again.Reap(&status) < 0 && absl::Now() < deadline) {
+  const absl::Time deadline = SteadyNow() + absl::Seconds(20);
+  while (again.Reap(&status) < 0 && SteadyNow() < deadline) {
   }
   EXPECT_FALSE(again.running(0));
   EXPECT_THAT(again.LogTail(0), testing::HasSubstr(absl::StrCat(
@@ -110,10 +110,10 @@ TEST_F(ClusterTest, ASilentPeerCostsTimeButNoAnswer) {
   cluster_->Signal(1, SIGSTOP);
   for (int i = 0; i < 12; ++i) {
     std::vector<std::byte> kv;
-    const absl::Time begin = absl::Now();
-    const rpc::ChunkOutcome outcome = Get(Make(i), &kv, absl::Seconds(4));
-    EXPECT_LT(absl::Now() - begin, absl::Seconds(5));
-    EXPECT_EQ(outcome.kind, rpc::OutcomeKind::kHit) << outcome.why;
+    const absl::Time begin = SteadyNow();
+    const ChunkOutcome outcome = Get(Make(i), &kv, absl::Seconds(4));
+    EXPECT_LT(SteadyNow() - begin, absl::Seconds(5));
+    EXPECT_EQ(outcome.kind, OutcomeKind::kHit) << outcome.why;
   }
   cluster_->Signal(1, SIGCONT);
 }
@@ -142,8 +142,8 @@ TEST_F(ClusterTest, ABitFlippedOnTheWireIsReplacedByTheReplica) {
     const auto receipt = Put(chunk);
     ASSERT_TRUE(receipt.ok()) << receipt.status();
     std::vector<std::byte> kv;
-    const rpc::ChunkOutcome outcome = Get(chunk, &kv);
-    ASSERT_EQ(outcome.kind, rpc::OutcomeKind::kHit) << outcome.why;
+    const ChunkOutcome outcome = Get(chunk, &kv);
+    ASSERT_EQ(outcome.kind, OutcomeKind::kHit) << outcome.why;
     ASSERT_EQ(kv, chunk.kv) << "chunk " << i;
     fetched_twice += outcome.wire_bytes > kv.size() ? 1 : 0;
   }
@@ -172,7 +172,7 @@ TEST_F(ClusterTest, AnotherModelOfTheSameGeometryFindsNothing) {
        MutableKvView(kv.data(), shape, KvStrides::TokenMajor(shape))});
   const auto outcomes = (*theirs)->Retrieve(spec);
   if (outcomes.ok()) {
-    EXPECT_NE((*outcomes)[0].kind, rpc::OutcomeKind::kHit);
+    EXPECT_NE((*outcomes)[0].kind, OutcomeKind::kHit);
   }
 }
 

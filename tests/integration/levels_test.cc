@@ -13,7 +13,7 @@
 #include <random>
 
 #include "cli/calibration_files.h"
-#include "codec/calibration_format.h"
+#include "codec/calibration/calibration_format.h"
 #include "tests/integration/cluster_fixture.h"
 
 namespace kdn::integration {
@@ -37,7 +37,7 @@ class LevelsTest : public ClusterTest {
   }
 
   struct Got {
-    rpc::ChunkOutcome outcome;
+    ChunkOutcome outcome;
     std::vector<std::byte> kv;  // of the slice, token-major
   };
   Got GetAt(const Chunk& chunk, LevelSet accept,
@@ -116,7 +116,7 @@ TEST_F(LevelsTest, EachLevelIsDeliveredAloneFromEveryNode) {
     uint64_t bytes = 0;
     for (const Level level : kLadder) {
       const Got got = GetAt(chunk, LevelSet::Of(level));
-      ASSERT_EQ(got.outcome.kind, rpc::OutcomeKind::kHit)
+      ASSERT_EQ(got.outcome.kind, OutcomeKind::kHit)
           << Name(level) << ": " << got.outcome.why;
       EXPECT_EQ(got.outcome.level, level);
       // The same bits wherever it is decoded.
@@ -135,7 +135,7 @@ TEST_F(LevelsTest, EachLevelIsDeliveredAloneFromEveryNode) {
     EXPECT_EQ(best.kv, delivered[Level::kBase2]);
     for (const Level level : {Level::kLossless, Level::kInt8}) {
       EXPECT_EQ(GetAt(chunk, LevelSet::Of(level)).outcome.kind,
-                rpc::OutcomeKind::kMiss);
+                OutcomeKind::kMiss);
     }
   }
   EXPECT_EQ(nodes_without, 1) << "two copies, three nodes";
@@ -150,11 +150,11 @@ TEST_F(LevelsTest, SlicesOfEachLevelAreItsPieces) {
     Connect(node);
     for (const Level level : kLadder) {
       const Got whole = GetAt(chunk, LevelSet::Of(level));
-      ASSERT_EQ(whole.outcome.kind, rpc::OutcomeKind::kHit);
+      ASSERT_EQ(whole.outcome.kind, OutcomeKind::kHit);
       for (const KvSlice& slice : {KvSlice{0, 3, 0, 1}, KvSlice{0, 3, 1, 2},
                                    KvSlice{1, 2, 0, 2}, KvSlice{2, 3, 1, 2}}) {
         const Got got = GetAt(chunk, LevelSet::Of(level), slice);
-        ASSERT_EQ(got.outcome.kind, rpc::OutcomeKind::kHit) << got.outcome.why;
+        ASSERT_EQ(got.outcome.kind, OutcomeKind::kHit) << got.outcome.why;
         EXPECT_EQ(got.outcome.level, level);
         EXPECT_EQ(got.kv, Cut(whole.kv, slice))
             << Name(level) << " layers from " << slice.layer_begin
@@ -185,7 +185,7 @@ TEST_F(LevelsTest, OneNodeDiesAndEveryLevelIsStillThere) {
     for (const Chunk& chunk : chunks) {
       for (const Level level : kLadder) {
         const Got got = GetAt(chunk, LevelSet::Of(level));
-        ASSERT_EQ(got.outcome.kind, rpc::OutcomeKind::kHit)
+        ASSERT_EQ(got.outcome.kind, OutcomeKind::kHit)
             << Name(level) << ": " << got.outcome.why;
         EXPECT_EQ(got.kv, *before++) << Name(level);
       }
@@ -242,10 +242,10 @@ TEST_F(LevelsTest, ANodeWithoutTheCalibrationSaysSoAndOthersDeliver) {
   Configure(options);
   StartAll();
   const Chunk chunk = MakeFinite(4, LevelSet::Of(Level::kBase));
-  const auto receipt = Put(chunk, rpc::Durability::kDurable);
+  const auto receipt = Put(chunk, Durability::kDurable);
   ASSERT_TRUE(receipt.ok()) << receipt.status();
   const Got with = GetAt(chunk, LevelSet::All());
-  ASSERT_EQ(with.outcome.kind, rpc::OutcomeKind::kHit) << with.outcome.why;
+  ASSERT_EQ(with.outcome.kind, OutcomeKind::kHit) << with.outcome.why;
   float value = 0;
   LoadFloats(Model().dtype, with.kv.data() + with.kv.size() - 2, 1, &value);
   EXPECT_EQ(value, 0.25f) << "coded with that calibration and no other";
@@ -259,7 +259,7 @@ TEST_F(LevelsTest, ANodeWithoutTheCalibrationSaysSoAndOthersDeliver) {
   Connect(0);
   for (int i = 0; i < 2; ++i) {
     const Got without = GetAt(chunk, LevelSet::All());
-    EXPECT_EQ(without.outcome.kind, rpc::OutcomeKind::kFailed);
+    EXPECT_EQ(without.outcome.kind, OutcomeKind::kFailed);
     EXPECT_TRUE(absl::IsFailedPrecondition(without.outcome.why))
         << without.outcome.why;
     EXPECT_THAT(std::string(without.outcome.why.message()),

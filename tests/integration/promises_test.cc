@@ -35,7 +35,7 @@ TEST_F(PromisesTest, AStoreThatLostIsDurableOnlyWithTheWinnersCopies) {
   for (int i = 0; i < kChunks; ++i) {
     others.push_back(Make(i));
     for (std::byte& byte : others.back().kv) byte ^= std::byte{1};
-    const auto receipt = Put(others.back(), rpc::Durability::kDurable);
+    const auto receipt = Put(others.back(), Durability::kDurable);
     ASSERT_TRUE(receipt.ok()) << receipt.status();
     EXPECT_EQ(receipt->holders.size(), 2u) << "chunk " << i;
   }
@@ -46,8 +46,8 @@ TEST_F(PromisesTest, AStoreThatLostIsDurableOnlyWithTheWinnersCopies) {
   Connect(1);
   for (int i = 0; i < kChunks; ++i) {
     std::vector<std::byte> kv;
-    const rpc::ChunkOutcome outcome = Get(others[i], &kv);
-    EXPECT_EQ(outcome.kind, rpc::OutcomeKind::kHit)
+    const ChunkOutcome outcome = Get(others[i], &kv);
+    EXPECT_EQ(outcome.kind, OutcomeKind::kHit)
         << "chunk " << i << ": " << outcome.why;
     EXPECT_TRUE(kv == others[i].kv || kv == Make(i).kv) << "chunk " << i;
   }
@@ -57,7 +57,7 @@ TEST_F(PromisesTest, ARemovalIsDoneWhenNoOwnerCanBringTheChunkBack) {
   Configure({});
   StartAll();
   const Chunk chunk = Make(1);
-  ASSERT_TRUE(Put(chunk, rpc::Durability::kDurable).ok());
+  ASSERT_TRUE(Put(chunk, Durability::kDurable).ok());
   KillAndLeave({1}, 2);
   auto removed = knowledge().Remove({chunk.ref}, absl::Seconds(10));
   ASSERT_TRUE(removed.ok()) << removed.status();
@@ -70,7 +70,7 @@ TEST_F(PromisesTest, ARemovalIsDoneWhenNoOwnerCanBringTheChunkBack) {
   StopAll(SIGKILL);
   StartAll();
   std::vector<std::byte> kv;
-  EXPECT_EQ(Get(chunk, &kv).kind, rpc::OutcomeKind::kMiss);
+  EXPECT_EQ(Get(chunk, &kv).kind, OutcomeKind::kMiss);
 }
 
 TEST_F(PromisesTest, OneCallGetsMoreChunksFromDiskThanMayWaitForIt) {
@@ -102,8 +102,8 @@ TEST_F(PromisesTest, OneCallGetsMoreChunksFromDiskThanMayWaitForIt) {
   const auto outcomes =
       knowledge().Retrieve(wanted, nullptr, absl::Seconds(60));
   ASSERT_TRUE(outcomes.ok()) << outcomes.status();
-  for (const rpc::ChunkOutcome& outcome : *outcomes) {
-    ASSERT_EQ(outcome.kind, rpc::OutcomeKind::kHit) << outcome.why;
+  for (const ChunkOutcome& outcome : *outcomes) {
+    ASSERT_EQ(outcome.kind, OutcomeKind::kHit) << outcome.why;
   }
 }
 

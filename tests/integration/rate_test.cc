@@ -11,8 +11,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
-#include "absl/time/clock.h"
 #include "bench/shaped_link.h"
+#include "kv/clock.h"
 #include "tests/codec/test_chunk.h"
 #include "tests/integration/cluster_fixture.h"
 #include "tests/rpc/faulty_proxy.h"
@@ -134,7 +134,7 @@ class RateTest : public ClusterTest,
   }
 
   struct Got {
-    std::vector<rpc::ChunkOutcome> outcomes;
+    std::vector<ChunkOutcome> outcomes;
     std::vector<std::byte> kv;
     size_t hits = 0;
     size_t recompute = 0;
@@ -154,16 +154,16 @@ class RateTest : public ClusterTest,
            MutableKvView(got.kv.data() + i * shape.bytes(), shape,
                          KvStrides::TokenMajor(shape))});
     }
-    const absl::Time begin = absl::Now();
+    const absl::Time begin = SteadyNow();
     const auto outcomes = knowledge().Retrieve(spec, nullptr, timeout);
-    got.took = absl::Now() - begin;
+    got.took = SteadyNow() - begin;
     EXPECT_TRUE(outcomes.ok()) << outcomes.status();
     if (!outcomes.ok()) return got;
     got.outcomes = *outcomes;
-    for (const rpc::ChunkOutcome& outcome : *outcomes) {
+    for (const ChunkOutcome& outcome : *outcomes) {
       got.wire_bytes += outcome.wire_bytes;
-      got.recompute += outcome.kind == rpc::OutcomeKind::kRecompute ? 1 : 0;
-      if (outcome.kind != rpc::OutcomeKind::kHit) continue;
+      got.recompute += outcome.kind == OutcomeKind::kRecompute ? 1 : 0;
+      if (outcome.kind != OutcomeKind::kHit) continue;
       ++got.hits;
       got.levels = got.levels.With(outcome.level);
     }
@@ -176,8 +176,8 @@ class RateTest : public ClusterTest,
     const KvShape shape = ShapeOf(model_, kTokens);
     const KvStrides strides = KvStrides::TokenMajor(shape);
     for (size_t i = 0; i < got.outcomes.size(); ++i) {
-      const rpc::ChunkOutcome& outcome = got.outcomes[i];
-      if (outcome.kind != rpc::OutcomeKind::kHit) continue;
+      const ChunkOutcome& outcome = got.outcomes[i];
+      if (outcome.kind != OutcomeKind::kHit) continue;
       const KvView stored(chunks_[i].kv.data(), shape, strides);
       const codec::ObjectIndex index = IndexOf(chunks_[i], stored);
       ASSERT_EQ(index.version(), outcome.version) << "encoding is a function";

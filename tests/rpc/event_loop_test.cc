@@ -7,8 +7,8 @@
 #include <numeric>
 
 #include "absl/synchronization/notification.h"
+#include "rpc/gateway/scratch_pool.h"
 #include "rpc/listener.h"
-#include "rpc/scratch_pool.h"
 
 namespace kdn::rpc {
 namespace {

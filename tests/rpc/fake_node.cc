@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "rpc/kv_copy.h"
+#include "rpc/client/kv_copy.h"
 
 namespace kdn::rpc {
 namespace {
@@ -12,9 +12,9 @@ constexpr absl::Duration kPatience = absl::Seconds(20);
 
 }  // namespace
 
-class FakeStoreStream final : public delivery::StoreStream {
+class FakeChunkWriter final : public delivery::ChunkWriter {
  public:
-  FakeStoreStream(FakeNode* node, delivery::StoreRequest request)
+  FakeChunkWriter(FakeNode* node, delivery::StoreRequest request)
       : node_(node), request_(std::move(request)) {
     chunk_.shape = ShapeOf(*request_.model,
                            static_cast<int>(request_.identity.tokens.size()));
@@ -32,15 +32,14 @@ class FakeStoreStream final : public delivery::StoreStream {
       done(absl::OkStatus());
     });
   }
-  void Commit(
-      delivery::Done<absl::StatusOr<delivery::StoreReceipt>> done) override {
+  void Commit(delivery::Done<absl::StatusOr<StoreReceipt>> done) override {
     node_->Do([this, done = std::move(done)]() mutable {
       const ChunkKey key = KeyOf(request_.identity);
-      delivery::StoreReceipt receipt{.key = key,
-                                     .version = ObjectVersion(7),
-                                     .existed = false,
-                                     .bytes = chunk_.bytes.size(),
-                                     .holders = {NodeId("fake"), NodeId("b")}};
+      StoreReceipt receipt{.key = key,
+                           .version = ObjectVersion(7),
+                           .existed = false,
+                           .bytes = chunk_.bytes.size(),
+                           .holders = {NodeId("fake"), NodeId("b")}};
       {
         absl::MutexLock lock(&node_->mutex_);
         receipt.existed =
@@ -106,8 +105,7 @@ void FakeNode::set_before_layer(std::function<void(int, int)> hook) {
   before_layer_ = std::move(hook);
 }
 
-void FakeNode::set_outcome(const ChunkKey& key,
-                           delivery::ChunkOutcome outcome) {
+void FakeNode::set_outcome(const ChunkKey& key, ChunkOutcome outcome) {
   absl::MutexLock lock(&mutex_);
   outcomes_[key] = std::move(outcome);
 }
@@ -178,7 +176,7 @@ delivery::StoreRequest FakeNode::last_store() const {
 
 void FakeNode::BeginStore(
     delivery::StoreRequest request,
-    delivery::Done<absl::StatusOr<std::unique_ptr<delivery::StoreStream>>>
+    delivery::Done<absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>>>
         done) {
   Do([this, request = std::move(request), done = std::move(done)]() mutable {
     absl::Status status;
@@ -188,16 +186,16 @@ void FakeNode::BeginStore(
       last_store_ = std::make_unique<delivery::StoreRequest>(request);
     }
     if (!status.ok()) return done(std::move(status));
-    done(std::make_unique<FakeStoreStream>(this, std::move(request)));
+    done(std::make_unique<FakeChunkWriter>(this, std::move(request)));
   });
 }
 
 void FakeNode::Lookup(
     std::vector<ChunkRef> chunks, Namespace ns, absl::Time,
-    delivery::Done<absl::StatusOr<std::vector<delivery::LookupResult>>> done) {
+    delivery::Done<absl::StatusOr<std::vector<LookupResult>>> done) {
   Do([this, chunks = std::move(chunks), ns = std::move(ns),
       done = std::move(done)]() mutable {
-    std::vector<delivery::LookupResult> results(chunks.size());
+    std::vector<LookupResult> results(chunks.size());
     {
       absl::MutexLock lock(&mutex_);
       for (size_t i = 0; i < chunks.size(); ++i) {
@@ -205,7 +203,7 @@ void FakeNode::Lookup(
         if (found == chunks_.end()) continue;
         results[i] = {.hit = true,
                       .node = self(),
-                      .tier = storage::Tier::kDisk,
+                      .tier = Tier::kDisk,
                       .levels = found->second.levels,
                       .bytes = found->second.bytes.size(),
                       .version = ObjectVersion(7)};
@@ -215,11 +213,10 @@ void FakeNode::Lookup(
   });
 }
 
-delivery::ChunkOutcome FakeNode::Deliver(
-    const delivery::RetrieveRequest& request, int index,
-    const OnLayer& on_layer) {
+ChunkOutcome FakeNode::Deliver(const delivery::RetrieveRequest& request,
+                               int index, const OnLayer& on_layer) {
   const delivery::RetrieveChunk& asked = request.chunks[index];
-  delivery::ChunkOutcome outcome;
+  ChunkOutcome outcome;
   std::function<void(int, int)> before_layer;
   Chunk chunk;
   {
@@ -240,10 +237,10 @@ delivery::ChunkOutcome FakeNode::Deliver(
   for (int step = 0; step < shape.layers; ++step) {
     const int layer = layers_backwards_ ? shape.layers - 1 - step : step;
     if (before_layer) before_layer(index, layer);
-    if (request.cancelled->load()) {
+    if (request.cancellation->cancelled()) {
       absl::MutexLock lock(&mutex_);
       ++cancelled_;
-      outcome.kind = delivery::OutcomeKind::kFailed;
+      outcome.kind = OutcomeKind::kFailed;
       outcome.why = absl::CancelledError("nobody wants it");
       return outcome;
     }
@@ -262,7 +259,7 @@ delivery::ChunkOutcome FakeNode::Deliver(
     }
     on_layer(index, layer);
   }
-  outcome.kind = delivery::OutcomeKind::kHit;
+  outcome.kind = OutcomeKind::kHit;
   outcome.level = offered.Best();
   outcome.source = self();
   outcome.version = ObjectVersion(7);
@@ -270,12 +267,11 @@ delivery::ChunkOutcome FakeNode::Deliver(
   return outcome;
 }
 
-void FakeNode::Retrieve(
-    delivery::RetrieveRequest request, OnLayer on_layer,
-    delivery::Done<std::vector<delivery::ChunkOutcome>> done) {
+void FakeNode::Retrieve(delivery::RetrieveRequest request, OnLayer on_layer,
+                        delivery::Done<std::vector<ChunkOutcome>> done) {
   Do([this, request = std::move(request), on_layer = std::move(on_layer),
       done = std::move(done)]() mutable {
-    std::vector<delivery::ChunkOutcome> outcomes;
+    std::vector<ChunkOutcome> outcomes;
     for (int i = 0; i < static_cast<int>(request.chunks.size()); ++i) {
       outcomes.push_back(Deliver(request, i, on_layer));
     }

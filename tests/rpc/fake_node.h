@@ -33,7 +33,7 @@ class FakeNode final : public delivery::NodeService {
   void set_before_layer(std::function<void(int chunk, int layer)> hook);
   // Layers of a chunk are completed in reverse order.
   void set_layers_backwards(bool on) { layers_backwards_ = on; }
-  void set_outcome(const ChunkKey& key, delivery::ChunkOutcome outcome);
+  void set_outcome(const ChunkKey& key, ChunkOutcome outcome);
   void set_begin_store(absl::Status status);
 
   int sessions_open() const;
@@ -49,15 +49,13 @@ class FakeNode final : public delivery::NodeService {
 
   void BeginStore(
       delivery::StoreRequest request,
-      delivery::Done<absl::StatusOr<std::unique_ptr<delivery::StoreStream>>>
+      delivery::Done<absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>>>
           done) override;
   void Lookup(
       std::vector<ChunkRef> chunks, Namespace ns, absl::Time deadline,
-      delivery::Done<absl::StatusOr<std::vector<delivery::LookupResult>>> done)
-      override;
-  void Retrieve(
-      delivery::RetrieveRequest request, OnLayer on_layer,
-      delivery::Done<std::vector<delivery::ChunkOutcome>> done) override;
+      delivery::Done<absl::StatusOr<std::vector<LookupResult>>> done) override;
+  void Retrieve(delivery::RetrieveRequest request, OnLayer on_layer,
+                delivery::Done<std::vector<ChunkOutcome>> done) override;
   void Pin(std::vector<ChunkRef> chunks, Namespace ns, SessionId session,
            absl::Time expires, absl::Time deadline,
            delivery::Done<std::vector<absl::Status>> done) override;
@@ -74,7 +72,7 @@ class FakeNode final : public delivery::NodeService {
   NodeId self() const override { return NodeId("fake"); }
 
  private:
-  friend class FakeStoreStream;
+  friend class FakeChunkWriter;
   using Task = absl::AnyInvocable<void()>;
   struct Chunk {
     KvShape shape;
@@ -87,12 +85,12 @@ class FakeNode final : public delivery::NodeService {
   void Do(Task task);
   void CountLayer(int by);
   void Work();
-  delivery::ChunkOutcome Deliver(const delivery::RetrieveRequest& request,
-                                 int index, const OnLayer& on_layer);
+  ChunkOutcome Deliver(const delivery::RetrieveRequest& request, int index,
+                       const OnLayer& on_layer);
 
   mutable absl::Mutex mutex_;
   std::map<Name, Chunk> chunks_ ABSL_GUARDED_BY(mutex_);
-  std::map<ChunkKey, delivery::ChunkOutcome> outcomes_ ABSL_GUARDED_BY(mutex_);
+  std::map<ChunkKey, ChunkOutcome> outcomes_ ABSL_GUARDED_BY(mutex_);
   std::set<uint64_t> sessions_ ABSL_GUARDED_BY(mutex_);
   std::set<std::pair<uint64_t, ChunkKey>> pins_ ABSL_GUARDED_BY(mutex_);
   int pins_made_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-#include "absl/time/clock.h"
+#include "kv/clock.h"
 #include "rpc/listener.h"
 
 namespace kdn::rpc {
@@ -94,10 +94,10 @@ bool FaultyProxy::SendPaced(int to, const uint8_t* bytes, size_t count) {
       absl::Time turn;
       {
         absl::MutexLock lock(&mutex_);
-        turn = std::max(absl::Now(), free_at_);
+        turn = std::max(SteadyNow(), free_at_);
         free_at_ = turn + absl::Seconds(static_cast<double>(piece) / rate);
       }
-      absl::SleepFor(turn - absl::Now());
+      absl::SleepFor(turn - SteadyNow());
     }
     if (send(to, bytes, piece, MSG_NOSIGNAL) < 0) return false;
     bytes += piece;

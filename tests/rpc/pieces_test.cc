@@ -5,9 +5,9 @@
 #include <random>
 
 #include "rpc/byte_budget.h"
-#include "rpc/kv_copy.h"
-#include "rpc/layer_order.h"
-#include "tests/rpc/gateway_fixture.h"
+#include "rpc/client/kv_copy.h"
+#include "rpc/gateway/layer_order.h"
+#include "tests/rpc/gateway/fixture.h"
 
 namespace kdn::rpc {
 namespace {

@@ -8,9 +8,9 @@
 #include <set>
 
 #include "rpc/api.h"
-#include "rpc/client_wire.h"
-#include "rpc/gateway_wire.h"
-#include "tests/rpc/gateway_fixture.h"
+#include "rpc/client/wire.h"
+#include "rpc/gateway/wire.h"
+#include "tests/rpc/gateway/fixture.h"
 
 namespace kdn::rpc {
 namespace {
@@ -143,10 +143,10 @@ TEST(WireTest, LevelsTtlsAndPositionsAreBounded) {
 
 TEST(WireTest, OutcomesAndReceiptsComeBack) {
   capnp::MallocMessageBuilder message;
-  delivery::ChunkOutcome hit;
-  hit.kind = delivery::OutcomeKind::kHit;
+  ChunkOutcome hit;
+  hit.kind = OutcomeKind::kHit;
   hit.source = NodeId("n2");
-  hit.tier = storage::Tier::kDisk;
+  hit.tier = Tier::kDisk;
   hit.version = ObjectVersion(77);
   hit.wire_bytes = 1234;
   for (const Level level : kLevelsByQuality) {

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Checks that every #include points down the layers of the design.
+"""Checks that every #include points down the layers of the design, and that
+what decides has no threads, no clock and no randomness of its own.
 
     include_rules_test.py ROOT          checks the tree at ROOT
     include_rules_test.py --self-test   checks the checker
@@ -59,6 +60,31 @@ LIBRARIES = (
      "must build and run where there is no CUDA toolkit"),
 )
 
+# Rooms of one folder that do not know each other; what they share lies beside
+# them.
+APART = ("rpc/bulk/", "rpc/client/", "rpc/gateway/")
+
+# What decides: the cluster, the simulator and tests drive the same classes.
+PURE = ("delivery/", "placement/", "storage/eviction_policy",
+        "storage/lease_table", "storage/object_info", "storage/partition")
+
+# (what it is, matches it)
+IMPURE = (
+    ("threads", re.compile(r"#include <(thread|future|condition_variable|latch|"
+                           r"barrier|semaphore|stop_token)>")),
+    ("locks", re.compile(r"#include <(mutex|shared_mutex)>|"
+                         r'#include "absl/(synchronization/|'
+                         r"base/thread_annotations)")),
+    ("atomics", re.compile(r"#include <atomic>|std::atomic")),
+    ("a clock", re.compile(r"\babsl::Now\(|\b\w*_clock::now\(|"
+                           r"\bclock_gettime\(|\bgettimeofday\(|"
+                           r'#include "kv/clock\.h"')),
+    ("randomness", re.compile(r'#include <random>|#include "absl/random/|'
+                              r"\bs?rand\(|\brandom_device\b")),
+)
+PURE_REASON = ("what decides takes events and the time as arguments: the cluster, "
+               "the simulator and tests drive the same class")
+
 CLIENT_REASON = ("an engine links the client library, so it may reach kv/, the "
                  "rest of the client in rpc/ and the schema, nothing else")
 
@@ -73,6 +99,12 @@ def includes_of(text):
 def check_layer(path, name):
     """The reason why `path` may not include our `name`, or None."""
     here, there = folder_of(path), folder_of(name)
+    room, other = room_of(path), room_of(name)
+    if room and other and room != other:
+        return (f"{room} and {other} do not know each other: put what both need "
+                f"into {here}/")
+    if not room and other and here == there:
+        return f"what the rooms of {here}/ share knows none of them"
     if here == there or LEVELS[there] < LEVELS[here]:
         return None
     if there in FREE_FOLDERS:
@@ -82,6 +114,23 @@ def check_layer(path, name):
                 "not know each other: connect them one level up")
     return (f"{here}/ is level {LEVELS[here]}, {there}/ is level "
             f"{LEVELS[there]}: includes point down only")
+
+
+def room_of(path):
+    """The room of APART that a file is in, or None."""
+    return next((room for room in APART if path.startswith(room)), None)
+
+
+def check_purity(path, text):
+    """One text for each line of a deciding class that reaches out."""
+    if not path.startswith(PURE):
+        return []
+    errors = []
+    for number, line in enumerate(text.split("\n"), 1):
+        code = line.split("//")[0]
+        errors += [f"{path}:{number}: {what} here: {PURE_REASON}"
+                   for what, pattern in IMPURE if pattern.search(code)]
+    return errors
 
 
 def check_include(path, name, quoted):
@@ -107,7 +156,7 @@ def check_include(path, name, quoted):
 def check_client(tree):
     """Follows the client library's includes through the tree."""
     errors = []
-    todo = sorted(p for p in tree if p.startswith("rpc/client"))
+    todo = sorted(p for p in tree if p.startswith("rpc/client/"))
     seen = set(todo)
     while todo:
         path = todo.pop(0)
@@ -135,6 +184,7 @@ def check_tree(tree):
         for line, name, quoted in includes_of(text):
             for reason in check_include(path, name, quoted):
                 errors.append(f"{path}:{line}: {name}: {reason}")
+        errors += check_purity(path, text)
     return errors + check_client(tree)
 
 
@@ -155,7 +205,7 @@ class SelfTest(unittest.TestCase):
     def test_down_and_own_folder_are_good(self):
         self.assert_good("codec/a.cc", '"codec/a.h"', '"kv/ids.h"', "<vector>")
         self.assert_good("delivery/a.h", '"codec/a.h"', '"placement/b.h"')
-        self.assert_good("cli/main.cc", '"actors/node.h"', '"rpc/gateway.h"')
+        self.assert_good("cli/main.cc", '"actors/node.h"', '"rpc/gateway/gateway.h"')
         self.assert_good("kv/a.cc", '"absl/status/status.h"')
 
     def test_up_is_bad(self):
@@ -164,9 +214,38 @@ class SelfTest(unittest.TestCase):
 
     def test_sideways_is_bad(self):
         self.assert_bad("codec/a.h", '"storage/a.h"', "both level 1")
-        self.assert_bad("actors/a.h", '"rpc/wire.h"', "both level 3")
-        self.assert_bad("sim/a.h", '"actors/a.h"', "both level 3")
+        self.assert_bad("actors/a.h", '"rpc/wire.h"', "both level 4")
+        self.assert_bad("sim/a.h", '"actors/a.h"', "both level 4")
         self.assert_bad("delivery/a.h", '"blend/a.h"', "both level 2")
+
+    def test_rooms_apart(self):
+        self.assert_good("rpc/bulk/a.cc", '"rpc/bulk/a.h"', '"rpc/wire.h"',
+                         '"transfer/work_pool.h"')
+        self.assert_good("codec/decoder.cc", '"codec/format/object.h"')
+        self.assert_bad("rpc/bulk/a.cc", '"rpc/gateway/a.h"', "each other")
+        self.assert_bad("rpc/wire.cc", '"rpc/client/a.h"', "knows none")
+
+    def assert_impure(self, path, line, what):
+        errors = check_tree({path: line + "\n"})
+        self.assertEqual(len(errors), 1, errors)
+        self.assertIn(f"{path}:1: {what} here", errors[0])
+
+    def test_what_decides_is_pure(self):
+        self.assert_impure("delivery/a.cc", "#include <thread>", "threads")
+        self.assert_impure("placement/a.h", "#include <mutex>", "locks")
+        self.assert_impure("delivery/a.h",
+                           '#include "absl/synchronization/mutex.h"', "locks")
+        self.assert_impure("storage/partition.h", "std::atomic<int> a;",
+                           "atomics")
+        self.assert_impure("delivery/a.cc", "auto now = absl::Now();", "a clock")
+        self.assert_impure("delivery/a.cc",
+                           "std::chrono::steady_clock::now();", "a clock")
+        self.assert_impure("placement/a.cc", "#include <random>", "randomness")
+        self.assertEqual(check_tree({
+            "transfer/a.h": "#include <mutex>\n",
+            "storage/arena.h": '#include "absl/synchronization/mutex.h"\n',
+            "delivery/a.h": "// not absl::Now()\nabsl::Time now;\n",
+        }), [])
 
     def test_libraries_stay_where_they_belong(self):
         self.assert_good("actors/a.cc", "<caf/all.hpp>")
@@ -183,18 +262,18 @@ class SelfTest(unittest.TestCase):
 
     def test_client_reaches_no_further_than_kv(self):
         tree = {
-            "rpc/client.cc": '#include "rpc/wire.h"\n',
+            "rpc/client/client.cc": '#include "rpc/wire.h"\n',
             "rpc/wire.h": '#include "kv/ids.h"\n#include "storage/arena.h"\n',
         }
         errors = check_tree(tree)
         self.assertEqual(len(errors), 1, errors)
         self.assertIn("rpc/wire.h:2: storage/arena.h", errors[0])
-        del tree["rpc/client.cc"]
+        del tree["rpc/client/client.cc"]
         self.assertEqual(check_tree(tree), [])
 
     def test_tests_and_bench_are_free_but_never_included(self):
         self.assert_good("tests/kv/a.cc", '"cli/a.h"', "<caf/all.hpp>")
-        self.assert_good("bench/a.cc", '"rpc/client.h"', '"codec/a.h"')
+        self.assert_good("bench/a.cc", '"rpc/client/client.h"', '"codec/a.h"')
         self.assert_bad("kv/a.cc", '"tests/kv/fake.h"', "nothing includes")
         self.assert_good("cli/a.cc", '"bench/a.h"')
         self.assert_bad("rpc/a.cc", '"bench/a.h"', "nothing includes")
@@ -214,7 +293,6 @@ class SelfTest(unittest.TestCase):
 
     def test_a_folder_without_level_is_bad(self):
         self.assertIn("without a level", self.refused("util/a.h")[0])
-
 
     def test_folders_named_build_are_read_below_the_root(self):
         with tempfile.TemporaryDirectory() as root:

@@ -13,10 +13,11 @@ LEVELS = {
     "nccl": 1,
     "blend": 2,
     "delivery": 2,
-    "actors": 3,
-    "rpc": 3,
-    "sim": 3,
-    "cli": 4,
+    "transfer": 3,
+    "actors": 4,
+    "rpc": 4,
+    "sim": 4,
+    "cli": 5,
 }
 # May include anything: nothing includes them.
 FREE_FOLDERS = ("tests", "bench")

@@ -8,8 +8,8 @@
 #include "codec/cuda/calibration_image.h"
 #include "codec/cuda/row_store.h"
 #include "codec/cuda/value_tile.h"
-#include "codec/symbol_bands.h"
-#include "codec/vector_kernels.h"
+#include "codec/kernels/vector_kernels.h"
+#include "codec/transform/symbol_bands.h"
 #include "kv/dtype.h"
 
 namespace kdn::codec::cuda {

@@ -1,0 +1,113 @@
+#include "actors/chunk_writer.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "actors/store_actor.h"
+#include "codec/format/stream_layout.h"
+
+namespace kdn::actors {
+
+absl::StatusOr<codec::ObjectHeader> HeaderOf(
+    const delivery::StoreRequest& request) {
+  if (absl::Status status = Validate(*request.model); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = Validate(request.identity); !status.ok()) {
+    return status;
+  }
+  if (request.identity.fingerprint != FingerprintOf(*request.model)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the chunk's fingerprint ", ShortHex(request.identity.fingerprint),
+        " is not the model's"));
+  }
+  if (codec::HasTransformCoded(request.levels) &&
+      request.model->head_dim > codec::kTransformDimMax) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the model's head_dim is ", request.model->head_dim,
+        "; base, base+1 and base+2 take at most ", codec::kTransformDimMax));
+  }
+  return codec::ObjectHeader{
+      request.identity,
+      request.placement,
+      ShapeOf(*request.model, static_cast<int>(request.identity.tokens.size())),
+      request.model->rope,
+      request.positions,
+      request.levels,
+      codec::CalibrationId()};
+}
+
+absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>> NodeChunkWriter::Create(
+    caf::actor_system* system, NodeContext* node,
+    delivery::StoreRequest request, std::shared_ptr<storage::ArenaBlock> block,
+    bool in_passing) {
+  absl::StatusOr<codec::ObjectHeader> header = HeaderOf(request);
+  if (!header.ok()) return header.status();
+  std::shared_ptr<const codec::Calibration> calibration;
+  if (codec::HasTransformCoded(header->levels)) {
+    calibration = node->calibrations.ForModel(header->identity.fingerprint,
+                                              codec::GeometryOf(header->shape));
+  }
+  absl::StatusOr<codec::ObjectEncoder> encoder = codec::ObjectEncoder::Create(
+      *std::move(header), std::move(calibration), block->bytes());
+  if (!encoder.ok()) return encoder.status();
+  const uint64_t work_request = node->pool.NextRequest();
+  return std::unique_ptr<delivery::ChunkWriter>(
+      new NodeChunkWriter(std::make_shared<State>(
+          State{system, node, std::move(request), std::move(block), in_passing,
+                *std::move(encoder), work_request})));
+}
+
+void NodeChunkWriter::PutLayer(int layer, const KvView& kv,
+                               delivery::Done<absl::Status> done) {
+  state_->node->pool.Post(
+      transfer::WorkOrder{state_->work_request, layer},
+      [state = state_, layer, kv, done = std::move(done)]() mutable {
+        done(Encode(*state, layer, kv));
+      });
+}
+
+absl::Status NodeChunkWriter::Encode(State& state, int layer,
+                                     const KvView& kv) {
+  if (state.node->clock->Now() >= state.request.deadline) {
+    return absl::DeadlineExceededError(
+        absl::StrCat("layer ", layer, " was not encoded by the deadline"));
+  }
+  absl::Status status = state.encoder.EncodeLayer(layer, kv);
+  if (status.ok()) state.node->counters.engine_bytes_in += kv.shape().bytes();
+  return status;
+}
+
+void NodeChunkWriter::Commit(
+    delivery::Done<absl::StatusOr<StoreReceipt>> done) {
+  state_->node->pool.Post(
+      transfer::WorkOrder{state_->work_request, 0},
+      [state = state_, reply = Reply<StoreReceipt>::To(std::move(done))] {
+        FinishAndSend(*state, reply);
+      });
+}
+
+void NodeChunkWriter::FinishAndSend(State& state, Reply<StoreReceipt> reply) {
+  absl::StatusOr<codec::ObjectEncoder::Finished> finished =
+      state.encoder.Finish();
+  if (!finished.ok()) return reply(finished.status());
+  state.block->ShrinkTo(finished->bytes);
+  const ChunkRef ref{finished->key, state.request.placement};
+  storage::ObjectInfo info;
+  info.key = finished->key;
+  info.shard = state.node->view.Get()->ShardOf(ref);
+  info.ns = state.request.identity.ns.name();
+  info.version = finished->version;
+  info.bytes = finished->bytes;
+  info.levels = state.request.levels.bits();
+  const absl::Time expires = state.request.ttl > absl::ZeroDuration()
+                                 ? state.node->clock->Now() + state.request.ttl
+                                 : absl::InfinitePast();
+  state.system->spawn(
+      MakeStoreActor, state.node,
+      StoreJob{ref, std::move(info), std::move(state.block), state.in_passing,
+               state.request.durability, expires, state.request.deadline,
+               std::move(reply)});
+}
+
+}  // namespace kdn::actors

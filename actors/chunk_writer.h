@@ -1,0 +1,53 @@
+#ifndef KDN_ACTORS_CHUNK_WRITER_H_
+#define KDN_ACTORS_CHUNK_WRITER_H_
+
+#include <caf/actor_system.hpp>
+#include <memory>
+
+#include "actors/node_context.h"
+#include "codec/encoder.h"
+#include "delivery/node_service.h"
+
+namespace kdn::actors {
+
+// A store being encoded on the node's pool. What the tasks need is in State,
+// which outlives the stream when an engine goes away in the middle.
+class NodeChunkWriter final : public delivery::ChunkWriter {
+ public:
+  // `block` has room for codec::ObjectBytesMax of the request's header;
+  // `in_passing`: it is of scratch memory, not of the partition's.
+  static absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>> Create(
+      caf::actor_system* system, NodeContext* node,
+      delivery::StoreRequest request,
+      std::shared_ptr<storage::ArenaBlock> block, bool in_passing);
+
+  void PutLayer(int layer, const KvView& kv,
+                delivery::Done<absl::Status> done) override;
+  void Commit(delivery::Done<absl::StatusOr<StoreReceipt>> done) override;
+
+ private:
+  struct State {
+    caf::actor_system* system;
+    NodeContext* node;
+    delivery::StoreRequest request;
+    std::shared_ptr<storage::ArenaBlock> block;
+    bool in_passing;
+    codec::ObjectEncoder encoder;
+    uint64_t work_request;
+  };
+  explicit NodeChunkWriter(std::shared_ptr<State> state)
+      : state_(std::move(state)) {}
+  static absl::Status Encode(State& state, int layer, const KvView& kv);
+  static void FinishAndSend(State& state, Reply<StoreReceipt> reply);
+
+  const std::shared_ptr<State> state_;
+};
+
+// The object header that a store's request will give, but for its calibration.
+// INVALID_ARGUMENT when the request contradicts itself or its model.
+absl::StatusOr<codec::ObjectHeader> HeaderOf(
+    const delivery::StoreRequest& request);
+
+}  // namespace kdn::actors
+
+#endif  // KDN_ACTORS_CHUNK_WRITER_H_

@@ -1,0 +1,257 @@
+#include "cli/knowledge_engine.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "cli/connect.h"
+#include "kv/clock.h"
+
+namespace kdn::cli {
+namespace {
+
+// Chunks that are stored at once: while one waits for its replicas or for a
+// disk another is encoded.
+constexpr uint64_t kStoresAtOnceMax = 4;
+
+int TokensOf(const ChainChunk& chunk) {
+  return static_cast<int>(chunk.identity.tokens.size());
+}
+
+std::vector<int32_t> PositionsOf(const ChainChunk& chunk) {
+  std::vector<int32_t> positions(chunk.identity.tokens.size());
+  std::iota(positions.begin(), positions.end(), chunk.begin);
+  return positions;
+}
+
+std::vector<ChunkRef> RefsOf(const std::vector<ChainChunk>& chain) {
+  std::vector<ChunkRef> refs;
+  refs.reserve(chain.size());
+  for (const ChainChunk& chunk : chain) refs.push_back(chunk.ref);
+  return refs;
+}
+
+}  // namespace
+
+std::string QuestionPrompt(const std::string& question) {
+  return absl::StrCat("<q> ", question);
+}
+
+absl::StatusOr<Engine> Engine::Load(const std::string& model_directory) {
+  absl::StatusOr<std::unique_ptr<model::Llama>> llama =
+      model::Llama::Load(model_directory, {});
+  if (!llama.ok()) return llama.status();
+  absl::StatusOr<model::Tokenizer> tokenizer =
+      model::Tokenizer::Load(model_directory);
+  if (!tokenizer.ok()) return tokenizer.status();
+  Engine engine;
+  engine.llama_ = *std::move(llama);
+  engine.tokenizer_ = *std::move(tokenizer);
+  return engine;
+}
+
+KnowledgeEngine::KnowledgeEngine(const Engine* engine,
+                                 std::unique_ptr<rpc::Client> client,
+                                 std::unique_ptr<rpc::Knowledge> knowledge)
+    : engine_(engine),
+      client_(std::move(client)),
+      knowledge_(std::move(knowledge)) {}
+
+absl::StatusOr<std::unique_ptr<KnowledgeEngine>> KnowledgeEngine::Connect(
+    const Engine* engine, const std::string& address, const Namespace& ns) {
+  absl::StatusOr<std::unique_ptr<rpc::Client>> client = ConnectTo(address);
+  if (!client.ok()) return client.status();
+  absl::StatusOr<std::unique_ptr<rpc::Knowledge>> knowledge =
+      (*client)->Open(ns, engine->llama().spec());
+  if (!knowledge.ok()) return knowledge.status();
+  return std::unique_ptr<KnowledgeEngine>(
+      new KnowledgeEngine(engine, *std::move(client), *std::move(knowledge)));
+}
+
+absl::Status KnowledgeEngine::PrepareCache(int tokens) {
+  if (cache_ != nullptr && cache_->capacity() >= tokens) {
+    cache_->Truncate(0);
+    return absl::OkStatus();
+  }
+  const ModelSpec& spec = engine_->llama().spec();
+  cache_.reset();
+  region_.reset();
+  const size_t bytes = model::KvCache::BytesFor(spec, tokens);
+  if (bytes <= client_->node().memory_bytes_max) {
+    absl::StatusOr<std::unique_ptr<rpc::Region>> region =
+        client_->OpenMemory(bytes);
+    if (!region.ok()) return region.status();
+    region_ = *std::move(region);
+    cache_ = std::make_unique<model::KvCache>(spec, tokens, region_->data());
+  } else {  // over TCP: KV comes through the socket into memory of our own
+    cache_ = std::make_unique<model::KvCache>(spec, tokens);
+  }
+  return absl::OkStatus();
+}
+
+size_t KnowledgeEngine::StoresAtOnce(int tokens) const {
+  const rpc::NodeInfo& node = client_->node();
+  const uint64_t bytes = ShapeOf(engine_->llama().spec(), tokens).bytes();
+  return std::clamp<uint64_t>(std::min<uint64_t>(node.stores_in_flight_max,
+                                                 node.store_bytes_max / bytes),
+                              1, kStoresAtOnceMax);
+}
+
+absl::Status KnowledgeEngine::StoreAll(
+    absl::Span<const ChainChunk* const> chunks, const StoreOptions& options) {
+  std::vector<std::unique_ptr<rpc::PendingStore>> stores;
+  for (const ChainChunk* chunk : chunks) {
+    // They share the link that one alone would have.
+    stores.push_back(knowledge_->StoreAsync(
+        rpc::StoreSpec{chunk->identity, chunk->ref.placement,
+                       PositionsOf(*chunk), options.levels, options.durability},
+        cache_->Tokens(chunk->begin, TokensOf(*chunk)),
+        rpc::kDefaultTimeout * static_cast<double>(chunks.size())));
+  }
+  absl::Status first;
+  for (const std::unique_ptr<rpc::PendingStore>& store : stores) {
+    first.Update(store->Await().status());  // one that fails ends no other
+  }
+  return first;
+}
+
+absl::StatusOr<Injected> KnowledgeEngine::Inject(const std::string& text,
+                                                 const StoreOptions& options,
+                                                 const Progress& on_chunk) {
+  const model::Llama& llama = engine_->llama();
+  const std::vector<int32_t> tokens =
+      engine_->tokenizer().EncodeBeginning(text);
+  if (tokens.empty()) return absl::InvalidArgumentError("the text is empty");
+  const std::vector<ChainChunk> chain =
+      CutChain(knowledge_->fingerprint(), knowledge_->ns(), tokens);
+  absl::StatusOr<std::vector<LookupResult>> held =
+      knowledge_->Lookup(RefsOf(chain));
+  if (!held.ok()) return held.status();
+  Injected injected;
+  injected.chunks = static_cast<int>(chain.size());
+  injected.tokens = static_cast<int>(tokens.size());
+  for (const LookupResult& each : *held) {
+    const bool wanted = (each.levels & options.levels) == options.levels;
+    injected.chunks_otherwise += each.hit && !wanted ? 1 : 0;
+  }
+  // What is behind the last missing chunk needs no KV computed at all.
+  size_t end = chain.size();
+  while (end > 0 && (*held)[end - 1].hit) --end;
+  if (end == 0) return injected;
+  if (absl::Status status = PrepareCache(injected.tokens); !status.ok()) {
+    return status;
+  }
+  const size_t at_once = StoresAtOnce(TokensOf(chain.front()));
+  std::vector<const ChainChunk*> waiting;
+  for (size_t i = 0; i < end; ++i) {
+    const ChainChunk& chunk = chain[i];
+    absl::StatusOr<std::vector<float>> logits =
+        llama.Prefill(*cache_, chunk.identity.tokens, PositionsOf(chunk));
+    if (!logits.ok()) {
+      // What is computed is kept.
+      StoreAll(waiting, options).IgnoreError();
+      return logits.status();
+    }
+    if (!(*held)[i].hit) {
+      waiting.push_back(&chunk);
+      ++injected.chunks_stored;
+      injected.bytes += ShapeOf(llama.spec(), TokensOf(chunk)).bytes();
+    }
+    if (waiting.size() == at_once || i + 1 == end) {
+      // Not while the next is prefilled: a store needs this thread to go on.
+      if (absl::Status s = StoreAll(waiting, options); !s.ok()) return s;
+      waiting.clear();
+    }
+    if (on_chunk) on_chunk(chunk.begin + TokensOf(chunk), injected.tokens);
+  }
+  return injected;
+}
+
+absl::Status KnowledgeEngine::Fetch(const std::vector<ChainChunk>& chain,
+                                    LevelSet accept, Answer& answer) {
+  rpc::RetrieveSpec spec;
+  spec.accept = accept;
+  for (const ChainChunk& chunk : chain) {
+    std::vector<int32_t> positions = PositionsOf(chunk);
+    const int count = static_cast<int>(positions.size());
+    spec.chunks.push_back(rpc::RetrieveChunk{
+        chunk.ref, std::move(positions), cache_->Tokens(chunk.begin, count)});
+  }
+  spec.leading_chunks = true;
+  absl::StatusOr<std::vector<ChunkOutcome>> outcomes =
+      knowledge_->Retrieve(spec);
+  if (!outcomes.ok()) return outcomes.status();
+  bool prefix = true;
+  for (size_t i = 0; i < chain.size(); ++i) {
+    const ChunkOutcome& outcome = (*outcomes)[i];
+    answer.wire_bytes += outcome.wire_bytes;
+    if (outcome.kind != OutcomeKind::kHit) {
+      ++answer.chunks_missed;
+      prefix = false;
+      continue;
+    }
+    ++answer.chunks_hit;
+    const std::string& source = outcome.source.name();
+    if (std::find(answer.sources.begin(), answer.sources.end(), source) ==
+        answer.sources.end()) {
+      answer.sources.push_back(source);
+    }
+    // Behind a hole nothing can be used: it was computed behind other tokens.
+    if (!prefix) continue;
+    cache_->Append(PositionsOf(chain[i]));
+    answer.kv_bytes +=
+        ShapeOf(engine_->llama().spec(),
+                static_cast<int>(chain[i].identity.tokens.size()))
+            .bytes();
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Answer> KnowledgeEngine::Ask(const std::string& knowledge,
+                                            const std::string& question,
+                                            Mode mode, int tokens_max,
+                                            LevelSet accept) {
+  const model::Llama& llama = engine_->llama();
+  std::vector<int32_t> tokens;
+  if (mode != Mode::kWithout) {
+    tokens = engine_->tokenizer().EncodeBeginning(knowledge);
+  }
+  const std::string prompt = QuestionPrompt(question);
+  const std::vector<int32_t> asked =
+      tokens.empty() ? engine_->tokenizer().EncodeBeginning(prompt)
+                     : engine_->tokenizer().Encode(prompt);
+  Answer answer;
+  if (absl::Status status = PrepareCache(
+          static_cast<int>(tokens.size() + asked.size()) + tokens_max);
+      !status.ok()) {
+    return status;
+  }
+  const absl::Time begin = SteadyNow();
+  if (mode == Mode::kKdn && !tokens.empty()) {
+    const std::vector<ChainChunk> chain =
+        CutChain(knowledge_->fingerprint(), knowledge_->ns(), tokens);
+    if (absl::Status status = Fetch(chain, accept, answer); !status.ok()) {
+      return status;
+    }
+  }
+  const absl::Span<const int32_t> rest =
+      absl::MakeConstSpan(tokens).subspan(static_cast<size_t>(cache_->size()));
+  if (!rest.empty()) {
+    absl::StatusOr<std::vector<float>> prefilled =
+        llama.PrefillInChunks(*cache_, rest, cache_->size());
+    if (!prefilled.ok()) return prefilled.status();
+  }
+  absl::StatusOr<std::vector<float>> logits =
+      llama.PrefillInChunks(*cache_, asked, cache_->size());
+  if (!logits.ok()) return logits.status();
+  answer.time_to_first_token = SteadyNow() - begin;
+  absl::StatusOr<std::vector<int32_t>> decoded =
+      llama.Decode(*cache_, *std::move(logits), tokens_max);
+  if (!decoded.ok()) return decoded.status();
+  answer.tokens = *std::move(decoded);
+  answer.text = engine_->tokenizer().Decode(answer.tokens);
+  return answer;
+}
+
+}  // namespace kdn::cli

@@ -1,0 +1,146 @@
+#include "codec/calibration/calibration.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "codec/transform/symbol_bands.h"
+#include "kv/check.h"
+
+namespace kdn::codec {
+namespace {
+
+int GroupDims(const Calibration::Geometry& geometry) {
+  return geometry.head_dim *
+         HeadsPerStream(geometry.kv_heads, geometry.head_dim, Level::kBase);
+}
+
+absl::Status CheckBandStep(const BandStep& band, int step,
+                           absl::Span<const FormatCoder::Table> tables) {
+  if (2 * band.shrink >= CellOf(step) && band.shrink != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a value shrinks by ", band.shrink, " of a cell of ", CellOf(step)));
+  }
+  if (band.mode == BandMode::kAbsent) return absl::OkStatus();
+  for (const uint8_t table : band.tables) {
+    if (table >= tables.size()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a band names table ", table, " of ", tables.size()));
+    }
+    if (tables[table].frequency(ZeroSymbol(band.mode)) == 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("table ", table, " codes no zeros"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckStream(const StreamTransform& stream, int dim,
+                         absl::Span<const FormatCoder::Table> tables) {
+  if (stream.dim() != dim || stream.analysis.dim() != dim ||
+      stream.analysis.components() != stream.components() ||
+      (!stream.mean.empty() &&
+       stream.mean.size() != static_cast<size_t>(dim)) ||
+      stream.bands.size() * kBandComponents !=
+          static_cast<size_t>(stream.components())) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a transform has ", stream.dim(), " dimensions, expected ", dim));
+  }
+  for (const auto& band : stream.bands) {
+    for (int step = 0; step < kLadderSteps; ++step) {
+      if (absl::Status s = CheckBandStep(band[step], step, tables); !s.ok()) {
+        return s;
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Calibration::Geometry GeometryOf(const KvShape& shape) {
+  return {shape.layers, shape.kv_heads, shape.head_dim};
+}
+
+absl::StatusOr<std::shared_ptr<const Calibration>> Calibration::Create(
+    const CalibrationId& id, const ModelFingerprint& model,
+    const Geometry& geometry, std::vector<FormatCoder::Table> tables,
+    std::vector<StreamTransform> streams) {
+  std::shared_ptr<Calibration> calibration(new Calibration());
+  const int dim = GroupDims(geometry);
+  calibration->groups_ = geometry.kv_heads * geometry.head_dim / dim;
+  const size_t expected = static_cast<size_t>(geometry.layers) * 2 *
+                          static_cast<size_t>(calibration->groups_);
+  if (streams.size() != expected && !id.is_zero()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "calibration of ", streams.size(), " streams, expected ", expected));
+  }
+  for (const StreamTransform& stream : streams) {
+    if (absl::Status s = CheckStream(stream, dim, tables); !s.ok()) return s;
+  }
+  calibration->id_ = id;
+  calibration->model_ = model;
+  calibration->geometry_ = geometry;
+  calibration->tables_ = std::move(tables);
+  calibration->streams_ = std::move(streams);
+  return calibration;
+}
+
+const StreamTransform& Calibration::Of(int layer, KvPart part,
+                                       int head_group) const {
+  if (streams_.size() == 1) return streams_.front();
+  const size_t plane =
+      2 * static_cast<size_t>(layer) + static_cast<size_t>(part);
+  const size_t at = plane * groups_ + head_group;
+  KDN_CHECK(at < streams_.size(), "no such stream");
+  return streams_[at];
+}
+
+void CalibrationSet::Add(std::shared_ptr<const Calibration> calibration) {
+  KDN_CHECK(!calibration->id().is_zero(), "a calibration has an id");
+  absl::MutexLock lock(&mutex_);
+  by_id_[calibration->id()] = calibration;
+  by_model_[calibration->model()] = std::move(calibration);
+}
+
+std::shared_ptr<const Calibration> CalibrationSet::Uncalibrated(
+    const Calibration::Geometry& geometry) {
+  const std::pair key(
+      HeadsPerStream(geometry.kv_heads, geometry.head_dim, Level::kBase),
+      geometry.head_dim);
+  auto& cached = uncalibrated_[key];
+  if (cached == nullptr) cached = Calibration::Uncalibrated(geometry);
+  return cached;
+}
+
+std::shared_ptr<const Calibration> CalibrationSet::ForModel(
+    const ModelFingerprint& model, const Calibration::Geometry& geometry) {
+  if (geometry.head_dim > kTransformDimMax) return nullptr;
+  absl::MutexLock lock(&mutex_);
+  const auto found = by_model_.find(model);
+  if (found != by_model_.end() && found->second->geometry() == geometry) {
+    return found->second;
+  }
+  return Uncalibrated(geometry);
+}
+
+absl::StatusOr<std::shared_ptr<const Calibration>> CalibrationSet::ForObject(
+    const ObjectHeader& header) {
+  if (!HasTransformCoded(header.levels)) return nullptr;
+  const Calibration::Geometry geometry = GeometryOf(header.shape);
+  absl::MutexLock lock(&mutex_);
+  if (header.calibration.is_zero()) return Uncalibrated(geometry);
+  const auto found = by_id_.find(header.calibration);
+  if (found == by_id_.end()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the object was coded with calibration ", ShortHex(header.calibration),
+        ", which is not here: add its file to this node's calibrations"));
+  }
+  if (found->second->geometry() != geometry) {
+    return absl::DataLossError(
+        absl::StrCat("calibration ", ShortHex(header.calibration),
+                     " is for a model of another shape"));
+  }
+  return found->second;
+}
+
+}  // namespace kdn::codec

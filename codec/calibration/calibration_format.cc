@@ -1,0 +1,241 @@
+#include "codec/calibration/calibration_format.h"
+
+#include <cmath>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "codec/calibration/left_inverse.h"
+#include "codec/format/byte_io.h"
+#include "codec/format/header_check.h"
+#include "kv/check.h"
+#include "kv/crc32c.h"
+
+namespace kdn::codec {
+namespace {
+
+constexpr std::string_view kMagic = "KDNCAL";
+constexpr size_t kCrcOffset = 8;
+constexpr size_t kCrcEnd = kCrcOffset + sizeof(uint32_t);
+constexpr size_t kTablesMax = 256;
+
+struct Sizes {
+  int dim;
+  int components;
+  size_t streams;
+};
+
+Sizes SizesOf(const Calibration::Geometry& geometry) {
+  const int heads =
+      HeadsPerStream(geometry.kv_heads, geometry.head_dim, Level::kBase);
+  const int dim = heads * geometry.head_dim;
+  return {
+      dim, (dim + kBandComponents - 1) / kBandComponents * kBandComponents,
+      static_cast<size_t>(geometry.layers) * 2 * (geometry.kv_heads / heads)};
+}
+
+absl::Status Bad(absl::string_view what) {
+  return absl::DataLossError(absl::StrCat("calibration ", what));
+}
+
+uint32_t CrcOf(absl::Span<const std::byte> bytes) {
+  return ExtendCrc32c(Crc32c(bytes.first(kCrcOffset)), bytes.subspan(kCrcEnd));
+}
+
+void WriteTable(const std::array<uint16_t, FormatCoder::kSymbols>& table,
+                ByteWriter* out) {
+  uint16_t used = 0;
+  for (const uint16_t frequency : table) used += frequency > 0 ? 1 : 0;
+  out->Write<uint16_t>(used);
+  for (size_t symbol = 0; symbol < table.size(); ++symbol) {
+    if (table[symbol] == 0) continue;
+    out->Write<uint8_t>(static_cast<uint8_t>(symbol));
+    out->Write<uint16_t>(table[symbol]);
+  }
+}
+
+absl::StatusOr<std::array<uint16_t, FormatCoder::kSymbols>> ReadTable(
+    ByteReader* in) {
+  std::array<uint16_t, FormatCoder::kSymbols> table{};
+  const size_t used = in->Read<uint16_t>();
+  int last = -1;
+  uint32_t sum = 0;
+  for (size_t i = 0; i < used && in->ok(); ++i) {
+    const int symbol = in->Read<uint8_t>();
+    const uint16_t frequency = in->Read<uint16_t>();
+    if (symbol <= last || frequency == 0) return Bad("table is not in order");
+    table[symbol] = frequency;
+    sum += frequency;
+    last = symbol;
+  }
+  if (!in->ok() || sum != FormatCoder::kTotal)
+    return Bad("table has another sum");
+  return table;
+}
+
+absl::StatusOr<StoredTransform> ReadTransform(const Sizes& sizes,
+                                              ByteReader* in) {
+  StoredTransform stored;
+  stored.scale = in->Read<float>();
+  if (!std::isfinite(stored.scale) || !(stored.scale > 0)) {
+    return Bad("has a scale that is not above 0");
+  }
+  const auto mean = in->Bytes(sizes.dim * sizeof(float));
+  const auto synthesis =
+      in->Bytes(static_cast<size_t>(sizes.dim) * sizes.components);
+  if (!in->ok()) return Bad("ends in a transform");
+  stored.mean.resize(sizes.dim);
+  std::memcpy(stored.mean.data(), mean.data(), mean.size());
+  for (const float x : stored.mean) {
+    if (!std::isfinite(x)) return Bad("has a mean that is not finite");
+  }
+  stored.synthesis.resize(synthesis.size());
+  std::memcpy(stored.synthesis.data(), synthesis.data(), synthesis.size());
+  stored.bands.resize(sizes.components / kBandComponents);
+  for (auto& band : stored.bands) {
+    for (BandStep& step : band) {
+      const uint8_t mode = in->Read<uint8_t>();
+      if (mode > static_cast<uint8_t>(BandMode::kQuad)) {
+        return Bad(absl::StrCat("has a band of mode ", mode));
+      }
+      step.mode = static_cast<BandMode>(mode);
+      step.tables = {in->Read<uint8_t>(), in->Read<uint8_t>()};
+      step.shrink = in->Read<uint8_t>();
+    }
+  }
+  return stored;
+}
+
+size_t BytesOf(const StoredCalibration& stored) {
+  const Sizes sizes = SizesOf(stored.geometry);
+  size_t bytes = kCrcEnd + 4 * sizeof(uint32_t) + ModelFingerprint::kSize;
+  for (const auto& table : stored.tables) {
+    bytes += sizeof(uint16_t);
+    for (const uint16_t frequency : table) bytes += frequency > 0 ? 3 : 0;
+  }
+  const size_t bands = sizes.components / kBandComponents;
+  return bytes +
+         sizes.streams * (sizeof(float) * (1 + sizes.dim) +
+                          static_cast<size_t>(sizes.dim) * sizes.components +
+                          bands * kLadderSteps * 4);
+}
+
+}  // namespace
+
+absl::StatusOr<StoredCalibration> ReadCalibration(
+    absl::Span<const std::byte> bytes) {
+  ByteReader in(bytes);
+  if (in.Text(kMagic.size()) != kMagic) return Bad("file has another magic");
+  const uint16_t format = in.Read<uint16_t>();
+  if (format != kCalibrationFormat) {
+    return Bad(
+        absl::StrCat("format ", format, ", expected ", kCalibrationFormat));
+  }
+  const uint32_t crc = in.Read<uint32_t>();
+  if (!in.ok() || crc != CrcOf(bytes)) return Bad("has another checksum");
+  StoredCalibration stored;
+  const auto model = in.Bytes(ModelFingerprint::kSize);
+  if (!in.ok()) return Bad("ends in its header");
+  stored.model = *ModelFingerprint::FromBytes(
+      {reinterpret_cast<const uint8_t*>(model.data()), model.size()});
+  stored.geometry.layers = in.Read<int32_t>();
+  stored.geometry.kv_heads = in.Read<int32_t>();
+  stored.geometry.head_dim = in.Read<int32_t>();
+  const size_t tables = in.Read<uint32_t>();
+  const KvShape shape = {stored.geometry.layers, stored.geometry.kv_heads, 1,
+                         stored.geometry.head_dim, Dtype::kBf16};
+  if (absl::Status s = CheckShape(shape); !s.ok()) return Bad(s.message());
+  if (shape.head_dim > kTransformDimMax || tables > kTablesMax) {
+    return Bad("is larger than any");
+  }
+  for (size_t i = 0; i < tables; ++i) {
+    auto table = ReadTable(&in);
+    if (!table.ok()) return table.status();
+    stored.tables.push_back(*table);
+  }
+  const Sizes sizes = SizesOf(stored.geometry);
+  for (size_t i = 0; i < sizes.streams; ++i) {
+    auto stream = ReadTransform(sizes, &in);
+    if (!stream.ok()) return stream.status();
+    stored.streams.push_back(*std::move(stream));
+  }
+  if (!in.ok() || in.remaining() > 0) return Bad("has another length");
+  return stored;
+}
+
+std::vector<std::byte> WriteCalibration(const StoredCalibration& stored) {
+  std::vector<std::byte> bytes(BytesOf(stored));
+  ByteWriter out(absl::MakeSpan(bytes));
+  out.Bytes(kMagic.data(), kMagic.size());
+  out.Write<uint16_t>(kCalibrationFormat);
+  out.Write<uint32_t>(0);  // the CRC, once all is written
+  out.Bytes(stored.model.bytes().data(), ModelFingerprint::kSize);
+  out.Write<int32_t>(stored.geometry.layers);
+  out.Write<int32_t>(stored.geometry.kv_heads);
+  out.Write<int32_t>(stored.geometry.head_dim);
+  out.Write<uint32_t>(static_cast<uint32_t>(stored.tables.size()));
+  for (const auto& table : stored.tables) WriteTable(table, &out);
+  for (const StoredTransform& stream : stored.streams) {
+    out.Write<float>(stream.scale);
+    out.Bytes(stream.mean.data(), stream.mean.size() * sizeof(float));
+    out.Bytes(stream.synthesis.data(), stream.synthesis.size());
+    for (const auto& band : stream.bands) {
+      for (const BandStep& step : band) {
+        out.Write<uint8_t>(static_cast<uint8_t>(step.mode));
+        out.Write<uint8_t>(step.tables[0]);
+        out.Write<uint8_t>(step.tables[1]);
+        out.Write<uint8_t>(step.shrink);
+      }
+    }
+  }
+  KDN_CHECK(out.written() == bytes.size(), "the file's size is known");
+  ByteWriter(absl::MakeSpan(bytes).subspan(kCrcOffset))
+      .Write<uint32_t>(CrcOf(bytes));
+  return bytes;
+}
+
+absl::StatusOr<StreamTransform> MakeTransform(const StoredTransform& stored) {
+  const int dim = static_cast<int>(stored.mean.size());
+  const int components =
+      static_cast<int>(stored.bands.size()) * kBandComponents;
+  auto inverse = LeftInverse(stored.synthesis, dim, components, stored.scale);
+  if (!inverse.ok()) return inverse.status();
+  StreamTransform transform;
+  transform.mean = stored.mean;
+  transform.scale = stored.scale;
+  transform.synthesis = SynthesisMatrix(dim, components, stored.synthesis);
+  transform.analysis = AnalysisMatrix(components, dim, *inverse);
+  transform.bands = stored.bands;
+  return transform;
+}
+
+absl::StatusOr<std::shared_ptr<const Calibration>> MakeCalibration(
+    const CalibrationId& id, const StoredCalibration& stored) {
+  std::vector<FormatCoder::Table> tables;
+  tables.reserve(stored.tables.size());
+  for (const auto& frequencies : stored.tables) {
+    auto table = FormatCoder::Table::Create(frequencies);
+    if (!table.ok()) return table.status();
+    tables.push_back(*std::move(table));
+  }
+  std::vector<StreamTransform> streams;
+  streams.reserve(stored.streams.size());
+  for (const StoredTransform& stream : stored.streams) {
+    auto transform = MakeTransform(stream);
+    if (!transform.ok()) return transform.status();
+    streams.push_back(*std::move(transform));
+  }
+  return Calibration::Create(id, stored.model, stored.geometry,
+                             std::move(tables), std::move(streams));
+}
+
+absl::StatusOr<std::shared_ptr<const Calibration>> ParseCalibration(
+    absl::Span<const std::byte> bytes) {
+  const auto stored = ReadCalibration(bytes);
+  if (!stored.ok()) return stored.status();
+  const CalibrationId id(
+      Sha256Of({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}));
+  return MakeCalibration(id, *stored);
+}
+
+}  // namespace kdn::codec

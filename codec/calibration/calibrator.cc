@@ -1,0 +1,432 @@
+#include "codec/calibration/calibrator.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numeric>
+#include <tuple>
+
+#include "absl/strings/str_cat.h"
+#include "codec/calibration/eigenpairs.h"
+#include "codec/entropy/value_distribution.h"
+#include "codec/kernels/row_rotation.h"
+#include "codec/kernels/source_rows.h"
+#include "codec/kernels/vector_kernels.h"
+#include "codec/transform/raw_tokens.h"
+#include "codec/transform/symbol_bands.h"
+#include "kv/check.h"
+
+namespace kdn::codec {
+namespace {
+
+constexpr int kHalfBand = kBandComponents / 2;
+// A component this many deviations wide still fits the finest quantiser; its
+// step is made larger where the weighted step would not reach that far.
+constexpr double kDeviationsInRange = 7.0;
+
+// Bits of a normal variable of deviation `ratio` rounded to integers.
+double EntropyOf(double ratio) {
+  if (ratio > 8) return std::log2(ratio * std::sqrt(2 * M_PI * M_E));
+  double entropy = 0;
+  const auto below = [ratio](double x) {
+    return 0.5 * std::erfc(-x / (ratio * std::sqrt(2.0)));
+  };
+  for (int i = 0; i <= 64; ++i) {
+    const double p = below(i + 0.5) - below(i - 0.5);
+    if (p < 1e-12) break;
+    entropy -= (i == 0 ? 1 : 2) * p * std::log2(p);
+  }
+  return entropy;
+}
+
+// The Karhunen-Loeve transform of one stream's sample.
+struct Spectrum {
+  std::vector<double> mean;
+  std::vector<double> deviations;  // of the components, falling
+  std::vector<double> basis;       // [dim][component]
+  double weight = 1;
+};
+
+Spectrum SpectrumOf(absl::Span<const float> sample, int dim) {
+  const size_t tokens = sample.size() / dim;
+  Spectrum spectrum;
+  spectrum.mean.resize(dim);
+  for (size_t i = 0; i < sample.size(); ++i) {
+    spectrum.mean[i % dim] += sample[i] / static_cast<double>(tokens);
+  }
+  std::vector<double> covariance(static_cast<size_t>(dim) * dim);
+  std::vector<double> centred(dim);
+  for (size_t token = 0; token < tokens; ++token) {
+    for (int d = 0; d < dim; ++d) {
+      centred[d] = sample[token * dim + d] - spectrum.mean[d];
+    }
+    for (int a = 0; a < dim; ++a) {
+      for (int b = 0; b < dim; ++b) {
+        covariance[static_cast<size_t>(a) * dim + b] += centred[a] * centred[b];
+      }
+    }
+  }
+  for (double& x : covariance) x /= static_cast<double>(tokens);
+  Eigenpairs pairs = EigenpairsOf(covariance, dim);
+  for (const double variance : pairs.values) {
+    spectrum.deviations.push_back(std::sqrt(std::max(variance, 0.0)));
+  }
+  spectrum.basis = std::move(pairs.vectors);
+  return spectrum;
+}
+
+// The finest quantiser's step for a component.
+double StepOf(const Spectrum& spectrum, double step, int component) {
+  return std::max(
+      step / std::sqrt(spectrum.weight),
+      kDeviationsInRange * spectrum.deviations[component] / kValueMax);
+}
+
+double BaseBits(absl::Span<const Spectrum> spectra, double step) {
+  double bits = 0;
+  size_t components = 0;
+  for (const Spectrum& spectrum : spectra) {
+    const int count = static_cast<int>(spectrum.deviations.size());
+    for (int i = 0; i < count; ++i) {
+      bits += EntropyOf(spectrum.deviations[i] /
+                        (CellOf(0) * StepOf(spectrum, step, i)));
+    }
+    components += count;
+  }
+  return bits / static_cast<double>(components);
+}
+
+// The finest step of weight 1 with which the base level takes `bits` a value.
+double StepFor(absl::Span<const Spectrum> spectra, double bits) {
+  double low = 1e-12;
+  double high = 1e12;
+  for (int i = 0; i < 100; ++i) {
+    const double middle = std::sqrt(low * high);
+    (BaseBits(spectra, middle) > bits ? low : high) = middle;
+  }
+  return high;
+}
+
+// Makes columns longer whose entries would round to little or nothing beside
+// the longest column's: the step becomes larger, but what lies in that
+// direction is not lost.
+void KeepColumns(int dim, int components, double unit,
+                 std::vector<double>* matrix) {
+  constexpr double kLeastEntry = 4;  // of a column's largest
+  for (int c = 0; c < dim; ++c) {
+    double largest = 0;
+    for (int d = 0; d < dim; ++d) {
+      largest = std::max(
+          largest,
+          std::fabs((*matrix)[static_cast<size_t>(d) * components + c]));
+    }
+    const double longer = kLeastEntry * unit / largest;
+    if (!(longer > 1)) continue;
+    for (int d = 0; d < dim; ++d) {
+      (*matrix)[static_cast<size_t>(d) * components + c] *= longer;
+    }
+  }
+}
+
+// The matrix whose columns are the components times their steps, in integers
+// of `scale`.
+StoredTransform TransformOf(const Spectrum& spectrum, double step) {
+  const int dim = static_cast<int>(spectrum.mean.size());
+  const int components =
+      (dim + kBandComponents - 1) / kBandComponents * kBandComponents;
+  std::vector<double> matrix(static_cast<size_t>(dim) * components, 0.0);
+  double largest = 0;
+  for (int d = 0; d < dim; ++d) {
+    for (int c = 0; c < dim; ++c) {
+      double& x = matrix[static_cast<size_t>(d) * components + c];
+      x = spectrum.basis[static_cast<size_t>(d) * dim + c] *
+          StepOf(spectrum, step, c);
+      largest = std::max(largest, std::fabs(x));
+    }
+  }
+  StoredTransform transform;
+  transform.mean.assign(spectrum.mean.begin(), spectrum.mean.end());
+  transform.scale = static_cast<float>(largest / 127);
+  KeepColumns(dim, components, transform.scale, &matrix);
+  for (const double x : matrix) {
+    transform.synthesis.push_back(
+        static_cast<int8_t>(std::lround(x / transform.scale)));
+  }
+  transform.bands.resize(components / kBandComponents);
+  return transform;
+}
+
+// The sample's values of the finest quantiser, [token][component]; rows that
+// an encoder keeps raw are left out.
+std::vector<int8_t> ValuesOf(const StreamTransform& transform,
+                             absl::Span<const float> sample) {
+  const size_t dim = transform.dim();
+  const size_t components = transform.components();
+  std::vector<float> centred(dim);
+  std::vector<float> row(components);
+  std::vector<int8_t> values;
+  for (size_t at = 0; at < sample.size(); at += dim) {
+    kernels::Centre(sample.data() + at, transform.mean.data(), 1.0f, dim,
+                    centred.data());
+    transform.analysis.Apply(centred.data(), 1, row.data(), BestIsa());
+    values.resize(values.size() + components);
+    if (!kernels::RoundToValues(row.data(), components, kValueMax,
+                                values.data() + values.size() - components)) {
+      values.resize(values.size() - components);
+    }
+  }
+  return values;
+}
+
+// Half bands of like deviation share tables: a class holds those within a
+// third of an octave.
+int ClassOf(double mean_square) {
+  return static_cast<int>(
+      std::lround(1.5 * std::log2(std::max(mean_square, 1e-4))));
+}
+double DeviationOf(int klass) { return std::exp2(klass / 3.0); }
+
+// Values beyond the sample occur too: a small share of a Laplace distribution
+// of the class's deviation.
+ValueCounts Smoothed(const ValueCounts& counts, int klass) {
+  constexpr double kShare = 0.02;
+  const double decay = std::exp(-std::sqrt(2.0) / DeviationOf(klass));
+  const uint64_t total =
+      std::accumulate(counts.begin(), counts.end(), uint64_t{0});
+  const double height = (1 - decay) / (1 + decay);
+  ValueCounts smoothed;
+  for (int value = -kValueMax; value <= kValueMax; ++value) {
+    const double prior = height * std::pow(decay, std::abs(value));
+    smoothed[value + kValueMax] =
+        (counts[value + kValueMax] << 16) +
+        static_cast<uint64_t>(std::llround(
+            kShare * prior * static_cast<double>(total) * 65536.0));
+  }
+  return smoothed;
+}
+
+// How a band is coded at a level whose values have this deviation.
+BandMode ModeFor(double deviation, bool before) {
+  if (before) return BandMode::kQuad;
+  if (deviation < 0.15) return BandMode::kAbsent;
+  if (deviation < 0.45) return BandMode::kQuad;
+  return deviation < 2.2 ? BandMode::kPair : BandMode::kSingle;
+}
+
+// Hands out tables, each made when a band first asks for it.
+class Tables {
+ public:
+  explicit Tables(const std::map<int, ValueCounts>& classes)
+      : classes_(classes) {}
+
+  uint8_t For(int klass, int step, BandMode mode, bool before) {
+    const auto [at, is_new] = numbers_.try_emplace(
+        std::tuple(klass, step, mode, before), frequencies_.size());
+    if (is_new) {
+      const FormatCoder::Table table = SymbolTable(
+          CodedCounts(Smoothed(classes_.at(klass), klass), step, before), mode);
+      std::array<uint16_t, FormatCoder::kSymbols> frequencies;
+      for (size_t symbol = 0; symbol < FormatCoder::kSymbols; ++symbol) {
+        frequencies[symbol] = static_cast<uint16_t>(
+            table.frequency(static_cast<uint8_t>(symbol)));
+      }
+      frequencies_.push_back(frequencies);
+    }
+    KDN_CHECK(at->second < 256, "classes span few octaves");
+    return static_cast<uint8_t>(at->second);
+  }
+  std::vector<std::array<uint16_t, FormatCoder::kSymbols>> Take() {
+    return std::move(frequencies_);
+  }
+
+ private:
+  const std::map<int, ValueCounts>& classes_;
+  std::map<std::tuple<int, int, BandMode, bool>, size_t> numbers_;
+  std::vector<std::array<uint16_t, FormatCoder::kSymbols>> frequencies_;
+};
+
+// What the sample says about one stream's components.
+class StreamStatistics {
+ public:
+  StreamStatistics(const std::vector<int8_t>& values, int components)
+      : values_(values), components_(components) {}
+
+  // Of components [begin, begin + kHalfBand).
+  int ClassOfHalf(int begin) const {
+    double squares = 0;
+    ForEach(begin, kHalfBand, [&](int8_t v) { squares += v * v; });
+    return ClassOf(squares / std::max<double>(1, Count(kHalfBand)));
+  }
+  void AddHalf(int begin, ValueCounts* counts) const {
+    ForEach(begin, kHalfBand, [&](int8_t v) { ++(*counts)[v + kValueMax]; });
+  }
+  // How much nearer to zero than their cells' middles the non-zero values of a
+  // band are at a level.
+  uint8_t ShrinkOf(int begin, int step) const {
+    double excess = 0;
+    double count = 0;
+    ForEach(begin, kBandComponents, [&](int8_t v) {
+      const int at = AtStep(v, step);
+      if (at == 0) return;
+      excess += CellOf(step) * std::abs(at) - std::abs(v);
+      ++count;
+    });
+    const double mean = count == 0 ? 0 : excess / count;
+    const double most = (CellOf(step) - 1) / 2;
+    return static_cast<uint8_t>(std::lround(std::clamp(mean, 0.0, most)));
+  }
+
+ private:
+  double Count(int width) const {
+    return static_cast<double>(values_.size() / components_) * width;
+  }
+  template <typename Visit>
+  void ForEach(int begin, int width, Visit visit) const {
+    for (size_t row = 0; row < values_.size(); row += components_) {
+      for (int c = begin; c < begin + width; ++c) visit(values_[row + c]);
+    }
+  }
+
+  const std::vector<int8_t>& values_;
+  int components_;
+};
+
+void ChooseBands(const StreamStatistics& statistics, Tables* tables,
+                 StoredTransform* transform) {
+  for (size_t i = 0; i < transform->bands.size(); ++i) {
+    const int begin = static_cast<int>(i) * kBandComponents;
+    const std::array<int, 2> classes = {
+        statistics.ClassOfHalf(begin),
+        statistics.ClassOfHalf(begin + kHalfBand)};
+    const double deviation = DeviationOf(std::max(classes[0], classes[1]));
+    bool before = false;
+    for (int step = 0; step < kLadderSteps; ++step) {
+      BandStep& band = transform->bands[i][step];
+      band.mode = ModeFor(deviation / CellOf(step), before);
+      band.shrink = statistics.ShrinkOf(begin, step);
+      if (band.mode == BandMode::kAbsent) continue;
+      for (int half = 0; half < 2; ++half) {
+        band.tables[half] = tables->For(classes[half], step, band.mode, before);
+      }
+      before = true;
+    }
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<Calibrator> Calibrator::Create(const ModelSpec& spec) {
+  if (absl::Status s = Validate(spec); !s.ok()) return s;
+  if (spec.head_dim > kTransformDimMax) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the transform-coded levels take heads of up to ", kTransformDimMax,
+        " dimensions, ", spec.name, " has ", spec.head_dim,
+        ": its KV can be kept at int8 and lossless"));
+  }
+  return Calibrator(spec);
+}
+
+Calibrator::Calibrator(const ModelSpec& spec)
+    : spec_(spec),
+      heads_(HeadsPerStream(spec.num_kv_heads, spec.head_dim, Level::kBase)),
+      dim_(heads_ * spec.head_dim),
+      samples_(static_cast<size_t>(spec.num_layers) * 2 * StreamsOfPart()) {}
+
+absl::Status Calibrator::Add(const KvView& kv,
+                             absl::Span<const int32_t> positions) {
+  const KvShape& shape = kv.shape();
+  if (shape != ShapeOf(spec_, shape.tokens) ||
+      positions.size() != static_cast<size_t>(shape.tokens)) {
+    return absl::InvalidArgumentError("KV of another shape than the model's");
+  }
+  const RowRotation undo = RowRotation::Undo(RopeTable(spec_.rope), positions);
+  const StreamShape stream_shape{.heads = heads_,
+                                 .tokens = shape.tokens,
+                                 .head_dim = shape.head_dim,
+                                 .dtype = shape.dtype};
+  for (size_t stream = 0; stream < samples_.size(); ++stream) {
+    const int first = static_cast<int>(stream) % StreamsOfPart() * heads_;
+    const int plane = static_cast<int>(stream) / StreamsOfPart();
+    const auto part = static_cast<KvPart>(plane % 2);
+    std::vector<Rows> heads;
+    for (int head = first; head < first + heads_; ++head) {
+      heads.push_back(RowsOf(kv.Layer(plane / 2), part, head));
+    }
+    SourceRows rows;
+    if (!rows.Load(stream_shape, heads, part == KvPart::kK ? &undo : nullptr)) {
+      return absl::InvalidArgumentError("a value of the KV is not finite");
+    }
+    const std::vector<int> far =
+        CentreWithoutFar(rows.values(), dim_, positions).far;
+    for (int token = 0; token < shape.tokens; ++token) {
+      if (std::binary_search(far.begin(), far.end(), token)) continue;
+      const float* row = rows.Row(token);
+      samples_[stream].insert(samples_[stream].end(), row, row + dim_);
+    }
+  }
+  tokens_ += shape.tokens;
+  return absl::OkStatus();
+}
+
+double Calibrator::Variance(int layer, KvPart part) const {
+  const size_t plane =
+      2 * static_cast<size_t>(layer) + static_cast<size_t>(part);
+  double sum = 0;
+  for (int i = 0; i < StreamsOfPart(); ++i) {
+    const Spectrum spectrum =
+        SpectrumOf(samples_[plane * StreamsOfPart() + i], dim_);
+    for (const double d : spectrum.deviations) sum += d * d / dim_;
+  }
+  return sum / StreamsOfPart();
+}
+
+absl::StatusOr<StoredCalibration> Calibrator::Finish(
+    const Options& options) const {
+  if (tokens_ < TokensMin()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("calibrating streams of ", dim_, " dimensions takes ",
+                     TokensMin(), " tokens at least, there are ", tokens_));
+  }
+  const size_t planes = 2 * static_cast<size_t>(spec_.num_layers);
+  for (const double weight : options.weights) {
+    if (!(weight > 0) || options.weights.size() != planes) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("expected ", planes, " weights above 0"));
+    }
+  }
+  std::vector<Spectrum> spectra;
+  for (size_t stream = 0; stream < samples_.size(); ++stream) {
+    spectra.push_back(SpectrumOf(samples_[stream], dim_));
+    if (!options.weights.empty()) {
+      spectra.back().weight = options.weights[stream / StreamsOfPart()];
+    }
+  }
+  const double step = StepFor(spectra, options.base_bits);
+  StoredCalibration stored;
+  stored.model = FingerprintOf(spec_);
+  stored.geometry = {spec_.num_layers, spec_.num_kv_heads, spec_.head_dim};
+  std::vector<std::vector<int8_t>> values;
+  std::map<int, ValueCounts> classes;
+  for (size_t stream = 0; stream < samples_.size(); ++stream) {
+    stored.streams.push_back(TransformOf(spectra[stream], step));
+    const auto transform = MakeTransform(stored.streams.back());
+    if (!transform.ok()) return transform.status();
+    values.push_back(ValuesOf(*transform, samples_[stream]));
+    const StreamStatistics statistics(values.back(), transform->components());
+    for (int c = 0; c < transform->components(); c += kHalfBand) {
+      statistics.AddHalf(c, &classes[statistics.ClassOfHalf(c)]);
+    }
+  }
+  Tables tables(classes);
+  for (size_t stream = 0; stream < samples_.size(); ++stream) {
+    StoredTransform& transform = stored.streams[stream];
+    ChooseBands(StreamStatistics(
+                    values[stream],
+                    static_cast<int>(transform.bands.size()) * kBandComponents),
+                &tables, &transform);
+  }
+  stored.tables = tables.Take();
+  return stored;
+}
+
+}  // namespace kdn::codec

@@ -1,0 +1,13 @@
+#ifndef KDN_CODEC_ENTROPY_FORMAT_CODER_H_
+#define KDN_CODEC_ENTROPY_FORMAT_CODER_H_
+
+#include "codec/entropy/rans.h"
+
+namespace kdn::codec {
+
+// The entropy coder of the object format. Another one is another version of it.
+using FormatCoder = RansCoder;
+
+}  // namespace kdn::codec
+
+#endif  // KDN_CODEC_ENTROPY_FORMAT_CODER_H_

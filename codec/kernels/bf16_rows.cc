@@ -1,0 +1,104 @@
+#include "codec/kernels/bf16_rows.h"
+
+#include "kv/check.h"
+
+#if defined(__x86_64__)
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 sees the undefined registers of its own AVX-512 header (PR 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+#endif
+
+namespace kdn::codec {
+
+#if defined(__x86_64__)
+
+namespace {
+
+#define KDN_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl")))
+
+constexpr int kLanes = 16;
+
+KDN_AVX512 inline __m512 Load(const Bf16RowJob& job, int at) {
+  const __m512 sums = _mm512_cvtepi32_ps(_mm512_loadu_si512(job.sums + at));
+  // Rounded after each: a fused multiply-add would give other bits.
+  return _mm512_add_ps(_mm512_mul_ps(sums, _mm512_set1_ps(job.scale)),
+                       _mm512_loadu_ps(job.mean + at));
+}
+
+// To nearest, ties to even. What is not a number stays so: no arithmetic makes
+// one whose upper half is all ones.
+KDN_AVX512 inline __m256i ToBf16(__m512 x) {
+  const __m512i bits = _mm512_castps_si512(x);
+  const __m512i odd =
+      _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded =
+      _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
+}
+
+// 32 elements. `streams`: past the caches, which takes an aligned address.
+KDN_AVX512 inline void Store(__m512 first, __m512 second, bool streams,
+                             std::byte* out) {
+  const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(ToBf16(first)),
+                                          ToBf16(second), 1);
+  if (streams) {
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(out), both);
+  } else {
+    _mm512_storeu_si512(out, both);
+  }
+}
+
+struct Turned {
+  __m512 low;
+  __m512 high;
+};
+KDN_AVX512 inline Turned Turn(const Bf16RowJob& job, int at) {
+  const __m512 low = Load(job, at);
+  const __m512 high = Load(job, at + job.pairs);
+  const __m512 cos = _mm512_loadu_ps(job.cos + at);
+  const __m512 sin = _mm512_loadu_ps(job.sin + at);
+  return {_mm512_sub_ps(_mm512_mul_ps(low, cos), _mm512_mul_ps(high, sin)),
+          _mm512_add_ps(_mm512_mul_ps(high, cos), _mm512_mul_ps(low, sin))};
+}
+
+KDN_AVX512 void WriteAvx512(const Bf16RowJob& job, std::byte* out) {
+  constexpr int kStep = 2 * kLanes;
+  const bool streams =
+      job.streams && reinterpret_cast<uintptr_t>(out) % 64 == 0;
+  const int pairs = job.cos == nullptr ? 0 : job.pairs;
+  for (int at = 0; at < pairs; at += kStep) {
+    const Turned first = Turn(job, at);
+    const Turned second = Turn(job, at + kLanes);
+    Store(first.low, second.low, streams, out + 2 * at);
+    Store(first.high, second.high, streams, out + 2 * (at + pairs));
+  }
+  for (int at = 2 * pairs; at < job.head_dim; at += kStep) {
+    Store(Load(job, at), Load(job, at + kLanes), streams, out + 2 * at);
+  }
+}
+
+#undef KDN_AVX512
+
+}  // namespace
+
+bool WritesBf16Rows(int head_dim, int pairs, Isa isa) {
+  return isa == Isa::kAvx512 && head_dim % 32 == 0 && pairs % 32 == 0;
+}
+
+void WriteBf16Row(const Bf16RowJob& job, std::byte* out) {
+  KDN_DCHECK(2 * job.pairs <= job.head_dim, "RoPE past the head");
+  WriteAvx512(job, out);
+}
+
+#else
+
+bool WritesBf16Rows(int, int, Isa) { return false; }
+void WriteBf16Row(const Bf16RowJob&, std::byte*) {
+  KDN_CHECK(false, "no such rows are written here");
+}
+
+#endif
+
+}  // namespace kdn::codec

@@ -1,0 +1,31 @@
+#ifndef KDN_CODEC_LOSSLESS_LOSSLESS_CODEC_H_
+#define KDN_CODEC_LOSSLESS_LOSSLESS_CODEC_H_
+
+#include "codec/stream_codec.h"
+
+namespace kdn::codec {
+
+// The engine's own elements, bit for bit: a byte that says how, then either
+// [token][dim] of them (0) or what codec/lossless/exponent_coding.h makes of
+// them (1), whichever is shorter. K stays as it was rotated, so that it returns
+// exactly where it was computed; elsewhere it is turned by the difference in
+// fp32 and rounded to the dtype once.
+class LosslessCodec final : public StreamCodec {
+ public:
+  KForm k_form() const override { return KForm::kAsComputed; }
+  bool is_exact() const override { return true; }
+  size_t BytesMax(const StreamShape& shape, Level level) const override;
+  bool MayHaveBytes(const StreamShape& shape, Level level,
+                    uint32_t bytes) const override;
+  absl::Status Encode(const StreamShape& shape, absl::Span<const Rows> heads,
+                      const StreamContext& context,
+                      absl::Span<StreamRoom> steps) const override;
+  // DATA_LOSS when the stream is neither.
+  absl::Status Decode(const StreamShape& shape, absl::Span<StreamReader> steps,
+                      const StreamContext& context,
+                      absl::Span<const MutableRows> heads) const override;
+};
+
+}  // namespace kdn::codec
+
+#endif  // KDN_CODEC_LOSSLESS_LOSSLESS_CODEC_H_

@@ -1,0 +1,141 @@
+#include "codec/transform/transform_stream.h"
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "codec/format/byte_io.h"
+
+namespace kdn::codec {
+namespace {
+
+constexpr size_t kPatchBytes = 4;
+
+absl::Status Bad(absl::string_view what) {
+  return absl::DataLossError(absl::StrCat("a transform-coded stream ", what));
+}
+
+absl::Status ReadStatistics(const StreamFrame& frame, ByteReader* in,
+                            StreamParts* parts) {
+  if (!frame.own_statistics) return absl::OkStatus();
+  parts->gain = in->Read<float>();
+  parts->mean = in->Bytes(frame.row_bytes());
+  if (in->ok() && std::isfinite(parts->gain) && parts->gain > 0.0f) {
+    return absl::OkStatus();
+  }
+  return Bad("has no scale above 0");
+}
+
+absl::Status ReadRawTokens(const StreamFrame& frame, ByteReader* in,
+                           StreamParts* parts) {
+  const size_t count = in->Read<uint16_t>();
+  if (count > static_cast<size_t>(frame.tokens)) {
+    return Bad("keeps more rows than it has");
+  }
+  int last = -1;
+  for (size_t i = 0; i < count; ++i) {
+    const int token = in->Read<uint16_t>();
+    if (token <= last || token >= frame.tokens) {
+      return Bad("names a row that it does not have");
+    }
+    parts->raw_tokens.push_back(static_cast<uint16_t>(token));
+    last = token;
+  }
+  parts->raw_rows = in->Bytes(count * frame.row_bytes());
+  return absl::OkStatus();
+}
+
+absl::Status ReadPatches(const StreamFrame& frame, ByteReader* in,
+                         StreamParts* parts) {
+  const size_t count = in->Read<uint32_t>();
+  if (count > in->remaining() / kPatchBytes) return Bad("ends in its patches");
+  parts->patches.reserve(count);
+  for (size_t i = 0; i < count; ++i) {
+    Patch patch;
+    patch.token = in->Read<uint16_t>();
+    patch.component = in->Read<uint8_t>();
+    patch.value = in->Read<int8_t>();
+    if (patch.token >= frame.tokens || patch.component >= frame.components) {
+      return Bad("patches a value that it does not have");
+    }
+    parts->patches.push_back(patch);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadCoded(const StreamFrame& frame, ByteReader* in,
+                       StreamParts* parts) {
+  if (frame.step == 0) {
+    if (absl::Status s = ReadStatistics(frame, in, parts); !s.ok()) return s;
+    if (absl::Status s = ReadRawTokens(frame, in, parts); !s.ok()) return s;
+  }
+  if (absl::Status s = ReadPatches(frame, in, parts); !s.ok()) return s;
+  parts->symbols = in->Bytes(in->remaining());
+  return in->ok() ? absl::OkStatus() : Bad("ends too soon");
+}
+
+}  // namespace
+
+size_t PartsBytes(const StreamFrame& frame, size_t raw_tokens, size_t patches) {
+  size_t bytes = sizeof(StreamForm) + sizeof(uint32_t) + kPatchBytes * patches;
+  if (frame.step > 0) return bytes;
+  if (frame.own_statistics) bytes += sizeof(float) + frame.row_bytes();
+  return bytes + sizeof(uint16_t) +
+         raw_tokens * (sizeof(uint16_t) + frame.row_bytes());
+}
+
+absl::StatusOr<StreamParts> ReadParts(const StreamFrame& frame,
+                                      absl::Span<const std::byte> stream) {
+  ByteReader in(stream);
+  StreamParts parts;
+  const uint8_t form = in.Read<uint8_t>();
+  parts.form = static_cast<StreamForm>(form);
+  absl::Status status;
+  switch (form) {
+    case static_cast<uint8_t>(StreamForm::kCoded):
+      status = ReadCoded(frame, &in, &parts);
+      break;
+    case static_cast<uint8_t>(StreamForm::kRows):
+      parts.raw_rows = in.Bytes(frame.tokens * frame.row_bytes());
+      if (frame.step > 0) status = Bad("keeps rows at a refining level");
+      break;
+    case static_cast<uint8_t>(StreamForm::kNothing):
+      if (frame.step == 0) status = Bad("has nothing at the base level");
+      break;
+    default:
+      status = Bad(absl::StrCat("has form ", form));
+  }
+  if (!status.ok()) return status;
+  if (!in.ok() || in.remaining() > 0) return Bad("has another length");
+  return parts;
+}
+
+size_t WriteParts(const StreamFrame& frame, const StreamParts& parts,
+                  absl::Span<std::byte> out) {
+  ByteWriter writer(out);
+  writer.Write<uint8_t>(static_cast<uint8_t>(parts.form));
+  if (parts.form == StreamForm::kNothing) return writer.written();
+  if (parts.form == StreamForm::kRows) {
+    writer.Bytes(parts.raw_rows.data(), parts.raw_rows.size());
+    return writer.written();
+  }
+  if (frame.step == 0) {
+    if (frame.own_statistics) {
+      writer.Write<float>(parts.gain);
+      writer.Bytes(parts.mean.data(), parts.mean.size());
+    }
+    writer.Write<uint16_t>(static_cast<uint16_t>(parts.raw_tokens.size()));
+    for (const uint16_t token : parts.raw_tokens) {
+      writer.Write<uint16_t>(token);
+    }
+    writer.Bytes(parts.raw_rows.data(), parts.raw_rows.size());
+  }
+  writer.Write<uint32_t>(static_cast<uint32_t>(parts.patches.size()));
+  for (const Patch& patch : parts.patches) {
+    writer.Write<uint16_t>(patch.token);
+    writer.Write<uint8_t>(patch.component);
+    writer.Write<int8_t>(patch.value);
+  }
+  return writer.written();
+}
+
+}  // namespace kdn::codec

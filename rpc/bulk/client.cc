@@ -1,0 +1,167 @@
+#include "rpc/bulk/client.h"
+
+#include <map>
+#include <unordered_map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kv/clock.h"
+#include "rpc/bulk/jobs.h"
+#include "rpc/bulk/pool.h"
+
+namespace kdn::rpc {
+namespace {
+
+// A transport's exception as a status: what is not the connection's fault is
+// the peer's nonsense.
+absl::Status StatusOf(const NodeId& peer, const kj::Exception& broken) {
+  const std::string text =
+      absl::StrCat("peer ", peer.name(), ": ", broken.getDescription().cStr());
+  return broken.getType() == kj::Exception::Type::FAILED
+             ? absl::DataLossError(text)
+             : absl::UnavailableError(text);
+}
+
+class BulkTransportImpl final : public BulkTransport,
+                                public kj::TaskSet::ErrorHandler {
+ public:
+  explicit BulkTransportImpl(Options options) : options_(std::move(options)) {
+    loop_.Run([&] { tasks_ = kj::heap<kj::TaskSet>(*this); });
+  }
+  ~BulkTransportImpl() noexcept override {
+    Stop();
+    loop_.Run([&] {
+      tasks_ = nullptr;
+      pools_.clear();
+    });
+  }
+
+  void Fetch(delivery::FetchRequest request,
+             std::unique_ptr<delivery::FetchSink> sink) override {
+    Submit(std::make_shared<FetchJob>(std::move(request), std::move(sink),
+                                      options_.traffic.get()));
+  }
+  void Push(
+      delivery::PushRequest request,
+      delivery::Done<absl::StatusOr<delivery::PushReceipt>> done) override {
+    Submit(std::make_shared<PushJob>(std::move(request), std::move(done),
+                                     options_.traffic.get()));
+  }
+  void FailPeer(const NodeId& peer) override {
+    loop_.Post([this, peer] { Fail(&peer, "declared dead"); });
+  }
+  delivery::PeerTraffic traffic() const override {
+    return options_.traffic->traffic();
+  }
+  void Stop() override;
+
+ private:
+  struct Active {
+    NodeId peer;
+    kj::Own<kj::PromiseFulfiller<absl::Status>> abort;
+  };
+
+  void Submit(std::shared_ptr<BulkJob> job);
+  void Start(std::shared_ptr<BulkJob> job);
+  kj::Promise<absl::Status> Drive(const std::shared_ptr<BulkJob>& job);
+  BulkPool& PoolOf(const NodeId& peer);
+  // Ends what is pending, of one peer or (null) of all.
+  void Fail(const NodeId* peer, absl::string_view why);
+  void taskFailed(kj::Exception&& broken) override {
+    KDN_CHECK(false, broken.getDescription().cStr());
+  }
+
+  const Options options_;
+  EventLoop loop_;
+  // Loop thread only.
+  bool stopped_ = false;
+  std::map<NodeId, std::shared_ptr<BulkPool>> pools_;
+  std::unordered_map<uint64_t, Active> active_;
+  uint64_t next_id_ = 0;
+  kj::Own<kj::TaskSet> tasks_;
+};
+
+void BulkTransportImpl::Submit(std::shared_ptr<BulkJob> job) {
+  loop_.Post([this, job = std::move(job)]() mutable { Start(std::move(job)); });
+}
+
+BulkPool& BulkTransportImpl::PoolOf(const NodeId& peer) {
+  std::shared_ptr<BulkPool>& pool = pools_[peer];
+  if (pool == nullptr) {
+    pool = std::make_shared<BulkPool>(loop_, options_, peer);
+  }
+  return *pool;
+}
+
+void BulkTransportImpl::Start(std::shared_ptr<BulkJob> job) {
+  if (stopped_) {
+    return job->Finish(absl::UnavailableError("the bulk transport is stopped"));
+  }
+  if (PoolOf(job->peer()).waiting() >= options_.waiting_per_peer_max) {
+    return job->Finish(absl::ResourceExhaustedError(
+        absl::StrCat(options_.waiting_per_peer_max, " requests wait for peer ",
+                     job->peer().name())));
+  }
+  auto abort = kj::newPromiseAndFulfiller<absl::Status>();
+  const uint64_t id = next_id_++;
+  active_.emplace(id, Active{job->peer(), kj::mv(abort.fulfiller)});
+  const absl::Duration left = std::clamp(job->deadline() - SteadyNow(),
+                                         absl::ZeroDuration(), absl::Hours(1));
+  const kj::TimePoint at = EventLoop::In(left);
+  auto late = loop_.At(at).then([peer = job->peer()]() -> absl::Status {
+    return absl::DeadlineExceededError(
+        absl::StrCat("peer ", peer.name(), " did not answer in time"));
+  });
+  tasks_->add(Drive(job)
+                  .exclusiveJoin(kj::mv(abort.promise))
+                  .exclusiveJoin(kj::mv(late))
+                  .then([this, id, job](absl::Status status) {
+                    active_.erase(id);
+                    job->Finish(status);
+                  }));
+}
+
+kj::Promise<absl::Status> BulkTransportImpl::Drive(
+    const std::shared_ptr<BulkJob>& job) {
+  return kj::evalNow([&] { return PoolOf(job->peer()).Acquire(); })
+      .then([job](kj::Own<BulkPool::Lease> lease) {
+        auto running = job->Run(lease->stream());
+        return running.then(
+            [lease = kj::mv(lease)](absl::Status status) mutable {
+              lease->set_clean();
+              return status;
+            });
+      })
+      .catch_([peer = job->peer()](kj::Exception&& broken) {
+        return StatusOf(peer, broken);
+      });
+}
+
+void BulkTransportImpl::Fail(const NodeId* peer, absl::string_view why) {
+  for (auto& [id, active] : active_) {
+    if (peer != nullptr && active.peer != *peer) continue;
+    active.abort->fulfill(absl::UnavailableError(
+        absl::StrCat("peer ", active.peer.name(), ": ", why)));
+  }
+  for (auto& [id, pool] : pools_) {
+    if (peer == nullptr || id == *peer) pool->CloseIdle();
+  }
+}
+
+void BulkTransportImpl::Stop() {
+  loop_.RunAsync([&] {
+    stopped_ = true;
+    Fail(nullptr, "the bulk transport is stopped");
+    return tasks_->onEmpty();
+  });
+}
+
+}  // namespace
+
+std::unique_ptr<BulkTransport> BulkTransport::Start(Options options) {
+  KDN_CHECK(options.resolve != nullptr, "a transport must find its peers");
+  KDN_CHECK(options.connections_per_peer_max > 0, "no connections, no bytes");
+  return std::make_unique<BulkTransportImpl>(std::move(options));
+}
+
+}  // namespace kdn::rpc

@@ -1,0 +1,49 @@
+#ifndef KDN_RPC_BULK_CLIENT_H_
+#define KDN_RPC_BULK_CLIENT_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "delivery/peer_transport.h"
+#include "kv/ids.h"
+#include "transfer/traffic_meter.h"
+
+namespace kdn::rpc {
+
+// Fetches objects from and pushes objects to other nodes' BulkServers, on one
+// event loop thread of its own. A small pool of connections per peer, one
+// request at a time on each; bytes are read(2) straight into what
+// FetchSink::OnHit gives and written straight from the object's memory.
+//
+// Invariants: every request ends by its deadline, exactly once; a broken or
+// slow connection fails only the request on it; callbacks run on the loop
+// thread, one at a time.
+class BulkTransport : public delivery::PeerTransport {
+ public:
+  struct Options {
+    NodeId self;
+    int connections_per_peer_max = 4;
+    // Waiting for a connection, per peer; one more is RESOURCE_EXHAUSTED.
+    int waiting_per_peer_max = 1024;
+    absl::Duration connect_timeout = absl::Seconds(1);
+    // Told "host:port" of a peer; any thread.
+    std::function<absl::StatusOr<std::string>(const NodeId&)> resolve;
+    // Counted into; a node's server counts into the same.
+    std::shared_ptr<transfer::TrafficMeter> traffic =
+        std::make_shared<transfer::TrafficMeter>();
+  };
+
+  static std::unique_ptr<BulkTransport> Start(Options options);
+
+  // Fails what is pending with UNAVAILABLE and joins. Calls after it fail at
+  // once. Idempotent; the destructor does it too.
+  virtual void Stop() = 0;
+};
+
+}  // namespace kdn::rpc
+
+#endif  // KDN_RPC_BULK_CLIENT_H_

@@ -1,0 +1,79 @@
+#ifndef KDN_RPC_BULK_FRAME_H_
+#define KDN_RPC_BULK_FRAME_H_
+
+#include <capnp/message.h>
+#include <capnp/serialize.h>
+#include <kj/async-io.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "codec/format/object.h"
+#include "rpc/event_loop.h"
+#include "rpc/peer.capnp.h"
+
+// Frames of the bulk plane (peer.capnp), and the bytes between them. Errors are
+// exceptions here, as everywhere in KJ; bulk_server and bulk_client turn them
+// into statuses.
+namespace kdn::rpc {
+
+// Bytes moved by one system call at most, and between two looks at the clock.
+inline constexpr size_t kBulkBlockBytes = 4u << 20;
+// Header and index of the largest object anyone may send: 24 bytes a stream, up
+// to 2^21 streams a level.
+inline constexpr uint32_t kPrefixBytesMax = 256u << 20;
+
+// A received frame: one message, readable while this lives.
+class Frame {
+ public:
+  explicit Frame(kj::Array<capnp::word> words)
+      : words_(kj::mv(words)), reader_(words_) {}
+  template <typename T>
+  typename T::Reader As() {
+    return reader_.getRoot<T>();
+  }
+
+ private:
+  kj::Array<capnp::word> words_;
+  capnp::FlatArrayMessageReader reader_;
+};
+
+// Fails (DISCONNECTED) at the end of the stream and (FAILED) for a length that
+// no frame has.
+kj::Promise<kj::Own<Frame>> ReadFrame(kj::AsyncInputStream& stream);
+// Its two halves, for who waits for the first as long as it takes.
+kj::Promise<uint32_t> ReadFrameLength(kj::AsyncInputStream& stream);
+kj::Promise<kj::Own<Frame>> ReadFrameBody(kj::AsyncInputStream& stream,
+                                          uint32_t length);
+
+// A message as the bytes of its frame.
+kj::Array<kj::byte> FrameOf(capnp::MessageBuilder& message);
+kj::Promise<void> WriteFrame(kj::AsyncOutputStream& stream,
+                             capnp::MessageBuilder& message);
+
+// What a peer's nonsense ends its connection with.
+kj::Exception Nonsense(const absl::Status& why);
+
+void ToWire(const absl::Status& status, peer::Status::Builder out);
+absl::Status FromWire(peer::Status::Reader status);
+
+// Where the layers of one chunk's slice lie in its object.
+struct SliceLayout {
+  KvSlice slice;
+  std::vector<Level> levels;  // of each of its layers
+
+  uint64_t LayerBytes(const codec::ObjectIndex& index, int layer) const;
+  uint64_t AllBytes(const codec::ObjectIndex& index) const;
+};
+// OK when such objects have the slice.
+absl::Status CheckSlice(const KvShape& shape, const KvSlice& slice);
+// OK when the object has the slice and the levels.
+absl::Status CheckSlice(const codec::ObjectIndex& index,
+                        const SliceLayout& layout);
+
+}  // namespace kdn::rpc
+
+#endif  // KDN_RPC_BULK_FRAME_H_

@@ -1,0 +1,109 @@
+#ifndef KDN_RPC_BULK_JOBS_H_
+#define KDN_RPC_BULK_JOBS_H_
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "delivery/peer_transport.h"
+#include "rpc/bulk/frame.h"
+#include "transfer/traffic_meter.h"
+
+namespace kdn::rpc {
+
+// One request of a BulkTransport and what it tells its caller. Made on the
+// caller's thread, then used on the loop thread only. Finish is called exactly
+// once, after which the job is done with.
+class BulkJob {
+ public:
+  virtual ~BulkJob() = default;
+  virtual const NodeId& peer() const = 0;
+  virtual absl::Time deadline() const = 0;
+  // Speaks the request's whole dialogue on a connection that has said hello.
+  // The status is the peer's answer; an exception means the connection is
+  // spoilt.
+  virtual kj::Promise<absl::Status> Run(kj::AsyncIoStream& stream) = 0;
+  virtual void Finish(const absl::Status& status) = 0;
+};
+
+class FetchJob final : public BulkJob {
+ public:
+  FetchJob(delivery::FetchRequest request,
+           std::unique_ptr<delivery::FetchSink> sink,
+           transfer::TrafficMeter* traffic)
+      : request_(std::move(request)),
+        sink_(std::move(sink)),
+        traffic_(traffic) {}
+  ~FetchJob() noexcept override = default;
+
+  const NodeId& peer() const override { return request_.peer; }
+  absl::Time deadline() const override { return request_.deadline; }
+  kj::Promise<absl::Status> Run(kj::AsyncIoStream& stream) override;
+  void Finish(const absl::Status& status) override;
+
+ private:
+  // A chunk the peer holds, and where its streams go.
+  struct Hit {
+    int item = 0;
+    std::vector<uint64_t> layer_bytes;
+    std::byte* next = nullptr;
+    bool skipped = false;  // read, and thrown away
+  };
+
+  // What is left of the answer: items, and the layers of each group.
+  kj::Promise<void> ReadItems(kj::AsyncIoStream& stream);
+  kj::Promise<void> ReadItem(kj::AsyncIoStream& stream,
+                             peer::FetchItem::Reader header);
+  kj::Promise<void> ReadGroup(kj::AsyncIoStream& stream);
+  kj::Promise<void> ReadHit(kj::AsyncIoStream& stream, int item,
+                            peer::FetchItem::Reader header);
+  void Accept(Hit hit, codec::ObjectIndex index, std::vector<Level> levels,
+              Tier tier, uint64_t stream_bytes);
+  kj::Promise<void> ReadLayers(kj::AsyncIoStream& stream, int layer,
+                               size_t hit);
+  kj::Promise<void> ReadOnlyHit(kj::AsyncIoStream& stream, int layer,
+                                uint64_t ready);
+  kj::Promise<void> Skip(kj::AsyncIoStream& stream, uint64_t bytes);
+
+  delivery::FetchRequest request_;
+  std::unique_ptr<delivery::FetchSink> sink_;
+  transfer::TrafficMeter* traffic_;
+  std::vector<Hit> hits_;   // of the group being read
+  std::vector<bool> seen_;  // by chunk asked for
+  size_t unseen_ = 0;
+  kj::Array<kj::byte> junk_;  // where skipped bytes go
+};
+
+class PushJob final : public BulkJob {
+ public:
+  PushJob(delivery::PushRequest request,
+          delivery::Done<absl::StatusOr<delivery::PushReceipt>> done,
+          transfer::TrafficMeter* traffic)
+      : request_(std::move(request)),
+        done_(std::move(done)),
+        traffic_(traffic) {}
+  ~PushJob() noexcept override = default;
+
+  const NodeId& peer() const override { return request_.peer; }
+  absl::Time deadline() const override { return request_.deadline; }
+  kj::Promise<absl::Status> Run(kj::AsyncIoStream& stream) override;
+  void Finish(const absl::Status& status) override;
+
+ private:
+  kj::Promise<void> SendFrom(kj::AsyncIoStream& stream, size_t sent);
+  kj::Promise<absl::Status> ReadReceipt(kj::AsyncIoStream& stream);
+
+  delivery::PushRequest request_;
+  delivery::Done<absl::StatusOr<delivery::PushReceipt>> done_;
+  transfer::TrafficMeter* traffic_;
+  delivery::PushReceipt receipt_;
+};
+
+// Milliseconds until `deadline`, as the wire says it: at least 1.
+uint32_t MillisUntil(absl::Time deadline);
+
+}  // namespace kdn::rpc
+
+#endif  // KDN_RPC_BULK_JOBS_H_

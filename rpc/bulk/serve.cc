@@ -1,0 +1,356 @@
+// How a BulkSession serves a fetch and a push.
+#include <kj/debug.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kv/clock.h"
+#include "rpc/bulk/session.h"
+#include "rpc/wire.h"
+
+namespace kdn::rpc {
+namespace {
+
+constexpr size_t kPiecesPerWrite = 512;
+// A group is closed when no chunk has come for so long: a disk read takes less,
+// a wait for memory may be for memory that the group itself holds.
+constexpr auto kGroupPatience = 20 * kj::MILLISECONDS;
+constexpr uint64_t kTtlMsMax = 30ull * 24 * 3600 * 1000;
+
+kj::ArrayPtr<const kj::byte> BytesOf(absl::Span<const std::byte> bytes) {
+  return kj::arrayPtr(reinterpret_cast<const kj::byte*>(bytes.data()),
+                      bytes.size());
+}
+
+// Appends a piece, grown out of the one before when they touch and that is not
+// before `first`, cut into blocks.
+void AddPiece(kj::ArrayPtr<const kj::byte> piece, size_t first,
+              std::vector<kj::ArrayPtr<const kj::byte>>& pieces) {
+  if (pieces.size() > first && pieces.back().end() == piece.begin()) {
+    const auto last = pieces.back();
+    pieces.pop_back();
+    piece = kj::arrayPtr(last.begin(), last.size() + piece.size());
+  }
+  while (piece.size() > kBulkBlockBytes) {
+    pieces.push_back(piece.slice(0, kBulkBlockBytes));
+    piece = piece.slice(kBulkBlockBytes, piece.size());
+  }
+  if (piece.size() > 0) pieces.push_back(piece);
+}
+
+absl::StatusOr<ChunkRef> RefOf(peer::ChunkRef::Reader ref) {
+  auto key = DigestFromWire<ChunkKey>(ref.getKey(), "chunk key");
+  if (!key.ok()) return key.status();
+  auto placement =
+      DigestFromWire<PlacementKey>(ref.getPlacement(), "placement");
+  if (!placement.ok()) return placement.status();
+  return ChunkRef{*key, *placement};
+}
+
+int IntOf(uint32_t value) {
+  return static_cast<int>(std::min<uint32_t>(value, 1u << 20));
+}
+
+// What one chunk of a fetch looks like on the wire, before its streams.
+kj::Array<kj::byte> ItemFrame(unsigned number, bool ends_group,
+                              const absl::Status& status,
+                              const SliceLayout& layout, Tier tier,
+                              const codec::ObjectIndex* index,
+                              ObjectVersion damaged) {
+  capnp::MallocMessageBuilder message;
+  auto item = message.initRoot<peer::FetchItem>();
+  item.setItem(number);
+  item.setEndsGroup(ends_group);
+  ToWire(status, item.initStatus());
+  if (index != nullptr) {
+    auto levels = item.initLevels(static_cast<unsigned>(layout.levels.size()));
+    for (unsigned i = 0; i < levels.size(); ++i) {
+      levels.set(i, static_cast<uint8_t>(layout.levels[i]));
+    }
+    item.setTier(static_cast<uint8_t>(tier));
+    item.setObjectBytes(index->object_bytes());
+    item.setPrefixBytes(static_cast<uint32_t>(index->prefix_bytes()));
+    item.setStreamBytes(layout.AllBytes(*index));
+  } else {
+    item.setRecompute(status.ok());
+    item.setVersion(damaged.value());
+  }
+  return FrameOf(message);
+}
+
+delivery::SendBudget BudgetOf(peer::Budget::Reader budget) {
+  delivery::SendBudget out;
+  out.bytes_max = budget.getBytesMax();
+  const double per_token = budget.getBytesPerTokenMax();
+  if (per_token > 0 && std::isfinite(per_token)) {
+    out.bytes_per_token_max = per_token;
+  }
+  out.setup_bytes = budget.getSetupBytes();
+  out.too_slow = LevelSet::FromBits(budget.getLevelsTooSlow());
+  out.reuse = budget.getLeadingChunks() ? delivery::Reuse::kLeadingChunks
+                                        : delivery::Reuse::kAnyChunk;
+  return out;
+}
+
+}  // namespace
+
+kj::Promise<void> BulkSession::ServeFetch(peer::Fetch::Reader request,
+                                          absl::Duration timeout) {
+  const auto chunks = request.getChunks();
+  const absl::StatusOr<Namespace> ns =
+      Namespace::Parse(FromWire(request.getNamespace()));
+  if (!ns.ok()) return Nonsense(ns.status());
+  if (chunks.size() >
+      static_cast<unsigned>(shared_.options.items_per_fetch_max)) {
+    return Nonsense(absl::InvalidArgumentError(
+        absl::StrCat(chunks.size(), " chunks in a fetch, expected at most ",
+                     shared_.options.items_per_fetch_max)));
+  }
+  std::vector<ChunkRef> refs;
+  for (const auto chunk : chunks) {
+    const absl::StatusOr<ChunkRef> ref = RefOf(chunk);
+    if (!ref.ok()) return Nonsense(ref.status());
+    refs.push_back(*ref);
+  }
+  auto fetch = std::make_shared<Fetch>(
+      KvSlice{IntOf(request.getLayerBegin()), IntOf(request.getLayerEnd()),
+              IntOf(request.getHeadBegin()), IntOf(request.getHeadEnd())},
+      LevelSet::FromBits(request.getAccept()), BudgetOf(request.getBudget()),
+      refs.size());
+  const CallDeadline deadline = CallDeadline::After(timeout);
+  for (unsigned i = 0; i < refs.size(); ++i) {
+    using Held = absl::StatusOr<delivery::PeerService::Held>;
+    auto expected = loop_.Expect<Held>();
+    shared_.service->ReadLocal(refs[i], *ns, deadline.of_node,
+                               std::move(expected.done));
+    // The fetch owns its reads.
+    fetch->reads.push_back(
+        ByDeadline(loop_, kj::mv(expected.promise), deadline.at,
+                   "reading an object")
+            .then([i, &fetch = *fetch](Held held) {
+              fetch.ready.push_back(
+                  ItemOf(i, std::move(held), fetch.slice, fetch.accept));
+              if (--fetch.unread == 0 && fetch.all_read.get() != nullptr) {
+                fetch.all_read->fulfill();
+              }
+            })
+            .eagerlyEvaluate(nullptr));
+  }
+  return SendGroups(std::move(fetch));
+}
+
+kj::Promise<void> BulkSession::SendGroups(std::shared_ptr<Fetch> fetch) {
+  if (fetch->unread == 0 && fetch->ready.empty()) return kj::READY_NOW;
+  return AwaitGroup(*fetch)
+      .then([this, fetch] {
+        std::vector<Item> items = std::exchange(fetch->ready, {});
+        std::sort(items.begin(), items.end(), [](const Item& a, const Item& b) {
+          return a.number < b.number;
+        });
+        Plan(*fetch, items);
+        return SendFrom(Arrange(std::move(items), fetch->slice), 0);
+      })
+      .then([this, fetch] { return SendGroups(fetch); });
+}
+
+kj::Promise<void> BulkSession::AwaitGroup(Fetch& fetch) {
+  if (fetch.unread == 0) return kj::READY_NOW;
+  auto paf = kj::newPromiseAndFulfiller<void>();
+  fetch.all_read = kj::mv(paf.fulfiller);
+  return paf.promise.exclusiveJoin(loop_.At(EventLoop::Now() + kGroupPatience))
+      .then([this, &fetch, before = fetch.ready.size()]() -> kj::Promise<void> {
+        if (!fetch.ready.empty() && fetch.ready.size() == before) {
+          return kj::READY_NOW;
+        }
+        return AwaitGroup(fetch);
+      });
+}
+
+BulkSession::Item BulkSession::ItemOf(
+    unsigned number, absl::StatusOr<delivery::PeerService::Held> held,
+    const KvSlice& slice, LevelSet accept) {
+  Item item;
+  item.number = number;
+  item.status = held.status();
+  if (!held.ok()) return item;
+  item.held = *std::move(held);
+  const absl::Span<const std::byte> bytes = item.held.object->bytes();
+  absl::StatusOr<codec::ObjectIndex> index =
+      codec::ObjectIndex::Parse(bytes, bytes.size());
+  item.status = index.status();
+  if (!index.ok()) {
+    item.damaged = item.held.info.version;
+    return item;
+  }
+  const LevelSet offered = index->header().levels & accept;
+  if (offered.empty()) {
+    item.status = absl::NotFoundError("no level of it is acceptable");
+    return item;
+  }
+  item.layout.slice = slice;
+  item.status = CheckSlice(index->header().shape, slice);
+  item.index = *std::move(index);
+  return item;
+}
+
+void BulkSession::Plan(Fetch& fetch, std::vector<Item>& items) {
+  std::vector<Item*> held;
+  std::vector<const codec::ObjectIndex*> objects;
+  for (Item& item : items) {
+    if (!item.status.ok()) continue;
+    held.push_back(&item);
+    objects.push_back(&*item.index);
+  }
+  std::vector<std::vector<Level>> levels =
+      fetch.plan.LevelsOf(objects, items.size() - objects.size());
+  for (size_t i = 0; i < held.size(); ++i) {
+    held[i]->layout.levels = std::move(levels[i]);
+  }
+}
+
+// Frames and prefixes in the order asked for, then layer-major streams.
+std::shared_ptr<BulkSession::Group> BulkSession::Arrange(
+    std::vector<Item> items, const KvSlice& slice) {
+  auto out = std::make_shared<Group>();
+  out->items = std::move(items);
+  for (const Item& item : out->items) {
+    const codec::ObjectIndex* index = item.is_sent() ? &*item.index : nullptr;
+    out->frames.push_back(ItemFrame(item.number, &item == &out->items.back(),
+                                    item.status, item.layout,
+                                    item.held.info.tier, index, item.damaged));
+    out->pieces.push_back(out->frames.back());
+    if (index == nullptr) continue;
+    AddPiece(
+        BytesOf(item.held.object->bytes().subspan(0, index->prefix_bytes())),
+        out->pieces.size(), out->pieces);
+  }
+  out->first_stream = out->pieces.size();
+  // A slice is only known to be sound where an object agreed with it.
+  if (std::none_of(out->items.begin(), out->items.end(),
+                   [](const Item& item) { return item.is_sent(); })) {
+    return out;
+  }
+  for (int layer = 0; layer < slice.layers(); ++layer) {
+    for (const Item& item : out->items) {
+      if (!item.is_sent()) continue;
+      for (const codec::ByteRange& range : item.index->LayerRanges(
+               item.layout.levels[layer], slice.layer_begin + layer,
+               slice.head_begin, slice.head_end)) {
+        AddPiece(BytesOf(item.held.object->bytes().subspan(range.offset,
+                                                           range.bytes)),
+                 out->first_stream, out->pieces);
+      }
+    }
+  }
+  return out;
+}
+
+kj::Promise<void> BulkSession::SendFrom(std::shared_ptr<Group> group,
+                                        size_t next) {
+  const auto& pieces = group->pieces;
+  size_t bytes = 0;
+  size_t stream_bytes = 0;
+  size_t end = next;
+  while (end < pieces.size() && end - next < kPiecesPerWrite &&
+         (end == next || bytes + pieces[end].size() <= kBulkBlockBytes)) {
+    bytes += pieces[end].size();
+    if (end >= group->first_stream) stream_bytes += pieces[end].size();
+    ++end;
+  }
+  if (end == next) return kj::READY_NOW;
+  // Before the write: the peer may have counted them when it returns.
+  shared_.options.traffic->AddOut(stream_bytes);
+  auto writing = stream_->write(kj::arrayPtr(pieces.data() + next, end - next));
+  return Within(loop_, shared_.options.stall_timeout, kj::mv(writing))
+      .then([this, group, end] { return SendFrom(group, end); });
+}
+
+kj::Promise<void> BulkSession::ServePush(peer::Push::Reader request,
+                                         absl::Duration timeout) {
+  const absl::StatusOr<ChunkRef> ref = RefOf(request.getChunk());
+  if (!ref.ok()) return Nonsense(ref.status());
+  if (request.getDurability() > static_cast<uint8_t>(Durability::kDurable)) {
+    return Nonsense(absl::InvalidArgumentError("an unknown durability"));
+  }
+  const CallDeadline deadline = CallDeadline::After(timeout);
+  auto push = std::make_shared<Pushing>();
+  push->ref = *ref;
+  push->bytes = request.getObjectBytes();
+  push->durability = static_cast<Durability>(request.getDurability());
+  push->expires =
+      request.getTtlMs() == 0
+          ? absl::InfinitePast()
+          : SteadyNow() +
+                absl::Milliseconds(static_cast<int64_t>(
+                    std::min<uint64_t>(request.getTtlMs(), kTtlMsMax)));
+  push->deadline = deadline;
+  using Block = absl::StatusOr<std::shared_ptr<storage::ArenaBlock>>;
+  kj::Promise<Block> reserving = nullptr;
+  if (push->bytes < codec::ObjectIndex::kFixedPrefixBytes ||
+      push->bytes > shared_.options.push_bytes_max) {
+    reserving = Block(absl::InvalidArgumentError(
+        absl::StrCat("an object of ", push->bytes, " bytes, expected ",
+                     codec::ObjectIndex::kFixedPrefixBytes, " to ",
+                     shared_.options.push_bytes_max)));
+  } else {
+    auto expected = loop_.Expect<Block>();
+    shared_.service->ReserveLocal(push->ref, push->bytes, deadline.of_node,
+                                  std::move(expected.done));
+    reserving = ByDeadline(loop_, kj::mv(expected.promise), deadline.at,
+                           "reserving room");
+  }
+  return reserving.then([this, push](Block block) {
+    if (block.ok()) push->block = *std::move(block);
+    return Go(push, block.status());
+  });
+}
+
+kj::Promise<void> BulkSession::Go(std::shared_ptr<Pushing> push,
+                                  const absl::Status& status) {
+  auto message = kj::heap<capnp::MallocMessageBuilder>();
+  ToWire(status, message->initRoot<peer::PushGo>().initStatus());
+  auto writing = WriteFrame(*stream_, *message);
+  return writing.attach(kj::mv(message))
+      .then([this, push]() -> kj::Promise<void> {
+        if (push->block == nullptr) return kj::READY_NOW;
+        return Receive(push, 0).then([this, push] { return Commit(push); });
+      });
+}
+
+kj::Promise<void> BulkSession::Receive(std::shared_ptr<Pushing> push,
+                                       uint64_t done) {
+  if (done == push->bytes) return kj::READY_NOW;
+  const size_t count = std::min<uint64_t>(kBulkBlockBytes, push->bytes - done);
+  return Within(loop_, shared_.options.stall_timeout,
+                stream_->read(push->block->bytes().data() + done, count))
+      .then([this, push, done, count] {
+        shared_.options.traffic->AddIn(count);
+        return Receive(push, done + count);
+      });
+}
+
+kj::Promise<void> BulkSession::Commit(std::shared_ptr<Pushing> push) {
+  using Receipt = absl::StatusOr<delivery::PushReceipt>;
+  auto expected = loop_.Expect<Receipt>();
+  shared_.service->CommitLocal(
+      push->ref, std::move(push->block), push->durability, push->expires,
+      push->deadline.of_node, std::move(expected.done));
+  return ByDeadline(loop_, kj::mv(expected.promise), push->deadline.at,
+                    "committing a push")
+      .then([this](Receipt receipt) {
+        auto message = kj::heap<capnp::MallocMessageBuilder>();
+        auto done = message->initRoot<peer::PushDone>();
+        ToWire(receipt.status(), done.initStatus());
+        if (receipt.ok()) {
+          done.setVersion(receipt->version.value());
+          done.setExisted(receipt->existed);
+        }
+        auto writing = WriteFrame(*stream_, *message);
+        return writing.attach(kj::mv(message));
+      });
+}
+
+}  // namespace kdn::rpc

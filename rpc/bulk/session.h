@@ -1,0 +1,112 @@
+#ifndef KDN_RPC_BULK_SESSION_H_
+#define KDN_RPC_BULK_SESSION_H_
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "delivery/fetch_plan.h"
+#include "rpc/bulk/frame.h"
+#include "rpc/bulk/server.h"
+#include "rpc/call_deadline.h"
+
+namespace kdn::rpc {
+
+// What the sessions of one bulk server share.
+struct BulkShared {
+  BulkServer::Options options;
+  delivery::PeerService* service = nullptr;
+  EventLoop* loop = nullptr;
+  std::atomic<uint64_t> refused{0};
+};
+
+// The serving end of one connection: hello, then one request after the other.
+// Any exception ends it, and only it. Loop thread only.
+class BulkSession {
+ public:
+  BulkSession(BulkShared& shared, kj::Own<kj::AsyncIoStream> stream)
+      : shared_(shared), loop_(*shared.loop), stream_(kj::mv(stream)) {}
+
+  // Resolves, or fails, when the peer is to be hung up on.
+  kj::Promise<void> Run();
+
+ private:
+  // One chunk of a fetch: what is held of it, and which bytes of that go out.
+  struct Item {
+    unsigned number = 0;  // among the chunks asked for
+    absl::Status status;
+    delivery::PeerService::Held held;
+    ObjectVersion damaged;  // of what is held, where that is no object
+    std::optional<codec::ObjectIndex> index;
+    // No levels: held, but better recomputed.
+    SliceLayout layout;
+
+    bool is_sent() const { return status.ok() && !layout.levels.empty(); }
+  };
+  // A fetch being served. What was read is held until it is sent, so it is sent
+  // in groups: memory that a later chunk waits for may be an earlier one's.
+  struct Fetch {
+    Fetch(const KvSlice& slice_in, LevelSet accept_in,
+          const delivery::SendBudget& budget, size_t chunks)
+        : slice(slice_in),
+          accept(accept_in),
+          plan(slice_in, accept_in, budget, chunks),
+          unread(chunks) {}
+
+    const KvSlice slice;
+    const LevelSet accept;
+    delivery::FetchPlan plan;
+    size_t unread;
+    std::vector<Item> ready;  // read, not yet sent
+    std::vector<kj::Promise<void>> reads;
+    kj::Own<kj::PromiseFulfiller<void>> all_read;
+  };
+  // Some of its chunks on their way out.
+  struct Group {
+    std::vector<Item> items;
+    std::vector<kj::Array<kj::byte>> frames;
+    std::vector<kj::ArrayPtr<const kj::byte>> pieces;
+    size_t first_stream = 0;  // among the pieces
+  };
+  struct Pushing {
+    ChunkRef ref;
+    uint64_t bytes = 0;
+    Durability durability = Durability::kReplicated;
+    absl::Time expires;
+    CallDeadline deadline;
+    std::shared_ptr<storage::ArenaBlock> block;
+  };
+
+  kj::Promise<void> Greet(peer::Hello::Reader hello);
+  kj::Promise<void> ServeRequests();
+  kj::Promise<void> Serve(peer::Request::Reader request);
+  kj::Promise<void> ServeFetch(peer::Fetch::Reader fetch,
+                               absl::Duration timeout);
+  static Item ItemOf(unsigned number,
+                     absl::StatusOr<delivery::PeerService::Held> held,
+                     const KvSlice& slice, LevelSet accept);
+  kj::Promise<void> SendGroups(std::shared_ptr<Fetch> fetch);
+  // Gives each of a group's chunks its levels.
+  static void Plan(Fetch& fetch, std::vector<Item>& items);
+  // Resolves when there is a group to send: all that is left, or what is ready
+  // when the rest keeps it waiting.
+  kj::Promise<void> AwaitGroup(Fetch& fetch);
+  static std::shared_ptr<Group> Arrange(std::vector<Item> items,
+                                        const KvSlice& slice);
+  kj::Promise<void> ServePush(peer::Push::Reader push, absl::Duration timeout);
+  kj::Promise<void> Go(std::shared_ptr<Pushing> push,
+                       const absl::Status& status);
+  kj::Promise<void> Receive(std::shared_ptr<Pushing> push, uint64_t done);
+  kj::Promise<void> Commit(std::shared_ptr<Pushing> push);
+  // Sends pieces[next...], a block at a time.
+  kj::Promise<void> SendFrom(std::shared_ptr<Group> group, size_t next);
+
+  BulkShared& shared_;
+  EventLoop& loop_;
+  kj::Own<kj::AsyncIoStream> stream_;
+};
+
+}  // namespace kdn::rpc
+
+#endif  // KDN_RPC_BULK_SESSION_H_

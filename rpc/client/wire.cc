@@ -1,0 +1,175 @@
+#include "rpc/client/wire.h"
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "rpc/wire.h"
+
+namespace kdn::rpc {
+namespace {
+
+StoreCounters FromWire(wire::StoreCounters::Reader c) {
+  return StoreCounters{.lookups = c.getLookups(),
+                       .hits_memory = c.getHitsMemory(),
+                       .hits_disk = c.getHitsDisk(),
+                       .misses = c.getMisses(),
+                       .failures = c.getFailures(),
+                       .commits = c.getCommits(),
+                       .commits_existed = c.getCommitsExisted(),
+                       .evictions = c.getEvictions(),
+                       .evictions_lost = c.getEvictionsLost(),
+                       .damaged = c.getDamaged(),
+                       .removed = c.getRemoved(),
+                       .objects = c.getObjects(),
+                       .memory_objects = c.getMemoryObjects(),
+                       .memory_bytes = c.getMemoryBytes(),
+                       .disk_bytes = c.getDiskBytes(),
+                       .leases = c.getLeases()};
+}
+
+DiskCounters FromWire(wire::DiskCounters::Reader c) {
+  return DiskCounters{.live_bytes = c.getLiveBytes(),
+                      .segment_bytes = c.getSegmentBytes(),
+                      .segments = c.getSegments(),
+                      .objects = c.getObjects(),
+                      .writes = c.getWrites(),
+                      .reads = c.getReads(),
+                      .bytes_written = c.getBytesWritten(),
+                      .bytes_read = c.getBytesRead(),
+                      .evictions = c.getEvictions(),
+                      .damaged = c.getDamaged(),
+                      .cleaned_segments = c.getCleanedSegments(),
+                      .rebuilt_objects = c.getRebuiltObjects(),
+                      .io_uring = c.getIoUring(),
+                      .direct = c.getDirect()};
+}
+
+// A tier of a newer node is shown as the first one.
+Tier FromWire(wire::Tier tier) {
+  return tier == wire::Tier::DISK ? Tier::kDisk : Tier::kMemory;
+}
+
+}  // namespace
+
+NodeInfo FromWire(wire::NodeInfo::Reader info) {
+  return NodeInfo{.id = NodeId(FromWire(info.getId())),
+                  .software = FromWire(info.getSoftware()),
+                  .chunks_per_call_max = info.getChunksPerCallMax(),
+                  .message_bytes_max = info.getMessageBytesMax(),
+                  .memory_bytes_max = info.getMemoryBytesMax(),
+                  .stores_in_flight_max = info.getStoresInFlightMax(),
+                  .store_bytes_max = info.getStoreBytesMax()};
+}
+
+RateCounters FromWire(wire::RateCounters::Reader c) {
+  return RateCounters{.plans = c.getPlans(),
+                      .plans_blind = c.getPlansBlind(),
+                      .chunks_loaded = c.getChunksLoaded(),
+                      .chunks_recomputed = c.getChunksRecomputed(),
+                      .bytes_predicted = c.getBytesPredicted(),
+                      .bytes_actual = c.getBytesActual(),
+                      .load_us_predicted = c.getLoadUsPredicted(),
+                      .load_us_actual = c.getLoadUsActual(),
+                      .late = c.getLate(),
+                      .slower_than_recompute = c.getSlowerThanRecompute()};
+}
+
+NodeStatus FromWire(wire::NodeStatus::Reader s) {
+  return NodeStatus{.id = NodeId(FromWire(s.getId())),
+                    .gateway_address = FromWire(s.getGatewayAddress()),
+                    .alive = s.getAlive(),
+                    .epoch = s.getEpoch(),
+                    .shards_primary = s.getShardsPrimary(),
+                    .shards_held = s.getShardsHeld(),
+                    .store = FromWire(s.getStore()),
+                    .disk = FromWire(s.getDisk()),
+                    .stores = s.getStores(),
+                    .retrieves = s.getRetrieves(),
+                    .chunks_hit = s.getChunksHit(),
+                    .chunks_missed = s.getChunksMissed(),
+                    .chunks_failed = s.getChunksFailed(),
+                    .chunks_recomputed = s.getChunksRecomputed(),
+                    .rate = FromWire(s.getRate()),
+                    .peer_bytes_in = s.getPeerBytesIn(),
+                    .peer_bytes_out = s.getPeerBytesOut(),
+                    .engine_bytes_in = s.getEngineBytesIn(),
+                    .engine_bytes_out = s.getEngineBytesOut(),
+                    .memory_budget_bytes = s.getMemoryBudgetBytes(),
+                    .rss_bytes = s.getRssBytes(),
+                    .uptime_s = s.getUptimeS()};
+}
+
+LookupResult FromWire(wire::LookupResult::Reader result) {
+  return LookupResult{.hit = result.getHit(),
+                      .node = NodeId(FromWire(result.getNode())),
+                      .tier = FromWire(result.getTier()),
+                      .levels = LevelSet::FromBits(result.getLevels()),
+                      .bytes = result.getBytes(),
+                      .version = ObjectVersion(result.getVersion())};
+}
+
+ChunkOutcome FromWire(wire::ChunkOutcome::Reader outcome) {
+  ChunkOutcome out;
+  switch (outcome.getKind()) {
+    case wire::OutcomeKind::HIT:
+      out.kind = OutcomeKind::kHit;
+      break;
+    case wire::OutcomeKind::MISS:
+      out.kind = OutcomeKind::kMiss;
+      break;
+    case wire::OutcomeKind::FAILED:
+      out.kind = OutcomeKind::kFailed;
+      break;
+    case wire::OutcomeKind::RECOMPUTE:
+      out.kind = OutcomeKind::kRecompute;
+      break;
+  }
+  if (out.kind == OutcomeKind::kFailed) out.why = FromWire(outcome.getWhy());
+  out.level = FromWire(outcome.getLevel());
+  out.source = NodeId(FromWire(outcome.getSource()));
+  out.tier = FromWire(outcome.getTier());
+  out.version = ObjectVersion(outcome.getVersion());
+  out.wire_bytes = outcome.getWireBytes();
+  return out;
+}
+
+absl::StatusOr<StoreReceipt> FromWire(wire::StoreReceipt::Reader receipt) {
+  const auto key = DigestFromWire<ChunkKey>(receipt.getKey(), "receipt's key");
+  if (!key.ok()) return absl::DataLossError(key.status().message());
+  StoreReceipt out{.key = *key,
+                   .version = ObjectVersion(receipt.getVersion()),
+                   .existed = receipt.getExisted(),
+                   .bytes = receipt.getBytes(),
+                   .holders = {}};
+  for (const auto holder : receipt.getHolders()) {
+    out.holders.emplace_back(FromWire(holder));
+  }
+  return out;
+}
+
+void ToWire(const StoreSpec& spec, wire::StoreRequest::Builder out) {
+  const ChunkKey key = KeyOf(spec.identity);
+  out.setKey(ToWire(key));
+  if (!spec.identity.condition.is_zero()) {
+    out.setCondition(ToWire(spec.identity.condition));
+  }
+  out.setVariant(spec.identity.variant);
+  FillList(spec.identity.tokens,
+           out.initTokens(static_cast<unsigned>(spec.identity.tokens.size())));
+  if (!spec.placement.is_zero() && spec.placement != PlacementOf(key)) {
+    out.setPlacement(ToWire(spec.placement));
+  }
+  FillList(spec.positions,
+           out.initPositions(static_cast<unsigned>(spec.positions.size())));
+  out.setLevels(spec.levels.bits());
+  out.setDurability(static_cast<wire::Durability>(spec.durability));
+  out.setTtlMs(static_cast<uint64_t>(absl::ToInt64Milliseconds(spec.ttl)));
+}
+
+absl::Status CheckCount(size_t answered, size_t asked) {
+  if (answered == asked) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("the gateway answered for ", answered,
+                                          " chunks of ", asked));
+}
+
+}  // namespace kdn::rpc

@@ -1,0 +1,300 @@
+#include "rpc/gateway/knowledge.h"
+
+#include <cmath>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "kv/clock.h"
+#include "rpc/gateway/store_stream.h"
+#include "rpc/gateway/wire.h"
+#include "rpc/wire.h"
+
+namespace kdn::rpc {
+namespace {
+
+template <typename Context>
+kj::Promise<void> Refuse(Context context, const absl::Status& status) {
+  ToWire(status, context.getResults().initStatus());
+  return kj::READY_NOW;
+}
+
+}  // namespace
+
+template <typename Params>
+absl::StatusOr<KnowledgeServer::Asked> KnowledgeServer::Parse(
+    Params params) const {
+  if (absl::Status status = session_->CheckOpen(); !status.ok()) return status;
+  const auto timeout = TimeoutFromWire(params.getDeadlineMs());
+  if (!timeout.ok()) return timeout.status();
+  auto chunks = FromWire(
+      params.getChunks(),
+      static_cast<size_t>(session_->gateway->options.chunks_per_call_max));
+  if (!chunks.ok()) return chunks.status();
+  return Asked{*std::move(chunks), CallDeadline::After(*timeout)};
+}
+
+kj::Promise<void> KnowledgeServer::lookup(LookupContext context) {
+  context.allowCancellation();
+  absl::StatusOr<Asked> asked = Parse(context.getParams());
+  if (!asked.ok()) return Refuse(context, asked.status());
+  using Results = absl::StatusOr<std::vector<LookupResult>>;
+  auto expected = session_->loop().Expect<Results>();
+  session_->node().Lookup(std::move(asked->chunks), ns_,
+                          asked->deadline.of_node, std::move(expected.done));
+  return ByDeadline(session_->loop(), kj::mv(expected.promise),
+                    asked->deadline.at, "looking chunks up")
+      .then([context](Results found) mutable {
+        auto results = context.getResults();
+        ToWire(found.status(), results.initStatus());
+        if (!found.ok()) return;
+        auto list = results.initResults(static_cast<unsigned>(found->size()));
+        for (unsigned i = 0; i < found->size(); ++i) {
+          FillLookupResult((*found)[i], list[i]);
+        }
+      });
+}
+
+template <typename Context, typename Ask>
+kj::Promise<void> KnowledgeServer::AskForStatuses(Context context,
+                                                  const char* what, Ask ask) {
+  context.allowCancellation();
+  absl::StatusOr<Asked> asked = Parse(context.getParams());
+  if (!asked.ok()) return Refuse(context, asked.status());
+  const kj::TimePoint at = asked->deadline.at;
+  auto expected = session_->loop().template Expect<Statuses>();
+  ask(*std::move(asked), std::move(expected.done));
+  return ByDeadline(session_->loop(), AnswerOrStatus(kj::mv(expected.promise)),
+                    at, what)
+      .then([context](absl::StatusOr<Statuses> answer) mutable {
+        auto results = context.getResults();
+        ToWire(answer.status(), results.initStatus());
+        if (!answer.ok()) return;
+        auto list = results.initStatuses(static_cast<unsigned>(answer->size()));
+        for (unsigned i = 0; i < answer->size(); ++i) {
+          ToWire((*answer)[i], list[i]);
+        }
+      });
+}
+
+KnowledgeServer::StatusesDone KnowledgeServer::ReleasedIfLate(
+    StatusesDone done) const {
+  return [weak = std::weak_ptr<SessionState>(session_), id = session_->id,
+          node = &session_->node(), inbox = session_->loop().inbox(),
+          done = std::move(done)](Statuses statuses) mutable {
+    // The session's state belongs to the loop thread.
+    inbox->Post([weak, id, node] {
+      const std::shared_ptr<SessionState> session = weak.lock();
+      if (session == nullptr || session->closed) node->CloseSession(id);
+    });
+    done(std::move(statuses));
+  };
+}
+
+kj::Promise<void> KnowledgeServer::pin(PinContext context) {
+  const auto ttl =
+      TtlFromWire(context.getParams().getTtlMs(), /*zero_allowed=*/false);
+  if (!ttl.ok()) return Refuse(context, ttl.status());
+  return AskForStatuses(
+      context, "pinning chunks", [&](Asked asked, StatusesDone done) {
+        session_->node().Pin(std::move(asked.chunks), ns_, session_->id,
+                             SteadyNow() + *ttl, asked.deadline.of_node,
+                             ReleasedIfLate(std::move(done)));
+      });
+}
+
+kj::Promise<void> KnowledgeServer::unpin(UnpinContext context) {
+  return AskForStatuses(
+      context, "unpinning chunks", [&](Asked asked, StatusesDone done) {
+        session_->node().Unpin(std::move(asked.chunks), ns_, session_->id,
+                               asked.deadline.of_node, std::move(done));
+      });
+}
+
+kj::Promise<void> KnowledgeServer::remove(RemoveContext context) {
+  return AskForStatuses(
+      context, "removing chunks", [&](Asked asked, StatusesDone done) {
+        session_->node().Remove(std::move(asked.chunks), ns_, session_->id,
+                                asked.deadline.of_node, std::move(done));
+      });
+}
+
+kj::Promise<absl::StatusOr<std::shared_ptr<SharedRegion>>>
+KnowledgeServer::RegionOf(wire::SharedMemory::Client memory,
+                          kj::TimePoint deadline) const {
+  using Region = absl::StatusOr<std::shared_ptr<SharedRegion>>;
+  auto held = kj::heap<wire::SharedMemory::Client>(kj::mv(memory));
+  auto found = session_->shared_memories.getLocalServer(*held).then(
+      [](kj::Maybe<wire::SharedMemory::Server&> server) -> Region {
+        KJ_IF_MAYBE (region, server) {
+          return kj::downcast<SharedMemoryServer>(*region).region();
+        }
+        return absl::InvalidArgumentError(
+            "the memory is not a region that this session opened");
+      });
+  // It may be a promise that the client never keeps.
+  return ByDeadline<Region>(session_->loop(), found.attach(kj::mv(held)),
+                            deadline, "finding the shared memory of a call");
+}
+
+kj::Promise<void> KnowledgeServer::store(StoreContext context) {
+  context.allowCancellation();
+  const auto params = context.getParams();
+  if (absl::Status open = session_->CheckOpen(); !open.ok()) {
+    return Refuse(context, open);
+  }
+  const auto timeout = TimeoutFromWire(params.getDeadlineMs());
+  if (!timeout.ok()) return Refuse(context, timeout.status());
+  absl::StatusOr<delivery::StoreRequest> request =
+      StoreFromWire(params.getRequest(), model_, fingerprint_, ns_);
+  if (!request.ok()) return Refuse(context, request.status());
+  const CallDeadline deadline = CallDeadline::After(*timeout);
+  request->deadline = deadline.of_node;
+  if (!params.getRequest().hasMemory()) {
+    return BeginStore(context, *std::move(request), deadline, nullptr);
+  }
+  return RegionOf(params.getRequest().getMemory(), deadline.at)
+      .then([this, context, deadline, request = *std::move(request)](
+                absl::StatusOr<std::shared_ptr<SharedRegion>> region) mutable
+            -> kj::Promise<void> {
+        if (!region.ok()) return Refuse(context, region.status());
+        return BeginStore(context, std::move(request), deadline,
+                          *std::move(region));
+      });
+}
+
+kj::Promise<void> KnowledgeServer::BeginStore(
+    StoreContext context, delivery::StoreRequest request, CallDeadline deadline,
+    std::shared_ptr<SharedRegion> region) {
+  const KvShape shape =
+      ShapeOf(*model_, static_cast<int>(request.identity.tokens.size()));
+  auto slot = session_->stores->TryTake(1);
+  auto in_session = session_->store_bytes->TryTake(shape.bytes());
+  auto in_gateway = session_->gateway->store_bytes->TryTake(shape.bytes());
+  if (!slot || !in_session || !in_gateway) {
+    return Refuse(
+        context,
+        absl::ResourceExhaustedError(absl::StrCat(
+            "a store of ", shape.bytes(), " bytes: the session has ",
+            session_->stores->used(), " of ", session_->stores->limit(),
+            " stores open with ", session_->store_bytes->used(), " of ",
+            session_->store_bytes->limit(), " bytes")));
+  }
+  StoreStreamServer::Budget budget{*std::move(slot), *std::move(in_session),
+                                   *std::move(in_gateway)};
+  using Stream = absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>>;
+  auto expected = session_->loop().Expect<Stream>();
+  session_->node().BeginStore(std::move(request), std::move(expected.done));
+  return ByDeadline(session_->loop(), kj::mv(expected.promise), deadline.at,
+                    "beginning a store")
+      .then([this, context, shape, deadline, region = std::move(region),
+             budget = std::move(budget)](Stream stream) mutable {
+        auto results = context.getResults();
+        ToWire(stream.status(), results.initStatus());
+        if (!stream.ok()) return;
+        results.setStream(kj::heap<StoreStreamServer>(
+            session_, *std::move(stream), shape, deadline, std::move(region),
+            std::move(budget)));
+      });
+}
+
+absl::StatusOr<RetrieveCall> KnowledgeServer::ParseRetrieve(
+    wire::RetrieveRequest::Reader request,
+    std::shared_ptr<SharedRegion> region) const {
+  const auto chunks = request.getChunks();
+  const int max = session_->gateway->options.chunks_per_call_max;
+  if (chunks.size() > static_cast<unsigned>(max)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        chunks.size(), " chunks in one call, expected at most ", max));
+  }
+  const auto slice = FromWire(request.getSlice(), *model_);
+  if (!slice.ok()) return slice.status();
+  const auto accept = LevelsFromWire(request.getAccept(), LevelSet::All());
+  if (!accept.ok()) return accept.status();
+  RetrieveCall call{model_, ns_, {}, *slice, *accept, std::move(region)};
+  const double prefill = request.getPrefillTokensPerSecond();
+  if (!std::isfinite(prefill) || prefill < 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "prefillTokensPerSecond ", prefill, ", expected 0 or more"));
+  }
+  call.prefill_tokens_per_second = prefill;
+  if (request.getLeadingChunks()) call.reuse = delivery::Reuse::kLeadingChunks;
+  if (request.getDestination().isInline()) {
+    call.inline_layout = request.getDestination().getInline();
+  }
+  for (const auto chunk : chunks) {
+    absl::StatusOr<ChunkRef> ref = FromWire(chunk.getRef());
+    if (!ref.ok()) return ref.status();
+    std::vector<int32_t> positions = FromWire(chunk.getPositions());
+    if (absl::Status s = CheckPositions(positions); !s.ok()) return s;
+    MutableKvView view;
+    if (call.region != nullptr) {
+      const KvShape shape{slice->layers(), slice->heads(),
+                          static_cast<int>(positions.size()), model_->head_dim,
+                          model_->dtype};
+      const KvStrides strides = FromWire(chunk.getStrides());
+      if (absl::Status s = ValidateInside(shape, strides, chunk.getOffset(),
+                                          call.region->memory.size());
+          !s.ok()) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("chunk ", call.chunks.size(), ": ", s.message()));
+      }
+      view = MutableKvView(call.region->memory.data() + chunk.getOffset(),
+                           shape, strides);
+    }
+    call.chunks.push_back(
+        delivery::RetrieveChunk{*ref, std::move(positions), view});
+  }
+  return call;
+}
+
+kj::Promise<void> KnowledgeServer::retrieve(RetrieveContext context) {
+  context.allowCancellation();
+  const auto params = context.getParams();
+  const auto timeout = TimeoutFromWire(params.getDeadlineMs());
+  absl::Status status = session_->CheckOpen();
+  if (status.ok()) status = timeout.status();
+  const auto destination = params.getRequest().getDestination();
+  if (status.ok() && destination.isInline() && !params.hasSink()) {
+    status = absl::InvalidArgumentError("an inline retrieve without a sink");
+  }
+  if (!status.ok()) return Refuse(context, status);
+  const CallDeadline deadline = CallDeadline::After(*timeout);
+  kj::Promise<absl::StatusOr<std::shared_ptr<SharedRegion>>> region =
+      absl::StatusOr<std::shared_ptr<SharedRegion>>(nullptr);
+  if (destination.isMemory()) {
+    region = RegionOf(destination.getMemory(), deadline.at);
+  }
+  return region.then(
+      [this, context,
+       deadline](absl::StatusOr<std::shared_ptr<SharedRegion>> found) mutable
+      -> kj::Promise<void> {
+        if (!found.ok()) return Refuse(context, found.status());
+        absl::StatusOr<RetrieveCall> call =
+            ParseRetrieve(context.getParams().getRequest(), *std::move(found));
+        if (!call.ok()) return Refuse(context, call.status());
+        return Deliver(context, *std::move(call), deadline);
+      });
+}
+
+kj::Promise<void> KnowledgeServer::Deliver(RetrieveContext context,
+                                           RetrieveCall call,
+                                           CallDeadline deadline) {
+  kj::Maybe<wire::LayerSink::Client> sink;
+  if (context.getParams().hasSink()) sink = context.getParams().getSink();
+  auto retrieval = std::make_shared<Retrieval>(session_, std::move(call),
+                                               kj::mv(sink), deadline);
+  auto running = retrieval->Run();
+  return running
+      .then([context](absl::StatusOr<Retrieval::Outcomes> answer) mutable {
+        auto results = context.getResults();
+        ToWire(answer.status(), results.initStatus());
+        if (!answer.ok()) return;
+        auto list = results.initOutcomes(static_cast<unsigned>(answer->size()));
+        for (unsigned i = 0; i < answer->size(); ++i) {
+          FillOutcome((*answer)[i], list[i]);
+        }
+      })
+      .attach(kj::heap<std::shared_ptr<Retrieval>>(std::move(retrieval)));
+}
+
+}  // namespace kdn::rpc

@@ -1,0 +1,72 @@
+#ifndef KDN_RPC_GATEWAY_KNOWLEDGE_H_
+#define KDN_RPC_GATEWAY_KNOWLEDGE_H_
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "rpc/gateway/retrieval.h"
+#include "rpc/gateway/session_state.h"
+#include "rpc/kdn.capnp.h"
+
+namespace kdn::rpc {
+
+// The chunks of one tenant and one model, to one engine: decodes and checks a
+// request, asks the node, encodes the answer. Loop thread only.
+class KnowledgeServer final : public wire::Knowledge::Server {
+ public:
+  KnowledgeServer(std::shared_ptr<SessionState> session, Namespace ns,
+                  std::shared_ptr<const ModelSpec> model,
+                  const ModelFingerprint& fingerprint, ByteBudget::Hold slot)
+      : session_(std::move(session)),
+        ns_(std::move(ns)),
+        model_(std::move(model)),
+        fingerprint_(fingerprint),
+        slot_(std::move(slot)) {}
+
+  kj::Promise<void> lookup(LookupContext context) override;
+  kj::Promise<void> store(StoreContext context) override;
+  kj::Promise<void> retrieve(RetrieveContext context) override;
+  kj::Promise<void> pin(PinContext context) override;
+  kj::Promise<void> unpin(UnpinContext context) override;
+  kj::Promise<void> remove(RemoveContext context) override;
+
+ private:
+  using Statuses = std::vector<absl::Status>;
+  using StatusesDone = delivery::Done<Statuses>;
+  // What lookup, pin, unpin and remove have in common: the chunks they name.
+  struct Asked {
+    std::vector<ChunkRef> chunks;
+    CallDeadline deadline;
+  };
+  template <typename Params>
+  absl::StatusOr<Asked> Parse(Params params) const;
+  template <typename Context, typename Ask>
+  kj::Promise<void> AskForStatuses(Context context, const char* what, Ask ask);
+
+  // Calls `done`, and takes leases back that a session got as it ended.
+  StatusesDone ReleasedIfLate(StatusesDone done) const;
+
+  // The region of this session that a client's capability stands for.
+  kj::Promise<absl::StatusOr<std::shared_ptr<SharedRegion>>> RegionOf(
+      wire::SharedMemory::Client memory, kj::TimePoint deadline) const;
+  kj::Promise<void> BeginStore(StoreContext context,
+                               delivery::StoreRequest request,
+                               CallDeadline deadline,
+                               std::shared_ptr<SharedRegion> region);
+  absl::StatusOr<RetrieveCall> ParseRetrieve(
+      wire::RetrieveRequest::Reader request,
+      std::shared_ptr<SharedRegion> region) const;
+  kj::Promise<void> Deliver(RetrieveContext context, RetrieveCall call,
+                            CallDeadline deadline);
+
+  std::shared_ptr<SessionState> session_;
+  Namespace ns_;
+  std::shared_ptr<const ModelSpec> model_;
+  ModelFingerprint fingerprint_;
+  ByteBudget::Hold slot_;
+};
+
+}  // namespace kdn::rpc
+
+#endif  // KDN_RPC_GATEWAY_KNOWLEDGE_H_

@@ -1,0 +1,125 @@
+#ifndef KDN_RPC_GATEWAY_RETRIEVAL_H_
+#define KDN_RPC_GATEWAY_RETRIEVAL_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "delivery/node_service.h"
+#include "rpc/gateway/layer_order.h"
+#include "rpc/gateway/session_state.h"
+#include "rpc/kdn.capnp.h"
+
+namespace kdn::rpc {
+
+// A checked retrieve request. With a region, every chunk's destination lies in
+// it; without, destinations are still to be made and `inline_layout` says how.
+struct RetrieveCall {
+  std::shared_ptr<const ModelSpec> model;
+  Namespace ns;
+  std::vector<delivery::RetrieveChunk> chunks;
+  KvSlice slice;
+  LevelSet accept;
+  std::shared_ptr<SharedRegion> region;
+  double prefill_tokens_per_second = 0;
+  delivery::Reuse reuse = delivery::Reuse::kAnyChunk;
+  wire::Layout inline_layout = wire::Layout::TOKEN_MAJOR;
+};
+
+// Layers as the node's workers complete them, on their way to the loop thread:
+// one wake-up per batch. Thread-safe.
+class LayerInbox {
+ public:
+  explicit LayerInbox(std::function<void()> wake) : wake_(std::move(wake)) {}
+  void Push(LayerOrder::Ready layer) ABSL_LOCKS_EXCLUDED(mutex_);
+  std::vector<LayerOrder::Ready> TakeAll() ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  const std::function<void()> wake_;
+  absl::Mutex mutex_;
+  std::vector<LayerOrder::Ready> layers_ ABSL_GUARDED_BY(mutex_);
+};
+
+// One retrieve under way. Cuts it into windows (all of it at once into a
+// region; bounded steps of scratch memory inline, two of them under way so that
+// fetching and sending overlap), asks the node for each, passes layers on to
+// the client's sink one message at a time at the pace the client takes them.
+//
+// Invariant: a window's memory is held by the node call that fills it, whatever
+// becomes of this object; destroying this object cancels those calls. Loop
+// thread only; lives behind a shared_ptr.
+class Retrieval : public std::enable_shared_from_this<Retrieval> {
+ public:
+  using Outcomes = std::vector<ChunkOutcome>;
+  Retrieval(std::shared_ptr<SessionState> session, RetrieveCall call,
+            kj::Maybe<wire::LayerSink::Client> sink, CallDeadline deadline);
+  ~Retrieval();
+
+  // Starts, and resolves once every chunk has its outcome and the sink has
+  // everything. Chunks not complete by the deadline are failed with
+  // DEADLINE_EXCEEDED; a region's outcomes come no sooner than the node has
+  // ceased to write there. Call once, keep this alive meanwhile.
+  kj::Promise<absl::StatusOr<Outcomes>> Run();
+
+ private:
+  struct Window {
+    int first = 0;
+    int count = 0;
+    size_t bytes = 0;
+    std::shared_ptr<Scratch> scratch;
+    std::vector<MutableKvView> views;  // of the scratch, by chunk
+    std::shared_ptr<Cancellation> cancellation;
+    int unsent = 0;  // layers given to the sending queue, not yet sent
+    bool answered = false;
+  };
+
+  KvShape ShapeOfSlice(int chunk) const;
+  void CutIntoWindows();
+  void StartWindows();
+  void StartWindow(int index);
+  void AskNode(int index);
+  void OnAnswer(int index, absl::StatusOr<Outcomes> outcomes);
+  void TakeLayers();
+  void Send();
+  kj::Promise<void> SendAll();
+  kj::Promise<void> SendOne();
+  kj::Promise<void> SendNotices();
+  kj::Promise<void> SendData(LayerOrder::Ready next);
+  void FinishWindowIfDone(int index);
+  kj::Promise<absl::StatusOr<Outcomes>> Farewell();
+  kj::Promise<absl::StatusOr<Outcomes>> OnDeadline();
+  Outcomes OutcomesByNow() const;
+  void Fail(absl::Status why);
+  void Cancel();
+
+  std::shared_ptr<SessionState> session_;
+  RetrieveCall call_;
+  kj::Maybe<wire::LayerSink::Client> sink_;
+  CallDeadline deadline_;
+  LayerOrder order_;
+  std::shared_ptr<LayerInbox> inbox_;
+  std::vector<Window> windows_;
+  std::vector<int> window_of_;  // by chunk
+  int next_window_ = 0;
+  int active_windows_ = 0;
+  int finished_windows_ = 0;
+  std::vector<LayerOrder::Ready> to_send_;  // a queue: sent up to next_to_send_
+  size_t next_to_send_ = 0;
+  bool sending_ = false;
+  Outcomes outcomes_;
+  std::vector<bool> settled_;  // by chunk: outcome known, layers passed on
+  kj::Own<kj::PromiseFulfiller<absl::Status>> finished_;
+  kj::Own<kj::PromiseFulfiller<void>> region_still_;  // set at the deadline
+  kj::Promise<void> send_promise_ = nullptr;
+  std::vector<kj::Promise<void>> window_promises_;
+};
+
+}  // namespace kdn::rpc
+
+#endif  // KDN_RPC_GATEWAY_RETRIEVAL_H_

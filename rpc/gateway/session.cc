@@ -1,0 +1,236 @@
+#include "rpc/gateway/session.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kv/chunk_key.h"
+#include "rpc/api.h"
+#include "rpc/gateway/knowledge.h"
+#include "rpc/gateway/wire.h"
+#include "rpc/wire.h"
+
+namespace kdn::rpc {
+namespace {
+
+constexpr uint64_t kPageBytes = 4096;
+// Each is a file descriptor of the node.
+constexpr int kRegionsPerSessionMax = 64;
+constexpr int kModelsPerSessionMax = 256;
+
+absl::Status CheckVersion(uint32_t client) {
+  if (client >= kProtocolVersion) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("the client speaks protocol version ", client,
+                   ", this node ", kProtocolVersion, " and newer"));
+}
+
+// What both sides computed must agree, and enough must have been compared.
+absl::Status CheckGolden(capnp::List<wire::GoldenVector>::Reader theirs) {
+  bool first_chunk_seen = false;
+  const std::vector<GoldenVector> ours = GoldenVectors();
+  for (const auto vector : theirs) {
+    const std::string label = FromWire(vector.getLabel());
+    const auto known =
+        std::find_if(ours.begin(), ours.end(),
+                     [&](const GoldenVector& v) { return v.label == label; });
+    if (known == ours.end()) continue;
+    const auto key = DigestFromWire<ChunkKey>(vector.getKey(), "golden key");
+    if (!key.ok()) return key.status();
+    if (*key != known->key) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "client hashes differently: golden vector '", label, "' is ",
+          ShortHex(*key), ", here it is ", ShortHex(known->key)));
+    }
+    first_chunk_seen |= label == "first-chunk";
+  }
+  if (first_chunk_seen) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "hello without the golden vector 'first-chunk'");
+}
+
+void FillGolden(wire::Kdn::HelloResults::Builder results) {
+  const std::vector<GoldenVector> ours = GoldenVectors();
+  auto list = results.initGoldenVectors(static_cast<unsigned>(ours.size()));
+  for (unsigned i = 0; i < ours.size(); ++i) {
+    list[i].setLabel(ours[i].label);
+    list[i].setKey(ToWire(ours[i].key));
+  }
+}
+
+std::shared_ptr<SessionState> MakeSession(
+    const std::shared_ptr<GatewayState>& gateway, bool local,
+    ByteBudget::Hold slot) {
+  const Gateway::Options& options = gateway->options;
+  auto state = std::make_shared<SessionState>();
+  state->gateway = gateway;
+  state->id = gateway->node->OpenSession();
+  state->local = local;
+  state->slot = std::move(slot);
+  state->regions = ByteBudget::Create(kRegionsPerSessionMax);
+  state->memory = ByteBudget::Create(options.session_memory_bytes_max);
+  state->models = ByteBudget::Create(kModelsPerSessionMax);
+  state->stores = ByteBudget::Create(options.session_stores_max);
+  state->store_bytes = ByteBudget::Create(options.session_store_bytes_max);
+  return state;
+}
+
+}  // namespace
+
+kj::Promise<void> KdnServer::hello(HelloContext context) {
+  const auto params = context.getParams();
+  auto results = context.getResults();
+  FillGolden(results);
+  results.setProtocolVersion(kProtocolVersion);
+  absl::Status status = CheckVersion(params.getProtocolVersion());
+  if (status.ok()) status = CheckGolden(params.getGoldenVectors());
+  std::optional<ByteBudget::Hold> slot;
+  if (status.ok() && !(slot = gateway_->sessions->TryTake(1))) {
+    status = absl::ResourceExhaustedError(
+        absl::StrCat("all ", gateway_->sessions->limit(),
+                     " sessions of this gateway are taken"));
+  }
+  ToWire(status, results.initStatus());
+  if (!status.ok()) return kj::READY_NOW;
+  *greeted_ = true;
+  FillNodeInfo(*gateway_, local_, results.initNode());
+  results.setSession(
+      kj::heap<SessionServer>(MakeSession(gateway_, local_, *std::move(slot))));
+  return kj::READY_NOW;
+}
+
+SessionServer::~SessionServer() noexcept(false) {
+  state_->closed = true;
+  state_->node().CloseSession(state_->id);
+}
+
+kj::Promise<void> SessionServer::open(OpenContext context) {
+  const auto params = context.getParams();
+  auto results = context.getResults();
+  auto refuse = [&](const absl::Status& status) {
+    ToWire(status, results.initStatus());
+    return kj::READY_NOW;
+  };
+  absl::StatusOr<Namespace> ns =
+      Namespace::Parse(FromWire(params.getNamespace()));
+  if (!ns.ok()) return refuse(ns.status());
+  absl::StatusOr<ModelSpec> model = FromWire(params.getModel());
+  if (!model.ok()) return refuse(model.status());
+  const auto claimed = DigestFromWire<ModelFingerprint>(params.getFingerprint(),
+                                                        "model fingerprint");
+  if (!claimed.ok()) return refuse(claimed.status());
+  const ModelFingerprint ours = FingerprintOf(*model);
+  results.setFingerprint(ToWire(ours));
+  if (ours != *claimed) {
+    return refuse(absl::FailedPreconditionError(absl::StrCat(
+        "stale fingerprint of model '", model->name, "': the client says ",
+        ShortHex(*claimed), ", this node computes ", ShortHex(ours))));
+  }
+  std::optional<ByteBudget::Hold> slot = state_->models->TryTake(1);
+  if (!slot) {
+    return refuse(absl::ResourceExhaustedError(
+        absl::StrCat("the session has ", kModelsPerSessionMax,
+                     " (tenant, model) pairs open")));
+  }
+  results.setKnowledge(kj::heap<KnowledgeServer>(
+      state_, *std::move(ns),
+      std::make_shared<const ModelSpec>(*std::move(model)), ours,
+      *std::move(slot)));
+  return kj::READY_NOW;
+}
+
+absl::StatusOr<std::shared_ptr<SharedRegion>> SessionServer::MakeRegion(
+    uint64_t bytes) {
+  if (!state_->local) {
+    return absl::FailedPreconditionError(
+        "shared memory needs a Unix socket: this session came over TCP");
+  }
+  if (bytes == 0) {
+    return absl::InvalidArgumentError("a region of 0 bytes");
+  }
+  const uint64_t padding = (kPageBytes - bytes % kPageBytes) % kPageBytes;
+  auto region = std::make_shared<SharedRegion>();
+  std::optional<ByteBudget::Hold> in_session, in_gateway;
+  if (bytes <= state_->memory->limit()) {
+    in_session = state_->memory->TryTake(bytes + padding);
+    in_gateway = state_->gateway->memory->TryTake(bytes + padding);
+  }
+  if (!in_session || !in_gateway) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("a region of ", bytes, " bytes: the session uses ",
+                     state_->memory->used(), " of ", state_->memory->limit(),
+                     ", the gateway ", state_->gateway->memory->used(), " of ",
+                     state_->gateway->memory->limit()));
+  }
+  absl::StatusOr<SharedMemory> memory =
+      SharedMemory::Create("kdn-engine", bytes);
+  if (!memory.ok()) return memory.status();
+  region->memory = *std::move(memory);
+  region->in_session = *std::move(in_session);
+  region->in_gateway = *std::move(in_gateway);
+  return region;
+}
+
+kj::Promise<void> SessionServer::openMemory(OpenMemoryContext context) {
+  auto results = context.getResults();
+  absl::StatusOr<std::shared_ptr<SharedRegion>> region =
+      MakeRegion(context.getParams().getBytes());
+  std::optional<ByteBudget::Hold> slot = state_->regions->TryTake(1);
+  if (region.ok() && !slot) {
+    region = absl::ResourceExhaustedError(absl::StrCat(
+        "the session has ", kRegionsPerSessionMax, " regions open"));
+  }
+  ToWire(region.status(), results.initStatus());
+  if (!region.ok()) return kj::READY_NOW;
+  results.setMemory(state_->shared_memories.add(kj::heap<SharedMemoryServer>(
+      *std::move(region), state_->gateway->desk, *std::move(slot))));
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> SharedMemoryServer::ticket(TicketContext context) {
+  desk_->Withdraw(ticket_);
+  ticket_ = desk_->Issue(region_);
+  auto results = context.getResults();
+  ToWire(absl::OkStatus(), results.initStatus());
+  results.setSocket(desk_->path());
+  results.setTicket(kj::arrayPtr(
+      reinterpret_cast<const kj::byte*>(ticket_.data()), ticket_.size()));
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> SessionServer::info(InfoContext context) {
+  auto results = context.getResults();
+  ToWire(absl::OkStatus(), results.initStatus());
+  FillNodeInfo(*state_->gateway, state_->local, results.initNode());
+  results.setSession(state_->id.value());
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> SessionServer::status(StatusContext context) {
+  context.allowCancellation();
+  const auto timeout = TimeoutFromWire(context.getParams().getDeadlineMs());
+  if (!timeout.ok()) {
+    ToWire(timeout.status(), context.getResults().initStatus());
+    return kj::READY_NOW;
+  }
+  const CallDeadline deadline = CallDeadline::After(*timeout);
+  using Nodes = std::vector<delivery::NodeStatus>;
+  auto expected = state_->loop().Expect<Nodes>();
+  state_->node().Status(deadline.of_node, std::move(expected.done));
+  return ByDeadline(state_->loop(), AnswerOrStatus(kj::mv(expected.promise)),
+                    deadline.at, "status of the cluster")
+      .then([this, context](absl::StatusOr<Nodes> nodes) mutable {
+        auto results = context.getResults();
+        ToWire(nodes.status(), results.initStatus());
+        if (!nodes.ok()) return;
+        results.setSelf(state_->node().self().name());
+        auto list = results.initNodes(static_cast<unsigned>(nodes->size()));
+        for (unsigned i = 0; i < nodes->size(); ++i) {
+          FillNodeStatus((*nodes)[i], list[i]);
+        }
+      });
+}
+
+}  // namespace kdn::rpc

@@ -1,0 +1,127 @@
+#include "codec/transform/synthesis.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+#include <vector>
+
+#include "tests/codec/supported_isas.h"
+
+namespace kdn::codec {
+namespace {
+
+std::vector<int8_t> AnyBytes(size_t count, std::mt19937* rng) {
+  std::vector<int8_t> bytes(count);
+  for (int8_t& byte : bytes) byte = static_cast<int8_t>((*rng)());
+  return bytes;
+}
+
+// The definition, with zeros behind the dimensions.
+std::vector<int32_t> Plain(const std::vector<int8_t>& matrix, int dim,
+                           int components, int padded_dim,
+                           const std::vector<int8_t>& rows, int tokens,
+                           int used) {
+  std::vector<int32_t> out(static_cast<size_t>(tokens) * padded_dim, 0);
+  for (int t = 0; t < tokens; ++t) {
+    for (int d = 0; d < dim; ++d) {
+      for (int c = 0; c < used; ++c) {
+        out[static_cast<size_t>(t) * padded_dim + d] +=
+            matrix[static_cast<size_t>(d) * components + c] *
+            rows[static_cast<size_t>(t) * components + c];
+      }
+    }
+  }
+  return out;
+}
+
+void ExpectPlainSums(const std::vector<int8_t>& matrix, int dim, int components,
+                     const std::vector<int8_t>& values, int tokens) {
+  const SynthesisMatrix synthesis(dim, components, matrix);
+  for (int used = 0; used <= components; used += 16) {
+    std::vector<int8_t> rows = values;
+    for (int t = 0; t < tokens; ++t) {
+      std::fill_n(rows.begin() + static_cast<size_t>(t) * components + used,
+                  components - used, int8_t{0});
+    }
+    const std::vector<int32_t> expected = Plain(
+        matrix, dim, components, synthesis.padded_dim(), rows, tokens, used);
+    // What lies behind the tokens makes no difference.
+    rows.resize(rows.size() + (SynthesisMatrix::kTileTokens - 1) * components,
+                int8_t{77});
+    for (Isa isa : IsasOfThisCpu()) {
+      std::vector<int32_t> sums;
+      synthesis.Multiply(rows.data(), tokens, used, isa,
+                         [&](int token, const int32_t* of_token) {
+                           ASSERT_EQ(token * synthesis.padded_dim(),
+                                     static_cast<int>(sums.size()));
+                           sums.insert(sums.end(), of_token,
+                                       of_token + synthesis.padded_dim());
+                         });
+      ASSERT_EQ(sums, expected)
+          << "dim " << dim << " components " << components << " tokens "
+          << tokens << " used " << used << " isa " << static_cast<int>(isa);
+    }
+  }
+}
+
+TEST(SynthesisMatrix, TheNormIsTheLargestRowOfMagnitudes) {
+  std::vector<int8_t> matrix(3 * 16, 0);
+  EXPECT_EQ(SynthesisMatrix(3, 16, matrix).norm(), 0);
+  std::fill_n(matrix.begin() + 16, 16, int8_t{-128});
+  matrix[2] = 100;
+  EXPECT_EQ(SynthesisMatrix(3, 16, matrix).norm(), 16 * 128);
+}
+
+TEST(SynthesisMatrix, EveryIsaGivesTheSumsOfAPlainLoop) {
+  std::mt19937 rng(1);
+  for (int dim : {1, 3, 8, 15, 16, 17, 24, 80, 96, 127, 128, 250, 256}) {
+    for (int components : {16, 32, 80, 128, 256}) {
+      const auto matrix = AnyBytes(static_cast<size_t>(dim) * components, &rng);
+      for (int tokens : {0, 1, 2, 3, 4, 5, 9, 16, 32, 35}) {
+        ExpectPlainSums(
+            matrix, dim, components,
+            AnyBytes(static_cast<size_t>(tokens) * components, &rng), tokens);
+      }
+    }
+  }
+}
+
+TEST(SynthesisMatrix, TheLargestSumsAreExact) {
+  for (int8_t entry : {int8_t{-128}, int8_t{127}}) {
+    for (int8_t value : {int8_t{-128}, int8_t{127}}) {
+      ExpectPlainSums(std::vector<int8_t>(256 * 256, entry), 256, 256,
+                      std::vector<int8_t>(6 * 256, value), 6);
+    }
+  }
+}
+
+TEST(SynthesisMatrix, TellsItsEntries) {
+  std::mt19937 rng(2);
+  for (int dim : {5, 16, 33}) {
+    const int components = 48;
+    const auto matrix = AnyBytes(static_cast<size_t>(dim) * components, &rng);
+    const SynthesisMatrix synthesis(dim, components, matrix);
+    EXPECT_EQ(synthesis.dim(), dim);
+    EXPECT_EQ(synthesis.components(), components);
+    EXPECT_EQ(synthesis.padded_dim(), (dim + 15) / 16 * 16);
+    for (int d = 0; d < dim; ++d) {
+      for (int c = 0; c < components; ++c) {
+        EXPECT_EQ(synthesis.At(d, c),
+                  matrix[static_cast<size_t>(d) * components + c]);
+      }
+    }
+  }
+}
+
+TEST(SynthesisMatrixDeathTest, IsOfAtMost16WholeBands) {
+  const std::vector<int8_t> values(272 * 4);
+  const absl::Span<const int8_t> all(values);
+  EXPECT_DEATH(SynthesisMatrix(4, 17, all.first(68)), "bands");
+  EXPECT_DEATH(SynthesisMatrix(4, 272, all), "bands");
+  EXPECT_DEATH(SynthesisMatrix(0, 16, {}), "bands");
+  EXPECT_DEATH(SynthesisMatrix(4, 16, all.first(63)), "one value");
+}
+
+}  // namespace
+}  // namespace kdn::codec

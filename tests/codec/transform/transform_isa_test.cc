@@ -1,0 +1,122 @@
+// A node's CPU does not show in what it delivers. The instructions are chosen
+// once a process, so each choice runs in a child of its own; this process makes
+// none, and the file has one test for that reason.
+
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+
+#include "codec/format/stream_layout.h"
+#include "kv/crc32c.h"
+#include "tests/codec/test_calibration.h"
+#include "tests/codec/test_chunk.h"
+
+namespace kdn::codec {
+namespace {
+
+struct Case {
+  KvShape shape;
+  RopePairing pairing;
+  int rotary_dim;
+  bool calibrated;
+};
+constexpr Case kCases[] = {
+    {{2, 3, 61, 8, Dtype::kBf16}, RopePairing::kNeoX, 8, false},
+    {{1, 2, 250, 128, Dtype::kBf16}, RopePairing::kNeoX, 128, true},
+    {{1, 2, 40, 80, Dtype::kFp16}, RopePairing::kGptJ, 40, false},
+    {{1, 2, 40, 80, Dtype::kFp32}, RopePairing::kGptJ, 80, true},
+    {{1, 1, 64, 256, Dtype::kBf16}, RopePairing::kNeoX, 256, false}};
+
+// What the children leave to each other.
+struct Shared {
+  size_t bytes[std::size(kCases)];
+  std::byte objects[std::size(kCases)][4 << 20];
+  uint32_t digests[3][std::size(kCases)][kLevelCount];
+};
+
+ChunkOptions OptionsOf(const Case& c) {
+  ChunkOptions options;
+  options.shape = c.shape;
+  options.pairing = c.pairing;
+  options.rotary_dim = c.rotary_dim;
+  return options;
+}
+
+std::shared_ptr<const Calibration> CalibrationOf(const Case& c) {
+  return c.calibrated ? MadeCalibration(GeometryOf(c.shape))
+                      : Calibration::Uncalibrated(GeometryOf(c.shape));
+}
+
+void EncodeAll(Shared* shared) {
+  for (size_t i = 0; i < std::size(kCases); ++i) {
+    const ObjectHeader header = HeaderOf(OptionsOf(kCases[i]));
+    std::mt19937 rng(6);
+    KvBuffer kv(header.shape, Layout::kTokenMajor);
+    kv.FillRandom(&rng);
+    const auto object = EncodeWith(CalibrationOf(kCases[i]), header, kv.view());
+    KDN_CHECK(object.size() <= sizeof(shared->objects[i]), "larger memory");
+    std::memcpy(shared->objects[i], object.data(), object.size());
+    shared->bytes[i] = object.size();
+  }
+}
+
+void DigestAll(const Shared& shared, uint32_t digests[][kLevelCount]) {
+  for (size_t i = 0; i < std::size(kCases); ++i) {
+    const ObjectHeader header = HeaderOf(OptionsOf(kCases[i]));
+    const std::vector<std::byte> object(shared.objects[i],
+                                        shared.objects[i] + shared.bytes[i]);
+    for (Level level : kLevels) {
+      KvBuffer decoded(header.shape, Layout::kTokenMajor);
+      const absl::Status status =
+          DecodeAllWith(CalibrationOf(kCases[i]), object, level,
+                        Shifted(header.positions, 5), decoded.view());
+      KDN_CHECK(status.ok(), "what one CPU encodes the other decodes");
+      digests[i][static_cast<int>(level)] = Crc32c(decoded.bytes());
+    }
+  }
+}
+
+void InChildWith(const char* isa, const std::function<void()>& work) {
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    setenv("KDN_ISA", isa, 1);
+    work();
+    _exit(0);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << isa;
+}
+
+TEST(TransformIsa, DecodesToTheSameBitsWithAnyInstructions) {
+  void* memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE,
+                      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  auto* shared = static_cast<Shared*>(memory);
+  constexpr const char* kIsas[] = {"scalar", "avx2", "avx512"};
+  for (const char* encoder : kIsas) {
+    SCOPED_TRACE(encoder);
+    InChildWith(encoder, [&] { EncodeAll(shared); });
+    for (size_t isa = 0; isa < std::size(kIsas); ++isa) {
+      InChildWith(kIsas[isa],
+                  [&] { DigestAll(*shared, shared->digests[isa]); });
+      for (size_t i = 0; i < std::size(kCases); ++i) {
+        for (Level level : kLevels) {
+          const int at = static_cast<int>(level);
+          EXPECT_EQ(shared->digests[isa][i][at], shared->digests[0][i][at])
+              << kIsas[isa] << " case " << i << " level " << at;
+        }
+      }
+    }
+  }
+  munmap(memory, sizeof(Shared));
+}
+
+}  // namespace
+}  // namespace kdn::codec

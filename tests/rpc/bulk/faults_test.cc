@@ -1,0 +1,151 @@
+#include <gtest/gtest.h>
+
+#include "kv/clock.h"
+#include "tests/rpc/bulk/fixture.h"
+
+namespace kdn::rpc {
+namespace {
+
+class BulkFaultsTest : public BulkFixture {
+ protected:
+  // Puts a proxy with a fault between transport and server.
+  void Break(FaultyProxy::Fault fault) {
+    proxy_ = std::make_unique<FaultyProxy>(server_->port(), fault);
+    port_ = proxy_->port();
+  }
+  void TearDown() override {
+    transport_ = nullptr;
+    proxy_ = nullptr;
+  }
+  std::unique_ptr<FaultyProxy> proxy_;
+};
+
+TEST_F(BulkFaultsTest, FlippedBitIsSeenByTheReceiver) {
+  HoldAll();
+  const uint64_t object_bytes = peer_.object(chunks_[0].ref.key)->size();
+  // Well inside the streams: behind hello, item frame and prefix.
+  Break({.flip_bit_at = object_bytes - 1000});
+  auto record = Fetch(FetchOf({chunks_[0]}));
+  EXPECT_TRUE(record->status.ok()) << record->status;
+  EXPECT_TRUE(absl::IsDataLoss(record->items[0].verified));
+}
+
+TEST_F(BulkFaultsTest, FlippedBitAnywhereNeverPassesUnseen) {
+  HoldAll();
+  const uint64_t all = peer_.object(chunks_[0].ref.key)->size() + 400;
+  for (uint64_t at = 0; at < all; at += 97) {
+    Break({.flip_bit_at = at});
+    StartTransport({.self = NodeId("a"), .resolve = {}});
+    delivery::FetchRequest request = FetchOf({chunks_[0]});
+    request.deadline = SteadyNow() + absl::Milliseconds(500);
+    auto record = Fetch(std::move(request));
+    const RecordingSink::Item& item = record->items[0];
+    // A flip in padding or in the tier is harmless; otherwise it is noticed.
+    if (record->status.ok() && item.why.ok() && item.verified.ok()) {
+      ASSERT_EQ(item.layers, model_.num_layers) << "bit flipped at " << at;
+      EXPECT_EQ(item.index->key(), chunks_[0].ref.key);
+    }
+    transport_ = nullptr;
+  }
+}
+
+TEST_F(BulkFaultsTest, CutConnectionFailsOnlyWhatIsOnIt) {
+  HoldAll();
+  Break({.cut_at = peer_.object(chunks_[0].ref.key)->size() / 2});
+  auto record = Fetch(FetchOf({chunks_[0]}));
+  EXPECT_TRUE(absl::IsUnavailable(record->status)) << record->status;
+  EXPECT_LT(record->items[0].layers, model_.num_layers);
+  port_ = server_->port();
+  EXPECT_TRUE(Fetch(FetchOf({chunks_[0]}))->status.ok());
+}
+
+TEST_F(BulkFaultsTest, StalledPeerEndsByTheDeadline) {
+  HoldAll();
+  Break({.stall_at = 2000});
+  delivery::FetchRequest request = FetchOf({chunks_[0]});
+  const absl::Time deadline = SteadyNow() + absl::Milliseconds(150);
+  request.deadline = deadline;
+  auto record = Fetch(std::move(request));
+  EXPECT_TRUE(absl::IsDeadlineExceeded(record->status)) << record->status;
+  EXPECT_GE(SteadyNow(), deadline);
+  EXPECT_LT(SteadyNow(), deadline + absl::Seconds(10));
+}
+
+TEST_F(BulkFaultsTest, DeadPeerFailsWhatIsPendingAtOnce) {
+  peer_.set_silent(true);
+  auto first = Begin(FetchOf({chunks_[0]}));
+  auto second = Begin(FetchOf({chunks_[1]}));
+  ASSERT_TRUE(Eventually([&] { return server_->counters().connections == 2; }));
+  const absl::Time began = SteadyNow();
+  transport_->FailPeer(NodeId("b"));
+  first->done.WaitForNotification();
+  second->done.WaitForNotification();
+  EXPECT_TRUE(absl::IsUnavailable(first->status)) << first->status;
+  EXPECT_TRUE(absl::IsUnavailable(second->status)) << second->status;
+  EXPECT_LT(SteadyNow() - began, absl::Seconds(10));
+  peer_.set_silent(false);
+  HoldAll();
+  EXPECT_TRUE(Fetch(FetchOf({chunks_[0]}))->status.ok());
+}
+
+TEST_F(BulkFaultsTest, SilentServiceIsAFailureOfTheChunkByTheDeadline) {
+  peer_.set_silent(true);
+  delivery::FetchRequest request = FetchOf({chunks_[0]});
+  request.deadline = SteadyNow() + absl::Milliseconds(100);
+  auto record = Fetch(std::move(request));
+  EXPECT_TRUE(absl::IsDeadlineExceeded(record->status) ||
+              absl::IsDeadlineExceeded(record->items[0].why));
+}
+
+TEST_F(BulkFaultsTest, ServerKilledMidTransferIsUnavailable) {
+  HoldAll();
+  Break({.stall_at = 2000});
+  auto record = Begin(FetchOf({chunks_[0]}));
+  ASSERT_TRUE(Eventually([&] { return server_traffic_->traffic().out > 0; }));
+  server_ = nullptr;
+  record->done.WaitForNotification();
+  EXPECT_TRUE(absl::IsUnavailable(record->status)) << record->status;
+}
+
+TEST_F(BulkFaultsTest, RestartedServerIsReachedAgain) {
+  HoldAll();
+  EXPECT_TRUE(Fetch(FetchOf({chunks_[0]}))->status.ok());
+  StartServer({.self = NodeId("b")});
+  EXPECT_TRUE(Fetch(FetchOf({chunks_[0]}))->status.ok());
+}
+
+TEST_F(BulkFaultsTest, WrongNodeIsRefusedAtHello) {
+  StartServer({.self = NodeId("someone-else")});
+  auto record = Fetch(FetchOf({chunks_[0]}));
+  EXPECT_FALSE(record->status.ok());
+  EXPECT_TRUE(Eventually([&] { return server_->counters().refused == 1; }));
+}
+
+TEST_F(BulkFaultsTest, NobodyThereIsUnavailable) {
+  server_ = nullptr;
+  auto record = Fetch(FetchOf({chunks_[0]}));
+  EXPECT_TRUE(absl::IsUnavailable(record->status)) << record->status;
+  EXPECT_FALSE(Push(chunks_[0], nullptr).ok());
+}
+
+TEST_F(BulkFaultsTest, WaitingRequestsAreBounded) {
+  peer_.set_silent(true);
+  StartTransport({.self = NodeId("a"),
+                  .connections_per_peer_max = 1,
+                  .waiting_per_peer_max = 2,
+                  .resolve = {}});
+  std::vector<std::shared_ptr<RecordingSink::Record>> records;
+  for (int i = 0; i < 4; ++i) records.push_back(Begin(FetchOf({chunks_[0]})));
+  records[3]->done.WaitForNotification();
+  EXPECT_TRUE(absl::IsResourceExhausted(records[3]->status));
+  transport_->Stop();
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(records[i]->done.HasBeenNotified());
+    EXPECT_TRUE(absl::IsUnavailable(records[i]->status));
+  }
+  auto late = Fetch(FetchOf({chunks_[0]}));
+  EXPECT_TRUE(absl::IsUnavailable(late->status));
+}
+
+}  // namespace
+}  // namespace kdn::rpc

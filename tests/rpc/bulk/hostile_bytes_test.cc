@@ -1,0 +1,197 @@
+// Bytes that no honest peer sends, to both ports. The servers may hang up; they
+// may not crash, stay busy, or serve others worse.
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <random>
+
+#include "rpc/bulk/frame.h"
+#include "rpc/listener.h"
+#include "rpc/wire.h"
+#include "tests/rpc/bulk/fixture.h"
+
+namespace kdn::rpc {
+namespace {
+
+using Bytes = std::vector<uint8_t>;
+constexpr int kQuietMs = 5;
+constexpr int kRounds = 300;
+
+void Append(capnp::MessageBuilder& message, Bytes& out) {
+  const auto frame = FrameOf(message);
+  out.insert(out.end(), frame.begin(), frame.end());
+}
+
+Bytes HelloBytes() {
+  capnp::MallocMessageBuilder message;
+  auto hello = message.initRoot<peer::Hello>();
+  hello.setProtocolVersion(peer::PROTOCOL_VERSION);
+  hello.setFrom("a");
+  hello.setTo("b");
+  Bytes out;
+  Append(message, out);
+  return out;
+}
+
+Bytes PushBytes(const ChunkRef& ref, uint64_t object_bytes) {
+  capnp::MallocMessageBuilder message;
+  auto request = message.initRoot<peer::Request>();
+  request.setDeadlineMs(5000);
+  auto push = request.initPush();
+  push.getChunk().setKey(ToWire(ref.key));
+  push.getChunk().setPlacement(ToWire(ref.placement));
+  push.setObjectBytes(object_bytes);
+  Bytes out;
+  Append(message, out);
+  return out;
+}
+
+Bytes FetchBytes(const Namespace& ns, const std::vector<TestChunk>& chunks) {
+  capnp::MallocMessageBuilder message;
+  auto request = message.initRoot<peer::Request>();
+  request.setDeadlineMs(1000);
+  auto fetch = request.initFetch();
+  fetch.setNamespace(ns.name());
+  auto list = fetch.initChunks(static_cast<unsigned>(chunks.size()));
+  for (unsigned i = 0; i < chunks.size(); ++i) {
+    list[i].setKey(ToWire(chunks[i].ref.key));
+    list[i].setPlacement(ToWire(chunks[i].ref.placement));
+  }
+  fetch.setLayerEnd(3);
+  fetch.setHeadEnd(2);
+  fetch.setAccept(LevelSet::All().bits());
+  Bytes out;
+  Append(message, out);
+  return out;
+}
+
+// One of: flip bits, cut, repeat, insert noise.
+Bytes Mutate(Bytes bytes, std::mt19937_64& random) {
+  const size_t at = random() % bytes.size();
+  switch (random() % 4) {
+    case 0:
+      for (int i = 0; i < 4; ++i) {
+        bytes[random() % bytes.size()] ^=
+            static_cast<uint8_t>(1u << (random() % 8));
+      }
+      break;
+    case 1:
+      bytes.resize(at);
+      break;
+    case 2:
+      bytes.insert(bytes.end(), bytes.begin(),
+                   bytes.begin() + static_cast<int64_t>(at));
+      break;
+    case 3:
+      for (int i = 0; i < 16; ++i) {
+        bytes[(at + static_cast<size_t>(i)) % bytes.size()] =
+            static_cast<uint8_t>(random());
+      }
+      break;
+  }
+  return bytes;
+}
+
+void Attack(uint16_t port, const Bytes& bytes) {
+  const int fd = ConnectLocal(port);
+  ASSERT_GE(fd, 0);
+  Exchange(fd, bytes, kQuietMs);
+  close(fd);
+}
+
+class HostileBulkTest : public BulkFixture {};
+
+TEST_F(HostileBulkTest, MutatedRequestsNeverHurtOthers) {
+  HoldAll();
+  Bytes good = HelloBytes();
+  for (const Bytes& more :
+       {FetchBytes(ns_, chunks_), PushBytes(chunks_[0].ref, 4096)}) {
+    good.insert(good.end(), more.begin(), more.end());
+  }
+  std::mt19937_64 random(kSeed);
+  for (int i = 0; i < kRounds; ++i) {
+    SCOPED_TRACE(absl::StrCat("seed ", kSeed, " round ", i));
+    Attack(server_->port(), Mutate(good, random));
+  }
+  EXPECT_TRUE(Fetch(FetchOf(chunks_))->status.ok());
+  EXPECT_TRUE(Eventually([&] { return server_->counters().connections == 1; }));
+}
+
+TEST_F(HostileBulkTest, AbsurdLengthsAreRefusedBeforeTheyAreBelieved) {
+  Attack(server_->port(), {0xff, 0xff, 0xff, 0xff, 1, 2, 3});
+  Attack(server_->port(), {0, 0, 0, 0});
+  Attack(server_->port(), {9, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9});
+  EXPECT_TRUE(Eventually([&] { return server_->counters().refused >= 3; }));
+  Bytes push = HelloBytes();
+  const Bytes huge = PushBytes(chunks_[0].ref, UINT64_MAX);
+  push.insert(push.end(), huge.begin(), huge.end());
+  Attack(server_->port(), push);
+  EXPECT_EQ(peer_.arena_used(), 0u);
+}
+
+TEST_F(HostileBulkTest, PushThatNeverComesIsHungUpOnAndLeavesNothing) {
+  BulkServer::Options options{.self = NodeId("b")};
+  options.stall_timeout = absl::Milliseconds(100);
+  StartServer(options);
+  Bytes bytes = HelloBytes();
+  const Bytes push = PushBytes(chunks_[0].ref, 1 << 20);
+  bytes.insert(bytes.end(), push.begin(), push.end());
+  const int fd = ConnectLocal(server_->port());
+  EXPECT_FALSE(Exchange(fd, bytes, /*quiet_ms=*/50).empty());
+  EXPECT_TRUE(Eventually([&] {
+    return server_->counters().connections == 0 && peer_.arena_used() == 0;
+  }));
+  EXPECT_EQ(peer_.commits(), 0);
+  close(fd);
+}
+
+TEST_F(HostileBulkTest, HelloThatNeverComesIsHungUpOn) {
+  BulkServer::Options options{.self = NodeId("b")};
+  options.stall_timeout = absl::Milliseconds(50);
+  StartServer(options);
+  const int fd = ConnectLocal(server_->port());
+  uint8_t byte;
+  EXPECT_EQ(recv(fd, &byte, 1, 0), 0);
+  close(fd);
+}
+
+class HostileRpcTest : public GatewayFixture {};
+
+// A real client's bytes, recorded, are what the mutations start from.
+Bytes RecordHello() {
+  const int listening = *ListenTcp("127.0.0.1", 0);
+  Bytes recorded;
+  std::thread engine([&] {
+    (void)Client::Connect(absl::StrCat("127.0.0.1:", PortOf(listening)),
+                          {.name = "fuzz", .timeout = absl::Milliseconds(300)});
+  });
+  sockaddr_storage from;
+  socklen_t length = sizeof(from);
+  pollfd wait{listening, POLLIN, 0};
+  poll(&wait, 1, -1);
+  const int fd = accept(listening, reinterpret_cast<sockaddr*>(&from), &length);
+  recorded = Exchange(fd, {}, 100);
+  engine.join();
+  close(fd);
+  close(listening);
+  return recorded;
+}
+
+TEST_F(HostileRpcTest, MutatedBytesNeverHurtOthers) {
+  const Bytes good = RecordHello();
+  ASSERT_GT(good.size(), 100u);
+  auto witness = MakeClient(tcp_address());
+  std::mt19937_64 random(kSeed);
+  for (int i = 0; i < kRounds; ++i) {
+    SCOPED_TRACE(absl::StrCat("seed ", kSeed, " round ", i));
+    Attack(gateway_->tcp_port(), Mutate(good, random));
+  }
+  EXPECT_TRUE(witness->Ping().ok());
+  witness = nullptr;
+  EXPECT_TRUE(Eventually([&] { return gateway_->usage().sessions == 0; }));
+}
+
+}  // namespace
+}  // namespace kdn::rpc

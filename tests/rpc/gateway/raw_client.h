@@ -1,0 +1,89 @@
+#ifndef KDN_TESTS_RPC_GATEWAY_RAW_CLIENT_H_
+#define KDN_TESTS_RPC_GATEWAY_RAW_CLIENT_H_
+
+#include <capnp/rpc-twoparty.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "rpc/client/loop.h"
+#include "rpc/wire.h"
+
+namespace kdn::rpc {
+
+// A client that says whatever a test wants, without the library's own checks.
+class RawClient {
+ public:
+  explicit RawClient(const std::string& address)
+      : loop_(ClientLoop::OfThisThread()),
+        stream_(*loop_->Wait(loop_->io()
+                                 .getNetwork()
+                                 .parseAddress(address.c_str())
+                                 .then([](kj::Own<kj::NetworkAddress> parsed) {
+                                   auto made = parsed->connect();
+                                   return made.attach(kj::mv(parsed));
+                                 }),
+                             absl::Seconds(5))),
+        network_(*stream_, capnp::rpc::twoparty::Side::CLIENT),
+        rpc_(capnp::makeRpcClient(network_)) {}
+
+  wire::Kdn::Client kdn() {
+    capnp::MallocMessageBuilder message;
+    auto vat = message.initRoot<capnp::rpc::twoparty::VatId>();
+    vat.setSide(capnp::rpc::twoparty::Side::SERVER);
+    return rpc_.bootstrap(vat).castAs<wire::Kdn>();
+  }
+  // The session of a hello that is accepted; the same every time.
+  wire::Session::Client& Session() {
+    if (!session_) {
+      auto hello = kdn().helloRequest();
+      FillHello(hello);
+      session_ = Send(kj::mv(hello))->getSession();
+    }
+    return *session_;
+  }
+  void EndSession() { session_.reset(); }
+  wire::Knowledge::Client Open(const Namespace& ns, const ModelSpec& model) {
+    auto open = Session().openRequest();
+    open.setNamespace(ns.name());
+    ToWire(model, open.initModel());
+    open.setFingerprint(ToWire(FingerprintOf(model)));
+    return Send(kj::mv(open))->getKnowledge();
+  }
+  template <typename Hello>
+  static void FillHello(Hello& hello) {
+    hello.setProtocolVersion(wire::PROTOCOL_VERSION);
+    const auto golden = GoldenVectors();
+    auto list = hello.initGoldenVectors(static_cast<unsigned>(golden.size()));
+    for (unsigned i = 0; i < golden.size(); ++i) {
+      list[i].setLabel(golden[i].label);
+      list[i].setKey(ToWire(golden[i].key));
+    }
+  }
+  template <typename Params, typename Results>
+  absl::StatusOr<capnp::Response<Results>> Send(
+      capnp::Request<Params, Results> request) {
+    return loop_->Wait(kj::Promise<capnp::Response<Results>>(request.send()),
+                       absl::Seconds(20));
+  }
+  // The status an answer carries, or the transport's.
+  template <typename Params, typename Results>
+  absl::Status StatusOf(capnp::Request<Params, Results> request) {
+    auto answer = Send(kj::mv(request));
+    return answer.ok() ? FromWire(answer->getStatus()) : answer.status();
+  }
+  ClientLoop& loop() { return *loop_; }
+
+ private:
+  std::shared_ptr<ClientLoop> loop_;
+  kj::Own<kj::AsyncIoStream> stream_;
+  capnp::TwoPartyVatNetwork network_;
+  capnp::RpcSystem<capnp::rpc::twoparty::VatId> rpc_;
+  std::optional<wire::Session::Client> session_;
+};
+
+}  // namespace kdn::rpc
+
+#endif  // KDN_TESTS_RPC_GATEWAY_RAW_CLIENT_H_

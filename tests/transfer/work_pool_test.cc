@@ -1,0 +1,63 @@
+#include "transfer/work_pool.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <functional>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
+
+namespace kdn::transfer {
+namespace {
+
+TEST(WorkPoolTest, RunsLowerLayersFirstInsideOneRequest) {
+  std::vector<int> ran;
+  {
+    WorkPool pool(1);
+    absl::Notification go;
+    pool.Post(WorkOrder{0, 0}, [&go] { go.WaitForNotification(); });
+    for (int layer : {3, 1, 2, 0}) {
+      pool.Post(WorkOrder{1, layer}, [&ran, layer] { ran.push_back(layer); });
+    }
+    pool.Post(WorkOrder{2, 0}, [&ran] { ran.push_back(100); });
+    go.Notify();
+  }
+  EXPECT_EQ(ran, (std::vector<int>{0, 1, 2, 3, 100}));
+}
+
+TEST(WorkPoolTest, FinishesWhatIsQueuedBeforeItGoes) {
+  std::atomic<int> ran = 0;
+  {
+    WorkPool pool(3);
+    for (int i = 0; i < 1000; ++i) pool.Post(WorkOrder{}, [&ran] { ++ran; });
+  }
+  EXPECT_EQ(ran, 1000);
+}
+
+TEST(WorkPoolTest, ATaskMayPostAnother) {
+  absl::Notification second;
+  WorkPool pool(1);
+  pool.Post(WorkOrder{},
+            [&] { pool.Post(WorkOrder{}, [&second] { second.Notify(); }); });
+  second.WaitForNotification();
+}
+
+TEST(WorkPoolTest, ADrainWaitsForWhatTasksPostToo) {
+  std::atomic<int> left = 100;
+  WorkPool pool(2);
+  std::function<void()> task = [&] {
+    if (--left > 0) pool.Post(WorkOrder{}, task);
+  };
+  pool.Post(WorkOrder{}, task);
+  pool.Drain();
+  EXPECT_EQ(left, 0);
+}
+
+TEST(WorkPoolTest, RequestsAreNumberedApart) {
+  WorkPool pool(1);
+  EXPECT_NE(pool.NextRequest(), pool.NextRequest());
+}
+
+}  // namespace
+}  // namespace kdn::transfer

@@ -1,0 +1,39 @@
+#ifndef KDN_TRANSFER_LINK_BOOK_H_
+#define KDN_TRANSFER_LINK_BOOK_H_
+
+#include <cstdint>
+#include <optional>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "delivery/link_rate.h"
+#include "delivery/rate_report.h"
+#include "kv/ids.h"
+
+namespace kdn::transfer {
+
+// What a node has learnt of the links from its peers, and what came of what it
+// predicted. Has no clock. Thread-safe.
+class LinkBook {
+ public:
+  // As of delivery::LinkRate.
+  void OnTransfer(const NodeId& peer, uint64_t bytes, absl::Duration took,
+                  absl::Time now);
+  std::optional<double> BytesPerSecond(const NodeId& peer,
+                                       absl::Time now) const;
+
+  void Count(const delivery::DeliveryReport& report);
+  delivery::RateCounters counters() const;
+
+ private:
+  mutable absl::Mutex mutex_;
+  absl::flat_hash_map<NodeId, delivery::LinkRate> links_
+      ABSL_GUARDED_BY(mutex_);
+  delivery::RateCounters counters_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace kdn::transfer
+
+#endif  // KDN_TRANSFER_LINK_BOOK_H_

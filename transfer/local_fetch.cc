@@ -1,0 +1,73 @@
+#include "transfer/local_fetch.h"
+
+#include <utility>
+#include <vector>
+
+namespace kdn::transfer {
+namespace {
+
+void DecodeFrom(int layer, std::shared_ptr<ChunkDecode> decode, int layers,
+                storage::ObjectRef object, WorkPool* pool,
+                uint64_t work_request) {
+  decode->DecodeOf(layer, object->bytes());
+  if (layer + 1 == layers) return;
+  pool->Post(WorkOrder{work_request, layer + 1},
+             [layer, layers, pool, work_request, decode = std::move(decode),
+              object = std::move(object)] {
+               DecodeFrom(layer + 1, decode, layers, object, pool,
+                          work_request);
+             });
+}
+
+// Null: the engine computes the chunk faster than it is decoded.
+absl::StatusOr<std::shared_ptr<ChunkDecode>> Begin(
+    const std::shared_ptr<RetrieveContext>& context, int chunk,
+    const delivery::PeerService::Held& held,
+    std::optional<ObjectVersion> pinned,
+    const std::shared_ptr<delivery::Done<delivery::AttemptResult>>&
+        on_attempt) {
+  absl::StatusOr<codec::ObjectIndex> index =
+      codec::ObjectIndex::Parse(held.object->bytes(), held.object->size());
+  if (!index.ok()) return index.status();
+  const LevelSet deliverable = index->header().levels & context->request.accept;
+  if (deliverable.empty()) {
+    return absl::NotFoundError("the chunk is held at no accepted level");
+  }
+  const LevelSet fast = deliverable.Without(context->too_slow);
+  if (fast.empty()) return nullptr;
+  return ChunkDecode::Create(
+      context, chunk, *std::move(index),
+      std::vector<Level>(context->request.slice.layers(), fast.Best()),
+      held.info.tier, pinned, [on_attempt](delivery::AttemptResult result) {
+        (*on_attempt)(std::move(result));
+      });
+}
+
+}  // namespace
+
+void FetchFromMemory(std::shared_ptr<RetrieveContext> context, int chunk,
+                     delivery::PeerService::Held held,
+                     std::optional<ObjectVersion> pinned, WorkPool* pool,
+                     uint64_t work_request,
+                     delivery::Done<delivery::AttemptResult> on_attempt) {
+  auto shared = std::make_shared<delivery::Done<delivery::AttemptResult>>(
+      std::move(on_attempt));
+  pool->Post(WorkOrder{work_request, 0},
+             [context, chunk, pinned, pool, work_request, shared,
+              held = std::move(held)] {
+               absl::StatusOr<std::shared_ptr<ChunkDecode>> decode =
+                   Begin(context, chunk, held, pinned, shared);
+               if (!decode.ok() || *decode == nullptr) {
+                 delivery::AttemptResult result;
+                 result.status = decode.status();
+                 result.version = held.info.version;
+                 result.recompute = decode.ok();
+                 (*shared)(std::move(result));
+                 return;
+               }
+               DecodeFrom(0, *decode, context->request.slice.layers(),
+                          held.object, pool, work_request);
+             });
+}
+
+}  // namespace kdn::transfer

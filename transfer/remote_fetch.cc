@@ -1,0 +1,242 @@
+#include "transfer/remote_fetch.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "codec/format/stream_layout.h"
+#include "codec/stream_codec.h"
+#include "kv/check.h"
+
+namespace kdn::transfer {
+namespace {
+
+// Of the slice's streams that delivering a chunk of `shape` at `level` takes.
+uint64_t StreamBytesMax(const KvShape& shape, const KvSlice& slice,
+                        Level level) {
+  uint64_t layer_bytes = 0;
+  for (const Level step : codec::LadderTo(level)) {
+    for (const codec::StreamId& id :
+         codec::StreamsOf(shape, {0, step}, slice.head_begin, slice.head_end)) {
+      layer_bytes +=
+          codec::CodecOf(step).BytesMax(codec::StreamShapeOf(shape, id), step);
+    }
+  }
+  return layer_bytes * static_cast<uint64_t>(slice.layers());
+}
+
+uint64_t InPages(uint64_t bytes) {
+  constexpr uint64_t kPage = storage::Arena::kPageBytes;
+  return (bytes + kPage - 1) / kPage * kPage;
+}
+
+}  // namespace
+
+uint64_t FetchBytesMax(const delivery::RetrieveRequest& request) {
+  int tokens = 1;
+  for (const delivery::RetrieveChunk& chunk : request.chunks) {
+    tokens = std::max(tokens, static_cast<int>(chunk.positions.size()));
+  }
+  const KvShape shape = ShapeOf(*request.model, tokens);
+  uint64_t most = 1;
+  for (const Level level : kLevelsByQuality) {
+    if (!request.accept.Has(level)) continue;
+    most = std::max(most, StreamBytesMax(shape, request.slice, level));
+  }
+  return InPages(most);
+}
+
+// Its end is the event: then both the fetch and the last try have let it go.
+class RemoteFetch::Reckoning {
+ public:
+  explicit Reckoning(const Link& link) : book_(link.book), clock_(link.clock) {}
+  Reckoning(const Reckoning&) = delete;
+  Reckoning& operator=(const Reckoning&) = delete;
+  ~Reckoning() {
+    if (!report_) return;
+    report_->load = std::max(report_->load, decoded_ - first_);
+    book_->Count(*report_);
+  }
+
+  void OnChunkEnd() {
+    absl::MutexLock lock(&mutex_);
+    decoded_ = std::max(decoded_, clock_->Now());
+  }
+  // `first`: when the first byte was due.
+  void OnBytesEnd(const delivery::DeliveryReport& report, absl::Time first) {
+    absl::MutexLock lock(&mutex_);
+    report_ = report;
+    first_ = first;
+  }
+
+ private:
+  LinkBook* const book_;
+  const Clock* const clock_;
+  absl::Mutex mutex_;
+  absl::Time decoded_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  absl::Time first_ ABSL_GUARDED_BY(mutex_);
+  std::optional<delivery::DeliveryReport> report_ ABSL_GUARDED_BY(mutex_);
+};
+
+RemoteFetch::RemoteFetch(std::shared_ptr<RetrieveContext> context,
+                         std::vector<Item> items, Link link,
+                         storage::Arena* scratch, WorkPool* pool,
+                         uint64_t work_request, OnSize on_size,
+                         OnAttempt on_attempt)
+    : context_(std::move(context)),
+      items_(std::move(items)),
+      link_(std::move(link)),
+      scratch_(scratch),
+      pool_(pool),
+      work_request_(work_request),
+      on_size_(std::move(on_size)),
+      on_attempt_(std::move(on_attempt)),
+      receiving_(items_.size()),
+      reckoning_(std::make_shared<Reckoning>(link_)) {}
+
+absl::StatusOr<absl::Span<std::byte>> RemoteFetch::OnHit(
+    int i, codec::ObjectIndex index, std::vector<Level> levels, Tier tier,
+    uint64_t stream_bytes) {
+  const absl::Time now = link_.clock->Now();
+  // What the peer's disk or memory took is not the link's.
+  if (layers_owed_ == 0) {
+    first_ = plan_.chunks_loaded == 0 ? now : first_ + (now - last_);
+    last_ = now;
+  }
+  ++plan_.chunks_loaded;
+  layers_owed_ += context_->request.slice.layers();
+  plan_.tokens_loaded += TokensOf(i);
+  plan_.bytes += stream_bytes;
+  decoding_ += DecodingOf(i, levels);
+  absl::StatusOr<std::shared_ptr<storage::ArenaBlock>> block =
+      scratch_->Allocate(stream_bytes);
+  if (!block.ok()) {
+    skipped_ = true;
+    ReportError(i, block.status());
+    return block.status();
+  }
+  const absl::Span<std::byte> place = (*block)->bytes();
+  const int chunk = items_[i].chunk;
+  // A try ends when every layer is accounted for: nothing reads the block then,
+  // and nothing more is written there.
+  absl::StatusOr<std::shared_ptr<ChunkDecode>> decode = ChunkDecode::Create(
+      context_, chunk, std::move(index), std::move(levels), tier,
+      items_[i].pinned,
+      [on_attempt = on_attempt_, chunk, reckoning = reckoning_,
+       block = *std::move(block)](delivery::AttemptResult result) mutable {
+        block = nullptr;
+        reckoning->OnChunkEnd();
+        reckoning = nullptr;
+        on_attempt(chunk, std::move(result));
+      });
+  if (!decode.ok()) {
+    skipped_ = true;
+    ReportError(i, decode.status());
+    return decode.status();
+  }
+  on_size_(chunk, InPages(stream_bytes));
+  receiving_[i].decode = *std::move(decode);
+  receiving_[i].layers_left = context_->request.slice.layers();
+  return place;
+}
+
+void RemoteFetch::OnRecompute(int i) {
+  plan_.tokens_recomputed += TokensOf(i);
+  plan_.chunks.emplace_back();
+  delivery::AttemptResult result;
+  result.recompute = true;
+  Report(i, std::move(result));
+}
+
+void RemoteFetch::OnNoHit(int i, const absl::Status& why,
+                          ObjectVersion version) {
+  delivery::AttemptResult result;
+  result.status = why;
+  result.version = version;
+  Report(i, std::move(result));
+}
+
+void RemoteFetch::OnLayer(int i, int layer,
+                          absl::Span<const std::byte> streams) {
+  Receiving& item = receiving_[i];
+  KDN_CHECK(item.decode != nullptr, "a layer came for a chunk without a hit");
+  KDN_CHECK(item.layers_left > 0, "more layers came than were asked for");
+  --item.layers_left;
+  --layers_owed_;
+  bytes_ += streams.size();
+  last_ = link_.clock->Now();
+  item.decode->AddWireBytes(streams.size());
+  pool_->Post(WorkOrder{work_request_, layer},
+              [decode = item.decode, layer, streams] {
+                decode->Decode(layer, streams);
+              });
+}
+
+void RemoteFetch::OnDone(const absl::Status& status) {
+  Settle(status);
+  reckoning_ = nullptr;
+  const absl::Status why =
+      status.ok() ? absl::UnavailableError("the peer sent too little") : status;
+  for (size_t i = 0; i < receiving_.size(); ++i) {
+    Receiving& item = receiving_[i];
+    if (item.decode != nullptr) {
+      item.decode->Skip(item.layers_left, why);
+    } else if (!item.reported) {
+      ReportError(static_cast<int>(i), why);
+    }
+  }
+}
+
+void RemoteFetch::Settle(const absl::Status& status) {
+  // Nothing was there to plan with.
+  if (plan_.chunks_loaded == 0 && plan_.chunks.empty()) return;
+  // What was thrown away took time too.
+  if (skipped_) return;
+  // A peer that broke says nothing of the link; one that was too slow does.
+  if (!status.ok() && !absl::IsDeadlineExceeded(status)) return;
+  if (!status.ok() && layers_owed_ > 0) last_ = link_.clock->Now();
+  const absl::Duration took =
+      plan_.chunks_loaded > 0 ? last_ - first_ : absl::ZeroDuration();
+  if (plan_.chunks_loaded > 0) {
+    link_.book->OnTransfer(link_.peer, bytes_, took, last_);
+  }
+  plan_.chunks.resize(plan_.chunks.size() + plan_.chunks_loaded);
+  reckoning_->OnBytesEnd(
+      {delivery::Predict(plan_, link_.target, decoding_), bytes_, took},
+      first_);
+}
+
+absl::Duration RemoteFetch::DecodingOf(int i,
+                                       absl::Span<const Level> levels) const {
+  const delivery::RetrieveChunk& chunk =
+      context_->request.chunks[items_[i].chunk];
+  const auto layer_bytes =
+      static_cast<double>(chunk.destination.shape().layer_bytes());
+  absl::Duration time;
+  for (const Level level : levels) {
+    const double rate = context_->decode_rates[static_cast<size_t>(level)];
+    if (rate > 0) time += absl::Seconds(layer_bytes / rate);
+  }
+  return time;
+}
+
+int RemoteFetch::TokensOf(int i) const {
+  return static_cast<int>(
+      context_->request.chunks[items_[i].chunk].positions.size());
+}
+
+void RemoteFetch::ReportError(int i, const absl::Status& why) {
+  delivery::AttemptResult result;
+  result.status = why;
+  Report(i, std::move(result));
+}
+
+void RemoteFetch::Report(int i, delivery::AttemptResult result) {
+  KDN_CHECK(!receiving_[i].reported, "a chunk's try ends once");
+  receiving_[i].reported = true;
+  on_attempt_(items_[i].chunk, std::move(result));
+}
+
+}  // namespace kdn::transfer
