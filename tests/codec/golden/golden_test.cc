@@ -1,0 +1,153 @@
+// Objects that encoders of every version wrote decode to the rows that they
+// decoded to then: for ever, and with every instruction set.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <set>
+#include <sstream>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "codec/calibration/calibration_format.h"
+#include "codec/decoder.h"
+#include "codec/format/stream_layout.h"
+#include "tests/codec/golden/golden_digests.h"
+#include "tests/codec/supported_isas.h"
+#include "tests/codec/test_chunk.h"
+
+namespace kdn::codec {
+namespace {
+
+using testing::ElementsAreArray;
+using testing::Pair;
+using testing::UnorderedElementsAre;
+
+constexpr char kFolder[] = KDN_SOURCE_DIR "/tests/codec/golden/";
+
+// The files of one version of the format.
+class GoldenTest : public testing::TestWithParam<int> {
+ protected:
+  GoldenTest() {
+    for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
+      const std::string path = entry.path();
+      if (absl::EndsWith(path, ".kdnobj")) {
+        objects_[entry.path().stem()] = ReadWholeFile(path);
+      }
+      if (!absl::EndsWith(path, ".kdncal")) continue;
+      const auto calibration = ParseCalibration(ReadWholeFile(path));
+      EXPECT_TRUE(calibration.ok()) << path << " " << calibration.status();
+      if (calibration.ok()) calibrations_.Add(*calibration);
+    }
+    std::ifstream lines(absl::StrCat(folder_, "/digests"));
+    std::string line;
+    while (std::getline(lines, line)) {
+      const size_t space = line.find(' ');
+      digests_[line.substr(0, space)].push_back(line.substr(space + 1));
+    }
+  }
+
+  const std::string folder_ = absl::StrCat(kFolder, GetParam());
+  CalibrationSet calibrations_;
+  // By the name of the chunk.
+  std::map<std::string, std::vector<std::byte>> objects_;
+  std::map<std::string, std::vector<std::string>> digests_;
+};
+
+TEST_P(GoldenTest, DecodesToTheSameBitsForEver) {
+  ASSERT_GE(objects_.size(), 11u);
+  ASSERT_EQ(objects_.size(), digests_.size());
+  for (const auto& [name, object] : objects_) {
+    for (const Isa isa : IsasOfThisCpu()) {
+      EXPECT_THAT(DigestsOf(object, &calibrations_, isa),
+                  ElementsAreArray(digests_[name]))
+          << name << " with instructions " << static_cast<int>(isa);
+    }
+  }
+}
+
+TEST_P(GoldenTest, HasEveryLevelOfEveryDtype) {
+  std::set<std::pair<Dtype, Level>> seen;
+  std::set<Dtype> calibrated;
+  for (const auto& [name, object] : objects_) {
+    uint16_t version;
+    std::memcpy(&version, object.data() + 6, sizeof(version));
+    EXPECT_EQ(version, GetParam()) << name;
+    const auto index = ObjectIndex::Parse(object, object.size());
+    ASSERT_TRUE(index.ok()) << name << " " << index.status();
+    const ObjectHeader& header = index->header();
+    for (const Level level : LevelsOf(header.levels)) {
+      seen.insert({header.shape.dtype, level});
+    }
+    if (!header.calibration.is_zero()) calibrated.insert(header.shape.dtype);
+  }
+  EXPECT_EQ(seen.size(), 3u * kLevelCount);
+  EXPECT_EQ(calibrated.size(), 3u);
+}
+
+// A stream of base and of lossless begins with a byte that says its form.
+TEST_P(GoldenTest, HasEveryFormOfStream) {
+  std::set<std::pair<Level, int>> forms;
+  for (const auto& [name, object] : objects_) {
+    const auto index = ObjectIndex::Parse(object, object.size());
+    ASSERT_TRUE(index.ok()) << name << " " << index.status();
+    const ObjectHeader& header = index->header();
+    for (const StreamGroup& group : GroupsOf(header.shape, header.levels)) {
+      if (group.level == Level::kInt8) continue;
+      for (const StreamId& id : StreamsOf(header.shape, group)) {
+        forms.insert(
+            {id.level, static_cast<int>(object[index->Entry(id).offset])});
+      }
+    }
+  }
+  EXPECT_THAT(forms, UnorderedElementsAre(
+                         Pair(Level::kLossless, 0), Pair(Level::kLossless, 1),
+                         Pair(Level::kBase, 0), Pair(Level::kBase, 1),
+                         Pair(Level::kBase1, 0), Pair(Level::kBase1, 2),
+                         Pair(Level::kBase2, 0), Pair(Level::kBase2, 2)));
+}
+
+// What the digests leave out: at any position, K that is coded before RoPE is
+// the K of the origin, turned. In fp32 nothing is rounded between.
+TEST_P(GoldenTest, KElsewhereIsKOfTheOriginTurned) {
+  for (const char* name : {"fp32-llama3", "calibrated-fp32"}) {
+    const std::vector<std::byte>& object = objects_[name];
+    const auto index = ObjectIndex::Parse(object, object.size());
+    ASSERT_TRUE(index.ok()) << name << " " << index.status();
+    const ObjectHeader& header = index->header();
+    const auto calibration = calibrations_.ForObject(header);
+    ASSERT_TRUE(calibration.ok()) << calibration.status();
+    const RopeTable rope(header.rope);
+    std::vector<float> cos(rope.pairs());
+    std::vector<float> sin(rope.pairs());
+    for (const Level level : LevelsOf(header.levels)) {
+      if (level == Level::kLossless) continue;
+      KvBuffer origin(header.shape, Layout::kTokenMajor);
+      KvBuffer stored(header.shape, Layout::kTokenMajor);
+      ASSERT_TRUE(DecodeAllWith(*calibration, object, level,
+                                std::vector<int32_t>(header.shape.tokens, 0),
+                                origin.view())
+                      .ok());
+      ASSERT_TRUE(DecodeAllWith(*calibration, object, level, header.positions,
+                                stored.view())
+                      .ok());
+      for (int token = 0; token < header.shape.tokens; ++token) {
+        rope.CosSin(header.positions[token], cos.data(), sin.data());
+        for (int head = 0; head < header.shape.kv_heads; ++head) {
+          std::vector<float> k = origin.Row(0, KvPart::kK, head, token);
+          rope.Rotate(cos.data(), sin.data(), k.data());
+          EXPECT_EQ(k, stored.Row(0, KvPart::kK, head, token))
+              << name << " " << Name(level) << " token " << token;
+        }
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Versions, GoldenTest, testing::Values(2));
+
+}  // namespace
+}  // namespace kdn::codec

@@ -1,0 +1,219 @@
+// Writes the golden files of the format that this build's encoder writes, into
+// an empty folder. A person runs it once for each version of the format, see
+// README.md beside it; neither a test nor CI does.
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "codec/calibration/calibration_format.h"
+#include "kv/check.h"
+#include "tests/codec/golden/golden_digests.h"
+#include "tests/codec/test_calibration.h"
+#include "tests/codec/test_chunk.h"
+
+namespace kdn::codec {
+namespace {
+
+constexpr Calibration::Geometry kCalibrated = {
+    .layers = 1, .kv_heads = 4, .head_dim = 16};
+// The model that HeaderOf names.
+ModelFingerprint TestModel() {
+  return HeaderOf(ChunkOptions()).identity.fingerprint;
+}
+
+struct GoldenChunk {
+  std::string name;
+  ObjectHeader header;
+  // Whether some rows and some elements are far from the others, so that
+  // streams have kept tokens and patches.
+  bool outliers = false;
+  bool calibrated = false;
+};
+
+GoldenChunk Chunk(std::string name, const ChunkOptions& options) {
+  return {.name = std::move(name), .header = HeaderOf(options)};
+}
+
+// Streams of kept tokens, of patches, of every level.
+GoldenChunk Bf16() {
+  ChunkOptions options;
+  options.shape = {2, 2, 24, 16, Dtype::kBf16};
+  options.rotary_dim = 16;
+  options.first_position = 0;
+  GoldenChunk chunk = Chunk("bf16", options);
+  chunk.outliers = true;
+  return chunk;
+}
+
+GoldenChunk Fp16Yarn() {
+  ChunkOptions options;
+  options.shape = {1, 3, 33, 20, Dtype::kFp16};
+  options.pairing = RopePairing::kGptJ;
+  options.rotary_dim = 12;
+  options.attention_factor = 1.25;
+  GoldenChunk chunk = Chunk("fp16-gptj-yarn", options);
+  chunk.header.rope.scaling = RopeScaling::kYarn;
+  chunk.header.rope.factor = 4.0;
+  chunk.header.rope.original_max_position = 4096;
+  return chunk;
+}
+
+GoldenChunk Fp32Llama3() {
+  ChunkOptions options;
+  options.shape = {1, 2, 24, 32, Dtype::kFp32};
+  options.rotary_dim = 32;
+  options.first_position = 7000;
+  GoldenChunk chunk = Chunk("fp32-llama3", options);
+  chunk.header.rope.theta = 500000.0;
+  chunk.header.rope.scaling = RopeScaling::kLlama3;
+  chunk.header.rope.factor = 8.0;
+  chunk.header.rope.original_max_position = 8192;
+  return chunk;
+}
+
+GoldenChunk Calibrated(std::string name, Dtype dtype, int rotary_dim) {
+  ChunkOptions options;
+  options.shape = {1, 4, 24, 16, dtype};
+  options.rotary_dim = rotary_dim;
+  options.levels = LevelSet::Of(Level::kBase2).WithRefined();
+  GoldenChunk chunk = Chunk(std::move(name), options);
+  chunk.outliers = true;
+  chunk.calibrated = true;
+  return chunk;
+}
+
+// Too few tokens for coding to be worth it: rows, and levels that say nothing.
+GoldenChunk FewTokens() {
+  ChunkOptions options;
+  options.shape = {1, 2, 3, 8, Dtype::kBf16};
+  return Chunk("few-tokens", options);
+}
+
+// Exponents in two rANS streams.
+GoldenChunk LongLossless() {
+  ChunkOptions options;
+  options.shape = {1, 1, 256, 64, Dtype::kBf16};
+  options.rotary_dim = 64;
+  options.levels = LevelSet::Of(Level::kLossless);
+  return Chunk("lossless-long", options);
+}
+
+GoldenChunk OneLevel(std::string name, Level level) {
+  ChunkOptions options;
+  options.shape = {1, 2, 24, 16, Dtype::kBf16};
+  options.rotary_dim = 8;
+  options.levels = LevelSet::Of(level).WithRefined();
+  GoldenChunk chunk = Chunk(std::move(name), options);
+  chunk.header.rope.scaling = RopeScaling::kLinear;
+  chunk.header.rope.factor = 2.0;
+  return chunk;
+}
+
+// Behind another chunk, and edited.
+GoldenChunk Chained() {
+  GoldenChunk chunk = OneLevel("chained-edited", Level::kInt8);
+  chunk.header.identity.condition = KeyOf(chunk.header.identity);
+  chunk.header.identity.variant = "dropped";
+  return chunk;
+}
+
+std::vector<GoldenChunk> GoldenChunks() {
+  return {Bf16(),
+          Fp16Yarn(),
+          Fp32Llama3(),
+          Calibrated("calibrated-bf16", Dtype::kBf16, 16),
+          Calibrated("calibrated-fp16-no-rope", Dtype::kFp16, 0),
+          Calibrated("calibrated-fp32", Dtype::kFp32, 8),
+          FewTokens(),
+          LongLossless(),
+          OneLevel("base-only", Level::kBase),
+          OneLevel("base1", Level::kBase1),
+          Chained()};
+}
+
+KvBuffer KvOf(const GoldenChunk& chunk) {
+  const KvShape& shape = chunk.header.shape;
+  std::mt19937 rng(20);
+  KvBuffer kv(shape, Layout::kTokenMajor);
+  kv.FillRandom(&rng);
+  if (!chunk.outliers) return kv;
+  for (KvPart part : {KvPart::kK, KvPart::kV}) {
+    for (int dim = 0; dim < shape.head_dim; ++dim) {
+      kv.Set(0, part, 0, 0, dim, dim % 2 == 0 ? 60.0f : -55.0f);
+    }
+    kv.Set(0, part, 1, 9, 3, -7.5f);
+    kv.Set(0, part, shape.kv_heads - 1, 11, 5, 6.0f);
+  }
+  return kv;
+}
+
+StoredCalibration StoredOf(const CalibrationParts& parts) {
+  StoredCalibration stored{TestModel(), parts.geometry, {}, {}};
+  for (const RansTable& table : parts.tables) {
+    auto& frequencies = stored.tables.emplace_back();
+    for (size_t symbol = 0; symbol < kRansSymbols; ++symbol) {
+      frequencies[symbol] =
+          static_cast<uint16_t>(table.frequency(static_cast<uint8_t>(symbol)));
+    }
+  }
+  for (const StreamTransform& stream : parts.streams) {
+    StoredTransform& transform = stored.streams.emplace_back();
+    transform.mean = stream.mean;
+    transform.scale = stream.scale;
+    transform.bands = stream.bands;
+    for (int d = 0; d < stream.dim(); ++d) {
+      for (int c = 0; c < stream.components(); ++c) {
+        transform.synthesis.push_back(stream.synthesis.At(d, c));
+      }
+    }
+  }
+  return stored;
+}
+
+void WriteFile(const std::string& path, absl::Span<const std::byte> bytes) {
+  std::ofstream file(path, std::ios::binary);
+  file.write(reinterpret_cast<const char*>(bytes.data()),
+             static_cast<std::streamsize>(bytes.size()));
+  KDN_CHECK(file.good(), "the file can be written");
+}
+
+void WriteAll(const std::string& folder) {
+  const std::vector<std::byte> file =
+      WriteCalibration(StoredOf(PartsOf(kCalibrated)));
+  WriteFile(folder + "/four-heads-of-16.kdncal", file);
+  const auto calibration = ParseCalibration(file);
+  KDN_CHECK(calibration.ok(), "the calibration can be used");
+  CalibrationSet set;
+  set.Add(*calibration);
+  std::ofstream digests(folder + "/digests");
+  for (const GoldenChunk& chunk : GoldenChunks()) {
+    const auto object = EncodeWith(
+        chunk.calibrated
+            ? *calibration
+            : Calibration::Uncalibrated(GeometryOf(chunk.header.shape)),
+        chunk.header, KvOf(chunk).view());
+    WriteFile(folder + "/" + chunk.name + ".kdnobj", object);
+    for (const std::string& line : DigestsOf(object, &set, Isa::kScalar)) {
+      digests << chunk.name << " " << line << "\n";
+    }
+  }
+  KDN_CHECK(digests.good(), "the digests can be written");
+}
+
+}  // namespace
+}  // namespace kdn::codec
+
+int main(int argc, char** argv) {
+  if (argc != 2 || !std::filesystem::is_directory(argv[1]) ||
+      !std::filesystem::is_empty(argv[1])) {
+    std::fprintf(stderr, "usage: codec_write_golden EMPTY-FOLDER\n");
+    return 2;
+  }
+  kdn::codec::WriteAll(argv[1]);
+  return 0;
+}
