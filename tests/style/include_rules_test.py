@@ -65,8 +65,9 @@ LIBRARIES = (
 APART = ("rpc/bulk/", "rpc/client/", "rpc/gateway/")
 
 # What decides: the cluster, the simulator and tests drive the same classes.
-PURE = ("delivery/", "placement/", "storage/eviction_policy",
-        "storage/lease_table", "storage/object_info", "storage/partition")
+PURE = ("delivery/", "kv/admission", "kv/waiting_line", "placement/",
+        "storage/eviction_policy", "storage/lease_table", "storage/object_info",
+        "storage/partition")
 
 # (what it is, matches it)
 IMPURE = (
