@@ -9,8 +9,21 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/commands.h"
+#include "kv/log.h"
 
 namespace kdn::cli {
+namespace {
+
+// What the libraries report goes where the program's own lines go.
+void WriteLine(LogSeverity severity, absl::string_view site,
+               absl::string_view message) {
+  spdlog::level::level_enum level = spdlog::level::info;
+  if (severity == LogSeverity::kWarning) level = spdlog::level::warn;
+  if (severity == LogSeverity::kError) level = spdlog::level::err;
+  spdlog::log(level, "{}: {}", std::string(site), std::string(message));
+}
+
+}  // namespace
 
 int Report(const absl::Status& status) {
   if (status.ok()) return kExitOk;
@@ -38,6 +51,7 @@ int main(int argc, char** argv) {
   using kdn::cli::Program;
   spdlog::set_default_logger(spdlog::stderr_logger_mt("kdn"));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
+  kdn::SetLogSink(kdn::cli::WriteLine);
 
   Program program;
   std::error_code error;

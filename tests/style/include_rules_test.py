@@ -65,7 +65,8 @@ LIBRARIES = (
 APART = ("rpc/bulk/", "rpc/client/", "rpc/gateway/")
 
 # What decides: the cluster, the simulator and tests drive the same classes.
-PURE = ("delivery/", "kv/admission", "kv/waiting_line", "placement/",
+PURE = ("delivery/", "kv/admission", "kv/histogram", "kv/log_limit",
+        "kv/metric_table", "kv/metric_values", "kv/waiting_line", "placement/",
         "storage/eviction_policy", "storage/lease_table", "storage/object_info",
         "storage/partition")
 

@@ -1,0 +1,36 @@
+#ifndef KDN_KV_LOG_LIMIT_H_
+#define KDN_KV_LOG_LIMIT_H_
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "absl/time/time.h"
+
+namespace kdn {
+
+// Decides which lines of a log are written: of one site at most one line in an
+// interval. Time comes as an argument. It remembers every site for ever: sites
+// are places in the code, so there are few.
+class LogLimit {
+ public:
+  explicit LogLimit(absl::Duration interval) : interval_(interval) {}
+
+  // A line of `site` is there. None: leave it out. Else write it, and say that
+  // so many lines of the site were left out since the last one.
+  std::optional<uint64_t> Admit(std::string_view site, absl::Time now);
+
+ private:
+  struct Site {
+    absl::Time last;
+    uint64_t left_out = 0;
+  };
+  const absl::Duration interval_;
+  std::map<std::string, Site, std::less<>> sites_;
+};
+
+}  // namespace kdn
+
+#endif  // KDN_KV_LOG_LIMIT_H_

@@ -1,0 +1,62 @@
+#include "kv/metric_table.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <set>
+#include <string>
+
+namespace kdn {
+namespace {
+
+TEST(MetricTableTest, NamesAreUniqueAndEverythingIsExplained) {
+  std::set<std::string> names;
+  for (const MetricInfo& info : kMetricTable) {
+    EXPECT_TRUE(names.insert(std::string(info.name)).second) << info.name;
+    EXPECT_FALSE(info.unit.empty()) << info.name;
+    EXPECT_FALSE(info.help.empty()) << info.name;
+  }
+}
+
+// So that a name can become a JSON key, a Python key and, with the dot as an
+// underscore, the name of a Prometheus metric.
+TEST(MetricTableTest, NamesAreLowerCaseWords) {
+  std::set<std::string> underscored;
+  for (const MetricInfo& info : kMetricTable) {
+    EXPECT_TRUE(std::all_of(info.name.begin(), info.name.end(), [](char c) {
+      return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' ||
+             c == '.';
+    })) << info.name;
+    std::string name(info.name);
+    std::replace(name.begin(), name.end(), '.', '_');
+    EXPECT_TRUE(underscored.insert(name).second) << info.name;
+  }
+}
+
+// A dotted name nests: no name may be both a value and a group of values.
+TEST(MetricTableTest, NoGroupIsAlsoAMetric) {
+  for (const MetricInfo& info : kMetricTable) {
+    const size_t dot = info.name.find('.');
+    if (dot == std::string_view::npos) continue;
+    EXPECT_FALSE(Metric::Find(info.name.substr(0, dot))) << info.name;
+  }
+}
+
+TEST(MetricTableTest, HistogramsAreOfMicroseconds) {
+  for (const MetricInfo& info : kMetricTable) {
+    if (info.type != MetricType::kHistogram) continue;
+    EXPECT_EQ(info.unit, "microseconds") << info.name;
+    EXPECT_TRUE(info.name.ends_with("_us")) << info.name;
+  }
+}
+
+TEST(MetricTableTest, FindsByName) {
+  for (size_t i = 0; i < kMetricCount; ++i) {
+    EXPECT_EQ(Metric::Find(kMetricTable[i].name), Metric::At(i));
+  }
+  EXPECT_FALSE(Metric::Find("no_such_metric"));
+  EXPECT_EQ(Metric("lookups").info().name, "lookups");
+}
+
+}  // namespace
+}  // namespace kdn
