@@ -1,44 +1,71 @@
 #ifndef KDN_STORAGE_EVICTION_POLICY_H_
 #define KDN_STORAGE_EVICTION_POLICY_H_
 
-#include <list>
-#include <optional>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
 
-#include "absl/container/flat_hash_map.h"
-#include "absl/functional/function_ref.h"
 #include "kv/chunk_key.h"
+#include "storage/eviction_slots.h"
 
 namespace kdn::storage {
 
-// Says which object of the memory tier to let go next. Pure;
-// thread-compatible.
-class EvictionPolicy {
- public:
-  virtual ~EvictionPolicy() = default;
-  // REQUIRES: not in the policy.
-  virtual void OnInsert(const ChunkKey& key) = 0;
-  // REQUIRES (both): in the policy.
-  virtual void OnAccess(const ChunkKey& key) = 0;
-  virtual void OnErase(const ChunkKey& key) = 0;
-  // The first object, in the policy's order, that may go; it stays in the
-  // policy until OnErase. Nullopt when none may.
-  virtual std::optional<ChunkKey> Victim(
-      absl::FunctionRef<bool(const ChunkKey&)> may_go) const = 0;
+// What a policy is told of an object that it has to order.
+struct Cached {
+  // 64 well mixed bits that name the object for as long as the store lives:
+  // ghosts are found by them, so they may not depend on the process.
+  uint64_t hash = 0;
+  // The room that the object takes, in the unit of the policy's capacity. At
+  // least 1.
+  uint32_t weight = 1;
 };
 
-// Least recently used. On KV prefix traces it beats SIEVE, S3-FIFO and
-// W-TinyLFU at most sizes, unlike on web traces.
-class LruPolicy final : public EvictionPolicy {
- public:
-  void OnInsert(const ChunkKey& key) override;
-  void OnAccess(const ChunkKey& key) override;
-  void OnErase(const ChunkKey& key) override;
-  std::optional<ChunkKey> Victim(
-      absl::FunctionRef<bool(const ChunkKey&)> may_go) const override;
+// A chunk key is a SHA-256 value, so any 64 of its bits are well mixed.
+inline uint64_t EvictionHashOf(const ChunkKey& key) {
+  uint64_t hash = 0;
+  std::memcpy(&hash, key.bytes().data(), sizeof(hash));
+  return hash;
+}
 
- private:
-  std::list<ChunkKey> order_;  // coldest first
-  absl::flat_hash_map<ChunkKey, std::list<ChunkKey>::iterator> place_;
+// Says which object of a cache goes next. Memory, disk and cache simulators use
+// the same policies. A policy knows its objects by slot: `Insert` gives the
+// slot, and the slot is the object's until `Evict` or `Erase`. The owner maps
+// keys to slots and slots to objects.
+//
+// A policy is pure and deterministic: equal calls give equal victims. No policy
+// is thread-safe. Constructed from the capacity of the cache, in the unit of
+// the weights.
+//
+//   Insert(object)   the object is in the cache from now on.
+//   Access(slot)     the object was read.
+//   Evict(slot)      the object went to make room. Ghosts may remember it.
+//   Erase(slot)      the object went for another reason. Nothing is remembered.
+//   Victim(may_go)   the slot of the first object, in the policy's order, that
+//                    `may_go(slot)` is true for; kNoSlot when there is none.
+//                    The object stays until Evict. Objects that may not go keep
+//                    their place and what is known of them.
+//   hash(slot)       the hash that the object came with.
+//   MemoryBytes()    heap memory of the policy, ghosts included.
+//
+// `Access`, `Evict`, `Erase` and `hash` REQUIRE a slot that is in use.
+template <typename P>
+concept EvictionPolicy = std::constructible_from<P, uint64_t> &&
+    requires(P policy, const P& fixed, Slot slot, const Cached& object,
+             uint32_t objects) {
+  { policy.Insert(object) } -> std::same_as<Slot>;
+  policy.Access(slot);
+  policy.Evict(slot);
+  policy.Erase(slot);
+  {
+    policy.Victim([](Slot) { return true; })
+    } -> std::same_as<Slot>;
+  // Takes the memory for so many objects at once.
+  policy.Reserve(objects);
+  { fixed.hash(slot) } -> std::same_as<uint64_t>;
+  { fixed.size() } -> std::same_as<uint32_t>;
+  { fixed.MemoryBytes() } -> std::same_as<size_t>;
+  fixed.CheckInvariants();
 };
 
 }  // namespace kdn::storage

@@ -45,43 +45,56 @@ std::shared_ptr<ArenaBlock> Partition::Impl::MakeRoom(size_t bytes,
     absl::StatusOr<std::shared_ptr<ArenaBlock>> block = arena->Allocate(bytes);
     if (block.ok()) return *std::move(block);
     // The only copy of an object goes last: the disk refused it.
-    std::optional<ChunkKey> victim;
+    Entry* victim = nullptr;
     if (options.has_disk) victim = FindVictim(/*on_disk=*/true, now);
-    if (!victim) victim = FindVictim(/*on_disk=*/false, now);
-    if (!victim) return nullptr;
+    if (victim == nullptr) victim = FindVictim(/*on_disk=*/false, now);
+    if (victim == nullptr) return nullptr;
     DropFromMemory(*victim);
   }
 }
 
-std::optional<ChunkKey> Partition::Impl::FindVictim(bool on_disk,
-                                                    absl::Time now) const {
-  return policy.Victim([&](const ChunkKey& key) {
-    const Entry& entry = entries.find(key)->second;
+Entry* Partition::Impl::FindVictim(bool on_disk, absl::Time now) {
+  const Slot slot = policy.Victim([&](Slot candidate) {
+    const Entry& entry = *by_slot[candidate.value()];
     // Held by a reader: letting go would not give the memory back.
     return entry.on_disk == on_disk && entry.object.use_count() == 1 &&
            MayEvict(entry, now);
   });
+  return slot == kNoSlot ? nullptr : by_slot[slot.value()];
 }
 
 void Partition::Impl::PutInMemory(Entry& entry, ObjectRef object) {
   KDN_CHECK(entry.object == nullptr, "one memory copy an object");
+  entry.slot = policy.Insert(
+      {EvictionHashOf(entry.info.key),
+       static_cast<uint32_t>(object->capacity() / Arena::kPageBytes)});
   entry.object = std::move(object);
-  policy.OnInsert(entry.info.key);
+  if (entry.slot.value() >= by_slot.size()) {
+    by_slot.resize(entry.slot.value() + 1);
+  }
+  by_slot[entry.slot.value()] = &entry;
 }
 
-void Partition::Impl::DropFromMemory(const ChunkKey& key) {
-  const auto found = entries.find(key);
-  KDN_CHECK(found != entries.end() && found->second.object != nullptr,
-            "only a memory copy can be dropped");
-  policy.OnErase(key);
-  found->second.object.reset();
-  if (found->second.on_disk) {
+void Partition::Impl::DropFromMemory(Entry& entry) {
+  KDN_CHECK(entry.object != nullptr, "only a memory copy can be dropped");
+  by_slot[entry.slot.value()] = nullptr;
+  policy.Evict(std::exchange(entry.slot, kNoSlot));
+  entry.object.reset();
+  if (entry.on_disk) {
     ++counters.evictions;
   } else {
     ++counters.evictions_lost;
+    const ChunkKey key = entry.info.key;
     leases.Forget(key);
-    entries.erase(found);
+    entries.erase(key);
   }
+}
+
+void Partition::Impl::ForgetMemory(Entry& entry) {
+  if (entry.object == nullptr) return;
+  by_slot[entry.slot.value()] = nullptr;
+  policy.Erase(std::exchange(entry.slot, kNoSlot));
+  entry.object.reset();
 }
 
 void Partition::Impl::EraseEntry(const ChunkKey& key,
@@ -96,7 +109,7 @@ void Partition::Impl::EraseEntry(const ChunkKey& key,
         waiter.id, absl::AbortedError("the object was removed meanwhile")});
   }
   committing.erase(key);
-  if (entry.object != nullptr) policy.OnErase(key);
+  ForgetMemory(entry);
   const auto read = reads.find(key);
   if (read != reads.end()) {
     const bool missing = absl::IsNotFound(to_readers);
@@ -254,7 +267,7 @@ Actions Partition::Read(RequestId id, const ChunkKey& key,
   }
   if (entry->object != nullptr) {
     impl_->CountTerminal(&PartitionCounters::hits_memory);
-    impl_->policy.OnAccess(key);
+    impl_->policy.Access(entry->slot);
     ObjectInfo info = entry->info;
     info.tier = Tier::kMemory;
     actions.push_back(action::Found{id, info, entry->object});

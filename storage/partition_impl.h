@@ -10,7 +10,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/container/node_hash_map.h"
-#include "storage/eviction_policy.h"
+#include "storage/eviction_lru.h"
 #include "storage/lease_table.h"
 #include "storage/partition.h"
 
@@ -36,7 +36,8 @@ struct Entry {
   enum class Write { kNone, kQueued, kInFlight };
 
   ObjectInfo info;
-  ObjectRef object;  // null: on disk only
+  ObjectRef object;     // null: on disk only
+  Slot slot = kNoSlot;  // in the eviction policy, while in memory
   bool on_disk = false;
   bool synced = false;  // on disk, power loss included
   // False until a durable commit has reached the disk.
@@ -77,6 +78,7 @@ struct Partition::Impl {
   Impl(Options options_in, std::shared_ptr<Arena> arena_in)
       : options(options_in),
         arena(std::move(arena_in)),
+        policy(arena->budget_bytes() / Arena::kPageBytes),
         leases(options_in.leases_max) {}
 
   // Null unless it is there, visible and of that namespace.
@@ -85,10 +87,14 @@ struct Partition::Impl {
   // Room for `bytes`, evicting for it; null when nothing more may go.
   std::shared_ptr<ArenaBlock> MakeRoom(size_t bytes, absl::Time now);
   // The first to go among those with a copy on disk, or those without.
-  std::optional<ChunkKey> FindVictim(bool on_disk, absl::Time now) const;
+  Entry* FindVictim(bool on_disk, absl::Time now);
   void PutInMemory(Entry& entry, ObjectRef object);
-  // Lets the memory copy go. The entry goes too when that was the only copy.
-  void DropFromMemory(const ChunkKey& key);
+  // Lets the memory copy go, to make room. The entry goes too when that was the
+  // only copy.
+  void DropFromMemory(Entry& entry);
+  // Takes the memory copy out of the eviction order: it is gone for another
+  // reason than room.
+  void ForgetMemory(Entry& entry);
   // Removes every trace, answering whoever waits for it.
   void EraseEntry(const ChunkKey& key, const absl::Status& to_readers,
                   Actions& actions);
@@ -132,6 +138,8 @@ struct Partition::Impl {
   // Node-based: entries keep their address while others come and go.
   absl::node_hash_map<ChunkKey, Entry> entries;
   LruPolicy policy;  // exactly the entries with a memory copy
+  // The entry that has the policy's slot; null for a slot that is free.
+  std::vector<Entry*> by_slot;
   LeaseTable leases;
   std::deque<ReserveWaiter> reservations;
   // Entries with committers.

@@ -70,8 +70,7 @@ Actions Partition::Discard(const ChunkKey& key, ObjectVersion version) {
   ++impl_->counters.damaged;
   if (found->second.on_disk && found->second.write == Entry::Write::kNone) {
     // The disk's own copy proves itself when it is read.
-    impl_->policy.OnErase(key);
-    found->second.object.reset();
+    impl_->ForgetMemory(found->second);
     return actions;
   }
   const ObjectInfo info = found->second.info;
@@ -186,6 +185,16 @@ void Partition::CheckInvariants() const {
   KDN_CHECK(writing == impl.writes_in_flight &&
                 writing <= impl.options.disk_writes_max,
             "writes are miscounted");
+  size_t in_memory = 0;
+  for (size_t slot = 0; slot < impl.by_slot.size(); ++slot) {
+    const Entry* entry = impl.by_slot[slot];
+    if (entry == nullptr) continue;
+    ++in_memory;
+    KDN_CHECK(entry->object != nullptr && entry->slot.value() == slot,
+              "a slot leads to another entry");
+  }
+  KDN_CHECK(in_memory == impl.policy.size(), "a slot has no entry");
+  impl.policy.CheckInvariants();
   impl.leases.CheckInvariants();
   impl.arena->CheckInvariants();
 }
