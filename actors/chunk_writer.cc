@@ -100,6 +100,8 @@ void NodeChunkWriter::FinishAndSend(State& state, Reply<StoreReceipt> reply) {
   info.version = finished->version;
   info.bytes = finished->bytes;
   info.levels = state.request.levels.bits();
+  info.placement = ref.placement;
+  info.depth = ChainDepthOf(state.request.identity, state.request.positions);
   const absl::Time expires = state.request.ttl > absl::ZeroDuration()
                                  ? state.node->clock->Now() + state.request.ttl
                                  : absl::InfinitePast();

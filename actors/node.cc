@@ -140,6 +140,7 @@ absl::Status NodeImpl::OpenDisk() {
   if (options.data_dir.empty()) return absl::OkStatus();
   storage::DiskTier::Options disk;
   disk.directory = options.data_dir;
+  disk.clock = context_.clock;
   disk.capacity_bytes = options.disk_bytes;
   disk.segment_bytes = std::min(disk.segment_bytes,
                                 std::max<uint64_t>(options.disk_bytes / 8, 1));

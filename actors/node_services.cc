@@ -35,6 +35,9 @@ absl::StatusOr<storage::ObjectInfo> VerifyArrived(
   info.version = index->version();
   info.bytes = object.size();
   info.levels = index->header().levels.bits();
+  info.placement = ref.placement;
+  info.depth =
+      ChainDepthOf(index->header().identity, index->header().positions);
   return info;
 }
 

@@ -229,6 +229,7 @@ StorageActor::behavior_type MakeStorageActor(
   state->Init(self, deps);
   for (const storage::ObjectInfo& info : restored) {
     state->partition->Restore(info);
+    state->RefreshHeld(info.key);
   }
   self->delayed_send(self, kTick, TickAtom::value);
   return {

@@ -34,6 +34,7 @@ class DiskBed {
     if (!made.ok()) return made.status();
     bed->directory_ = *std::move(made);
     bed->options_.directory = bed->directory_.path();
+    bed->options_.clock = &bed->clock_;
     bed->options_.capacity_bytes = 4ull << 30;
     absl::StatusOr<std::unique_ptr<storage::DiskTier>> tier =
         storage::DiskTier::Open(bed->options_);
@@ -117,6 +118,7 @@ class DiskBed {
   }
 
   cli::TempDirectory directory_;  // outlives the tier
+  RealClock clock_;
   storage::DiskTier::Options options_;
   std::unique_ptr<storage::DiskTier> tier_;
   std::vector<std::shared_ptr<storage::ArenaBlock>> blocks_;

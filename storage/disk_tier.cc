@@ -66,6 +66,12 @@ class Lane {
   std::thread thread_;  // last: starts when everything else is there
 };
 
+// What has to be added to a time on the monotonic clock to have it on the wall
+// clock.
+absl::Duration WallOffset(const Clock& clock) {
+  return clock.WallNow() - clock.Now();
+}
+
 class DiskTierImpl final : public DiskTier {
  public:
   DiskTierImpl(Options options, std::unique_ptr<SegmentLog> log)
@@ -86,7 +92,8 @@ class DiskTierImpl final : public DiskTier {
     Admit(info.key, std::move(done), Then::kClean,
           [this, info, object = std::move(object), sync](BlockIo& io) {
             absl::Status status =
-                log_->Append(info, object->padded(), sync, io);
+                log_->Append(HeaderOf(info, WallOffset(*options_.clock)),
+                             object->padded(), sync, io);
             if (status.ok()) {
               ++writes_;
               bytes_written_ += info.bytes;
@@ -119,7 +126,10 @@ class DiskTierImpl final : public DiskTier {
 
   absl::Status ForEach(
       absl::FunctionRef<void(const ObjectInfo&)> visit) override {
-    return log_->ForEach(visit);
+    const absl::Duration wall_offset = WallOffset(*options_.clock);
+    return log_->ForEach([&](const RecordHeader& record) {
+      visit(InfoOf(record, wall_offset));
+    });
   }
 
   absl::Status Flush() override {
@@ -209,12 +219,18 @@ class DiskTierImpl final : public DiskTier {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(Options options) {
+  KDN_CHECK(options.clock != nullptr, "expiries need a clock");
   SegmentLog::Options log_options;
   log_options.directory = options.directory;
   log_options.capacity_bytes = options.capacity_bytes;
   log_options.segment_bytes = options.segment_bytes;
   log_options.clean_below_live = options.clean_below_live;
-  log_options.on_evicted = options.on_evicted;
+  if (options.on_evicted) {
+    log_options.on_evicted = [on_evicted = options.on_evicted,
+                              clock = options.clock](const RecordHeader& r) {
+      on_evicted(InfoOf(r, WallOffset(*clock)));
+    };
+  }
   log_options.holds = options.holds;
   absl::StatusOr<std::unique_ptr<SegmentLog>> log =
       SegmentLog::Open(std::move(log_options));

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kv/chunk_key.h"
+#include "kv/clock.h"
 #include "kv/ids.h"
 #include "storage/arena.h"
 #include "storage/object_info.h"
@@ -26,6 +27,9 @@ class DiskTier {
  public:
   struct Options {
     std::string directory;
+    // Converts expiries between the monotonic and the wall clock. Outlives the
+    // tier.
+    const Clock* clock = nullptr;
     uint64_t capacity_bytes = 0;  // segments together
     uint64_t segment_bytes = 256u << 20;
     int queue_depth = 16;
@@ -68,7 +72,8 @@ class DiskTier {
   // The object is not found from now on, also after a restart once done.
   virtual void Remove(ShardId shard, const ChunkKey& key, Done done) = 0;
 
-  // Every live object, in (shard, key) order. Blocking: for start-up.
+  // Every live object, in (shard, key) order. Blocking: for start-up. The
+  // expiry that an object was written with holds again.
   virtual absl::Status ForEach(
       absl::FunctionRef<void(const ObjectInfo&)> visit) = 0;
   // Blocks until all that was asked before is done and synced.

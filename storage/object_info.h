@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/time/time.h"
 #include "kv/answers.h"
 #include "kv/chunk_key.h"
 #include "kv/ids.h"
@@ -19,6 +20,14 @@ struct ObjectInfo {
   uint64_t bytes = 0;
   uint8_t levels = 0;  // LevelSet bits
   Tier tier = Tier::kMemory;
+  // The strictest class that a store of the object asked for.
+  Durability durability = Durability::kReplicated;
+  PlacementKey placement;  // zero: not known
+  // The number of chunks before it in its chain. 0: none, or not known.
+  uint32_t depth = 0;
+  // The end of the TTL on the monotonic clock: until then the object is held.
+  // InfinitePast: the object has no TTL.
+  absl::Time expires = absl::InfinitePast();
 };
 
 }  // namespace kdn::storage

@@ -17,6 +17,7 @@ void Partition::Restore(const ObjectInfo& info) {
   KDN_CHECK(impl_->options.has_disk, "what is restored rests on a disk");
   Entry entry;
   entry.info = info;
+  entry.expires = info.expires;
   entry.on_disk = true;
   entry.synced = true;
   impl_->entries.emplace(info.key, std::move(entry));
@@ -204,6 +205,8 @@ void Partition::Impl::CommitNew(RequestId id, const ObjectInfo& info,
   Entry& entry = at->second;
   entry.info = info;
   entry.expires = std::max(entry.expires, expires);
+  entry.info.expires = entry.expires;
+  entry.info.durability = durability;
   PutInMemory(entry, std::move(object));
   AnswerReadersFromMemory(entry, actions);
   // What the disk may still answer is of the object that was there before.
@@ -229,6 +232,8 @@ void Partition::Impl::CommitExisting(Entry& entry, RequestId id,
                                      absl::Time deadline, Actions& actions) {
   ++counters.commits_existed;
   entry.expires = std::max(entry.expires, expires);
+  entry.info.expires = entry.expires;
+  entry.info.durability = std::max(entry.info.durability, durability);
   const bool waits =
       !entry.visible || (durability == Durability::kDurable && !entry.synced);
   if (!waits) {

@@ -119,7 +119,8 @@ class Partition {
   Partition(Options options, std::shared_ptr<Arena> arena);
   ~Partition();
 
-  // At start: an object the disk tier already holds.
+  // At start: an object the disk tier already holds. A TTL that has not run
+  // out by now holds it again.
   void Restore(const ObjectInfo& info);
 
   // Asks for a block to build an object in. Evicts clean objects for it, waits

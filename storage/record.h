@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "kv/chunk_key.h"
 #include "kv/ids.h"
@@ -40,6 +41,14 @@ struct RecordHeader {
   uint8_t levels = 0;
   uint64_t payload_bytes = 0;
   uint32_t payload_crc32c = 0;
+  // As in ObjectInfo. Version 1 of the format lacks these four: they have the
+  // values below.
+  Durability durability = Durability::kReplicated;
+  PlacementKey placement;
+  uint32_t depth = 0;
+  // The end of the TTL on the wall clock, in microseconds since 1970, so that
+  // a restart does not lose the TTL. 0: no TTL.
+  int64_t expiry_unix_us = 0;
 
   RecordKey record_key() const { return {shard, key}; }
   bool operator==(const RecordHeader&) const = default;
@@ -48,14 +57,21 @@ struct RecordHeader {
 // Header page and payload, in whole pages.
 uint64_t RecordBytes(uint64_t payload_bytes);
 
-// REQUIRES: page.size() == kRecordPage, header.ns of a valid length.
+// Writes version 2 of the format. REQUIRES: page.size() == kRecordPage,
+// header.ns of a valid length, header.expiry_unix_us not negative.
 void EncodeRecordHeader(const RecordHeader& header, absl::Span<std::byte> page);
 
-// DATA_LOSS for anything EncodeRecordHeader does not write.
+// Reads versions 1 and 2. DATA_LOSS for anything that no writer of these
+// versions writes.
 absl::StatusOr<RecordHeader> DecodeRecordHeader(
     absl::Span<const std::byte> page);
 
-ObjectInfo InfoOf(const RecordHeader& header);
+// What the header says of its object, and the reverse. `wall_offset` is the
+// wall clock minus the monotonic clock, both read at the same moment: it
+// converts expiries. HeaderOf leaves out what only the log knows: place,
+// sequence and checksum.
+ObjectInfo InfoOf(const RecordHeader& header, absl::Duration wall_offset);
+RecordHeader HeaderOf(const ObjectInfo& info, absl::Duration wall_offset);
 
 }  // namespace kdn::storage
 

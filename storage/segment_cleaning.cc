@@ -68,7 +68,7 @@ absl::Status SegmentLog::Empty(
       absl::MutexLock lock(&mutex_);
       ++(absl::IsDataLoss(moved) ? counters_.damaged : counters_.evictions);
     }
-    if (options_.on_evicted) options_.on_evicted(InfoOf(record));
+    if (options_.on_evicted) options_.on_evicted(record);
   }
   KeepTombstones(segment, io);
   absl::MutexLock lock(&mutex_);

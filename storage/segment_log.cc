@@ -150,29 +150,23 @@ void SegmentLog::PunchOut(const Claim& claim, uint64_t record_bytes) {
                   static_cast<off_t>(record_bytes));
 }
 
-absl::Status SegmentLog::Append(const ObjectInfo& info,
+absl::Status SegmentLog::Append(RecordHeader object,
                                 absl::Span<const std::byte> padded_payload,
                                 bool sync, BlockIo& io) {
-  RecordHeader header;
-  header.shard = info.shard;
-  header.key = info.key;
-  header.ns = info.ns;
-  header.version = info.version;
-  header.levels = info.levels;
-  header.payload_bytes = info.bytes;
-  header.payload_crc32c = Crc32c(padded_payload.first(info.bytes));
+  object.payload_crc32c = Crc32c(padded_payload.first(object.payload_bytes));
   // A file system that fills up before the capacity is reached gives way once.
   constexpr int kTries = 3;
   absl::Status status;
   for (int i = 0; i < kTries; ++i) {
     absl::StatusOr<Written> written =
-        WriteRecord(header, padded_payload, sync, WhenFull::kMakeRoom, io);
+        WriteRecord(object, padded_payload, sync, WhenFull::kMakeRoom, io);
     status = written.status();
     if (status.ok()) {
       status = Install(written->record, sync, std::nullopt).status();
     }
     if (!absl::IsResourceExhausted(status)) return status;
-    if (!MakeRoom(Full::kFileSystem, RecordBytes(info.bytes), io).ok()) {
+    if (!MakeRoom(Full::kFileSystem, RecordBytes(object.payload_bytes), io)
+             .ok()) {
       return status;
     }
   }
@@ -299,9 +293,8 @@ absl::StatusOr<SegmentLog::Place> SegmentLog::Locate(
 }
 
 absl::Status SegmentLog::ForEach(
-    absl::FunctionRef<void(const ObjectInfo&)> visit) {
-  return index_->ForEach(
-      [&](const RecordHeader& record) { visit(InfoOf(record)); });
+    absl::FunctionRef<void(const RecordHeader&)> visit) {
+  return index_->ForEach(visit);
 }
 
 absl::Status SegmentLog::Sync() {

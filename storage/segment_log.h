@@ -59,19 +59,20 @@ class SegmentLog {
     uint64_t capacity_bytes = 0;
     uint64_t segment_bytes = 0;
     double clean_below_live = 0.5;
-    std::function<void(const ObjectInfo&)> on_evicted;
+    std::function<void(const RecordHeader&)> on_evicted;
     std::function<bool(ShardId, const ChunkKey&)> holds;
   };
   static absl::StatusOr<std::unique_ptr<SegmentLog>> Open(Options options);
   ~SegmentLog();
 
-  absl::Status Append(const ObjectInfo& info,
+  // `object` is what HeaderOf gives; the log fills in the rest.
+  absl::Status Append(RecordHeader object,
                       absl::Span<const std::byte> padded_payload, bool sync,
                       BlockIo& io);
   absl::Status Read(const ObjectInfo& info, absl::Span<std::byte> padded,
                     BlockIo& io);
   absl::Status Remove(ShardId shard, const ChunkKey& key, BlockIo& io);
-  absl::Status ForEach(absl::FunctionRef<void(const ObjectInfo&)> visit);
+  absl::Status ForEach(absl::FunctionRef<void(const RecordHeader&)> visit);
   absl::Status Sync();
   // Rewrites the live records of one segment that is mostly dead and deletes
   // it. False when there is none.

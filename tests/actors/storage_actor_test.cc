@@ -230,12 +230,37 @@ TEST_F(StorageActorTest, AnActorThatStopsAnswersWhatItStillOwes) {
   EXPECT_TRUE(absl::IsUnavailable(waits.value.status()));
 }
 
+TEST_F(StorageActorTest, WhatIsRestoredIsHeldUntilItsTtlRunsOut) {
+  HeldDisk disk;
+  std::vector<storage::ObjectInfo> restored;
+  for (int i = 0; i < 3; ++i) restored.push_back(InfoOf(i, 4096));
+  restored[0].expires = clock_.Now() + absl::Seconds(10);
+  restored[1].expires = clock_.Now() - absl::Seconds(10);
+  const StorageActor storage =
+      system_.spawn(MakeStorageActor,
+                    StorageActorDeps{*storage::Arena::Create(kArenaBytes),
+                                     &disk, &held_, &clock_},
+                    restored);
+  Run();
+  EXPECT_TRUE(held_.Has(restored[0].key));
+  EXPECT_FALSE(held_.Has(restored[1].key));
+  EXPECT_FALSE(held_.Has(restored[2].key));
+  Advance(absl::Seconds(12));
+  EXPECT_FALSE(held_.Has(restored[0].key));
+  Answer<Held> answer;
+  Read(storage, 0, &answer);
+  EXPECT_EQ(disk.asked.size(), 1u) << "no longer held, but not dropped";
+  caf::anon_send_exit(storage, caf::exit_reason::user_shutdown);
+  Run();
+}
+
 // The disk's threads call while nothing else runs: Flush waits for them.
 TEST_F(StorageActorTest, WhatMemoryLetGoOfComesBackFromDisk) {
   const std::string directory = testing::TempDir() + "/kdn-actors-disk";
   std::filesystem::remove_all(directory);
   storage::DiskTier::Options options;
   options.directory = directory;
+  options.clock = &clock_;
   options.capacity_bytes = 64u << 20;
   auto disk = storage::DiskTier::Open(options);
   ASSERT_TRUE(disk.ok()) << disk.status();

@@ -24,6 +24,7 @@ constexpr int kRounds = 20;
 DiskTier::Options Options(const std::string& directory) {
   DiskTier::Options options;
   options.directory = directory;
+  options.clock = TestClock();
   options.capacity_bytes = 1u << 30;
   options.segment_bytes = 256u << 10;
   return options;

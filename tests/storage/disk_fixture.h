@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "kv/clock.h"
 #include "storage/disk_tier.h"
 
 namespace kdn::storage {
@@ -39,6 +40,12 @@ inline void FlipByte(const std::filesystem::path& file, std::streamoff at) {
   stream.seekp(at);
   stream.put(static_cast<char>(byte ^ 1));
   EXPECT_TRUE(stream.good()) << file;
+}
+
+// The clock of the tiers under test.
+inline const Clock* TestClock() {
+  static const RealClock clock;
+  return &clock;
 }
 
 // Object `i` of version `version`: bytes that follow from both.

@@ -33,6 +33,7 @@ class DiskFullTest : public testing::Test {
       std::function<bool(ShardId, const ChunkKey&)> holds) {
     DiskTier::Options options;
     options.directory = directory_.path() + "/disk";
+    options.clock = TestClock();
     options.capacity_bytes = 1u << 30;
     options.segment_bytes = 1u << 20;
     options.holds = std::move(holds);

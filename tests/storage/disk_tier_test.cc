@@ -8,6 +8,7 @@
 #include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <set>
 #include <thread>
 
@@ -24,6 +25,7 @@ namespace fs = std::filesystem;
 DiskTier::Options Options(const std::string& directory) {
   DiskTier::Options options;
   options.directory = directory;
+  options.clock = TestClock();
   options.capacity_bytes = 64u << 20;
   options.segment_bytes = 256u << 10;
   return options;
@@ -133,6 +135,60 @@ TEST_P(DiskTierTest, TheIndexIsRebuiltFromTheSegments) {
       ASSERT_TRUE(back.ok()) << i << ": " << back.status();
       EXPECT_EQ(*back, object.bytes);
     }
+  }
+}
+
+// Two readings that a test chooses.
+class SetClock final : public Clock {
+ public:
+  SetClock(absl::Time now, absl::Time wall_now)
+      : now_(now), wall_now_(wall_now) {}
+  absl::Time Now() const override { return now_; }
+  absl::Time WallNow() const override { return wall_now_; }
+
+ private:
+  absl::Time now_;
+  absl::Time wall_now_;
+};
+
+// A restart begins a new monotonic clock: the TTL still ends at the same time
+// of day.
+TEST_P(DiskTierTest, ATtlSurvivesARestartAndARebuild) {
+  const absl::Time morning = absl::FromUnixSeconds(1790000000);
+  const SetClock before(absl::UnixEpoch() + absl::Hours(500), morning);
+  const SetClock after(absl::UnixEpoch() + absl::Minutes(1),
+                       morning + absl::Minutes(10));
+  TestObject with_ttl = MakeObject(1);
+  with_ttl.info.expires = before.Now() + absl::Hours(1);
+  with_ttl.info.depth = 5;
+  TestObject over = MakeObject(2);
+  over.info.expires = before.Now() + absl::Minutes(9);
+  for (int run = 0; run < 3; ++run) {
+    SCOPED_TRACE(run);
+    DiskTier::Options options = OptionsHere();
+    options.clock = run == 0 ? &before : &after;
+    if (run == 2) fs::remove_all(directory_.path() + "/index");
+    auto tier = Open(options);
+    ASSERT_NE(tier, nullptr);
+    SyncDisk disk(tier.get());
+    for (const TestObject& object : {with_ttl, over, MakeObject(3)}) {
+      if (run == 0) {
+        ASSERT_TRUE(disk.Write(object).ok());
+      }
+    }
+    std::map<ChunkKey, ObjectInfo> seen;
+    ASSERT_TRUE(
+        tier->ForEach([&](const ObjectInfo& info) { seen[info.key] = info; })
+            .ok());
+    ASSERT_EQ(seen.size(), 3u) << "also the one whose TTL is over";
+    const absl::Duration passed =
+        run == 0 ? absl::ZeroDuration() : absl::Minutes(10);
+    EXPECT_EQ(seen[with_ttl.info.key].expires,
+              options.clock->Now() + absl::Hours(1) - passed);
+    EXPECT_EQ(seen[with_ttl.info.key].depth, 5u);
+    EXPECT_EQ(seen[over.info.key].expires,
+              options.clock->Now() + absl::Minutes(9) - passed);
+    EXPECT_EQ(seen[MakeObject(3).info.key].expires, absl::InfinitePast());
   }
 }
 

@@ -100,7 +100,8 @@ class SegmentLogTest : public testing::Test {
   absl::Status Append(const TestObject& object, bool sync = false) {
     auto block = *arena_->Allocate(object.info.bytes);
     std::copy(object.bytes.begin(), object.bytes.end(), block->bytes().begin());
-    return log_->Append(object.info, block->padded(), sync, io_);
+    return log_->Append(HeaderOf(object.info, absl::ZeroDuration()),
+                        block->padded(), sync, io_);
   }
   void AppendAll(int from, int to) {
     for (int i = from; i < to; ++i) ASSERT_TRUE(Append(MakeObject(i)).ok());
