@@ -45,13 +45,18 @@ function(kdn_library name)
   target_link_libraries(kdn_${name} PUBLIC kdn_flags ${ARG_DEPS})
 endfunction()
 
+# Every test that ThreadSanitizer runs.
+add_custom_target(thread_tests)
+
 # kdn_test(storage_arena_test SRCS storage/arena_test.cc DEPS kdn::storage):
 # a GoogleTest program under ctest. LABELS and TIMEOUT (seconds) are optional.
+# THREADS: ThreadSanitizer runs it too (scripts/tsan), which needs it free of CAF.
 # MAY_SKIP: a GoogleTest filter of the tests that not every machine can run. They
 # are a ctest test of their own, so that ctest says when they were skipped; a
 # skip beside others would hide a failure of theirs.
 function(kdn_test name)
-  cmake_parse_arguments(ARG "" "TIMEOUT;MAY_SKIP" "SRCS;DEPS;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "THREADS" "TIMEOUT;MAY_SKIP" "SRCS;DEPS;LABELS"
+    ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
@@ -66,6 +71,10 @@ function(kdn_test name)
     target_sources(${name} PRIVATE
       "${CMAKE_SOURCE_DIR}/tests/tsan/absl_synchronization.cc")
     target_link_libraries(${name} PRIVATE ${CMAKE_DL_LIBS})
+  endif()
+  if(ARG_THREADS)
+    list(APPEND ARG_LABELS threads)
+    add_dependencies(thread_tests ${name})
   endif()
   set(tests ${name})
   if(ARG_MAY_SKIP)
