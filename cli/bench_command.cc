@@ -16,9 +16,9 @@ namespace kdn::cli {
 
 namespace {
 
-// Draws what was measured, with the script of the checkout that this program
-// was built in: build/codec.svg. A picture is not what was asked for, so that
-// its failure is told and is none of the command's.
+// Draws the results as build/codec.svg, with bench/plot_codec.py of the
+// checkout that this program was built in. A picture that cannot be drawn is
+// reported on stderr and leaves the command's exit code as it is.
 void DrawCodecCurve(const Program& program, const std::string& json) {
   const std::filesystem::path build =
       std::filesystem::path(program.path).parent_path().parent_path();
@@ -29,7 +29,7 @@ void DrawCodecCurve(const Program& program, const std::string& json) {
                  "no picture: bench/plot_codec.py is not beside the build\n");
     return;
   }
-  // That of the tests, which sees Debian's packages, before any other.
+  // The Python of the tests comes first, because it sees Debian's packages.
   const std::filesystem::path tests = build / "venv" / "bin" / "python3";
   std::string python =
       std::filesystem::exists(tests) ? tests.string() : "python3";
@@ -55,24 +55,25 @@ void AddCodecBench(CLI::App& bench, Program& program) {
       "KIVI\n\n"
       "  kdn bench codec --json codec.json\n"
       "  kdn bench codec --model ~/llama --text book.txt\n\n"
-      "Prints one JSON object: per codec and chunk size bits per value with "
-      "all "
-      "side information, divergence of the model's logits, agreement, answers; "
-      "bits above the rate-distortion bound of Gaussian sources; rates of one "
-      "core next to memcpy. With --json it is drawn, too: build/codec.svg.");
+      "Prints one JSON object. For each codec and chunk size it holds the bits "
+      "per value with all side information, the divergence of the model's "
+      "logits, how often the top token agrees, and how many answers are right. "
+      "It also holds the bits above the rate-distortion bound of Gaussian "
+      "sources, and the speed of one core next to memcpy. With --json, the "
+      "command also draws build/codec.svg.");
   auto options = std::make_shared<bench::CodecOptions>();
   command->add_option("--model", options->model,
                       "Hugging Face checkpoint directory (default: the shipped "
                       "recall model)");
   command->add_option("--text", options->text,
-                      "a text that the model goes on with (default: the recall "
-                      "tasks beside the model)");
+                      "text on which the levels are compared (default: the "
+                      "recall tasks beside the model)");
   command->add_option("--calibrate", options->calibration_texts,
-                      "texts to calibrate on (default: the facts beside the "
-                      "recall model); not the one of --text");
+                      "texts to calibrate on, other than the text of --text "
+                      "(default: the facts beside the recall model)");
   command
       ->add_option("--base-bits", options->base_bits,
-                   "bits a value of the base level")
+                   "bits per value of the base level")
       ->check(CLI::Range(0.2, 2.8))
       ->capture_default_str();
   command->add_option("--json", options->json, "file for the JSON object");
@@ -94,12 +95,11 @@ void AddBenchCommand(CLI::App& app, Program& program) {
   AddCodecBench(*command, program);
   CLI::App* delivery = command->add_subcommand(
       "delivery",
-      "Delivery, lookup, disk and store rates of two nodes of its own\n\n"
+      "Rates of delivery, lookup, disk and store, on nodes that it starts\n\n"
       "  kdn bench delivery --json delivery.json\n"
       "  kdn bench delivery remote lookup     # these parts only\n\n"
-      "Prints one JSON object; every rate stands next to the raw limit "
-      "measured in turns with it (memcpy, TCP over loopback, the disk's own "
-      "speed).");
+      "Prints one JSON object. Each rate stands next to its raw limit (memcpy, "
+      "TCP over loopback, the disk's own speed), measured in turns with it.");
   auto options = std::make_shared<bench::DeliveryOptions>();
   options->program = program.path;
   delivery
@@ -110,11 +110,11 @@ void AddBenchCommand(CLI::App& app, Program& program) {
   delivery->add_option("--json", options->json, "file for the JSON object");
   delivery
       ->add_option("--directory", options->directory,
-                   "where the disk is measured")
+                   "directory on the disk to measure")
       ->capture_default_str();
   delivery
       ->add_option("--corpus-gb", options->corpus_gb,
-                   "size of the corpus stored through a small memory tier")
+                   "GB of KV to store through a small memory tier")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   delivery->callback([&program, options] {

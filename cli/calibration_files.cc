@@ -21,7 +21,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A model of 128 layers and 128 KV heads needs a third of it.
+// The calibration of a model with 128 layers and 128 KV heads takes a third of
+// this.
 constexpr uintmax_t kFileBytesMax = 2ull << 30;
 
 absl::StatusOr<std::vector<std::string>> FilesIn(const std::string& directory) {
@@ -47,13 +48,13 @@ absl::StatusOr<std::vector<std::byte>> ReadAll(const std::string& path) {
   if (error) return absl::InvalidArgumentError(error.message());
   if (bytes > kFileBytesMax) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "it has ", bytes, " bytes, expected at most ", kFileBytesMax));
+        "the file has ", bytes, " bytes, expected at most ", kFileBytesMax));
   }
   std::vector<std::byte> content(bytes);
   std::ifstream file(path, std::ios::binary);
   file.read(reinterpret_cast<char*>(content.data()),
             static_cast<std::streamsize>(content.size()));
-  if (!file) return absl::InvalidArgumentError("it cannot be read");
+  if (!file) return absl::InvalidArgumentError("the file cannot be read");
   return content;
 }
 
@@ -64,7 +65,7 @@ absl::StatusOr<std::shared_ptr<const codec::Calibration>> Parse(
   return codec::ParseCalibration(*content);
 }
 
-// All of the bytes to the disk.
+// Writes all bytes and syncs the file. False: errno says why it failed.
 bool WriteAll(absl::Span<const std::byte> bytes, int file) {
   while (!bytes.empty()) {
     const ssize_t written = write(file, bytes.data(), bytes.size());
@@ -102,8 +103,9 @@ absl::StatusOr<std::vector<CalibrationFile>> LoadCalibrations(
 
 absl::Status SaveCalibration(absl::Span<const std::byte> bytes,
                              const std::string& path) {
-  // Beside it, so that it is of the same file system; with another suffix, so
-  // that no node that starts meanwhile reads it.
+  // The new file lies beside the old one, so that both are on one file system
+  // and a rename replaces the old one. Its suffix differs, so that a node that
+  // starts meanwhile does not read it.
   const std::string fresh = absl::StrCat(path, ".", getpid(), ".new");
   const auto failure = [&] {
     const int why = errno;

@@ -13,7 +13,7 @@
 
 namespace kdn::cli {
 
-// What the names of the files end in that nodes read.
+// Nodes read the files whose names end in this.
 inline constexpr char kCalibrationSuffix[] = ".kdncal";
 
 struct CalibrationFile {
@@ -21,16 +21,18 @@ struct CalibrationFile {
   std::shared_ptr<const codec::Calibration> calibration;
 };
 
-// Errors name the file and say why it cannot be read or is none.
+// Reads one calibration. Errors name the file and say why it cannot be read or
+// is not a calibration.
 absl::StatusOr<CalibrationFile> LoadCalibration(const std::string& path);
 
-// Every *.kdncal file of the directory, by name. The first that is none is an
-// error that names it and says why, as is a directory that cannot be read.
+// Reads every *.kdncal file of the directory, in the order of their names.
+// Fails at the first file that is not a calibration, and says which and why.
+// INVALID_ARGUMENT, naming the directory, when the directory cannot be read.
 absl::StatusOr<std::vector<CalibrationFile>> LoadCalibrations(
     const std::string& directory);
 
-// Makes or replaces the file: nobody ever sees a part of it under its name.
-// UNAVAILABLE, naming it, when it cannot be written.
+// Creates or replaces the file at once: a reader of `path` sees the old file or
+// the whole new one. UNAVAILABLE, naming the file, when it cannot be written.
 absl::Status SaveCalibration(absl::Span<const std::byte> bytes,
                              const std::string& path);
 

@@ -16,15 +16,17 @@
 namespace kdn::cli {
 namespace {
 
-// The model reads the text in windows: most of one is context, whose KV is the
-// sample; the rest comes behind it and tells what noise in it does.
+// The model reads the text in windows. The first part of a window is context:
+// its KV is the sample to calibrate on. The tokens behind the context show how
+// much noise in that KV changes the logits.
 constexpr int kContextTokens = 1024;
 constexpr int kBehindTokens = 64;
 constexpr size_t kProbesMax = 4;
-// Variance of the noise over that of the values: about what the base level
-// makes of them.
+// Variance of the noise divided by the variance of the values: about the error
+// of the base level.
 constexpr double kNoise = 0.03;
-// No layer counts for less than this share of the mean: a probe is a sample.
+// The least weight of a layer, as a share of the mean weight: a few probes may
+// find no effect of a layer that has one.
 constexpr double kWeightMin = 0.02;
 
 std::vector<int32_t> PositionsFrom(int begin, int count) {
@@ -33,11 +35,10 @@ std::vector<int32_t> PositionsFrom(int begin, int count) {
   return positions;
 }
 
-// A context's KV and what the model says behind it.
 struct Probe {
   std::unique_ptr<model::KvCache> cache;  // of the context
-  std::vector<int32_t> behind;
-  std::vector<float> logits;
+  std::vector<int32_t> behind;            // the tokens behind the context
+  std::vector<float> logits;              // of those tokens, without noise
 };
 
 absl::StatusOr<std::vector<float>> LogitsBehind(const model::Llama& llama,
@@ -77,8 +78,8 @@ absl::StatusOr<Probe> Read(const model::Llama& llama,
   return probe;
 }
 
-// Adds noise to a layer's K or V of a context; returns the bytes that were
-// there, row by row.
+// Adds noise to one layer's K or V of the context. Returns the bytes before,
+// row by row.
 std::vector<std::byte> Disturb(Probe& probe, int layer, KvPart part,
                                double variance, std::mt19937* random) {
   const MutableKvView kv = probe.cache->Tokens(0, probe.cache->size());
@@ -112,7 +113,8 @@ void Restore(Probe& probe, int layer, KvPart part,
   }
 }
 
-// What a unit of squared error in a layer's K or V costs, in nats.
+// The divergence of the logits, in nats, for one unit of squared error in a
+// layer's K or V.
 absl::StatusOr<double> CostOf(const model::Llama& llama, int layer, KvPart part,
                               double variance, std::vector<Probe>& probes) {
   std::mt19937 random(layer * 2 + static_cast<int>(part) + 1);
@@ -129,7 +131,7 @@ absl::StatusOr<double> CostOf(const model::Llama& llama, int layer, KvPart part,
   return divergence / static_cast<double>(probes.size()) / (kNoise * variance);
 }
 
-// What each layer's K and V weighs in the error, [layer][K|V].
+// The weights of the layers' K and V in the error, [layer][K|V].
 std::vector<double> WeightsOf(std::vector<double> costs) {
   const double mean = std::accumulate(costs.begin(), costs.end(), 0.0) /
                       static_cast<double>(costs.size());
@@ -139,21 +141,23 @@ std::vector<double> WeightsOf(std::vector<double> costs) {
   return costs;
 }
 
-// The tokens of window number `i` of `windows` about equal ones.
+// The tokens of window `i`, when the text is cut into `windows` about equal
+// windows.
 absl::Span<const int32_t> WindowOf(absl::Span<const int32_t> tokens, size_t i,
                                    size_t windows) {
   const size_t begin = i * tokens.size() / windows;
   return tokens.subspan(begin, (i + 1) * tokens.size() / windows - begin);
 }
 
-// At most a quarter of a window is not context.
+// INVALID_ARGUMENT when the tokens are too few. At least three quarters of each
+// window are context, and only the context calibrates.
 absl::Status CheckEnough(const model::Llama& llama,
                          const codec::Calibrator& calibrator, size_t tokens) {
   const size_t needed = (calibrator.TokensMin() * 4 + 2) / 3;
   if (tokens >= needed) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
       "the text has ", tokens, " tokens; calibrating ", llama.spec().name,
-      " takes ", needed, " at least, some thousands are better: add text"));
+      " needs at least ", needed, ", better some thousands: add text"));
 }
 
 }  // namespace

@@ -12,18 +12,17 @@
 namespace kdn::cli {
 
 struct CalibrationRun {
-  double base_bits = 1.5;  // a value, at the base level
-  // Called with what is done of all, 0 to 1, and the tokens that the model has
-  // read for it.
+  double base_bits = 1.5;  // bits per value to aim at, at the base level
+  // Called with the share of the work that is done, 0 to 1, and the number of
+  // tokens that the model has read so far.
   std::function<void(double, int)> on_progress = [](double, int) {};
 };
 
-// Has the model read the tokens of a text and calibrates the transform-coded
-// levels on its KV. How exactly each layer's K and V is kept follows from what
-// noise in it does to the logits behind it, so the bits go where the model
-// looks. Equal tokens give an equal calibration on one machine.
-// INVALID_ARGUMENT when they are too few, or the levels cannot code such a
-// model.
+// Lets the model read the tokens of a text and calibrates the transform-coded
+// levels on the resulting KV. The calibration spends more bits on a layer's K
+// or V when noise in it changes the logits of later tokens more. On one
+// machine, equal tokens give equal calibrations. INVALID_ARGUMENT when the
+// tokens are too few, or the levels cannot code KV of this model.
 absl::StatusOr<codec::StoredCalibration> Calibrate(
     const model::Llama& llama, absl::Span<const int32_t> tokens,
     const CalibrationRun& run);

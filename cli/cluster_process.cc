@@ -27,14 +27,14 @@
 namespace kdn::cli {
 namespace {
 
-// Asks again this often while a node comes up or goes.
+// Time between two looks at a node that starts or stops.
 constexpr absl::Duration kPoll = absl::Milliseconds(50);
 
-// Runs in the child: becomes the program or exits.
+// Runs in the child process: executes the command, or exits.
 [[noreturn]] void Become(const std::vector<std::string>& command,
                          const std::string& log, pid_t parent) {
   prctl(PR_SET_PDEATHSIG, SIGTERM);
-  if (getppid() != parent) _exit(127);  // it died before prctl took effect
+  if (getppid() != parent) _exit(127);  // the parent died before the prctl
   if (!log.empty()) {
     const int fd = open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
     if (fd >= 0) {
@@ -51,9 +51,10 @@ constexpr absl::Duration kPoll = absl::Milliseconds(50);
   _exit(127);
 }
 
-// Ports that nobody listens on now, below those that outgoing connections are
-// given (ip_local_port_range): none of them is taken before its node starts.
-// All are held open until the last is found, so that they differ.
+// Finds ports that nobody listens on now. They lie below the ports that the
+// kernel gives to outgoing connections (ip_local_port_range), so that no
+// connection takes one before its node starts. All sockets stay open until the
+// last port is found, so that the ports differ.
 absl::StatusOr<std::vector<uint16_t>> FreePorts(int count) {
   constexpr uint16_t kFirst = 10000;
   constexpr uint16_t kEnd = 32768;
@@ -111,7 +112,8 @@ ClusterProcess::~ClusterProcess() {
   }
   for (size_t i = 0; i < pids_.size(); ++i) {
     if (pids_[i] == 0) continue;
-    spdlog::error("{} does not stop: killed", config_.nodes[i].id.name());
+    spdlog::error("node {} does not stop; killing it",
+                  config_.nodes[i].id.name());
     Kill(i, SIGKILL);
   }
 }
@@ -164,9 +166,9 @@ absl::Status ClusterProcess::WaitReady(size_t node, int live,
     int exit_status = 0;
     if (pids_[node] > 0 && waitpid(pids_[node], &exit_status, WNOHANG) > 0) {
       pids_[node] = 0;
-      return absl::UnavailableError(
-          absl::StrCat("node ", id, " ", HowItEnded(exit_status),
-                       " at its start; its log ends:\n", LogTail(node)));
+      return absl::UnavailableError(absl::StrCat(
+          "node ", id, " ", HowItEnded(exit_status),
+          " while it started; its log ends with:\n", LogTail(node)));
     }
     absl::StatusOr<std::unique_ptr<rpc::Client>> client =
         rpc::Client::Connect(AddressOf(node));

@@ -13,13 +13,14 @@
 
 namespace kdn::cli {
 
-// The nodes of a configuration as child processes of this one. They die with
-// it: SIGTERM first, SIGKILL for one that has not ended after a while.
-// Thread-compatible.
+// The nodes of a configuration, as child processes of this process. The
+// destructor ends them: with SIGTERM, then with SIGKILL for each node that is
+// still running after the stop timeout. Thread-compatible.
 class ClusterProcess {
  public:
-  // `program`: the kdn program; `config_file`: what `config` was read from;
-  // logs go to log_dir/<id>.log, or to this process' stderr when it is empty.
+  // `program` is the path of the kdn program; `config` was read from
+  // `config_file`. Logs go to log_dir/<id>.log; with an empty log_dir, to
+  // stderr.
   ClusterProcess(std::string program, std::string config_file,
                  ClusterConfig config, std::string log_dir);
   ~ClusterProcess();
@@ -31,19 +32,20 @@ class ClusterProcess {
   const ClusterConfig& config() const { return config_; }
   absl::Status Start(size_t node);
   absl::Status StartAll();
-  // Until the node's gateway answers and sees `live` live nodes (0: any
-  // number). UNAVAILABLE with the end of its log when it has died,
-  // DEADLINE_EXCEEDED.
+  // Waits until the node's gateway answers and sees `live` live nodes (0: any
+  // number). UNAVAILABLE, with the end of the node's log, when the node has
+  // died; DEADLINE_EXCEEDED after `timeout`.
   absl::Status WaitReady(size_t node, int live, absl::Duration timeout);
   absl::Status WaitAllReady(absl::Duration timeout);
 
-  // Ends it with `signal` and waits until it is gone.
+  // Sends `signal` to the node and waits until its process has ended.
   void Kill(size_t node, int signal);
-  void Signal(size_t node, int signal);  // without waiting
+  // Sends `signal` and does not wait.
+  void Signal(size_t node, int signal);
   bool running(size_t node) const { return pids_[node] > 0; }
   pid_t pid(size_t node) const { return pids_[node]; }
-  // The index of a node that has exited since last asked, -1 for none;
-  // `*status` is waitpid's.
+  // The index of a node whose process has ended since the last call; -1 when
+  // there is none. `*status` is waitpid's.
   int Reap(int* status);
 
   // "unix:..." where the node has a socket, else "host:port".
@@ -59,24 +61,23 @@ class ClusterProcess {
   absl::Duration stop_timeout_ = absl::Seconds(10);
 };
 
-// "exited with 1" or "was killed by Terminated", of waitpid's status.
+// Waitpid's status in words: "exited with 1", "was killed by Terminated".
 std::string HowItEnded(int status);
 
-// Where clients of this host reach the node's gateway.
+// The address at which clients of this host reach the node's gateway.
 std::string LocalAddressOf(const NodeConfig& node);
 
-// Writes a configuration of `nodes` nodes on free loopback ports, with data,
-// sockets and logs below `directory`, and returns it. Sizes are bytes; disk 0:
-// no disk tier.
 struct LocalClusterOptions {
   int nodes = 3;
   int replicas = 2;
   uint64_t memory_bytes = 256u << 20;
-  uint64_t disk_bytes = 1u << 30;
+  uint64_t disk_bytes = 1u << 30;  // 0: no disk tier
   absl::Duration heartbeat = absl::Milliseconds(200);
   absl::Duration peer_timeout = absl::Seconds(2);
   std::string calibrations;  // directory; empty: none
 };
+// Writes a configuration of nodes on free loopback ports, with data and sockets
+// below `directory`. Returns the path of the file.
 absl::StatusOr<std::string> WriteLocalConfig(
     const std::string& directory, const LocalClusterOptions& options);
 

@@ -1,4 +1,4 @@
-// kdn codec: makes the calibrations of models and says what is in them.
+// kdn codec: makes calibrations of models, and describes them.
 #include <algorithm>
 #include <array>
 #include <cstdio>
@@ -40,7 +40,7 @@ struct CalibrateFlags {
   bool force = false;
 };
 
-// Before the model has read for an hour.
+// Checks the output path, before the model reads the text for a long time.
 absl::Status CheckOut(const CalibrateFlags& flags) {
   const fs::path out = flags.out;
   std::error_code error;
@@ -68,7 +68,7 @@ absl::StatusOr<std::string> TextOf(const std::vector<fs::path>& files) {
     if (!text.ok()) return text.status();
     if (text->find('\0') != std::string::npos) {
       return absl::InvalidArgumentError(
-          absl::StrCat("--text ", file.string(), ": it is no text"));
+          absl::StrCat("--text ", file.string(), ": not a text file"));
     }
     all += *text;
   }
@@ -89,8 +89,9 @@ absl::StatusOr<codec::StoredCalibration> CalibrateWithProgress(
   return stored;
 }
 
-// Where there is no text behind what was calibrated on, the end of that must
-// do.
+// Prints the size of the levels, measured on the tokens behind the calibrated
+// ones. When fewer than a chunk of them are left, the last chunk of the text is
+// measured instead.
 absl::Status PrintBits(
     const model::Llama& llama, const std::vector<int32_t>& tokens, size_t used,
     const std::shared_ptr<const codec::Calibration>& calibration) {
@@ -99,9 +100,10 @@ absl::Status PrintBits(
   const auto bits = MeasureBits(
       llama, absl::MakeConstSpan(tokens).subspan(begin, count), calibration);
   if (!bits.ok()) return bits.status();
-  std::printf("bits a value of %zu, on the %s %zu tokens%s:\n",
+  std::printf("bits per value (of %zu), measured on the %s %zu tokens%s:\n",
               8 * SizeOf(llama.spec().dtype), begin < used ? "last" : "next",
-              count, begin < used ? "" : ", which were not calibrated on");
+              count,
+              begin < used ? "" : ", which the calibration has not seen");
   for (int step = 0; step < codec::kLadderSteps; ++step) {
     std::printf("  %-7s %5.2f\n", NameOf(step).c_str(), (*bits)[step]);
   }
@@ -151,7 +153,7 @@ absl::Status RunCalibrate(const CalibrateFlags& flags) {
 
 using Bands = std::vector<std::array<codec::BandStep, codec::kLadderSteps>>;
 
-// Of all streams, one after the other.
+// The bands of all streams, one stream after the other.
 Bands BandsOf(const codec::Calibration& calibration, int groups) {
   Bands all;
   for (int layer = 0; layer < calibration.geometry().layers; ++layer) {
@@ -166,7 +168,7 @@ Bands BandsOf(const codec::Calibration& calibration, int groups) {
 }
 
 void PrintBands(const Bands& bands) {
-  std::printf("bands of %d components, by how many values a symbol holds:\n",
+  std::printf("bands of %d components, by the number of values per symbol:\n",
               codec::kBandComponents);
   std::printf("  %-8s %8s %8s %8s %8s\n", "level", "absent", "1", "2", "4");
   for (int step = 0; step < codec::kLadderSteps; ++step) {
@@ -188,7 +190,8 @@ absl::Status PrintInfo(const std::string& path) {
   if (absl::IsDataLoss(file.status())) {
     return absl::DataLossError(
         absl::StrCat(file.status().message(),
-                     ": copy it again, or make it with `kdn codec calibrate`"));
+                     ": copy the file again, or make a new one with "
+                     "`kdn codec calibrate`"));
   }
   if (!file.ok()) return file.status();
   const codec::Calibration& calibration = *file->calibration;
@@ -216,37 +219,37 @@ void AddCalibrate(CLI::App& codec, Program& program) {
       "  kdn codec calibrate --text model/recall/facts -o recall.kdncal\n"
       "  kdn codec calibrate --model ~/llama --text book.txt -o "
       "llama.kdncal\n\n"
-      "Has the model read text like the one that will be stored, some "
-      "thousands "
-      "of tokens, and writes what it learned of its KV. The same text gives "
-      "the "
-      "same file. Then copy that into the directory that `calibrations:` names "
-      "in the cluster's configuration, on every node.");
+      "The model reads some thousands of tokens of text like the text that you "
+      "will store; the file describes the KV that results. The same text gives "
+      "the same file. Then copy the file, on every node, into the directory "
+      "that `calibrations:` names in the cluster's configuration.");
   auto flags = std::make_shared<CalibrateFlags>();
   command->add_option("--model", flags->model,
-                      "Hugging Face checkpoint directory (the shipped one)");
+                      "Hugging Face checkpoint directory (default: the shipped "
+                      "model)");
   command
       ->add_option("--text", flags->texts,
-                   "files, or directories of files; read one after the other")
+                   "files, or directories of files, read one after the other")
       ->required();
   command
       ->add_option("-o,--out", flags->out,
-                   "file to write; nodes read those that end in .kdncal")
+                   "file to write; its name ends in .kdncal")
       ->required();
   command
       ->add_option("--tokens", flags->tokens_max,
-                   "most tokens of the text; more take longer and change "
-                   "little. Each takes 4 bytes a value of its KV in memory")
+                   "most tokens to read; more take longer and change little. "
+                   "Memory: 4 bytes for each value of a token's KV")
       ->check(CLI::Range(1024, 1 << 20))
       ->capture_default_str();
   command
       ->add_option("--base-bits", flags->base_bits,
-                   "bits a value of the base level")
+                   "bits per value of the base level")
       ->check(CLI::Range(0.2, 2.8))
       ->capture_default_str();
   command
       ->add_option("--kv-dtype", flags->dtype,
-                   "of the engine's KV; a calibration is for this one alone")
+                   "dtype of the engine's KV cache; the calibration serves "
+                   "this dtype only")
       ->check(CLI::IsMember({"bf16", "fp16", "fp32"}))
       ->capture_default_str();
   command->add_flag("--force", flags->force, "replace a file that exists");
@@ -259,10 +262,9 @@ void AddCalibrate(CLI::App& codec, Program& program) {
 void AddInfo(CLI::App& codec, Program& program) {
   CLI::App* command = codec.add_subcommand(
       "info",
-      "Say what a calibration holds, and whether it is whole\n\n"
+      "Describe a calibration and check that the file is whole\n\n"
       "  kdn codec info recall.kdncal\n\n"
-      "The calibration's and the model's digests are those that nodes log at "
-      "their start.");
+      "Nodes log the same digests of calibration and model when they start.");
   auto path = std::make_shared<std::string>();
   command->add_option("FILE", *path, "a .kdncal file")->required();
   command->callback(
@@ -273,7 +275,7 @@ void AddInfo(CLI::App& codec, Program& program) {
 
 void AddCodecCommand(CLI::App& app, Program& program) {
   CLI::App* command =
-      app.add_subcommand("codec", "Calibrate the smallest levels for a model");
+      app.add_subcommand("codec", "Make and describe calibrations of models");
   command->require_subcommand(1);
   AddCalibrate(*command, program);
   AddInfo(*command, program);

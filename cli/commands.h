@@ -6,8 +6,8 @@
 
 #include "absl/status/status.h"
 
-// The commands of the kdn program. Each adds itself to the command line; when
-// it was the one given, its callback sets the program's exit code.
+// The commands of the kdn program. Each function adds one command to the
+// command line. The command's callback sets the program's exit code.
 namespace kdn::cli {
 
 // Exit codes: 0 done; 1 failed; 2 the command line or configuration is wrong.
@@ -15,9 +15,8 @@ inline constexpr int kExitOk = 0;
 inline constexpr int kExitFailed = 1;
 inline constexpr int kExitUsage = 2;
 
-// What every command is given.
 struct Program {
-  std::string path;  // of this program's file, to start nodes with
+  std::string path;  // of this executable, to start nodes with
   int exit_code = kExitOk;
 };
 
@@ -34,8 +33,8 @@ void AddBenchCommand(CLI::App& app, Program& program);
 // Prints the status to stderr and gives the exit code for it.
 int Report(const absl::Status& status);
 
-// Where the shipped checkpoint lies: $KDN_MODEL, or model/recall beside or
-// above this program.
+// The directory of the default checkpoint: $KDN_MODEL if set, else the shipped
+// model/recall of the checkout or installation that this program lies in.
 std::string DefaultModelDirectory(const Program& program);
 
 inline constexpr char kDefaultAddress[] = "unix:/tmp/kdn-local-3-n1.sock";

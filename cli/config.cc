@@ -22,7 +22,7 @@
 namespace kdn::cli {
 namespace {
 
-// Edits that turn one word into another: what a typo is measured in.
+// The number of single-character edits that turn one word into the other.
 int EditDistance(const std::string& a, const std::string& b) {
   std::vector<int> row(b.size() + 1);
   for (size_t j = 0; j <= b.size(); ++j) row[j] = static_cast<int>(j);
@@ -77,13 +77,14 @@ class Reader {
 
   void Fail(const YAML::Node& node, const std::string& what) {
     mistakes_.push_back(
-        // An empty document has no mark.
+        // The line of an empty document is -1.
         absl::StrCat(file_, ":", std::max(node.Mark().line + 1, 1), ": ",
                      what));
   }
 
   using Setter = std::function<void(const YAML::Node&)>;
-  // Calls the setter of each key; unknown keys are mistakes.
+  // Calls the setter of each key. A key that is unknown or repeated is a
+  // mistake.
   void Map(const YAML::Node& node, const std::string& what,
            const std::map<std::string, Setter>& setters) {
     if (!node.IsMap()) {
@@ -175,7 +176,7 @@ class Reader {
   static std::string Suggest(const std::string& key,
                              const std::map<std::string, Setter>& setters) {
     std::string nearest;
-    int least = 4;  // further off it is no typo
+    int least = 4;  // a word 4 edits away is not a typo
     std::vector<std::string> known;
     for (const auto& [name, setter] : setters) {
       known.push_back(name);
@@ -220,7 +221,7 @@ NodeConfig ReadNode(Reader& reader, const YAML::Node& yaml,
   return node;
 }
 
-// What no single field can tell.
+// Checks what needs several fields or several nodes.
 void CheckNode(Reader& reader, const YAML::Node& yaml, const NodeConfig& node,
                std::set<std::string>& ids, std::set<std::string>& addresses) {
   if (!yaml.IsMap()) return;
@@ -337,7 +338,7 @@ absl::StatusOr<ClusterConfig> LoadClusterConfig(const std::string& file) {
   if (!stream) {
     return absl::InvalidArgumentError(
         absl::StrCat("cannot read the configuration ", file,
-                     "; configs/local-3.yaml is one"));
+                     "; configs/local-3.yaml is an example"));
   }
   std::ostringstream text;
   text << stream.rdbuf();

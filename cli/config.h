@@ -14,8 +14,8 @@ namespace kdn::cli {
 struct NodeConfig {
   NodeId id;
   std::string host = "127.0.0.1";
-  uint16_t control_port = 0;   // actors, between nodes
-  uint16_t bulk_port = 0;      // objects, between nodes
+  uint16_t control_port = 0;   // actor messages of other nodes
+  uint16_t bulk_port = 0;      // objects from and to other nodes
   uint16_t gateway_port = 0;   // engines over TCP
   std::string gateway_socket;  // engines of the same host; empty: none
   double weight = 1.0;
@@ -25,8 +25,8 @@ struct NodeConfig {
   std::string calibrations;  // directory of *.kdncal files; empty: none
 };
 
-// A cluster, as a configuration file says it. The same file goes to every node;
-// `kdn node --id` picks one.
+// A cluster as its configuration file describes it. Every host has the same
+// file; `kdn node --id` picks the node to run.
 struct ClusterConfig {
   std::string name = "kdn";
   int replicas = 2;
@@ -39,9 +39,10 @@ struct ClusterConfig {
   const NodeConfig* Find(const std::string& id) const;
 };
 
-// Parses a configuration. INVALID_ARGUMENT with every mistake on a line of its
-// own, each "file:line: what was found, what was expected". "~" and "$HOME" at
-// the front of a path are the user's home.
+// Parses the text of a configuration; `file` is its name in error messages.
+// "~/" and "$HOME/" at the front of a path stand for the user's home.
+// INVALID_ARGUMENT lists every mistake on a line of its own: "file:line: what
+// was found, what was expected".
 absl::StatusOr<ClusterConfig> ParseClusterConfig(const std::string& text,
                                                  const std::string& file);
 absl::StatusOr<ClusterConfig> LoadClusterConfig(const std::string& file);

@@ -9,7 +9,7 @@
 
 namespace kdn::cli {
 
-// rpc::Client::Connect for a person: an error says what to do about it.
+// rpc::Client::Connect with an error for people: it says what to do.
 absl::StatusOr<std::unique_ptr<rpc::Client>> ConnectTo(
     const std::string& address);
 

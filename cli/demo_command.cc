@@ -1,4 +1,5 @@
-// kdn demo: the main job, end to end, on three nodes that it starts itself.
+// kdn demo: stores and delivers knowledge on three nodes that it starts, kills
+// one, and compares the answers.
 #include <signal.h>
 #include <unistd.h>
 
@@ -47,10 +48,9 @@ struct Asked {
   bool right = false;
 };
 
-// One question, every way it was asked.
 struct Row {
   Question question;
-  std::map<std::string, Asked> by_mode;
+  std::map<std::string, Asked> by_mode;  // by the label of AskAll
 };
 
 std::string ReadText(const fs::path& path) {
@@ -91,7 +91,7 @@ class Demo {
 
   absl::Status Run();
   nlohmann::json Report() const;
-  // What a user would call broken; empty when nothing is.
+  // What went wrong, in words. Empty: everything is as it should be.
   std::vector<std::string> Failures() const;
   void PrintTable() const;
 
@@ -174,7 +174,7 @@ absl::Status Demo::Connect(size_t node) {
 
 absl::Status Demo::InjectAll() {
   std::vector<fs::path> files;
-  // The project's own docs, where the sources are at hand, and the fact base.
+  // The project's own docs (if the model lies in a checkout) and the facts.
   const fs::path root = model_ / ".." / "..";
   for (const fs::path& place : {root, root / "docs", model_ / "facts"}) {
     std::error_code error;
@@ -211,7 +211,7 @@ absl::Status Demo::InjectAll() {
 }
 
 absl::Status Demo::AskAll(const std::string& label, Mode mode) {
-  // Once before it counts: kernels are made and memory is touched.
+  // The first question is not timed: it generates kernels and touches memory.
   if (absl::Status status =
           knowledge_
               ->Ask(ReadText(model_ / rows_[0].question.file),
@@ -228,8 +228,8 @@ absl::Status Demo::AskAll(const std::string& label, Mode mode) {
                         row.question.question, mode, kAnswerTokens);
     if (!answer.ok()) return answer.status();
     Asked asked{*std::move(answer), false};
-    // The answer is the first token; what greedy decoding says behind it only
-    // has to be the same whichever way the knowledge came.
+    // The answer is the first token. The tokens behind it are noise, but
+    // greedy decoding must give the same ones however the knowledge came.
     const std::vector<int32_t>& tokens = asked.answer.tokens;
     const std::string text(
         absl::StripAsciiWhitespace(engine_->tokenizer().Decode(
@@ -249,8 +249,8 @@ absl::Status Demo::AskAll(const std::string& label, Mode mode) {
 }
 
 absl::Status Demo::KillOne() {
-  // Not the node this engine is connected to: that one's death would be a
-  // reconnect, not a failover.
+  // The demo stays connected to node 0: the death of node 0 would test
+  // reconnecting and not failover.
   constexpr size_t kVictim = 1;
   killed_ = cluster_->config().nodes[kVictim].id.name();
   std::printf("killing %s with SIGKILL\n\n", killed_.c_str());
@@ -387,16 +387,18 @@ absl::Status RunDemo(const Program& program, const std::string& model,
 void AddDemoCommand(CLI::App& app, Program& program) {
   CLI::App* command = app.add_subcommand(
       "demo",
-      "Run the main job on three nodes of its own and print the result\n\n"
+      "Show the whole job on three nodes that it starts: inject, ask, kill\n\n"
       "  kdn demo\n\n"
-      "Injects the project's docs and a fact base, asks questions with the "
-      "knowledge coming not at all, as text, and from the KDN, kills one node "
-      "and asks again. Fails when anything is missed or answered differently.");
+      "Injects the project's docs and a set of facts. Asks questions without "
+      "the knowledge, with the knowledge prefilled, and with the knowledge "
+      "from the KDN. Then kills one node and asks again. Fails when a chunk "
+      "is missing or an answer differs.");
   auto model = std::make_shared<std::string>();
   auto out = std::make_shared<std::string>("demo.json");
   command->add_option("--model", *model,
-                      "checkpoint directory with facts/ (the shipped one)");
-  command->add_option("--out", *out, "file for the numbers, as JSON")
+                      "checkpoint directory with facts/ and questions.jsonl "
+                      "(default: the shipped model)");
+  command->add_option("--out", *out, "JSON file for the numbers")
       ->capture_default_str();
   command->callback([&program, model, out] {
     program.exit_code = Report(RunDemo(

@@ -1,4 +1,4 @@
-// kdn inject and kdn ask: a small engine in front of a cluster.
+// kdn inject and kdn ask: a small LLM engine that uses a cluster.
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -20,7 +20,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What both commands are given.
 struct EngineOptions {
   std::string model;
   std::string address = kDefaultAddress;
@@ -30,13 +29,15 @@ struct EngineOptions {
 std::shared_ptr<EngineOptions> AddEngineOptions(CLI::App& command) {
   auto options = std::make_shared<EngineOptions>();
   command.add_option("--model", options->model,
-                     "Hugging Face checkpoint directory (the shipped one)");
+                     "Hugging Face checkpoint directory (default: the shipped "
+                     "model)");
   command
       .add_option("--connect", options->address,
-                  "gateway: unix:/path or host:port")
+                  "gateway of a node: unix:/path or host:port")
       ->capture_default_str();
   command
-      .add_option("--namespace", options->ns, "tenant: its keys are its own")
+      .add_option("--namespace", options->ns,
+                  "tenant; tenants do not see each other's chunks")
       ->capture_default_str();
   return options;
 }
@@ -62,7 +63,7 @@ absl::StatusOr<Connected> ConnectWith(const EngineOptions& options,
   return connected;
 }
 
-// Complains about anything but a list of levels.
+// The check of a --level option: an error text, or nothing for a good list.
 std::string CheckLevels(const std::string& text) {
   return std::string(ParseLevelList(text).status().message());
 }
@@ -91,7 +92,7 @@ absl::Status Inject(const Program& program, const EngineOptions& options,
   if (!connected.ok()) return connected.status();
   double bytes_all = 0;
   for (const fs::path& file : *files) {
-    std::error_code unreadable;  // said when its turn comes
+    std::error_code unreadable;  // ReadText reports it below
     const uintmax_t bytes = fs::file_size(file, unreadable);
     bytes_all += unreadable ? 0 : static_cast<double>(bytes);
   }
@@ -106,7 +107,7 @@ absl::Status Inject(const Program& program, const EngineOptions& options,
     if (text->empty() || text->find('\0') != std::string::npos) {
       bar.Clear();
       std::fprintf(stderr, "skipped: %s is %s\n", file.c_str(),
-                   text->empty() ? "empty" : "no text");
+                   text->empty() ? "empty" : "not a text file");
       bytes_done += static_cast<double>(text->size());
       continue;
     }
@@ -139,8 +140,9 @@ absl::Status Inject(const Program& program, const EngineOptions& options,
       static_cast<double>(sum.bytes) / 1e6,
       absl::ToDoubleSeconds(SteadyNow() - begin));
   if (sum.chunks_otherwise > 0) {
-    std::printf("%d chunks are held at another level, and stay as they are\n",
-                sum.chunks_otherwise);
+    std::printf(
+        "%d chunks are already stored at other levels and stay as they are\n",
+        sum.chunks_otherwise);
   }
   return absl::OkStatus();
 }
@@ -177,7 +179,7 @@ absl::Status Ask(const Program& program, const EngineOptions& options,
                  answer->chunks_missed,
                  accept == LevelSet::All()
                      ? " and were prefilled here; `kdn inject` stores them"
-                     : " at such a level and were prefilled here");
+                     : " at these levels and were prefilled here");
   }
   return absl::OkStatus();
 }
@@ -191,8 +193,8 @@ void AddInjectCommand(CLI::App& app, Program& program) {
       "  kdn inject README.md docs/\n"
       "  kdn inject --level lossless,base+1 --durability durable "
       "handbook.txt\n\n"
-      "Chunks that the cluster holds already are not stored again, whatever "
-      "their level and durability.");
+      "A chunk that the cluster already holds is not stored again, even when "
+      "its levels or durability differ.");
   const auto options = AddEngineOptions(*command);
   auto flags = std::make_shared<StoreFlags>();
   auto paths = std::make_shared<std::vector<std::string>>();
@@ -200,17 +202,18 @@ void AddInjectCommand(CLI::App& app, Program& program) {
       ->required();
   command
       ->add_option("--level", flags->levels,
-                   "qualities to keep, separated by commas. lossless: the "
-                   "engine's bits; int8: half the bytes; base: the fewest, "
-                   "about a tenth where nodes have the model's calibration; "
-                   "base+1, base+2: three times finer each, with what they "
-                   "refine")
+                   "levels of quality to store, separated by commas. lossless: "
+                   "the engine's own bits. int8: half the bytes of bf16. base: "
+                   "the fewest bytes, about a tenth if the nodes have a "
+                   "calibration of the model. base+1, base+2: each three times "
+                   "finer than the level before, which is stored too")
       ->check(CheckLevels)
       ->capture_default_str();
   command
       ->add_option("--durability", flags->durability,
-                   "answered once in memory of one node (cache), of every "
-                   "replica (replicated), on every replica's disk (durable)")
+                   "when a store is done: one node has the chunk in memory "
+                   "(cache), every replica has it in memory (replicated), "
+                   "every replica has it on disk (durable)")
       ->check(CLI::IsMember({"cache", "replicated", "durable"}))
       ->capture_default_str();
   command->callback([&program, options, flags, paths] {
@@ -221,14 +224,14 @@ void AddInjectCommand(CLI::App& app, Program& program) {
 void AddAskCommand(CLI::App& app, Program& program) {
   CLI::App* command = app.add_subcommand(
       "ask",
-      "Ask the model a question behind knowledge from the cluster\n\n"
+      "Ask the model a question about a text whose KV is in the cluster\n\n"
       "  kdn ask -k model/recall/facts/arden.txt \"What is the code of vault "
       "elm?\" --tokens 1\n"
       "  kdn ask --prefill -k notes.txt \"...\"   the same without the KDN\n"
       "  kdn ask --level base -k notes.txt \"...\"   from the coarsest copy\n\n"
-      "What the cluster does not hold is prefilled; inject it first. The "
-      "shipped model answers in one token and knows nothing but such facts; "
-      "--model takes another.");
+      "Chunks that the cluster does not hold are prefilled here; `kdn inject` "
+      "stores them. The shipped model only knows facts like the one above and "
+      "answers in one token; --model takes another model.");
   const auto options = AddEngineOptions(*command);
   auto knowledge = std::make_shared<std::vector<std::string>>();
   auto question = std::make_shared<std::string>();
@@ -238,22 +241,24 @@ void AddAskCommand(CLI::App& app, Program& program) {
   auto levels = std::make_shared<std::string>();
   command
       ->add_option("-k,--knowledge", *knowledge,
-                   "text that the answer stands in; several are one text, the "
-                   "first in front, and only what was injected so is found")
+                   "file with the text that the question is about. Several -k "
+                   "are joined to one text, in their order; the KDN finds the "
+                   "KV of a joined text only if that text was injected")
       ->expected(1)
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command->add_option("QUESTION", *question, "what to ask")->required();
-  command->add_flag("--prefill", *prefill, "compute the knowledge's KV here");
-  command->add_flag("--without", *without, "ask without the knowledge");
+  command->add_flag("--prefill", *prefill,
+                    "prefill the text here, without the KDN");
+  command->add_flag("--without", *without, "ask without the text");
   command->add_option("--tokens", *tokens, "most tokens of the answer")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   command
       ->add_option("--level", *levels,
-                   "take no other quality of the cluster's than these, "
-                   "separated by commas; of several held the best comes: "
-                   "lossless, int8, base+2, base+1, base (any)")
+                   "levels to accept, separated by commas (default: any). Of "
+                   "the accepted levels that are stored, the best is "
+                   "delivered: lossless, then int8, base+2, base+1, base")
       ->check(CheckLevels);
   command->callback([&program, options, knowledge, question, prefill, without,
                      tokens, levels] {

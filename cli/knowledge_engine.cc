@@ -11,8 +11,8 @@
 namespace kdn::cli {
 namespace {
 
-// Chunks that are stored at once: while one waits for its replicas or for a
-// disk another is encoded.
+// Most chunks that are stored at once. While one chunk waits for its replicas
+// or a disk, another one is encoded.
 constexpr uint64_t kStoresAtOnceMax = 4;
 
 int TokensOf(const ChainChunk& chunk) {
@@ -84,7 +84,7 @@ absl::Status KnowledgeEngine::PrepareCache(int tokens) {
     if (!region.ok()) return region.status();
     region_ = *std::move(region);
     cache_ = std::make_unique<model::KvCache>(spec, tokens, region_->data());
-  } else {  // over TCP: KV comes through the socket into memory of our own
+  } else {  // over TCP: KV comes through the socket into this cache's memory
     cache_ = std::make_unique<model::KvCache>(spec, tokens);
   }
   return absl::OkStatus();
@@ -102,7 +102,7 @@ absl::Status KnowledgeEngine::StoreAll(
     absl::Span<const ChainChunk* const> chunks, const StoreOptions& options) {
   std::vector<std::unique_ptr<rpc::PendingStore>> stores;
   for (const ChainChunk* chunk : chunks) {
-    // They share the link that one alone would have.
+    // The chunks share one link, so each gets the time of all of them.
     stores.push_back(knowledge_->StoreAsync(
         rpc::StoreSpec{chunk->identity, chunk->ref.placement,
                        PositionsOf(*chunk), options.levels, options.durability},
@@ -111,7 +111,8 @@ absl::Status KnowledgeEngine::StoreAll(
   }
   absl::Status first;
   for (const std::unique_ptr<rpc::PendingStore>& store : stores) {
-    first.Update(store->Await().status());  // one that fails ends no other
+    // A store that fails does not end the others.
+    first.Update(store->Await().status());
   }
   return first;
 }
@@ -135,7 +136,7 @@ absl::StatusOr<Injected> KnowledgeEngine::Inject(const std::string& text,
     const bool wanted = (each.levels & options.levels) == options.levels;
     injected.chunks_otherwise += each.hit && !wanted ? 1 : 0;
   }
-  // What is behind the last missing chunk needs no KV computed at all.
+  // Chunks behind the last missing chunk are not prefilled.
   size_t end = chain.size();
   while (end > 0 && (*held)[end - 1].hit) --end;
   if (end == 0) return injected;
@@ -149,7 +150,7 @@ absl::StatusOr<Injected> KnowledgeEngine::Inject(const std::string& text,
     absl::StatusOr<std::vector<float>> logits =
         llama.Prefill(*cache_, chunk.identity.tokens, PositionsOf(chunk));
     if (!logits.ok()) {
-      // What is computed is kept.
+      // The chunks that were prefilled are stored all the same.
       StoreAll(waiting, options).IgnoreError();
       return logits.status();
     }
@@ -159,7 +160,7 @@ absl::StatusOr<Injected> KnowledgeEngine::Inject(const std::string& text,
       injected.bytes += ShapeOf(llama.spec(), TokensOf(chunk)).bytes();
     }
     if (waiting.size() == at_once || i + 1 == end) {
-      // Not while the next is prefilled: a store needs this thread to go on.
+      // The next chunk waits: stores only go on while this thread awaits them.
       if (absl::Status s = StoreAll(waiting, options); !s.ok()) return s;
       waiting.clear();
     }
@@ -197,7 +198,7 @@ absl::Status KnowledgeEngine::Fetch(const std::vector<ChainChunk>& chain,
         answer.sources.end()) {
       answer.sources.push_back(source);
     }
-    // Behind a hole nothing can be used: it was computed behind other tokens.
+    // The KV behind a missing chunk is not used: the cache holds a prefix.
     if (!prefix) continue;
     cache_->Append(PositionsOf(chain[i]));
     answer.kv_bytes +=

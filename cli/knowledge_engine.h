@@ -19,7 +19,7 @@
 
 namespace kdn::cli {
 
-// A small engine: the model that prefills and answers, on this process' CPU.
+// A small engine: a model and its tokenizer, running on this process' CPU.
 class Engine {
  public:
   static absl::StatusOr<Engine> Load(const std::string& model_directory);
@@ -36,11 +36,11 @@ class Engine {
 enum class Mode { kWithout, kPrefill, kKdn };
 
 struct Injected {
-  int chunks = 0;
-  int chunks_stored = 0;     // the others were there already,
-  int chunks_otherwise = 0;  // these without a level asked for
-  int tokens = 0;
-  uint64_t bytes = 0;  // of KV handed over
+  int chunks = 0;            // of the text
+  int chunks_stored = 0;     // the other chunks were in the cluster already
+  int chunks_otherwise = 0;  // in the cluster, but not at every level asked for
+  int tokens = 0;            // of the text
+  uint64_t bytes = 0;        // of KV that were stored, before encoding
 };
 
 struct Answer {
@@ -48,18 +48,18 @@ struct Answer {
   std::vector<int32_t> tokens;
   absl::Duration time_to_first_token;
   int chunks_hit = 0;
-  int chunks_missed = 0;             // misses and failures: prefilled instead
-  uint64_t kv_bytes = 0;             // delivered by the KDN
-  uint64_t wire_bytes = 0;           // of them, between nodes, as encoded
-  std::vector<std::string> sources;  // nodes that served, without repeats
+  int chunks_missed = 0;             // every outcome but a hit
+  uint64_t kv_bytes = 0;             // KV from the KDN that the model used
+  uint64_t wire_bytes = 0;           // encoded bytes that nodes sent each other
+  std::vector<std::string> sources;  // nodes that delivered, without repeats
 };
 
-// One tenant's knowledge in a cluster, as one engine uses it: injects texts as
-// prefix chains of chunks, and answers behind them. Thread-confined, as the
-// client it keeps.
+// One tenant's knowledge in a cluster, used by one engine. Injects texts as
+// prefix chains of chunks and answers questions behind them. Thread-confined,
+// like its client.
 class KnowledgeEngine {
  public:
-  // Connects to the node at `address`. The engine must outlive it.
+  // Connects to the node at `address`. The engine must outlive the result.
   static absl::StatusOr<std::unique_ptr<KnowledgeEngine>> Connect(
       const Engine* engine, const std::string& address, const Namespace& ns);
 
@@ -67,18 +67,19 @@ class KnowledgeEngine {
     LevelSet levels = LevelSet::Of(Level::kLossless);
     Durability durability = Durability::kReplicated;
   };
-  // Prefills `text` and stores each chunk that the cluster does not hold yet,
-  // at any level, a few at once. on_chunk(tokens prefilled, tokens in all)
-  // after each, after the last once all are stored. Of several errors the first
-  // chunk's is returned.
+  // Prefills `text` and stores each chunk that the cluster does not hold at any
+  // level, a few chunks at once. Calls on_chunk(tokens prefilled, tokens in
+  // all) after each chunk, for the last one when all chunks are stored. When
+  // several stores fail, the error of the first chunk is returned.
   using Progress = std::function<void(int, int)>;
   absl::StatusOr<Injected> Inject(const std::string& text,
                                   const StoreOptions& options,
                                   const Progress& on_chunk);
 
-  // Answers `question` with at most `tokens_max` tokens behind `knowledge`.
-  // With kKdn the longest prefix that the cluster delivers is not prefilled;
-  // what it does not deliver is. Questions behind equal KV give equal tokens.
+  // Answers `question` behind `knowledge` with at most `tokens_max` tokens.
+  // With kKdn, the longest prefix of `knowledge` that the cluster delivers is
+  // not prefilled; the rest is. The same question behind equal KV gives equal
+  // tokens.
   absl::StatusOr<Answer> Ask(const std::string& knowledge,
                              const std::string& question, Mode mode,
                              int tokens_max, LevelSet accept = LevelSet::All());
@@ -88,28 +89,28 @@ class KnowledgeEngine {
  private:
   KnowledgeEngine(const Engine* engine, std::unique_ptr<rpc::Client> client,
                   std::unique_ptr<rpc::Knowledge> knowledge);
-  // Chunks of so many tokens that are stored at once: at least one.
+  // How many chunks of `tokens` tokens are stored at once: at least 1.
   size_t StoresAtOnce(int tokens) const;
-  // Stores the chunks at once, from the cache.
+  // Stores all of the chunks at the same time, from the cache.
   absl::Status StoreAll(absl::Span<const ChainChunk* const> chunks,
                         const StoreOptions& options);
-  // Makes room for `tokens` in the cache, in memory shared with the node where
-  // there is any, and empties it.
+  // Empties the cache and makes room for `tokens` in it, in memory shared with
+  // the node if the node shares any.
   absl::Status PrepareCache(int tokens);
   // Fills the cache with the longest prefix of `chain` that is delivered.
   absl::Status Fetch(const std::vector<ChainChunk>& chain, LevelSet accept,
                      Answer& answer);
 
   const Engine* engine_;
-  // Released from the last to the first.
+  // Each member uses the ones above, so they are destroyed from the last up.
   std::unique_ptr<rpc::Client> client_;
   std::unique_ptr<rpc::Knowledge> knowledge_;
   std::unique_ptr<rpc::Region> region_;
   std::unique_ptr<model::KvCache> cache_;
 };
 
-// The prompt behind a knowledge text: what the shipped checkpoint was trained
-// on.
+// The prompt for a question, in the form that the shipped checkpoint was
+// trained on.
 std::string QuestionPrompt(const std::string& question);
 
 }  // namespace kdn::cli

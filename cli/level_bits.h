@@ -12,12 +12,12 @@
 
 namespace kdn::cli {
 
-// Bits that a value of an object of the levels base, base+1 and base+2 takes,
-// with those each refines and all side information.
+// Bits per value of an object at base, base+1 and base+2. The bits include the
+// levels that each level refines, and all side information.
 using LevelBits = std::array<double, codec::kLadderSteps>;
 
-// Has the model read the tokens and encodes their KV as one chunk. REQUIRES: a
-// calibration for the model, 1 to kChunkTokensMax tokens.
+// Prefills the tokens and encodes their KV as one chunk.
+// REQUIRES: a calibration of this model; 1 to kChunkTokensMax tokens.
 absl::StatusOr<LevelBits> MeasureBits(
     const model::Llama& llama, absl::Span<const int32_t> tokens,
     const std::shared_ptr<const codec::Calibration>& calibration);

@@ -8,8 +8,8 @@
 
 namespace kdn::cli {
 
-// The levels of a list such as "lossless,base+1". INVALID_ARGUMENT naming what
-// is no level, and those there are.
+// Parses a list such as "lossless,base+1". INVALID_ARGUMENT names the word that
+// is not a level, and lists the levels.
 absl::StatusOr<LevelSet> ParseLevelList(const std::string& text);
 
 }  // namespace kdn::cli

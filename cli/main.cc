@@ -14,7 +14,7 @@
 namespace kdn::cli {
 namespace {
 
-// What the libraries report goes where the program's own lines go.
+// The log sink of the libraries: their messages go to the program's log.
 void WriteLine(LogSeverity severity, absl::string_view site,
                absl::string_view message) {
   spdlog::level::level_enum level = spdlog::level::info;
@@ -59,15 +59,15 @@ int main(int argc, char** argv) {
       std::filesystem::read_symlink("/proc/self/exe", error).string();
 
   CLI::App app(
-      "Knowledge Delivery Network: keeps the KV caches of texts outside the "
-      "engines and delivers them.\n\n"
+      "Knowledge Delivery Network: a cluster that stores the KV caches of "
+      "texts for LLM engines and delivers them.\n\n"
       "  kdn up -c configs/local-3.yaml          three nodes on this host\n"
       "  kdn inject model/recall/facts           prefill texts and store their "
       "KV\n"
       "  kdn ask -k model/recall/facts/arden.txt --tokens 1 \"What is the code "
       "of vault elm?\"\n"
       "                                          answer without prefilling\n"
-      "  kdn status                              who holds what\n\n"
+      "  kdn status                              nodes, objects, hit rates\n\n"
       "Exit codes: 0 done, 1 failed, 2 wrong command line or configuration.",
       "kdn");
   app.require_subcommand(1);
@@ -92,7 +92,7 @@ int main(int argc, char** argv) {
                    [&](const CLI::App* command) {
                      return command->get_name() == argv[1];
                    })) {
-    std::fprintf(stderr, "kdn: no command '%s'; there are", argv[1]);
+    std::fprintf(stderr, "kdn: no command '%s'; the commands are:", argv[1]);
     for (const CLI::App* command : commands) {
       std::fprintf(stderr, " %s", command->get_name().c_str());
     }
@@ -104,7 +104,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& failure) {
     return app.exit(failure) == 0 ? kdn::cli::kExitOk : kdn::cli::kExitUsage;
   } catch (const std::exception& broken) {
-    // Of the standard library: out of memory, a path too long.
+    // The standard library throws these: out of memory, a path too long.
     std::fprintf(stderr, "kdn: %s\n", broken.what());
     return kdn::cli::kExitFailed;
   }

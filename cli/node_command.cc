@@ -13,8 +13,8 @@ namespace kdn::cli {
 namespace {
 
 absl::Status RunNode(const std::string& file, const std::string& id) {
-  // Blocked before any thread is made, so that all inherit it and this one can
-  // wait for them.
+  // The signals are blocked before there are other threads: all threads inherit
+  // that, and sigwait below receives the signals.
   sigset_t stop;
   sigemptyset(&stop);
   sigaddset(&stop, SIGINT);
@@ -27,7 +27,7 @@ absl::Status RunNode(const std::string& file, const std::string& id) {
   const NodeConfig* self = config->Find(id);
   if (self == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat(
-        file, " has no node '", id, "'; it has: ",
+        file, " has no node '", id, "'; its nodes are: ",
         absl::StrJoin(config->nodes, ", ",
                       [](std::string* out, const NodeConfig& node) {
                         out->append(node.id.name());
@@ -42,12 +42,12 @@ absl::Status RunNode(const std::string& file, const std::string& id) {
         node.status().code(),
         absl::StrCat("node ", id, " cannot start: ", node.status().message()));
   }
-  spdlog::info("ready: engines on {}:{}{}{}", self->host, self->gateway_port,
+  spdlog::info("ready for engines at {}:{}{}{}", self->host, self->gateway_port,
                self->gateway_socket.empty() ? "" : " and ",
                self->gateway_socket);
   int received = 0;
   sigwait(&stop, &received);
-  spdlog::info("stops on {}", strsignal(received));
+  spdlog::info("stopping, because of signal: {}", strsignal(received));
   node->reset();
   return absl::OkStatus();
 }
@@ -59,13 +59,13 @@ void AddNodeCommand(CLI::App& app, Program& program) {
       "node",
       "Run one node of a configuration in the foreground\n\n"
       "  kdn node -c configs/multi-host.yaml --id a\n\n"
-      "Stops cleanly on SIGINT and SIGTERM. On another host of the cluster, "
-      "run the same file with that host's id.");
+      "Stops cleanly on SIGINT and SIGTERM. Every host of a cluster has the "
+      "same file and runs its own id.");
   auto file = std::make_shared<std::string>();
   auto id = std::make_shared<std::string>();
   command->add_option("-c,--config", *file, "configuration of the cluster")
       ->required();
-  command->add_option("--id", *id, "which of its nodes to run")->required();
+  command->add_option("--id", *id, "id of the node to run")->required();
   command->callback([&program, file, id] {
     program.exit_code = Report(RunNode(*file, *id));
   });
@@ -76,7 +76,7 @@ void AddConfigCommand(CLI::App& app, Program& program) {
       app.add_subcommand("config",
                          "Check a configuration without starting anything\n\n"
                          "  kdn config configs/local-3.yaml\n\n"
-                         "Every mistake is reported with its file and line.");
+                         "Reports every mistake with file and line.");
   auto file = std::make_shared<std::string>();
   command->add_option("FILE", *file, "configuration to check")->required();
   command->callback([&program, file] {

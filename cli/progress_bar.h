@@ -7,13 +7,14 @@
 
 namespace kdn::cli {
 
-// How far a model is with its tokens: a line on a terminal's stderr that is
-// drawn over itself; nothing elsewhere.
+// A progress line on stderr that is drawn over itself. It shows nothing when
+// stderr is not a terminal.
 class ProgressBar {
  public:
   ProgressBar();
 
-  // `share` of everything is done, 0 to 1, `tokens` so far.
+  // `share` of the work is done, 0 to 1; `tokens` is the number of tokens so
+  // far, from which the line shows the speed.
   void Show(const std::string& what, double share, int tokens) const;
   void Clear() const;
 

@@ -123,14 +123,19 @@ void AddStatusCommand(CLI::App& app, Program& program) {
       "Show the nodes of a cluster: shards, bytes, hit rates\n\n"
       "  kdn status\n"
       "  kdn status --connect kdn-a.internal:7303 --json\n\n"
-      "primary: shards whose first owner the node is; shards: those it keeps a "
-      "copy of.\nhit rate: chunks delivered of those asked of this node's "
-      "gateway.");
+      "primary: shards of which the node is the first owner\n"
+      "shards: shards of which the node holds a copy\n"
+      "objects, memory, disk: what the node stores now\n"
+      "delivered: KV that the node's gateway has given to engines\n"
+      "hit rate: share of the chunks asked of the node's gateway that it "
+      "delivered");
   auto address = std::make_shared<std::string>(kDefaultAddress);
   auto json = std::make_shared<bool>(false);
-  command->add_option("--connect", *address, "gateway: unix:/path or host:port")
+  command
+      ->add_option("--connect", *address,
+                   "gateway of any node: unix:/path or host:port")
       ->capture_default_str();
-  command->add_flag("--json", *json, "every number, as JSON");
+  command->add_flag("--json", *json, "print every number, as JSON");
   command->callback([&program, address, json] {
     program.exit_code = Report(Status(*address, *json));
   });

@@ -20,7 +20,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Processes that still write there may add a file while it is emptied.
+// Tries several times: a process that still runs may add a file meanwhile.
 void Remove(const std::string& path) {
   constexpr int kTries = 20;
   std::error_code error;
@@ -30,7 +30,7 @@ void Remove(const std::string& path) {
   }
 }
 
-// The directories that live, and the thread that removes them on a signal.
+// The existing directories, and the thread that removes them on a signal.
 class Registry {
  public:
   static Registry& Get() {
@@ -61,7 +61,7 @@ class Registry {
       absl::MutexLock lock(&mutex_);
       for (const std::string& path : paths_) Remove(path);
     }
-    // Ends as the signal would have, for whoever waits for this program.
+    // The program ends by the signal, so that its parent sees the signal.
     std::signal(received, SIG_DFL);
     sigset_t this_one;
     sigemptyset(&this_one);

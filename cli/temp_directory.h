@@ -8,13 +8,14 @@
 
 namespace kdn::cli {
 
-// A directory that is removed with all that is in it: when this goes, or when
-// SIGINT, SIGTERM or SIGHUP ends the program. Movable.
+// A directory that is removed with its contents when this object is destroyed,
+// or when SIGINT, SIGTERM or SIGHUP ends the program. Movable.
 class TempDirectory {
  public:
-  // Makes one in `parent`, its name beginning with `prefix`. UNAVAILABLE. The
-  // first one blocks those signals in the calling thread, for a thread of its
-  // own to take: call it before other threads are made.
+  // Makes a directory in `parent` whose name begins with `prefix`. UNAVAILABLE
+  // when that fails. The first call starts a thread that waits for the three
+  // signals and blocks them in the calling thread. REQUIRES: the first call
+  // comes before other threads are started.
   static absl::StatusOr<TempDirectory> Create(const std::string& parent,
                                               const std::string& prefix);
 
@@ -27,7 +28,7 @@ class TempDirectory {
   }
 
   const std::string& path() const { return path_; }
-  // It stays, whatever happens.
+  // The directory is no longer removed.
   void Keep();
 
  private:

@@ -36,7 +36,7 @@ absl::StatusOr<std::vector<fs::path>> FilesOf(
     fs::recursive_directory_iterator entry(path, error);
     for (; !error && entry != fs::recursive_directory_iterator();
          entry.increment(error)) {
-      std::error_code not_a_file;  // a link that leads nowhere is none
+      std::error_code not_a_file;  // dangling links are skipped
       if (entry->is_regular_file(not_a_file)) below.push_back(entry->path());
     }
     if (error) {

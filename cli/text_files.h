@@ -9,11 +9,12 @@
 
 namespace kdn::cli {
 
-// What is in the file. NOT_FOUND when it cannot be read.
+// The contents of the file. NOT_FOUND when it cannot be read.
 absl::StatusOr<std::string> ReadText(const std::filesystem::path& path);
 
-// The files named, and those below the directories named, in order of path.
-// NOT_FOUND when there are none, or a directory cannot be listed.
+// The files among `paths`, and all files below the directories among `paths`
+// (sorted by path within a directory). NOT_FOUND when there are no files or a
+// directory cannot be listed.
 absl::StatusOr<std::vector<std::filesystem::path>> FilesOf(
     const std::vector<std::string>& paths);
 

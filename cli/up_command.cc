@@ -18,16 +18,17 @@ namespace {
 constexpr absl::Duration kStartTimeout = absl::Seconds(60);
 constexpr absl::Duration kFirstBackOff = absl::Milliseconds(500);
 constexpr absl::Duration kLongestBackOff = absl::Seconds(30);
-// A node that lived for this long starts its back-off afresh.
+// The back-off of a node that ran this long begins again.
 constexpr absl::Duration kHealthy = absl::Minutes(1);
 
-// Keeps the nodes of one configuration running until told to stop.
+// Starts each node of a cluster again when it dies.
 class Supervisor {
  public:
   explicit Supervisor(ClusterProcess* cluster)
       : cluster_(cluster), nodes_(cluster->config().nodes.size()) {}
 
-  // Until SIGINT or SIGTERM. `signals` are blocked: SIGINT, SIGTERM, SIGCHLD.
+  // Returns on SIGINT or SIGTERM.
+  // REQUIRES: `signals` are SIGINT, SIGTERM and SIGCHLD, and they are blocked.
   void Run(const sigset_t& signals) {
     for (;;) {
       const absl::Duration wait =
@@ -86,9 +87,9 @@ absl::Status Up(const Program& program, const std::string& file,
   ClusterProcess cluster(program.path, file, *config, log_dir);
   for (size_t i = 0; i < config->nodes.size(); ++i) {
     if (rpc::Client::Connect(cluster.AddressOf(i)).ok()) {
-      return absl::AlreadyExistsError(
-          absl::StrCat("node ", config->nodes[i].id.name(), " answers at ",
-                       cluster.AddressOf(i), " already: is this cluster up?"));
+      return absl::AlreadyExistsError(absl::StrCat(
+          "node ", config->nodes[i].id.name(), " answers at ",
+          cluster.AddressOf(i), " already: is this cluster running?"));
     }
   }
   if (absl::Status status = cluster.StartAll(); !status.ok()) return status;
@@ -119,16 +120,18 @@ void AddUpCommand(CLI::App& app, Program& program) {
       "Start and supervise all nodes of a configuration on this host\n\n"
       "  kdn up -c configs/local-3.yaml\n"
       "  kdn up -c configs/single.yaml --log-dir /tmp/kdn-logs\n\n"
-      "A node that dies is started again, later each time. Ctrl-C stops all.");
+      "A node that dies is started again, each time after a longer pause. "
+      "Ctrl-C stops all nodes.");
   auto file = std::make_shared<std::string>();
   auto log_dir = std::make_shared<std::string>();
   command->add_option("-c,--config", *file, "configuration of the cluster")
       ->required();
   command->add_option("--log-dir", *log_dir,
-                      "a log file a node there, instead of stderr");
+                      "directory for one log file per node (default: stderr)");
   command->callback([&program, file, log_dir] {
-    // Before the first child can die. The other signals end the start at once,
-    // and the children with it, until there is something to stop in order.
+    // SIGCHLD is blocked before the first child can die. SIGINT and SIGTERM are
+    // not blocked yet: while the nodes start, they end this program and with it
+    // the children.
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGCHLD);

@@ -68,8 +68,9 @@ rpc::BulkTransport::Options TransportOptionsOf(const ClusterConfig& config,
   return options;
 }
 
-// Loopback stays on loopback; any other host listens on every interface,
-// because its name may be an address that only peers see.
+// The address to listen on. A node whose host is loopback listens on loopback.
+// Any other node listens on every interface, because its host may be an address
+// that only peers see.
 std::string BindAddress(const std::string& host) {
   return host == "127.0.0.1" || host == "localhost" ? "127.0.0.1" : "0.0.0.0";
 }
@@ -105,7 +106,7 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
   gateway.tcp_port = self.gateway_port;
   gateway.unix_path = self.gateway_socket;
   if (!self.gateway_socket.empty()) {
-    std::error_code ignored;  // the gateway says what it cannot open
+    std::error_code ignored;  // the gateway reports what it cannot open
     std::filesystem::create_directories(
         std::filesystem::path(self.gateway_socket).parent_path(), ignored);
   }
@@ -117,8 +118,8 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
 }
 
 RunningNode::~RunningNode() {
-  // Engines first, then peers, then what both were served by; the transport is
-  // stopped while the node that its callbacks reach still stands.
+  // The gateway stops first, then the bulk server, then the node that both use.
+  // The transport stops before the node, because its callbacks reach the node.
   if (gateway_ != nullptr) gateway_->Stop();
   if (bulk_server_ != nullptr) bulk_server_->Stop();
   if (transport_ != nullptr) transport_->Stop();

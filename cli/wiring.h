@@ -14,12 +14,12 @@
 
 namespace kdn::cli {
 
-// One whole node: transport, actors, bulk server and gateway, wired together.
-// Stops them in the opposite order.
+// One whole node: transport, actors, bulk server and gateway. The destructor
+// stops them.
 class RunningNode {
  public:
-  // Errors name the address or directory that is taken, or the calibration that
-  // is none.
+  // Errors name the address or directory that is taken, or the file that is not
+  // a calibration.
   static absl::StatusOr<std::unique_ptr<RunningNode>> Start(
       const ClusterConfig& config, const NodeConfig& self);
   ~RunningNode();
