@@ -11,7 +11,7 @@ namespace {
 constexpr uint32_t kHalf = 1u << 31;
 constexpr uint32_t kQuarter = 1u << 30;
 
-// The interval [low, high] that the message so far has left.
+// The interval [low, high] that stands for the symbols coded so far.
 struct Interval {
   uint32_t low = 0;
   uint32_t high = 0xffffffffu;
@@ -23,8 +23,9 @@ struct Interval {
     low += static_cast<uint32_t>(span * table.Low(symbol) /
                                  FrequencyTable::kTotal);
   }
-  // Whether the first bits agree, or the middle is straddled closely.
+  // Whether `low` and `high` have the same first bit.
   bool Settled() const { return high < kHalf || low >= kHalf; }
+  // Whether the interval lies in the two middle quarters.
   bool Straddles() const { return low >= kQuarter && high < kHalf + kQuarter; }
   void Double(uint32_t offset) {
     low = (low - offset) << 1;
@@ -46,7 +47,7 @@ class BitWriter {
   size_t used_ = 0;
 };
 
-// Zeros behind the end.
+// Reads bits; behind the last byte, all bits are 0.
 class BitReader {
  public:
   explicit BitReader(absl::Span<const uint8_t> bytes) : bytes_(bytes) {}
@@ -67,7 +68,7 @@ FrequencyTable::FrequencyTable(absl::Span<const uint32_t> counts) {
   KDN_CHECK(!counts.empty() && counts.size() < kTotal, "no such alphabet");
   const uint64_t sum =
       std::accumulate(counts.begin(), counts.end(), uint64_t{0});
-  // Every symbol keeps one; the rest is shared out by count.
+  // Every symbol gets 1; the remaining frequency is shared out by count.
   const uint64_t shared = kTotal - counts.size();
   cumulative_.push_back(0);
   uint64_t seen = 0;
@@ -89,7 +90,7 @@ std::vector<uint8_t> ArithmeticEncode(const FrequencyTable& table,
                                       absl::Span<const uint8_t> symbols) {
   Interval interval;
   BitWriter out;
-  size_t pending = 0;  // bits opposite to the next one that is settled
+  size_t pending = 0;  // bits to write as the opposite of the next settled bit
   const auto write = [&](bool bit) {
     out.Write(bit);
     for (; pending > 0; --pending) out.Write(!bit);

@@ -14,12 +14,13 @@ namespace kdn::bench {
 class FrequencyTable {
  public:
   static constexpr uint32_t kTotal = 1u << 16;
-  // Of the counts of a message, scaled. REQUIRES: not empty, fewer than kTotal.
+  // Scales the counts of a message's symbols, one count per symbol, to kTotal.
+  // REQUIRES: 1 to kTotal - 1 symbols.
   explicit FrequencyTable(absl::Span<const uint32_t> counts);
 
   uint32_t Low(int symbol) const { return cumulative_[symbol]; }
   uint32_t High(int symbol) const { return cumulative_[symbol + 1]; }
-  // The symbol whose range holds `value` (below kTotal).
+  // The symbol whose range holds `value`. REQUIRES: value < kTotal.
   int Find(uint32_t value) const;
 
  private:
@@ -27,11 +28,12 @@ class FrequencyTable {
 };
 
 // Arithmetic coding of one message with one static table, bit by bit, in 32-bit
-// arithmetic (Witten, Neal, Cleary 1987): what CacheGen's public code does per
-// layer and channel. For comparison only: slow.
+// arithmetic (Witten, Neal, Cleary 1987). CacheGen's public code codes each
+// layer and channel so. It is slow, and serves for comparison only.
 std::vector<uint8_t> ArithmeticEncode(const FrequencyTable& table,
                                       absl::Span<const uint8_t> symbols);
-// `count` symbols. Any bytes decode to something.
+// Decodes `count` symbols. Bytes that no encoder made decode to arbitrary
+// symbols.
 std::vector<uint8_t> ArithmeticDecode(const FrequencyTable& table,
                                       absl::Span<const uint8_t> bytes,
                                       size_t count);

@@ -15,8 +15,8 @@ constexpr int kKiviGroup = 32;
 
 float RoundedToFp16(float value) { return Fp16ToFloat(FloatToFp16(value)); }
 
-// Bins of a layer, as graded in the public configuration: K has three depths,
-// V two.
+// The bins of a layer in CacheGen's public configuration. K has three grades of
+// depth, V has two.
 int CacheGenBins(int level, KvPart part, int layer) {
   if (level == 3) return 32;
   if (part == KvPart::kK) {
@@ -37,8 +37,8 @@ float AbsMaxOfToken(const KvTensor& kv, int layer, KvPart part, int token) {
   return RoundedToFp16(largest);
 }
 
-// One layer's K or V: quantised, coded per channel, decoded into `out`.
-// Returns the bytes.
+// Quantises one layer's K or V, codes it per channel, and decodes it into
+// `out`. Returns the coded size in bytes.
 size_t CacheGenPlane(const KvTensor& kv, int layer, KvPart part, int bins,
                      KvTensor& out) {
   const KvShape& shape = kv.shape();
@@ -74,8 +74,8 @@ size_t CacheGenPlane(const KvTensor& kv, int layer, KvPart part, int bins,
   return bytes;
 }
 
-// Quantises `count` values `stride` apart as one group, in place. Returns its
-// bytes, which may have half ones.
+// Quantises `count` values, `stride` values apart, as one group, in place.
+// Returns the size of the group in bytes, a multiple of 1/8.
 double KiviGroup(float* values, int count, int stride, int bits) {
   float low = values[0];
   float high = values[0];

@@ -13,30 +13,33 @@
 #include "cli/temp_directory.h"
 #include "rpc/client/client.h"
 
-// What the parts of the delivery benchmark stand on: two real nodes, an engine,
-// and chunks to move.
+// What the parts of the delivery benchmark share: two real nodes, an engine,
+// chunks to move, and rates measured in turns.
 namespace kdn::bench {
 
-// The geometry of Llama-3.1-8B's KV: 32 MB a chunk of 256 tokens.
+// A model with the KV geometry of Llama-3.1-8B: 32 MB per chunk of 256 tokens.
 ModelSpec BenchModel();
 size_t ChunkBytes();
-// Chunk number `number`, of tokens of its own, standalone, at positions 0, 1, …
+// A standalone chunk at positions 0, 1, … Different numbers give different
+// tokens and so different chunks.
 rpc::StoreSpec SpecOf(const rpc::Knowledge& knowledge, int number);
 ChunkRef RefOf(const rpc::StoreSpec& spec);
 
 double GbpsOf(uint64_t bytes, absl::Duration took);
 
-// The same work done by the KDN and by the bare machine.
+// The rate of the KDN next to the rate of the bare machine for the same work.
 struct Rates {
-  double ours = 0;   // GB/s, the median of all turns
-  double raw = 0;    // GB/s, likewise
-  double ratio = 0;  // the median of ours / raw within a turn
+  double ours = 0;   // GB/s of the KDN, the median of all turns
+  double raw = 0;    // GB/s of the machine, the median of all turns
+  double ratio = 0;  // the median over the turns of ours / raw
 };
-// Measures both in turns, so that a slow moment of the machine slows both.
+// Measures `ours` and `raw` in turns, so that a slow moment of the machine
+// slows both.
 absl::StatusOr<Rates> InTurns(absl::FunctionRef<absl::StatusOr<double>()> ours,
                               absl::FunctionRef<absl::StatusOr<double>()> raw);
 
-// Two nodes, an engine connected to the first, and memory shared with it.
+// A cluster, an engine connected to its first node, and memory shared with that
+// node, filled with random bits.
 class Bed {
  public:
   static absl::StatusOr<std::unique_ptr<Bed>> Start(
@@ -45,11 +48,11 @@ class Bed {
 
   rpc::Client& client() { return *client_; }
   rpc::Knowledge& knowledge() { return *knowledge_; }
-  // A chunk's head-major KV at `offset` of the shared memory.
+  // A view of one chunk, head-major, at byte `offset` of the shared memory.
   MutableKvView ViewAt(size_t offset) const;
 
  private:
-  // In the order of need: the first to go is what uses the rest.
+  // Each member uses the ones above, so they are destroyed from the last up.
   cli::TempDirectory directory_;
   std::unique_ptr<cli::ClusterProcess> cluster_;
   std::unique_ptr<rpc::Client> client_;

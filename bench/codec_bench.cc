@@ -27,7 +27,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr int kChunkTokens[] = {256, 1500};  // ours, CacheGen's
+constexpr int kChunkTokens[] = {256, 1500};  // the KDN's and CacheGen's chunks
 
 std::vector<Level> OwnLevels() {
   std::vector<Level> levels;
@@ -72,7 +72,7 @@ std::vector<CodecUnderTest> Codecs(const RopeSpec& rope,
   return codecs;
 }
 
-// All texts one after the other; those of the recall model's facts by default.
+// All calibration texts, joined. By default, the facts beside the model.
 absl::StatusOr<std::string> CalibrationText(const CodecOptions& options) {
   std::vector<std::string> texts = options.calibration_texts;
   const std::string facts = options.model + "/facts";
@@ -82,7 +82,7 @@ absl::StatusOr<std::string> CalibrationText(const CodecOptions& options) {
   }
   if (texts.empty()) {
     return absl::InvalidArgumentError(
-        "name a text to calibrate on, as --calibrate FILE");
+        "name a text to calibrate on with --calibrate FILE");
   }
   auto files = cli::FilesOf(texts);
   if (!files.ok()) return files.status();
@@ -103,7 +103,7 @@ absl::StatusOr<SharedCalibration> CalibrateFor(const QualityBed& bed,
   if (!text.ok()) return text.status();
   cli::CalibrationRun run;
   run.base_bits = options.base_bits;
-  // More takes longer and changes little.
+  // More tokens take longer and change little.
   constexpr size_t kTokensMax = 8192;
   std::vector<int32_t> tokens = bed.tokenizer().EncodeBeginning(*text);
   tokens.resize(std::min(tokens.size(), kTokensMax));
@@ -134,10 +134,10 @@ Json JsonOf(const Point& point, Dtype dtype) {
   return json;
 }
 
-// Bits a value of the family at a mean divergence, between its points straight
-// in the logarithm of the divergence. Never less than its coarsest point takes,
-// so what it says of worse divergences is a bound. Negative when all its points
-// are worse.
+// Bits per value that a family of codecs needs for the mean divergence `kl`,
+// interpolated linearly in log(divergence) between the family's points. For a
+// divergence worse than that of its coarsest point, the bits of that point: an
+// upper bound. Negative when all points of the family are worse than `kl`.
 double BitsAt(double kl, absl::Span<const Point> points,
               absl::string_view family, int chunk_tokens) {
   std::vector<std::pair<double, double>> curve;  // log divergence, bits
@@ -201,7 +201,7 @@ absl::Status MeasureQuality(const CodecOptions& options, Json& json) {
   return absl::OkStatus();
 }
 
-// A calibration on other rows of the same source.
+// Calibrates on a draw of its own from the source.
 absl::StatusOr<SharedCalibration> CalibrateOn(GaussianSource& source,
                                               const CodecOptions& options) {
   const KvTensor sample = source.Draw(4096);
@@ -228,7 +228,8 @@ absl::StatusOr<SharedCalibration> CalibrateOn(GaussianSource& source,
   return codec::ParseCalibration(codec::WriteCalibration(*stored));
 }
 
-// Bits above the least that any code needs for the same error.
+// Measures how many bits each codec needs above the rate-distortion bound: the
+// least bits that any code needs for the same error.
 absl::Status MeasureSynthetic(const CodecOptions& options, Json& json) {
   std::fprintf(stderr, "measuring Gaussian sources ...\n");
   for (const double tau : {8.0, 16.0, 32.0}) {
@@ -242,7 +243,7 @@ absl::Status MeasureSynthetic(const CodecOptions& options, Json& json) {
       const absl::StatusOr<Coded> coded = codec.code(kv, positions);
       if (!coded.ok()) return coded.status();
       const double nmse = NormalizedError(kv, coded->kv);
-      if (nmse <= 0 || nmse >= 1) continue;  // exact: the bound says nothing
+      if (nmse <= 0 || nmse >= 1) continue;  // no finite bound
       const double bits = 8.0 * static_cast<double>(coded->bytes) / kv.size();
       json["synthetic"].push_back(
           {{"codec", codec.name},
@@ -273,7 +274,7 @@ absl::Status MeasureSpeeds(const CodecOptions& options, Json& json) {
     Json point = {{"codec", Name(level)}, {"memcpy_gbps", *memcpy_gbps}};
     for (const auto& [isa, name] : kIsas) {
       if (!codec::Supports(isa)) continue;
-      // Its loops are the compiler's, for whatever the CPU has.
+      // The compiler makes int8's loops, always for the best instructions.
       if (level == Level::kInt8 && isa != codec::BestIsa()) continue;
       const absl::StatusOr<CodecSpeed> speed = bed->Measure(level, isa);
       if (!speed.ok()) return speed.status();

@@ -10,17 +10,19 @@ namespace kdn::bench {
 
 struct CodecOptions {
   std::string model;  // checkpoint directory
-  std::string text;   // what the model goes on with; empty: the recall tasks
-  // What the transform-coded levels are calibrated on; empty: the facts beside
-  // the recall model. Should not be `text`.
+  // File of the text on which codecs are compared; empty: the recall tasks.
+  std::string text;
+  // Files and directories of the texts that the transform-coded levels are
+  // calibrated on; empty: the facts beside the recall model. They should not
+  // contain `text`.
   std::vector<std::string> calibration_texts;
-  double base_bits = 1.5;  // a value, at the base level
-  std::string json;        // empty: standard output only
+  double base_bits = 1.5;  // bits per value to aim at, at the base level
+  std::string json;        // output file; empty: standard output only
 };
 
-// Measures every level of the codec next to CacheGen and KIVI: size, what it
-// does to the model's logits, answers, distance to the rate-distortion bound,
-// speed next to memcpy. Prints one JSON object. Takes a minute.
+// Measures every level of the codec next to CacheGen and KIVI: size, divergence
+// of the model's logits, right answers, bits above the rate-distortion bound,
+// and speed next to memcpy. Prints one JSON object. Takes about a minute.
 absl::Status RunCodecBench(const CodecOptions& options);
 
 }  // namespace kdn::bench

@@ -10,16 +10,17 @@ namespace kdn::bench {
 
 struct DeliveryOptions {
   std::string program;             // the kdn program, to start nodes with
-  std::string json;                // empty: standard output only
-  std::string directory = "/tmp";  // where the disk is measured
-  double corpus_gb = 10.0;
+  std::string json;                // output file; empty: standard output only
+  std::string directory = "/tmp";  // a directory on the disk to measure
+  double corpus_gb = 10.0;         // KV that the part "store" stores
   std::vector<std::string> parts;  // of kDeliveryParts; empty: all
 };
 
 inline constexpr const char* kDeliveryParts[] = {"memory", "remote", "link",
                                                  "lookup", "disk",   "store"};
 
-// Starts two nodes, measures, prints one JSON object. Takes a few minutes.
+// Measures the parts, most of them on two nodes that it starts, and prints one
+// JSON object. Takes a few minutes.
 absl::Status RunDeliveryBench(const DeliveryOptions& options);
 
 }  // namespace kdn::bench

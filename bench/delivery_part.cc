@@ -32,8 +32,8 @@ double Percentile(std::vector<double> values, double share) {
 
 namespace {
 
-// Random bits, which are stored as they are, or KV that lossless makes smaller
-// and whose exponents have to be decoded.
+// `of_chunks` says which KV: random bits, which lossless stores as they are, or
+// KV that lossless makes smaller, whose exponents have to be decoded.
 absl::Status MeasureMemoryOf(const DeliveryOptions& options,
                              const TwoNodesOptions& of_chunks,
                              const std::string& prefix, Json& json) {
@@ -47,7 +47,8 @@ absl::Status MeasureMemoryOf(const DeliveryOptions& options,
     if (!delivered.ok()) return delivered.status();
     return delivered->gbps;
   };
-  // Once before: the first touch of every page is not counted.
+  // The first delivery is not counted: it touches every page for the first
+  // time.
   if (const auto first = deliver(); !first.ok()) return first.status();
   const absl::StatusOr<Rates> rates = InTurns(
       deliver, [&] { return MemcpyGbps(set_bytes, ChunkBytes(), threads); });

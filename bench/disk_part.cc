@@ -23,7 +23,7 @@ constexpr uint64_t kObjectBytes = 2u << 20;
 constexpr int kObjects = 512;
 constexpr int kInFlight = 16;
 
-// A disk tier and what is written to it and read back.
+// A disk tier, and the objects that are written to it and read back.
 class DiskBed {
  public:
   static absl::StatusOr<std::unique_ptr<DiskBed>> Open(
@@ -51,7 +51,7 @@ class DiskBed {
     return bed;
   }
 
-  // Objects of their own in every round, in the order of their keys' digests.
+  // Writes new objects in every round. Returns GB/s.
   absl::StatusOr<double> Write(int round) {
     infos_.assign(kObjects, storage::ObjectInfo());
     for (int i = 0; i < kObjects; ++i) {
@@ -71,7 +71,7 @@ class DiskBed {
     });
   }
 
-  // What was written last, in random order.
+  // Reads the objects of the last round, in random order. Returns GB/s.
   absl::StatusOr<double> Read() {
     std::shuffle(infos_.begin(), infos_.end(), std::mt19937(2));
     return Sweep([this](const storage::ObjectInfo& info, size_t slot,
@@ -84,7 +84,7 @@ class DiskBed {
   const storage::DiskTier::Options& options() const { return options_; }
 
  private:
-  // kInFlight at a time; the next begins when any has ended.
+  // Keeps kInFlight operations going: the next one begins when any has ended.
   template <typename BeginOne>
   absl::StatusOr<double> Sweep(BeginOne begin_one) {
     absl::Mutex mutex;

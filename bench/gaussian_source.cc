@@ -13,7 +13,7 @@ namespace kdn::bench {
 GaussianSource::GaussianSource(int head_dim, double tau, uint32_t seed)
     : head_dim_(head_dim), seed_(seed), variances_(head_dim) {
   for (int k = 0; k < head_dim; ++k) variances_[k] = std::exp(-k / tau);
-  // Gram-Schmidt of random rows.
+  // Gram-Schmidt makes random rows orthonormal.
   std::mt19937 random(seed);
   std::normal_distribution<double> normal;
   std::vector<std::vector<double>> rows;

@@ -8,20 +8,20 @@
 
 namespace kdn::bench {
 
-// KV of a known rate-distortion function: every row an independent Gaussian
-// vector whose covariance has eigenvalues exp(-k / tau), turned by one random
-// rotation per head. K is not rotated by its position.
+// Synthetic KV whose rate-distortion function is known. Every row is an
+// independent Gaussian vector; its covariance has the eigenvalues exp(-k / tau)
+// and a random orthonormal basis. K has no RoPE.
 class GaussianSource {
  public:
   GaussianSource(int head_dim, double tau, uint32_t seed);
 
-  // One layer, one KV head, bf16.
+  // Rows of one layer and one KV head, rounded to bf16.
   KvTensor Draw(int tokens);
-  // Later draws are others: as if so many had been made before.
+  // Skips the rows of the next `draws` calls of Draw.
   void Skip(uint32_t draws) { seed_ += draws; }
-  // Fewest bits a value for a mean squared error of `nmse` times the variance:
-  // reverse water-filling (Cover and Thomas, theorem 10.3.3). REQUIRES:
-  // 0 < nmse < 1.
+  // The least bits per value for a mean squared error of `nmse` times the
+  // variance, by reverse water-filling (Cover and Thomas, theorem 10.3.3).
+  // REQUIRES: 0 < nmse < 1.
   double RateOf(double nmse) const;
 
  private:
@@ -31,7 +31,7 @@ class GaussianSource {
   std::vector<float> basis_;       // [component][dim], orthonormal rows
 };
 
-// Mean squared error over variance.
+// The mean squared error divided by the mean square of `exact`.
 double NormalizedError(const KvTensor& exact, const KvTensor& decoded);
 
 }  // namespace kdn::bench

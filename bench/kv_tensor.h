@@ -12,13 +12,13 @@
 
 namespace kdn::bench {
 
-// KV as floats, [layer][K|V][head][token][dim]: what codecs are compared on.
+// KV as floats, [layer][K|V][head][token][dim]. Codecs are compared on these.
 class KvTensor {
  public:
   explicit KvTensor(const KvShape& shape);
-  // The values of a view, whatever its dtype and strides.
+  // Copies the values of a view of any dtype and strides.
   static KvTensor Of(const KvView& view);
-  // Rounds them into a view of the same shape.
+  // Rounds the values into a view. REQUIRES: the view has the same shape.
   void Store(const MutableKvView& view) const;
 
   const KvShape& shape() const { return shape_; }
@@ -28,8 +28,9 @@ class KvTensor {
                               int token) const;
   absl::Span<float> values() { return absl::MakeSpan(values_); }
   absl::Span<const float> values() const { return values_; }
-  // Tokens [begin, begin + count), and the way back.
+  // A copy of the tokens [begin, begin + count).
   KvTensor Tokens(int begin, int count) const;
+  // Overwrites the tokens from `begin` on with those of `part`.
   void Place(int begin, const KvTensor& part);
 
  private:
@@ -37,17 +38,17 @@ class KvTensor {
   std::vector<float> values_;
 };
 
-// What a codec made of a chunk: what comes back, and every byte it took.
+// A chunk after coding and decoding.
 struct Coded {
-  KvTensor kv;
-  size_t bytes = 0;
+  KvTensor kv;       // decoded
+  size_t bytes = 0;  // coded size with all side information
 };
 
 // One setting of one codec. `code` takes a chunk's KV, K after RoPE, and the
 // positions where it was computed.
 struct CodecUnderTest {
   std::string name;
-  std::string family;  // points of one curve
+  std::string family;  // settings of one family form one curve
   std::function<absl::StatusOr<Coded>(const KvTensor& kv,
                                       absl::Span<const int32_t> positions)>
       code;

@@ -16,8 +16,8 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr double kBaseBits = 1.5;
-constexpr double kGigabit = 125e6;       // bytes
-constexpr int kGigabits[] = {1, 10, 0};  // 0: loopback as it is
+constexpr double kGigabit = 125e6;       // bytes per second
+constexpr int kGigabits[] = {1, 10, 0};  // 0: loopback without a limit
 
 absl::Status CalibrateInto(const std::string& directory) {
   auto calibration = CalibrateOnSpectra(BenchModel(), kBaseBits);
@@ -75,7 +75,7 @@ absl::Status MeasureLink(const DeliveryOptions& options, Json& json) {
   apart.join();
   if (!absl::IsPermissionDenied(status)) return status;
   json["links"] = absl::StrCat("not measured: ", status.message(),
-                               "; run it as root, or `unshare -rn kdn bench "
+                               "; run as root, or run `unshare -rn kdn bench "
                                "delivery link`");
   return absl::OkStatus();
 }

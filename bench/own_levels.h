@@ -16,16 +16,17 @@
 
 namespace kdn::bench {
 
-// A chunk through the KDN's codec at one level, back to the positions where it
-// was computed. `bytes` is the whole object: header, token ids, index, streams
-// of the level and of those it refines. `calibration`: for a transform-coded
-// level; null: the built-in one.
+// Encodes a chunk at one level of the KDN's codec and decodes it at the
+// positions where it was computed. `bytes` counts the whole object: header,
+// token ids, index, and the streams of the level and of the levels it refines.
+// `calibration` matters for transform-coded levels; null stands for the
+// built-in calibration.
 absl::StatusOr<Coded> OwnLevel(
     Level level, std::shared_ptr<const codec::Calibration> calibration,
     const RopeSpec& rope, const KvTensor& kv,
     absl::Span<const int32_t> positions);
 
-// Its parts. Encoding resizes `object` to what was needed.
+// The steps of OwnLevel. EncodeInto resizes `object` to the encoded size.
 absl::StatusOr<codec::ObjectHeader> HeaderOf(
     Level level, const RopeSpec& rope, const KvShape& shape,
     absl::Span<const int32_t> positions);
@@ -39,7 +40,7 @@ absl::Status DecodeInto(
     absl::Span<const int32_t> positions, codec::Isa isa,
     const MutableKvView& out);
 
-// Memory for KV, of the kind that MemcpyGbps copies in.
+// Memory for KV, of the same kind as the memory in MemcpyGbps.
 class KvMemory {
  public:
   explicit KvMemory(const KvShape& shape);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws what `kdn bench codec --json FILE` measured: divergence over size.
+"""Draws the result of `kdn bench codec --json FILE`: divergence over bits per value.
 
     build/bin/kdn bench codec --json build/codec.json
     python3 bench/plot_codec.py build/codec.json build/codec.svg

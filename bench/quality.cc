@@ -13,8 +13,7 @@
 namespace kdn::bench {
 namespace {
 
-// Of long contexts: CacheGen's own chunk.
-constexpr int kContextTokens = 1500;
+constexpr int kContextTokens = 1500;  // a long context: CacheGen's chunk size
 constexpr int kContinuationTokens = 32;
 constexpr int kTextCasesMax = 8;
 
@@ -45,9 +44,9 @@ absl::Status QualityBed::AddRecallCases(const std::string& file,
                                         const Limits& limits) {
   const absl::StatusOr<std::string> lines = cli::ReadText(file);
   if (!lines.ok()) {
-    return absl::NotFoundError(absl::StrCat(
-        lines.status().message(),
-        ": name a text that the model goes on with, as --text FILE"));
+    return absl::NotFoundError(
+        absl::StrCat(lines.status().message(),
+                     ": name a text to compare on with --text FILE"));
   }
   std::istringstream in(*lines);
   std::vector<int32_t> joined;
@@ -58,7 +57,7 @@ absl::Status QualityBed::AddRecallCases(const std::string& file,
     const auto instance = nlohmann::json::parse(line, nullptr, false);
     if (!instance.is_object()) {
       return absl::InvalidArgumentError(
-          absl::StrCat(file, ": a line is no JSON object"));
+          absl::StrCat(file, ": a line is not a JSON object"));
     }
     std::string text;
     for (const auto& document : instance["documents"]) {

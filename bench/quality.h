@@ -12,31 +12,32 @@
 
 namespace kdn::bench {
 
-// What coding the KV of a context did to what the model says behind it.
+// How coding the KV of contexts changes what the model says behind them.
 struct Quality {
-  double bits_per_value = 0;  // all side information counted
-  double kl_mean = 0;         // nats, of the logits against those of exact KV
-  double kl_p99 = 0;
-  double top1 = 0;      // share of positions whose likeliest token is the same
-  double accuracy = 0;  // of answers to recall questions; negative: none asked
+  double bits_per_value = 0;  // with all side information
+  double kl_mean = 0;   // divergence of the logits from those of exact KV, nats
+  double kl_p99 = 0;    // nats
+  double top1 = 0;      // share of positions with the same likeliest token
+  double accuracy = 0;  // share of right answers; negative: no questions
 };
 
-// A model, contexts whose KV it computed, and what it says behind them.
+// A model, contexts, and the exact KV and logits of these contexts.
 class QualityBed {
  public:
-  // How much of eval.jsonl is asked.
+  // The most of eval.jsonl to use.
   struct Limits {
     int instances = 1 << 30;
-    int questions = 1 << 30;  // of each
+    int questions = 1 << 30;  // per instance
   };
-  // Of a checkpoint directory. The recall model is asked what is in its
-  // eval.jsonl; any other goes on with the text of `text_file`.
+  // Loads a checkpoint directory. With an empty `text_file`, contexts and
+  // questions come from the directory's eval.jsonl. Otherwise the contexts and
+  // their continuations are cut from that text.
   static absl::StatusOr<QualityBed> Create(const std::string& directory,
                                            const std::string& text_file,
                                            const Limits& limits);
 
-  // Codes every context in chunks of `chunk_tokens` and compares. INTERNAL when
-  // there is no long context to measure a rate on.
+  // Codes every context in chunks of `chunk_tokens` and compares the model's
+  // logits with those of exact KV. INTERNAL when there is no long context.
   absl::StatusOr<Quality> Measure(const CodecUnderTest& codec,
                                   int chunk_tokens) const;
 
@@ -45,26 +46,26 @@ class QualityBed {
   const model::Tokenizer& tokenizer() const { return tokenizer_; }
 
  private:
-  // A context, and what comes behind it. Long ones tell rate and divergence;
-  // short ones, which the recall model answers, accuracy.
+  // A context and continuations behind it. Long contexts measure bits and
+  // divergence. Short contexts have questions and measure accuracy.
   struct Case {
     std::vector<int32_t> tokens;
     std::unique_ptr<KvTensor> kv;
     std::vector<std::vector<int32_t>> continuations;
-    // One a continuation of a short context; empty for a long one.
+    // One answer per continuation of a short context; empty for a long context.
     std::vector<std::string> answers;
-    // Of every token of a continuation, with exact KV.
+    // Per continuation: the logits of all its tokens, with exact KV.
     std::vector<std::vector<float>> logits;
   };
 
   QualityBed(std::unique_ptr<model::Llama> llama, model::Tokenizer tokenizer)
       : llama_(std::move(llama)), tokenizer_(std::move(tokenizer)) {}
   absl::Status AddRecallCases(const std::string& file, const Limits& limits);
-  // Moves what fills a long context out of `tokens` and `questions`.
+  // Makes a long context of the first tokens and all questions. Clears both.
   absl::Status AddLongCase(std::vector<int32_t>& tokens,
                            std::vector<std::vector<int32_t>>& questions);
   absl::Status AddTextCases(const std::string& file);
-  // Computes KV and logits of a case.
+  // Computes the KV and logits of a case and keeps the case.
   absl::Status Add(Case one);
   absl::StatusOr<KvTensor> Code(const Case& one, const CodecUnderTest& codec,
                                 int chunk_tokens, size_t& bytes) const;

@@ -37,7 +37,7 @@ double Gbps(uint64_t bytes, absl::Duration took) {
   return static_cast<double>(bytes) / absl::ToDoubleSeconds(took) / 1e9;
 }
 
-// Memory as the nodes use it, every page of it there.
+// Memory of the kind that nodes use, with every page already touched.
 absl::StatusOr<PrivateMemory> Touched(size_t bytes) {
   absl::StatusOr<PrivateMemory> memory = PrivateMemory::Create(bytes);
   if (!memory.ok()) return memory.status();
@@ -45,7 +45,7 @@ absl::StatusOr<PrivateMemory> Touched(size_t bytes) {
   return memory;
 }
 
-// The next whole block of the set, the first one behind the last.
+// The offset of the next whole block of the set, or 0 behind the last block.
 size_t NextBlock(size_t at, size_t set_bytes) {
   at += kTcpBlockBytes;
   return at + kTcpBlockBytes <= set_bytes ? at : 0;
@@ -69,7 +69,8 @@ size_t NextBlock(size_t at, size_t set_bytes) {
   }
 }
 
-// Moves every block of the file once, `order` at a time `depth` in flight.
+// Reads or writes the blocks of the file in the given order, `depth` blocks in
+// flight. Returns GB/s.
 absl::StatusOr<double> Sweep(int fd, bool writing,
                              const std::vector<uint64_t>& order,
                              uint64_t block_bytes, int depth) {
@@ -187,7 +188,8 @@ absl::StatusOr<RawDisk> RawDisk::Open(const std::string& directory,
   if (fd < 0) return Errno(path.c_str());
   unlink(path.c_str());
   RawDisk disk(fd, file_bytes / block_bytes, block_bytes, depth);
-  // Allocates the blocks: the disk is measured, not the file system.
+  // The first write allocates the blocks, so that later rates are the disk's
+  // and not the file system's.
   if (const absl::StatusOr<double> first = disk.Write(); !first.ok()) {
     return first.status();
   }

@@ -7,35 +7,35 @@
 
 #include "absl/status/statusor.h"
 
-// What this machine can do at all, in GB/s: the measures that every rate of the
-// KDN is printed next to.
+// The limits of this machine, in GB/s. Benchmarks print the rates of the KDN
+// next to them.
 namespace kdn::bench {
 
-// `threads` threads copy `set_bytes` in pieces of `piece_bytes` to another
-// place, again and again for a second.
+// memcpy: `threads` threads copy a set of `set_bytes` in pieces of
+// `piece_bytes`, again and again for a second.
 absl::StatusOr<double> MemcpyGbps(size_t set_bytes, size_t piece_bytes,
                                   int threads);
 
-// A process writes, this one reads, over TCP on loopback, in 1 MB blocks, for a
-// second. Each walks through `set_bytes` of memory: with one block, sent from
-// and read into the caches, it is the most that TCP can do; with the set that
-// is to be moved, the most it can do with that.
+// TCP over loopback: a child process writes and this process reads, in blocks
+// of 1 MB, for a second. Both walk through `set_bytes` of memory. With a set of
+// one block the data stays in the caches: the most that TCP can do. With the
+// size of a real data set: the most that TCP can do with that set.
 absl::StatusOr<double> TcpGbps(size_t set_bytes);
 inline constexpr size_t kTcpBlockBytes = 1u << 20;
 
-// A file moved with O_DIRECT through io_uring, some blocks in flight.
+// The disk: a file that is written and read with O_DIRECT through io_uring.
 class RawDisk {
  public:
-  // `depth` blocks of `block_bytes` in flight, on a nameless file of
-  // `file_bytes` in `directory`.
+  // Makes a nameless file of `file_bytes` in `directory`. Write and Read keep
+  // `depth` blocks of `block_bytes` in flight.
   static absl::StatusOr<RawDisk> Open(const std::string& directory,
                                       uint64_t file_bytes, uint64_t block_bytes,
                                       int depth);
   RawDisk(RawDisk&& other) noexcept;
   ~RawDisk();
 
-  absl::StatusOr<double> Write() const;  // all of it, GB/s
-  absl::StatusOr<double> Read() const;   // all of it in random order
+  absl::StatusOr<double> Write() const;  // the whole file, in order; GB/s
+  absl::StatusOr<double> Read() const;  // the whole file, in random order; GB/s
 
  private:
   RawDisk(int fd, uint64_t blocks, uint64_t block_bytes, int depth)

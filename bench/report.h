@@ -8,8 +8,8 @@
 
 namespace kdn::bench {
 
-// Prints the one JSON object of a benchmark, into `file` too unless that is
-// empty. UNAVAILABLE when the file cannot be written.
+// Prints the JSON object of a benchmark to standard output and, unless `file`
+// is empty, into that file. UNAVAILABLE when the file cannot be written.
 absl::Status PrintReport(const nlohmann::json& json, const std::string& file);
 
 }  // namespace kdn::bench

@@ -20,10 +20,10 @@
 namespace kdn::bench {
 namespace {
 
-// A packet of loopback has up to 64 KiB and must fit into the bucket.
+// A packet on loopback has up to 64 KiB and must fit into the token bucket.
 constexpr double kBurstBytesMin = 128 << 10;
 
-// As everything below, errno of what failed or 0.
+// This function and the ones below return 0 or the errno of the failure.
 int WriteTo(const char* file, const std::string& text) {
   const int fd = open(file, O_WRONLY | O_CLOEXEC);
   if (fd < 0) return errno;
@@ -46,7 +46,8 @@ int RaiseLoopback() {
   return up ? 0 : error;
 }
 
-// Root of a user namespace, which is who may shape its networks.
+// Enters a user namespace as its root, and a network namespace in it, which its
+// root may shape.
 int EnterAsItsRoot() {
   const uid_t user = geteuid();
   const gid_t group = getegid();
@@ -67,8 +68,8 @@ int Enter() {
   return error == 0 ? RaiseLoopback() : error;
 }
 
-// In a child: some systems let anyone in and then allow nothing there, and
-// there is no way back.
+// Tries Enter in a child process: some systems let a process enter namespaces
+// and then allow nothing in them, and a process cannot leave them again.
 int TryToEnter() {
   const pid_t child = fork();
   if (child < 0) return errno;
@@ -89,7 +90,7 @@ absl::Status EnterOwnNetwork() {
 }
 
 absl::Status ShapeLoopback(double bytes_per_second) {
-  // Where tc is, whoever's PATH this is.
+  // The PATH of a user who is not root may lack the directory of tc.
   std::string command = "PATH=$PATH:/usr/sbin:/sbin tc qdisc ";
   if (bytes_per_second > 0) {
     const double burst = std::max(bytes_per_second / 100, kBurstBytesMin);

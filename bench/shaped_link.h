@@ -3,21 +3,22 @@
 
 #include "absl/status/status.h"
 
-// Links slower than loopback: a network namespace of its own, whose loopback
-// device tc shapes.
+// Links slower than loopback: a private network namespace whose loopback device
+// is shaped by tc.
 namespace kdn::bench {
 
-// The calling thread, and the threads and processes that it starts from now on,
-// get a network of their own: loopback and nothing else. It has no name and
-// ends with the last of them. Who is not root gets a user namespace with it,
-// which Linux allows while a process has one thread only. PERMISSION_DENIED
-// when the system does not: nothing has changed then.
+// Moves the calling thread into a new network namespace, which has a loopback
+// device only. Threads and processes that this thread starts later are in the
+// namespace too; it vanishes with the last of them. A user who is not root gets
+// a user namespace as well, which Linux allows only while the process has one
+// thread. PERMISSION_DENIED when the system does not allow it; then nothing has
+// changed.
 absl::Status EnterOwnNetwork();
 
-// How fast that loopback is from now on, both ways together; 0: as fast as it
-// can be. After an idle time the first 10 ms' worth, at least 128 KiB, pass
-// at once. UNAVAILABLE when tc or the kernel's token bucket is missing.
-// REQUIRES: EnterOwnNetwork.
+// Limits the rate of that loopback device, both directions together. 0 removes
+// the limit. After idle time a burst passes at once: 10 ms at the rate, at
+// least 128 KiB. UNAVAILABLE when tc or the kernel's token bucket is missing.
+// REQUIRES: EnterOwnNetwork has succeeded.
 absl::Status ShapeLoopback(double bytes_per_second);
 
 }  // namespace kdn::bench

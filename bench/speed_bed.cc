@@ -17,14 +17,14 @@ constexpr int kTurns = 5;
 constexpr int kDecodesPerTurn = 4;
 constexpr int kSampleTokens = 2048;
 
-// One layer of `tokens` tokens.
+// Draws one layer of `tokens` tokens.
 KvTensor DrawLayer(KvShape shape, int tokens, uint32_t seed) {
   shape.layers = 1;
   shape.tokens = tokens;
   KvTensor layer(shape);
   for (const KvPart part : {KvPart::kK, KvPart::kV}) {
     for (int head = 0; head < shape.kv_heads; ++head) {
-      // A basis a head; rows that depend on the seed.
+      // Each head has its own basis; the rows depend on the seed.
       GaussianSource source(shape.head_dim, part == KvPart::kK ? 16.0 : 48.0,
                             100 + head);
       source.Skip(seed);
@@ -106,8 +106,8 @@ absl::StatusOr<SpeedBed> SpeedBed::Create(double base_bits) {
 }
 
 absl::StatusOr<CodecSpeed> SpeedBed::Measure(Level level, codec::Isa isa) {
-  // K was drawn before RoPE, so that is where it is as computed; it is wanted
-  // elsewhere.
+  // K was drawn before RoPE, so its position is 0. Decoding rotates K to
+  // `positions_`.
   const std::vector<int32_t> computed(shape_.tokens);
   absl::StatusOr<codec::ObjectHeader> header =
       HeaderOf(level, rope_, shape_, computed);

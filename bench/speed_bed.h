@@ -19,27 +19,28 @@ namespace kdn::bench {
 
 struct CodecSpeed {
   double bits_per_value = 0;
-  double encode_gbps = 0;  // of KV in the engine's dtype, one core
-  double decode_gbps = 0;  // incl. checksum, RoPE and the store
+  double encode_gbps = 0;  // GB/s of KV in the engine's dtype, on one core
+  double decode_gbps = 0;  // likewise, with checksum, RoPE and the final store
 };
 
-// KV as large models' is reported to be: rows are Gaussian with eigenvalues
-// exp(-k / 16) of K before RoPE and exp(-k / 48) of V, so that the
-// transform-coded levels code what they would. One layer is drawn and
-// calibrated and stands for all. K is as computed at position 0, where RoPE
-// does nothing.
+// Fills KV with a spectrum like that reported for large models, so that the
+// transform-coded levels take a realistic time. Rows are Gaussian; the
+// covariance of K before RoPE has the eigenvalues exp(-k / 16), that of V has
+// exp(-k / 48). All layers are equal. K is as if computed at position 0, where
+// RoPE changes nothing.
 void FillWithSpectra(const MutableKvView& kv);
+// Calibrates on KV of that spectrum: on one layer, for all layers.
 absl::StatusOr<codec::StoredCalibration> CalibrateOnSpectra(
     const ModelSpec& model, double base_bits);
 
-// A chunk of 256 tokens of such KV with the geometry of Llama-3.1-8B in bf16,
-// 32 MB.
+// A chunk to encode and decode: FillWithSpectra's KV, 256 tokens, the geometry
+// of Llama-3.1-8B, bf16, 32 MB.
 class SpeedBed {
  public:
   static absl::StatusOr<SpeedBed> Create(double base_bits);
 
-  // The best of several turns. Decodes to other positions than those where the
-  // KV was computed.
+  // Returns the best rates of several turns. Decoding moves K to positions
+  // other than those where the KV was computed.
   absl::StatusOr<CodecSpeed> Measure(Level level, codec::Isa isa);
 
  private:

@@ -14,7 +14,7 @@ namespace kdn::bench {
 namespace {
 
 constexpr size_t kWindow = 4;        // stores in flight
-constexpr int kLooksPerCorpus = 50;  // at the nodes' memory
+constexpr int kLooksPerCorpus = 50;  // how often the nodes' memory is read
 
 absl::StatusOr<uint64_t> LargestRss(rpc::Client& client) {
   const auto nodes = client.Status(absl::Seconds(10));

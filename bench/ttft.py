@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Time to first token of Hugging Face Transformers over the length of a document in
-the prompt: prefilled, and served by a cluster.
+"""Measures the time to first token of Hugging Face Transformers for documents of several
+lengths in the prompt: once prefilled, once served by a cluster.
 
     build/bin/kdn up -c configs/local-3.yaml          # in a terminal of its own
     build/venv/bin/python bench/ttft.py --json FILE --plot FILE.svg
 
-A Llama with random weights (the time does not depend on them), greedy, the median of
-several runs per length. Each run of the served side begins with nothing in the engine.
-Prints one JSON object; --plot needs matplotlib.
+The model is a Llama with random weights, because the time does not depend on the
+weights. Decoding is greedy. Each figure is the median of several runs; each served run
+begins with an empty cache in the engine. Prints one JSON object. --plot needs matplotlib.
 """
 
 from __future__ import annotations
@@ -97,11 +97,13 @@ def plot(result: dict[str, Any], path: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--address", default="unix:/tmp/kdn-local-3-n1.sock", help="a node of a running cluster")
-    parser.add_argument("--lengths", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096])
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--json", help="write the result here too")
-    parser.add_argument("--plot", help="draw it into this file (svg, png)")
+    parser.add_argument("--address", default="unix:/tmp/kdn-local-3-n1.sock", help="gateway of a running node")
+    parser.add_argument(
+        "--lengths", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096], help="document lengths in tokens"
+    )
+    parser.add_argument("--runs", type=int, default=3, help="runs per length")
+    parser.add_argument("--json", help="file for the JSON object")
+    parser.add_argument("--plot", help="file for a drawing of the result (svg, png)")
     arguments = parser.parse_args()
 
     transformers.logging.set_verbosity_error()

@@ -15,11 +15,11 @@
 
 namespace kdn::bench {
 
-// Two nodes without replicas, each holding about half of the chunks in memory.
+// Two nodes without replicas. Each holds about half of the chunks in memory.
 struct TwoNodes {
   std::unique_ptr<Bed> bed;
-  std::vector<rpc::StoreSpec> here;  // at the node of the engine
-  std::vector<rpc::StoreSpec> there;
+  std::vector<rpc::StoreSpec> here;   // chunks at the engine's node
+  std::vector<rpc::StoreSpec> there;  // chunks at the other node
 };
 inline constexpr int kTwoNodesChunks = 24;  // about 12 on each node: 400 MB
 
@@ -28,16 +28,17 @@ struct TwoNodesOptions {
   std::string calibrations = {};  // a directory; empty: none
   // Fills a chunk before it is stored; null: random bits.
   void (*fill)(const MutableKvView&) = nullptr;
-  bool computed_at_zero = false;  // every token; else at 0, 1, …
+  // Whether every token's position is 0; else the positions are 0, 1, …
+  bool computed_at_zero = false;
 };
 absl::StatusOr<TwoNodes> StartTwoNodes(const DeliveryOptions& options,
                                        const TwoNodesOptions& of_chunks);
 
 struct Delivered {
-  double gbps = 0;       // of KV in the engine's dtype
-  double wire_gbps = 0;  // of bytes that crossed between nodes
+  double gbps = 0;       // GB/s of KV in the engine's dtype
+  double wire_gbps = 0;  // GB/s of encoded bytes between the nodes
 };
-// Retrieves the chunks into shared memory, to positions 0, 1, …, again and
+// Retrieves the chunks into shared memory, at positions 0, 1, …, again and
 // again for a second.
 absl::StatusOr<Delivered> DeliverForASecond(
     Bed& bed, absl::Span<const rpc::StoreSpec> chunks,

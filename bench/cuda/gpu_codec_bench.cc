@@ -1,12 +1,13 @@
-// Decodes chunks of Llama 3.1 8B's shape on the GPU at hand, holds every row
-// against the CPU's decoder and prints one JSON object:
+// Decodes chunks of Llama 3.1 8B's shape on the GPU of this machine, compares
+// every row with the CPU's decoder and prints one JSON object:
 //
 //   gpu_codec_bench [--chunks N] [--layers N] [--repeats N]
 //                   [--values-mib N]
 //
-// Rates are bytes of bf16 rows a second, medians of the repeats, the streams
-// and the calibration being on the GPU already; values_mib is device memory for
-// values between symbols and rows. scripts/gpu-check runs it.
+// Rates are bytes of decoded bf16 rows per second, medians of the repeats. The
+// streams and the calibration are already on the GPU. --values-mib is the
+// device memory for the values between the symbol pass and the row pass.
+// scripts/gpu-check runs this program.
 
 #include <cuda_runtime_api.h>
 
@@ -40,7 +41,7 @@ struct Options {
   int values_mib = 1024;
 };
 
-// A measurement whose GPU fails is none.
+// Prints the error and exits: no figures come from a GPU that fails.
 void Check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
   std::cerr << what << ": " << cudaGetErrorString(error) << "\n";
@@ -81,7 +82,7 @@ double MedianSeconds(int repeats, GpuStream stream, const F& work) {
   return seconds[seconds.size() / 2];
 }
 
-// The room that chunks are decoded to, and one to copy it to.
+// Device memory that chunks are decoded into, and as much to copy it to.
 class Bench {
  public:
   Bench(const Options& options, GpuStream stream)
@@ -102,7 +103,7 @@ class Bench {
     return static_cast<double>(bytes()) / seconds / 1e9;
   }
 
-  // All levels.
+  // Decodes the chunks at each level. Returns one JSON object per level.
   nlohmann::json Decode(const char* name,
                         const std::vector<SyntheticChunk>& chunks) {
     const auto image = std::make_shared<codec::cuda::CalibrationImage>(
@@ -186,8 +187,8 @@ class Bench {
   DeviceMemory copy_;
 };
 
-// The fastest decoding of the base level with a calibration, and whether all
-// rows of all cases are the CPU's.
+// Adds the fastest decoding at the base level with a calibration, and whether
+// all rows of all cases equal the CPU's.
 void Summarise(nlohmann::json* report) {
   double best = 0;
   bool equal = true;
@@ -227,7 +228,7 @@ void Run(const Options& options) {
           bench.Decode(calibrated ? "calibrated" : "uncalibrated", chunks);
       report["cases"].insert(report["cases"].end(), cases.begin(), cases.end());
     }
-    // Bytes copied, each read once and written once.
+    // Counts each byte once, though a copy reads and writes it.
     report["device_copy_gbps"] = bench.CopyGbps();
   }
   Check(cudaStreamDestroy(stream), "a stream");

@@ -12,24 +12,23 @@
 
 namespace kdn::bench {
 
-// Chunks of Llama 3.1 8B's shape, coded on this machine's CPU.
-
-// 32 layers, 8 KV heads of 128 dimensions, 256 tokens, bf16.
+// The shape of a chunk of Llama 3.1 8B: 32 layers, 8 KV heads of 128
+// dimensions, 256 tokens, bf16.
 KvShape LlamaShape();
 
 struct SyntheticChunk {
   std::shared_ptr<const codec::Calibration> calibration;
   std::vector<std::byte> object;
   std::optional<codec::ObjectIndex> index;
-  // Where a reader wants its tokens.
+  // The positions at which a reader wants the tokens.
   std::vector<int32_t> wanted;
 };
 
-// A few that differ, with one calibration: SyntheticCalibration's or the
-// built-in one.
+// Makes a few different chunks with one calibration: SyntheticCalibration's, or
+// the built-in one.
 std::vector<SyntheticChunk> MakeChunks(int layers, bool calibrated);
 
-// The chunk's rows at `wanted`, token-major.
+// The chunk's rows at its `wanted` positions, token-major.
 std::vector<std::byte> DecodeOnCpu(const SyntheticChunk& chunk, Level level);
 
 }  // namespace kdn::bench

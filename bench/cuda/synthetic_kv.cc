@@ -23,7 +23,8 @@ using codec::kValueMax;
 constexpr double kMatrixUnit = 64.0;
 constexpr float kScale = 1.0f / 1024.0f;
 
-// Standard deviation of half a band's components, in the finest steps.
+// The standard deviation of the components of a half-band, in units of the
+// finest step.
 double DeviationOf(int half_band) { return 25.0 * std::pow(0.81, half_band); }
 
 codec::ValueCounts NormalCounts(double deviation) {
@@ -44,7 +45,7 @@ BandMode ModeOf(int band, int step, bool before) {
   return deviation > 0.16 ? BandMode::kQuad : BandMode::kAbsent;
 }
 
-// The bands of every stream, and their tables.
+// Makes bands that serve every stream, and appends their tables to `tables`.
 std::vector<std::array<BandStep, kLadderSteps>> Bands(
     int count, std::vector<codec::RansTable>* tables) {
   std::vector<std::array<BandStep, kLadderSteps>> bands(count);
@@ -70,7 +71,8 @@ std::vector<std::array<BandStep, kLadderSteps>> Bands(
   return bands;
 }
 
-// Orthonormal columns, [dim][components].
+// A matrix of orthonormal columns, [dim][components]. Columns beyond `dim` are
+// zero.
 std::vector<double> Orthonormal(int dim, int components, std::mt19937* rng) {
   std::normal_distribution<double> normal;
   std::vector<std::vector<double>> columns;
@@ -105,7 +107,7 @@ codec::StreamTransform TransformOf(const std::vector<double>& orthonormal,
   std::vector<float> analysis(orthonormal.size());
   codec::StreamTransform stream;
   for (int d = 0; d < dim; ++d) {
-    // Streams differ by the signs of their dimensions.
+    // The transforms of streams differ in the signs of their dimensions.
     const double sign = (*rng)() % 2 == 0 ? 1.0 : -1.0;
     for (int c = 0; c < components; ++c) {
       const size_t at = static_cast<size_t>(d) * components + c;

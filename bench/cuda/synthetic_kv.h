@@ -12,18 +12,20 @@
 
 namespace kdn::bench {
 
-// KV of a known spectrum and the calibration that fits it, for measuring and
-// testing decoders where there is no model. At the base level about 1.5 bits a
-// value, in every form a band can have, absent ones too.
+// KV of a known spectrum and a calibration that fits it, to measure and test
+// decoders without a model.
 
-// A function of its arguments. `components` is a multiple of 16, at most the
-// dimensions of a stream rounded up to one; 0: as many as there are.
+// Makes a calibration with every form that a band can have, also absent bands.
+// FillFitting's KV takes about 1.5 bits per value at the base level. Equal
+// arguments give equal calibrations. `components` is a multiple of 16, at most
+// the dimensions of a stream rounded up to a multiple of 16; 0: that many.
 std::shared_ptr<const codec::Calibration> SyntheticCalibration(
     const codec::Calibration::Geometry& geometry, uint32_t seed,
     int components = 0);
 
-// Rows that the calibration fits, K after RoPE at `positions`; one of 64 tokens
-// is far longer than the others. REQUIRES: one position per token.
+// Draws rows that the calibration fits, K after RoPE at `positions`. One row in
+// 64 is 20 times as far from the mean as the others. REQUIRES: one position per
+// token.
 void FillFitting(const codec::Calibration& calibration, const RopeSpec& rope,
                  absl::Span<const int32_t> positions, std::mt19937* rng,
                  const MutableKvView& kv);
