@@ -42,8 +42,8 @@ absl::Status RunNode(const std::string& file, const std::string& id) {
         node.status().code(),
         absl::StrCat("node ", id, " cannot start: ", node.status().message()));
   }
-  spdlog::info("ready for engines at {}:{}{}{}", self->host, self->gateway_port,
-               self->gateway_socket.empty() ? "" : " and ",
+  spdlog::info("ready: engines connect to {}:{}{}{}", self->host,
+               self->gateway_port, self->gateway_socket.empty() ? "" : " and ",
                self->gateway_socket);
   int received = 0;
   sigwait(&stop, &received);

@@ -1,9 +1,9 @@
-"""A document is prefilled once, and served to every engine that asks about it.
+"""Prefills a document once and serves its KV to every engine that asks about it.
 
     build/bin/kdn up -c configs/local-3.yaml          # in a terminal of its own
     build/venv/bin/python python/examples/handbook.py
 
-Read from top to bottom; every step prints what it shows.
+Read it from top to bottom; every step prints its result.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from kdn.transformers import KnowledgeBase
 ADDRESS = sys.argv[1] if len(sys.argv) > 1 else "unix:/tmp/kdn-local-3-n1.sock"
 MODEL = Path(__file__).resolve().parents[2] / "model" / "recall"
 
-# 1. An engine nobody here wrote: any Llama, Mistral, Qwen2 or Qwen3 of the hub will do.
-#    This one is small and knows nothing but how to look facts up in its prompt. "auto"
-#    is the dtype of the checkpoint: KV of another is another model's to the KDN, and
-#    Transformers 4 makes fp32 of everything unless told.
+# 1. The engine: any Llama, Mistral, Qwen2 or Qwen3 of the hub will do. This model is small
+#    and can only look up facts in its prompt. "auto" loads the dtype of the checkpoint;
+#    Transformers 4 would load fp32. Engines share KV only if its dtype is the same.
 model = AutoModelForCausalLM.from_pretrained(str(MODEL), torch_dtype="auto").eval()
 tokenizer = AutoTokenizer.from_pretrained(str(MODEL))
 
-# 2. A document by name. Its KV is computed now, unless somebody did before.
+# 2. A document with a name. Its KV is computed now, unless the cluster already has it.
 handbook = (MODEL / "facts" / "arden.txt").read_text()
 try:
     base = KnowledgeBase(model, tokenizer, ADDRESS)
@@ -35,7 +34,7 @@ except kdn.Unavailable as error:
 added = base.add("handbook", handbook)
 print(f"handbook: {added.tokens} tokens in {added.chunks} chunks, {added.stored} of them new to the cluster")
 
-# 3. Questions behind it: only the question is prefilled.
+# 3. Questions about the document: only the question is prefilled.
 for question in ("What is the code of vault elm?", "What is the code of vault copper?"):
     answer = base.generate("<q> " + question, knowledge=["handbook"], max_new_tokens=1)
     print(
@@ -44,11 +43,11 @@ for question in ("What is the code of vault elm?", "What is the code of vault co
         f"{answer.prefilled_tokens} prefilled, first token after {1000 * answer.time_to_first_token:.0f} ms)"
     )
 
-# 4. The same without the KDN, for comparison: the same answer, computed anew.
+# 4. The last question again without the KDN: the same answer, all of it prefilled.
 alone = base.generate("<q> " + question, knowledge=["handbook"], use_kdn=False, max_new_tokens=1)
 print(f"without the KDN: {alone.text}   ({alone.prefilled_tokens} tokens prefilled)")
 
-# 5. Underneath: the calls of rpc/kdn.capnp, with types. KV comes as one tensor
+# 5. The calls underneath are those of rpc/kdn.capnp. KV comes as one tensor of shape
 #    (layers, 2, kv_heads, tokens, head_dim), in memory shared with the node.
 with kdn.Client(ADDRESS) as client:
     knowledge = client.open("default", base.kdn.spec)

@@ -1,4 +1,4 @@
-"""Client of the Knowledge Delivery Network: KV caches of texts, kept outside the engine.
+"""Client of the Knowledge Delivery Network: it stores and gets the KV caches of texts.
 
     with kdn.Client("unix:/tmp/kdn-local-3-n1.sock") as client:
         knowledge = client.open("my-tenant", kdn.ModelSpec.from_directory(path))
@@ -6,7 +6,7 @@
         got = knowledge.retrieve(chain)
         got.prefix_tokens, got.kv
 
-Engines: `kdn.transformers`, `kdn.vllm`, `kdn.sglang`.
+The connectors of engines are `kdn.transformers`, `kdn.vllm` and `kdn.sglang`.
 """
 
 from .client import AsyncClient, Client

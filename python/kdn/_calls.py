@@ -1,4 +1,4 @@
-"""The calls of one Knowledge, on the loop's thread: values in, values out."""
+"""The calls of one Knowledge, on the loop's thread. They take and return plain values."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from .memory import Region
 from .model import ModelSpec
 from .types import Found, Outcome, Receipt
 
-# Layers of a store on their way: enough to keep the node busy. In messages half of what
-# a connection may have unanswered, so that other calls are read meanwhile.
+# Most unanswered layers of a store: enough to keep the node busy. Inline layers may also
+# take only half of the bytes that a connection may have unanswered (64 MiB), so that the
+# node still reads other calls.
 _LAYERS_UNANSWERED = 8
 _BYTES_UNANSWERED = 32 << 20
 _LEVEL_NAMES = {number: name for name, number in LEVELS.items()}
 
 
 def levels_mask(levels: Sequence[str] | None) -> int:
-    """A set of levels as the wire's bit mask; 0, the default of each call, for None."""
+    """The wire's bit mask of a set of levels. None gives 0: each call's default."""
     mask = 0
     for level in levels or ():
         if level not in LEVELS:
@@ -40,7 +41,7 @@ def _levels_of(mask: int) -> frozenset[str]:
 
 @contextlib.contextmanager
 def _spoiling(region: Region | None) -> Iterator[None]:
-    """A region is not used again after a call with it that broke off."""
+    """Marks a region as spoiled when its call breaks off: the node may still use it."""
     try:
         yield
     except BaseException:
@@ -58,8 +59,8 @@ def _fill_refs(builder: Any, chunks: Sequence[Chunk]) -> None:
 
 @dataclass(frozen=True)
 class StoreCall:
-    """One chunk on its way in: `layers` holds one buffer per layer, (2, kv_heads,
-    tokens, head_dim) in C order, or, with a region, its offset there."""
+    """One chunk to store. `layers` holds one buffer per layer, of shape (2, kv_heads,
+    tokens, head_dim) in C order. With a region, it holds the layers' offsets there."""
 
     chunk: Chunk
     positions: Sequence[int]
@@ -69,14 +70,14 @@ class StoreCall:
     timeout: float
     layers: Sequence[Any]
     region: Region | None = None
-    keep: Any = None  # what has to live until it is committed
+    keep: Any = None  # a reference that keeps memory alive until the commit
 
 
 @dataclass(frozen=True)
 class RetrieveCall:
-    """Chunks on their way out, into `out` of shape (layers, 2, kv_heads, tokens,
-    head_dim), each at its span of the token axis; `out` lies at the beginning of
-    `region` if there is one."""
+    """Chunks to retrieve into `out`, which has the shape (layers, 2, kv_heads, tokens,
+    head_dim). Each chunk goes to its span of the token axis. If there is a region, `out`
+    lies at its beginning."""
 
     chunks: Sequence[Chunk]
     positions: Sequence[Sequence[int]]
@@ -91,7 +92,7 @@ class RetrieveCall:
 
 
 class _Sink(wire.LayerSink.Server):
-    """Takes the layers of an inline retrieve and puts them in place."""
+    """Receives the layers of an inline retrieve and copies them into `out`."""
 
     def __init__(self, call: RetrieveCall) -> None:
         self._call = call
@@ -101,10 +102,10 @@ class _Sink(wire.LayerSink.Server):
         out[...] = np.frombuffer(bytes, dtype=out.dtype).reshape(out.shape)
 
     async def ready(self, layers: Any, _context: Any) -> None:
-        """Not asked for."""
+        """Never called: inline layers come through `data`."""
 
     async def done(self, _context: Any) -> None:
-        """Everything has come: retrieve's answer is next."""
+        """The last call; the retrieve's answer comes next."""
 
 
 def model_to_wire(model: ModelSpec) -> dict[str, Any]:
@@ -168,7 +169,7 @@ class Calls:
     async def statuses(
         self, method: str, chunks: Sequence[Chunk], timeout: float, ttl_ms: int | None = None
     ) -> list[KdnError | None]:
-        """pin, unpin or remove: None where it was done, else why not."""
+        """Calls pin, unpin or remove. Per chunk: None for success, else the error."""
         request = getattr(self._knowledge, f"{method}_request")()
         _fill_refs(request, chunks)
         if ttl_ms is not None:
@@ -182,7 +183,7 @@ class Calls:
         ]
 
     async def store(self, call: StoreCall) -> Receipt:
-        # The node may go on reading there until it hears that nobody waits.
+        # After a broken call, the node may read the region until it learns of the end.
         with _spoiling(call.region):
             return await self._store(call)
 
@@ -206,7 +207,7 @@ class Calls:
                 request.offset = layer
             request.strides = strides
             unanswered.append(request.send())
-        # It need not wait for the layers' answers, only for their order.
+        # The commit does not wait for the layers' answers: calls keep their order.
         answer = await answer_of(stream.commit(), deadline.left(), "committing a chunk")
         check(answer.status)
         receipt = answer.receipt
@@ -233,11 +234,11 @@ class Calls:
         return answer.stream
 
     async def retrieve(self, call: RetrieveCall) -> list[Outcome]:
-        # The node may go on writing there until the deadline.
+        # After a broken call, the node may write into the region until the deadline.
         with _spoiling(call.region):
             outcomes = await self._retrieve(call)
         if call.region is not None and any(outcome.kind == "failed" for outcome in outcomes):
-            call.region.spoiled = True  # a chunk given up on may have a writer yet
+            call.region.spoiled = True  # the node may still be writing a failed chunk
         return outcomes
 
     async def _retrieve(self, call: RetrieveCall) -> list[Outcome]:

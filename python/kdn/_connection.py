@@ -1,4 +1,4 @@
-"""One connection and its session. Everything here runs on the loop's thread."""
+"""One connection and its session. All of this runs on the loop's thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .errors import DeadlineExceeded, Disconnected, FailedPrecondition, InvalidA
 from .keys import golden_vectors
 from .types import NodeInfo
 
-# A gateway answers by the deadline of a call. This much later it is given up on.
+# A gateway answers by the deadline of a call. The client waits this much longer.
 _GRACE_S = 0.1
 _KINDS = {
     "OVERLOADED": "resourceExhausted",
@@ -26,42 +26,43 @@ _KINDS = {
 
 
 def milliseconds(timeout: float) -> int:
-    """A timeout in seconds as the wire says it. InvalidArgument unless 1 ms to 10 min."""
+    """The milliseconds of a timeout in seconds. InvalidArgument unless 1 ms to 10 min."""
     if not 0.001 <= timeout <= 600:
         raise InvalidArgument(f"a timeout of {timeout} s, expected 0.001 to 600")
     return max(1, int(timeout * 1000))
 
 
 def ttl_milliseconds(ttl: float, least: float) -> int:
-    """A time to live in seconds as the wire says it. InvalidArgument unless `least` to
-    30 days."""
+    """The milliseconds of a time to live in seconds. InvalidArgument unless it is
+    `least` seconds to 30 days."""
     if not least <= ttl <= 30 * 24 * 3600:
         raise InvalidArgument(f"a time to live of {ttl} s, expected {least} to 30 days")
     return int(ttl * 1000)
 
 
 class Deadline:
-    """The end of a call that takes several: what is left of its timeout.
-    InvalidArgument as `milliseconds`."""
+    """The end of an operation of several calls. InvalidArgument for a timeout that
+    `milliseconds` refuses."""
 
     def __init__(self, timeout: float) -> None:
         milliseconds(timeout)
         self._at = time.monotonic() + timeout
 
     def left(self) -> float:
-        """Seconds, at least the shortest timeout there is."""
+        """The seconds that are left, at least the shortest valid timeout."""
         return max(self._at - time.monotonic(), 0.001)
 
 
 def check(status: Any) -> None:
-    """Raises what a wire status says."""
+    """Raises the error of a wire status; does nothing for "ok"."""
     code = str(status.code)
     if code != "ok":
         raise error_of(code, status.message)
 
 
 async def answer_of(call: Awaitable[Any], timeout: float, what: str) -> Any:
-    """The answer of a call, its transport errors and its silence typed."""
+    """The answer of a call. Raises a KdnError when the transport fails or no answer
+    comes in time."""
 
     async def wait() -> Any:
         return await call
@@ -99,13 +100,13 @@ async def _open_socket(address: str, timeout: float) -> socket.socket:
         raise Unavailable(f"cannot connect to {address}: {error}: is the cluster up?") from None
 
 
-# What is open. Only `close`, on the loop's thread, lets go of one: whoever drops the
-# last reference of their own may do so on any thread.
+# The open connections. This set keeps each one alive until `close` runs on the loop's
+# thread, because a user may drop the last other reference on any thread.
 _opened: set[Connection] = set()
 
 
 class Connection:
-    """A session with one node. Dropped by `close`; what it pinned goes with it."""
+    """A session with one node. `close` ends the session and its pins."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -115,7 +116,7 @@ class Connection:
         self._client: Any = None
         self._stream: Any = None
         self._socket: socket.socket | None = None
-        # Capabilities that belong to somebody on another thread, by number.
+        # Capabilities that users on other threads refer to by these numbers.
         self._held: dict[int, Any] = {}
         self._next = 0
 
@@ -159,7 +160,7 @@ class Connection:
         self.session_id = info.session
 
     def hold(self, capability: Any) -> int:
-        """Keeps `capability` until `drop`; its number is safe on any thread."""
+        """Keeps `capability` until `drop`. Returns its number, which any thread may hold."""
         self._next += 1
         self._held[self._next] = capability
         return self._next
@@ -178,7 +179,7 @@ class Connection:
         return self.session
 
     def close(self) -> None:
-        """Gives everything back. Idempotent."""
+        """Ends the session and closes the connection. Idempotent."""
         self._held.clear()
         self.session = None
         with contextlib.suppress(Exception):
@@ -186,7 +187,7 @@ class Connection:
                 self._client.close()
         with contextlib.suppress(Exception):
             if self._socket is not None:
-                # A forked child may hold it too.
+                # Closing alone would not end it: a forked child may hold it open too.
                 self._socket.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(Exception):
             if self._stream is not None:

@@ -1,10 +1,10 @@
-"""The thread on which all Cap'n Proto lives.
+"""The thread on which all Cap'n Proto objects live.
 
-pycapnp's objects belong to the event loop they were made on, and must end there too:
+A pycapnp object belongs to the event loop it was made on, and must be destroyed there:
 KJ ends the process when one is destroyed on another thread. One background thread per
-process owns that loop and every connection; blocking and asyncio callers of any thread
-hand it coroutines, and get values back that hold nothing of Cap'n Proto, errors too.
-So an engine's own event loop, whichever it is, neither runs nor waits for ours.
+process owns that loop and every connection. Callers on any thread, blocking or asyncio,
+give it coroutines and get back values and errors that refer to no Cap'n Proto object.
+An engine may therefore use any event loop of its own.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ T = TypeVar("T")
 
 
 class Outcome(Generic[T]):
-    """What became of work on the loop: its value, or an error to raise. No frame of
-    the loop's thread is behind either."""
+    """The result of work on the loop: a value, or an error to raise. Neither refers to
+    a frame of the loop's thread."""
 
     def __init__(self, value: T | None, error: BaseException | None) -> None:
         self._value = value
         self._error = error
 
     def take(self) -> T:
-        """The value. Raises the error."""
+        """Returns the value or raises the error."""
         if self._error is not None:
             error, self._error = self._error, None
             try:
                 raise error
             finally:
-                del error  # it holds this frame
+                del error  # the error's traceback refers to this frame
         return self._value  # type: ignore[return-value]
 
 
 def _bare(error: BaseException) -> BaseException:
-    """The error for another thread. What its frames held is let go of here."""
+    """A copy of the error for another thread. Frees here all that its frames referred to."""
     seen: list[BaseException] = []
     rest: list[BaseException | None] = [error]
     while rest:
@@ -61,9 +61,9 @@ def _bare(error: BaseException) -> BaseException:
         each.__traceback__ = each.__context__ = each.__cause__ = None
     if isinstance(error, KdnError):
         bare = type(error)(*error.args)
-        bare.code = error.code  # of a status without a class of its own
+        bare.code = error.code  # differs from the class for a status without its own class
         return bare
-    return Internal(f"a bug of the client:\n{text}")
+    return Internal(f"a bug in the kdn package:\n{text}")
 
 
 async def _contained(work: Coroutine[Any, Any, T]) -> Outcome[T]:
@@ -97,7 +97,7 @@ class Loop:
         await self._stop.wait()
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[Outcome[T]]:
-        """Runs `work` on the loop. Cancelling the future cancels it."""
+        """Runs `work` on the loop. Cancelling the future cancels the work."""
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("kdn called from one of its own callbacks")
@@ -119,13 +119,13 @@ class Loop:
         return outcome.take()
 
     async def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """The same for a caller on an event loop of its own."""
+        """Like `run`, for a caller on its own event loop."""
         outcome: Outcome[T] = await asyncio.wrap_future(self.submit(work))
         return outcome.take()
 
     def post(self, call: Callable[[], object], delay: float = 0.0) -> None:
-        """Runs `call` on the loop, `delay` seconds later; forgotten once the loop has
-        ended. Takes no lock: finalizers may call it."""
+        """Runs `call` on the loop after `delay` seconds; does nothing when the loop has
+        ended. Takes no lock, so that finalizers may call it."""
         if os.getpid() != self._pid:
             return
         with contextlib.suppress(RuntimeError):
@@ -145,7 +145,7 @@ _shared: Loop | None = None
 
 
 def shared_loop() -> Loop:
-    """The process' loop, begun with the first use."""
+    """The process' loop, which starts with the first use."""
     global _shared
     with _lock:
         if _shared is None:
@@ -155,7 +155,7 @@ def shared_loop() -> Loop:
 
 
 def _forget() -> None:
-    # A forked child has none of the parent's threads: it begins anew.
+    # A forked child has none of its parent's threads and needs a new loop.
     global _shared, _lock
     _shared = None
     _lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""Connecting to a node: `Client` blocks, `AsyncClient` is for asyncio."""
+"""Connections to a node: `Client` blocks, `AsyncClient` is for asyncio."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from .model import ModelSpec
 from .types import NodeInfo
 
 DEFAULT_ADDRESS = "unix:/tmp/kdn-local-3-n1.sock"
-"""Where `kdn up -c configs/local-3.yaml` listens."""
+"""The first node of `kdn up -c configs/local-3.yaml`."""
 CONNECT_TIMEOUT = 2.0
+"""Seconds."""
 
 
 @dataclass(eq=False)
 class Link:
-    """A connection as its users on other threads see it. `memory` is None over TCP."""
+    """A connection, for users on other threads. `memory` is None over TCP."""
 
     loop: Loop
     connection: Connection
@@ -34,7 +35,7 @@ class Link:
         link = cls(loop, connection)
         if connection.node.memory_bytes_max > 0:
             link.memory = Memory(loop, connection)
-        # For a client that nobody closes. At exit the loop ends by itself.
+        # Closes the connection of a client that nobody closes. At exit, the loop does so.
         weakref.finalize(link, loop.post, connection.close).atexit = False
         return link
 
@@ -59,17 +60,17 @@ class _Base:
 
     @property
     def node(self) -> NodeInfo:
-        """The node at the other end, and its limits."""
+        """The connected node and its limits."""
         return self._link.connection.node
 
     @property
     def session(self) -> int:
-        """The id that the cluster knows this client's leases by."""
+        """The id under which the cluster keeps this client's pins."""
         return self._link.connection.session_id
 
     @property
     def shares_memory(self) -> bool:
-        """Whether KV passes through shared memory (a Unix socket) or the socket."""
+        """True: KV passes through memory shared with the node. False: through the socket."""
         return self._link.memory is not None
 
     def __repr__(self) -> str:
@@ -79,9 +80,9 @@ class _Base:
 class Client(_Base):
     """A blocking client. Thread-safe; a context manager.
 
-    `address`: ``unix:/path/to/socket`` for a node on this host, else ``host:port``.
-    Unavailable when nobody listens, FailedPrecondition when the node speaks another
-    version or hashes tokens differently.
+    `address` is ``unix:/path/to/socket`` for a node on this host, else ``host:port``.
+    Raises Unavailable when nobody listens there, and FailedPrecondition when the node
+    speaks another protocol version or computes other chunk keys.
     """
 
     def __init__(
@@ -91,21 +92,22 @@ class Client(_Base):
         super().__init__(loop.run(Link.open(loop, address, name, timeout)))
 
     def open(self, namespace: str, model: ModelSpec, timeout: float = DEFAULT_TIMEOUT) -> Knowledge:
-        """Registers the model for the tenant `namespace`."""
+        """Registers the model and opens the chunks of the tenant `namespace`."""
         check_namespace(namespace)
         calls = self._link.loop.run(Calls.open(self._link.connection, namespace, model, timeout))
         return Knowledge(self._link, calls, namespace, model)
 
     def status(self, timeout: float = DEFAULT_TIMEOUT) -> list[dict[str, Any]]:
-        """Every node of the cluster with its counters: NodeStatus in kdn.capnp."""
+        """The status of every node of the cluster, with the fields of NodeStatus in
+        kdn.capnp."""
         return self._link.loop.run(self._link.status(timeout))
 
     def ping(self, timeout: float = DEFAULT_TIMEOUT) -> None:
-        """An empty call. Raises when the node does not answer."""
+        """Makes an empty call. Raises when the node does not answer."""
         self._link.loop.run(self._link.ping(timeout))
 
     def close(self) -> None:
-        """Ends the session: its pins go. Idempotent."""
+        """Ends the session and its pins. Idempotent."""
         self._link.loop.run(self._link.close())
 
     def __enter__(self) -> Client:
@@ -116,7 +118,7 @@ class Client(_Base):
 
 
 class AsyncClient(_Base):
-    """The same for asyncio, with any event loop::
+    """Like `Client`, for asyncio with any event loop::
 
     async with await AsyncClient.connect(address) as client: ...
     """

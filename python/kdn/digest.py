@@ -1,4 +1,4 @@
-"""The preimage of every digest of the KDN: see the head of kdn.capnp."""
+"""The byte strings that the KDN's digests hash: see the head of kdn.capnp."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 
 class Digest:
-    """Builds the preimage of a SHA-256: every field little-endian, every field of
-    variable length behind its length."""
+    """A SHA-256 over fields that are added in order. Numbers are little-endian; a field
+    of variable length follows its length. `domain` is the first field."""
 
     def __init__(self, domain: str) -> None:
         self._hash = hashlib.sha256()

@@ -1,8 +1,8 @@
-"""What can go wrong, sorted by what the caller should do about it.
+"""The errors of this package. Each class tells the caller what to do.
 
-Every error of the KDN is a `KdnError`; `code` is the name of the status code in
-kdn.capnp. Where Python has an exception for the same thing the class is also one
-of those, so ``except TimeoutError`` works too.
+Every error is a `KdnError`; its `code` is the name of the status code in kdn.capnp.
+A class for which Python has an exception also derives from that exception, so
+``except TimeoutError`` works too.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ class KdnError(Exception):
 
 
 class InvalidArgument(KdnError, ValueError):
-    """The call makes no sense: fix it."""
+    """The call is wrong: fix it."""
 
     code = "invalidArgument"
 
 
 class OutOfRange(InvalidArgument):
-    """A position or range is outside of what there is."""
+    """A position or range is out of bounds."""
 
     code = "outOfRange"
 
 
 class NotFound(KdnError, LookupError):
-    """Nobody holds the chunk: recompute it."""
+    """No node holds the chunk: recompute it."""
 
     code = "notFound"
 
 
 class AlreadyExists(KdnError):
-    """It is there already."""
+    """The object exists already."""
 
     code = "alreadyExists"
 
 
 class DeadlineExceeded(KdnError, TimeoutError):
-    """It took too long; a store may have been done all the same."""
+    """The call took too long. A store may have succeeded all the same."""
 
     code = "deadlineExceeded"
 
 
 class Cancelled(KdnError):
-    """Nobody wanted it any more."""
+    """The call was cancelled."""
 
     code = "cancelled"
 
@@ -60,8 +60,9 @@ class ResourceExhausted(KdnError):
 
 
 class FailedPrecondition(KdnError):
-    """What this client or its node knows does not fit: a stale client connects and opens
-    again; a chunk whose calibration the node has not got is to be had at another one."""
+    """The state of client or node does not allow the call. A client whose session is over
+    connects and opens again. A chunk whose calibration the node lacks may be delivered by
+    another node."""
 
     code = "failedPrecondition"
 
@@ -83,13 +84,13 @@ class DataLoss(KdnError):
 
 
 class PermissionDenied(KdnError, PermissionError):
-    """Not allowed."""
+    """The caller may not do this."""
 
     code = "permissionDenied"
 
 
 class Unimplemented(KdnError, NotImplementedError):
-    """The node is older than this client, or the model has what nobody here can do."""
+    """The node is too old for the call, or the KDN does not support this kind of model."""
 
     code = "unimplemented"
 

@@ -1,5 +1,5 @@
-"""What engines hold of a cluster: several addresses, and never an exception for a
-cluster that is away. An engine without the KDN is slower, not broken."""
+"""A connection that moves from node to node. It raises nothing when the cluster is down,
+because an engine without the KDN is slower but not broken."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _log = logging.getLogger("kdn")
 
 RECONNECT_S = 1.0
 RECONNECT_MAX_S = 30.0
-"""A cluster that did not answer is asked again after the first, then twice as long each
-time up to the second."""
+"""After a cluster did not answer, the next attempt comes RECONNECT_S seconds later. Each
+further pause is twice as long, up to RECONNECT_MAX_S seconds."""
 _PATIENCE = 3
-"""Calls in a row that a connected node may leave unanswered, or turn down for want of
-other nodes, before it counts as away."""
+"""A connected node counts as away after this many calls in a row that it did not answer
+in time, or refused because other nodes or room were missing."""
 
 
 class Failover:
-    """The knowledge of one model and tenant at the first of `addresses` that answers,
-    at the next one when it dies. Thread-safe."""
+    """The knowledge of one model and tenant. It uses the first of `addresses` that
+    answers, and the next address when that node dies. Thread-safe."""
 
     def __init__(self, addresses: str | Sequence[str], namespace: str, model: ModelSpec, name: str) -> None:
         check_namespace(namespace)
@@ -51,24 +51,24 @@ class Failover:
             raise InvalidArgument("no address of a node")
         self._name = name
         self._disconnected()
-        self._next = 0  # the address to begin with
-        self._failures = 0  # in a row, of the connected node
+        self._next = 0  # index of the address to try next
+        self._failures = 0  # of the connected node, in a row
         self._pause = RECONNECT_S
         self._not_before = 0.0
         _all.add(self)
 
     def _disconnected(self) -> None:
-        self._lock = threading.Lock()  # of connecting, and of what is connected
+        self._lock = threading.Lock()  # held while connecting; guards the two below
         self._client: Client | None = None
         self._knowledge: Knowledge | None = None
 
     def chain(self, tokens: Sequence[int]) -> list[Chunk]:
-        """`tokens` cut into chunks, as every client cuts them; asks nobody."""
+        """Cuts `tokens` into chunks, as every client does. Needs no connection."""
         return cut_chain(self.fingerprint, self.namespace, tokens)
 
     def connect(self) -> Knowledge:
-        """The knowledge in use, else that of the first address that answers.
-        Unavailable, naming every address and its reason, when none does."""
+        """The knowledge in use. Connects to the first address that answers if there is
+        none. Raises Unavailable, with the reason of every address, when none answers."""
         with self._lock:
             return self._knowledge or self._connect()
 
@@ -102,8 +102,8 @@ class Failover:
             raise
 
     def _live(self, wait: bool) -> Knowledge | None:
-        """The knowledge in use; None while it is too early to connect again, or, unless
-        `wait`, until another thread has connected."""
+        """The knowledge in use. None while it is too early to connect again. Without
+        `wait`, also None until a thread in the background has connected."""
         knowledge = self._knowledge
         if knowledge is not None:
             return knowledge
@@ -117,9 +117,9 @@ class Failover:
             return self._knowledge
 
     def attempt(self, what: str, use: Callable[[Knowledge], T], otherwise: T, *, wait: bool = True) -> T:
-        """What `use` returns, or `otherwise` when the cluster cannot: said in the log,
-        not raised. Only InvalidArgument passes: that is the caller's mistake. Unless
-        `wait`, never connects on this thread."""
+        """Returns the result of `use`, or `otherwise` when the cluster fails. A failure is
+        logged and not raised; only InvalidArgument, a mistake of the caller, is raised.
+        Without `wait`, this thread never waits for a connection."""
         knowledge = None
         try:
             knowledge = self._live(wait)
@@ -137,11 +137,12 @@ class Failover:
             return otherwise
 
     def _is_away(self, error: KdnError) -> bool:
-        """Whether `error` of a connected node means to look for another."""
+        """Whether to leave the connected node because of `error`."""
         if isinstance(error, Disconnected | FailedPrecondition):
             return True
         if isinstance(error, DeadlineExceeded | Unavailable | ResourceExhausted):
-            # One slow call, or one chunk that found too few nodes, is no dead node.
+            # One slow call, or one chunk that found too few nodes, does not mean that
+            # the connected node is dead.
             self._failures += 1
             return self._failures >= _PATIENCE
         return False
@@ -153,12 +154,12 @@ class Failover:
             client, self._client, self._knowledge = self._client, None, None
             self._next = (self._next + 1) % len(self._addresses)
             if self._next == 0:
-                self._wait()  # every address has had its turn
+                self._wait()  # every address has been tried
         if client is not None:
             client.close()
 
     def close(self) -> None:
-        """Ends the session with the cluster. What is stored stays."""
+        """Ends the session with the cluster. Stored chunks stay."""
         with self._lock:
             client, self._client, self._knowledge = self._client, None, None
         if client is not None:
@@ -169,7 +170,8 @@ _all: weakref.WeakSet[Failover] = weakref.WeakSet()
 
 
 def _begin_anew() -> None:
-    # A forked child has neither its parent's connections nor the threads that hold locks.
+    # A forked child has neither its parent's connections nor the parent's threads, which
+    # may hold the locks.
     for each in _all:
         each._disconnected()
 

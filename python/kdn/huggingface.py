@@ -1,5 +1,5 @@
-"""What Transformers' objects are to the KDN: a ModelSpec of a model, KV in and out of
-its caches. Works with the cache classes of Transformers 4.45 and of 5."""
+"""Makes the ModelSpec of a Transformers model, and moves KV into and out of its caches.
+Works with the cache classes of Transformers 4.45 and 5."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from .model import ModelSpec, tokenizer_digest, weight_files, weights_digest
 def spec_of(model: Any, tokenizer: Any, weights: str | None = None) -> ModelSpec:
     """The ModelSpec of a loaded model and its tokenizer.
 
-    A model of a checkpoint directory, or of the hub's cache, is known by its files: it
-    finds what `kdn inject` and other engines stored. One that was made, quantized or
-    changed in memory (three rows of every tensor are compared with the files) is known
-    by its tensors. `weights` names them instead: any text that changes when they do.
-    Unimplemented for architectures and kinds of attention that nobody tried, and for
-    adapters unless `weights` names them too: which of them are in use may change.
+    A model that was loaded from a checkpoint directory or from the hub's cache gets the
+    digest of its files, so that it finds what `kdn inject` and other engines stored. A
+    model that was made, quantized or changed in memory gets a digest of its tensors. To
+    tell the two apart, three rows of every tensor are compared with the files. `weights`
+    replaces the digest: any text that changes when the weights change. Raises
+    Unimplemented for architectures and kinds of attention that were not tried, and for
+    adapters unless `weights` is given, because an engine may switch adapters.
     """
     return spec_of_config(
         model.config,
@@ -38,7 +39,7 @@ def spec_of(model: Any, tokenizer: Any, weights: str | None = None) -> ModelSpec
 
 
 def spec_of_config(config: Any, *, weights_digest: str, tokenizer_digest: str, dtype: Any, name: str) -> ModelSpec:
-    """The ModelSpec of a Transformers config. Unimplemented as `spec_of`."""
+    """The ModelSpec of a Transformers config. Raises Unimplemented like `spec_of`."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     fields = text.to_dict()
     fields.setdefault("head_dim", getattr(text, "head_dim", None))
@@ -61,8 +62,8 @@ def _check_attention(config: Any) -> None:
 
 
 def directory_of(name_or_path: str, revision: str | None = None) -> Path | None:
-    """Where the files of a checkpoint lie: its directory, or the hub's cache of this
-    revision of it."""
+    """The directory of a checkpoint's files: `name_or_path` itself, or the hub's local
+    cache of this revision. None when there are no such files."""
     if not name_or_path:
         return None
     if Path(name_or_path).is_dir():
@@ -77,8 +78,9 @@ def directory_of(name_or_path: str, revision: str | None = None) -> Path | None:
 
 
 def served_digest(name_or_path: str, revision: str | None, quantization: str | None) -> str | None:
-    """The weights digest of a checkpoint as a server loads it; None where there are no
-    files of it. Quantized as it was loaded it is another model than its files."""
+    """The weights digest of a checkpoint as a server loads it; None when its files are
+    not found. A checkpoint that is quantized while loading is another model than its
+    files, and gets another digest."""
     directory = directory_of(name_or_path, revision)
     if directory is None:
         return None
@@ -87,8 +89,7 @@ def served_digest(name_or_path: str, revision: str | None, quantization: str | N
 
 
 def _is_of(model: Any, directory: Path) -> bool:
-    """Whether the tensors of `model` are those of the files, as far as three rows of
-    each show."""
+    """Whether the tensors of `model` equal those of the files, in three rows of each."""
     tensors = model.state_dict()
     compared = False
     for path in weight_files(directory):
@@ -109,7 +110,7 @@ def _weights_of(model: Any) -> str:
         raise Unimplemented("a model with adapters: name its weights with weights_digest")
     directory = directory_of(getattr(model.config, "_name_or_path", ""), getattr(model.config, "_commit_hash", None))
     if directory is not None and getattr(model, "hf_quantizer", None) is None:
-        with contextlib.suppress(InvalidArgument):  # no safetensors
+        with contextlib.suppress(InvalidArgument):  # there are no safetensors files
             if _is_of(model, directory):
                 return weights_digest(directory)
     digest = Digest("kdn-tensors-1")
@@ -142,14 +143,14 @@ def length_of(cache: Any) -> int:
 
 
 def kv_of(cache: Any, begin: int, end: int) -> list[tuple[Any, Any]]:
-    """(K, V) per layer of the tokens [begin, end) of a cache of one sequence, each
-    (kv_heads, tokens, head_dim): views."""
+    """Views of (K, V) per layer, of the tokens [begin, end) of a cache of one sequence.
+    Each view has the shape (kv_heads, tokens, head_dim)."""
     return [(k[0, :, begin:end], v[0, :, begin:end]) for k, v in layers_of(cache)]
 
 
 def cache_of(kv: Any, device: Any) -> DynamicCache:
-    """A cache that holds `kv` of shape (layers, 2, kv_heads, tokens, head_dim). On the
-    CPU it rests on the same memory until it grows."""
+    """A cache that holds `kv`, of shape (layers, 2, kv_heads, tokens, head_dim). On the
+    CPU, the cache uses the memory of `kv` until it grows."""
     cache = DynamicCache()
     for i, layer in enumerate(kv):
         keys, values = layer[0][None].to(device), layer[1][None].to(device)
@@ -164,7 +165,8 @@ def cache_of(kv: Any, device: Any) -> DynamicCache:
 
 
 def prefill(model: Any, tokens: Sequence[int], cache: Any) -> Any:
-    """Runs `tokens` behind what `cache` holds, which grows by them. Logits of the last."""
+    """Prefills `tokens` behind those in `cache`, and adds them to it. Returns the logits
+    of the last token."""
     ids = torch.tensor([list(tokens)], device=model.device)
     begin = length_of(cache)
     positions = torch.arange(begin, begin + len(tokens), device=model.device)

@@ -1,8 +1,8 @@
-"""How chunks are named. The same bytes are hashed by every client and node.
+"""The keys of chunks. Every client and node computes the same keys.
 
-The layout is written down at the head of kdn.capnp; `golden_vectors` are exchanged
-when a client connects, so one that hashes differently is refused and does not miss
-silently for ever.
+The head of kdn.capnp describes what is hashed. A client that connects sends its
+`golden_vectors`; the node refuses a client that computes other keys, which would
+otherwise never find a chunk and never see an error.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from .errors import InvalidArgument
 from .model import ModelSpec, RopeSpec
 
 CHUNK_TOKENS = 256
-"""Tokens of one chunk, unless the text ends sooner."""
+"""Tokens in a chunk of a chain; the last chunk may be shorter."""
 CHUNK_TOKENS_MAX = 4096
-"""Accepted in one chunk."""
+"""Most tokens in any chunk."""
 PLACEMENT_GROUP_CHUNKS = 16
 """Consecutive chained chunks that share a placement key."""
 RAW_VARIANT = "raw"
@@ -27,7 +27,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def fingerprint_of(model: ModelSpec) -> bytes:
-    """32 bytes over every field of `model` but its name."""
+    """The fingerprint: 32 bytes that depend on every field of `model` except its name."""
     rope = model.rope
     digest = Digest("kdn-model-1")
     for value in (model.num_layers, model.num_kv_heads, model.head_dim, model.dtype_code):
@@ -43,14 +43,15 @@ def fingerprint_of(model: ModelSpec) -> bytes:
 
 
 def check_namespace(name: str) -> str:
-    """`name` itself. InvalidArgument unless 1 to 128 of ``A-Z a-z 0-9 . _ -``."""
+    """Returns `name`. InvalidArgument unless it has 1 to 128 characters of
+    ``A-Z a-z 0-9 . _ -``."""
     if not _NAME.fullmatch(name):
         raise InvalidArgument(f"namespace {name!r}: expected 1 to 128 characters of A-Z a-z 0-9 . _ -")
     return name
 
 
 def check_int32(values: Sequence[int], what: str) -> None:
-    """InvalidArgument unless all are 0 to 2^31 - 1."""
+    """InvalidArgument unless all values are from 0 to 2^31 - 1."""
     for value in (min(values, default=0), max(values, default=0)):
         if not 0 <= value < 1 << 31:
             raise InvalidArgument(f"{what} {value}, expected 0 to 2^31 - 1")
@@ -63,8 +64,8 @@ def chunk_key(
     condition: bytes = b"",
     variant: str = RAW_VARIANT,
 ) -> bytes:
-    """Names a chunk by its text: `tokens` behind the chunk whose key is `condition`
-    (empty: behind nothing), of one model and one tenant."""
+    """The key of a chunk of one model and one tenant. `condition` is the key of the chunk
+    before it, or empty for a standalone chunk."""
     if not 1 <= len(tokens) <= CHUNK_TOKENS_MAX:
         raise InvalidArgument(f"a chunk of {len(tokens)} tokens, expected 1 to {CHUNK_TOKENS_MAX}")
     check_int32(tokens, "token id")
@@ -76,8 +77,8 @@ def chunk_key(
 class Chunk:
     """One chunk of a text.
 
-    `begin` is the index of its first token in the text, hence its position where
-    the text begins at position 0.
+    `begin` is the index of its first token in the text. It is also the token's position,
+    if the text begins at position 0.
     """
 
     key: bytes
@@ -100,8 +101,8 @@ class Chunk:
 
 
 def cut_chain(fingerprint: bytes, namespace: str, tokens: Sequence[int]) -> list[Chunk]:
-    """Cuts `tokens` into chunks of `CHUNK_TOKENS`, each conditioned on the one before
-    it. The last may be shorter."""
+    """Cuts `tokens` into chunks of `CHUNK_TOKENS`, each conditioned on the chunk before
+    it. The last chunk may be shorter."""
     chain: list[Chunk] = []
     condition = b""
     placement = b""
@@ -117,8 +118,8 @@ def cut_chain(fingerprint: bytes, namespace: str, tokens: Sequence[int]) -> list
 
 
 def golden_vectors() -> dict[str, bytes]:
-    """Keys of a fixed identity, by label: see GoldenVector in kdn.capnp. Computed, so
-    that they show what this build really does."""
+    """The keys of a fixed identity, by label: see GoldenVector in kdn.capnp. They are
+    computed and not stored, so that they show what this code really does."""
     model = ModelSpec(
         name="golden",
         num_layers=2,

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from .client import Link
 
 DEFAULT_TIMEOUT = 10.0
-"""Seconds; every call ends by its timeout."""
+"""Seconds. Every call ends by its timeout."""
 GROUP_BYTES = 256 << 20
-"""KV that long texts are retrieved by at a time: memory is used again, and what has
-arrived is put to use while the rest is on its way."""
+"""Most bytes of KV in one retrieve of a long text. Groups reuse memory, and the caller
+can use one group while the next is on its way."""
 
 
 class _Knowledge:
-    """What the blocking and the asyncio flavour share: everything but the waiting."""
+    """The parts that do not wait, shared by the blocking and the asyncio class."""
 
     def __init__(self, link: Link, calls: Calls, namespace: str, model: ModelSpec) -> None:
         self._link = link
@@ -39,17 +39,19 @@ class _Knowledge:
         self.fingerprint = fingerprint_of(model)
 
     def chain(self, tokens: Sequence[int]) -> list[Chunk]:
-        """`tokens` cut into a prefix chain: the same keys in every client and language."""
+        """Cuts `tokens` into a prefix chain. Every client in every language computes the
+        same keys."""
         return cut_chain(self.fingerprint, self.namespace, tokens)
 
     def standalone(self, tokens: Sequence[int], variant: str = "raw") -> Chunk:
-        """`tokens` as one chunk behind nothing."""
+        """`tokens` as one standalone chunk."""
         ids = tuple(int(token) for token in tokens)
         key = chunk_key(self.fingerprint, self.namespace, ids, variant=variant)
         return Chunk(key, key, ids, variant=variant)
 
     def groups(self, chunks: Sequence[Chunk], group_bytes: int = GROUP_BYTES) -> Iterator[Sequence[Chunk]]:
-        """`chunks` in order, in runs whose KV is at most `group_bytes`, or one chunk."""
+        """Cuts `chunks`, in order, into groups whose KV takes at most `group_bytes`. A
+        larger chunk is a group of its own."""
         begin, size = 0, 0
         for i, chunk in enumerate(chunks):
             more = self.model.kv_bytes(len(chunk.tokens))
@@ -80,7 +82,7 @@ class _Knowledge:
         region = None
         layers: list[Any]
         if self._link.memory is not None:
-            # One copy, into memory that the node reads.
+            # The only copy: into memory that the node reads.
             region, shared = self._link.memory.array(array.shape, array.dtype, timeout)
             np.copyto(shared, array)
             layers = [layer * shared.strides[0] for layer in range(len(shared))]
@@ -148,10 +150,10 @@ def _range_of(given: tuple[int, int] | None, count: int, what: str) -> tuple[int
 
 
 class Knowledge(_Knowledge):
-    """Blocking. Thread-safe."""
+    """The chunks of one tenant and one model. All calls block. Thread-safe."""
 
     def lookup(self, chunks: Sequence[Chunk], timeout: float = DEFAULT_TIMEOUT) -> list[Found]:
-        """What the cluster holds of `chunks`, in order."""
+        """Says of each chunk, in order, whether the cluster holds it."""
         return self._link.loop.run(self._calls.lookup(chunks, timeout))
 
     def store(
@@ -167,11 +169,11 @@ class Knowledge(_Knowledge):
     ) -> Receipt:
         """Stores the chunk's KV: K after RoPE, as the engine holds it, and V.
 
-        `kv`: numpy or torch of shape (layers, 2, kv_heads, tokens, head_dim), or a
-        sequence of (K, V) per layer, each (kv_heads, tokens, head_dim). `positions`:
-        where each token stood when it was computed; the chunk's own by default.
-        `levels`: qualities to keep, "lossless" by default. `ttl`: seconds in which it
-        is not evicted.
+        `kv` is a numpy array or torch tensor of shape (layers, 2, kv_heads, tokens,
+        head_dim), or a sequence of (K, V) per layer, each of shape (kv_heads, tokens,
+        head_dim). `positions` are the positions at which the KV was computed, one per
+        token (default: the chunk's own). `levels` are the levels to keep (default:
+        "lossless"). `ttl` is the time in seconds in which the chunk is not evicted.
         """
         call = self._store_call(chunk, kv, positions, levels, durability, ttl, timeout)
         return self._link.loop.run(self._calls.store(call))
@@ -188,14 +190,16 @@ class Knowledge(_Knowledge):
         leading_chunks: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> Retrieved:
-        """Delivers chunks, one behind the other in one tensor; one outcome each.
+        """Delivers chunks, one behind the other in one tensor, with one outcome each.
 
-        `positions`: where the engine wants each token of each chunk; K comes rotated
-        to them; the chunk's own by default. `layers` and `heads` are half-open ranges
-        for one rank of a parallel engine. `accept`: levels, all by default; the best
-        one held comes that there is time for. `prefill_tokens_per_second`: of the
-        engine; a chunk that would take longer to load or to decode does not come, its
-        outcome is "recompute". `leading_chunks`: a chunk behind such a one is of no use.
+        `positions` are the positions that the engine wants, one list per chunk (default:
+        the chunk's own); K is rotated to them. `layers` and `heads` are half-open ranges,
+        for one rank of a parallel engine. `accept` are the levels to accept (default: all
+        levels); of those that are stored, the best one comes for which there is time.
+        `prefill_tokens_per_second` is the speed of the engine (0: unknown). A chunk that
+        would take longer to load or decode than to prefill is not delivered; its outcome
+        is "recompute". `leading_chunks` says that the engine cannot use a chunk behind one
+        that it recomputes.
         """
         call = self._retrieve_call(
             chunks, positions, layers, heads, accept, timeout, prefill_tokens_per_second, leading_chunks
@@ -210,8 +214,9 @@ class Knowledge(_Knowledge):
         timeout: float = DEFAULT_TIMEOUT,
         **options: Any,
     ) -> Iterator[Retrieved]:
-        """Delivers a chain in `groups`, with `options` of `retrieve` for each; ends
-        behind the first in which a chunk is missing. `timeout` is for all of it."""
+        """Retrieves a chain group by group (see `groups`), with the `options` of
+        `retrieve`. Ends after the first group in which a chunk is missing. `timeout` is
+        for all groups together."""
         deadline = Deadline(timeout)
         for group in self.groups(chain, group_bytes):
             got = self.retrieve(group, leading_chunks=True, timeout=deadline.left(), **options)
@@ -220,21 +225,22 @@ class Knowledge(_Knowledge):
                 return
 
     def pin(self, chunks: Sequence[Chunk], ttl: float, timeout: float = DEFAULT_TIMEOUT) -> list[KdnError | None]:
-        """Holds every copy against eviction for `ttl` seconds or until the client is
-        closed. None where it was done, else why not."""
+        """Protects every copy from eviction for `ttl` seconds, or until the client is
+        closed. Per chunk: None for success, else the error."""
         return self._link.loop.run(self._calls.statuses("pin", chunks, timeout, ttl_milliseconds(ttl, 0.001)))
 
     def unpin(self, chunks: Sequence[Chunk], timeout: float = DEFAULT_TIMEOUT) -> list[KdnError | None]:
-        """Lets go of what this client pinned."""
+        """Ends this client's pins. Per chunk: None for success, else the error."""
         return self._link.loop.run(self._calls.statuses("unpin", chunks, timeout))
 
     def remove(self, chunks: Sequence[Chunk], timeout: float = DEFAULT_TIMEOUT) -> list[KdnError | None]:
-        """Removes every copy; FailedPrecondition where another client has it pinned."""
+        """Removes every copy. Per chunk: None for success, else the error;
+        FailedPrecondition for a chunk that another client has pinned."""
         return self._link.loop.run(self._calls.statuses("remove", chunks, timeout))
 
 
 class AsyncKnowledge(_Knowledge):
-    """The same for asyncio: see `Knowledge`."""
+    """Like `Knowledge`, for asyncio."""
 
     async def lookup(self, chunks: Sequence[Chunk], timeout: float = DEFAULT_TIMEOUT) -> list[Found]:
         return await self._link.loop.wait(self._calls.lookup(chunks, timeout))

@@ -1,4 +1,4 @@
-"""Memory that the node maps too: what it delivers there passes no socket."""
+"""Memory shared with the node. KV in it does not pass a socket."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ from .errors import FailedPrecondition, ResourceExhausted, Unavailable
 
 _FETCH_TIMEOUT_S = 2.0
 _PAGE = 4096
-# Regions kept for the next call, so that their pages need not be made again: so many,
-# so large together (one of any size is kept), so long.
+# Free regions are kept for the next call, which saves making their pages again: at most
+# _SPARE_MAX regions, at most _SPARE_BYTES together (one region may be larger), for at
+# most SPARE_S seconds.
 _SPARE_MAX = 4
 _SPARE_BYTES = 256 << 20
 SPARE_S = 10.0
 
 
 def _fetch_descriptor(path: str, ticket: bytes) -> int:
-    """The descriptor that a ticket stands for: see SharedMemory.ticket in kdn.capnp."""
+    """The file descriptor for a ticket: see SharedMemory.ticket in kdn.capnp."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as desk:
         desk.settimeout(_FETCH_TIMEOUT_S)
         desk.connect(path)
@@ -39,23 +40,24 @@ def _fetch_descriptor(path: str, ticket: bytes) -> int:
     for level, kind, data in control:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             return int(array.array("i", data[:4])[0])
-    raise Unavailable(f"{path} gave no descriptor for a ticket")
+    raise Unavailable(f"{path} sent no file descriptor for a ticket")
 
 
 class Region:
-    """Shared memory of one connection. Its capability stays on the loop's thread."""
+    """Shared memory of one connection. `number` is its capability's number in
+    `Connection.hold`."""
 
     def __init__(self, number: int, data: mmap.mmap) -> None:
         self.number = number
         self.data = data
         self.size = len(data)
-        self.spoiled = False  # the node may still read or write there
-        self.since = 0.0  # when it became spare
+        self.spoiled = False  # the node may still use it: it must not be used again
+        self.since = 0.0  # monotonic time when it became free
 
 
 class _Lease:
-    """What the arrays over a region rest on: when the last of them goes, so does this,
-    and the region is free for the next call."""
+    """The base object of all arrays over a region. It goes when the last of these arrays
+    goes; then the region is free for the next call."""
 
     def __init__(self, region: Region, offset_bytes: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         flat = np.frombuffer(region.data, dtype=np.uint8)
@@ -69,13 +71,13 @@ class _Lease:
 
 
 class Memory:
-    """The regions of one connection, reused. Thread-safe."""
+    """The regions of one connection, and their reuse. Thread-safe."""
 
     def __init__(self, loop: Loop, connection: Connection) -> None:
         self._pid = os.getpid()
         self._loop = loop
         self._connection = connection
-        # Never taken by a finalizer, which may run inside of it.
+        # Finalizers must not take the lock: they may run while this thread holds it.
         self._lock = threading.Lock()
         self._returned: deque[Region] = deque()
         self._spare: list[Region] = []
@@ -84,9 +86,10 @@ class Memory:
     def array(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], timeout: float
     ) -> tuple[Region, np.ndarray[Any, Any]]:
-        """A region and an array at its beginning. The region is used again once no
-        array over it is left. ResourceExhausted beyond what the node grants,
-        FailedPrecondition in a forked child: what is spare here may be in use there."""
+        """A region and an array at its beginning. The region is used again when no array
+        over it is left. Raises ResourceExhausted beyond the node's limit. Raises
+        FailedPrecondition in a forked child, because the parent may use the regions that
+        are free in the child."""
         if os.getpid() != self._pid:
             raise FailedPrecondition("the connection belongs to the parent process: connect again")
         size = max(int(np.prod(shape)) * dtype.itemsize, 1)
@@ -111,7 +114,7 @@ class Memory:
         except ResourceExhausted:
             if not self._drop_spares():
                 raise
-        # Calls of one connection keep their order: these are gone when the next comes.
+        # The node frees the dropped regions first: calls of a connection keep their order.
         return self._open(size, timeout)
 
     def _open(self, size: int, timeout: float) -> Region:
@@ -141,7 +144,8 @@ class Memory:
         self._loop.post(self._settle)
 
     def _settle(self) -> None:
-        """Sorts what came back: some is kept for the next call, for a while."""
+        """Keeps some of the returned regions for later calls, and drops the others and
+        those that are too old."""
         now = time.monotonic()
         with self._lock:
             back: list[Region] = []
@@ -153,7 +157,7 @@ class Memory:
             self._spare += [region for region in back if region not in gone]
             gone += [region for region in self._spare if now - region.since >= SPARE_S]
             self._spare = [region for region in self._spare if region not in gone]
-            # The oldest first: the newest fits the next call best.
+            # The oldest are dropped first: the newest fits the next call best.
             while len(self._spare) > _SPARE_MAX or (
                 len(self._spare) > 1 and sum(region.size for region in self._spare) > _SPARE_BYTES
             ):
@@ -164,7 +168,7 @@ class Memory:
             self._loop.post(self._settle, SPARE_S + 0.1)
 
     def _drop_spares(self) -> bool:
-        """Whether there were any."""
+        """Drops all free regions. Returns whether there were any."""
         self._settle()
         with self._lock:
             spare, self._spare = self._spare, []

@@ -1,5 +1,5 @@
-"""What the KDN must know of a model, and how to read it from a Hugging Face
-checkpoint, with or without Transformers."""
+"""The description of a model for the KDN. It can be read from a Hugging Face checkpoint,
+with or without Transformers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _DTYPE_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 _SCALINGS = ("none", "linear", "llama3", "yarn")
 _PAIRINGS = ("neoX", "gptJ")
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
-"""model_type of the configs that were tried. Others rotate, scale or cache otherwise."""
+"""The supported values of model_type. Other models may rotate, scale or cache KV in
+another way."""
 _DTYPE_NAMES = {
     "bfloat16": "bf16",
     "float16": "fp16",
@@ -37,7 +38,8 @@ def _code(names: tuple[str, ...], value: str, what: str) -> int:
 
 
 def dtype_name(dtype: Any) -> str:
-    """ "bf16", "fp16" or "fp32" of a name or a torch dtype. Unimplemented for others."""
+    """Returns "bf16", "fp16" or "fp32" for a name or a torch dtype. Raises Unimplemented
+    for other dtypes."""
     name = str(dtype).removeprefix("torch.")
     if name not in _DTYPE_NAMES:
         raise Unimplemented(f"KV of dtype {name}: bf16, fp16 and fp32 are supported")
@@ -46,8 +48,8 @@ def dtype_name(dtype: Any) -> str:
 
 @dataclass(frozen=True)
 class RopeSpec:
-    """Everything that decides the rotation of K: see RopeSpec in kdn.capnp. Fields
-    that a scaling does not use keep their defaults, because all of them count in the
+    """Everything that decides the rotation of K: see RopeSpec in kdn.capnp. Fields that a
+    scaling does not use must keep their defaults, because all fields count in the
     fingerprint."""
 
     theta: float = 10000.0
@@ -72,8 +74,9 @@ class RopeSpec:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], head_dim: int) -> RopeSpec:
-        """Of a Hugging Face config, old (rope_theta, rope_scaling) or new
-        (rope_parameters). Unimplemented for a scaling nobody here computes."""
+        """Reads a Hugging Face config, old (rope_theta, rope_scaling) or new
+        (rope_parameters). Raises Unimplemented for a scaling that the KDN does not
+        compute."""
         new = config.get("rope_parameters") or {}
         if new and not any(key in new for key in ("rope_theta", "rope_type")):
             raise Unimplemented("rope_parameters that differ between layers")
@@ -116,8 +119,9 @@ def _scaling_fields(scaling: Mapping[str, Any], max_position: int) -> dict[str, 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model as the KDN sees it: geometry, rotation, and digests of what else decides
-    the numbers. `dtype` is that of the KV cache in the engine; the name is for people."""
+    """A model as the KDN sees it: the geometry of its KV, the rotation of K, and digests
+    of weights and tokenizer. `dtype` is the dtype of the engine's KV cache. `name` is for
+    people and does not count."""
 
     num_layers: int
     num_kv_heads: int
@@ -137,7 +141,7 @@ class ModelSpec:
         return _DTYPE_BYTES[self.dtype]
 
     def kv_bytes(self, tokens: int) -> int:
-        """Of K and V of all layers and KV heads."""
+        """Bytes of K and V of all layers and KV heads, for `tokens` tokens."""
         return self.num_layers * 2 * self.num_kv_heads * tokens * self.head_dim * self.element_bytes
 
     @classmethod
@@ -150,14 +154,14 @@ class ModelSpec:
         dtype: Any = "bf16",
         name: str = "",
     ) -> ModelSpec:
-        """Of a Hugging Face config as a mapping (``config.to_dict()`` or config.json).
-        Unimplemented for a model_type that is none of `ARCHITECTURES`."""
+        """Reads a Hugging Face config, given as a mapping (``config.to_dict()`` or
+        config.json). Raises Unimplemented for a model_type not in `ARCHITECTURES`."""
         kind = config.get("model_type")
         if kind is not None and kind not in ARCHITECTURES:
             raise Unimplemented(f"models of type {kind!r}: {', '.join(ARCHITECTURES)} are supported")
         for name in ("num_attention_heads", "num_hidden_layers"):
             if name not in config:
-                raise InvalidArgument(f"a model config without {name}")
+                raise InvalidArgument(f"the model config has no {name}")
         heads = int(config["num_attention_heads"])
         head_dim = int(config.get("head_dim") or config["hidden_size"] // heads)
         return cls(
@@ -173,13 +177,13 @@ class ModelSpec:
 
     @classmethod
     def from_directory(cls, directory: str | os.PathLike[str], dtype: Any = "bf16") -> ModelSpec:
-        """Of a checkpoint directory: equal to what `kdn inject --model` registers, so
-        that both find each other's chunks."""
+        """Reads a checkpoint directory. The result equals the spec that
+        `kdn inject --model` registers, so that both find each other's chunks."""
         root = Path(directory)
         try:
             config = json.loads((root / "config.json").read_text())
         except (OSError, ValueError) as error:
-            raise InvalidArgument(f"{root} is no Hugging Face checkpoint directory: {error}") from None
+            raise InvalidArgument(f"{root} is not a Hugging Face checkpoint directory: {error}") from None
         return cls.from_config(
             config,
             weights_digest=weights_digest(root),
@@ -190,7 +194,7 @@ class ModelSpec:
 
 
 def weight_files(root: Path) -> list[Path]:
-    """The safetensors files of a checkpoint directory, in order of name."""
+    """The safetensors files of a checkpoint directory, in the order of their names."""
     single = root / "model.safetensors"
     if single.exists():
         return [single]
@@ -204,13 +208,13 @@ def weight_files(root: Path) -> list[Path]:
     files = [root / name for name in sorted(names)]
     for file in files:
         if not file.exists():
-            raise InvalidArgument(f"{index} names {file.name}, which is not there")
+            raise InvalidArgument(f"{index} names {file.name}, which does not exist")
     return files
 
 
 def file_sha256(path: Path) -> bytes:
-    """Of the file's bytes. The hub's cache names large files by it, so those need not
-    be read."""
+    """The SHA-256 of a file's bytes. The hub's cache names large files by their SHA-256,
+    so these files are not read."""
     target = path.resolve()
     if target.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", target.name):
         return bytes.fromhex(target.name)
@@ -222,7 +226,7 @@ def file_sha256(path: Path) -> bytes:
 
 
 def weights_digest(directory: str | os.PathLike[str]) -> str:
-    """Hex digest over the SHA-256 of each safetensors file, in order of name."""
+    """Hex digest over the SHA-256 of each safetensors file, in the order of their names."""
     digest = Digest("kdn-weights-1")
     for path in weight_files(Path(directory)):
         digest.data(file_sha256(path))
@@ -230,7 +234,7 @@ def weights_digest(directory: str | os.PathLike[str]) -> str:
 
 
 def tokenizer_digest(directory: str | os.PathLike[str]) -> str:
-    """Hex digest over tokenizer.json."""
+    """Hex digest over tokenizer.json; over nothing if there is no such file."""
     digest = Digest("kdn-tokenizer-1")
     path = Path(directory) / "tokenizer.json"
     if path.exists():

@@ -1,8 +1,9 @@
-"""KV in and out of an engine's paged cache (torch).
+"""Reads and writes the KV of an engine's paged cache (torch).
 
-A layer's cache has the logical shape (blocks, kv_heads, block_size, 2 * head_dim), K
-before V in the last axis, whatever its strides: vLLM's view of every CUDA backend.
-Where a backend packs a block differently, `BlockOrder` says where its elements lie.
+The cache of a layer has the logical shape (blocks, kv_heads, block_size, 2 * head_dim),
+with K before V in the last axis and any strides. This is vLLM's view of every CUDA
+backend. For a backend that packs a block differently, `BlockOrder` says where the
+elements lie.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ _BITS = {2: torch.int16, 4: torch.int32}
 
 @dataclass(frozen=True)
 class BlockOrder:
-    """Where in one block of one KV head, flattened, element (token, dim) of K and of V
-    lies: two integer tensors (block_size, head_dim)."""
+    """The places of the elements in one flattened block of one KV head. `k` and `v` are
+    integer tensors of shape (block_size, head_dim): `k[token, dim]` is the place of that
+    element of K."""
 
     k: Any
     v: Any
 
     @classmethod
     def learn(cls, write: Callable[[Any, Any, Any], None], block_size: int, head_dim: int, dtype: Any) -> BlockOrder:
-        """Asks the engine itself: `write(k, v, cache)` puts K and V, each (block_size,
-        1, head_dim), into a cache of one block and one KV head. Unimplemented when
-        that is not a mere reordering."""
+        """Finds the places with the engine's own `write(k, v, cache)`, which puts K and V,
+        each of shape (block_size, 1, head_dim), into a cache of one block and one KV head.
+        Raises Unimplemented when `write` does more than reorder the elements."""
         bits = _BITS[torch.empty((), dtype=dtype).element_size()]
         count = block_size * head_dim
         numbers = torch.arange(count, dtype=torch.int32).to(bits).view(block_size, 1, head_dim)
@@ -46,13 +48,13 @@ class BlockOrder:
             place = torch.full((count,), -1)
             place[found[lies]] = lies
             if bool((place < 0).any()):
-                raise Unimplemented("this attention backend does not keep K and V as they are")
+                raise Unimplemented("this attention backend changes the values of K and V in its cache")
             places.append(place.view(block_size, head_dim))
         return cls(*places)
 
 
 class PagedKv:
-    """The layers of one rank, in order, and how to read and write tokens in them."""
+    """The paged caches of one rank's layers, in order. Reads and writes tokens."""
 
     def __init__(self, layers: Sequence[Any], head_dim: int, order: BlockOrder | None = None) -> None:
         first = layers[0]
@@ -69,22 +71,23 @@ class PagedKv:
         self._order = order
 
     def _where(self, blocks: Sequence[int], begin: int, end: int) -> tuple[Any, Any]:
-        """Block and offset of each token [begin, end) of a request with `blocks`."""
+        """The block and the offset in it, for each token [begin, end) of a request whose
+        tokens lie in `blocks`."""
         if not 0 <= begin <= end <= len(blocks) * self.block_size:
             raise InvalidArgument(f"tokens {begin}..{end} of {len(blocks)} blocks of {self.block_size}")
         tokens = torch.arange(begin, end)
         return torch.tensor(list(blocks))[tokens // self.block_size], tokens % self.block_size
 
     def read(self, blocks: Sequence[int], begin: int, end: int) -> Any:
-        """The tokens' KV on the host: (layers, 2, kv_heads, tokens, head_dim)."""
+        """Copies the tokens' KV to the host: (layers, 2, kv_heads, tokens, head_dim)."""
         block, offset = self._where(blocks, begin, end)
-        # A layer at a time: an engine's device has no memory to spare.
+        # One layer at a time, because an engine leaves little memory on its device.
         device = self._layers[0].device
         block, offset = block.to(device), offset.to(device)
         return torch.stack([self._read_layer(layer, block, offset).to("cpu") for layer in self._layers])
 
     def nothing(self, tokens: int) -> Any:
-        """Zeros of the shape that `read` gives."""
+        """Zeros with the shape of a result of `read`."""
         shape = (len(self._layers), 2, self.num_kv_heads, tokens, self.head_dim)
         return torch.zeros(shape, dtype=self.dtype)
 
@@ -97,8 +100,8 @@ class PagedKv:
         return torch.stack(parts).transpose(1, 2)
 
     def write(self, blocks: Sequence[int], begin: int, kv: Any) -> None:
-        """Puts `kv` of shape (layers, 2, kv_heads, tokens, head_dim) where the tokens
-        from `begin` on lie."""
+        """Writes `kv`, of shape (layers, 2, kv_heads, tokens, head_dim), into the places of
+        the tokens from `begin` on."""
         block, offset = self._where(blocks, begin, begin + kv.shape[3])
         kv = kv.to(self._layers[0].device).transpose(2, 3)  # (layers, 2, tokens, kv_heads, head_dim)
         block, offset = block.to(kv.device), offset.to(kv.device)
@@ -111,5 +114,6 @@ class PagedKv:
             flat[self._flat_index(block, self._order.v[offset])] = v
 
     def _flat_index(self, block: Any, place: Any) -> tuple[Any, Any, Any]:
-        """Indexes (tokens, kv_heads, head_dim) elements of the flattened blocks."""
+        """The index of the tokens' elements in the flattened blocks; it selects a tensor of
+        shape (tokens, kv_heads, head_dim)."""
         return block[:, None, None], torch.arange(self.num_kv_heads)[None, :, None], place[:, None, :]

@@ -1,5 +1,6 @@
-"""What one rank of an engine with a paged cache does beside its forward passes: loads
-into blocks that the scheduler reserved, saves of blocks that were computed."""
+"""Loads and saves of one rank of an engine with a paged cache. Both run beside the
+engine's forward passes: loads fill blocks that the scheduler reserved, saves store blocks
+that were computed."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ _LOADERS = 2  # threads
 
 @dataclass(frozen=True)
 class Rank:
-    """What a rank holds of the model: half-open ranges of layers and KV heads."""
+    """The rank's part of the model: half-open ranges of layers and KV heads."""
 
     layers: tuple[int, int]
     heads: tuple[int, int]
@@ -35,27 +36,28 @@ class Rank:
 
 @dataclass(frozen=True)
 class Options(Terms):
-    """`save_bytes`: KV that may wait to be stored; what comes on top is not stored."""
+    """`save_bytes` is the most bytes of KV that may wait to be stored. Chunks beyond that
+    are not stored."""
 
     save_bytes: int = 1 << 30
 
 
 @dataclass
 class _Progress:
-    """Tokens of a request that lie in their blocks."""
+    """`filled` counts the tokens of a request whose KV is in its blocks."""
 
     filled: int
 
 
 class _Order:
-    """Device work of other threads in order with the engine's: nothing on a CPU, a
-    stream of its own on a GPU."""
+    """Orders device work of other threads behind the engine's work: on a GPU with a
+    stream of its own; on a CPU there is nothing to do."""
 
     def __init__(self, device: Any) -> None:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def now(self) -> Any:
-        """The end of what the calling thread has given the device so far."""
+        """An event at the end of the work that the calling thread has queued so far."""
         if self._stream is None:
             return None
         event = torch.cuda.Event()
@@ -64,7 +66,8 @@ class _Order:
 
     @contextlib.contextmanager
     def behind(self, event: Any) -> Any:
-        """Device work inside comes behind `event`, and is done at the end."""
+        """Device work in this context runs after `event`, and has ended when the context
+        ends."""
         if self._stream is None:
             yield
             return
@@ -73,16 +76,16 @@ class _Order:
             try:
                 yield
             finally:
-                # What was begun must not land in blocks that are given up on.
+                # Copies that have begun must end before blocks may be given up.
                 self._stream.synchronize()
 
 
 class PagedWorker:
-    """Loads and saves of one rank. `start`, `save` and `take` are the engine's thread's.
+    """Loads and saves of one rank. The engine's thread calls `start`, `save` and `take`.
 
-    `merge`: in a tensor-parallel engine, makes one tensor of the ranks' KV heads on the
-    rank that stores, and None on the others; called by all ranks in the same order, with
-    False by one that could not read its own.
+    `merge` is for a tensor-parallel engine. It joins the KV heads of all ranks to one
+    tensor on the rank that stores, and returns None on the other ranks. All ranks call it
+    in the same order; a rank that could not read its KV passes False.
     """
 
     def __init__(
@@ -100,23 +103,23 @@ class PagedWorker:
         self._options = options
         self._merge = merge
         self._order = _Order(device)
-        # A thread begins on the first device, whatever the engine's is.
+        # A new thread uses the first device; the engine may use another one.
         use_device = (torch.cuda.set_device, (device,)) if device.type == "cuda" else (None, ())
         self._loaders = ThreadPoolExecutor(_LOADERS, "kdn-load", *use_device)
         self._savers = ThreadPoolExecutor(1, "kdn-save")
         self._lock = threading.Lock()
         self._done: list[tuple[str, set[int]]] = []
-        self._saving = 0  # bytes
+        self._saving = 0  # bytes that wait to be stored
         self.saves_dropped = 0
 
     def start(self, loads: Iterable[Load]) -> None:
-        """Begins loads; `take` tells when they have ended."""
+        """Begins loads. `take` reports when they have ended."""
         for load in loads:
             self._loaders.submit(self._load, load, self._order.now())
 
     def take(self) -> tuple[set[str], set[int]]:
-        """Requests whose loads have ended since the last call, and those of their
-        blocks that were not filled: the engine has to compute these."""
+        """The requests whose loads have ended since the last call, and the blocks of these
+        requests that were not filled and that the engine must compute."""
         with self._lock:
             done, self._done = self._done, []
         return {request for request, _ in done}, {block for _, blocks in done for block in blocks}
@@ -128,14 +131,14 @@ class PagedWorker:
             self._cluster.attempt(
                 "loading a prefix", lambda knowledge: self._deliver(knowledge, load, after, progress), None
             )
-        except Exception:  # the engine waits for this request: it must hear of it
+        except Exception:  # reported below in any case: the engine waits for the request
             _log.exception("loading a prefix of request %s", load.request)
         missing = set(load.blocks[progress.filled // size : -(-load.end // size)])
         with self._lock:
             self._done.append((load.request, missing))
 
     def _deliver(self, knowledge: Knowledge, load: Load, after: Any, progress: _Progress) -> None:
-        """Fills the blocks as far as that is possible."""
+        """Fills as many of the blocks as the cluster delivers."""
         options: dict[str, Any] = {"accept": self._options.accept, "timeout": self._options.timeout}
         for got in knowledge.retrieve_prefix(load.chunks, layers=self._rank.layers, heads=self._rank.heads, **options):
             origin, begin = got.chunks[0].begin, progress.filled
@@ -147,8 +150,8 @@ class PagedWorker:
             progress.filled = end
 
     def save(self, saves: Iterable[Save]) -> None:
-        """Copies what is to be stored off the blocks, which are free when this
-        returns; storing goes on behind it."""
+        """Copies chunks out of their blocks and stores them in the background. The blocks
+        may be reused when this returns."""
         for save in saves:
             for chunk in save.chunks:
                 self._save(chunk, save.blocks)
@@ -161,21 +164,21 @@ class PagedWorker:
         with self._lock:
             if self._saving + size > self._options.save_bytes:
                 self.saves_dropped += 1
-                _log.warning("%s is not stored: %d bytes wait to be stored already", chunk, self._saving)
+                _log.warning("%s is not stored: %d bytes are waiting to be stored already", chunk, self._saving)
                 return
             self._saving += size
         self._savers.submit(self._store, chunk, kv, size)
 
     def _read(self, chunk: Chunk, blocks: Sequence[int]) -> Any:
-        """The chunk's KV, all heads of it; None where this rank is not to store it."""
+        """The chunk's KV with all heads; None when this rank does not store the chunk."""
         good = True
         try:
             kv = self._paged.read(blocks, chunk.begin, chunk.end)
-        except Exception:  # the engine goes on: it is only not stored
+        except Exception:  # the chunk is not stored, but the engine goes on
             _log.exception("reading %s", chunk)
             kv, good = self._paged.nothing(len(chunk.tokens)), False
         if self._merge is not None:
-            # Every rank, whatever its budget: the others wait for it.
+            # Every rank calls merge, also one that reads or stores nothing: the others wait.
             return self._merge(kv, good)
         return kv if good else None
 
@@ -186,13 +189,13 @@ class PagedWorker:
 
         try:
             self._cluster.attempt("storing a chunk", store, None)
-        except Exception:  # nobody waits for it: say it here
+        except Exception:  # nobody reads the future's result, so log it here
             _log.exception("storing %s", chunk)
         finally:
             with self._lock:
                 self._saving -= size
 
     def close(self) -> None:
-        """Ends the loads; ends when what was saved is stored."""
+        """Cancels the loads that have not begun, and waits until all saves are stored."""
         self._loaders.shutdown(wait=True, cancel_futures=True)
         self._savers.shutdown(wait=True)

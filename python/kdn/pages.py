@@ -1,8 +1,9 @@
-"""Pages of KV that an engine names itself (torch): the storage tier of an engine that
-hashes its own pages, such as SGLang's HiCache.
+"""Stores pages of KV that the engine names itself (torch), such as the pages of SGLang's
+HiCache.
 
-Such a name does not tell the tokens, nor where they stand, so pages are found by
-engines of the same kind, page size and parallel layout only, and K is kept as it is.
+A page's name says neither its tokens nor their positions. So only engines of the same
+kind, page size and parallel layout find each other's pages, and K is stored with its
+rotation.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from .terms import EXACT, Terms
 from .types import leading
 
 _TO_CANONICAL = {
-    # Axes of the canonical (layers, 2, kv_heads, tokens, head_dim) in a page of
+    # Per layout: the axes of a page that are (layers, 2, kv_heads, tokens, head_dim). The
+    # comments show the shapes of the pages.
     "layer_first": (1, 0, 3, 2, 4),  # (2, layers, tokens, kv_heads, head_dim)
     "page_first": (2, 0, 3, 1, 4),  # (2, tokens, layers, kv_heads, head_dim)
     "page_first_direct": (1, 0, 3, 2, 4),  # (2, [1,] layers, tokens, kv_heads, head_dim)
@@ -31,7 +33,7 @@ _TO_CANONICAL = {
 
 @dataclass(frozen=True)
 class PageShape:
-    """A page of one rank: what its pool holds of the model."""
+    """The shape of one rank's pages."""
 
     layers: int
     kv_heads: int
@@ -44,8 +46,8 @@ class PageShape:
             raise Unimplemented(f"pages of layout {self.layout!r}: {', '.join(_TO_CANONICAL)} are supported")
 
     def canonical(self, page: Any) -> Any:
-        """A view of `page`, flat or shaped as its layout says, as (layers, 2, kv_heads,
-        tokens, head_dim)."""
+        """A view of `page` as (layers, 2, kv_heads, tokens, head_dim). `page` is flat or
+        has the shape of its layout."""
         sizes = (self.layers, 2, self.kv_heads, self.tokens, self.head_dim)
         axes = _TO_CANONICAL[self.layout]
         shape = [0] * len(axes)
@@ -59,11 +61,12 @@ class PageShape:
 
 
 class PageStore:
-    """Pages of one rank in a cluster. Thread-safe. Nothing raises for a cluster that
-    is away: it then has nothing and takes nothing.
+    """The pages of one rank in a cluster. Thread-safe. A cluster that is down raises
+    nothing: it then holds no pages and stores none.
 
-    `model`: the spec of the model; `shard` names the rank's part of it among its peers.
-    `levels`, "lossless" by default, are kept; "lossless" is taken if it is one of them.
+    `model` is the spec of the whole model; `shard` names the rank's part of it. `levels`
+    are the levels to keep (default: "lossless"). If "lossless" is one of them, only
+    "lossless" pages are loaded; else pages at any of `levels` are.
     """
 
     def __init__(
@@ -78,27 +81,27 @@ class PageStore:
         durability: str = "replicated",
         timeout: float = 10.0,
     ) -> None:
-        # An engine stores pages that it computed behind others, and does not tell which:
-        # where exact ones are kept none but these are taken.
+        # An engine does not tell behind which pages it computed a page. So a store that
+        # keeps exact pages loads exact pages only: else it would store inexact KV as exact.
         accept = EXACT if not levels or "lossless" in levels else levels
         self._terms = Terms(levels, accept, durability, timeout)
         self.shape = shape
         self._shard = shard
-        # Of its own geometry, and without a rotation: a page's positions are unknown.
+        # The rank's own geometry, without a rotation, because positions are unknown.
         part = replace(model, num_layers=shape.layers, num_kv_heads=shape.kv_heads, rope=RopeSpec(rotary_dim=0))
         self._cluster = Failover(addresses, namespace, part, "kdn.pages")
         self._cluster.attempt("connecting", lambda _: None, None)
 
     def chunk(self, name: str) -> Chunk:
-        """The chunk that a page is kept as: named by its variant, its tokens being
-        unknown."""
+        """The chunk that stores a page. Its variant holds the page's name, because the
+        tokens are unknown."""
         variant = "page-" + Digest("kdn-page-1").text(name).text(self._shard).finish().hex()
         tokens = (0,) * self.shape.tokens
         key = chunk_key(self._cluster.fingerprint, self._cluster.namespace, tokens, variant=variant)
         return Chunk(key, key, tokens, variant=variant)
 
     def held(self, names: Sequence[str]) -> int:
-        """How many of the pages, from the first on, are held."""
+        """How many pages the cluster holds before the first one that it does not hold."""
 
         def look(knowledge: Knowledge) -> int:
             found = knowledge.lookup([self.chunk(name) for name in names], self._terms.lookup_timeout)
@@ -107,7 +110,7 @@ class PageStore:
         return self._cluster.attempt("looking pages up", look, 0)
 
     def put(self, names: Sequence[str], pages: Sequence[Any]) -> list[bool]:
-        """Stores pages, flat or shaped. Which of them are held now."""
+        """Stores pages, flat or shaped. Says of each page whether it is stored now."""
         return [self._put(name, self.shape.canonical(page)) for name, page in zip(names, pages)]
 
     def _put(self, name: str, kv: Any) -> bool:
@@ -120,8 +123,8 @@ class PageStore:
         return self._cluster.attempt("storing a page", store, False)
 
     def get(self, names: Sequence[str], pages: Sequence[Any]) -> list[bool]:
-        """Fills `pages`, flat or shaped. Which of them are filled; the others are as
-        they were."""
+        """Fills `pages`, flat or shaped. Says of each page whether it was filled; the other
+        pages are unchanged."""
 
         def deliver(knowledge: Knowledge) -> list[bool]:
             filled: list[bool] = []
@@ -137,5 +140,5 @@ class PageStore:
         return self._cluster.attempt("loading pages", deliver, [False] * len(names))
 
     def close(self) -> None:
-        """Ends the session with the cluster. What is stored stays."""
+        """Ends the session with the cluster. Stored pages stay."""
         self._cluster.close()

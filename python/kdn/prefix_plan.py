@@ -1,8 +1,8 @@
-"""What an engine with a paged KV cache loads and saves, and when: the logic of a
+"""Decides what an engine with a paged KV cache loads and saves, and when. This is the
 scheduler's side of a connector, without the engine.
 
-Only whole chunks of a prompt count: where a prompt goes on differs from request to
-request, so a shorter chunk at its end would be found by nobody else.
+Only whole chunks of a prompt are loaded and saved. Prompts with the same beginning go on
+differently, so no other request would find the shorter chunk at the end of a prompt.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from .types import leading
 
 @dataclass(frozen=True)
 class Load:
-    """Deliver the tokens [begin, end) of a request into its blocks. `chunks` cover
-    them; both bounds are on block boundaries."""
+    """Load the tokens [begin, end) of a request into its blocks. `chunks` cover these
+    tokens; both bounds are block boundaries."""
 
     request: str
     chunks: tuple[Chunk, ...]
@@ -28,7 +28,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Save:
-    """Store `chunks`, computed by the end of this step, out of a request's blocks."""
+    """Store `chunks` out of a request's blocks. They are computed when this step ends."""
 
     request: str
     chunks: tuple[Chunk, ...]
@@ -38,22 +38,22 @@ class Save:
 @dataclass
 class _Request:
     chunks: list[Chunk]
-    held: set[bytes] = field(default_factory=set)  # keys that the cluster has
+    held: set[bytes] = field(default_factory=set)  # keys that the cluster holds
     blocks: list[int] = field(default_factory=list)
     looked_up: bool = False
     matched_end: int = 0
-    own: bool = True  # nothing of its KV came at a lossy level
-    promised: bool = False  # a load was begun, and the request not scheduled since
+    own: bool = True  # none of its KV can be lossy
+    promised: bool = False  # a load was planned and the request was not scheduled since
 
 
 class PrefixPlan:
-    """The requests of one engine. Not for several threads: the scheduler has one.
+    """The requests of one engine. For one thread: the scheduler's.
 
-    `chain` cuts tokens into chunks; `lookup` says of each chunk whether the cluster
-    can deliver it, or None when nobody can say. `block_size` in tokens. Unless `exact`,
-    what is delivered may be lossy: then only what a request computes from its first
-    token on is saved, because KV behind lossy KV is lossy too, and so may be what the
-    engine's own prefix cache has kept.
+    `chain` cuts tokens into chunks. `lookup` says of each chunk whether the cluster can
+    deliver it; it returns None when the cluster does not answer. `block_size` is in
+    tokens. `exact` says that all delivered KV is exact. Without `exact`, a request is
+    saved only if it is computed from its first token on: KV computed behind lossy KV is
+    lossy too, and so may be the KV in the engine's own prefix cache.
     """
 
     def __init__(
@@ -71,10 +71,11 @@ class PrefixPlan:
         self._loads: dict[str, Load] = {}
 
     def matched(self, request: str, prompt: Sequence[int], computed: int) -> int:
-        """How many tokens behind the first `computed` ones can be delivered: a
-        multiple of the block size that leaves the last token of the prompt to be
-        computed. May be asked again, and asks the cluster again. 0 for a request whose
-        load delivered nothing: it is to be computed, not loaded for ever."""
+        """The number of tokens, behind the first `computed` tokens, that the cluster can
+        deliver. They end at a block boundary, and the last token of the prompt is always
+        left to compute. Each call asks the cluster again. The result is 0 for a request
+        that comes back after its load without being scheduled: its load delivered nothing,
+        so it is computed instead of loaded again and again."""
         state = self._state(request, prompt)
         if not state.chunks or state.promised:
             return 0
@@ -88,8 +89,8 @@ class PrefixPlan:
         return max(state.matched_end - computed, 0)
 
     def allocated(self, request: str, blocks: Sequence[int], delivered: int) -> None:
-        """The engine has reserved `blocks` for the request's tokens from the first on,
-        and counts on the last `delivered` of those that `matched` promised."""
+        """The engine has reserved `blocks` for the request's tokens, from the first token
+        on. It expects the last `delivered` of the tokens that `matched` counted."""
         state = self._requests.get(request)
         if state is None or delivered == 0:
             return
@@ -108,12 +109,13 @@ class PrefixPlan:
         *,
         anew: bool,
     ) -> Save | None:
-        """The step computes `scheduled` tokens behind the first `computed` ones.
-        `blocks` are all of the request's where `anew` (first time, or after a
-        preemption), else those added since. What of it is to be stored."""
+        """The step computes `scheduled` tokens behind the first `computed` tokens. With
+        `anew` (the first time, or after a preemption), `blocks` are all blocks of the
+        request; else they are the blocks added since the last call. Returns the chunks to
+        store, or None."""
         state = self._requests.get(request)
         if state is None:
-            return None  # `matched` was not asked: it is not to be loaded or saved
+            return None  # `matched` was not called: the request is not loaded or saved
         state.promised = False
         if anew:
             state.own = self._exact or computed == 0
@@ -126,12 +128,12 @@ class PrefixPlan:
         return Save(request, fresh, tuple(state.blocks))
 
     def take_loads(self) -> list[Load]:
-        """The loads to begin now. Each is handed out once."""
+        """The loads to begin now. Each load is returned once."""
         loads, self._loads = list(self._loads.values()), {}
         return loads
 
     def finished(self, request: str) -> None:
-        """Forgets a request. A load that was not handed out is not begun."""
+        """Forgets a request, and its load if `take_loads` has not returned the load yet."""
         self._requests.pop(request, None)
         self._loads.pop(request, None)
 

@@ -1,13 +1,13 @@
-"""SGLang served by the KDN: a storage backend of HiCache, for
+"""A storage backend for SGLang's HiCache. Use it so:
 
     sglang serve --model-path MODEL --enable-hierarchical-cache --page-size 64 \\
       --hicache-storage-backend dynamic --hicache-storage-backend-extra-config '{
         "backend_name": "kdn", "module_path": "kdn.sglang", "class_name": "KdnHiCache",
         "interface_v1": 1, "addresses": ["unix:/tmp/kdn-local-3-n1.sock"]}'
 
-HiCache names its pages by a hash of their tokens and of those in front, which it does
-not tell: pages are shared between SGLang engines of the same page size and parallel
-layout, not with other engines.
+HiCache names a page by a hash of its tokens and of all tokens before it, and does not
+tell the tokens. So SGLang engines of the same page size and parallel layout share pages,
+but not with other engines.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _KEYS = {"addresses", "namespace", "weights_digest", *_OPTIONS}
 
 
 class KdnHiCache(HiCacheStorage):
-    """One per rank. Usable once SGLang has registered its host pool."""
+    """The backend of one rank. It works after SGLang has registered its host pool."""
 
     def __init__(self, storage_config: Any, kwargs: Mapping[str, Any] | None = None) -> None:
         if storage_config.is_mla_model:
             raise Unimplemented("multi-head latent attention")
         extra = dict(storage_config.extra_config or {})
-        # SGLang keeps settings of its own prefetching in the same place.
+        # extra_config also holds SGLang's own settings for prefetching.
         self._settings = {key: value for key, value in extra.items() if key in _KEYS}
         self._config = storage_config
         self._store: PageStore | None = None
         self._pool: Any = None
 
     def register_mem_pool_host(self, mem_pool_host: Any) -> None:
-        """Connects with the geometry of the pool's pages."""
+        """Connects to the cluster, with the geometry of the pool's pages."""
         super().register_mem_pool_host(mem_pool_host)
         pool, config, settings = mem_pool_host, self._config, self._settings
         if getattr(pool, "v_head_dim", pool.head_dim) != pool.head_dim:
@@ -81,22 +81,23 @@ class KdnHiCache(HiCacheStorage):
         return self._store
 
     def batch_get_v1(self, keys: list[str], host_indices: Any, extra_info: Any = None) -> list[bool]:
-        """Fills the pages of the host pool at `host_indices`, tokens of one page after
-        those of the other. Which of them are filled."""
+        """Fills the pages of the host pool at `host_indices`, which lists the tokens page
+        by page. Says of each page whether it was filled."""
         return self._ready.get(keys, self._pages(host_indices))
 
     def batch_set_v1(self, keys: list[str], host_indices: Any, extra_info: Any = None) -> list[bool]:
-        """Stores the pages of the host pool at `host_indices`. Which are held now."""
+        """Stores the pages of the host pool at `host_indices`. Says of each page whether it
+        is stored now."""
         return self._ready.put(keys, self._pages(host_indices))
 
     def batch_exists(self, keys: list[str], extra_info: Any = None) -> int:
-        """How many of the pages, from the first on, are held."""
+        """How many pages the cluster holds before the first one that it does not hold."""
         return self._ready.held(keys)
 
     def exists(self, key: str) -> bool:
         return self._ready.held([key]) == 1
 
-    # The interface without indices carries flat pages.
+    # The calls below, without indices, use flat pages.
 
     def batch_get(self, keys: list[str], target_locations: Any = None, target_sizes: Any = None) -> list[Any]:
         pages = target_locations or [self._pool.get_dummy_flat_data_page() for _ in keys]
@@ -114,20 +115,20 @@ class KdnHiCache(HiCacheStorage):
         return self.batch_set([key], [value])
 
     def close(self) -> None:
-        """Ends the session with the cluster. What is stored stays."""
+        """Ends the session with the cluster. Stored pages stay."""
         if self._store is not None:
             self._store.close()
 
 
 def _weights_of(model_name: str) -> str:
     try:
-        arguments = get_server_args()  # the backend is told the name alone
+        arguments = get_server_args()  # SGLang gives the backend only the model's name
         revision, quantization = arguments.revision, arguments.quantization
-    except ValueError:  # no server in this process
+    except ValueError:  # there is no server in this process
         revision = quantization = None
     digest = served_digest(model_name or "", revision, quantization)
     if digest is None:
         raise InvalidArgument(
-            f"no checkpoint directory of {model_name!r}: name weights_digest in the backend's extra config"
+            f"found no checkpoint directory for {model_name!r}: set weights_digest in the backend's extra config"
         )
     return digest

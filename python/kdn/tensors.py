@@ -1,8 +1,8 @@
-"""KV between engines' tensors and numpy.
+"""Converts KV between engines' tensors and numpy.
 
-A KV tensor has the logical shape ``(layers, 2, kv_heads, tokens, head_dim)``, K
-before V. numpy has no bfloat16: it is carried as uint16, bit for bit. torch is
-optional; its tensors are taken and given where they are used.
+A KV tensor has the logical shape ``(layers, 2, kv_heads, tokens, head_dim)``, with K
+before V. numpy has no bfloat16, so numpy arrays hold its bits as uint16. torch is
+optional: it is imported only when its tensors are used.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _NUMPY: dict[str, np.dtype[Any]] = {"bf16": np.dtype("<u2"), "fp16": np.dtype("<
 
 
 def numpy_dtype(model: ModelSpec) -> np.dtype[Any]:
-    """How the model's KV appears in numpy."""
+    """The numpy dtype of the model's KV; uint16 for bf16."""
     return _NUMPY[model.dtype]
 
 
 def as_numpy(tensor: Any, model: ModelSpec) -> np.ndarray[Any, Any]:
-    """`tensor` (numpy or torch, any device) as numpy of the model's dtype, without a
-    copy where it lies on the host. InvalidArgument when its dtype is another."""
+    """`tensor` (numpy, or torch on any device) as a numpy array, without a copy if it lies
+    on the host. InvalidArgument unless it has the model's dtype."""
     if not isinstance(tensor, np.ndarray):
         tensor = _torch_as_numpy(tensor)
     if tensor.dtype != numpy_dtype(model):
@@ -53,25 +53,26 @@ def as_torch(array: np.ndarray[Any, Any], model: ModelSpec) -> Any:
 
 
 def check_shape(kv: np.ndarray[Any, Any], model: ModelSpec, tokens: int) -> None:
-    """InvalidArgument unless `kv` is a KV tensor of `tokens` tokens of the model."""
+    """InvalidArgument unless `kv` has the shape of `tokens` tokens of the model."""
     expected = (model.num_layers, 2, model.num_kv_heads, tokens, model.head_dim)
     if kv.shape != expected:
         raise InvalidArgument(f"KV of shape {kv.shape}, expected (layers, 2, kv_heads, tokens, head_dim) = {expected}")
 
 
 def stack_layers(layers: Any, model: ModelSpec) -> np.ndarray[Any, Any]:
-    """A KV tensor of per-layer pairs (K, V), each ``(kv_heads, tokens, head_dim)``."""
+    """Makes a KV tensor of one pair (K, V) per layer, each of shape ``(kv_heads, tokens,
+    head_dim)``."""
     if len(layers) != model.num_layers:
         raise InvalidArgument(f"KV of {len(layers)} layers, the model has {model.num_layers}")
     try:
         return np.stack([np.stack([as_numpy(k, model), as_numpy(v, model)]) for k, v in layers])
     except ValueError as error:
-        raise InvalidArgument(f"KV of layers that differ: {error}") from None
+        raise InvalidArgument(f"KV whose layers have different shapes: {error}") from None
 
 
 def as_kv(kv: Any, model: ModelSpec, tokens: int) -> np.ndarray[Any, Any]:
-    """A KV tensor of what an engine holds: a tensor of the logical shape, or a
-    sequence of pairs (K, V). Checked."""
+    """Makes a KV tensor of an engine's KV, which is a tensor of the logical shape or a
+    sequence of pairs (K, V). Checks dtype and shape."""
     array = stack_layers(kv, model) if isinstance(kv, list | tuple) else as_numpy(kv, model)
     check_shape(array, model, tokens)
     return array

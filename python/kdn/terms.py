@@ -1,4 +1,4 @@
-"""What connectors agree on with the cluster: how KV is kept, and what is taken back."""
+"""A connector's settings for storing KV and for accepting stored KV."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ _LOOKUP_TIMEOUT_S = 1.0
 
 @dataclass(frozen=True)
 class Terms:
-    """`levels`: qualities to keep, "lossless" by default. `accept`: those to take,
-    `levels` by default. InvalidArgument for what nobody knows: it would never hit."""
+    """`levels` are the levels to keep (default: "lossless"). `accept` are the levels to
+    load (default: `levels`). `timeout` is in seconds. InvalidArgument for unknown names,
+    which would never find anything."""
 
     levels: Sequence[str] | None = None
     accept: Sequence[str] | None = None
@@ -35,16 +36,17 @@ class Terms:
 
     @property
     def exact(self) -> bool:
-        """Whether nothing is taken but what was computed, bit for bit."""
+        """Whether all loaded KV is the computed KV, bit for bit."""
         return self.accept == EXACT
 
     @property
     def lookup_timeout(self) -> float:
-        """An engine waits for a lookup, and a node that hangs makes it wait for all of it."""
+        """Seconds. Shorter than other timeouts, because an engine waits for a lookup, and a
+        node that hangs makes it wait for the whole timeout."""
         return min(self.timeout, _LOOKUP_TIMEOUT_S)
 
 
 def check_durability(name: str) -> None:
-    """InvalidArgument unless there is one of this name."""
+    """InvalidArgument unless `name` is the name of a durability class."""
     if name not in DURABILITIES:
         raise InvalidArgument(f"durability {name!r}, expected one of {', '.join(DURABILITIES)}")

@@ -1,13 +1,13 @@
-"""Hugging Face Transformers served by the KDN.
+"""The KDN for Hugging Face Transformers.
 
     kb = KnowledgeBase(model, tokenizer)
     kb.add("handbook", text)
     kb.generate("When is the office open?", knowledge=["handbook"]).text
 
-A named text is prefilled once, by whichever engine comes first; its KV is kept by the
-cluster, and every engine with the same model and tokenizer continues behind it. What
-the cluster cannot deliver is prefilled: an answer never fails for want of the KDN, and
-is the same with and without it at level "lossless".
+The first engine that adds a text prefills it, and the cluster stores its KV. Every engine
+with the same model and tokenizer then continues behind that KV. An engine prefills what
+the cluster cannot deliver, so an answer never fails because the cluster is down. At the
+level "lossless", answers are the same with and without the KDN.
 """
 
 from __future__ import annotations
@@ -30,10 +30,13 @@ from .terms import EXACT, Terms
 from .types import leading
 
 MAX_NEW_TOKENS = 256
-"""Of an answer, where neither the options nor the model's generation config say it."""
+"""Most tokens of an answer, if neither the options nor the model's generation config set a
+length."""
 _RATED_TOKENS = 256
-"""Prefilling fewer says more of what surrounds it."""
-# What generate is told, whatever a generation config says: of other values nothing is known.
+"""Fewest prefilled tokens from which the prefill rate is measured: with fewer tokens, the
+fixed cost of a call would count too much."""
+# Options of generate that are always set, whatever the generation config says, because the
+# KDN was not tried with other values.
 _FIXED: dict[str, Any] = {
     "num_beams": 1,
     "num_return_sequences": 1,
@@ -45,8 +48,9 @@ _OURS = ("input_ids", "attention_mask", "past_key_values", "logits_processor")
 
 @dataclass(frozen=True)
 class Added:
-    """A text in `chunks`. `held`: those that the cluster can deliver now, none when it
-    is away; `stored`: those of them that it could not before."""
+    """A text that was added, with the number of its `chunks`. `held` counts the chunks that
+    the cluster can deliver now (0 when the cluster is down). `stored` counts those of them
+    that the cluster could not deliver before."""
 
     name: str
     tokens: int
@@ -57,10 +61,11 @@ class Added:
 
 @dataclass(frozen=True)
 class Generated:
-    """An answer, and where its prompt's KV came from.
+    """An answer, and the origin of its prompt's KV.
 
-    `delivered_tokens` came from the cluster, `prefilled_tokens` were computed here;
-    `sources` are the nodes that served. Times are in seconds.
+    The KV of `delivered_tokens` tokens came from the cluster; `prefilled_tokens` tokens were
+    prefilled here. `sources` are the nodes that delivered. `time_to_first_token` is in
+    seconds.
     """
 
     text: str
@@ -73,47 +78,47 @@ class Generated:
 
 @dataclass
 class _Prompt:
-    """A prompt whose head is knowledge: `tokens[:known]` of named texts, in order."""
+    """A prompt. Its head, `tokens[:known]`, is the named texts in their order."""
 
     tokens: list[int]
     known: int
-    first: int  # tokens of the first text
+    first: int  # number of tokens of the first text
 
 
 @dataclass
 class _Delivered:
-    """`complete`: nothing failed. `exact`: bit for bit what was computed, so that what
-    is computed behind it may be stored."""
+    """A cache with delivered KV. `complete` says that no call failed. `exact` says that the
+    KV is the computed KV bit for bit; then KV computed behind it may be stored."""
 
     cache: Any = field(default_factory=DynamicCache)
     tokens: int = 0
     sources: tuple[str, ...] = ()
     complete: bool = False
     exact: bool = True
-    kv: Any = None  # of these tokens, and perhaps room behind them
+    kv: Any = None  # KV of these tokens, perhaps with room behind them
 
 
 class _FirstLogits(LogitsProcessor):
-    """Notes when the logits of the first token are there."""
+    """Notes the time at which the logits of the first token are ready."""
 
     def __init__(self) -> None:
         self.at = 0.0
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         if scores.is_cuda and not self.at:
-            torch.cuda.synchronize(scores.device)  # until now it was only queued
+            torch.cuda.synchronize(scores.device)  # the work may only be queued yet
         self.at = self.at or time.perf_counter()
         return scores
 
 
 class KdnCache:
-    """Prefix KV of one model in a cluster: takes it out of caches, puts it into them.
+    """Stores prefix KV out of a model's caches, and fetches it into new caches.
 
-    `addresses`: nodes to connect to; the first that answers is used, when it dies the
-    next. Unavailable when none answers at first; later a cluster that is away holds
-    and finds nothing, which raises nothing. `levels` are kept, `accept` are taken: both
-    "lossless" by default, `accept` what `levels` says. Not for several threads at once,
-    as the model itself.
+    `addresses` are the nodes to connect to: the first that answers is used, and the next
+    one when that node dies. Raises Unavailable when no node answers at the start. Later, a
+    cluster that is down raises nothing: it delivers no chunk and stores none. `levels` are
+    the levels to store (default: "lossless"); `accept` are the levels to fetch (default:
+    `levels`). Like the model, an object is for one thread at a time.
     """
 
     def __init__(
@@ -132,14 +137,15 @@ class KdnCache:
         self.terms = Terms(levels, accept, durability, timeout)
         self.spec = spec_of(model, tokenizer, weights_digest)
         self.prefill_tokens_per_second = 0.0
-        """Of the model, where it was measured: what would take longer to load is not."""
+        """The model's measured speed of prefill; 0: unknown. Chunks that would take longer to
+        load than to prefill are not loaded."""
         self._device = model.device
         self._cluster = Failover(addresses, namespace, self.spec, "kdn.transformers")
         self._cluster.connect()
 
     def fetch(self, chains: Sequence[Sequence[Chunk]], accept: Sequence[str] | None = None) -> _Delivered:
-        """A cache with the longest prefix that the cluster delivers of any chain;
-        `accept` other levels than usual. What came before a failure is kept."""
+        """A cache with the longest prefix of any chain that the cluster delivers. `accept`
+        replaces the usual levels. After a failure, the KV that came before it is kept."""
         delivered = _Delivered()
 
         def fetch(knowledge: Knowledge) -> bool:
@@ -169,9 +175,9 @@ class KdnCache:
         ):
             kv, outcomes = got.torch()[:, :, :, : got.prefix_tokens], got.outcomes[: got.prefix_chunks]
             if len(got.chunks) == len(best):
-                delivered.kv = kv  # all of it: without a copy
+                delivered.kv = kv  # one group is the whole prefix: no copy
             else:
-                # A group at a time: shared memory need not hold all of them.
+                # Groups are copied, so that shared memory holds one group at a time.
                 if delivered.kv is None:
                     shape = (*kv.shape[:3], best[-1].end, kv.shape[4])
                     delivered.kv = torch.empty(shape, dtype=kv.dtype, device=self._device)
@@ -181,7 +187,8 @@ class KdnCache:
             delivered.exact &= all(hit.level in EXACT for hit in outcomes)
 
     def missing(self, chain: Sequence[Chunk]) -> list[Chunk] | None:
-        """The chunks of `chain` that nobody can deliver. None when nobody can say."""
+        """The chunks of `chain` that the cluster cannot deliver. None when the cluster does
+        not answer."""
 
         def look(knowledge: Knowledge) -> list[Chunk] | None:
             found = knowledge.lookup(chain, self.terms.lookup_timeout)
@@ -190,8 +197,9 @@ class KdnCache:
         return self._cluster.attempt("looking chunks up", look, None)
 
     def store(self, chunks: Sequence[Chunk], cache: Any) -> int:
-        """Stores `chunks` out of a cache that holds their text at their positions. How
-        many were taken: a cluster that does not take one is not asked for the next."""
+        """Stores `chunks` out of a cache that holds their tokens at their positions. Stops
+        at the first chunk that the cluster does not store. Returns the number of stored
+        chunks."""
         return leading(self._store(chunk, kv_of(cache, chunk.begin, chunk.end)) for chunk in chunks)
 
     def _store(self, chunk: Chunk, kv: Any) -> bool:
@@ -203,7 +211,7 @@ class KdnCache:
         return self._cluster.attempt("storing a chunk", store, False)
 
     def chain(self, tokens: Sequence[int]) -> list[Chunk]:
-        """`tokens` cut into chunks, as every client cuts them."""
+        """Cuts `tokens` into chunks, as every client does."""
         return self._cluster.chain(tokens)
 
     @property
@@ -212,16 +220,16 @@ class KdnCache:
         return self._cluster
 
     def close(self) -> None:
-        """Ends the session with the cluster. What is stored stays."""
+        """Ends the session with the cluster. Stored chunks stay."""
         self._cluster.close()
 
 
 class KnowledgeBase:
-    """Named texts that a model answers behind. See the module's text for an example.
+    """Named texts that a model answers questions about. See the module's text for an
+    example.
 
-    Every text is one prefix: several named texts behind one question are served as far
-    as they were stored in that very order, and are prefilled (and then stored) where
-    they were not.
+    The texts of a question form one prefix. The cluster delivers the part of it that was
+    stored in exactly this order. The rest is prefilled, and then stored.
     """
 
     def __init__(self, model: Any, tokenizer: Any, addresses: str | Sequence[str] = DEFAULT_ADDRESS, **options: Any):
@@ -233,13 +241,15 @@ class KnowledgeBase:
         self._texts: dict[str, list[int]] = {}
 
     def tokens_of(self, text: str, begins: bool) -> list[int]:
-        """Token ids of one part of a prompt. Only what begins a prompt gets the special
-        tokens that the tokenizer puts in front (BOS); none gets those it puts behind."""
+        """The token ids of one part of a prompt. The part that begins the prompt gets the
+        special tokens that the tokenizer puts in front (BOS). No part gets the special
+        tokens that the tokenizer puts at the end."""
         bare = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return self._front + bare if begins and bare else bare
 
     def add(self, name: str, text: str) -> Added:
-        """Registers `text` and makes sure that the cluster holds its KV."""
+        """Registers `text` under `name`, and stores its KV in the cluster unless the cluster
+        already holds it."""
         tokens = self.tokens_of(text, begins=True)
         if not tokens:
             raise InvalidArgument(f"text {name!r} is empty")
@@ -248,10 +258,10 @@ class KnowledgeBase:
         missing = self.kdn.missing(chain)
         before = 0 if missing is None else len(chain) - len(missing)
         if missing:
-            # What is stored is computed behind nothing but what was computed.
+            # Stored KV must be exact, so it is computed behind exact KV only.
             delivered = self.kdn.fetch([chain], EXACT)
             if delivered.complete:
-                # What is behind the last missing chunk needs no KV computed.
+                # Chunks behind the last missing chunk are not prefilled.
                 prefill_chunks(self.model, tokens[: missing[-1].end], delivered.cache)
                 self.kdn.store(missing, delivered.cache)
                 missing = self.kdn.missing(chain)
@@ -274,11 +284,11 @@ class KnowledgeBase:
     def generate(
         self, question: str, knowledge: Sequence[str] = (), *, use_kdn: bool = True, learn: bool = True, **options: Any
     ) -> Generated:
-        """Answers `question` behind the texts named, in their order.
+        """Answers `question` behind the named texts, in their order.
 
-        `use_kdn=False` prefills all of it, for comparison. `learn`: what had to be
-        prefilled of the texts is stored for the next time, after the answer, unless it
-        was computed behind KV of a lossy level. `options` go to the model's generate.
+        `use_kdn=False` prefills the whole prompt, for comparison. `learn` stores, after the
+        answer, the KV of the texts that had to be prefilled, unless it was computed behind
+        KV of a lossy level. `options` go to the model's generate.
         """
         options = self._options(options)
         prompt = self._prompt(question, knowledge)
@@ -298,11 +308,12 @@ class KnowledgeBase:
         tokens = answer[0, len(prompt.tokens) :].tolist()
         prefilled = len(prompt.tokens) - delivered.tokens
         if prefilled >= _RATED_TOKENS:
-            # The first is cold: the best is the model's.
+            # The first prefill is slow, so the best rate counts.
             rate = prefilled / (first.at - loaded)
             self.kdn.prefill_tokens_per_second = max(rate, self.kdn.prefill_tokens_per_second)
         if learn and delivered.complete and delivered.exact and delivered.tokens < prompt.known:
-            # What is held, but was faster to compute, is not sent again.
+            # Chunks that the cluster holds already, but that were faster to compute, are
+            # not stored again.
             behind = [c for c in chain if c.end > delivered.tokens]
             self.kdn.store(self.kdn.missing(behind) or [], delivered.cache)
         return Generated(
@@ -328,14 +339,15 @@ class KnowledgeBase:
     def _deliver(self, prompt: _Prompt, chain: Sequence[Chunk]) -> _Delivered:
         if not chain:
             return _Delivered()
-        # The first text alone ends in a chunk of its own, unlike in a longer prefix.
+        # Stored alone, the first text ends with a shorter chunk, which differs from the
+        # chunk at that place of a longer prefix. So both chains are looked up.
         chains = [chain]
         if prompt.first < prompt.known:
             chains.append(self.kdn.chain(prompt.tokens[: prompt.first]))
         return self.kdn.fetch(chains)
 
     def close(self) -> None:
-        """Ends the session with the cluster. What is stored stays."""
+        """Ends the session with the cluster. Stored chunks stay."""
         self.kdn.close()
 
     def __enter__(self) -> KnowledgeBase:
@@ -351,11 +363,11 @@ def _front_of(tokenizer: Any) -> list[int]:
     for i in range(len(whole)):
         if whole[i : i + len(bare)] == bare:
             return whole[:i]
-    raise Unimplemented("a tokenizer that makes other tokens of a text when it adds special ones")
+    raise Unimplemented("a tokenizer that tokenizes a text differently when it adds special tokens")
 
 
 def prefill_chunks(model: Any, tokens: Sequence[int], cache: Any, step: int = 1024) -> None:
-    """Prefills what `cache` does not hold of `tokens`, some at a time: the attention
-    of a long text takes memory with the square of a step."""
+    """Prefills those of `tokens` that `cache` does not hold yet, `step` tokens at a time,
+    because the memory of attention grows with the tokens of a step."""
     for begin in range(length_of(cache), len(tokens), step):
         prefill(model, tokens[begin : begin + step], cache)

@@ -1,4 +1,4 @@
-"""What calls answer with. Plain values."""
+"""The results of calls: plain values."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .tensors import as_torch
 
 
 def leading(flags: Iterable[bool]) -> int:
-    """How many are true in front of the first that is not."""
+    """The number of true values before the first false value."""
     return sum(1 for _ in itertools.takewhile(bool, flags))
 
 
 @dataclass(frozen=True)
 class NodeInfo:
-    """The node at the other end, and what it grants one session."""
+    """The connected node, and its limits for one session."""
 
     id: str
     software: str
@@ -35,7 +35,7 @@ class NodeInfo:
 
 @dataclass(frozen=True)
 class Found:
-    """What a lookup says of one chunk. The rest is empty unless `hit`."""
+    """The result of a lookup for one chunk. The other fields are empty unless `hit`."""
 
     hit: bool
     node: str = ""
@@ -45,14 +45,14 @@ class Found:
     version: int = 0
 
     def delivers(self, accept: Sequence[str] | None) -> bool:
-        """Whether a retrieve with this `accept` finds a level to deliver."""
+        """Whether the chunk is stored at one of the levels in `accept` (None: any)."""
         return self.hit and (accept is None or not self.levels.isdisjoint(accept))
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """A chunk that is held now. `existed`: an earlier object of this key won and
-    nothing changed."""
+    """The result of a store: the cluster holds the chunk now. `existed` says that an
+    earlier store had stored this key, and that this store changed nothing."""
 
     key: bytes
     version: int
@@ -63,10 +63,16 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one chunk of a retrieve: "hit", "miss" (nobody holds it),
-    "failed" (`why`), or "recompute" (it is held, but recomputing is faster, or all that
-    there is time for). All but the first mean: recompute. `level` is the least exact of
-    its layers."""
+    """The result of a retrieve for one chunk. `kind` is one of:
+
+    - "hit": the chunk was delivered. `level` is the least exact level of its layers.
+    - "miss": no node holds the chunk at an accepted level.
+    - "failed": the chunk could not be delivered; `why` is the error.
+    - "recompute": the cluster holds the chunk, but recomputing it is faster, or it cannot
+      be delivered by the deadline.
+
+    The engine recomputes every chunk that is not a hit.
+    """
 
     kind: str
     why: KdnError | None = None
@@ -83,12 +89,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Retrieved:
-    """Chunks as they were delivered, one behind the other in one tensor.
+    """The result of a retrieve: the chunks, one behind the other in one tensor.
 
-    `kv` has the shape ``(layers, 2, kv_heads, tokens, head_dim)`` of the layers and
-    heads asked for; `spans` says where each chunk lies on its token axis. What
-    belongs to a chunk that is not a hit must not be used. Over a Unix socket `kv` is
-    memory that the node wrote into; it goes back when the last array over it goes.
+    `kv` has the shape ``(layers, 2, kv_heads, tokens, head_dim)``, with the layers and
+    heads that were asked for. `spans` are the places of the chunks on the token axis. The
+    contents of a chunk that is not a hit must not be used. Over a Unix socket, `kv` is
+    shared memory that the node wrote into; it is reused when the last array over it is
+    gone.
     """
 
     model: ModelSpec
@@ -99,12 +106,12 @@ class Retrieved:
 
     @property
     def prefix_chunks(self) -> int:
-        """Chunks in front of the first that is not a hit."""
+        """The number of chunks before the first chunk that is not a hit."""
         return leading(outcome.hit for outcome in self.outcomes)
 
     @property
     def prefix_tokens(self) -> int:
-        """Tokens in front of the first chunk that is not a hit."""
+        """The number of tokens before the first chunk that is not a hit."""
         count = self.prefix_chunks
         return self.spans[count - 1].stop if count else 0
 

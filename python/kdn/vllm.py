@@ -1,15 +1,16 @@
-"""vLLM served by the KDN: a KV connector (KVConnectorBase_V1), for
+"""A KV connector (KVConnectorBase_V1) for vLLM. Use it so:
 
     vllm serve MODEL --kv-transfer-config '{
       "kv_connector": "KdnConnector", "kv_connector_module_path": "kdn.vllm",
       "kv_role": "kv_both", "kv_load_failure_policy": "recompute",
       "kv_connector_extra_config": {"addresses": ["unix:/tmp/kdn-local-3-n1.sock"]}}'
 
-The prefix of a prompt that the cluster holds is loaded, between two steps, into the
-blocks that vLLM reserved for it; whole chunks of a prompt that were computed are
-stored. Loads take a rank's own layers and KV heads, so ranks of any tensor- or
+The connector loads the prefix of a prompt that the cluster holds, between two steps, into
+the blocks that vLLM reserved for it. It stores the whole chunks of a prompt that were
+computed. A rank loads its own layers and KV heads, so ranks of any tensor- or
 pipeline-parallel layout read the same objects. Requests whose KV depends on more than
-their tokens (LoRA, multimodal input, prompt embeddings, a cache salt) are left alone.
+their tokens (LoRA, multimodal input, prompt embeddings, a cache salt) are neither loaded
+nor stored.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ _log = logging.getLogger("kdn")
 
 @dataclass(frozen=True)
 class Settings(Options):
-    """kv_connector_extra_config. The digests name what the files of the model and of
-    its tokenizer would say, for models that are no checkpoint directory."""
+    """The settings in kv_connector_extra_config. The two digests replace the digests of the
+    model's and the tokenizer's files, for a model that is not a checkpoint directory."""
 
     addresses: Sequence[str] = (DEFAULT_ADDRESS,)
     namespace: str = "default"
@@ -64,15 +65,15 @@ class Settings(Options):
 
 @dataclass
 class KdnMetadata(KVConnectorMetadata):
-    """What the scheduler tells the workers beside one step."""
+    """The scheduler's message to the workers for one step."""
 
     loads: list[Load] = field(default_factory=list)
     saves: list[Save] = field(default_factory=list)
 
 
 def spec_of_vllm(vllm_config: Any, settings: Settings) -> ModelSpec:
-    """The ModelSpec of the model that vLLM serves: that of its checkpoint directory,
-    so that it finds what other engines stored."""
+    """The ModelSpec of the model that vLLM serves. It equals the spec of the checkpoint
+    directory, so that vLLM finds what other engines stored."""
     model = vllm_config.model_config
     cache_dtype = vllm_config.cache_config.cache_dtype
     if cache_dtype != "auto" and dtype_name(cache_dtype) != dtype_name(model.dtype):
@@ -93,11 +94,11 @@ def spec_of_vllm(vllm_config: Any, settings: Settings) -> ModelSpec:
 
 
 def _unnamed(name: str, what: str) -> NoReturn:
-    raise InvalidArgument(f"no checkpoint directory of {name!r}: name {what}_digest in kv_connector_extra_config")
+    raise InvalidArgument(f"found no checkpoint directory for {name!r}: set {what}_digest in kv_connector_extra_config")
 
 
 def only_tokens_count(request: Any) -> bool:
-    """Whether the KV of a request's prompt is decided by its token ids alone."""
+    """Whether the KV of a request's prompt depends on its token ids only."""
     return bool(
         request.prompt_token_ids is not None
         and getattr(request, "prompt_embeds", None) is None
@@ -108,7 +109,8 @@ def only_tokens_count(request: Any) -> bool:
 
 
 class KdnConnector(KVConnectorBase_V1):
-    """See the module's text. One object per process: the scheduler's or a worker's."""
+    """The connector: see the module's text. Each process has one object, which serves the
+    scheduler or a worker."""
 
     def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any) -> None:
         super().__init__(vllm_config, role, kv_cache_config)
@@ -136,19 +138,20 @@ class KdnConnector(KVConnectorBase_V1):
             found = knowledge.lookup(chunks, self._settings.lookup_timeout)
             return [chunk.delivers(self._settings.accept) for chunk in found]
 
-        # The scheduler does not wait for a connection.
+        # wait=False: the scheduler must not wait for a connection.
         return self._cluster.attempt("looking a prompt up", look, None, wait=False)
 
     def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int, bool]:
-        """How much of the prompt can be delivered; loads run between steps."""
+        """The number of prompt tokens that can be loaded, and True if there are any: such a
+        load runs between steps, and the request waits for it."""
         if not only_tokens_count(request):
             return 0, False
         count = self._plan.matched(request.request_id, request.prompt_token_ids, num_computed_tokens)
         return count, count > 0
 
     def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
-        """Notes where a load goes. vLLM has set aside blocks for all that it counts as
-        computed: what it holds itself, then what we deliver."""
+        """Notes the blocks of a load. vLLM has reserved blocks for the tokens in its own
+        prefix cache and, behind them, for the tokens that the load delivers."""
         self._plan.allocated(request.request_id, blocks.get_block_ids()[0], num_external_tokens)
 
     def build_connector_meta(self, scheduler_output: Any) -> KdnMetadata:
@@ -167,14 +170,14 @@ class KdnConnector(KVConnectorBase_V1):
         return self._plan.scheduled(request, computed, output.num_scheduled_tokens[request], blocks[0], anew=anew)
 
     def request_finished(self, request: Any, block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:
-        """Saves have left the blocks by the end of their step: nothing holds them."""
+        """vLLM may free the blocks: saves are copied out by the end of their step."""
         self._plan.finished(request.request_id)
         return False, None
 
     # ------------------------------------------------------------- worker
 
     def register_kv_caches(self, kv_caches: dict[str, Any]) -> None:
-        """The layers of this rank, by name."""
+        """Takes the caches of this rank's layers, by layer name."""
         from vllm.model_executor.models.utils import extract_layer_index
 
         by_layer = {extract_layer_index(name): (name, cache) for name, cache in kv_caches.items()}
@@ -205,7 +208,7 @@ class KdnConnector(KVConnectorBase_V1):
         from vllm.distributed import get_tensor_model_parallel_rank
 
         size = self._vllm_config.parallel_config.tensor_parallel_size
-        # More ranks than KV heads: some ranks hold the same ones.
+        # With more ranks than KV heads, several ranks hold the same head.
         first = get_tensor_model_parallel_rank() * self._spec.num_kv_heads // size
         return first, first + here
 
@@ -219,7 +222,7 @@ class KdnConnector(KVConnectorBase_V1):
         return TensorParallelMerge(group.cpu_group, group.rank_in_group, group.ranks, self._spec.num_kv_heads)
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
-        """Begins this step's loads; they do not hold the step up."""
+        """Begins this step's loads, without waiting for them."""
         if self._worker is not None:
             self._worker.start(self._metadata().loads)
 
@@ -229,13 +232,13 @@ class KdnConnector(KVConnectorBase_V1):
         return metadata
 
     def wait_for_layer_load(self, layer_name: str) -> None:
-        """Nothing to wait for: a request is scheduled when its load has ended."""
+        """Does nothing: vLLM schedules a request only after its load has ended."""
 
     def save_kv_layer(self, layer_name: str, kv_layer: Any, attn_metadata: Any, **kwargs: Any) -> None:
-        """Chunks are saved whole, at the end of the step."""
+        """Does nothing: `wait_for_save` saves whole chunks at the end of the step."""
 
     def wait_for_save(self) -> None:
-        """Copies the chunks that this step completed."""
+        """Copies the chunks that this step completed, and stores them in the background."""
         if self._worker is not None and self._stores_here():
             self._worker.save(self._metadata().saves)
 
@@ -243,7 +246,7 @@ class KdnConnector(KVConnectorBase_V1):
         return bool(self._vllm_config.parallel_config.pipeline_parallel_size == 1)
 
     def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str] | None, set[str] | None]:
-        """Requests whose loads have ended."""
+        """The requests whose loads have ended since the last call."""
         if self._worker is None:
             return None, None
         loaded, failed = self._worker.take()
@@ -251,8 +254,8 @@ class KdnConnector(KVConnectorBase_V1):
         return None, loaded or None
 
     def get_block_ids_with_load_errors(self) -> set[int]:
-        """Blocks that a load could not fill: vLLM computes them (with
-        kv_load_failure_policy "recompute")."""
+        """The blocks that loads could not fill. With kv_load_failure_policy "recompute",
+        vLLM computes them."""
         failed, self._failed_blocks = self._failed_blocks, set()
         return failed
 
@@ -263,8 +266,8 @@ class KdnConnector(KVConnectorBase_V1):
 
 
 class TensorParallelMerge:
-    """Makes one KV tensor of the KV heads of a tensor-parallel group, on its first
-    rank. Heads that several ranks hold are taken once."""
+    """Joins the KV heads of a tensor-parallel group to one KV tensor, on the group's first
+    rank. A head that several ranks hold is taken once."""
 
     def __init__(self, group: Any, rank: int, ranks: Sequence[int], num_kv_heads: int) -> None:
         self._group = group
@@ -273,9 +276,10 @@ class TensorParallelMerge:
         self._num_kv_heads = num_kv_heads
 
     def __call__(self, kv: Any, good: bool) -> Any:
-        """`good`: `kv` is what this rank holds. Every rank must call, even one that
-        could not read: the others wait for it. None where one was not good."""
-        # Not every backend carries every dtype: bytes are bytes.
+        """Returns the joined tensor on the first rank, and None on other ranks. `good` says
+        that this rank could read its `kv`; the result is None everywhere if any rank could
+        not. Every rank must call, even one that could not read, because the others wait."""
+        # Sent as bytes, because not every backend carries every dtype.
         mine = torch.cat([kv.contiguous().view(torch.uint8).flatten(), torch.tensor([good], dtype=torch.uint8)])
         parts = [torch.empty_like(mine) for _ in self._ranks] if self._first else None
         torch.distributed.gather(mine, parts, dst=self._ranks[0], group=self._group)
@@ -286,7 +290,8 @@ class TensorParallelMerge:
 
 
 def cpu_block_order(isa: str, cache: Any) -> BlockOrder:
-    """vLLM's CPU kernels pack a block for their instruction set; they are asked how."""
+    """How vLLM's CPU kernel for the instruction set `isa` packs a block. The kernel itself
+    is used to find out."""
     from vllm import _custom_ops as ops
 
     _, _, block_size, width = cache.shape

@@ -1,4 +1,4 @@
-"""Real clusters for the tests: processes of `kdn node`, real sockets."""
+"""Real clusters for the tests: `kdn node` processes and real sockets."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _die_with_parent() -> None:
-    # However the tests end, their nodes end with them.
+    # The nodes end with the tests, even if the tests are killed.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Node:
-    """One process, and what it says."""
+    """One `kdn node` process and the lines of its log."""
 
     def __init__(self, config: Path, node_id: str) -> None:
         self.id = node_id
@@ -65,13 +65,13 @@ class Node:
 
         with self._said:
             if not self._said.wait_for(said, _START_TIMEOUT_S):
-                raise TimeoutError(f"{self.id} never said {text!r}:\n{''.join(self.lines)}")
+                raise TimeoutError(f"{self.id} did not log {text!r}:\n{''.join(self.lines)}")
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
-        """It accepts connections, and answers nothing."""
+        """Stops the process meanwhile: the kernel accepts connections, but nothing answers."""
         self._process.send_signal(signal.SIGSTOP)
-        # The signal is only under way: threads may answer until all of them stand.
+        # Threads may still answer until all of them have stopped.
         os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
         try:
             yield
@@ -121,7 +121,7 @@ class Cluster:
         return f"127.0.0.1:{self._ports[3 * i + 2]}"
 
     def kill(self, i: int) -> None:
-        """SIGKILL: it says goodbye to nobody."""
+        """Kills node `i` with SIGKILL, so that it closes nothing in order."""
         self.nodes[i].end(signal.SIGKILL)
 
     def __enter__(self) -> Cluster:

@@ -14,8 +14,8 @@ _count = itertools.count()
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Three nodes for all tests that break none of them. In a short path: a socket's
-    name has 107 bytes at most."""
+    """Three nodes, shared by all tests that kill no node. Their directory has a short path,
+    because a socket's path has at most 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="kdn-py-") as directory, Cluster(Path(directory)) as running:
         yield running
 
@@ -28,5 +28,5 @@ def short_path() -> Iterator[Path]:
 
 @pytest.fixture
 def namespace() -> str:
-    """A tenant of its own for every test."""
+    """A new tenant for every test."""
     return f"test-{next(_count)}"

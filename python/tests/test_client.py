@@ -142,7 +142,7 @@ def test_what_the_engine_does_faster_is_not_loaded(client: kdn.Client, namespace
         knowledge.store(chunk, kv_of(chunk))
     before = knowledge.retrieve(chain).outcomes
     assert all(outcome.hit for outcome in before)
-    # Links and decoding are known now.
+    # The first retrieve has measured links and decoding.
     after = knowledge.retrieve(chain, prefill_tokens_per_second=1e15).outcomes
     assert all(outcome.kind == "recompute" for outcome in after)
     assert all(outcome.hit for outcome in knowledge.retrieve(chain, prefill_tokens_per_second=1.0).outcomes)
@@ -347,7 +347,7 @@ def test_memory_kept_for_later_makes_room(cluster: Cluster, namespace: str) -> N
         memory = client._link.memory
         assert memory is not None
         granted = client.node.memory_bytes_max
-        for share in (0.5, 0.4):  # too different to be used for each other
+        for share in (0.5, 0.4):  # sizes too different to reuse one region for the other
             _, array = memory.array((int(share * granted / 4),), np.dtype(np.uint8), 10)
             _, kept = memory.array((int(share * granted),), np.dtype(np.uint8), 10)
             del array, kept
@@ -359,7 +359,7 @@ def test_memory_kept_for_later_makes_room(cluster: Cluster, namespace: str) -> N
 
 
 def test_memory_comes_back_out_of_cycles(cluster: Cluster) -> None:
-    """The collector may run anywhere, inside of Memory too."""
+    """The garbage collector may run at any place, even inside Memory's own code."""
     with kdn.Client(cluster.unix()) as client:
         memory = client._link.memory
         assert memory is not None
@@ -482,8 +482,8 @@ def test_another_process_finds_it(cluster: Cluster, namespace: str) -> None:
 
 
 def test_failing_calls_and_forgotten_clients_leave_the_process_alone(cluster: Cluster) -> None:
-    """What a failing call leaves behind is collected on any thread, a client that
-    nobody closed too: nothing of Cap'n Proto may be among it."""
+    """The objects of a failed call, and a client that nobody closed, may be collected on
+    any thread. So no Cap'n Proto object may be among them."""
     code = (
         "import dataclasses, gc, sys, threading, kdn\n"
         "from test_client import MODEL\n"
@@ -518,8 +518,8 @@ def test_failing_calls_and_forgotten_clients_leave_the_process_alone(cluster: Cl
 
 
 def in_a_child(work: Callable[[], object], meanwhile: Callable[[], object] = lambda: None) -> int:
-    """Forks; `work` of the child begins when `meanwhile` of the parent has ended. The
-    child's exit code: 0 unless `work` raised."""
+    """Forks. The child runs `work` after the parent has run `meanwhile`. Returns the child's
+    exit code: 0 unless `work` raised."""
     begins, goes_on = os.pipe()
     child = os.fork()
     if child == 0:
@@ -543,7 +543,7 @@ def in_a_child(work: Callable[[], object], meanwhile: Callable[[], object] = lam
 def test_a_forked_child_writes_into_no_memory_of_its_parent(client: kdn.Client, namespace: str) -> None:
     knowledge = client.open(namespace, MODEL)
     [chunk] = knowledge.chain(range(200))
-    knowledge.store(chunk, np.ones_like(kv_of(chunk)))  # its region is spare now, in parent and child
+    knowledge.store(chunk, np.ones_like(kv_of(chunk)))  # its region is free now, in parent and child
     live = []
 
     def work() -> None:
@@ -575,7 +575,7 @@ def test_pins_end_with_their_client_though_a_child_lives(client: kdn.Client, clu
 
 
 def gone(knowledge: kdn.Knowledge, chunk: kdn.Chunk) -> bool:
-    """Whether the chunk can be removed, now or once nodes have heard of an ended connection."""
+    """Whether the chunk can be removed, at once or after the nodes learn of an ended session."""
     return any(knowledge.remove([chunk]) == [None] for _ in range(1000))
 
 

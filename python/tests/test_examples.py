@@ -1,4 +1,4 @@
-"""What the documentation tells people to run does run."""
+"""Tests that the examples in the documentation run."""
 
 from __future__ import annotations
 

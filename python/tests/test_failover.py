@@ -1,4 +1,4 @@
-"""What a connector holds of a cluster, while nodes of it hang and die."""
+"""Failover while nodes of a cluster hang and die."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_chunk_that_finds_too_few_nodes_does_not_cost_the_connection(short_pat
             it.store(chunk, kv_of(chunk), durability="replicated", timeout=0.5)
             return "stored"
 
-        for _ in range(2):  # as often as is borne, again and again
+        for _ in range(2):  # two failures in a row are tolerated, again and again
             assert found.attempt("storing", store, "not stored") == "not stored"
             assert found.attempt("storing", store, "not stored") == "not stored"
             assert found.connect() is knowledge

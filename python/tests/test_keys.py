@@ -1,4 +1,4 @@
-"""Keys are promises to every client in every language."""
+"""Keys must be the same in every client and language."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Paged caches: every layout bit for bit, and loads and saves through a real cluster."""
+"""Paged caches: every layout is read and written bit for bit; loads and saves use a real
+cluster."""
 
 from __future__ import annotations
 
@@ -33,8 +34,9 @@ MODEL = ModelSpec(
 
 
 def caches(layout: str, dtype: Any = torch.float16) -> list[Any]:
-    """Layers of shape (blocks, kv_heads, block_size, 2 * head_dim), laid out as `layout`
-    says: head-major or token-major blocks, or all layers in one block."""
+    """Caches of shape (blocks, kv_heads, block_size, 2 * head_dim), one per layer. `layout`
+    says how they lie in memory: head-major blocks, token-major blocks, or blocks that hold
+    all layers."""
     if layout == "HND":
         return [torch.zeros(BLOCKS, HEADS, BLOCK, 2 * DIM, dtype=dtype) for _ in range(LAYERS)]
     if layout == "NHD":
@@ -70,7 +72,7 @@ def test_k_lies_before_v_in_an_element() -> None:
 def test_the_order_of_a_packed_block_is_learnt(dtype: Any) -> None:
     def write(k: Any, v: Any, cache: Any) -> None:
         halves = cache.view(2, -1)
-        halves[0] = k[:, 0].T.flatten()  # K transposed, as a CPU kernel likes it
+        halves[0] = k[:, 0].T.flatten()  # K transposed, as in a CPU kernel
         halves[1] = v[:, 0].flatten()
 
     order = BlockOrder.learn(write, BLOCK, DIM, dtype)
@@ -106,7 +108,7 @@ def test_mistakes_are_typed() -> None:
 
 
 class Engine:
-    """A rank with a paged cache, on the KDN."""
+    """One rank of an engine with a paged cache, connected to a cluster."""
 
     def __init__(self, cluster: Cluster, namespace: str, rank: Rank | None = None, **options: Any) -> None:
         self.failover = Failover(cluster.unix(), namespace, MODEL, "test")
@@ -141,7 +143,7 @@ def test_one_engine_saves_and_ranks_of_another_load(cluster: Cluster, namespace:
     blocks = torch.randperm(BLOCKS)[:63].tolist()
     one.paged.write(blocks, 0, kv)
     one.worker.save([Save("r", tuple(one.chain[:3]), tuple(blocks))])
-    one.close()  # ends when what it saves is stored
+    one.close()  # waits until the saves are stored
     for rank in (Rank((0, 3), (0, 2)), Rank((1, 3), (0, 1)), Rank((0, 1), (1, 2))):
         other = Engine(cluster, namespace, rank)
         place = tuple(torch.randperm(BLOCKS)[:63].tolist())

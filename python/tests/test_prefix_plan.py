@@ -1,4 +1,4 @@
-"""What an engine with a paged cache loads and saves, against a small model of one."""
+"""Tests PrefixPlan with a small model of an engine with a paged cache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def chain_of(tokens: Sequence[int]) -> list[Chunk]:
 
 
 class Held:
-    """What a cluster holds."""
+    """A cluster, for lookups only."""
 
     def __init__(self) -> None:
         self.keys: set[bytes] = set()
@@ -170,9 +170,8 @@ def test_nothing_computed_behind_what_may_be_lossy_is_saved(held: Held) -> None:
 
 
 def test_a_random_engine_loads_and_saves_each_token_once() -> None:
-    """Property: what is loaded and what is computed cover a prompt without overlap;
-    afterwards the cluster holds every whole chunk, and a second run computes only the
-    rest."""
+    """Property: the loaded and the computed tokens cover a prompt without overlap. Afterwards
+    the cluster holds every whole chunk, and a second run computes only the rest."""
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
     rng = random.Random(seed)
@@ -202,7 +201,7 @@ def test_a_random_engine_loads_and_saves_each_token_once() -> None:
                     held.hold([chunk])
                 done, anew = done + count, False
             plan.finished(name)
-            # What lay in the engine's own cache was computed by a request before it.
+            # An earlier request computed and saved the tokens in the engine's own cache.
             held.hold([chunk for chunk in chain_of(tokens) if chunk.end <= local])
         whole = [chunk for chunk in chain_of(tokens) if len(chunk.tokens) == CHUNK_TOKENS]
         assert all(chunk.key in held.keys for chunk in whole)

@@ -1,5 +1,5 @@
-"""The backend through SGLang's own factory and host pools. Runs where sglang is
-installed; no SGLang server is started (that takes a GPU)."""
+"""Tests the backend with SGLang's own factory and host pools. Skipped unless sglang is
+installed. No SGLang server is started, because it needs a GPU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAYERS, HEADS, DIM, PAGE = 3, 2, 32, 16
 
 
 def host_pool(layout: str, dtype: Any = torch.bfloat16) -> Any:
-    """SGLang's own pool in host memory, of a few pages."""
+    """SGLang's own pool in host memory, with a few pages."""
     k = [torch.zeros(64, HEADS, DIM, dtype=dtype) for _ in range(LAYERS)]
     v = [torch.zeros(64, HEADS, DIM, dtype=dtype) for _ in range(LAYERS)]
     pointers = [torch.tensor([each.data_ptr() for each in part], dtype=torch.uint64) for part in (k, v)]

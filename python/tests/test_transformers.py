@@ -1,4 +1,5 @@
-"""Hugging Face Transformers, a real model and a real cluster: with the KDN as without."""
+"""Hugging Face Transformers with a real model and a real cluster: answers are the same with
+and without the KDN."""
 
 from __future__ import annotations
 
@@ -244,8 +245,8 @@ def test_what_kdn_inject_computed_is_served_to_transformers(tokenizer: Any, clus
 
 
 def checkpoint_with_bos(checkpoint: Path) -> tuple[Path, int]:
-    """The shipped model with a tokenizer that puts BOS in front and EOS behind, as
-    Llama's does the first; and that BOS."""
+    """Makes the shipped model with a tokenizer that puts BOS in front of a text (as Llama's
+    does) and EOS behind it. Returns the directory and the BOS."""
     shutil.copytree(MODEL, checkpoint, ignore=shutil.ignore_patterns("facts"))
     rules = json.loads((checkpoint / "tokenizer.json").read_text())
     bos = rules["model"]["vocab"]["<doc>"]
@@ -344,7 +345,7 @@ def test_what_came_before_a_failure_is_kept(base: KnowledgeBase, monkeypatch: py
 
 
 def limited_memory(monkeypatch: pytest.MonkeyPatch, groups: int, group_bytes: int) -> None:
-    """As if a session had shared memory for so many groups of so many bytes."""
+    """Limits the shared memory of a session to `groups` groups of `group_bytes` bytes."""
     monkeypatch.setitem(kdn.Knowledge.retrieve_prefix.__kwdefaults__, "group_bytes", group_bytes)
     array = Memory.array
     living: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -360,7 +361,7 @@ def limited_memory(monkeypatch: pytest.MonkeyPatch, groups: int, group_bytes: in
 
 
 def test_a_cold_start_learns_what_it_prefilled(base: KnowledgeBase) -> None:
-    base._texts["arden"] = base.tokens_of(text_of("arden"), begins=True)  # known, not stored
+    base._texts["arden"] = base.tokens_of(text_of("arden"), begins=True)  # registered, but not stored
     first = base.generate("<q> Who?", ["arden"], **GREEDY)
     assert first.delivered_tokens == 0
     second = base.generate("<q> Who?", ["arden"], **GREEDY)
@@ -496,10 +497,11 @@ def test_a_node_killed_during_generate_is_not_noticed(recall: Any, tokenizer: An
 def test_the_connected_node_killed_inside_generate(
     moment: str, recall: Any, tokenizer: Any, short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In front of the call named: before, during and behind the answer itself."""
+    """The node is killed just before the named call, which comes before, during or after the
+    answer itself."""
     with Cluster(short_path) as three, KnowledgeBase(recall, tokenizer, [three.unix(0), three.unix(1)]) as base:
         base.add("arden", text_of("arden"))
-        base.add("other", text_of("corby"))  # never behind arden: it is learnt
+        base.add("other", text_of("corby"))  # not stored behind arden, so generate stores it
         expected = base.generate("<q> Who?", ["arden", "other"], use_kdn=False, **GREEDY).tokens
         call = getattr(kdn.Knowledge, moment)
 

@@ -1,5 +1,6 @@
-"""The real vLLM, a real model and a real cluster. Runs where vllm is installed; where
-it is a build for CPUs, engines are started too (python/README.md says how)."""
+"""Tests the connector with the real vLLM, a real model and a real cluster. Skipped unless
+vllm is installed. The tests that start engines need vLLM's build for CPUs (python/README.md
+shows how to get it)."""
 
 from __future__ import annotations
 
@@ -38,12 +39,12 @@ def asked() -> list[dict[str, str]]:
 
 
 def prompts() -> list[str]:
-    """Facts, and a question behind them."""
+    """Prompts of facts with a question behind them."""
     return [(MODEL / q["file"]).read_text() + " <q> " + q["question"] for q in asked()]
 
 
 class Engine:
-    """vLLM in a process of its own; a context manager. Ended when what it saved is stored."""
+    """vLLM in its own process; a context manager. The exit waits until all saves are stored."""
 
     def __init__(self, addresses: list[str], namespace: str, **options: Any) -> None:
         environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
@@ -67,7 +68,8 @@ class Engine:
         self._process.stdin.flush()
 
     def ask(self) -> list[dict[str, Any]]:
-        """Per prompt its tokens, and how many of the prompt's were not computed."""
+        """Asks all prompts. Per prompt: the answer's text and tokens, the number of the prompt's
+        tokens, and how many of those were delivered and not computed."""
         self._send(prompts())
         assert self._process.stdout is not None
         for line in self._process.stdout:
@@ -191,7 +193,7 @@ def test_vllm_serves_what_kdn_inject_computed(cluster: Cluster, namespace: str) 
 def test_an_engine_outlives_nodes_and_cluster(short_path: Path, namespace: str) -> None:
     with Cluster(short_path) as three, Engine([three.unix(0), three.unix(1)], namespace) as engine:
         cold = engine.ask()
-        with kdn.Client(three.unix(2)) as client:  # what is stored behind the steps is stored
+        with kdn.Client(three.unix(2)) as client:  # waits until the background saves are stored
             wait_until(lambda: sum(node["stores"] for node in client.status()) >= 4)
         three.kill(2)  # a replica
         warm = engine.ask()

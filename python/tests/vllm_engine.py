@@ -1,5 +1,5 @@
-"""One vLLM engine: reads how to make it from the first line of stdin and prompts from
-each of the others, answers with a line of JSON each, ends with stdin."""
+"""One vLLM engine. The first line of stdin holds its settings; every further line holds
+prompts and is answered with one line of JSON. The engine ends with stdin."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def main() -> None:
     engine = LLM(settings["model"], **options)
     for line in sys.stdin:
         print("\nANSWERS " + json.dumps(answers_of(engine, json.loads(line))), flush=True)
-    del engine  # ends when what it saves is stored
+    del engine  # waits until all saves are stored
 
 
 if __name__ == "__main__":
