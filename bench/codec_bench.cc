@@ -257,11 +257,6 @@ absl::Status MeasureSynthetic(const CodecOptions& options, Json& json) {
   return absl::OkStatus();
 }
 
-constexpr std::pair<codec::Isa, const char*> kIsas[] = {
-    {codec::Isa::kAvx512, "avx512"},
-    {codec::Isa::kAvx2, "avx2"},
-    {codec::Isa::kScalar, "scalar"}};
-
 absl::Status MeasureSpeeds(const CodecOptions& options, Json& json) {
   absl::StatusOr<SpeedBed> bed = SpeedBed::Create(options.base_bits);
   if (!bed.ok()) return bed.status();
@@ -272,8 +267,9 @@ absl::Status MeasureSpeeds(const CodecOptions& options, Json& json) {
         MemcpyGbps(4 * kSpeedChunkBytes, 1u << 20, /*threads=*/1);
     if (!memcpy_gbps.ok()) return memcpy_gbps.status();
     Json point = {{"codec", Name(level)}, {"memcpy_gbps", *memcpy_gbps}};
-    for (const auto& [isa, name] : kIsas) {
+    for (const codec::Isa isa : codec::kIsas) {
       if (!codec::Supports(isa)) continue;
+      const std::string name(codec::Name(isa));
       // The compiler makes int8's loops, always for the best instructions.
       if (level == Level::kInt8 && isa != codec::BestIsa()) continue;
       const absl::StatusOr<CodecSpeed> speed = bed->Measure(level, isa);

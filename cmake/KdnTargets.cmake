@@ -54,8 +54,11 @@ add_custom_target(thread_tests)
 # MAY_SKIP: a GoogleTest filter of the tests that not every machine can run. They
 # are a ctest test of their own, so that ctest says when they were skipped; a
 # skip beside others would hide a failure of theirs.
+# ISAS scalar avx2: instead of one ctest test there is one for each instruction
+# set, <name>@<isa>, which runs with KDN_ISA naming it. A program that exits with
+# 77 is skipped: the CPU lacks the instructions.
 function(kdn_test name)
-  cmake_parse_arguments(ARG "THREADS" "TIMEOUT;MAY_SKIP" "SRCS;DEPS;LABELS"
+  cmake_parse_arguments(ARG "THREADS" "TIMEOUT;MAY_SKIP" "SRCS;DEPS;LABELS;ISAS"
     ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
@@ -84,6 +87,14 @@ function(kdn_test name)
     set_tests_properties(${name}_may_skip PROPERTIES
       SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\]")
     add_test(NAME ${name} COMMAND ${name} "--gtest_filter=-${ARG_MAY_SKIP}")
+  elseif(ARG_ISAS)
+    set(tests)
+    foreach(isa ${ARG_ISAS})
+      list(APPEND tests ${name}@${isa})
+      add_test(NAME ${name}@${isa} COMMAND ${name})
+      set_tests_properties(${name}@${isa} PROPERTIES
+        ENVIRONMENT "KDN_ISA=${isa}" SKIP_RETURN_CODE 77)
+    endforeach()
   else()
     add_test(NAME ${name} COMMAND ${name})
   endif()

@@ -67,10 +67,10 @@ size_t DecodeOne(Isa isa, rans::DecodeStream* stream, size_t steps,
                  size_t stride) {
 #if defined(__x86_64__)
   if (stream->tables.InReach()) {
-    if (isa == Isa::kAvx512) {
+    if (isa >= Isa::kAvx512) {
       return rans::DecodeOneAvx512(stream, steps, stride);
     }
-    if (isa == Isa::kAvx2) return rans::DecodeOneAvx2(stream, steps, stride);
+    if (isa >= Isa::kAvx2) return rans::DecodeOneAvx2(stream, steps, stride);
   }
 #else
   (void)isa;
@@ -82,8 +82,8 @@ size_t DecodeOne(Isa isa, rans::DecodeStream* stream, size_t steps,
 rans::DecodeSteps* DecodePairOf(Isa isa, const rans::DecodeStream* streams) {
 #if defined(__x86_64__)
   if (streams[0].tables.InReach() && streams[1].tables.InReach()) {
-    if (isa == Isa::kAvx512) return rans::DecodePairAvx512;
-    if (isa == Isa::kAvx2) return rans::DecodePairAvx2;
+    if (isa >= Isa::kAvx512) return rans::DecodePairAvx512;
+    if (isa >= Isa::kAvx2) return rans::DecodePairAvx2;
   }
 #else
   (void)isa;
@@ -120,7 +120,7 @@ std::byte* EncodeSteps(Isa isa, const RansRun& run, const uint8_t* symbols,
                        uint32_t* states, std::byte* end) {
   const EntryTables tables = EntriesOf(run, &RansTable::encode_entries);
 #if defined(__x86_64__)
-  if (isa == Isa::kAvx512 && tables.InReach()) {
+  if (isa >= Isa::kAvx512 && tables.InReach()) {
     return rans::EncodeStepsAvx512(tables, run.steps, symbols, states, end);
   }
 #else

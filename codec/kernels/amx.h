@@ -11,7 +11,7 @@
 namespace kdn::codec::amx {
 
 // Whether this process may use tiles of int8 and bf16; asks the kernel for them
-// when first called.
+// when first called. For Supports(Isa::kAmx), see there what else that takes.
 bool IsUsable();
 
 // What LDTILECFG reads.

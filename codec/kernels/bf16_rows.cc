@@ -84,7 +84,7 @@ KDN_AVX512 void WriteAvx512(const Bf16RowJob& job, std::byte* out) {
 }  // namespace
 
 bool WritesBf16Rows(int head_dim, int pairs, Isa isa) {
-  return isa == Isa::kAvx512 && head_dim % 32 == 0 && pairs % 32 == 0;
+  return isa >= Isa::kAvx512 && head_dim % 32 == 0 && pairs % 32 == 0;
 }
 
 void WriteBf16Row(const Bf16RowJob& job, std::byte* out) {

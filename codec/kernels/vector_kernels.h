@@ -6,12 +6,12 @@
 
 #include "kv/dtype.h"
 
-// The inner loops of the codec, one head's row at a time, compiled for several
-// vector widths and chosen at load time. Plain C++ that both compilers
+// The inner loops of the codec, one head's row at a time. They run with the
+// vectors of BestIsa(), see kernel_set.h. Plain C++ that both compilers
 // vectorise. Every width gives the same bits: only element-wise operations,
 // integer maxima and sums in a fixed order, and contraction to fused
-// multiply-add is off for this file, so that a node's CPU does not show in what
-// it delivers.
+// multiply-add is off for codec/, so that a node's CPU does not show in what it
+// delivers.
 namespace kdn::codec::kernels {
 
 // Converts a row between an engine's elements and floats, like kv's LoadFloats

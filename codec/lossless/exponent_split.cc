@@ -77,7 +77,7 @@ void MergeRow(Dtype dtype, const uint8_t* symbols, const uint8_t* offsets,
               const std::byte* rest, size_t count, std::byte* row, Isa isa) {
   const bool wide = SizeOf(dtype) == sizeof(uint32_t);
 #if defined(__x86_64__)
-  if (isa != Isa::kScalar) {
+  if (isa >= Isa::kAvx2) {
     return MergeAvx2(wide, symbols, offsets, rest, count, row);
   }
 #else

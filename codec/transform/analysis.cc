@@ -219,16 +219,13 @@ AnalysisMatrix::AnalysisMatrix(int components, int dim,
 void AnalysisMatrix::Apply(const float* rows, int tokens, float* out,
                            Isa isa) const {
 #if defined(__x86_64__)
-  // Every CPU with tiles has it, but a virtual one may say that it does not.
-  static const bool has_bf16 = __builtin_cpu_supports("avx512bf16") != 0;
-  if (isa == Isa::kAvx512 && !tiles_.empty() && tokens % kTileRows == 0 &&
-      has_bf16 && amx::IsUsable()) {
+  if (isa >= Isa::kAmx && !tiles_.empty() && tokens % kTileRows == 0) {
     return ApplyAmx(tiles_.data(), dim_, components_, rows, tokens, out);
   }
-  if (isa == Isa::kAvx512) {
+  if (isa >= Isa::kAvx512) {
     return ApplyAvx512(by_dim_.data(), dim_, components_, rows, tokens, out);
   }
-  if (isa == Isa::kAvx2) {
+  if (isa >= Isa::kAvx2) {
     return ApplyAvx2(by_dim_.data(), dim_, components_, rows, tokens, out);
   }
 #endif

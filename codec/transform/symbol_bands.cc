@@ -324,7 +324,7 @@ void UnpackToMiddles(BandMode mode, const uint8_t* symbols, int tokens,
                      Isa isa) {
   KDN_DCHECK(tokens % kTokenBlock == 0, "whole blocks of tokens");
 #if defined(__x86_64__)
-  if (isa != Isa::kScalar) {
+  if (isa >= Isa::kAvx2) {
     switch (mode) {
       case BandMode::kSingle:
         return SinglesToMiddles(symbols, tokens, cell, shrink, values, stride);

@@ -210,10 +210,8 @@ class TileMultiplier {
 // Of a CPU without tiles.
 void (*KernelOf(Isa isa))(const Product&) {
 #if defined(__x86_64__)
-  // Not every CPU with AVX-512 has VNNI (Skylake-SP).
-  static const bool has_vnni = __builtin_cpu_supports("avx512vnni") != 0;
-  if (isa == Isa::kAvx512 && has_vnni) return MultiplyVnni;
-  if (isa != Isa::kScalar) return MultiplyAvx2;
+  if (isa >= Isa::kVnni) return MultiplyVnni;
+  if (isa >= Isa::kAvx2) return MultiplyAvx2;
 #endif
   return MultiplyScalar;
 }
@@ -270,7 +268,7 @@ void SynthesisMatrix::Multiply(const int8_t* rows, int tokens, int used,
                   .tokens = tokens,
                   .out = nullptr};
 #if defined(__x86_64__)
-  if (isa == Isa::kAvx512 && amx::IsUsable()) {
+  if (isa >= Isa::kAmx) {
     return TileMultiplier(product).Multiply(take);
   }
 #endif

@@ -1,6 +1,7 @@
 #ifndef KDN_TESTS_CODEC_SUPPORTED_ISAS_H_
 #define KDN_TESTS_CODEC_SUPPORTED_ISAS_H_
 
+#include <cstdlib>
 #include <vector>
 
 #include "codec/kernels/isa.h"
@@ -10,10 +11,17 @@ namespace kdn::codec {
 // What this machine can run of every loop, weakest first.
 inline std::vector<Isa> IsasOfThisCpu() {
   std::vector<Isa> isas;
-  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
+  for (const Isa isa : kIsas) {
     if (Supports(isa)) isas.push_back(isa);
   }
   return isas;
+}
+
+// The instruction sets that a test of loops which take an Isa has to run: the
+// one that KDN_ISA forces, else all of this CPU.
+inline std::vector<Isa> IsasUnderTest() {
+  if (std::getenv("KDN_ISA") != nullptr) return {BestIsa()};
+  return IsasOfThisCpu();
 }
 
 }  // namespace kdn::codec

@@ -49,7 +49,7 @@ TEST(Uncalibrated, SynthesisUndoesAnalysis) {
     std::vector<float> y(stream.components());
     for (int d = 0; d < c.dim; ++d) {
       unit[d] = 1.0f;
-      for (Isa isa : IsasOfThisCpu()) {
+      for (Isa isa : IsasUnderTest()) {
         stream.analysis.Apply(unit.data(), 1, y.data(), isa);
         const std::vector<double> x = Back(stream, y.data());
         for (int i = 0; i < c.dim; ++i) {

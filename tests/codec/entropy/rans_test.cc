@@ -132,7 +132,7 @@ Decoded Decode(const std::vector<std::byte>& stream,
 
 void ExpectRoundTrip(const Message& message) {
   const std::vector<std::byte> stream = Encode(message, Isa::kScalar);
-  for (Isa isa : IsasOfThisCpu()) {
+  for (Isa isa : IsasUnderTest()) {
     SCOPED_TRACE(static_cast<int>(isa));
     EXPECT_EQ(Encode(message, isa), stream);
     const Decoded decoded = Decode(stream, message.runs, isa);
@@ -251,16 +251,16 @@ TEST(Rans, DecodesPairs) {
       }
     }
     std::vector<std::byte> stream_b = Encode(b, BestIsa());
-    for (Isa isa : IsasOfThisCpu()) {
+    for (Isa isa : IsasUnderTest()) {
       ExpectPairs(stream_a, a.runs, stream_b, b.runs, isa);
     }
     // One or both damaged.
     stream_b.resize(stream_b.size() / 4 * 2);
-    for (Isa isa : IsasOfThisCpu()) {
+    for (Isa isa : IsasUnderTest()) {
       ExpectPairs(stream_a, a.runs, stream_b, b.runs, isa);
     }
     stream_a.resize(100);
-    for (Isa isa : IsasOfThisCpu()) {
+    for (Isa isa : IsasUnderTest()) {
       ExpectPairs(stream_a, a.runs, stream_b, b.runs, isa);
     }
   }
@@ -270,7 +270,7 @@ TEST(Rans, DecodesPairs) {
 Decoded DecodeEverywhere(const std::vector<std::byte>& stream,
                          const std::vector<RansRun>& runs) {
   const Decoded scalar = Decode(stream, runs, Isa::kScalar);
-  for (Isa isa : IsasOfThisCpu()) {
+  for (Isa isa : IsasUnderTest()) {
     const Decoded decoded = Decode(stream, runs, isa);
     EXPECT_EQ(decoded.symbols, scalar.symbols);
     EXPECT_EQ(decoded.status, scalar.status);
@@ -326,7 +326,7 @@ TEST(Rans, FlippedBitsDoNoHarm) {
 TEST(RansDeathTest, SymbolsWithoutFrequencyAreABrokenInvariant) {
   Message message = OneRun(Gaussian(64 * kRansLanes, 0.0, 11));
   message.symbols[0][1000] = 5;
-  for (Isa isa : IsasOfThisCpu()) {
+  for (Isa isa : IsasUnderTest()) {
     EXPECT_DEATH(Encode(message, isa), "without frequency");
   }
 }

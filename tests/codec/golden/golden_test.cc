@@ -61,10 +61,10 @@ TEST_P(GoldenTest, DecodesToTheSameBitsForEver) {
   ASSERT_GE(objects_.size(), 11u);
   ASSERT_EQ(objects_.size(), digests_.size());
   for (const auto& [name, object] : objects_) {
-    for (const Isa isa : IsasOfThisCpu()) {
+    for (const Isa isa : IsasUnderTest()) {
       EXPECT_THAT(DigestsOf(object, &calibrations_, isa),
                   ElementsAreArray(digests_[name]))
-          << name << " with instructions " << static_cast<int>(isa);
+          << name << " with " << Name(isa);
     }
   }
 }

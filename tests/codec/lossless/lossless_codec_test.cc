@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "codec/lossless/exponent_split.h"
+#include "tests/codec/supported_isas.h"
 
 namespace kdn::codec {
 namespace {
@@ -221,8 +222,7 @@ TEST(ExponentSplit, MergesTheSameOnEveryCpu) {
         offsets[i] = static_cast<uint8_t>(rng());
         symbols[i] -= offsets[i];
       }
-      for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
-        if (!Supports(isa)) continue;
+      for (Isa isa : IsasUnderTest()) {
         std::vector<std::byte> merged(row.size());
         MergeRow(dtype, symbols.data(), offsets.data(), rest.data(), count,
                  merged.data(), isa);

@@ -30,7 +30,7 @@ void ExpectCloseToAPlainLoop(const Case& c, std::mt19937* rng) {
   const auto rows = Normal(static_cast<size_t>(c.tokens) * c.dim, rng);
   const AnalysisMatrix analysis(c.components, c.dim, matrix);
   const size_t sums = static_cast<size_t>(c.tokens) * c.components;
-  for (Isa isa : IsasOfThisCpu()) {
+  for (Isa isa : IsasUnderTest()) {
     std::vector<float> out(sums + 1, -7.0f);
     analysis.Apply(rows.data(), c.tokens, out.data(), isa);
     EXPECT_EQ(out.back(), -7.0f);  // nothing is written behind the rows
@@ -45,7 +45,7 @@ void ExpectCloseToAPlainLoop(const Case& c, std::mt19937* rng) {
       }
       // Each of dim products and sums is rounded once; tiles round factors.
       const bool in_tiles =
-          c.tokens % 16 == 0 && c.dim % 32 == 0 && isa == Isa::kAvx512;
+          c.tokens % 16 == 0 && c.dim % 32 == 0 && isa == Isa::kAmx;
       const double rounding = in_tiles ? 0x1p-7 : c.dim * 0x1p-23;
       ASSERT_NEAR(out[at], sum, rounding * magnitude)
           << "components " << c.components << " dim " << c.dim << " sum " << at
@@ -78,7 +78,7 @@ TEST(AnalysisMatrix, TilesRoundToTheNearest) {
     for (const float x : worst) {
       const std::vector<float> rows(16 * kDim, x);
       const double sum = kDim * double{value} * x;
-      for (Isa isa : IsasOfThisCpu()) {
+      for (Isa isa : IsasUnderTest()) {
         std::vector<float> out(16 * 16);
         analysis.Apply(rows.data(), 16, out.data(), isa);
         for (const float got : out) ASSERT_NEAR(got, sum, 0x1p-7 * sum);
@@ -102,7 +102,7 @@ TEST(AnalysisMatrix, WhatIsNotFiniteStaysInItsToken) {
     std::vector<float> rows(static_cast<size_t>(tokens) * kDim, 1.0f);
     rows[4 * kDim + 1] = std::numeric_limits<float>::quiet_NaN();
     rows[9 * kDim + 2] = std::numeric_limits<float>::infinity();
-    for (Isa isa : IsasOfThisCpu()) {
+    for (Isa isa : IsasUnderTest()) {
       std::vector<float> out(static_cast<size_t>(tokens) * 16);
       analysis.Apply(rows.data(), tokens, out.data(), isa);
       for (int token = 0; token < tokens; ++token) {

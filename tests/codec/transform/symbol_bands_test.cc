@@ -232,7 +232,7 @@ TEST(SymbolBands, UnpackingToMiddlesIsUnpackingAndThenMoving) {
           kernels::ToCellMiddles(shrinks.data(), cell, kBandComponents,
                                  expected.data() + token * kStride + 16);
         }
-        for (const Isa isa : IsasOfThisCpu()) {
+        for (const Isa isa : IsasUnderTest()) {
           std::vector<int8_t> values(expected.size(), 99);
           UnpackToMiddles(mode, symbols.data(), kTokens, cell, shrink,
                           values.data() + 16, kStride, isa);

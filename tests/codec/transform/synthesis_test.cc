@@ -49,7 +49,7 @@ void ExpectPlainSums(const std::vector<int8_t>& matrix, int dim, int components,
     // What lies behind the tokens makes no difference.
     rows.resize(rows.size() + (SynthesisMatrix::kTileTokens - 1) * components,
                 int8_t{77});
-    for (Isa isa : IsasOfThisCpu()) {
+    for (Isa isa : IsasUnderTest()) {
       std::vector<int32_t> sums;
       synthesis.Multiply(rows.data(), tokens, used, isa,
                          [&](int token, const int32_t* of_token) {

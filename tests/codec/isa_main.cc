@@ -1,0 +1,28 @@
+// main() of the tests that run once for each instruction set. KDN_ISA names the
+// one to run with; without it, that is the best of this CPU. A test of
+// instructions that the CPU lacks is skipped, and says so: it never runs with
+// weaker ones instead.
+
+#include <gmock/gmock.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "codec/kernels/isa.h"
+#include "kv/check.h"
+
+int main(int argc, char** argv) {
+  using namespace kdn::codec;
+  constexpr int kSkipped = 77;
+  if (const char* name = std::getenv("KDN_ISA"); name != nullptr) {
+    const std::optional<Isa> isa = ParseIsa(name);
+    KDN_CHECK(isa.has_value(), "KDN_ISA names no instruction set");
+    if (!Supports(*isa)) {
+      std::printf("skipped: this CPU has no %s\n", name);
+      return kSkipped;
+    }
+    KDN_CHECK(BestIsa() == *isa, "the forced instruction set is used");
+  }
+  testing::InitGoogleMock(&argc, argv);
+  return RUN_ALL_TESTS();
+}
