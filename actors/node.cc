@@ -120,9 +120,9 @@ absl::Status NodeImpl::Start() {
   node_actor_ = system_.spawn(
       MakeNodeActor,
       NodeActorDeps{&context_, storage_, disk_.get(), context_.clock->Now()});
-  std::vector<placement::Member> members;
+  std::vector<placement::MapMember> members;
   for (const MemberOptions& member : context_.options.members) {
-    members.push_back(placement::Member{member.id, member.weight});
+    members.push_back(placement::MapMember{member.id, member.weight});
   }
   absl::StatusOr<placement::MembershipView> membership =
       placement::MembershipView::Create(context_.self(), std::move(members),

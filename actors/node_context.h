@@ -40,7 +40,7 @@ struct ClusterView {
   absl::flat_hash_map<NodeId, PeerHandles> live;          // this node included
 
   ShardId ShardOf(const ChunkRef& ref) const {
-    return map->ShardOf(ref.placement);
+    return placement::ShardOf(ref.placement);
   }
   // Live owners of the chunk's shard, first owner first, at most `count`.
   std::vector<NodeId> OwnersOf(const ChunkRef& ref, int count) const {

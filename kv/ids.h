@@ -43,8 +43,11 @@ class StrongInt {
   Int value_ = 0;
 };
 
-// A slice of the key space: the unit of placement. In [0, S).
+// A slice of the key space: the unit of placement. In [0, kShards).
 using ShardId = StrongInt<struct ShardIdTag, uint32_t>;
+// How many shards every cluster has. Part of a cluster's identity: records,
+// index keys and shard maps are made with this number, so no option changes it.
+inline constexpr uint32_t kShards = 65536;
 // Counts the membership changes one node has seen; not comparable across nodes.
 using Epoch = StrongInt<struct EpochTag, uint64_t>;
 // Names one connected engine at one gateway: what leases belong to.

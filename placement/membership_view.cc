@@ -9,10 +9,10 @@
 namespace kdn::placement {
 
 absl::StatusOr<MembershipView> MembershipView::Create(
-    NodeId self, std::vector<Member> members, ShardMap::Options options) {
+    NodeId self, std::vector<MapMember> members, ShardMap::Options options) {
   const bool listed =
       std::any_of(members.begin(), members.end(),
-                  [&](const Member& member) { return member.id == self; });
+                  [&](const MapMember& member) { return member.id == self; });
   if (!listed) {
     return absl::InvalidArgumentError(
         absl::StrCat("node ", self.name(), " is not among the members"));
@@ -24,7 +24,7 @@ absl::StatusOr<MembershipView> MembershipView::Create(
                         *std::move(map_of_all));
 }
 
-MembershipView::MembershipView(NodeId self, std::vector<Member> members,
+MembershipView::MembershipView(NodeId self, std::vector<MapMember> members,
                                ShardMap::Options options, ShardMap map_of_all)
     : self_(std::move(self)),
       members_(std::move(members)),
@@ -37,7 +37,7 @@ MembershipView::MembershipView(NodeId self, std::vector<Member> members,
 bool MembershipView::Up(const NodeId& node) {
   const bool known =
       std::any_of(members_.begin(), members_.end(),
-                  [&](const Member& member) { return member.id == node; });
+                  [&](const MapMember& member) { return member.id == node; });
   if (!known || !live_.insert(node).second) return false;
   Rebuild();
   return true;
@@ -55,8 +55,8 @@ void MembershipView::Rebuild() {
     map_ = kept->second;
     return;
   }
-  std::vector<Member> alive;
-  for (const Member& member : members_) {
+  std::vector<MapMember> alive;
+  for (const MapMember& member : members_) {
     if (live_.contains(member.id)) alive.push_back(member);
   }
   absl::StatusOr<ShardMap> built = ShardMap::Build(std::move(alive), options_);

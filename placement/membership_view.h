@@ -22,7 +22,7 @@ class MembershipView {
   // INVALID_ARGUMENT when `self` is not among the members, or as
   // ShardMap::Build.
   static absl::StatusOr<MembershipView> Create(NodeId self,
-                                               std::vector<Member> members,
+                                               std::vector<MapMember> members,
                                                ShardMap::Options options);
 
   // True when that changed anything. Unknown nodes change nothing.
@@ -39,12 +39,12 @@ class MembershipView {
  private:
   static constexpr size_t kMapsKept = 8;
 
-  MembershipView(NodeId self, std::vector<Member> members,
+  MembershipView(NodeId self, std::vector<MapMember> members,
                  ShardMap::Options options, ShardMap map_of_all);
   void Rebuild();
 
   NodeId self_;
-  std::vector<Member> members_;
+  std::vector<MapMember> members_;
   ShardMap::Options options_;
   std::set<NodeId> live_;
   Epoch epoch_;

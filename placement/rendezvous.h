@@ -27,12 +27,22 @@ constexpr uint64_t Mix(uint64_t x) {
 // differ between C libraries in the last bit.
 double NegativeLog(uint64_t bits);
 
+// What a shard brings into the hashes of all nodes for it.
+constexpr uint64_t SaltOf(uint32_t shard) {
+  return Mix(shard + 0x9e3779b97f4a7c15ull);
+}
+
+// The hash that a node has for the shard of `salt`. Never 0.
+constexpr uint64_t RankBits(uint64_t node_hash, uint64_t salt) {
+  const uint64_t bits = Mix(node_hash ^ salt);
+  return bits == 0 ? 1 : bits;
+}
+
 // Smaller ranks earlier. Exponentially distributed with rate `weight`, so the
 // node with the smallest rank is chosen with probability weight / sum.
 // REQUIRES: weight > 0.
 inline double RankOf(uint64_t node_hash, uint32_t shard, double weight) {
-  return NegativeLog(Mix(node_hash ^ Mix(shard + 0x9e3779b97f4a7c15ull))) /
-         weight;
+  return NegativeLog(RankBits(node_hash, SaltOf(shard))) / weight;
 }
 
 }  // namespace kdn::placement

@@ -8,19 +8,17 @@
 #include "absl/types/span.h"
 #include "kv/chunk_key.h"
 #include "kv/ids.h"
+#include "placement/shard_ranks.h"
 
 namespace kdn::placement {
 
-struct Member {
-  NodeId id;
-  double weight = 1.0;
-  bool operator==(const Member&) const = default;
-};
+// The shard of a chunk, the same in every cluster.
+ShardId ShardOf(const PlacementKey& key);
 
 // Which nodes own which shard: every shard's nodes in weighted rendezvous order
 // (Thaler and Ravishankar, 1998; weights as -w / ln u), the first owner under a
-// cap of ceil((1 + slack) * w / W * S) shards per node so that no node gets
-// noticeably more than its share.
+// cap of ceil((1 + slack) * w / W * kShards) shards per node so that no node
+// gets noticeably more than its share.
 //
 // A pure function of the members and options, the same on every machine: nodes
 // that see the same members agree without talking, nobody ships a map, a lookup
@@ -29,27 +27,27 @@ struct Member {
 class ShardMap {
  public:
   struct Options {
-    uint32_t shards = 65536;
     double slack = 0.01;
-    // Owners kept per shard, first owner included.
+    // Owners kept per shard, first owner included. A longer order begins like a
+    // shorter one.
     int order_length = 8;
   };
   static constexpr size_t kMembersMax = 1024;
-  static constexpr uint32_t kShardsMax = 1u << 24;
 
   // INVALID_ARGUMENT: no members, too many, an id empty or twice, a weight that
   // is not finite and positive, weights whose sum is not finite, options out of
-  // range. Takes tens of milliseconds.
-  static absl::StatusOr<ShardMap> Build(std::vector<Member> members,
+  // range.
+  static absl::Status Validate(std::vector<MapMember> members,
+                               const Options& options);
+  // Errors as Validate. Takes tens of milliseconds for a hundred members.
+  static absl::StatusOr<ShardMap> Build(std::vector<MapMember> members,
                                         const Options& options);
 
   // By id.
-  const std::vector<Member>& members() const { return members_; }
-  uint32_t shards() const { return options_.shards; }
-  ShardId ShardOf(const PlacementKey& key) const;
+  const std::vector<MapMember>& members() const { return members_; }
 
   // Indices into members(), first owner first; min(order_length, members) of
-  // them, all different. REQUIRES: shard < shards().
+  // them, all different. REQUIRES: shard < kShards.
   absl::Span<const uint16_t> OrderOf(ShardId shard) const;
   const NodeId& FirstOwner(ShardId shard) const;
   // The first `count` owners, fewer if there are fewer.
@@ -63,13 +61,13 @@ class ShardMap {
   Counts CountsOf(const NodeId& node, int replicas) const;
 
  private:
-  ShardMap(std::vector<Member> members, const Options& options);
+  ShardMap(std::vector<MapMember> members, const Options& options);
   void Fill();
 
-  std::vector<Member> members_;
+  std::vector<MapMember> members_;
   Options options_;
   int order_length_ = 0;
-  std::vector<uint16_t> order_;  // shards x order_length_
+  std::vector<uint16_t> order_;  // kShards x order_length_
 };
 
 }  // namespace kdn::placement

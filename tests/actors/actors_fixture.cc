@@ -91,7 +91,7 @@ void ActorsTest::RunWithPool() {
 }
 
 void ActorsTest::Publish() {
-  std::vector<placement::Member> members;
+  std::vector<placement::MapMember> members;
   for (const NodeId& id : {a_, b_, c_}) members.push_back({id, 1.0});
   auto membership = placement::MembershipView::Create(a_, members, {});
   ASSERT_TRUE(membership.ok()) << membership.status();

@@ -5,16 +5,19 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
+#include <random>
 #include <set>
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "placement/rendezvous.h"
 
 namespace kdn::placement {
 namespace {
 
-std::vector<Member> Nodes(int count, bool weighted = false) {
-  std::vector<Member> members;
+std::vector<MapMember> Nodes(int count, bool weighted = false) {
+  std::vector<MapMember> members;
   for (int i = 0; i < count; ++i) {
     members.push_back({NodeId(absl::StrCat("n", i)),
                        weighted ? static_cast<double>(1 << (i % 3)) : 1.0});
@@ -22,7 +25,7 @@ std::vector<Member> Nodes(int count, bool weighted = false) {
   return members;
 }
 
-ShardMap MapOf(std::vector<Member> members, double slack = 0.01) {
+ShardMap MapOf(std::vector<MapMember> members, double slack = 0.01) {
   ShardMap::Options options;
   options.slack = slack;
   absl::StatusOr<ShardMap> map = ShardMap::Build(std::move(members), options);
@@ -35,10 +38,10 @@ ShardMap MapOf(std::vector<Member> members, double slack = 0.01) {
 int NeedlessMoves(const ShardMap& before, const ShardMap& after) {
   const auto has = [](const ShardMap& map, const NodeId& id) {
     return std::any_of(map.members().begin(), map.members().end(),
-                       [&](const Member& m) { return m.id == id; });
+                       [&](const MapMember& m) { return m.id == id; });
   };
   int moves = 0;
-  for (uint32_t s = 0; s < before.shards(); ++s) {
+  for (uint32_t s = 0; s < kShards; ++s) {
     const NodeId& was = before.FirstOwner(ShardId(s));
     const NodeId& is = after.FirstOwner(ShardId(s));
     if (was != is && has(after, was) && has(before, is)) ++moves;
@@ -47,18 +50,18 @@ int NeedlessMoves(const ShardMap& before, const ShardMap& after) {
 }
 
 TEST(ShardMapTest, IsAFunctionOfTheSetOfMembers) {
-  std::vector<Member> members = Nodes(5, true);
+  std::vector<MapMember> members = Nodes(5, true);
   const ShardMap one = MapOf(members);
   std::reverse(members.begin(), members.end());
   const ShardMap other = MapOf(members);
-  for (uint32_t s = 0; s < one.shards(); ++s) {
+  for (uint32_t s = 0; s < kShards; ++s) {
     ASSERT_EQ(one.OrderOf(ShardId(s)), other.OrderOf(ShardId(s)));
   }
 }
 
 TEST(ShardMapTest, OwnersOfAShardAreDistinct) {
   const ShardMap map = MapOf(Nodes(12));
-  for (uint32_t s = 0; s < map.shards(); s += 7) {
+  for (uint32_t s = 0; s < kShards; s += 7) {
     const auto order = map.OrderOf(ShardId(s));
     EXPECT_EQ(order.size(), 8u);
     EXPECT_EQ(std::set<uint16_t>(order.begin(), order.end()).size(), 8u);
@@ -69,27 +72,26 @@ TEST(ShardMapTest, OwnersOfAShardAreDistinct) {
 
 TEST(ShardMapTest, NobodyGetsMoreThanTheCap) {
   for (int nodes : {1, 2, 3, 32}) {
-    const std::vector<Member> members = Nodes(nodes, true);
+    const std::vector<MapMember> members = Nodes(nodes, true);
     double total = 0;
-    for (const Member& m : members) total += m.weight;
+    for (const MapMember& m : members) total += m.weight;
     const ShardMap map = MapOf(members);
     uint64_t sum = 0;
-    for (const Member& m : members) {
+    for (const MapMember& m : members) {
       const ShardMap::Counts counts = map.CountsOf(m.id, 2);
-      EXPECT_LE(counts.primary,
-                std::ceil(1.01 * m.weight / total * map.shards()));
+      EXPECT_LE(counts.primary, std::ceil(1.01 * m.weight / total * kShards));
       EXPECT_GE(counts.held, counts.primary);
       sum += counts.primary;
     }
-    EXPECT_EQ(sum, map.shards());
+    EXPECT_EQ(sum, kShards);
   }
 }
 
 TEST(ShardMapTest, SecondOwnersAreSpreadToo) {
   const ShardMap map = MapOf(Nodes(3));
-  for (const Member& m : map.members()) {
+  for (const MapMember& m : map.members()) {
     const double share =
-        static_cast<double>(map.CountsOf(m.id, 2).held) / map.shards();
+        static_cast<double>(map.CountsOf(m.id, 2).held) / kShards;
     EXPECT_NEAR(share, 2.0 / 3.0, 0.02) << m.id.name();
   }
 }
@@ -98,16 +100,16 @@ TEST(ShardMapTest, SecondOwnersAreSpreadToo) {
 // 0.01): 0.10 % on a leave, 0.14 % on a join.
 TEST(ShardMapTest, AChangeOfMembersMovesLittleElse) {
   const ShardMap all = MapOf(Nodes(32, true));
-  std::vector<Member> fewer = Nodes(32, true);
+  std::vector<MapMember> fewer = Nodes(32, true);
   fewer.erase(fewer.begin() + 5);
   const ShardMap without = MapOf(fewer);
-  EXPECT_LT(NeedlessMoves(all, without), all.shards() * 0.002);
-  EXPECT_LT(NeedlessMoves(without, all), all.shards() * 0.002);
+  EXPECT_LT(NeedlessMoves(all, without), kShards * 0.002);
+  EXPECT_LT(NeedlessMoves(without, all), kShards * 0.002);
 }
 
 TEST(ShardMapTest, WithoutACapNothingMovesNeedlessly) {
   const ShardMap all = MapOf(Nodes(9), 1000.0);
-  std::vector<Member> fewer = Nodes(9);
+  std::vector<MapMember> fewer = Nodes(9);
   fewer.pop_back();
   EXPECT_EQ(NeedlessMoves(all, MapOf(fewer, 1000.0)), 0);
 }
@@ -117,7 +119,7 @@ TEST(ShardMapTest, ALostNodesShardsGoToTheirSecondOwner) {
   const ShardMap without = MapOf({{NodeId("n0")}, {NodeId("n1")}});
   int inherited = 0;
   int lost = 0;
-  for (uint32_t s = 0; s < all.shards(); ++s) {
+  for (uint32_t s = 0; s < kShards; ++s) {
     const std::vector<NodeId> owners = all.Owners(ShardId(s), 2);
     if (owners[0] != NodeId("n2")) continue;
     ++lost;
@@ -128,16 +130,15 @@ TEST(ShardMapTest, ALostNodesShardsGoToTheirSecondOwner) {
 }
 
 TEST(ShardMapTest, KeysSpreadOverShards) {
-  const ShardMap map = MapOf(Nodes(3));
   std::set<ShardId> shards;
   for (uint8_t i = 0; i < 200; ++i) {
     std::array<uint8_t, 32> bytes{};
     bytes[1] = i;
     bytes[7] = static_cast<uint8_t>(i * 37);
-    shards.insert(map.ShardOf(PlacementKey(bytes)));
+    shards.insert(ShardOf(PlacementKey(bytes)));
   }
   EXPECT_GT(shards.size(), 190u);
-  for (ShardId shard : shards) EXPECT_LT(shard.value(), map.shards());
+  for (ShardId shard : shards) EXPECT_LT(shard.value(), kShards);
 }
 
 TEST(ShardMapTest, RefusesMembersThatMakeNoMap) {
@@ -157,9 +158,7 @@ TEST(ShardMapTest, RefusesMembersThatMakeNoMap) {
 
 TEST(ShardMapTest, RefusesOptionsOutOfRange) {
   for (const ShardMap::Options& options :
-       {ShardMap::Options{.shards = 0},
-        ShardMap::Options{.shards = ShardMap::kShardsMax + 1},
-        ShardMap::Options{.slack = -0.1},
+       {ShardMap::Options{.slack = -0.1},
         ShardMap::Options{.slack = std::numeric_limits<double>::quiet_NaN()},
         ShardMap::Options{.order_length = 0}}) {
     EXPECT_TRUE(
@@ -170,10 +169,101 @@ TEST(ShardMapTest, RefusesOptionsOutOfRange) {
 TEST(ShardMapTest, ExtremeWeightsStillGiveEveryShardAnOwner) {
   const ShardMap map =
       MapOf({{NodeId("heavy"), 1e300}, {NodeId("light"), 1e-300}}, 0.0);
-  EXPECT_EQ(map.CountsOf(NodeId("heavy"), 1).primary, map.shards());
+  EXPECT_EQ(map.CountsOf(NodeId("heavy"), 1).primary, kShards);
   EXPECT_EQ(map.CountsOf(NodeId("light"), 1).primary, 0u);
-  EXPECT_EQ(map.CountsOf(NodeId("light"), 2).held, map.shards());
+  EXPECT_EQ(map.CountsOf(NodeId("light"), 2).held, kShards);
   EXPECT_EQ(map.CountsOf(NodeId("stranger"), 2).held, 0u);
+}
+
+// Every rank of every shard, sorted whole: what Build must come to.
+std::vector<uint16_t> PlainOrders(const std::vector<MapMember>& members,
+                                  const ShardMap::Options& options) {
+  const size_t n = members.size();
+  const size_t length = std::min<size_t>(options.order_length, n);
+  double total = 0.0;
+  for (const MapMember& member : members) total += member.weight;
+  std::vector<double> room;
+  for (const MapMember& member : members) {
+    room.push_back(std::min<double>(
+        kShards,
+        std::ceil((1.0 + options.slack) * (member.weight / total) * kShards)));
+  }
+  std::vector<uint32_t> filling(kShards);
+  std::iota(filling.begin(), filling.end(), 0u);
+  std::sort(filling.begin(), filling.end(), [](uint32_t a, uint32_t b) {
+    return Mix(a ^ 0x5368617264ull) < Mix(b ^ 0x5368617264ull);
+  });
+  std::vector<uint16_t> orders(kShards * length);
+  for (uint32_t shard : filling) {
+    std::vector<std::pair<double, uint16_t>> ranked;
+    for (size_t i = 0; i < n; ++i) {
+      ranked.emplace_back(
+          RankOf(HashOf(members[i].id.name()), shard, members[i].weight),
+          static_cast<uint16_t>(i));
+    }
+    std::sort(ranked.begin(), ranked.end());
+    const auto first =
+        std::find_if(ranked.begin(), ranked.end(),
+                     [&](const auto& node) { return room[node.second] > 0; });
+    --room[first->second];
+    std::rotate(ranked.begin(), first, first + 1);
+    for (size_t k = 0; k < length; ++k) {
+      orders[shard * length + k] = ranked[k].second;
+    }
+  }
+  return orders;
+}
+
+void ExpectPlainOrders(std::vector<MapMember> members,
+                       const ShardMap::Options& options) {
+  std::sort(members.begin(), members.end(),
+            [](const auto& a, const auto& b) { return a.id < b.id; });
+  const absl::StatusOr<ShardMap> map = ShardMap::Build(members, options);
+  ASSERT_TRUE(map.ok()) << map.status();
+  const std::vector<uint16_t> plain = PlainOrders(members, options);
+  const size_t length = plain.size() / kShards;
+  for (uint32_t shard = 0; shard < kShards; ++shard) {
+    ASSERT_EQ(map->OrderOf(ShardId(shard)),
+              absl::MakeConstSpan(plain).subspan(shard * length, length))
+        << members.size() << " members, shard " << shard;
+  }
+}
+
+TEST(ShardMapTest, IsThePlainMapForManySetsOfMembers) {
+  std::mt19937_64 random(7);
+  for (int round = 0; round < 16; ++round) {
+    const int nodes = 1 + static_cast<int>(random() % 40);
+    std::vector<MapMember> members;
+    for (int i = 0; i < nodes; ++i) {
+      // Equal weights, a few different ones, all different, far apart.
+      const double mixed[] = {1.0, 1.0 + static_cast<double>(random() % 3),
+                              0.5 + static_cast<double>(random() % 1000),
+                              std::pow(10.0, random() % 20)};
+      members.push_back(
+          {NodeId(absl::StrCat("node-", random() % 100000)), mixed[round % 4]});
+    }
+    ShardMap::Options options;
+    options.slack = round % 3 == 0 ? 0.0 : 0.01;
+    options.order_length = 1 + static_cast<int>(random() % 10);
+    ExpectPlainOrders(std::move(members), options);
+  }
+}
+
+TEST(ShardMapTest, IsThePlainMapForManyMembers) {
+  ExpectPlainOrders(Nodes(150, true), {});
+}
+
+TEST(ShardMapTest, ALongerOrderBeginsLikeAShorterOne) {
+  const std::vector<MapMember> members = Nodes(20, true);
+  const absl::StatusOr<ShardMap> shorter =
+      ShardMap::Build(members, {.order_length = 4});
+  const absl::StatusOr<ShardMap> longer =
+      ShardMap::Build(members, {.order_length = 18});
+  ASSERT_TRUE(shorter.ok() && longer.ok());
+  for (uint32_t shard = 0; shard < kShards; ++shard) {
+    ASSERT_EQ(shorter->OrderOf(ShardId(shard)),
+              longer->OrderOf(ShardId(shard)).subspan(0, 4));
+  }
 }
 
 std::string OrderText(const ShardMap& map, uint32_t shard) {
@@ -182,6 +272,16 @@ std::string OrderText(const ShardMap& map, uint32_t shard) {
     absl::StrAppend(&text, map.members()[member].id.name(), " ");
   }
   return text;
+}
+
+uint64_t DigestOf(const ShardMap& map) {
+  uint64_t digest = 0;
+  for (uint32_t shard = 0; shard < kShards; ++shard) {
+    for (uint16_t member : map.OrderOf(ShardId(shard))) {
+      digest = digest * 0x9e3779b97f4a7c15ull + member;
+    }
+  }
+  return digest;
 }
 
 // Two versions of this program that disagree here would look for the same chunk
@@ -193,13 +293,17 @@ TEST(ShardMapTest, OrdersNeverChange) {
   EXPECT_EQ(OrderText(map, 1), "n4 n3 n2 n1 ");
   EXPECT_EQ(OrderText(map, 4711), "n1 n4 n3 n2 ");
   EXPECT_EQ(OrderText(map, 65535), "n4 n3 n1 n2 ");
-  uint64_t digest = 0;
-  for (uint32_t shard = 0; shard < map.shards(); ++shard) {
-    for (uint16_t member : map.OrderOf(ShardId(shard))) {
-      digest = digest * 0x9e3779b97f4a7c15ull + member;
-    }
+  EXPECT_EQ(DigestOf(map), 5025370772749881160u);
+}
+
+// As OrdersNeverChange, for so many members that the map is built from the
+// greatest hashes only.
+TEST(ShardMapTest, OrdersOfManyMembersNeverChange) {
+  std::vector<MapMember> members;
+  for (int i = 0; i < 128; ++i) {
+    members.push_back({NodeId(absl::StrCat("n", i)), 1.0 + i % 3});
   }
-  EXPECT_EQ(digest, 5025370772749881160u);
+  EXPECT_EQ(DigestOf(MapOf(members)), 2852145520212740932u);
 }
 
 }  // namespace
