@@ -22,8 +22,9 @@ template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, PartitionCounters& c) {
   return f(caf::meta::type_name("PartitionCounters"), c.lookups, c.hits_memory,
            c.hits_disk, c.misses, c.failures, c.commits, c.commits_existed,
-           c.evictions, c.evictions_lost, c.damaged, c.removed, c.objects,
-           c.memory_objects, c.memory_bytes, c.disk_bytes, c.leases);
+           c.evictions, c.evictions_lost, c.damaged, c.removed,
+           c.disk_write_failures, c.objects, c.memory_objects, c.memory_bytes,
+           c.disk_bytes, c.leases);
 }
 
 }  // namespace kdn::storage

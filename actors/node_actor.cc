@@ -32,8 +32,8 @@ void AddTo(storage::PartitionCounters& sum,
   for (uint64_t C::*field :
        {&C::lookups, &C::hits_memory, &C::hits_disk, &C::misses, &C::failures,
         &C::commits, &C::commits_existed, &C::evictions, &C::evictions_lost,
-        &C::damaged, &C::removed, &C::objects, &C::memory_objects,
-        &C::memory_bytes, &C::disk_bytes, &C::leases}) {
+        &C::damaged, &C::removed, &C::disk_write_failures, &C::objects,
+        &C::memory_objects, &C::memory_bytes, &C::disk_bytes, &C::leases}) {
     sum.*field += part.*field;
   }
 }

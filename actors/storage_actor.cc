@@ -2,17 +2,41 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "actors/wire.h"
 #include "kv/check.h"
+#include "kv/log.h"
 
 namespace kdn::actors {
 namespace {
 
 constexpr auto kTick = std::chrono::milliseconds(20);
-// Leases expire by the second, so held keys are looked at that often.
-constexpr int kTicksPerHeldSweep = 50;
 
 }  // namespace
+
+// One request to the disk. Sends the answer when the disk holds nothing of the
+// request any more: neither the callback nor the memory.
+class DiskRequest {
+ public:
+  DiskRequest(StorageActor to, DiskAnswer::Kind kind, const ChunkKey& key)
+      : to_(std::move(to)), kind_(kind), key_(key) {}
+  ~DiskRequest() { caf::anon_send(to_, DiskAnswer{kind_, key_, status_}); }
+  DiskRequest(const DiskRequest&) = delete;
+  DiskRequest& operator=(const DiskRequest&) = delete;
+
+  static storage::DiskTier::Done DoneOf(std::shared_ptr<DiskRequest> request) {
+    return [request = std::move(request)](absl::Status status) mutable {
+      request->status_ = std::move(status);
+      request.reset();
+    };
+  }
+
+ private:
+  const StorageActor to_;
+  const DiskAnswer::Kind kind_;
+  const ChunkKey key_;
+  absl::Status status_ = absl::UnavailableError("the disk gave no answer");
+};
 
 void StorageActorState::Init(StorageActor::pointer self_in,
                              const StorageActorDeps& deps_in) {
@@ -20,7 +44,7 @@ void StorageActorState::Init(StorageActor::pointer self_in,
   deps = deps_in;
   storage::Partition::Options options;
   options.has_disk = deps.disk != nullptr;
-  partition = std::make_unique<storage::Partition>(options, deps.arena);
+  partition = std::make_unique<storage::Partition>(options, deps.blocks);
 }
 
 std::vector<LookupItem> StorageActorState::Lookup(const LookupQuery& query) {
@@ -48,7 +72,6 @@ caf::result<std::vector<StatusItem>> StorageActorState::Lease(
   const auto answer = std::make_shared<LeaseAnswer>(promise, keys.size());
   for (size_t i = 0; i < keys.size(); ++i) {
     LeaseOne(query, keys[i], LeaseReply{answer, i});
-    RefreshHeld(keys[i]);
   }
   return promise;
 }
@@ -56,29 +79,25 @@ caf::result<std::vector<StatusItem>> StorageActorState::Lease(
 void StorageActorState::LeaseOne(const LeaseQuery& query, const ChunkKey& key,
                                  LeaseReply reply) {
   const SessionId session(query.session);
+  const storage::RequestId id = NextId();
+  replies.emplace(id, std::move(reply));
   switch (static_cast<LeaseOp>(query.op)) {
     case LeaseOp::kPin:
-      return reply(
-          partition->Pin(key, query.ns, session,
+      return Perform(
+          partition->Pin(id, key, query.ns, session,
                          deps.clock->Now() + absl::Microseconds(query.ttl_us)));
     case LeaseOp::kUnpin:
-      return reply(partition->Unpin(key, query.ns, session));
-    case LeaseOp::kRemove: {
-      const storage::RequestId id = NextId();
-      replies.emplace(id, std::move(reply));
+      return Perform(partition->Unpin(id, key, query.ns, session));
+    case LeaseOp::kRemove:
       return Perform(partition->Remove(id, key, query.ns, session));
-    }
   }
-  reply(absl::InvalidArgumentError("unknown lease operation"));
-}
-
-void StorageActorState::Release(uint64_t session) {
-  partition->ReleaseSession(SessionId(session));
-  const absl::flat_hash_set<ChunkKey> keys = held;
-  for (const ChunkKey& key : keys) RefreshHeld(key);
+  storage::action::Refused refused{
+      id, absl::InvalidArgumentError("unknown lease operation")};
+  Do(refused);
 }
 
 void StorageActorState::Reserve(const ReserveCall& call) {
+  TakeReturned();
   const storage::RequestId id = NextId();
   replies.emplace(id, call.reply);
   Perform(partition->Reserve(id, call.bytes, call.deadline, deps.clock->Now()));
@@ -89,10 +108,10 @@ void StorageActorState::Commit(const CommitCall& call) {
   replies.emplace(id, call.reply);
   Perform(partition->Commit(id, call.info, call.block, call.durability,
                             call.expires, call.deadline, deps.clock->Now()));
-  RefreshHeld(call.info.key);
 }
 
 void StorageActorState::Read(const ReadCall& call) {
+  TakeReturned();
   const storage::RequestId id = NextId();
   replies.emplace(id, call.reply);
   Perform(
@@ -115,6 +134,7 @@ void StorageActorState::OnDisk(const DiskAnswer& answer) {
 caf::result<bool> StorageActorState::Flush() {
   flushes.push_back(self->make_response_promise<bool>());
   const auto promise = flushes.back();
+  Perform(partition->Flush(deps.clock->Now()));
   AnswerFlushes();
   return promise;
 }
@@ -124,25 +144,17 @@ void StorageActorState::AnswerFlushes() {
   for (auto& promise : std::exchange(flushes, {})) promise.deliver(true);
 }
 
-void StorageActorState::Tick() {
-  Perform(partition->OnTick(deps.clock->Now()));
-  AnswerFlushes();  // what waits for the disk may have been removed
-  if (++ticks % kTicksPerHeldSweep == 0) {
-    const absl::flat_hash_set<ChunkKey> keys = held;
-    for (const ChunkKey& key : keys) RefreshHeld(key);
+void StorageActorState::TakeReturned() {
+  for (const storage::Loan& loan : returned->Take()) {
+    Perform(partition->OnReturned(loan, deps.clock->Now()));
   }
-  self->delayed_send(self, kTick, TickAtom::value);
 }
 
-void StorageActorState::RefreshHeld(const ChunkKey& key) {
-  const bool now_held = partition->Held(key, deps.clock->Now());
-  if (now_held == held.contains(key)) return;
-  if (now_held) {
-    held.insert(key);
-  } else {
-    held.erase(key);
-  }
-  deps.held->Set(key, now_held);
+void StorageActorState::Tick() {
+  TakeReturned();
+  Perform(partition->OnTick(deps.clock->Now()));
+  AnswerFlushes();  // what waits for the disk may have been removed
+  self->delayed_send(self, kTick, TickAtom::value);
 }
 
 void StorageActorState::Perform(storage::Actions actions) {
@@ -176,8 +188,11 @@ void StorageActorState::Do(storage::action::Committed& action) {
 }
 
 void StorageActorState::Do(storage::action::Found& action) {
+  storage::ObjectRef object = WhenGone(
+      std::move(action.object),
+      [returned = returned, loan = action.loan] { returned->Add(loan); });
   TakeReply<Reply<delivery::PeerService::Held>>(replies, action.id)(
-      delivery::PeerService::Held{action.info, std::move(action.object)});
+      delivery::PeerService::Held{action.info, std::move(object)});
 }
 
 void StorageActorState::Do(storage::action::Missed& action) {
@@ -191,35 +206,53 @@ void StorageActorState::Do(storage::action::Refused& action) {
   std::visit([&](auto& reply) { reply(action.why); }, node.mapped());
 }
 
+std::shared_ptr<DiskRequest> StorageActorState::RequestOf(
+    DiskAnswer::Kind kind, const ChunkKey& key) const {
+  return std::make_shared<DiskRequest>(caf::actor_cast<StorageActor>(self),
+                                       kind, key);
+}
+
 void StorageActorState::Do(storage::action::WriteToDisk& action) {
-  deps.disk->Write(
-      action.info, std::move(action.object), action.sync,
-      [to = caf::actor_cast<StorageActor>(self),
-       key = action.info.key](absl::Status status) {
-        caf::anon_send(to, DiskAnswer{DiskAnswer::Kind::kWritten, key, status});
-      });
+  auto request = RequestOf(DiskAnswer::Kind::kWritten, action.info.key);
+  storage::ObjectRef object = WhenGone(
+      std::move(action.object), [request]() mutable { request.reset(); });
+  deps.disk->Write(action.info, std::move(object), action.sync,
+                   DiskRequest::DoneOf(std::move(request)));
 }
 
 void StorageActorState::Do(storage::action::ReadFromDisk& action) {
-  deps.disk->Read(
-      action.info, std::move(action.block),
-      [to = caf::actor_cast<StorageActor>(self),
-       key = action.info.key](absl::Status status) {
-        caf::anon_send(to, DiskAnswer{DiskAnswer::Kind::kRead, key, status});
-      });
+  auto request = RequestOf(DiskAnswer::Kind::kRead, action.info.key);
+  std::shared_ptr<storage::ArenaBlock> block = WhenGone(
+      std::move(action.block), [request]() mutable { request.reset(); });
+  deps.disk->Read(action.info, std::move(block),
+                  DiskRequest::DoneOf(std::move(request)));
 }
 
 void StorageActorState::Do(storage::action::RemoveFromDisk& action) {
   deps.disk->Remove(
       action.shard, action.key,
-      [to = caf::actor_cast<StorageActor>(self),
-       key = action.key](absl::Status status) {
-        caf::anon_send(to, DiskAnswer{DiskAnswer::Kind::kRemoved, key, status});
-      });
+      DiskRequest::DoneOf(RequestOf(DiskAnswer::Kind::kRemoved, action.key)));
 }
 
 void StorageActorState::Do(storage::action::Removed& action) {
   TakeReply<LeaseReply>(replies, action.id)(absl::OkStatus());
+}
+
+void StorageActorState::Do(storage::action::Pinned& action) {
+  TakeReply<LeaseReply>(replies, action.id)(absl::OkStatus());
+}
+
+void StorageActorState::Do(storage::action::HoldChanged& action) {
+  deps.held->Set(action.key, action.held);
+}
+
+void StorageActorState::Do(storage::action::WriteFailed& action) {
+  const bool again = action.again_in > absl::ZeroDuration();
+  LogWarning("storage.write",
+             absl::StrCat("chunk ", ShortHex(action.key),
+                          " was not written to disk: ", action.why.message(),
+                          again ? "; tried again in " : "",
+                          again ? absl::FormatDuration(action.again_in) : ""));
 }
 
 StorageActor::behavior_type MakeStorageActor(
@@ -228,14 +261,16 @@ StorageActor::behavior_type MakeStorageActor(
   StorageActorState* state = &self->state;
   state->Init(self, deps);
   for (const storage::ObjectInfo& info : restored) {
-    state->partition->Restore(info);
-    state->RefreshHeld(info.key);
+    state->Perform(
+        state->partition->Restore(info, state->deps.clock->Now()));
   }
   self->delayed_send(self, kTick, TickAtom::value);
   return {
       [state](LookupAtom, const LookupQuery& q) { return state->Lookup(q); },
       [state](LeaseAtom, const LeaseQuery& q) { return state->Lease(q); },
-      [state](ReleaseAtom, uint64_t session) { state->Release(session); },
+      [state](ReleaseAtom, uint64_t session) {
+        state->Perform(state->partition->ReleaseSession(SessionId(session)));
+      },
       [state](CountAtom) { return state->partition->counters(); },
       [state](FlushAtom) { return state->Flush(); },
       [state](const ReserveCall& call) { state->Reserve(call); },
@@ -246,7 +281,8 @@ StorageActor::behavior_type MakeStorageActor(
       },
       [state](const DiskAnswer& answer) { state->OnDisk(answer); },
       [state](const DiskEviction& eviction) {
-        state->partition->OnEvictedFromDisk(eviction.key, eviction.version);
+        state->Perform(state->partition->OnEvictedFromDisk(
+            eviction.key, eviction.version, state->deps.clock->Now()));
       },
       [state](TickAtom) { state->Tick(); },
   };

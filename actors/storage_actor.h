@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
-#include "absl/container/flat_hash_set.h"
 #include "actors/held_keys.h"
 #include "actors/messages.h"
+#include "actors/returned_loans.h"
 #include "kv/clock.h"
 #include "storage/disk_tier.h"
 #include "storage/partition.h"
@@ -18,7 +18,7 @@
 namespace kdn::actors {
 
 struct StorageActorDeps {
-  std::shared_ptr<storage::Arena> arena;
+  std::shared_ptr<storage::BlockSource> blocks;
   storage::DiskTier* disk = nullptr;  // null: memory only
   HeldKeys* held = nullptr;
   const Clock* clock = nullptr;
@@ -54,6 +54,8 @@ struct LeaseReply {
   }
 };
 
+class DiskRequest;
+
 // The shell around one storage::Partition: turns messages into events and
 // actions into answers and disk requests.
 struct StorageActorState {
@@ -66,7 +68,6 @@ struct StorageActorState {
   std::vector<LookupItem> Lookup(const LookupQuery& query);
   caf::result<std::vector<StatusItem>> Lease(const LeaseQuery& query);
   void LeaseOne(const LeaseQuery& query, const ChunkKey& key, LeaseReply reply);
-  void Release(uint64_t session);
   void Reserve(const ReserveCall& call);
   void Commit(const CommitCall& call);
   void Read(const ReadCall& call);
@@ -74,6 +75,8 @@ struct StorageActorState {
   caf::result<bool> Flush();
   // Answers whoever waits for the disk, when nothing does any more.
   void AnswerFlushes();
+  // Tells the partition what readers have let go of.
+  void TakeReturned();
   void Tick();
 
   void Do(storage::action::Granted& action);
@@ -81,11 +84,15 @@ struct StorageActorState {
   void Do(storage::action::Found& action);
   void Do(storage::action::Missed& action);
   void Do(storage::action::Refused& action);
+  std::shared_ptr<DiskRequest> RequestOf(DiskAnswer::Kind kind,
+                                         const ChunkKey& key) const;
   void Do(storage::action::WriteToDisk& action);
   void Do(storage::action::ReadFromDisk& action);
   void Do(storage::action::RemoveFromDisk& action);
   void Do(storage::action::Removed& action);
-  void RefreshHeld(const ChunkKey& key);
+  void Do(storage::action::Pinned& action);
+  void Do(storage::action::HoldChanged& action);
+  void Do(storage::action::WriteFailed& action);
 
   StorageActor::pointer self = nullptr;
   StorageActorDeps deps;
@@ -95,10 +102,9 @@ struct StorageActorState {
                                 Reply<delivery::PushReceipt>,
                                 Reply<delivery::PeerService::Held>, LeaseReply>;
   absl::flat_hash_map<storage::RequestId, AnyReply> replies;
-  // Keys reported as held; looked at again as leases expire.
-  absl::flat_hash_set<ChunkKey> held;
+  // Shared with the readers, who may outlive the actor.
+  std::shared_ptr<ReturnedLoans> returned = std::make_shared<ReturnedLoans>();
   std::vector<caf::typed_response_promise<bool>> flushes;
-  int ticks = 0;
 };
 
 // `restored`: what the disk tier holds of this partition's shards already.

@@ -64,6 +64,8 @@ inline constexpr MetricInfo kMetricTable[] = {
      "objects that failed a checksum and were dropped"},
     {"removed", MetricType::kCounter, "objects",
      "objects that engines removed"},
+    {"disk_write_failures", MetricType::kCounter, "objects",
+     "writes that the disk tier failed or refused; each is tried again"},
     {"objects", MetricType::kGauge, "objects", "visible objects"},
     {"memory_objects", MetricType::kGauge, "objects",
      "visible objects in memory"},

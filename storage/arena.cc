@@ -6,30 +6,6 @@
 #include "kv/check.h"
 
 namespace kdn::storage {
-namespace {
-
-size_t RoundUpToPages(size_t bytes) {
-  return (bytes + Arena::kPageBytes - 1) / Arena::kPageBytes *
-         Arena::kPageBytes;
-}
-
-}  // namespace
-
-ArenaBlock::ArenaBlock(std::shared_ptr<Arena> arena, std::byte* data,
-                       size_t size, size_t capacity)
-    : arena_(std::move(arena)), data_(data), size_(size), capacity_(capacity) {}
-
-ArenaBlock::~ArenaBlock() { arena_->Free(data_, capacity_); }
-
-void ArenaBlock::ShrinkTo(size_t size) {
-  KDN_CHECK(size > 0 && size <= size_, "a block only shrinks");
-  const size_t capacity = RoundUpToPages(size);
-  if (capacity < capacity_) {
-    arena_->Free(data_ + capacity, capacity_ - capacity);
-  }
-  size_ = size;
-  capacity_ = capacity;
-}
 
 absl::StatusOr<std::shared_ptr<Arena>> Arena::Create(size_t budget_bytes) {
   if (budget_bytes < kPageBytes) {
@@ -70,16 +46,15 @@ absl::StatusOr<std::shared_ptr<ArenaBlock>> Arena::Allocate(size_t bytes) {
     free_by_offset_.emplace(offset + length, run - length);
   }
   used_bytes_ += length;
-  return std::shared_ptr<ArenaBlock>(new ArenaBlock(
-      shared_from_this(), memory_.data() + offset, bytes, length));
+  return Lend(memory_.data() + offset, bytes);
 }
 
-void Arena::Free(std::byte* data, size_t capacity) {
+void Arena::TakeBack(std::byte* data, size_t bytes) {
   size_t offset = static_cast<size_t>(data - memory_.data());
-  size_t length = capacity;
+  size_t length = bytes;
   absl::MutexLock lock(&mutex_);
-  KDN_CHECK(used_bytes_ >= capacity, "more was freed than used");
-  used_bytes_ -= capacity;
+  KDN_CHECK(used_bytes_ >= bytes, "more was freed than used");
+  used_bytes_ -= bytes;
   auto next = free_by_offset_.lower_bound(offset);
   KDN_CHECK(next == free_by_offset_.end() || offset + length <= next->first,
             "a block was freed twice");

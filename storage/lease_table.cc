@@ -1,6 +1,6 @@
 #include "storage/lease_table.h"
 
-#include <vector>
+#include <algorithm>
 
 #include "absl/strings/str_cat.h"
 #include "kv/check.h"
@@ -9,27 +9,30 @@ namespace kdn::storage {
 
 absl::Status LeaseTable::Acquire(const ChunkKey& key, SessionId session,
                                  absl::Time expires) {
-  const auto leases = by_key_.find(key);
+  const auto holds = by_key_.find(key);
   const bool extends =
-      leases != by_key_.end() && leases->second.contains(session);
-  if (extends) {
-    Erase(key, session);
-  } else if (size() >= leases_max_) {
+      holds != by_key_.end() && holds->second.leases.contains(session);
+  if (!extends && leases_ >= leases_max_) {
     return absl::ResourceExhaustedError(
         absl::StrCat("all ", leases_max_, " leases are taken"));
   }
-  by_key_[key][session] = expires;
+  if (extends) {
+    by_expiry_.erase({holds->second.leases[session], key, session});
+  } else {
+    ++leases_;
+  }
+  HoldsToExtend(key).leases[session] = expires;
   by_session_[session].insert(key);
   by_expiry_.emplace(expires, key, session);
   return absl::OkStatus();
 }
 
 absl::Status LeaseTable::Release(const ChunkKey& key, SessionId session) {
-  const auto leases = by_key_.find(key);
-  if (leases == by_key_.end() || !leases->second.contains(session)) {
+  const auto holds = by_key_.find(key);
+  if (holds == by_key_.end() || !holds->second.leases.contains(session)) {
     return absl::NotFoundError("the session holds no lease on the chunk");
   }
-  Erase(key, session);
+  EraseLease(key, session);
   return absl::OkStatus();
 }
 
@@ -37,65 +40,108 @@ void LeaseTable::ReleaseSession(SessionId session) {
   const auto keys = by_session_.find(session);
   if (keys == by_session_.end()) return;
   const std::vector<ChunkKey> all(keys->second.begin(), keys->second.end());
-  for (const ChunkKey& key : all) Erase(key, session);
+  for (const ChunkKey& key : all) EraseLease(key, session);
+}
+
+void LeaseTable::HoldUntil(const ChunkKey& key, absl::Time expires) {
+  if (expires == absl::InfinitePast()) return;
+  Holds& holds = HoldsToExtend(key);
+  if (holds.ttl >= expires) return;
+  if (holds.ttl != absl::InfinitePast()) {
+    by_expiry_.erase({holds.ttl, key, std::nullopt});
+  }
+  holds.ttl = expires;
+  by_expiry_.emplace(expires, key, std::nullopt);
 }
 
 void LeaseTable::Forget(const ChunkKey& key) {
-  const auto leases = by_key_.find(key);
-  if (leases == by_key_.end()) return;
+  auto holds = by_key_.find(key);
+  if (holds == by_key_.end()) return;
   std::vector<SessionId> sessions;
-  for (const auto& [session, expires] : leases->second) {
+  for (const auto& [session, expires] : holds->second.leases) {
     sessions.push_back(session);
   }
-  for (SessionId session : sessions) Erase(key, session);
+  for (SessionId session : sessions) EraseLease(key, session);
+  holds = by_key_.find(key);
+  if (holds != by_key_.end()) EraseTtl(holds);
 }
 
 void LeaseTable::Expire(absl::Time now) {
   while (!by_expiry_.empty() && std::get<0>(*by_expiry_.begin()) <= now) {
     const auto [expires, key, session] = *by_expiry_.begin();
-    Erase(key, session);
+    if (session) {
+      EraseLease(key, *session);
+    } else {
+      EraseTtl(by_key_.find(key));
+    }
   }
 }
 
 bool LeaseTable::Held(const ChunkKey& key, absl::Time now) const {
-  const auto leases = by_key_.find(key);
-  if (leases == by_key_.end()) return false;
-  for (const auto& [session, expires] : leases->second) {
-    if (expires > now) return true;
-  }
-  return false;
+  const auto holds = by_key_.find(key);
+  if (holds == by_key_.end()) return false;
+  return holds->second.ttl > now ||
+         std::any_of(holds->second.leases.begin(), holds->second.leases.end(),
+                     [now](const auto& lease) { return lease.second > now; });
 }
 
 bool LeaseTable::HeldByOther(const ChunkKey& key, SessionId session) const {
-  const auto leases = by_key_.find(key);
-  if (leases == by_key_.end()) return false;
-  return leases->second.size() > (leases->second.contains(session) ? 1u : 0u);
+  const auto holds = by_key_.find(key);
+  if (holds == by_key_.end()) return false;
+  const size_t own = holds->second.leases.contains(session) ? 1 : 0;
+  return holds->second.leases.size() > own;
 }
 
-void LeaseTable::Erase(const ChunkKey& key, SessionId session) {
-  const auto leases = by_key_.find(key);
-  KDN_CHECK(leases != by_key_.end(), "only a live lease is erased");
-  const auto lease = leases->second.find(session);
-  KDN_CHECK(lease != leases->second.end(), "only a live lease is erased");
+LeaseTable::Holds& LeaseTable::HoldsToExtend(const ChunkKey& key) {
+  const auto [holds, is_new] = by_key_.try_emplace(key);
+  if (is_new) changes_.push_back({key, true});
+  return holds->second;
+}
+
+void LeaseTable::EraseLease(const ChunkKey& key, SessionId session) {
+  const auto holds = by_key_.find(key);
+  KDN_CHECK(holds != by_key_.end(), "only a live lease is erased");
+  const auto lease = holds->second.leases.find(session);
+  KDN_CHECK(lease != holds->second.leases.end(), "only a live lease is erased");
   KDN_CHECK(by_expiry_.erase({lease->second, key, session}) == 1,
             "every lease has an expiry");
-  leases->second.erase(lease);
-  if (leases->second.empty()) by_key_.erase(leases);
+  holds->second.leases.erase(lease);
+  --leases_;
   const auto keys = by_session_.find(session);
   KDN_CHECK(keys != by_session_.end(), "every lease has a session");
   keys->second.erase(key);
   if (keys->second.empty()) by_session_.erase(keys);
+  DropIfEmpty(holds);
+}
+
+void LeaseTable::EraseTtl(ByKey::iterator holds) {
+  KDN_CHECK(
+      by_expiry_.erase({holds->second.ttl, holds->first, std::nullopt}) == 1,
+      "every time to live has an expiry");
+  holds->second.ttl = absl::InfinitePast();
+  DropIfEmpty(holds);
+}
+
+void LeaseTable::DropIfEmpty(ByKey::iterator holds) {
+  if (!holds->second.leases.empty()) return;
+  if (holds->second.ttl != absl::InfinitePast()) return;
+  changes_.push_back({holds->first, false});
+  by_key_.erase(holds);
 }
 
 void LeaseTable::CheckInvariants() const {
-  size_t by_key = 0;
-  for (const auto& [key, leases] : by_key_) {
-    KDN_CHECK(!leases.empty(), "a key without leases is kept");
-    by_key += leases.size();
+  size_t leases = 0;
+  size_t ttls = 0;
+  for (const auto& [key, holds] : by_key_) {
+    const bool has_ttl = holds.ttl != absl::InfinitePast();
+    KDN_CHECK(has_ttl || !holds.leases.empty(), "a key that nothing holds");
+    leases += holds.leases.size();
+    ttls += has_ttl ? 1 : 0;
   }
   size_t by_session = 0;
   for (const auto& [session, keys] : by_session_) by_session += keys.size();
-  KDN_CHECK(by_key == by_expiry_.size() && by_session == by_expiry_.size(),
+  KDN_CHECK(leases + ttls == by_expiry_.size() && by_session == leases &&
+                leases == static_cast<size_t>(leases_),
             "the lease maps differ");
 }
 

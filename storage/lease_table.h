@@ -1,8 +1,12 @@
 #ifndef KDN_STORAGE_LEASE_TABLE_H_
 #define KDN_STORAGE_LEASE_TABLE_H_
 
+#include <map>
+#include <optional>
 #include <set>
 #include <tuple>
+#include <utility>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
@@ -12,10 +16,22 @@
 
 namespace kdn::storage {
 
-// Who holds which chunk against eviction, and until when. A lease ends with its
-// time, its session, or its release, whichever comes first.
+// A chunk is held against eviction from now on, or no longer.
+struct HoldChange {
+  ChunkKey key;
+  bool held = false;
+
+  bool operator==(const HoldChange&) const = default;
+};
+
+// Which chunks are held against eviction, by whom, and until when. Sessions
+// hold chunks with leases; a chunk that was stored with a time to live is held
+// by that time too. A lease ends with its time, its session or its release,
+// whichever comes first.
 //
-// Invariant: the three maps hold the same leases. Pure; thread-compatible.
+// Every operation takes time for the leases that it makes or ends, not for all
+// leases. Invariant: the three maps hold the same leases and times to live.
+// Pure; thread-compatible.
 class LeaseTable {
  public:
   explicit LeaseTable(int leases_max) : leases_max_(leases_max) {}
@@ -26,24 +42,42 @@ class LeaseTable {
   // NOT_FOUND when the session has no lease on the chunk.
   absl::Status Release(const ChunkKey& key, SessionId session);
   void ReleaseSession(SessionId session);
-  // The chunk is gone, and its leases with it.
+  // The chunk's time to live. Of two the later one counts; InfinitePast: none.
+  void HoldUntil(const ChunkKey& key, absl::Time expires);
+  // The chunk is gone, and all that holds it.
   void Forget(const ChunkKey& key);
   void Expire(absl::Time now);
+  // What has changed since the last call, in order.
+  std::vector<HoldChange> TakeChanges() { return std::exchange(changes_, {}); }
 
   bool Held(const ChunkKey& key, absl::Time now) const;
   // A session other than this one has a lease on it.
   bool HeldByOther(const ChunkKey& key, SessionId session) const;
-  int size() const { return static_cast<int>(by_expiry_.size()); }
+  // Live leases. Times to live do not count.
+  int size() const { return leases_; }
   void CheckInvariants() const;
 
  private:
-  void Erase(const ChunkKey& key, SessionId session);
+  struct Holds {
+    std::map<SessionId, absl::Time> leases;
+    absl::Time ttl = absl::InfinitePast();  // infinite past: none
+  };
+  using ByKey = absl::flat_hash_map<ChunkKey, Holds>;
+
+  // The holds of the key, empty ones if there are none yet: the caller adds.
+  Holds& HoldsToExtend(const ChunkKey& key);
+  void EraseLease(const ChunkKey& key, SessionId session);
+  void EraseTtl(ByKey::iterator holds);
+  void DropIfEmpty(ByKey::iterator holds);
 
   const int leases_max_;
-  absl::flat_hash_map<ChunkKey, absl::flat_hash_map<SessionId, absl::Time>>
-      by_key_;
+  int leases_ = 0;
+  ByKey by_key_;
   absl::flat_hash_map<SessionId, std::set<ChunkKey>> by_session_;
-  std::set<std::tuple<absl::Time, ChunkKey, SessionId>> by_expiry_;
+  // No session: a time to live.
+  std::set<std::tuple<absl::Time, ChunkKey, std::optional<SessionId>>>
+      by_expiry_;
+  std::vector<HoldChange> changes_;
 };
 
 }  // namespace kdn::storage

@@ -9,18 +9,24 @@
 
 namespace kdn::storage {
 
-Partition::Partition(Options options, std::shared_ptr<Arena> arena)
-    : impl_(std::make_unique<Impl>(options, std::move(arena))) {}
+Partition::Partition(Options options, std::shared_ptr<BlockSource> blocks)
+    : impl_(std::make_unique<Impl>(options, std::move(blocks))) {}
 Partition::~Partition() = default;
 
-void Partition::Restore(const ObjectInfo& info) {
+Actions Partition::Restore(const ObjectInfo& info, absl::Time now) {
   KDN_CHECK(impl_->options.has_disk, "what is restored rests on a disk");
-  Entry entry;
+  const CheckedEvent event(this);
+  Actions actions;
+  const auto [at, is_new] = impl_->entries.try_emplace(info.key);
+  if (!is_new) return actions;
+  Entry& entry = at->second;
   entry.info = info;
-  entry.expires = info.expires;
   entry.on_disk = true;
   entry.synced = true;
-  impl_->entries.emplace(info.key, std::move(entry));
+  impl_->Add(entry);
+  if (info.expires > now) impl_->leases.HoldUntil(info.key, info.expires);
+  impl_->TellHolds(actions);
+  return actions;
 }
 
 Entry* Partition::Impl::FindVisible(const ChunkKey& key,
@@ -33,71 +39,6 @@ Entry* Partition::Impl::FindVisible(const ChunkKey& key,
   return &found->second;
 }
 
-bool Partition::Impl::MayEvict(const Entry& entry, absl::Time now) const {
-  if (entry.write != Entry::Write::kNone) return false;  // on its way to disk
-  // A lease keeps it on the node, not in memory.
-  if (entry.on_disk) return true;
-  return !leases.Held(entry.info.key, now) && entry.expires <= now;
-}
-
-std::shared_ptr<ArenaBlock> Partition::Impl::MakeRoom(size_t bytes,
-                                                      absl::Time now) {
-  for (;;) {
-    absl::StatusOr<std::shared_ptr<ArenaBlock>> block = arena->Allocate(bytes);
-    if (block.ok()) return *std::move(block);
-    // The only copy of an object goes last: the disk refused it.
-    Entry* victim = nullptr;
-    if (options.has_disk) victim = FindVictim(/*on_disk=*/true, now);
-    if (victim == nullptr) victim = FindVictim(/*on_disk=*/false, now);
-    if (victim == nullptr) return nullptr;
-    DropFromMemory(*victim);
-  }
-}
-
-Entry* Partition::Impl::FindVictim(bool on_disk, absl::Time now) {
-  const Slot slot = policy.Victim([&](Slot candidate) {
-    const Entry& entry = *by_slot[candidate.value()];
-    // Held by a reader: letting go would not give the memory back.
-    return entry.on_disk == on_disk && entry.object.use_count() == 1 &&
-           MayEvict(entry, now);
-  });
-  return slot == kNoSlot ? nullptr : by_slot[slot.value()];
-}
-
-void Partition::Impl::PutInMemory(Entry& entry, ObjectRef object) {
-  KDN_CHECK(entry.object == nullptr, "one memory copy an object");
-  entry.slot = policy.Insert(
-      {EvictionHashOf(entry.info.key),
-       static_cast<uint32_t>(object->capacity() / Arena::kPageBytes)});
-  entry.object = std::move(object);
-  if (entry.slot.value() >= by_slot.size()) {
-    by_slot.resize(entry.slot.value() + 1);
-  }
-  by_slot[entry.slot.value()] = &entry;
-}
-
-void Partition::Impl::DropFromMemory(Entry& entry) {
-  KDN_CHECK(entry.object != nullptr, "only a memory copy can be dropped");
-  by_slot[entry.slot.value()] = nullptr;
-  policy.Evict(std::exchange(entry.slot, kNoSlot));
-  entry.object.reset();
-  if (entry.on_disk) {
-    ++counters.evictions;
-  } else {
-    ++counters.evictions_lost;
-    const ChunkKey key = entry.info.key;
-    leases.Forget(key);
-    entries.erase(key);
-  }
-}
-
-void Partition::Impl::ForgetMemory(Entry& entry) {
-  if (entry.object == nullptr) return;
-  by_slot[entry.slot.value()] = nullptr;
-  policy.Erase(std::exchange(entry.slot, kNoSlot));
-  entry.object.reset();
-}
-
 void Partition::Impl::EraseEntry(const ChunkKey& key,
                                  const absl::Status& to_readers,
                                  Actions& actions) {
@@ -105,11 +46,11 @@ void Partition::Impl::EraseEntry(const ChunkKey& key,
   KDN_CHECK(found != entries.end(), "only what is there can be erased");
   Entry& entry = found->second;
   if (entry.write == Entry::Write::kInFlight) ++stale_writes[key];
-  for (const Committer& waiter : entry.committers) {
+  AnswerCommitters(entry, [&](const Committer& committer) {
     actions.push_back(action::Refused{
-        waiter.id, absl::AbortedError("the object was removed meanwhile")});
-  }
-  committing.erase(key);
+        committer.waiter.id,
+        absl::AbortedError("the object was removed meanwhile")});
+  });
   ForgetMemory(entry);
   const auto read = reads.find(key);
   if (read != reads.end()) {
@@ -117,55 +58,19 @@ void Partition::Impl::EraseEntry(const ChunkKey& key,
     CountTerminal(
         missing ? &PartitionCounters::misses : &PartitionCounters::failures,
         read->second.readers.size());
-    waiting -= static_cast<int>(read->second.readers.size());
-    for (const Waiter& reader : read->second.readers) {
+    for (const Waiter& reader : TakeReaders(read->second)) {
       if (missing) {
         actions.push_back(action::Missed{reader.id});
       } else {
         actions.push_back(action::Refused{reader.id, to_readers});
       }
     }
-    read->second.readers.clear();
     read->second.stale = true;
     if (read->second.block == nullptr) reads.erase(read);
   }
   leases.Forget(key);
+  Subtract(entry);
   entries.erase(found);
-}
-
-Actions Partition::Reserve(RequestId id, size_t bytes, absl::Time deadline,
-                           absl::Time now) {
-  Actions actions;
-  if (bytes == 0 || bytes > impl_->arena->budget_bytes()) {
-    actions.push_back(action::Refused{
-        id, absl::InvalidArgumentError(absl::StrCat(
-                "an object of ", bytes, " bytes never fits a partition of ",
-                impl_->arena->budget_bytes()))});
-    return actions;
-  }
-  if (impl_->waiting >= impl_->options.waiting_max) {
-    actions.push_back(action::Refused{
-        id, absl::ResourceExhaustedError(absl::StrCat(
-                impl_->waiting, " requests wait for room already"))});
-    return actions;
-  }
-  ++impl_->waiting;
-  impl_->reservations.push_back({id, bytes, deadline});
-  impl_->Advance(now, actions);
-  return actions;
-}
-
-void Partition::Impl::ServeReservations(absl::Time now, Actions& actions) {
-  // In order: a large one is not starved by small ones behind it.
-  while (!reservations.empty()) {
-    std::shared_ptr<ArenaBlock> block =
-        MakeRoom(reservations.front().bytes, now);
-    if (block == nullptr) return;
-    actions.push_back(
-        action::Granted{reservations.front().id, std::move(block)});
-    reservations.pop_front();
-    --waiting;
-  }
 }
 
 Actions Partition::Commit(RequestId id, const ObjectInfo& info,
@@ -174,6 +79,7 @@ Actions Partition::Commit(RequestId id, const ObjectInfo& info,
                           absl::Time deadline, absl::Time now) {
   KDN_CHECK(block != nullptr && block->size() == info.bytes,
             "a commit brings the whole object");
+  const CheckedEvent event(this);
   Actions actions;
   if (durability == Durability::kDurable && !impl_->options.has_disk) {
     actions.push_back(action::Refused{
@@ -193,6 +99,7 @@ Actions Partition::Commit(RequestId id, const ObjectInfo& info,
     impl_->CommitExisting(found->second, id, info, std::move(block), durability,
                           expires, deadline, actions);
   }
+  impl_->TellHolds(actions);
   impl_->Advance(now, actions);
   return actions;
 }
@@ -203,10 +110,12 @@ void Partition::Impl::CommitNew(RequestId id, const ObjectInfo& info,
                                 Actions& actions) {
   const auto [at, unknown] = entries.try_emplace(info.key);
   Entry& entry = at->second;
+  if (unknown) Add(entry);
+  const absl::Time expires_before = entry.info.expires;
   entry.info = info;
-  entry.expires = std::max(entry.expires, expires);
-  entry.info.expires = entry.expires;
+  entry.info.expires = std::max(expires_before, expires);
   entry.info.durability = durability;
+  leases.HoldUntil(info.key, expires);
   PutInMemory(entry, std::move(object));
   AnswerReadersFromMemory(entry, actions);
   // What the disk may still answer is of the object that was there before.
@@ -217,9 +126,9 @@ void Partition::Impl::CommitNew(RequestId id, const ObjectInfo& info,
   if (options.has_disk) QueueWrite(entry, durable);
   if (durable) {
     // What readers have been given is not taken back.
-    entry.visible = !unknown;
+    Update(entry, [&](Entry& it) { it.visible = !unknown; });
     counters.commits += unknown ? 0 : 1;
-    AwaitDurable(entry, {id, deadline, /*existed=*/false});
+    AwaitDurable(entry, {{id, deadline}, /*existed=*/false});
     return;
   }
   ++counters.commits;
@@ -231,9 +140,9 @@ void Partition::Impl::CommitExisting(Entry& entry, RequestId id,
                                      Durability durability, absl::Time expires,
                                      absl::Time deadline, Actions& actions) {
   ++counters.commits_existed;
-  entry.expires = std::max(entry.expires, expires);
-  entry.info.expires = entry.expires;
+  entry.info.expires = std::max(entry.info.expires, expires);
   entry.info.durability = std::max(entry.info.durability, durability);
+  leases.HoldUntil(entry.info.key, expires);
   const bool waits =
       !entry.visible || (durability == Durability::kDurable && !entry.synced);
   if (!waits) {
@@ -251,7 +160,7 @@ void Partition::Impl::CommitExisting(Entry& entry, RequestId id,
     PutInMemory(entry, std::move(object));
     AnswerReadersFromMemory(entry, actions);
   }
-  AwaitDurable(entry, {id, deadline, /*existed=*/true});
+  AwaitDurable(entry, {{id, deadline}, /*existed=*/true});
   if (entry.write == Entry::Write::kInFlight && !entry.write_sync) {
     // Already under way without a sync: once more behind it.
     ++stale_writes[entry.info.key];
@@ -263,6 +172,7 @@ void Partition::Impl::CommitExisting(Entry& entry, RequestId id,
 Actions Partition::Read(RequestId id, const ChunkKey& key,
                         const std::string& ns, absl::Time deadline,
                         absl::Time now) {
+  const CheckedEvent event(this);
   Actions actions;
   Entry* entry = impl_->FindVisible(key, ns);
   if (entry == nullptr) {
@@ -273,16 +183,14 @@ Actions Partition::Read(RequestId id, const ChunkKey& key,
   if (entry->object != nullptr) {
     impl_->CountTerminal(&PartitionCounters::hits_memory);
     impl_->policy.Access(entry->slot);
-    ObjectInfo info = entry->info;
-    info.tier = Tier::kMemory;
-    actions.push_back(action::Found{id, info, entry->object});
+    actions.push_back(impl_->Lend(*entry, id, Tier::kMemory));
     return actions;
   }
-  if (impl_->waiting >= impl_->options.waiting_max) {
+  if (impl_->waiting() >= impl_->options.waiting_max) {
     impl_->CountTerminal(&PartitionCounters::failures);
     actions.push_back(action::Refused{
         id, absl::ResourceExhaustedError(absl::StrCat(
-                impl_->waiting, " requests wait for the disk already"))});
+                impl_->waiting(), " requests wait for the disk already"))});
     return actions;
   }
   const auto [read, is_new] = impl_->reads.try_emplace(key);
@@ -291,8 +199,9 @@ Actions Partition::Read(RequestId id, const ChunkKey& key,
     actions.push_back(action::Missed{id});
     return actions;
   }
-  ++impl_->waiting;
+  ++impl_->readers;
   read->second.readers.push_back({id, deadline});
+  impl_->deadlines[{deadline, id}] = {key, /*is_commit=*/false};
   if (is_new) impl_->read_queue.push_back(key);
   impl_->Advance(now, actions);
   return actions;
@@ -319,7 +228,7 @@ void Partition::Impl::CountTerminal(uint64_t PartitionCounters::*what,
 }
 
 void Partition::Impl::Advance(absl::Time now, Actions& actions) {
-  StartWrites(actions);
+  StartWrites(now, actions);
   StartReads(now, actions);
   ServeReservations(now, actions);
 }

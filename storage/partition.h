@@ -12,12 +12,19 @@
 #include "absl/time/time.h"
 #include "kv/chunk_key.h"
 #include "kv/ids.h"
-#include "storage/arena.h"
+#include "storage/block_source.h"
 #include "storage/object_info.h"
 
 namespace kdn::storage {
 
 using RequestId = StrongInt<struct StorageRequestIdTag, uint64_t>;
+
+// One reader's use of an object's memory copy. The reader keeps the copy in
+// memory until the driver hands the loan back with OnReturned.
+struct Loan {
+  ChunkKey key;
+  uint64_t copy = 0;
+};
 
 // What the partition asks its driver to do. Performed in order.
 namespace action {
@@ -33,11 +40,13 @@ struct Committed {
   ObjectInfo info;
   bool existed = false;
 };
-// The read `id` is answered with the object's bytes.
+// The read `id` is answered with the object's bytes. Answer with OnReturned
+// once the reader has let go of `object`.
 struct Found {
   RequestId id;
   ObjectInfo info;
   ObjectRef object;
+  Loan loan;
 };
 struct Missed {
   RequestId id;
@@ -46,13 +55,15 @@ struct Refused {
   RequestId id;
   absl::Status why;
 };
-// Hand to the disk tier; answer with OnDiskWritten.
+// Hand to the disk tier; answer with OnDiskWritten once the disk has let go of
+// `object`.
 struct WriteToDisk {
   ObjectInfo info;
   ObjectRef object;
   bool sync = false;
 };
-// Read into the block; answer with OnDiskRead.
+// Read into the block; answer with OnDiskRead once the disk has let go of the
+// block.
 struct ReadFromDisk {
   ObjectInfo info;
   std::shared_ptr<ArenaBlock> block;
@@ -66,12 +77,31 @@ struct RemoveFromDisk {
 struct Removed {
   RequestId id;
 };
+// The pin or unpin `id` is done.
+struct Pinned {
+  RequestId id;
+};
+// From now on the object is held against eviction, on disk too, or no longer.
+struct HoldChanged {
+  ChunkKey key;
+  bool held = false;
+};
+// For the log: the disk did not take the object. The object stays in memory and
+// is written again after `again_in`. Zero: it is not written again, since it
+// was never visible, or is on disk already.
+struct WriteFailed {
+  ChunkKey key;
+  absl::Status why;
+  int failures = 0;  // in a row
+  absl::Duration again_in = absl::ZeroDuration();
+};
 }  // namespace action
 
 using Action =
     std::variant<action::Granted, action::Committed, action::Found,
                  action::Missed, action::Refused, action::WriteToDisk,
-                 action::ReadFromDisk, action::RemoveFromDisk, action::Removed>;
+                 action::ReadFromDisk, action::RemoveFromDisk, action::Removed,
+                 action::Pinned, action::HoldChanged, action::WriteFailed>;
 using Actions = std::vector<Action>;
 
 // One definition per number; `hits + misses + failures == lookups` always.
@@ -87,6 +117,7 @@ struct PartitionCounters {
   uint64_t evictions_lost = 0;  // dropped altogether: a cache's right
   uint64_t damaged = 0;         // failed verification, dropped
   uint64_t removed = 0;
+  uint64_t disk_write_failures = 0;
   uint64_t objects = 0;  // visible now
   uint64_t memory_objects = 0;
   uint64_t memory_bytes = 0;  // of the arena, in-flight blocks included
@@ -97,13 +128,14 @@ struct PartitionCounters {
 // One partition of a node's shards: a memory tier over a disk tier, and the
 // leases that hold eviction off. Events in, actions out: it does no I/O, reads
 // no clock and knows no threads; a storage actor, a test or the simulator
-// drives it.
+// drives it. Equal events, with equal answers of the block source, give equal
+// actions.
 //
-// Invariants (CheckInvariants): an object is visible only once committed; a
-// dirty object (not yet on disk) is never evicted while a disk tier exists; a
-// leased object is never evicted from the node; every request gets exactly one
-// terminal action, at the latest at its deadline (OnTick; a removal, when the
-// disk has answered); counters conserve.
+// Invariants (CheckInvariants): an object is visible only once committed; an
+// object on its way to disk is never evicted; a leased object is never evicted
+// from the node; every request gets exactly one terminal action, at the latest
+// at its deadline (OnTick; a removal, when the disk has answered); counters
+// conserve. Debug and sanitizer builds check them after every event.
 class Partition {
  public:
   struct Options {
@@ -116,12 +148,12 @@ class Partition {
     int leases_max = 1 << 20;
   };
 
-  Partition(Options options, std::shared_ptr<Arena> arena);
+  Partition(Options options, std::shared_ptr<BlockSource> blocks);
   ~Partition();
 
   // At start: an object the disk tier already holds. A TTL that has not run
   // out by now holds it again.
-  void Restore(const ObjectInfo& info);
+  Actions Restore(const ObjectInfo& info, absl::Time now);
 
   // Asks for a block to build an object in. Evicts clean objects for it, waits
   // for dirty ones to reach the disk, until `deadline`. Ends in Granted or
@@ -142,12 +174,14 @@ class Partition {
   // No read of bytes: null when missing. Counts as a lookup.
   const ObjectInfo* Lookup(const ChunkKey& key, const std::string& ns);
   // Holds the object against eviction until `expires` or ReleaseSession.
-  // NOT_FOUND, RESOURCE_EXHAUSTED. Pinning again extends.
-  absl::Status Pin(const ChunkKey& key, const std::string& ns,
-                   SessionId session, absl::Time expires);
-  absl::Status Unpin(const ChunkKey& key, const std::string& ns,
-                     SessionId session);
-  void ReleaseSession(SessionId session);
+  // Pinning again extends. Ends in Pinned or Refused: NOT_FOUND,
+  // RESOURCE_EXHAUSTED.
+  Actions Pin(RequestId id, const ChunkKey& key, const std::string& ns,
+              SessionId session, absl::Time expires);
+  // Ends in Pinned or Refused: NOT_FOUND.
+  Actions Unpin(RequestId id, const ChunkKey& key, const std::string& ns,
+                SessionId session);
+  Actions ReleaseSession(SessionId session);
   // From now on the object is gone for every other request (readers that hold
   // it finish). Ends in Removed once the disk has forgotten it as well; in
   // Refused: NOT_FOUND, FAILED_PRECONDITION while another session pins it,
@@ -165,17 +199,28 @@ class Partition {
                      absl::Time now);
   // In the order of the RemoveFromDisk of that key.
   Actions OnDiskRemoved(const ChunkKey& key, const absl::Status& status);
-  // The disk tier dropped this version on its own, to make room.
-  void OnEvictedFromDisk(const ChunkKey& key, ObjectVersion version);
+  // The disk tier dropped this version on its own, to make room. What memory
+  // holds is written again if a lease or a TTL holds it, or if it was read
+  // since it was written. REQUIRES: in order with the answers to writes of the
+  // key, so that no notice is of a record older than the one that is on disk
+  // now.
+  Actions OnEvictedFromDisk(const ChunkKey& key, ObjectVersion version,
+                            absl::Time now);
+  // A reader has let go of the memory copy that it was lent.
+  Actions OnReturned(const Loan& loan, absl::Time now);
   // A lease or a TTL holds the object against eviction.
   bool Held(const ChunkKey& key, absl::Time now) const;
-  // Memory was given back by a reader or writer, or time has passed: serves
-  // waiting requests, ends those past their deadline, expires leases. Call at
-  // least every 100 ms.
+  // Memory was given back by a writer, or time has passed: serves waiting
+  // requests, ends those past their deadline, expires leases, writes again what
+  // failed. Call at least every 100 ms.
   Actions OnTick(absl::Time now);
 
-  // Objects that are on their way to disk, or wait for their turn.
+  // Writes that failed are tried at once: the node is about to stop.
+  Actions Flush(absl::Time now);
+  // Objects that are on their way to disk, or wait for their turn. Those that
+  // wait to be tried again do not count.
   bool HasUnwritten() const;
+  // Takes the same time for any number of objects.
   PartitionCounters counters() const;
   void CheckInvariants() const;
 

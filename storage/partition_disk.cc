@@ -7,20 +7,56 @@
 #include "storage/partition_impl.h"
 
 namespace kdn::storage {
+namespace {
+
+// How long a write that failed waits for its next try: twice as long each time.
+constexpr absl::Duration kRetryMin = absl::Milliseconds(500);
+constexpr absl::Duration kRetryMax = absl::Minutes(1);
+
+absl::Duration RetryDelay(int failures) {
+  // 2^7 times the first delay is more than the longest.
+  return std::min(kRetryMax, kRetryMin * (1 << std::min(failures - 1, 7)));
+}
+
+}  // namespace
+
+void Partition::Impl::SetOnDisk(Entry& entry, bool on_disk) {
+  Update(entry, [on_disk](Entry& it) { it.on_disk = on_disk; });
+  entry.synced = entry.synced && on_disk;
+}
 
 void Partition::Impl::AwaitDurable(Entry& entry, Committer committer) {
   entry.committers.push_back(committer);
-  committing.insert(entry.info.key);
+  deadlines[{committer.waiter.deadline, committer.waiter.id}] = {
+      entry.info.key, /*is_commit=*/true};
 }
 
 void Partition::Impl::QueueWrite(Entry& entry, bool sync) {
   entry.write_sync = entry.write_sync || sync;
+  CancelRetry(entry);
   if (entry.write != Entry::Write::kNone) return;
   entry.write = Entry::Write::kQueued;
   write_queue.push_back(entry.info.key);
 }
 
-void Partition::Impl::StartWrites(Actions& actions) {
+void Partition::Impl::QueueRetries(absl::Time now) {
+  int more = options.disk_writes_max - writes_in_flight -
+             static_cast<int>(write_queue.size());
+  for (; more > 0 && !retries.empty(); --more) {
+    const auto [at, key] = *retries.begin();
+    if (at > now) return;
+    QueueWrite(entries.find(key)->second, /*sync=*/false);
+  }
+}
+
+void Partition::Impl::CancelRetry(Entry& entry) {
+  if (entry.write != Entry::Write::kFailed) return;
+  retries.erase({entry.retry_at, entry.info.key});
+  entry.write = Entry::Write::kNone;
+}
+
+void Partition::Impl::StartWrites(absl::Time now, Actions& actions) {
+  QueueRetries(now);
   while (writes_in_flight < options.disk_writes_max && !write_queue.empty()) {
     const ChunkKey key = write_queue.front();
     write_queue.pop_front();
@@ -32,6 +68,7 @@ void Partition::Impl::StartWrites(Actions& actions) {
     Entry& entry = found->second;
     KDN_CHECK(entry.object != nullptr, "a dirty object is in memory");
     entry.write = Entry::Write::kInFlight;
+    entry.read_since_write = false;
     ++writes_in_flight;
     actions.push_back(
         action::WriteToDisk{entry.info, entry.object, entry.write_sync});
@@ -42,20 +79,44 @@ bool Partition::HasUnwritten() const {
   return impl_->writes_in_flight > 0 || !impl_->write_queue.empty();
 }
 
-void Partition::Impl::OnWriteFailed(Entry& entry, const absl::Status& status,
-                                    Actions& actions) {
-  for (const Committer& waiter : entry.committers) {
-    actions.push_back(action::Refused{waiter.id, status});
+Actions Partition::Flush(absl::Time now) {
+  const CheckedEvent event(this);
+  Actions actions;
+  while (!impl_->retries.empty()) {
+    const ChunkKey key = impl_->retries.begin()->second;
+    impl_->QueueWrite(impl_->entries.find(key)->second, /*sync=*/false);
   }
-  entry.committers.clear();
-  committing.erase(entry.info.key);
-  // A durable commit that failed was never visible; anything else stays, in
-  // memory alone.
-  if (!entry.visible) EraseEntry(entry.info.key, status, actions);
+  impl_->Advance(now, actions);
+  return actions;
+}
+
+void Partition::Impl::OnWriteFailed(Entry& entry, const absl::Status& status,
+                                    absl::Time now, Actions& actions) {
+  entry.write_sync = false;
+  ++counters.disk_write_failures;
+  ++entry.write_failures;
+  action::WriteFailed failed{entry.info.key, status, entry.write_failures};
+  AnswerCommitters(entry, [&](const Committer& committer) {
+    actions.push_back(action::Refused{committer.waiter.id, status});
+  });
+  if (!entry.visible) {
+    // A durable commit that failed was never visible.
+    actions.push_back(failed);
+    EraseEntry(entry.info.key, status, actions);
+    return;
+  }
+  if (!entry.on_disk) {
+    failed.again_in = RetryDelay(entry.write_failures);
+    entry.write = Entry::Write::kFailed;
+    entry.retry_at = now + failed.again_in;
+    retries.emplace(entry.retry_at, entry.info.key);
+  }
+  actions.push_back(failed);
 }
 
 Actions Partition::OnDiskWritten(const ChunkKey& key,
                                  const absl::Status& status, absl::Time now) {
+  const CheckedEvent event(this);
   Actions actions;
   --impl_->writes_in_flight;
   KDN_CHECK(impl_->writes_in_flight >= 0, "an answer to no write");
@@ -69,34 +130,43 @@ Actions Partition::OnDiskWritten(const ChunkKey& key,
   KDN_CHECK(found != impl_->entries.end(), "a live write has its object");
   Entry& entry = found->second;
   entry.write = Entry::Write::kNone;
-  if (!status.ok()) {
-    impl_->OnWriteFailed(entry, status, actions);
-    impl_->Advance(now, actions);
-    return actions;
+  if (status.ok()) {
+    impl_->OnWritten(entry, actions);
+  } else {
+    impl_->OnWriteFailed(entry, status, now, actions);
   }
-  const bool synced = std::exchange(entry.write_sync, false);
-  entry.on_disk = true;
-  entry.synced = entry.synced || synced;
-  if (!entry.visible) {
-    entry.visible = true;
-    ++impl_->counters.commits;
-  }
-  for (const Committer& waiter : entry.committers) {
-    actions.push_back(action::Committed{waiter.id, entry.info, waiter.existed});
-  }
-  entry.committers.clear();
-  impl_->committing.erase(key);
+  impl_->TellHolds(actions);
   impl_->Advance(now, actions);
   return actions;
 }
 
-void Partition::Impl::AnswerReadersFromMemory(const Entry& entry,
-                                              Actions& actions) {
+void Partition::Impl::OnWritten(Entry& entry, Actions& actions) {
+  const bool synced = std::exchange(entry.write_sync, false);
+  entry.write_failures = 0;
+  SetOnDisk(entry, true);
+  entry.synced = entry.synced || synced;
+  if (!entry.visible) {
+    Update(entry, [](Entry& it) { it.visible = true; });
+    ++counters.commits;
+  }
+  AnswerCommitters(entry, [&](const Committer& committer) {
+    actions.push_back(
+        action::Committed{committer.waiter.id, entry.info, committer.existed});
+  });
+}
+
+std::vector<Waiter> Partition::Impl::TakeReaders(DiskRead& read) {
+  for (const Waiter& reader : read.readers) {
+    deadlines.erase({reader.deadline, reader.id});
+  }
+  readers -= static_cast<int>(read.readers.size());
+  return std::exchange(read.readers, {});
+}
+
+void Partition::Impl::AnswerReadersFromMemory(Entry& entry, Actions& actions) {
   const auto read = reads.find(entry.info.key);
   if (read == reads.end()) return;
   AnswerReaders(entry, read->second, absl::OkStatus(), actions);
-  waiting -= static_cast<int>(read->second.readers.size());
-  read->second.readers.clear();
   if (read->second.block != nullptr) return;  // the disk is at it
   std::erase(read_queue, entry.info.key);
   reads.erase(read);
@@ -127,6 +197,7 @@ void Partition::Impl::StartReads(absl::Time now, Actions& actions) {
 
 Actions Partition::OnDiskRead(const ChunkKey& key, const absl::Status& status,
                               absl::Time now) {
+  const CheckedEvent event(this);
   Actions actions;
   --impl_->reads_in_flight;
   const auto found = impl_->reads.find(key);
@@ -134,7 +205,6 @@ Actions Partition::OnDiskRead(const ChunkKey& key, const absl::Status& status,
             "an answer to no read");
   DiskRead read = std::move(found->second);
   impl_->reads.erase(found);
-  impl_->waiting -= static_cast<int>(read.readers.size());
   const auto entry = impl_->entries.find(key);
   if (read.stale || entry == impl_->entries.end()) {
     KDN_CHECK(read.readers.empty(), "readers of a lost object were answered");
@@ -146,11 +216,12 @@ Actions Partition::OnDiskRead(const ChunkKey& key, const absl::Status& status,
     if (!status.ok()) impl_->OnReadFailed(entry->second, status);
     impl_->ForgetIfNowhere(key, status, actions);
   }
+  impl_->TellHolds(actions);
   impl_->Advance(now, actions);
   return actions;
 }
 
-void Partition::Impl::AnswerReaders(const Entry& entry, const DiskRead& read,
+void Partition::Impl::AnswerReaders(Entry& entry, DiskRead& read,
                                     const absl::Status& status,
                                     Actions& actions) {
   // A commit may have brought the same bytes while the disk was read.
@@ -160,11 +231,9 @@ void Partition::Impl::AnswerReaders(const Entry& entry, const DiskRead& read,
                 : missing ? &PartitionCounters::misses
                           : &PartitionCounters::failures,
                 read.readers.size());
-  ObjectInfo info = entry.info;
-  info.tier = Tier::kDisk;
-  for (const Waiter& reader : read.readers) {
+  for (const Waiter& reader : TakeReaders(read)) {
     if (found) {
-      actions.push_back(action::Found{reader.id, info, entry.object});
+      actions.push_back(Lend(entry, reader.id, Tier::kDisk));
     } else if (missing) {
       actions.push_back(action::Missed{reader.id});
     } else {
@@ -177,8 +246,9 @@ void Partition::Impl::OnReadFailed(Entry& entry, const absl::Status& status) {
   const bool gone = absl::IsDataLoss(status) || absl::IsNotFound(status);
   if (!gone) return;  // the disk may do better next time
   counters.damaged += absl::IsDataLoss(status) ? 1 : 0;
-  entry.on_disk = false;
-  entry.synced = false;
+  SetOnDisk(entry, false);
+  // A commit brought the bytes meanwhile.
+  if (entry.object != nullptr) QueueWrite(entry, /*sync=*/false);
 }
 
 void Partition::Impl::ForgetIfNowhere(const ChunkKey& key,
@@ -202,6 +272,7 @@ void Partition::Impl::RemoveFromDisk(const ChunkKey& key, const std::string& ns,
 
 Actions Partition::OnDiskRemoved(const ChunkKey& key,
                                  const absl::Status& status) {
+  const CheckedEvent event(this);
   Actions actions;
   const auto found = impl_->removals.find(key);
   KDN_CHECK(found != impl_->removals.end() && !found->second.asked.empty(),
@@ -221,19 +292,26 @@ Actions Partition::OnDiskRemoved(const ChunkKey& key,
   return actions;
 }
 
-void Partition::OnEvictedFromDisk(const ChunkKey& key, ObjectVersion version) {
+Actions Partition::OnEvictedFromDisk(const ChunkKey& key, ObjectVersion version,
+                                     absl::Time now) {
+  const CheckedEvent event(this);
+  Actions actions;
   const auto found = impl_->entries.find(key);
   if (found == impl_->entries.end() || found->second.info.version != version) {
-    return;
+    return actions;
   }
   Entry& entry = found->second;
-  entry.on_disk = false;
-  entry.synced = false;
-  // A read that waits or is under way still has to be answered.
-  if (impl_->reads.contains(key)) return;
-  Actions none;
-  impl_->ForgetIfNowhere(key, absl::NotFoundError("evicted"), none);
-  KDN_CHECK(none.empty(), "nobody waits for an object that only rests on disk");
+  impl_->SetOnDisk(entry, false);
+  if (entry.object == nullptr) {
+    // A read that waits or is under way still has to be answered.
+    if (impl_->reads.contains(key)) return actions;
+    impl_->ForgetIfNowhere(key, absl::NotFoundError("evicted"), actions);
+  } else if (entry.read_since_write || impl_->leases.Held(key, now)) {
+    impl_->QueueWrite(entry, /*sync=*/false);
+  }
+  impl_->TellHolds(actions);
+  impl_->Advance(now, actions);
+  return actions;
 }
 
 }  // namespace kdn::storage

@@ -1,15 +1,19 @@
 #ifndef KDN_STORAGE_PARTITION_IMPL_H_
 #define KDN_STORAGE_PARTITION_IMPL_H_
 
+#include <algorithm>
 #include <deque>
+#include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
-#include "absl/container/flat_hash_set.h"
 #include "absl/container/node_hash_map.h"
+#include "kv/waiting_line.h"
 #include "storage/eviction_lru.h"
 #include "storage/lease_table.h"
 #include "storage/partition.h"
@@ -25,26 +29,30 @@ struct Waiter {
 // A durable commit that waits for the disk, and whether it found the object
 // here.
 struct Committer {
-  RequestId id;
-  absl::Time deadline;
+  Waiter waiter;
   bool existed = false;
 };
 
 // One object the partition knows.
 struct Entry {
-  // Its way to the disk.
-  enum class Write { kNone, kQueued, kInFlight };
+  // Its way to the disk. kFailed: the disk refused the object; the next try is
+  // at `retry_at`.
+  enum class Write { kNone, kQueued, kInFlight, kFailed };
 
   ObjectInfo info;
   ObjectRef object;     // null: on disk only
   Slot slot = kNoSlot;  // in the eviction policy, while in memory
+  uint64_t copy = 0;    // names the memory copy; 0: none
+  int loans = 0;        // of the memory copy, not yet returned
+  bool read_since_write = false;
   bool on_disk = false;
   bool synced = false;  // on disk, power loss included
   // False until a durable commit has reached the disk.
   bool visible = true;
   Write write = Write::kNone;
   bool write_sync = false;
-  absl::Time expires = absl::InfinitePast();  // TTL
+  int write_failures = 0;  // in a row
+  absl::Time retry_at;     // of kFailed
   std::vector<Committer> committers;
 
   // Evicted from the disk while a read waits for it.
@@ -68,21 +76,28 @@ struct DiskRemovals {
   bool failed = false;  // the last one: the disk holds the object still
 };
 
-struct ReserveWaiter {
-  RequestId id;
-  size_t bytes = 0;
-  absl::Time deadline;
-};
-
 struct Partition::Impl {
-  Impl(Options options_in, std::shared_ptr<Arena> arena_in)
+  Impl(Options options_in, std::shared_ptr<BlockSource> blocks_in)
       : options(options_in),
-        arena(std::move(arena_in)),
-        policy(arena->budget_bytes() / Arena::kPageBytes),
-        leases(options_in.leases_max) {}
+        blocks(std::move(blocks_in)),
+        policy(blocks->budget_bytes() / BlockSource::kPageBytes),
+        leases(options_in.leases_max),
+        reservations(static_cast<size_t>(options_in.waiting_max)) {}
 
   // Null unless it is there, visible and of that namespace.
   Entry* FindVisible(const ChunkKey& key, const std::string& ns);
+
+  // What `totals` counts of an entry is counted anew around `change`.
+  template <typename Change>
+  void Update(Entry& entry, Change change) {
+    Subtract(entry);
+    change(entry);
+    Add(entry);
+  }
+  void Add(const Entry& entry);
+  void Subtract(const Entry& entry);
+  void SetOnDisk(Entry& entry, bool on_disk);
+
   bool MayEvict(const Entry& entry, absl::Time now) const;
   // Room for `bytes`, evicting for it; null when nothing more may go.
   std::shared_ptr<ArenaBlock> MakeRoom(size_t bytes, absl::Time now);
@@ -92,9 +107,12 @@ struct Partition::Impl {
   // Lets the memory copy go, to make room. The entry goes too when that was the
   // only copy.
   void DropFromMemory(Entry& entry);
-  // Takes the memory copy out of the eviction order: it is gone for another
-  // reason than room.
+  // Lets the memory copy go for another reason than room.
   void ForgetMemory(Entry& entry);
+  // What both have in common.
+  void LeaveMemory(Entry& entry);
+  // The answer to a reader: a loan of the memory copy.
+  action::Found Lend(Entry& entry, RequestId id, Tier tier);
   // Removes every trace, answering whoever waits for it.
   void EraseEntry(const ChunkKey& key, const absl::Status& to_readers,
                   Actions& actions);
@@ -115,36 +133,69 @@ struct Partition::Impl {
                       absl::Time expires, absl::Time deadline,
                       Actions& actions);
   void AwaitDurable(Entry& entry, Committer committer);
+  // The end of all commits that wait for the entry's write.
+  template <typename Answer>
+  void AnswerCommitters(Entry& entry, Answer answer) {
+    for (const Committer& committer : std::exchange(entry.committers, {})) {
+      deadlines.erase({committer.waiter.deadline, committer.waiter.id});
+      answer(committer);
+    }
+  }
   void QueueWrite(Entry& entry, bool sync);
-  void StartWrites(Actions& actions);
-  void OnWriteFailed(Entry& entry, const absl::Status& status,
+  void StartWrites(absl::Time now, Actions& actions);
+  // Takes failed writes whose time has come into the queue, no more than the
+  // disk would start at once.
+  void QueueRetries(absl::Time now);
+  void CancelRetry(Entry& entry);
+  void OnWritten(Entry& entry, Actions& actions);
+  void OnWriteFailed(Entry& entry, const absl::Status& status, absl::Time now,
                      Actions& actions);
   // What a failed read says of the disk's copy.
   void OnReadFailed(Entry& entry, const absl::Status& status);
-  void AnswerReaders(const Entry& entry, const DiskRead& read,
-                     const absl::Status& status, Actions& actions);
+  // Takes the readers out of the read and answers them.
+  void AnswerReaders(Entry& entry, DiskRead& read, const absl::Status& status,
+                     Actions& actions);
+  std::vector<Waiter> TakeReaders(DiskRead& read);
   // The object has come into memory by another way than from the disk: who
   // waits for the disk's copy need not, and may lose this one if it does.
-  void AnswerReadersFromMemory(const Entry& entry, Actions& actions);
+  void AnswerReadersFromMemory(Entry& entry, Actions& actions);
   void StartReads(absl::Time now, Actions& actions);
   void ServeReservations(absl::Time now, Actions& actions);
   // Whatever may have become possible since the last event.
   void Advance(absl::Time now, Actions& actions);
+  void ExpireReservations(absl::Time now, Actions& actions);
   void ExpireWaiters(absl::Time now, Actions& actions);
+  void ExpireReader(const ChunkKey& key, RequestId id, Actions& actions);
+  void EndPin(RequestId id, const absl::Status& status, Actions& actions);
+  // The holds that have changed, as actions.
+  void TellHolds(Actions& actions);
   void CountTerminal(uint64_t PartitionCounters::*what, uint64_t count = 1);
+  int waiting() const {
+    return static_cast<int>(reservations.size()) + readers;
+  }
+  void CheckEntries() const;
+  void CheckEntry(const Entry& entry) const;
+  void CheckRequests() const;
 
   const Options options;
-  const std::shared_ptr<Arena> arena;
+  const std::shared_ptr<BlockSource> blocks;
   // Node-based: entries keep their address while others come and go.
   absl::node_hash_map<ChunkKey, Entry> entries;
   LruPolicy policy;  // exactly the entries with a memory copy
   // The entry that has the policy's slot; null for a slot that is free.
   std::vector<Entry*> by_slot;
+  uint64_t last_copy = 0;
   LeaseTable leases;
-  std::deque<ReserveWaiter> reservations;
-  // Entries with committers.
-  absl::flat_hash_set<ChunkKey> committing;
+  // All of one class and one requester: served in the order of their arrival.
+  WaitingLine reservations;
+  // What a deadline ends: a reader, or a commit that waits for the disk.
+  struct Ends {
+    ChunkKey key;
+    bool is_commit = false;
+  };
+  std::map<std::pair<absl::Time, RequestId>, Ends> deadlines;
   std::deque<ChunkKey> write_queue;
+  std::set<std::pair<absl::Time, ChunkKey>> retries;  // entries of kFailed
   int writes_in_flight = 0;
   // Completions still to come of writes whose object is gone.
   absl::flat_hash_map<ChunkKey, int> stale_writes;
@@ -152,8 +203,33 @@ struct Partition::Impl {
   std::deque<ChunkKey> read_queue;
   absl::flat_hash_map<ChunkKey, DiskRemovals> removals;
   int reads_in_flight = 0;
-  int waiting = 0;  // reservations and readers
-  PartitionCounters counters;
+  int readers = 0;             // of all reads
+  PartitionCounters counters;  // without the totals
+  // Of visible objects: what a walk over all entries would count.
+  struct Totals {
+    uint64_t objects = 0;
+    uint64_t memory_objects = 0;
+    uint64_t disk_bytes = 0;
+
+    bool operator==(const Totals&) const = default;
+  } totals;
+};
+
+// Put at the beginning of each event: debug and sanitizer builds check the
+// invariants when the event is over.
+class CheckedEvent {
+ public:
+  explicit CheckedEvent(const Partition* partition) : partition_(partition) {}
+  ~CheckedEvent() {
+#ifndef NDEBUG
+    partition_->CheckInvariants();
+#endif
+  }
+  CheckedEvent(const CheckedEvent&) = delete;
+  CheckedEvent& operator=(const CheckedEvent&) = delete;
+
+ private:
+  [[maybe_unused]] const Partition* const partition_;
 };
 
 }  // namespace kdn::storage

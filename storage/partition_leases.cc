@@ -1,4 +1,4 @@
-// Leases, removal, time and the numbers of a partition.
+// Leases, removal and time of a partition.
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -7,28 +7,59 @@
 
 namespace kdn::storage {
 
-absl::Status Partition::Pin(const ChunkKey& key, const std::string& ns,
-                            SessionId session, absl::Time expires) {
-  if (impl_->FindVisible(key, ns) == nullptr) {
-    return absl::NotFoundError("no such chunk to pin");
+Actions Partition::Pin(RequestId id, const ChunkKey& key, const std::string& ns,
+                       SessionId session, absl::Time expires) {
+  const CheckedEvent event(this);
+  Actions actions;
+  absl::Status status = absl::NotFoundError("no such chunk to pin");
+  if (impl_->FindVisible(key, ns) != nullptr) {
+    status = impl_->leases.Acquire(key, session, expires);
   }
-  return impl_->leases.Acquire(key, session, expires);
+  // The hold comes first: who hears of the pin may count on it.
+  impl_->TellHolds(actions);
+  impl_->EndPin(id, status, actions);
+  return actions;
 }
 
-absl::Status Partition::Unpin(const ChunkKey& key, const std::string& ns,
-                              SessionId session) {
-  if (impl_->FindVisible(key, ns) == nullptr) {
-    return absl::NotFoundError("no such chunk to unpin");
+Actions Partition::Unpin(RequestId id, const ChunkKey& key,
+                         const std::string& ns, SessionId session) {
+  const CheckedEvent event(this);
+  Actions actions;
+  absl::Status status = absl::NotFoundError("no such chunk to unpin");
+  if (impl_->FindVisible(key, ns) != nullptr) {
+    status = impl_->leases.Release(key, session);
   }
-  return impl_->leases.Release(key, session);
+  impl_->TellHolds(actions);
+  impl_->EndPin(id, status, actions);
+  return actions;
 }
 
-void Partition::ReleaseSession(SessionId session) {
+void Partition::Impl::EndPin(RequestId id, const absl::Status& status,
+                             Actions& actions) {
+  if (status.ok()) {
+    actions.push_back(action::Pinned{id});
+  } else {
+    actions.push_back(action::Refused{id, status});
+  }
+}
+
+Actions Partition::ReleaseSession(SessionId session) {
+  const CheckedEvent event(this);
+  Actions actions;
   impl_->leases.ReleaseSession(session);
+  impl_->TellHolds(actions);
+  return actions;
+}
+
+void Partition::Impl::TellHolds(Actions& actions) {
+  for (const HoldChange& change : leases.TakeChanges()) {
+    actions.push_back(action::HoldChanged{change.key, change.held});
+  }
 }
 
 Actions Partition::Remove(RequestId id, const ChunkKey& key,
                           const std::string& ns, SessionId session) {
+  const CheckedEvent event(this);
   Actions actions;
   const Entry* entry = impl_->FindVisible(key, ns);
   if (entry == nullptr) {
@@ -52,6 +83,7 @@ Actions Partition::Remove(RequestId id, const ChunkKey& key,
   const ShardId shard = entry->info.shard;
   impl_->EraseEntry(key, absl::NotFoundError("removed"), actions);
   ++impl_->counters.removed;
+  impl_->TellHolds(actions);
   if (impl_->options.has_disk) {
     impl_->RemoveFromDisk(key, ns, shard, id, actions);
   } else {
@@ -61,6 +93,7 @@ Actions Partition::Remove(RequestId id, const ChunkKey& key,
 }
 
 Actions Partition::Discard(const ChunkKey& key, ObjectVersion version) {
+  const CheckedEvent event(this);
   Actions actions;
   const auto found = impl_->entries.find(key);
   if (found == impl_->entries.end() || found->second.info.version != version ||
@@ -75,6 +108,7 @@ Actions Partition::Discard(const ChunkKey& key, ObjectVersion version) {
   }
   const ObjectInfo info = found->second.info;
   impl_->EraseEntry(key, absl::DataLossError("damaged in memory"), actions);
+  impl_->TellHolds(actions);
   if (impl_->options.has_disk) {
     impl_->RemoveFromDisk(key, info.ns, info.shard, std::nullopt, actions);
   }
@@ -82,121 +116,50 @@ Actions Partition::Discard(const ChunkKey& key, ObjectVersion version) {
 }
 
 bool Partition::Held(const ChunkKey& key, absl::Time now) const {
-  const auto found = impl_->entries.find(key);
-  if (found == impl_->entries.end()) return false;
-  return found->second.expires > now || impl_->leases.Held(key, now);
+  return impl_->leases.Held(key, now);
 }
 
 Actions Partition::OnTick(absl::Time now) {
+  const CheckedEvent event(this);
   Actions actions;
   impl_->leases.Expire(now);
+  impl_->ExpireReservations(now, actions);
   impl_->ExpireWaiters(now, actions);
+  impl_->TellHolds(actions);
   impl_->Advance(now, actions);
   return actions;
 }
 
 void Partition::Impl::ExpireWaiters(absl::Time now, Actions& actions) {
-  const auto late = [&](const auto& waiter) {
-    if (waiter.deadline > now) return false;
+  while (!deadlines.empty() && deadlines.begin()->first.first <= now) {
+    const auto [waiter, ends] = *deadlines.begin();
+    const RequestId id = waiter.second;
+    deadlines.erase(deadlines.begin());
     actions.push_back(action::Refused{
-        waiter.id, absl::DeadlineExceededError("waited for the disk")});
-    return true;
-  };
-  waiting -= static_cast<int>(
-      std::erase_if(reservations, [&](const ReserveWaiter& waiter) {
-        if (waiter.deadline > now) return false;
-        actions.push_back(action::Refused{
-            waiter.id, absl::ResourceExhaustedError(absl::StrCat(
-                           "no room for ", waiter.bytes, " bytes in time; ",
-                           arena->used_bytes(), " of ", arena->budget_bytes(),
-                           " are held"))});
-        return true;
-      }));
-  for (auto read = reads.begin(); read != reads.end();) {
-    const size_t ended = std::erase_if(read->second.readers, late);
-    CountTerminal(&PartitionCounters::failures, ended);
-    waiting -= static_cast<int>(ended);
-    // Nobody wants it any more, and the disk is not at it.
-    const bool idle =
-        read->second.readers.empty() && read->second.block == nullptr;
-    if (idle) {
-      const ChunkKey key = read->first;
-      std::erase(read_queue, key);
-      reads.erase(read++);
-      ForgetIfNowhere(key, absl::NotFoundError("evicted"), actions);
-    } else {
-      ++read;
+        id, absl::DeadlineExceededError("waited for the disk")});
+    if (!ends.is_commit) {
+      ExpireReader(ends.key, id, actions);
+      continue;
     }
+    std::erase_if(entries.find(ends.key)->second.committers,
+                  [id](const Committer& it) { return it.waiter.id == id; });
   }
-  absl::erase_if(committing, [&](const ChunkKey& key) {
-    std::vector<Committer>& committers = entries.find(key)->second.committers;
-    std::erase_if(committers, late);
-    return committers.empty();
-  });
 }
 
-PartitionCounters Partition::counters() const {
-  PartitionCounters counters = impl_->counters;
-  for (const auto& [key, entry] : impl_->entries) {
-    if (!entry.visible) continue;
-    ++counters.objects;
-    if (entry.object != nullptr) ++counters.memory_objects;
-    if (entry.on_disk) counters.disk_bytes += entry.info.bytes;
-  }
-  counters.memory_bytes = impl_->arena->used_bytes();
-  counters.leases = static_cast<uint64_t>(impl_->leases.size());
-  return counters;
-}
-
-void Partition::CheckInvariants() const {
-  const Impl& impl = *impl_;
-  const PartitionCounters& c = impl.counters;
-  KDN_CHECK(c.hits_memory + c.hits_disk + c.misses + c.failures == c.lookups,
-            "lookups do not conserve");
-  int waiting = static_cast<int>(impl.reservations.size());
-  int in_flight = 0;
-  int writing = 0;
-  for (const auto& [key, count] : impl.stale_writes) writing += count;
-  for (const auto& [key, read] : impl.reads) {
-    waiting += static_cast<int>(read.readers.size());
-    in_flight += read.block != nullptr ? 1 : 0;
-    KDN_CHECK(!read.stale || read.readers.empty(), "a stale read has readers");
-  }
-  KDN_CHECK(waiting == impl.waiting, "waiting requests are miscounted");
-  KDN_CHECK(in_flight == impl.reads_in_flight, "reads are miscounted");
-  for (const auto& [key, entry] : impl.entries) {
-    const auto read = impl.reads.find(key);
-    KDN_CHECK(entry.object == nullptr || read == impl.reads.end() ||
-                  read->second.readers.empty(),
-              "readers wait for the disk beside a memory copy");
-    KDN_CHECK(entry.committers.empty() != impl.committing.contains(key),
-              "who waits for a durable commit is miscounted");
-    KDN_CHECK(entry.info.key == key, "an entry sits under another key");
-    KDN_CHECK(!entry.nowhere() || read != impl.reads.end(),
-              "an object is nowhere");
-    KDN_CHECK(entry.write == Entry::Write::kNone || entry.object != nullptr,
-              "a dirty object is not in memory");
-    writing += entry.write == Entry::Write::kInFlight ? 1 : 0;
-    KDN_CHECK(entry.on_disk || !entry.synced, "what is synced is on disk");
-    KDN_CHECK(entry.visible || !entry.committers.empty() ||
-                  entry.write != Entry::Write::kNone,
-              "an invisible object waits for nothing");
-  }
-  KDN_CHECK(writing == impl.writes_in_flight &&
-                writing <= impl.options.disk_writes_max,
-            "writes are miscounted");
-  size_t in_memory = 0;
-  for (size_t slot = 0; slot < impl.by_slot.size(); ++slot) {
-    const Entry* entry = impl.by_slot[slot];
-    if (entry == nullptr) continue;
-    ++in_memory;
-    KDN_CHECK(entry->object != nullptr && entry->slot.value() == slot,
-              "a slot leads to another entry");
-  }
-  KDN_CHECK(in_memory == impl.policy.size(), "a slot has no entry");
-  impl.policy.CheckInvariants();
-  impl.leases.CheckInvariants();
-  impl.arena->CheckInvariants();
+void Partition::Impl::ExpireReader(const ChunkKey& key, RequestId id,
+                                   Actions& actions) {
+  const auto read = reads.find(key);
+  const size_t ended =
+      std::erase_if(read->second.readers,
+                    [id](const Waiter& reader) { return reader.id == id; });
+  KDN_CHECK(ended == 1, "a deadline is of a reader that waits");
+  --readers;
+  CountTerminal(&PartitionCounters::failures);
+  if (!read->second.readers.empty() || read->second.block != nullptr) return;
+  // Nobody wants it any more, and the disk is not at it.
+  std::erase(read_queue, key);
+  reads.erase(read);
+  ForgetIfNowhere(key, absl::NotFoundError("evicted"), actions);
 }
 
 }  // namespace kdn::storage

@@ -1,6 +1,9 @@
 #include <algorithm>
 #include <filesystem>
+#include <string>
+#include <vector>
 
+#include "kv/log.h"
 #include "tests/actors/actors_fixture.h"
 
 namespace kdn::actors {
@@ -207,6 +210,62 @@ TEST_F(StorageActorTest, ALeaseRunsOut) {
   EXPECT_TRUE(held_.Has(RefOf(1).key));
   Advance(absl::Seconds(3));
   EXPECT_FALSE(held_.Has(RefOf(1).key));
+}
+
+TEST_F(StorageActorTest, AnObjectIsHeldNoLongerThanATickBeyondItsLease) {
+  Put(storage_, 1, 4096);
+  ASSERT_TRUE(Lease(LeaseOp::kPin, 1, 11).ok());
+  Advance(absl::Seconds(10) + absl::Milliseconds(20));
+  EXPECT_FALSE(held_.Has(RefOf(1).key));
+  EXPECT_TRUE(absl::IsNotFound(Lease(LeaseOp::kUnpin, 1, 11)));
+}
+
+TEST_F(StorageActorTest, WhatAReaderHoldsIsNotEvictedUntilTheReaderLetsGo) {
+  Put(storage_, 1, kArenaBytes);
+  Answer<Held> reader;
+  Read(storage_, 1, &reader);
+  ASSERT_TRUE(reader.value.ok()) << reader.value.status();
+  Answer<Block> waits;
+  caf::anon_send(storage_,
+                 ReserveCall{4096, In(absl::Seconds(5)), waits.AsReply()});
+  Advance(absl::Milliseconds(40));
+  EXPECT_EQ(waits.times, 0);
+  EXPECT_EQ(reader.value->object->bytes()[kArenaBytes - 1], std::byte{1});
+  reader.value = absl::UnknownError("let go");
+  Advance(absl::Milliseconds(40));
+  EXPECT_EQ(waits.times, 1);
+  EXPECT_TRUE(waits.value.ok()) << waits.value.status();
+}
+
+TEST_F(StorageActorTest, AWriteThatFailsIsLoggedAndTriedAgain) {
+  std::vector<std::string> lines;
+  SetLogSink([&](LogSeverity, absl::string_view, absl::string_view message) {
+    lines.emplace_back(message);
+  });
+  HeldDisk disk;
+  const StorageActor storage = SpawnStorage(kArenaBytes, &disk);
+  Put(storage, 1, 4096);
+  ASSERT_EQ(disk.asked.size(), 1u);
+  disk.asked[0](absl::UnavailableError("cable pulled"));
+  Run();
+  EXPECT_EQ(disk.asked.size(), 1u) << "not at once";
+  ASSERT_EQ(lines.size(), 1u);
+  EXPECT_NE(lines[0].find("cable pulled"), std::string::npos) << lines[0];
+  EXPECT_NE(lines[0].find(ShortHex(RefOf(1).key)), std::string::npos)
+      << lines[0];
+  Advance(absl::Seconds(1));
+  ASSERT_EQ(disk.asked.size(), 2u);
+  disk.asked[1](absl::OkStatus());
+  Run();
+  caf::anon_send(storage, DiskEviction{RefOf(1).key, ObjectVersion(7)});
+  Run();
+  EXPECT_EQ(disk.asked.size(), 2u) << "not read since";
+  Answer<Held> reader;
+  Read(storage, 1, &reader);
+  caf::anon_send(storage, DiskEviction{RefOf(1).key, ObjectVersion(7)});
+  Run();
+  EXPECT_EQ(disk.asked.size(), 3u) << "hot: written again";
+  SetLogSink(nullptr);
 }
 
 TEST_F(StorageActorTest, UnknownOperationsAreRefusedNotPerformed) {

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <set>
+#include <vector>
 
 namespace kdn::storage {
 namespace {
@@ -54,9 +56,47 @@ TEST(LeaseTableTest, IsBounded) {
   EXPECT_TRUE(absl::IsResourceExhausted(table.Acquire(Key(3), kOne, kNow)));
 }
 
+TEST(LeaseTableTest, ATimeToLiveHoldsAndCountsAsNobodysLease) {
+  LeaseTable table(0);
+  table.HoldUntil(Key(1), kNow + absl::Seconds(5));
+  table.HoldUntil(Key(1), kNow + absl::Seconds(2));  // the later one counts
+  table.HoldUntil(Key(2), absl::InfinitePast());
+  EXPECT_TRUE(table.Held(Key(1), kNow + absl::Seconds(4)));
+  EXPECT_FALSE(table.Held(Key(2), kNow));
+  EXPECT_FALSE(table.HeldByOther(Key(1), kOne));
+  EXPECT_EQ(table.size(), 0);
+  table.Expire(kNow + absl::Seconds(2));
+  EXPECT_TRUE(table.Held(Key(1), kNow + absl::Seconds(2)));
+  table.Expire(kNow + absl::Seconds(5));
+  EXPECT_FALSE(table.Held(Key(1), kNow));
+  table.CheckInvariants();
+}
+
+TEST(LeaseTableTest, TellsOfTheFirstHoldAndOfTheLast) {
+  using Changes = std::vector<HoldChange>;
+  LeaseTable table(10);
+  ASSERT_TRUE(table.Acquire(Key(1), kOne, kNow + absl::Seconds(5)).ok());
+  EXPECT_EQ(table.TakeChanges(), Changes({{Key(1), true}}));
+  ASSERT_TRUE(table.Acquire(Key(1), kOne, kNow + absl::Seconds(7)).ok());
+  ASSERT_TRUE(table.Acquire(Key(1), kTwo, kNow + absl::Seconds(6)).ok());
+  table.HoldUntil(Key(1), kNow + absl::Seconds(9));
+  table.ReleaseSession(kOne);
+  table.Expire(kNow + absl::Seconds(6));
+  EXPECT_EQ(table.TakeChanges(), Changes());
+  table.Expire(kNow + absl::Seconds(9));
+  EXPECT_EQ(table.TakeChanges(), Changes({{Key(1), false}}));
+  table.HoldUntil(Key(2), kNow + absl::Seconds(9));
+  ASSERT_TRUE(table.Acquire(Key(2), kTwo, kNow + absl::Seconds(9)).ok());
+  table.Forget(Key(2));
+  EXPECT_EQ(table.TakeChanges(), Changes({{Key(2), true}, {Key(2), false}}));
+  table.Forget(Key(2));
+  EXPECT_EQ(table.TakeChanges(), Changes());
+}
+
 TEST(LeaseTableTest, KeepsItsInvariantsUnderRandomUse) {
   std::mt19937 random(11);
   LeaseTable table(40);
+  std::set<ChunkKey> held;  // as the changes tell
   for (int step = 0; step < 5000; ++step) {
     const ChunkKey key = Key(static_cast<uint8_t>(random() % 20));
     const SessionId session(random() % 5);
@@ -73,11 +113,21 @@ TEST(LeaseTableTest, KeepsItsInvariantsUnderRandomUse) {
       case 3:
         if (random() % 10 == 0) table.ReleaseSession(session);
         if (random() % 10 == 0) table.Forget(key);
+        table.HoldUntil(key, at + absl::Seconds(random() % 50));
         break;
       default:
-        table.Expire(at);
+        break;
     }
+    table.Expire(at);
     table.CheckInvariants();
+    for (const HoldChange& change : table.TakeChanges()) {
+      EXPECT_EQ(held.contains(change.key), !change.held);
+      change.held ? (void)held.insert(change.key)
+                  : (void)held.erase(change.key);
+    }
+    for (uint8_t i = 0; i < 20; ++i) {
+      ASSERT_EQ(table.Held(Key(i), at), held.contains(Key(i)));
+    }
   }
 }
 

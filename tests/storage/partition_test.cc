@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+
+#include "storage/arena.h"
 
 namespace kdn::storage {
 namespace {
@@ -63,8 +66,24 @@ class PartitionTest : public testing::Test {
     partition_->CheckInvariants();
     return actions;
   }
+  // A reader that lets go at once.
   Actions Read(uint8_t i, const std::string& ns = "t") {
-    return partition_->Read(Next(), Key(i), ns, kLater, kNow);
+    Actions actions = partition_->Read(Next(), Key(i), ns, kLater, kNow);
+    const auto* found = Only<action::Found>(actions);
+    if (found != nullptr) partition_->OnReturned(found->loan, kNow);
+    return actions;
+  }
+  bool Pin(uint8_t i, uint64_t session) {
+    const Actions actions =
+        partition_->Pin(Next(), Key(i), "t", SessionId(session), kLater);
+    return Only<action::Pinned>(actions) != nullptr;
+  }
+  Actions Written(uint8_t i, const absl::Status& status = absl::OkStatus(),
+                  absl::Time now = kNow) {
+    return partition_->OnDiskWritten(Key(i), status, now);
+  }
+  Actions EvictedFromDisk(uint8_t i, uint64_t version = 1) {
+    return partition_->OnEvictedFromDisk(Key(i), ObjectVersion(version), kNow);
   }
   void TearDown() override { partition_->CheckInvariants(); }
 
@@ -128,7 +147,7 @@ TEST_F(PartitionTest, WithoutADiskTheColdestIsEvictedAndCounted) {
 TEST_F(PartitionTest, APinnedObjectStaysUntilItsSessionEnds) {
   Make(1, false);
   Put(1);
-  ASSERT_TRUE(partition_->Pin(Key(1), "t", SessionId(5), kLater).ok());
+  ASSERT_TRUE(Pin(1, 5));
   EXPECT_EQ(Block(2), nullptr) << "waits";
   partition_->ReleaseSession(SessionId(5));
   EXPECT_NE(Only<action::Granted>(partition_->OnTick(kNow)), nullptr);
@@ -146,7 +165,7 @@ TEST_F(PartitionTest, ATtlHoldsUntilItHasRunOut) {
 TEST_F(PartitionTest, ARequestThatWaitsTooLongIsToldSo) {
   Make(1, false);
   Put(1);
-  ASSERT_TRUE(partition_->Pin(Key(1), "t", SessionId(5), kLater).ok());
+  ASSERT_TRUE(Pin(1, 5));
   partition_->Reserve(Next(), kObject, kNow + absl::Seconds(1), kNow);
   const Actions actions = partition_->OnTick(kNow + absl::Seconds(2));
   const auto* refused = Only<action::Refused>(actions);
@@ -156,7 +175,7 @@ TEST_F(PartitionTest, ARequestThatWaitsTooLongIsToldSo) {
 
 TEST_F(PartitionTest, AReadThatWaitsTooLongIsToldSo) {
   Make(1, true);
-  partition_->Restore(Info(1));
+  partition_->Restore(Info(1), kNow);
   Put(2);  // dirty: leaves no room to read into
   EXPECT_TRUE(Read(1).empty());
   const Actions actions = partition_->OnTick(kLater + absl::Seconds(1));
@@ -168,14 +187,11 @@ TEST_F(PartitionTest, AReadThatWaitsTooLongIsToldSo) {
 
 TEST_F(PartitionTest, DirtyObjectsAreNotEvictedBeforeTheyAreWritten) {
   Make(1, true);
-  const Actions put = Put(1);
+  Actions put = Put(1);
   ASSERT_NE(Only<action::WriteToDisk>(put), nullptr);
   EXPECT_EQ(Block(2), nullptr);
-  const Actions actions =
-      partition_->OnDiskWritten(Key(1), absl::OkStatus(), kNow);
-  (void)put;
-  EXPECT_EQ(Only<action::Granted>(actions), nullptr)
-      << "the write's own reference still holds the memory";
+  put.clear();  // the disk lets go before it answers
+  EXPECT_NE(Only<action::Granted>(Written(1)), nullptr);
 }
 
 TEST_F(PartitionTest, AnEvictedObjectComesBackFromDiskOnceForAllReaders) {
@@ -232,7 +248,7 @@ TEST_F(PartitionTest, DamageOnDiskIsATypedErrorAndTheObjectIsGone) {
   Make(1, true);
   Partition::Options options;
   partition_ = std::make_unique<Partition>(options, arena_);
-  partition_->Restore(Info(1));
+  partition_->Restore(Info(1), kNow);
   ASSERT_NE(Only<action::ReadFromDisk>(Read(1)), nullptr);
   const Actions actions =
       partition_->OnDiskRead(Key(1), absl::DataLossError("bad"), kNow);
@@ -324,13 +340,13 @@ TEST_F(PartitionTest, OneMoreThanMayWaitIsRefusedAtOnce) {
 
 TEST_F(PartitionTest, EvictedFromDiskItLivesOnInMemoryOrIsGone) {
   Make(2, true);
-  partition_->Restore(Info(1));
+  partition_->Restore(Info(1), kNow);
   Put(2);
   partition_->OnDiskWritten(Key(2), absl::OkStatus(), kNow);
-  partition_->OnEvictedFromDisk(Key(2), ObjectVersion(9));  // another version
+  EvictedFromDisk(2, 9);  // another version
   EXPECT_EQ(partition_->counters().disk_bytes, 2 * kObject);
-  partition_->OnEvictedFromDisk(Key(1), ObjectVersion(1));
-  partition_->OnEvictedFromDisk(Key(2), ObjectVersion(1));
+  EvictedFromDisk(1, 1);
+  EvictedFromDisk(2, 1);
   EXPECT_NE(Only<action::Missed>(Read(1)), nullptr);
   EXPECT_NE(Only<action::Found>(Read(2)), nullptr);
   EXPECT_EQ(partition_->counters().evictions_lost, 1u);
@@ -339,9 +355,9 @@ TEST_F(PartitionTest, EvictedFromDiskItLivesOnInMemoryOrIsGone) {
 
 TEST_F(PartitionTest, EvictedFromDiskWhileItIsReadIsAMiss) {
   Make(1, true);
-  partition_->Restore(Info(1));
+  partition_->Restore(Info(1), kNow);
   ASSERT_NE(Only<action::ReadFromDisk>(Read(1)), nullptr);
-  partition_->OnEvictedFromDisk(Key(1), ObjectVersion(1));
+  EvictedFromDisk(1, 1);
   EXPECT_NE(Only<action::Missed>(partition_->OnDiskRead(
                 Key(1), absl::NotFoundError("evicted"), kNow)),
             nullptr);
@@ -352,11 +368,11 @@ TEST_F(PartitionTest, EvictedFromDiskWhileItIsReadIsAMiss) {
 
 TEST_F(PartitionTest, AReaderThatWaitsForRoomGetsWhatACommitBrings) {
   Make(2, true);
-  partition_->Restore(Info(1));
+  partition_->Restore(Info(1), kNow);
   auto block = Block(1);
   Put(2);                        // dirty: leaves no room to read into
   EXPECT_TRUE(Read(1).empty());  // waits
-  partition_->OnEvictedFromDisk(Key(1), ObjectVersion(1));
+  EvictedFromDisk(1, 1);
   const RequestId reader(id_);
   {
     const Actions actions = partition_->Commit(
@@ -380,13 +396,13 @@ TEST_F(PartitionTest, ACommitOfWhatTheDiskHasJustEvictedIsNew) {
   for (const bool under_way : {false, true}) {
     SCOPED_TRACE(under_way);
     Make(3, true);
-    partition_->Restore(Info(1));
+    partition_->Restore(Info(1), kNow);
     auto block = Block(7);
     Put(2);
     if (!under_way) Put(3);  // dirty both: the read waits for room
     EXPECT_EQ(Only<action::ReadFromDisk>(Read(1)) != nullptr, under_way);
     const RequestId reader(id_);
-    partition_->OnEvictedFromDisk(Key(1), ObjectVersion(1));
+    EvictedFromDisk(1, 1);
     const Actions actions = partition_->Commit(
         Next(), Info(1, 2), std::move(block), Durability::kReplicated,
         absl::InfinitePast(), kLater, kNow);
@@ -413,7 +429,7 @@ TEST_F(PartitionTest, ACommitOfWhatTheDiskHasJustEvictedIsNew) {
 
 TEST_F(PartitionTest, ADiskThatFailsForNowKeepsItsObject) {
   Make(1, true);
-  partition_->Restore(Info(1));
+  partition_->Restore(Info(1), kNow);
   ASSERT_NE(Only<action::ReadFromDisk>(Read(1)), nullptr);
   EXPECT_NE(Only<action::Refused>(partition_->OnDiskRead(
                 Key(1), absl::UnavailableError("I/O error"), kNow)),
@@ -472,7 +488,7 @@ TEST_F(PartitionTest, ARemovalTheDiskFailedIsToldAndTriedAgain) {
 TEST_F(PartitionTest, RemoveIsRefusedWhileAnotherSessionPinsIt) {
   Make(2, true);
   Put(1);
-  ASSERT_TRUE(partition_->Pin(Key(1), "t", SessionId(5), kLater).ok());
+  ASSERT_TRUE(Pin(1, 5));
   const Actions refused = partition_->Remove(Next(), Key(1), "t", SessionId(6));
   ASSERT_NE(Only<action::Refused>(refused), nullptr);
   EXPECT_TRUE(absl::IsFailedPrecondition(Only<action::Refused>(refused)->why));
@@ -488,6 +504,199 @@ TEST_F(PartitionTest, AnAbsurdReservationIsRefusedAtOnce) {
   const Actions actions =
       partition_->Reserve(Next(), 2 * kObject, kLater, kNow);
   EXPECT_TRUE(absl::IsInvalidArgument(Only<action::Refused>(actions)->why));
+}
+
+TEST_F(PartitionTest, WhatAReaderHasOnLoanStaysUntilItIsReturned) {
+  Make(2, false);
+  Put(1);
+  Put(2);
+  Actions read = partition_->Read(Next(), Key(1), "t", kLater, kNow);
+  const Loan loan = Only<action::Found>(read)->loan;
+  Read(2);  // 1 is the colder one
+  ASSERT_NE(Block(3), nullptr);
+  EXPECT_NE(Only<action::Missed>(Read(2)), nullptr);
+  EXPECT_NE(Only<action::Found>(Read(1)), nullptr);
+  auto block = Block(3);
+  EXPECT_EQ(Block(4), nullptr) << "waits";
+  read.clear();
+  EXPECT_NE(Only<action::Granted>(partition_->OnReturned(loan, kNow)), nullptr);
+  EXPECT_EQ(partition_->counters().evictions_lost, 2u);
+}
+
+TEST_F(PartitionTest, ALoanOfACopyThatIsGoneCountsForNothing) {
+  Make(3, false);
+  Put(1);
+  const Actions old = partition_->Read(Next(), Key(1), "t", kLater, kNow);
+  partition_->Remove(Next(), Key(1), "t", SessionId(1));
+  Put(1);
+  const Actions read = partition_->Read(Next(), Key(1), "t", kLater, kNow);
+  partition_->OnReturned(Only<action::Found>(old)->loan, kNow);
+  partition_->OnReturned(Only<action::Found>(read)->loan, kNow);
+}
+
+TEST_F(PartitionTest, AHoldIsToldBeforeItsPinAndWhenItEnds) {
+  Make(2, false);
+  Put(1);
+  Actions actions = partition_->Pin(Next(), Key(1), "t", SessionId(5), kLater);
+  ASSERT_EQ(actions.size(), 2u);
+  const auto* held = std::get_if<action::HoldChanged>(&actions[0]);
+  ASSERT_NE(held, nullptr);
+  EXPECT_EQ(held->key, Key(1));
+  EXPECT_TRUE(held->held);
+  EXPECT_TRUE(std::holds_alternative<action::Pinned>(actions[1]));
+  ASSERT_TRUE(Pin(1, 6));
+  EXPECT_TRUE(partition_->ReleaseSession(SessionId(5)).empty());
+  actions = partition_->OnTick(kLater);
+  ASSERT_NE(Only<action::HoldChanged>(actions), nullptr);
+  EXPECT_FALSE(Only<action::HoldChanged>(actions)->held);
+}
+
+TEST_F(PartitionTest, WhatIsRemovedIsNoLongerHeld) {
+  Make(2, false);
+  Put(1, Durability::kReplicated, kLater);
+  ASSERT_TRUE(Pin(1, 5));
+  const Actions actions = partition_->Remove(Next(), Key(1), "t", SessionId(5));
+  ASSERT_NE(Only<action::HoldChanged>(actions), nullptr);
+  EXPECT_FALSE(Only<action::HoldChanged>(actions)->held);
+  EXPECT_FALSE(partition_->Held(Key(1), kNow));
+}
+
+TEST_F(PartitionTest, AWriteThatFailedIsTriedAgainLaterEachTime) {
+  Make(2, true);
+  ASSERT_NE(Only<action::WriteToDisk>(Put(1)), nullptr);
+  absl::Time now = kNow;
+  absl::Duration last = absl::ZeroDuration();
+  for (int failures = 1; failures <= 12; ++failures) {
+    const Actions actions = Written(1, absl::UnavailableError("broken"), now);
+    const auto* failed = Only<action::WriteFailed>(actions);
+    ASSERT_NE(failed, nullptr);
+    EXPECT_EQ(failed->key, Key(1));
+    EXPECT_EQ(failed->failures, failures);
+    EXPECT_TRUE(absl::IsUnavailable(failed->why));
+    EXPECT_TRUE(failed->again_in > last || failed->again_in == absl::Minutes(1))
+        << failed->again_in;
+    EXPECT_LE(failed->again_in, absl::Minutes(1));
+    last = failed->again_in;
+    now += last - absl::Milliseconds(1);
+    EXPECT_EQ(Only<action::WriteToDisk>(partition_->OnTick(now)), nullptr);
+    now += absl::Milliseconds(1);
+    EXPECT_NE(Only<action::WriteToDisk>(partition_->OnTick(now)), nullptr);
+  }
+  EXPECT_EQ(partition_->counters().disk_write_failures, 12u);
+  EXPECT_EQ(partition_->counters().disk_bytes, 0u);
+  EXPECT_TRUE(Written(1, absl::OkStatus(), now).empty());
+  EXPECT_EQ(partition_->counters().disk_bytes, kObject);
+  EXPECT_TRUE(partition_->OnTick(now + absl::Hours(1)).empty());
+}
+
+TEST_F(PartitionTest, NoMoreWritesAreTriedAgainAtOnceThanTheDiskTakes) {
+  Make(20, true);
+  for (uint8_t i = 1; i <= 20; ++i) {
+    Put(i);
+    Written(i, absl::UnavailableError("broken"));
+  }
+  const auto writes = [](const Actions& actions) {
+    return std::count_if(actions.begin(), actions.end(), [](const Action& a) {
+      return std::holds_alternative<action::WriteToDisk>(a);
+    });
+  };
+  EXPECT_EQ(writes(partition_->OnTick(kLater)), 8);
+  EXPECT_EQ(writes(partition_->OnTick(kLater)), 0);
+  EXPECT_EQ(writes(Written(1, absl::OkStatus(), kLater)), 1);
+}
+
+TEST_F(PartitionTest, AFlushDoesNotWaitForTheTimeOfTheNextTry) {
+  Make(2, true);
+  Put(1);
+  Written(1, absl::UnavailableError("broken"));
+  EXPECT_FALSE(partition_->HasUnwritten());
+  EXPECT_NE(Only<action::WriteToDisk>(partition_->Flush(kNow)), nullptr);
+  EXPECT_TRUE(partition_->HasUnwritten());
+  Written(1);
+  EXPECT_FALSE(partition_->HasUnwritten());
+  EXPECT_TRUE(partition_->Flush(kNow).empty());
+}
+
+TEST_F(PartitionTest, WhatIsGoneIsNotTriedAgain) {
+  Make(2, true);
+  Put(1);
+  Written(1, absl::UnavailableError("broken"));
+  Put(2);
+  Written(2, absl::UnavailableError("broken"));
+  partition_->Remove(Next(), Key(1), "t", SessionId(1));
+  auto all = partition_->Reserve(Next(), 2 * kObject, kLater, kNow);
+  EXPECT_NE(Only<action::Granted>(all), nullptr);
+  EXPECT_TRUE(partition_->OnTick(kLater).empty());
+}
+
+TEST_F(PartitionTest, EvictedFromDiskWhileHotInMemoryItIsWrittenAgainOnce) {
+  Make(2, true);
+  Put(1);
+  Written(1);
+  EXPECT_TRUE(EvictedFromDisk(1).empty()) << "not read since it was written";
+  Put(2);
+  Written(2);
+  Read(2);
+  const Actions actions = EvictedFromDisk(2);
+  const auto* write = Only<action::WriteToDisk>(actions);
+  ASSERT_NE(write, nullptr);
+  EXPECT_EQ(write->info.key, Key(2));
+  Written(2);
+  EXPECT_EQ(partition_->counters().disk_bytes, kObject);
+  EXPECT_TRUE(EvictedFromDisk(2).empty()) << "a write is not a reason to write";
+}
+
+TEST_F(PartitionTest, AnAcknowledgedPinOutlivesTheDisksCopy) {
+  Make(1, true);
+  Put(1);
+  Written(1);
+  ASSERT_TRUE(Pin(1, 5));
+  ASSERT_NE(Only<action::WriteToDisk>(EvictedFromDisk(1)), nullptr);
+  Written(1, absl::ResourceExhaustedError("full"));
+  EXPECT_EQ(Block(2), nullptr) << "the only copy of what is held";
+  EXPECT_TRUE(partition_->Held(Key(1), kNow));
+  const absl::Time later = kNow + absl::Seconds(1);
+  ASSERT_NE(Only<action::WriteToDisk>(partition_->OnTick(later)), nullptr);
+  EXPECT_NE(Only<action::Granted>(Written(1, absl::OkStatus(), later)), nullptr)
+      << "held on disk";
+  EXPECT_TRUE(partition_->Held(Key(1), kNow));
+}
+
+TEST_F(PartitionTest, ANoticeOfAnOlderVersionChangesNothing) {
+  Make(2, true);
+  Put(1);
+  Written(1);
+  partition_->Remove(Next(), Key(1), "t", SessionId(1));
+  auto block = Block(1);
+  partition_->Commit(Next(), Info(1, 2), std::move(block),
+                     Durability::kReplicated, absl::InfinitePast(), kLater,
+                     kNow);
+  partition_->OnDiskRemoved(Key(1), absl::OkStatus());
+  Written(1);
+  Read(1);
+  EXPECT_TRUE(EvictedFromDisk(1, /*version=*/1).empty());
+  EXPECT_EQ(partition_->counters().disk_bytes, kObject);
+}
+
+TEST_F(PartitionTest, DeadlinesEndRequestsInTheirOrder) {
+  Make(4, true);
+  Partition::Options options;
+  options.disk_reads_max = 1;
+  partition_ = std::make_unique<Partition>(options, arena_);
+  for (uint8_t i = 0; i < 40; ++i) partition_->Restore(Info(i), kNow);
+  for (uint8_t i = 0; i < 40; ++i) {
+    partition_->Read(Next(), Key(i), "t", kNow + absl::Seconds(1 + i * 7 % 40),
+                     kNow);
+  }
+  absl::Time last = kNow;
+  const Actions actions = partition_->OnTick(kNow + absl::Minutes(1));
+  ASSERT_EQ(actions.size(), 40u);
+  for (const Action& action : actions) {
+    const uint64_t i = std::get<action::Refused>(action).id.value() - 1;
+    const absl::Time deadline = kNow + absl::Seconds(1 + i * 7 % 40);
+    EXPECT_GT(deadline, last);
+    last = deadline;
+  }
 }
 
 }  // namespace

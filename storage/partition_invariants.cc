@@ -1,0 +1,103 @@
+// What is always true of a partition, and its numbers.
+#include "kv/check.h"
+#include "storage/partition_impl.h"
+
+namespace kdn::storage {
+
+PartitionCounters Partition::counters() const {
+  PartitionCounters counters = impl_->counters;
+  counters.objects = impl_->totals.objects;
+  counters.memory_objects = impl_->totals.memory_objects;
+  counters.disk_bytes = impl_->totals.disk_bytes;
+  counters.memory_bytes = impl_->blocks->used_bytes();
+  counters.leases = static_cast<uint64_t>(impl_->leases.size());
+  return counters;
+}
+
+void Partition::CheckInvariants() const {
+  const PartitionCounters& c = impl_->counters;
+  KDN_CHECK(c.hits_memory + c.hits_disk + c.misses + c.failures == c.lookups,
+            "lookups do not conserve");
+  impl_->CheckEntries();
+  impl_->CheckRequests();
+  impl_->policy.CheckInvariants();
+  impl_->leases.CheckInvariants();
+  impl_->reservations.CheckInvariants();
+  impl_->blocks->CheckInvariants();
+}
+
+void Partition::Impl::CheckEntries() const {
+  int writing = 0;
+  for (const auto& [key, count] : stale_writes) writing += count;
+  size_t failed = 0;
+  size_t in_memory = 0;
+  Totals walked;
+  for (const auto& [key, entry] : entries) {
+    KDN_CHECK(entry.info.key == key, "an entry sits under another key");
+    CheckEntry(entry);
+    writing += entry.write == Entry::Write::kInFlight ? 1 : 0;
+    failed += entry.write == Entry::Write::kFailed ? 1 : 0;
+    in_memory += entry.object != nullptr ? 1 : 0;
+    if (!entry.visible) continue;
+    ++walked.objects;
+    walked.memory_objects += entry.object != nullptr ? 1 : 0;
+    walked.disk_bytes += entry.on_disk ? entry.info.bytes : 0;
+  }
+  KDN_CHECK(walked == totals, "the totals are not those of a walk");
+  KDN_CHECK(in_memory == policy.size(), "a slot has no entry");
+  KDN_CHECK(failed == retries.size(), "a failed write is not tried again");
+  KDN_CHECK(writing == writes_in_flight && writing <= options.disk_writes_max,
+            "writes are miscounted");
+}
+
+void Partition::Impl::CheckEntry(const Entry& entry) const {
+  const auto read = reads.find(entry.info.key);
+  const bool in_memory = entry.object != nullptr;
+  KDN_CHECK(
+      in_memory == (entry.slot != kNoSlot) && in_memory == (entry.copy != 0),
+      "a memory copy has a slot and a name");
+  KDN_CHECK(!in_memory || by_slot[entry.slot.value()] == &entry,
+            "a slot leads to another entry");
+  KDN_CHECK(in_memory || entry.loans == 0, "a loan of nothing");
+  KDN_CHECK(!in_memory || read == reads.end() || read->second.readers.empty(),
+            "readers wait for the disk beside a memory copy");
+  KDN_CHECK(!entry.nowhere() || read != reads.end(), "an object is nowhere");
+  KDN_CHECK(entry.write == Entry::Write::kNone || in_memory,
+            "a dirty object is not in memory");
+  KDN_CHECK(entry.write != Entry::Write::kFailed ||
+                retries.contains({entry.retry_at, entry.info.key}),
+            "a failed write is not tried again");
+  KDN_CHECK(entry.on_disk || !entry.synced, "what is synced is on disk");
+  KDN_CHECK(entry.visible || !entry.committers.empty() ||
+                entry.write != Entry::Write::kNone,
+            "an invisible object waits for nothing");
+  for (const Committer& committer : entry.committers) {
+    KDN_CHECK(
+        deadlines.contains({committer.waiter.deadline, committer.waiter.id}),
+        "a commit waits for ever");
+  }
+}
+
+void Partition::Impl::CheckRequests() const {
+  size_t waiting_readers = 0;
+  size_t committers = 0;
+  int in_flight = 0;
+  for (const auto& [key, read] : reads) {
+    waiting_readers += read.readers.size();
+    in_flight += read.block != nullptr ? 1 : 0;
+    KDN_CHECK(!read.stale || read.readers.empty(), "a stale read has readers");
+    for (const Waiter& reader : read.readers) {
+      KDN_CHECK(deadlines.contains({reader.deadline, reader.id}),
+                "a reader waits for ever");
+    }
+  }
+  for (const auto& [key, entry] : entries)
+    committers += entry.committers.size();
+  KDN_CHECK(waiting_readers == static_cast<size_t>(readers),
+            "readers are miscounted");
+  KDN_CHECK(deadlines.size() == waiting_readers + committers,
+            "a deadline is of no request");
+  KDN_CHECK(in_flight == reads_in_flight, "reads are miscounted");
+}
+
+}  // namespace kdn::storage

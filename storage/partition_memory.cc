@@ -1,0 +1,169 @@
+// The partition's memory: room and eviction, reservations, loans to readers.
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kv/check.h"
+#include "storage/partition_impl.h"
+
+namespace kdn::storage {
+
+void Partition::Impl::Add(const Entry& entry) {
+  if (!entry.visible) return;
+  ++totals.objects;
+  totals.memory_objects += entry.object != nullptr ? 1 : 0;
+  totals.disk_bytes += entry.on_disk ? entry.info.bytes : 0;
+}
+
+void Partition::Impl::Subtract(const Entry& entry) {
+  if (!entry.visible) return;
+  --totals.objects;
+  totals.memory_objects -= entry.object != nullptr ? 1 : 0;
+  totals.disk_bytes -= entry.on_disk ? entry.info.bytes : 0;
+}
+
+bool Partition::Impl::MayEvict(const Entry& entry, absl::Time now) const {
+  if (entry.write == Entry::Write::kQueued ||
+      entry.write == Entry::Write::kInFlight) {
+    return false;  // on its way to disk
+  }
+  // A lease keeps it on the node, not in memory.
+  return entry.on_disk || !leases.Held(entry.info.key, now);
+}
+
+std::shared_ptr<ArenaBlock> Partition::Impl::MakeRoom(size_t bytes,
+                                                      absl::Time now) {
+  for (;;) {
+    absl::StatusOr<std::shared_ptr<ArenaBlock>> block = blocks->Allocate(bytes);
+    if (block.ok()) return *std::move(block);
+    // The only copy of an object goes last: the disk refused it.
+    Entry* victim = nullptr;
+    if (options.has_disk) victim = FindVictim(/*on_disk=*/true, now);
+    if (victim == nullptr) victim = FindVictim(/*on_disk=*/false, now);
+    if (victim == nullptr) return nullptr;
+    DropFromMemory(*victim);
+  }
+}
+
+Entry* Partition::Impl::FindVictim(bool on_disk, absl::Time now) {
+  const Slot slot = policy.Victim([&](Slot candidate) {
+    const Entry& entry = *by_slot[candidate.value()];
+    // On loan to a reader: letting go would not give the memory back.
+    return entry.on_disk == on_disk && entry.loans == 0 && MayEvict(entry, now);
+  });
+  return slot == kNoSlot ? nullptr : by_slot[slot.value()];
+}
+
+void Partition::Impl::PutInMemory(Entry& entry, ObjectRef object) {
+  KDN_CHECK(entry.object == nullptr, "one memory copy an object");
+  entry.slot = policy.Insert(
+      {EvictionHashOf(entry.info.key),
+       static_cast<uint32_t>(object->capacity() / BlockSource::kPageBytes)});
+  if (entry.slot.value() >= by_slot.size()) {
+    by_slot.resize(entry.slot.value() + 1);
+  }
+  by_slot[entry.slot.value()] = &entry;
+  entry.copy = ++last_copy;
+  Update(entry, [&](Entry& it) { it.object = std::move(object); });
+}
+
+void Partition::Impl::DropFromMemory(Entry& entry) {
+  KDN_CHECK(entry.object != nullptr, "only a memory copy can be dropped");
+  policy.Evict(entry.slot);
+  LeaveMemory(entry);
+  if (entry.on_disk) {
+    ++counters.evictions;
+    return;
+  }
+  ++counters.evictions_lost;
+  const ChunkKey key = entry.info.key;
+  leases.Forget(key);
+  Subtract(entry);
+  entries.erase(key);
+}
+
+void Partition::Impl::ForgetMemory(Entry& entry) {
+  if (entry.object == nullptr) return;
+  policy.Erase(entry.slot);
+  LeaveMemory(entry);
+}
+
+void Partition::Impl::LeaveMemory(Entry& entry) {
+  by_slot[std::exchange(entry.slot, kNoSlot).value()] = nullptr;
+  CancelRetry(entry);
+  entry.copy = 0;
+  entry.loans = 0;
+  entry.read_since_write = false;
+  Update(entry, [](Entry& it) { it.object.reset(); });
+}
+
+action::Found Partition::Impl::Lend(Entry& entry, RequestId id, Tier tier) {
+  KDN_CHECK(entry.object != nullptr, "only a memory copy is lent");
+  ++entry.loans;
+  entry.read_since_write = true;
+  ObjectInfo info = entry.info;
+  info.tier = tier;
+  return {id, std::move(info), entry.object, {entry.info.key, entry.copy}};
+}
+
+Actions Partition::OnReturned(const Loan& loan, absl::Time now) {
+  const CheckedEvent event(this);
+  Actions actions;
+  const auto found = impl_->entries.find(loan.key);
+  if (found != impl_->entries.end() && found->second.copy == loan.copy) {
+    KDN_CHECK(found->second.loans > 0, "a loan is returned once");
+    --found->second.loans;
+  }
+  impl_->Advance(now, actions);
+  return actions;
+}
+
+Actions Partition::Reserve(RequestId id, size_t bytes, absl::Time deadline,
+                           absl::Time now) {
+  const CheckedEvent event(this);
+  Actions actions;
+  if (bytes == 0 || bytes > impl_->blocks->budget_bytes()) {
+    actions.push_back(action::Refused{
+        id, absl::InvalidArgumentError(absl::StrCat(
+                "an object of ", bytes, " bytes never fits a partition of ",
+                impl_->blocks->budget_bytes()))});
+    return actions;
+  }
+  if (impl_->waiting() >= impl_->options.waiting_max) {
+    actions.push_back(action::Refused{
+        id, absl::ResourceExhaustedError(absl::StrCat(
+                impl_->waiting(), " requests wait for room already"))});
+    return actions;
+  }
+  const absl::Status added =
+      impl_->reservations.Add({AdmissionId(id.value()), bytes,
+                               WorkClass::kWrite, RequesterId(), deadline});
+  KDN_CHECK(added.ok(), "the line is as long as requests may wait");
+  impl_->Advance(now, actions);
+  return actions;
+}
+
+void Partition::Impl::ServeReservations(absl::Time now, Actions& actions) {
+  // In order: a large one is not starved by small ones behind it.
+  while (!reservations.empty()) {
+    const size_t bytes = reservations.First(WorkClass::kWrite)->amount;
+    std::shared_ptr<ArenaBlock> block = MakeRoom(bytes, now);
+    if (block == nullptr) return;
+    const AdmissionRequest served = reservations.TakeFirst(WorkClass::kWrite);
+    actions.push_back(
+        action::Granted{RequestId(served.id.value()), std::move(block)});
+  }
+}
+
+void Partition::Impl::ExpireReservations(absl::Time now, Actions& actions) {
+  for (const AdmissionRequest& late : reservations.TakeExpired(now)) {
+    actions.push_back(action::Refused{
+        RequestId(late.id.value()),
+        absl::ResourceExhaustedError(
+            absl::StrCat("no room for ", late.amount, " bytes in time; ",
+                         blocks->used_bytes(), " of ", blocks->budget_bytes(),
+                         " are held"))});
+  }
+}
+
+}  // namespace kdn::storage
