@@ -16,7 +16,7 @@
 #include "kv/ids.h"
 #include "storage/arena.h"
 #include "storage/partition.h"
-#include "transfer/admission.h"
+#include "transfer/admission_gate.h"
 
 // Messages that stay inside one process: they hold handles to memory and
 // callbacks, never the bytes. CAF copies messages, hence the shared pointers.
@@ -100,7 +100,7 @@ struct AttemptEnd {
 
 // Memory for fetching from peers, or why there is none.
 struct WindowGrant {
-  absl::StatusOr<transfer::Admission::Pass> pass =
+  absl::StatusOr<transfer::AdmissionGate::Pass> pass =
       absl::UnknownError("no answer yet");
 };
 

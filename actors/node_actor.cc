@@ -135,8 +135,7 @@ void NodeActorState::Suspect(const SuspectQuery& query) {
 
 void NodeActorState::Tick() {
   const absl::Time now = deps.node->clock->Now();
-  deps.node->passing->fetches.Expire(now);
-  deps.node->passing->stores.Expire(now);
+  deps.node->passing->gate.Expire(now);
   self->delayed_send(self, kTick, TickAtom::value);
 }
 

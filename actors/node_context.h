@@ -1,6 +1,7 @@
 #ifndef KDN_ACTORS_NODE_CONTEXT_H_
 #define KDN_ACTORS_NODE_CONTEXT_H_
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -18,7 +19,7 @@
 #include "kv/clock.h"
 #include "placement/shard_map.h"
 #include "storage/arena.h"
-#include "transfer/admission.h"
+#include "transfer/admission_gate.h"
 #include "transfer/decode_book.h"
 #include "transfer/link_book.h"
 #include "transfer/work_pool.h"
@@ -91,17 +92,31 @@ struct DeliveryCounters {
   std::atomic<uint64_t> engine_bytes_out{0};
 };
 
-// Memory for encoded objects that pass through: half for those fetched from
-// peers, half for those being stored for owners elsewhere, so that neither kind
-// starves the other.
+// Memory for encoded objects that pass through this node: objects fetched from
+// peers for an engine (reads), and objects on their way to owners elsewhere
+// (writes). Reads are guaranteed half of it and writes a quarter, so that
+// neither kind starves the other.
 struct PassingMemory {
   explicit PassingMemory(std::shared_ptr<storage::Arena> arena_in)
-      : arena(std::move(arena_in)),
-        fetches(arena->budget_bytes() / 2),
-        stores(arena->budget_bytes() / 2) {}
+      : arena(std::move(arena_in)), gate(OptionsFor(arena->budget_bytes())) {}
+
+  static Admission::Options OptionsFor(uint64_t bytes) {
+    return {.budget = bytes,
+            .shares = {.read = {.guaranteed = bytes / 2, .patience = 0},
+                       .write = {.guaranteed = bytes / 4, .patience = bytes},
+                       .background = {.guaranteed = bytes / 16,
+                                      .patience = 4 * bytes}}};
+  }
+  // As AdmissionGate::Request, but a request for more than the class may hold
+  // waits for all that the class may hold.
+  void Request(transfer::AdmissionGate::Ask ask,
+               transfer::AdmissionGate::Answer answer) {
+    ask.amount = std::min(ask.amount, gate.most_of(ask.work_class));
+    gate.Request(ask, std::move(answer));
+  }
+
   const std::shared_ptr<storage::Arena> arena;
-  transfer::Admission fetches;
-  transfer::Admission stores;
+  transfer::AdmissionGate gate;
 };
 
 // What the actors and the services of one node share. Lives as long as the

@@ -43,11 +43,11 @@ absl::StatusOr<storage::ObjectInfo> VerifyArrived(
 
 // A block that gives `pass` back when it goes.
 absl::StatusOr<std::shared_ptr<storage::ArenaBlock>> AllocateWith(
-    transfer::Admission::Pass pass, storage::Arena& arena, size_t bytes) {
+    transfer::AdmissionGate::Pass pass, storage::Arena& arena, size_t bytes) {
   absl::StatusOr<std::shared_ptr<storage::ArenaBlock>> block =
       arena.Allocate(bytes);
   if (!block.ok()) return block.status();
-  using Both = std::pair<transfer::Admission::Pass,
+  using Both = std::pair<transfer::AdmissionGate::Pass,
                          std::shared_ptr<storage::ArenaBlock>>;
   auto both = std::make_shared<Both>(std::move(pass), *std::move(block));
   return std::shared_ptr<storage::ArenaBlock>(both, both->second.get());
@@ -71,6 +71,7 @@ void NodeServices::BeginStore(
   const std::vector<NodeId> owners =
       node_->view.Get()->OwnersOf(ref, node_->options.replicas);
   const absl::Time deadline = request.deadline;
+  const SessionId session = request.session;
   // An owner builds the object where it will stay; any other node in passing.
   const bool in_passing =
       std::find(owners.begin(), owners.end(), node_->self()) == owners.end();
@@ -83,10 +84,13 @@ void NodeServices::BeginStore(
                                      *std::move(block), in_passing));
       };
   if (in_passing) {
-    return node_->passing->stores.Request(
-        bytes, deadline,
+    return node_->passing->Request(
+        {.amount = bytes,
+         .work_class = WorkClass::kWrite,
+         .requester = RequesterId(session.value()),
+         .deadline = deadline},
         [scratch = node_->passing->arena, bytes, begin = std::move(begin)](
-            absl::StatusOr<transfer::Admission::Pass> pass) mutable {
+            absl::StatusOr<transfer::AdmissionGate::Pass> pass) mutable {
           if (!pass.ok()) return begin(pass.status());
           begin(AllocateWith(*std::move(pass), *scratch, bytes));
         });

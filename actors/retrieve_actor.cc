@@ -37,9 +37,9 @@ void RetrieveActorState::Init(RetrieveActor::pointer self_in,
         delivery::ReadOrder(view->OwnersOf(chunk.ref, node->walk_depth()),
                             node->self(), node->options.replicas));
   }
-  session.emplace(node->self(), std::move(orders),
-                  transfer::FetchBytesMax(request),
-                  std::min(kWindowBytes, node->passing->fetches.limit()));
+  session.emplace(
+      node->self(), std::move(orders), transfer::FetchBytesMax(request),
+      std::min(kWindowBytes, node->passing->gate.guaranteed(WorkClass::kRead)));
   self->delayed_send(
       self,
       std::chrono::microseconds(absl::ToInt64Microseconds(
@@ -57,10 +57,14 @@ void RetrieveActorState::Perform() {
   }
   const uint64_t wanted = session->WindowWanted();
   if (wanted > 0 && !std::exchange(window_asked, true)) {
-    node->passing->fetches.Request(
-        wanted, job.context->request.deadline,
+    const delivery::RetrieveRequest& request = job.context->request;
+    node->passing->Request(
+        {.amount = wanted,
+         .work_class = WorkClass::kRead,
+         .requester = RequesterId(request.session.value()),
+         .deadline = request.deadline},
         [to = caf::actor_cast<RetrieveActor>(self)](
-            absl::StatusOr<transfer::Admission::Pass> pass) {
+            absl::StatusOr<transfer::AdmissionGate::Pass> pass) {
           caf::anon_send(to, WindowGrant{std::move(pass)});
         });
   }

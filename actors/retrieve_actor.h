@@ -46,7 +46,7 @@ struct RetrieveActorState {
   std::optional<delivery::FetchSession> session;
   uint64_t work_request = 0;
   bool window_asked = false;
-  transfer::Admission::Pass window;  // held until the retrieve is over
+  transfer::AdmissionGate::Pass window;  // held until the retrieve is over
 };
 
 RetrieveActor::behavior_type MakeRetrieveActor(

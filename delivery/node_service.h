@@ -40,6 +40,7 @@ struct StoreRequest {
   Durability durability = Durability::kReplicated;
   absl::Duration ttl = absl::ZeroDuration();  // zero: none
   absl::Time deadline;
+  SessionId session = SessionId();  // sessions take turns where memory is short
 };
 
 // One store in progress. Destroying it before Commit abandons it: nothing ever
@@ -75,6 +76,7 @@ struct RetrieveRequest {
   // What the engine would do instead; zero: it cannot say.
   double prefill_tokens_per_second = 0;
   Reuse reuse = Reuse::kAnyChunk;
+  SessionId session = SessionId();  // sessions take turns where memory is short
   // Chunks of the same call that are asked for by themselves, by the same
   // deadline.
   int chunks_beside = 0;

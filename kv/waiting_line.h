@@ -21,10 +21,10 @@ using AdmissionId = StrongInt<struct AdmissionIdTag, uint64_t>;
 
 // A wish for some of a thing that is short: bytes of memory, connections.
 struct AdmissionRequest {
-  AdmissionId id;
+  AdmissionId id{};
   uint64_t amount = 0;
   WorkClass work_class = WorkClass::kRead;
-  RequesterId requester;
+  RequesterId requester{};
   // The request is of no use at this time and later.
   absl::Time deadline = absl::InfiniteFuture();
 };

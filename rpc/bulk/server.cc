@@ -3,17 +3,19 @@
 #include <utility>
 
 #include "rpc/bulk/session.h"
-#include "rpc/byte_budget.h"
 #include "rpc/listener.h"
+#include "transfer/admission_gate.h"
 
 namespace kdn::rpc {
 namespace {
+
+using transfer::AdmissionGate;
 
 class BulkServerImpl final : public BulkServer,
                              public kj::TaskSet::ErrorHandler {
  public:
   BulkServerImpl(Options options, delivery::PeerService* service)
-      : connections_(ByteBudget::Create(
+      : connections_(AdmissionGate::Create(
             static_cast<uint64_t>(options.connections_max))) {
     shared_.options = std::move(options);
     shared_.service = service;
@@ -56,14 +58,14 @@ class BulkServerImpl final : public BulkServer,
     auto session = kj::heap<BulkSession>(shared_, kj::mv(stream));
     auto running = session->Run();
     tasks_->add(running.attach(kj::mv(session),
-                               kj::heap<ByteBudget::Hold>(*std::move(slot))));
+                               kj::heap<AdmissionGate::Pass>(std::move(slot))));
   }
   void taskFailed(kj::Exception&& broken) override {
     if (broken.getType() == kj::Exception::Type::FAILED) ++shared_.refused;
   }
 
   BulkShared shared_;
-  std::shared_ptr<ByteBudget> connections_;
+  std::shared_ptr<AdmissionGate> connections_;
   uint16_t port_ = 0;
   bool stopped_ = false;
   EventLoop loop_;

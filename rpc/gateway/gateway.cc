@@ -30,13 +30,14 @@ capnp::ReaderOptions ReaderOptionsOf(const Gateway::Options& options) {
 struct EngineConnection {
   using RpcSystem = capnp::RpcSystem<capnp::rpc::twoparty::VatId>;
   kj::Own<kj::AsyncIoStream> stream;
-  ByteBudget::Hold slot;
+  AdmissionGate::Pass slot;
   std::shared_ptr<bool> greeted = std::make_shared<bool>(false);
   kj::Own<capnp::TwoPartyVatNetwork> network;
   kj::Own<RpcSystem> rpc;
 
   EngineConnection(std::shared_ptr<GatewayState> gateway, bool local,
-                   kj::Own<kj::AsyncIoStream> accepted, ByteBudget::Hold held)
+                   kj::Own<kj::AsyncIoStream> accepted,
+                   AdmissionGate::Pass held)
       : stream(kj::mv(accepted)), slot(std::move(held)) {
     const auto side = capnp::rpc::twoparty::Side::SERVER;
     const auto reader = ReaderOptionsOf(gateway->options);
@@ -62,10 +63,10 @@ class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
   explicit GatewayImpl(Options options, delivery::NodeService* node)
       : options_(std::move(options)) {
     sessions_ =
-        ByteBudget::Create(static_cast<uint64_t>(options_.sessions_max));
-    memory_ = ByteBudget::Create(options_.memory_bytes_max);
-    store_bytes_ = ByteBudget::Create(UINT64_MAX);
-    connections_ = ByteBudget::Create(
+        AdmissionGate::Create(static_cast<uint64_t>(options_.sessions_max));
+    memory_ = AdmissionGate::Create(options_.memory_bytes_max);
+    store_bytes_ = AdmissionGate::Create(UINT64_MAX);
+    connections_ = AdmissionGate::Create(
         static_cast<uint64_t>(options_.sessions_max) + kHelloesMax);
     loop_.Run([&] {
       state_ = std::make_shared<GatewayState>(
@@ -92,10 +93,10 @@ class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
   void taskFailed(kj::Exception&&) override {}
 
   const Options options_;
-  std::shared_ptr<ByteBudget> sessions_;
-  std::shared_ptr<ByteBudget> memory_;
-  std::shared_ptr<ByteBudget> store_bytes_;
-  std::shared_ptr<ByteBudget> connections_;
+  std::shared_ptr<AdmissionGate> sessions_;
+  std::shared_ptr<AdmissionGate> memory_;
+  std::shared_ptr<AdmissionGate> store_bytes_;
+  std::shared_ptr<AdmissionGate> connections_;
   std::shared_ptr<ScratchPool> scratch_;
   uint16_t tcp_port_ = 0;
   bool unix_bound_ = false;
@@ -148,7 +149,7 @@ void GatewayImpl::ServeDesk(int fd, const std::string& path) {
           auto slot = connections_->TryTake(1);
           if (!slot) return;
           tasks_->add(
-              desk->Serve(kj::mv(stream)).attach(kj::heap(*std::move(slot))));
+              desk->Serve(kj::mv(stream)).attach(kj::heap(std::move(slot))));
         }));
   });
 }
@@ -157,7 +158,7 @@ void GatewayImpl::Accept(kj::Own<kj::AsyncIoStream> stream, bool local) {
   auto slot = connections_->TryTake(1);
   if (!slot) return;  // dropping the stream hangs up
   auto connection = kj::heap<EngineConnection>(state_, local, kj::mv(stream),
-                                               *std::move(slot));
+                                               std::move(slot));
   auto silent =
       loop_.At(EventLoop::In(options_.hello_timeout))
           .then([greeted = connection->greeted]() -> kj::Promise<void> {

@@ -149,6 +149,7 @@ kj::Promise<void> KnowledgeServer::store(StoreContext context) {
   if (!request.ok()) return Refuse(context, request.status());
   const CallDeadline deadline = CallDeadline::After(*timeout);
   request->deadline = deadline.of_node;
+  request->session = session_->id;
   if (!params.getRequest().hasMemory()) {
     return BeginStore(context, *std::move(request), deadline, nullptr);
   }
@@ -175,12 +176,12 @@ kj::Promise<void> KnowledgeServer::BeginStore(
         context,
         absl::ResourceExhaustedError(absl::StrCat(
             "a store of ", shape.bytes(), " bytes: the session has ",
-            session_->stores->used(), " of ", session_->stores->limit(),
+            session_->stores->used(), " of ", session_->stores->budget(),
             " stores open with ", session_->store_bytes->used(), " of ",
-            session_->store_bytes->limit(), " bytes")));
+            session_->store_bytes->budget(), " bytes")));
   }
-  StoreStreamServer::Budget budget{*std::move(slot), *std::move(in_session),
-                                   *std::move(in_gateway)};
+  StoreStreamServer::Budget budget{std::move(slot), std::move(in_session),
+                                   std::move(in_gateway)};
   using Stream = absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>>;
   auto expected = session_->loop().Expect<Stream>();
   session_->node().BeginStore(std::move(request), std::move(expected.done));

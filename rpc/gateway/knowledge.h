@@ -17,7 +17,7 @@ class KnowledgeServer final : public wire::Knowledge::Server {
  public:
   KnowledgeServer(std::shared_ptr<SessionState> session, Namespace ns,
                   std::shared_ptr<const ModelSpec> model,
-                  const ModelFingerprint& fingerprint, ByteBudget::Hold slot)
+                  const ModelFingerprint& fingerprint, AdmissionGate::Pass slot)
       : session_(std::move(session)),
         ns_(std::move(ns)),
         model_(std::move(model)),
@@ -64,7 +64,7 @@ class KnowledgeServer final : public wire::Knowledge::Server {
   Namespace ns_;
   std::shared_ptr<const ModelSpec> model_;
   ModelFingerprint fingerprint_;
-  ByteBudget::Hold slot_;
+  AdmissionGate::Pass slot_;
 };
 
 }  // namespace kdn::rpc

@@ -118,7 +118,8 @@ void Retrieval::StartWindow(int index) {
   if (call_.region != nullptr) return AskNode(index);
   // Nothing here keeps this object alive: it owns the promise.
   window_promises_.push_back(
-      session_->gateway->scratch->Acquire(window.bytes)
+      session_->gateway->scratch
+          ->Acquire(window.bytes, RequesterId(session_->id.value()))
           .then(
               [this, index](absl::StatusOr<std::shared_ptr<Scratch>> scratch) {
                 if (!scratch.ok()) return Fail(scratch.status());
@@ -138,6 +139,7 @@ void Retrieval::AskNode(int index) {
                                     .deadline = deadline_.of_node};
   request.prefill_tokens_per_second = call_.prefill_tokens_per_second;
   request.reuse = call_.reuse;
+  request.session = session_->id;
   request.chunks_beside =
       static_cast<int>(std::count(settled_.begin(), settled_.end(), false)) -
       window.count;

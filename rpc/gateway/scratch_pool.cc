@@ -1,66 +1,65 @@
 #include "rpc/gateway/scratch_pool.h"
 
-#include <utility>
-
 #include "absl/strings/str_cat.h"
 
 namespace kdn::rpc {
 
+using transfer::AdmissionGate;
+
 std::shared_ptr<ScratchPool> ScratchPool::Create(EventLoop& loop,
                                                  uint64_t limit) {
-  std::shared_ptr<ScratchPool> pool(new ScratchPool(limit, loop.inbox()));
-  pool->budget_->OnGivenBack([inbox = loop.inbox(), waiting = pool->waiting_,
-                              weak = std::weak_ptr<ScratchPool>(pool)] {
-    if (waiting->load() == 0) return;
-    inbox->Post([weak] {
-      if (auto alive = weak.lock()) alive->ServeWaiters();
-    });
-  });
-  return pool;
-}
-
-std::shared_ptr<Scratch> ScratchPool::TryAcquire(size_t bytes) {
-  std::optional<ByteBudget::Hold> hold = budget_->TryTake(bytes);
-  if (!hold) return nullptr;
-  return std::make_shared<Scratch>(*std::move(hold), bytes);
+  return std::shared_ptr<ScratchPool>(new ScratchPool(limit, loop.inbox()));
 }
 
 kj::Promise<absl::StatusOr<std::shared_ptr<Scratch>>> ScratchPool::Acquire(
-    size_t bytes) {
-  using Result = absl::StatusOr<std::shared_ptr<Scratch>>;
-  if (bytes > budget_->limit()) {
+    size_t bytes, RequesterId requester) {
+  if (bytes > gate_->budget()) {
     return Result(absl::ResourceExhaustedError(absl::StrCat(
         "a chunk of ", bytes, " bytes is more than the gateway's ",
-        budget_->limit(), " bytes for inline delivery: use shared memory")));
+        gate_->budget(), " bytes for inline delivery: use shared memory")));
   }
-  if (waiters_.empty()) {
-    if (auto scratch = TryAcquire(bytes)) return Result(std::move(scratch));
+  if (AdmissionGate::Pass pass = gate_->TryTake(bytes)) {
+    return Result(std::make_shared<Scratch>(std::move(pass), bytes));
   }
-  auto paf = kj::newPromiseAndFulfiller<Result>();
-  waiters_.push_back(Waiter{bytes, kj::mv(paf.fulfiller)});
-  waiting_->store(static_cast<int>(waiters_.size()));
-  // What was given back just before the count was raised sent no wake-up.
-  ServeWaiters();
-  // A large one that gives up makes room for the small ones behind it.
-  return paf.promise.attach(
-      kj::defer([inbox = inbox_, weak = weak_from_this()] {
-        inbox->Post([weak] {
-          if (auto alive = weak.lock()) alive->ServeWaiters();
-        });
-      }));
+  return Wait(bytes, requester);
 }
 
-void ScratchPool::ServeWaiters() {
-  while (!waiters_.empty()) {
-    Waiter& first = waiters_.front();
-    if (first.fulfiller->isWaiting()) {
-      auto scratch = TryAcquire(first.bytes);
-      if (scratch == nullptr) break;
-      first.fulfiller->fulfill(std::move(scratch));
-    }
-    waiters_.pop_front();
+kj::Promise<ScratchPool::Result> ScratchPool::Wait(size_t bytes,
+                                                   RequesterId requester) {
+  const uint64_t id = next_waiter_++;
+  auto paf = kj::newPromiseAndFulfiller<Result>();
+  Waiter& waiter = waiters_[id];
+  waiter.bytes = bytes;
+  waiter.fulfiller = kj::mv(paf.fulfiller);
+  waiter.admission = gate_->Request(
+      {.amount = bytes, .requester = requester},
+      [inbox = inbox_, weak = weak_from_this(),
+       id](absl::StatusOr<AdmissionGate::Pass> pass) {
+        inbox->Post([weak, id, pass = std::move(pass)]() mutable {
+          if (auto pool = weak.lock()) pool->OnAnswer(id, std::move(pass));
+        });
+      });
+  return paf.promise.attach(kj::defer([weak = weak_from_this(), id] {
+    if (auto pool = weak.lock()) pool->GiveUp(id);
+  }));
+}
+
+void ScratchPool::OnAnswer(uint64_t id,
+                           absl::StatusOr<AdmissionGate::Pass> pass) {
+  auto found = waiters_.extract(id);
+  if (found.empty()) return;  // it gave up
+  Waiter& waiter = found.mapped();
+  if (pass.ok()) {
+    waiter.fulfiller->fulfill(
+        std::make_shared<Scratch>(*std::move(pass), waiter.bytes));
+  } else {
+    waiter.fulfiller->fulfill(pass.status());
   }
-  waiting_->store(static_cast<int>(waiters_.size()));
+}
+
+void ScratchPool::GiveUp(uint64_t id) {
+  const auto found = waiters_.extract(id);
+  if (!found.empty()) gate_->Withdraw(found.mapped().admission);
 }
 
 }  // namespace kdn::rpc

@@ -3,17 +3,17 @@
 
 #include <kj/async.h>
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <deque>
 #include <memory>
+#include <unordered_map>
+#include <utility>
 
 #include "absl/status/statusor.h"
-#include "absl/types/span.h"
-#include "rpc/byte_budget.h"
+#include "kv/work_class.h"
 #include "rpc/event_loop.h"
+#include "transfer/admission_gate.h"
 
 namespace kdn::rpc {
 
@@ -21,8 +21,8 @@ namespace kdn::rpc {
 // Free it on any thread.
 class Scratch {
  public:
-  Scratch(ByteBudget::Hold hold, size_t bytes)
-      : hold_(std::move(hold)),
+  Scratch(transfer::AdmissionGate::Pass pass, size_t bytes)
+      : pass_(std::move(pass)),
         data_(static_cast<std::byte*>(std::malloc(bytes))),
         size_(bytes) {
     KDN_CHECK(data_ != nullptr, "out of memory inside the scratch budget");
@@ -34,39 +34,44 @@ class Scratch {
   size_t size() const { return size_; }
 
  private:
-  ByteBudget::Hold hold_;
+  transfer::AdmissionGate::Pass pass_;
   std::byte* data_;
   size_t size_;
 };
 
-// Hands out scratch within a budget; who finds none waits, first come first
-// served. Loop thread only; lives behind a shared_ptr.
+// The shell around an AdmissionGate for a loop thread: hands out scratch within
+// a budget, as promises. Requesters that wait take turns. Loop thread only;
+// lives behind a shared_ptr.
 class ScratchPool : public std::enable_shared_from_this<ScratchPool> {
  public:
   static std::shared_ptr<ScratchPool> Create(EventLoop& loop, uint64_t limit);
 
-  // RESOURCE_EXHAUSTED when `bytes` is more than the whole budget.
-  kj::Promise<absl::StatusOr<std::shared_ptr<Scratch>>> Acquire(size_t bytes);
-  uint64_t used() const { return budget_->used(); }
-  uint64_t limit() const { return budget_->limit(); }
+  // RESOURCE_EXHAUSTED when `bytes` is more than the whole budget, or too many
+  // requests wait. Dropping the promise gives the request up.
+  kj::Promise<absl::StatusOr<std::shared_ptr<Scratch>>> Acquire(
+      size_t bytes, RequesterId requester);
+  uint64_t used() const { return gate_->used(); }
+  uint64_t limit() const { return gate_->budget(); }
 
  private:
+  using Result = absl::StatusOr<std::shared_ptr<Scratch>>;
   struct Waiter {
-    size_t bytes;
-    kj::Own<kj::PromiseFulfiller<absl::StatusOr<std::shared_ptr<Scratch>>>>
-        fulfiller;
+    size_t bytes = 0;
+    AdmissionId admission;
+    kj::Own<kj::PromiseFulfiller<Result>> fulfiller;
   };
   ScratchPool(uint64_t limit, std::shared_ptr<LoopInbox> inbox)
-      : budget_(ByteBudget::Create(limit)), inbox_(std::move(inbox)) {}
-  std::shared_ptr<Scratch> TryAcquire(size_t bytes);
-  void ServeWaiters();
+      : gate_(transfer::AdmissionGate::Create(limit)),
+        inbox_(std::move(inbox)) {}
+  kj::Promise<Result> Wait(size_t bytes, RequesterId requester);
+  void OnAnswer(uint64_t id,
+                absl::StatusOr<transfer::AdmissionGate::Pass> pass);
+  void GiveUp(uint64_t id);
 
-  std::shared_ptr<ByteBudget> budget_;
-  std::shared_ptr<LoopInbox> inbox_;
-  std::deque<Waiter> waiters_;
-  // Read by whoever gives back, so that a wake-up is sent only when one waits.
-  std::shared_ptr<std::atomic<int>> waiting_ =
-      std::make_shared<std::atomic<int>>(0);
+  const std::shared_ptr<transfer::AdmissionGate> gate_;
+  const std::shared_ptr<LoopInbox> inbox_;
+  std::unordered_map<uint64_t, Waiter> waiters_;
+  uint64_t next_waiter_ = 0;
 };
 
 }  // namespace kdn::rpc

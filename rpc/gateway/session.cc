@@ -62,18 +62,18 @@ void FillGolden(wire::Kdn::HelloResults::Builder results) {
 
 std::shared_ptr<SessionState> MakeSession(
     const std::shared_ptr<GatewayState>& gateway, bool local,
-    ByteBudget::Hold slot) {
+    AdmissionGate::Pass slot) {
   const Gateway::Options& options = gateway->options;
   auto state = std::make_shared<SessionState>();
   state->gateway = gateway;
   state->id = gateway->node->OpenSession();
   state->local = local;
   state->slot = std::move(slot);
-  state->regions = ByteBudget::Create(kRegionsPerSessionMax);
-  state->memory = ByteBudget::Create(options.session_memory_bytes_max);
-  state->models = ByteBudget::Create(kModelsPerSessionMax);
-  state->stores = ByteBudget::Create(options.session_stores_max);
-  state->store_bytes = ByteBudget::Create(options.session_store_bytes_max);
+  state->regions = AdmissionGate::Create(kRegionsPerSessionMax);
+  state->memory = AdmissionGate::Create(options.session_memory_bytes_max);
+  state->models = AdmissionGate::Create(kModelsPerSessionMax);
+  state->stores = AdmissionGate::Create(options.session_stores_max);
+  state->store_bytes = AdmissionGate::Create(options.session_store_bytes_max);
   return state;
 }
 
@@ -86,10 +86,10 @@ kj::Promise<void> KdnServer::hello(HelloContext context) {
   results.setProtocolVersion(kProtocolVersion);
   absl::Status status = CheckVersion(params.getProtocolVersion());
   if (status.ok()) status = CheckGolden(params.getGoldenVectors());
-  std::optional<ByteBudget::Hold> slot;
+  AdmissionGate::Pass slot;
   if (status.ok() && !(slot = gateway_->sessions->TryTake(1))) {
     status = absl::ResourceExhaustedError(
-        absl::StrCat("all ", gateway_->sessions->limit(),
+        absl::StrCat("all ", gateway_->sessions->budget(),
                      " sessions of this gateway are taken"));
   }
   ToWire(status, results.initStatus());
@@ -97,7 +97,7 @@ kj::Promise<void> KdnServer::hello(HelloContext context) {
   *greeted_ = true;
   FillNodeInfo(*gateway_, local_, results.initNode());
   results.setSession(
-      kj::heap<SessionServer>(MakeSession(gateway_, local_, *std::move(slot))));
+      kj::heap<SessionServer>(MakeSession(gateway_, local_, std::move(slot))));
   return kj::READY_NOW;
 }
 
@@ -128,7 +128,7 @@ kj::Promise<void> SessionServer::open(OpenContext context) {
         "stale fingerprint of model '", model->name, "': the client says ",
         ShortHex(*claimed), ", this node computes ", ShortHex(ours))));
   }
-  std::optional<ByteBudget::Hold> slot = state_->models->TryTake(1);
+  AdmissionGate::Pass slot = state_->models->TryTake(1);
   if (!slot) {
     return refuse(absl::ResourceExhaustedError(
         absl::StrCat("the session has ", kModelsPerSessionMax,
@@ -137,7 +137,7 @@ kj::Promise<void> SessionServer::open(OpenContext context) {
   results.setKnowledge(kj::heap<KnowledgeServer>(
       state_, *std::move(ns),
       std::make_shared<const ModelSpec>(*std::move(model)), ours,
-      *std::move(slot)));
+      std::move(slot)));
   return kj::READY_NOW;
 }
 
@@ -152,24 +152,24 @@ absl::StatusOr<std::shared_ptr<SharedRegion>> SessionServer::MakeRegion(
   }
   const uint64_t padding = (kPageBytes - bytes % kPageBytes) % kPageBytes;
   auto region = std::make_shared<SharedRegion>();
-  std::optional<ByteBudget::Hold> in_session, in_gateway;
-  if (bytes <= state_->memory->limit()) {
+  AdmissionGate::Pass in_session, in_gateway;
+  if (bytes <= state_->memory->budget()) {
     in_session = state_->memory->TryTake(bytes + padding);
     in_gateway = state_->gateway->memory->TryTake(bytes + padding);
   }
   if (!in_session || !in_gateway) {
     return absl::ResourceExhaustedError(
         absl::StrCat("a region of ", bytes, " bytes: the session uses ",
-                     state_->memory->used(), " of ", state_->memory->limit(),
+                     state_->memory->used(), " of ", state_->memory->budget(),
                      ", the gateway ", state_->gateway->memory->used(), " of ",
-                     state_->gateway->memory->limit()));
+                     state_->gateway->memory->budget()));
   }
   absl::StatusOr<SharedMemory> memory =
       SharedMemory::Create("kdn-engine", bytes);
   if (!memory.ok()) return memory.status();
   region->memory = *std::move(memory);
-  region->in_session = *std::move(in_session);
-  region->in_gateway = *std::move(in_gateway);
+  region->in_session = std::move(in_session);
+  region->in_gateway = std::move(in_gateway);
   return region;
 }
 
@@ -177,7 +177,7 @@ kj::Promise<void> SessionServer::openMemory(OpenMemoryContext context) {
   auto results = context.getResults();
   absl::StatusOr<std::shared_ptr<SharedRegion>> region =
       MakeRegion(context.getParams().getBytes());
-  std::optional<ByteBudget::Hold> slot = state_->regions->TryTake(1);
+  AdmissionGate::Pass slot = state_->regions->TryTake(1);
   if (region.ok() && !slot) {
     region = absl::ResourceExhaustedError(absl::StrCat(
         "the session has ", kRegionsPerSessionMax, " regions open"));
@@ -185,7 +185,7 @@ kj::Promise<void> SessionServer::openMemory(OpenMemoryContext context) {
   ToWire(region.status(), results.initStatus());
   if (!region.ok()) return kj::READY_NOW;
   results.setMemory(state_->shared_memories.add(kj::heap<SharedMemoryServer>(
-      *std::move(region), state_->gateway->desk, *std::move(slot))));
+      *std::move(region), state_->gateway->desk, std::move(slot))));
   return kj::READY_NOW;
 }
 

@@ -11,15 +11,17 @@
 #include "absl/time/time.h"
 #include "delivery/node_service.h"
 #include "kv/host_memory.h"
-#include "rpc/byte_budget.h"
 #include "rpc/call_deadline.h"
 #include "rpc/event_loop.h"
 #include "rpc/gateway/descriptor_desk.h"
 #include "rpc/gateway/gateway.h"
 #include "rpc/gateway/scratch_pool.h"
 #include "rpc/kdn.capnp.h"
+#include "transfer/admission_gate.h"
 
 namespace kdn::rpc {
+
+using transfer::AdmissionGate;
 
 // What all sessions of a gateway share. Made and used on the loop thread; the
 // budgets count atomically, so that usage can be read anywhere.
@@ -27,9 +29,9 @@ struct GatewayState {
   Gateway::Options options;
   delivery::NodeService* node = nullptr;
   EventLoop* loop = nullptr;
-  std::shared_ptr<ByteBudget> sessions;
-  std::shared_ptr<ByteBudget> memory;
-  std::shared_ptr<ByteBudget> store_bytes;
+  std::shared_ptr<AdmissionGate> sessions;
+  std::shared_ptr<AdmissionGate> memory;
+  std::shared_ptr<AdmissionGate> store_bytes;
   std::shared_ptr<ScratchPool> scratch;
   std::shared_ptr<DescriptorDesk> desk;  // null: no Unix socket
 };
@@ -38,15 +40,15 @@ struct GatewayState {
 // that uses it, so a client that goes away takes no memory from under the node.
 struct SharedRegion {
   SharedMemory memory;
-  ByteBudget::Hold in_gateway;
-  ByteBudget::Hold in_session;
+  AdmissionGate::Pass in_gateway;
+  AdmissionGate::Pass in_session;
 };
 
 class SharedMemoryServer final : public wire::SharedMemory::Server {
  public:
   SharedMemoryServer(std::shared_ptr<SharedRegion> region,
                      std::shared_ptr<DescriptorDesk> desk,
-                     ByteBudget::Hold slot)
+                     AdmissionGate::Pass slot)
       : region_(std::move(region)),
         desk_(std::move(desk)),
         slot_(std::move(slot)) {}
@@ -62,7 +64,7 @@ class SharedMemoryServer final : public wire::SharedMemory::Server {
  private:
   std::shared_ptr<SharedRegion> region_;
   std::shared_ptr<DescriptorDesk> desk_;
-  ByteBudget::Hold slot_;
+  AdmissionGate::Pass slot_;
   std::string ticket_;  // the one outstanding, if any
 };
 
@@ -74,12 +76,12 @@ struct SessionState {
   SessionId id;
   bool local = false;  // over a Unix socket
   bool closed = false;
-  ByteBudget::Hold slot;
-  std::shared_ptr<ByteBudget> regions;
-  std::shared_ptr<ByteBudget> memory;
-  std::shared_ptr<ByteBudget> models;
-  std::shared_ptr<ByteBudget> stores;
-  std::shared_ptr<ByteBudget> store_bytes;
+  AdmissionGate::Pass slot;
+  std::shared_ptr<AdmissionGate> regions;
+  std::shared_ptr<AdmissionGate> memory;
+  std::shared_ptr<AdmissionGate> models;
+  std::shared_ptr<AdmissionGate> stores;
+  std::shared_ptr<AdmissionGate> store_bytes;
   capnp::CapabilityServerSet<wire::SharedMemory> shared_memories;
 
   EventLoop& loop() const { return *gateway->loop; }

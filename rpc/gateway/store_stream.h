@@ -19,9 +19,9 @@ namespace kdn::rpc {
 class StoreStreamServer final : public wire::StoreStream::Server {
  public:
   struct Budget {
-    ByteBudget::Hold slot;
-    ByteBudget::Hold in_session;
-    ByteBudget::Hold in_gateway;
+    AdmissionGate::Pass slot;
+    AdmissionGate::Pass in_session;
+    AdmissionGate::Pass in_gateway;
   };
   StoreStreamServer(std::shared_ptr<SessionState> session,
                     std::unique_ptr<delivery::ChunkWriter> stream,

@@ -25,13 +25,11 @@ ModelSpec SmallModel() {
   return spec;
 }
 
-transfer::Admission::Pass TakeAllOf(transfer::Admission& room) {
-  transfer::Admission::Pass all;
-  room.Request(room.limit(), absl::InfiniteFuture(),
-               [&](absl::StatusOr<transfer::Admission::Pass> pass) {
-                 if (pass.ok()) all = *std::move(pass);
-               });
-  return all;
+using transfer::AdmissionGate;
+
+// All that the class may hold.
+AdmissionGate::Pass TakeAllOf(PassingMemory& memory, WorkClass work_class) {
+  return memory.gate.TryTake(memory.gate.most_of(work_class), work_class);
 }
 
 class RetrieveActorTest : public ActorsTest {
@@ -331,7 +329,8 @@ TEST_F(RetrieveActorTest, SmallChunksCountAsThePagesTheyTake) {
   cancellation_->Cancel();
   ASSERT_EQ(transport_.fetches.size(), 1u);
   EXPECT_EQ(transport_.fetches[0].request.chunks.size(),
-            node_->passing->fetches.limit() / storage::Arena::kPageBytes);
+            node_->passing->gate.guaranteed(WorkClass::kRead) /
+                storage::Arena::kPageBytes);
 }
 
 TEST_F(RetrieveActorTest, TheDeadlineIsATypedFailureAndWaitsForTheMemory) {
@@ -356,8 +355,8 @@ TEST_F(RetrieveActorTest, NoOtherNodeIsAskedForAnEngineThatWentAway) {
 }
 
 TEST_F(RetrieveActorTest, WaitsForMemoryInsteadOfFailing) {
-  transfer::Admission& room = node_->passing->fetches;
-  transfer::Admission::Pass others = TakeAllOf(room);
+  AdmissionGate& room = node_->passing->gate;
+  AdmissionGate::Pass others = TakeAllOf(*node_->passing, WorkClass::kRead);
   ASSERT_NE(others, nullptr);
   Retrieve({NumberOwnedBy({b_, c_})}, absl::Seconds(2));
   EXPECT_TRUE(transport_.fetches.empty());
@@ -372,8 +371,8 @@ TEST_F(RetrieveActorTest, WaitsForMemoryInsteadOfFailing) {
 }
 
 TEST_F(RetrieveActorTest, WaitsForMemoryNoLongerThanItsDeadline) {
-  transfer::Admission& room = node_->passing->fetches;
-  transfer::Admission::Pass others = TakeAllOf(room);
+  AdmissionGate& room = node_->passing->gate;
+  AdmissionGate::Pass others = TakeAllOf(*node_->passing, WorkClass::kRead);
   Retrieve({NumberOwnedBy({b_, c_})}, absl::Milliseconds(500));
   Advance(absl::Milliseconds(600));
   ASSERT_EQ(outcomes_.times, 1);
@@ -385,8 +384,8 @@ TEST_F(RetrieveActorTest, WaitsForMemoryNoLongerThanItsDeadline) {
 }
 
 TEST_F(RetrieveActorTest, MemoryThatComesAfterTheEngineLeftIsNotUsed) {
-  transfer::Admission& room = node_->passing->fetches;
-  transfer::Admission::Pass others = TakeAllOf(room);
+  AdmissionGate& room = node_->passing->gate;
+  AdmissionGate::Pass others = TakeAllOf(*node_->passing, WorkClass::kRead);
   Retrieve({NumberOwnedBy({b_, c_})}, absl::Seconds(2));
   cancellation_->Cancel();
   others = nullptr;
@@ -398,11 +397,12 @@ TEST_F(RetrieveActorTest, MemoryThatComesAfterTheEngineLeftIsNotUsed) {
 }
 
 TEST_F(RetrieveActorTest, WhenTooManyWaitForMemoryItSaysSoAtOnce) {
-  transfer::Admission& room = node_->passing->fetches;
-  const transfer::Admission::Pass others = TakeAllOf(room);
-  for (size_t i = 0; i < transfer::Admission::kWaitersMax; ++i) {
-    room.Request(1, absl::InfiniteFuture(),
-                 [](const absl::StatusOr<transfer::Admission::Pass>&) {});
+  AdmissionGate& room = node_->passing->gate;
+  const AdmissionGate::Pass others =
+      TakeAllOf(*node_->passing, WorkClass::kRead);
+  for (size_t i = 0; i < Admission::Options().waiting_max; ++i) {
+    room.Request({.amount = 1},
+                 [](const absl::StatusOr<AdmissionGate::Pass>&) {});
   }
   Retrieve({NumberOwnedBy({b_, c_})}, absl::Seconds(2));
   ASSERT_EQ(outcomes_.times, 1);
@@ -451,7 +451,8 @@ using PassingMemoryTest = ActorsTest;
 TEST_F(PassingMemoryTest, AStoreWaitsForItNoLongerThanItsDeadline) {
   const NodeActor ticking = system_.spawn(
       MakeNodeActor, NodeActorDeps{node_.get(), {}, nullptr, clock_.Now()});
-  const transfer::Admission::Pass others = TakeAllOf(node_->passing->stores);
+  const AdmissionGate::Pass others =
+      TakeAllOf(*node_->passing, WorkClass::kWrite);
   delivery::StoreRequest request{
       std::make_shared<const ModelSpec>(SmallModel()),
       ChunkIdentity{FingerprintOf(SmallModel()),

@@ -90,49 +90,78 @@ TEST(EventLoopTest, AnswerAfterTheLoopIsGoneIsDropped) {
   done(absl::OkStatus());
 }
 
-TEST(ScratchPoolTest, WaitersAreServedInOrder) {
-  EventLoop loop;
-  std::shared_ptr<ScratchPool> pool;
-  std::shared_ptr<Scratch> first;
-  std::vector<int> order;
-  loop.RunAsync([&] {
-    pool = ScratchPool::Create(loop, 100);
-    return pool->Acquire(80).then(
-        [&](absl::StatusOr<std::shared_ptr<Scratch>> got) {
-          first = *std::move(got);
-        });
-  });
-  EXPECT_EQ(pool->used(), 80u);
-  absl::Notification both;
-  kj::Own<kj::Promise<void>> second, third;
-  loop.Run([&] {
-    auto wait = [&](size_t bytes, int name) {
-      return kj::heap(
-          pool->Acquire(bytes)
-              .then([&, name](absl::StatusOr<std::shared_ptr<Scratch>> got) {
-                EXPECT_TRUE(got.ok());
-                order.push_back(name);
-                if (order.size() == 2) both.Notify();
-              })
-              .eagerlyEvaluate(nullptr));
-    };
-    second = wait(90, 2);
-    third = wait(10, 3);  // would fit, but it is not its turn
-  });
-  EXPECT_TRUE(order.empty());
+class ScratchPoolTest : public testing::Test {
+ protected:
+  using Got = absl::StatusOr<std::shared_ptr<Scratch>>;
+  ScratchPoolTest() {
+    loop_.Run([&] { pool_ = ScratchPool::Create(loop_, 100); });
+  }
+  ~ScratchPoolTest() noexcept override {
+    loop_.Run([&] { waits_.clear(); });
+  }
+
+  std::shared_ptr<Scratch> Take(size_t bytes) {
+    std::shared_ptr<Scratch> scratch;
+    loop_.RunAsync([&] {
+      return pool_->Acquire(bytes, RequesterId(1)).then([&](Got got) {
+        scratch = *std::move(got);
+      });
+    });
+    return scratch;
+  }
+  // The request is granted later, noted under `name` and given back at once.
+  void Wait(size_t bytes, int name, uint64_t requester, int of) {
+    loop_.Run([&] {
+      waits_.push_back(kj::heap(pool_->Acquire(bytes, RequesterId(requester))
+                                    .then([this, name, of](Got got) {
+                                      EXPECT_TRUE(got.ok()) << got.status();
+                                      order_.push_back(name);
+                                      if (static_cast<int>(order_.size()) == of)
+                                        all_.Notify();
+                                    })
+                                    .eagerlyEvaluate(nullptr)));
+    });
+  }
+
+  EventLoop loop_;
+  std::shared_ptr<ScratchPool> pool_;
+  std::vector<kj::Own<kj::Promise<void>>> waits_;  // loop thread only
+  std::vector<int> order_;
+  absl::Notification all_;
+};
+
+TEST_F(ScratchPoolTest, WaitersAreServedInOrder) {
+  std::shared_ptr<Scratch> first = Take(80);
+  EXPECT_EQ(pool_->used(), 80u);
+  Wait(90, 2, /*requester=*/1, /*of=*/2);
+  Wait(10, 3, /*requester=*/1, /*of=*/2);  // would fit, but it is not its turn
+  EXPECT_TRUE(order_.empty());
   first = nullptr;  // given back on this thread
-  both.WaitForNotification();
-  EXPECT_EQ(order, std::vector<int>({2, 3}));
-  loop.RunAsync([&] {
-    return pool->Acquire(101).then(
-        [](absl::StatusOr<std::shared_ptr<Scratch>> got) {
-          EXPECT_TRUE(absl::IsResourceExhausted(got.status()));
-        });
+  all_.WaitForNotification();
+  EXPECT_EQ(order_, std::vector<int>({2, 3}));
+  loop_.RunAsync([&] {
+    return pool_->Acquire(101, RequesterId(1)).then([](Got got) {
+      EXPECT_TRUE(absl::IsResourceExhausted(got.status()));
+    });
   });
-  loop.Run([&] {
-    second = nullptr;
-    third = nullptr;
-  });
+}
+
+TEST_F(ScratchPoolTest, RequestersTakeTurns) {
+  std::shared_ptr<Scratch> first = Take(100);
+  for (int i = 0; i < 5; ++i) Wait(100, i, /*requester=*/1, /*of=*/6);
+  Wait(1, 9, /*requester=*/2, /*of=*/6);
+  first = nullptr;
+  all_.WaitForNotification();
+  EXPECT_EQ(order_, std::vector<int>({0, 9, 1, 2, 3, 4}));
+}
+
+TEST_F(ScratchPoolTest, WhoGivesUpLetsTheNextOneIn) {
+  const std::shared_ptr<Scratch> first = Take(80);
+  Wait(90, 2, /*requester=*/1, /*of=*/1);
+  Wait(20, 3, /*requester=*/1, /*of=*/1);
+  loop_.Run([&] { waits_.erase(waits_.begin()); });
+  all_.WaitForNotification();
+  EXPECT_EQ(order_, std::vector<int>{3});
 }
 
 TEST(ListenerTest, SocketFileIsPrivateAndAStaleOneIsReplaced) {

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <random>
 
-#include "rpc/byte_budget.h"
 #include "rpc/client/kv_copy.h"
 #include "rpc/gateway/layer_order.h"
 #include "tests/rpc/gateway/fixture.h"
@@ -42,33 +41,6 @@ TEST(LayerOrderTest, HoleHoldsBackWhatIsBehindIt) {
   EXPECT_TRUE(out.empty());
   order.Complete(0, 0, out);
   EXPECT_EQ(out.size(), 3u);
-}
-
-TEST(ByteBudgetTest, HoldsAddUpAndComeBack) {
-  auto budget = ByteBudget::Create(10);
-  int told = 0;
-  budget->OnGivenBack([&] { ++told; });
-  auto six = budget->TryTake(6);
-  ASSERT_TRUE(six);
-  EXPECT_FALSE(budget->TryTake(5));
-  auto four = budget->TryTake(4);
-  ASSERT_TRUE(four);
-  EXPECT_EQ(budget->used(), 10u);
-  EXPECT_FALSE(budget->TryTake(UINT64_MAX));
-  ByteBudget::Hold moved = *std::move(six);
-  six.reset();
-  EXPECT_EQ(budget->used(), 10u);
-  moved = ByteBudget::Hold();
-  four.reset();
-  EXPECT_EQ(told, 2);
-  EXPECT_EQ(budget->used(), 0u);
-}
-
-TEST(ByteBudgetTest, HoldOutlivesItsOwnersHandle) {
-  auto budget = ByteBudget::Create(1);
-  auto hold = budget->TryTake(1);
-  budget = nullptr;
-  EXPECT_EQ(hold->amount(), 1u);
 }
 
 TEST(KvCopyTest, PackThenUnpackIsTheSameInEveryLayout) {

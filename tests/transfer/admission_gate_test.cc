@@ -1,4 +1,4 @@
-#include "transfer/admission.h"
+#include "transfer/admission_gate.h"
 
 #include <gtest/gtest.h>
 
@@ -11,23 +11,30 @@
 namespace kdn::transfer {
 namespace {
 
-using Pass = Admission::Pass;
+using Pass = AdmissionGate::Pass;
 constexpr absl::Time kNever = absl::InfiniteFuture();
 
-Admission::Answer Into(Pass* held) {
+AdmissionGate::Answer Into(Pass* held) {
   return [held](absl::StatusOr<Pass> pass) { *held = *std::move(pass); };
 }
-Admission::Answer Into(absl::Status* why) {
+AdmissionGate::Answer Into(absl::Status* why) {
   return [why](const absl::StatusOr<Pass>& pass) { *why = pass.status(); };
 }
 
-TEST(AdmissionTest, LetsInWhatFitsAndTheRestInOrder) {
-  Admission room(100);
+AdmissionGate::Ask For(uint64_t amount, absl::Time deadline = kNever) {
+  return {.amount = amount, .deadline = deadline};
+}
+AdmissionGate Gate(uint64_t budget, size_t waiting_max = 1024) {
+  return AdmissionGate({.budget = budget, .waiting_max = waiting_max});
+}
+
+TEST(AdmissionGateTest, LetsInWhatFitsAndTheRestInOrder) {
+  AdmissionGate room = Gate(100);
   std::vector<int> order;
   std::vector<Pass> passes(4);
   const std::vector<uint64_t> bytes = {60, 60, 10, 40};
   for (int i = 0; i < 4; ++i) {
-    room.Request(bytes[i], kNever, [&, i](absl::StatusOr<Pass> pass) {
+    room.Request(For(bytes[i]), [&, i](absl::StatusOr<Pass> pass) {
       order.push_back(i);
       passes[i] = *std::move(pass);
     });
@@ -43,56 +50,79 @@ TEST(AdmissionTest, LetsInWhatFitsAndTheRestInOrder) {
   EXPECT_EQ(room.used(), 0u);
 }
 
-TEST(AdmissionTest, MoreThanAllCountsAsAll) {
-  Admission room(100);
-  Pass held;
-  room.Request(1000, kNever, Into(&held));
-  ASSERT_NE(held, nullptr);
-  EXPECT_EQ(room.used(), 100u);
+TEST(AdmissionGateTest, TakingAtOnceNeverWaits) {
+  AdmissionGate room = Gate(10);
+  Pass six = room.TryTake(6);
+  ASSERT_NE(six, nullptr);
+  EXPECT_EQ(room.TryTake(5), nullptr);
+  const Pass four = room.TryTake(4);
+  ASSERT_NE(four, nullptr);
+  EXPECT_EQ(room.used(), 10u);
+  EXPECT_EQ(room.TryTake(UINT64_MAX), nullptr);
+  Pass copy = six;
+  six = nullptr;
+  EXPECT_EQ(room.used(), 10u) << "a copy holds it still";
+  copy = nullptr;
+  EXPECT_EQ(room.used(), 4u);
 }
 
-TEST(AdmissionTest, ManyThatDropTheirPassAtOnceDoNotRecurse) {
+TEST(AdmissionGateTest, WhoWithdrawsIsNotAnswered) {
+  AdmissionGate room = Gate(10);
+  const Pass held = room.TryTake(8);
+  const AdmissionId large = room.Request(
+      For(5),
+      [](const absl::StatusOr<Pass>&) { FAIL() << "it was withdrawn"; });
+  Pass small;
+  room.Request(For(2), Into(&small));
+  EXPECT_EQ(small, nullptr);
+  EXPECT_EQ(room.waiting(), 2u);
+  room.Withdraw(large);
+  EXPECT_NE(small, nullptr);
+  EXPECT_EQ(room.waiting(), 0u);
+}
+
+TEST(AdmissionGateTest, ManyThatDropTheirPassAtOnceDoNotRecurse) {
   constexpr int kRequests = 200000;
-  Admission room(1, kRequests);
+  AdmissionGate room = Gate(1, kRequests);
   Pass held;
-  room.Request(1, kNever, Into(&held));
+  room.Request(For(1), Into(&held));
   int admitted = 0;
   for (int i = 0; i < kRequests; ++i) {
-    room.Request(1, kNever, [&](const absl::StatusOr<Pass>&) { ++admitted; });
+    room.Request(For(1), [&](const absl::StatusOr<Pass>&) { ++admitted; });
   }
   held = nullptr;
   EXPECT_EQ(admitted, kRequests);
   EXPECT_EQ(room.used(), 0u);
 }
 
-TEST(AdmissionTest, NoMoreWaitThanItIsToldAndTheOthersAreRefused) {
-  Admission room(10, /*waiters_max=*/2);
+TEST(AdmissionGateTest, NoMoreWaitThanItIsToldAndTheOthersAreRefused) {
+  AdmissionGate room = Gate(10, /*waiting_max=*/2);
   Pass held;
-  room.Request(10, kNever, Into(&held));
+  room.Request(For(10), Into(&held));
   std::vector<Pass> waiting(2);
-  for (Pass& pass : waiting) room.Request(5, kNever, Into(&pass));
+  for (Pass& pass : waiting) room.Request(For(5), Into(&pass));
   absl::Status refused;
-  room.Request(5, kNever, Into(&refused));
+  room.Request(For(5), Into(&refused));
   EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
   held = nullptr;
   EXPECT_TRUE(waiting[0] != nullptr && waiting[1] != nullptr);
   Pass next;
-  room.Request(5, kNever, Into(&next));
+  room.Request(For(5), Into(&next));
   waiting.clear();
   EXPECT_NE(next, nullptr) << "there is room to wait again";
 }
 
-TEST(AdmissionTest, WhoWaitsTooLongIsToldAndThoseBehindMoveUp) {
+TEST(AdmissionGateTest, WhoWaitsTooLongIsToldAndThoseBehindMoveUp) {
   const absl::Time start = absl::UnixEpoch();
-  Admission room(100);
+  AdmissionGate room = Gate(100);
   Pass held;
-  room.Request(60, start, Into(&held));
+  room.Request(For(60, start), Into(&held));
   absl::Status large;
   absl::Status last;
   Pass small;
-  room.Request(60, start + absl::Seconds(2), Into(&large));
-  room.Request(40, start + absl::Seconds(9), Into(&small));
-  room.Request(60, start + absl::Seconds(1), Into(&last));
+  room.Request(For(60, start + absl::Seconds(2)), Into(&large));
+  room.Request(For(40, start + absl::Seconds(9)), Into(&small));
+  room.Request(For(60, start + absl::Seconds(1)), Into(&last));
   room.Expire(start + absl::Seconds(1));
   EXPECT_TRUE(absl::IsDeadlineExceeded(last)) << last;
   EXPECT_TRUE(large.ok()) << "not late yet: " << large;
@@ -103,23 +133,23 @@ TEST(AdmissionTest, WhoWaitsTooLongIsToldAndThoseBehindMoveUp) {
   EXPECT_EQ(room.used(), 100u) << "who was admitted in time keeps its share";
 }
 
-TEST(AdmissionTest, APassMayOutliveIt) {
+TEST(AdmissionGateTest, APassMayOutliveIt) {
   Pass held;
   {
-    Admission room(10);
-    room.Request(10, kNever, Into(&held));
-    room.Request(10, kNever, [](const absl::StatusOr<Pass>&) {
+    AdmissionGate room = Gate(10);
+    room.Request(For(10), Into(&held));
+    room.Request(For(10), [](const absl::StatusOr<Pass>&) {
       FAIL() << "there was never room";
     });
   }
   held = nullptr;
 }
 
-TEST(AdmissionTest, ThreadsNeverHoldMoreThanTheLimit) {
+TEST(AdmissionGateTest, ThreadsNeverHoldMoreThanTheLimit) {
   constexpr int kThreads = 4;
   constexpr int kRequests = 2000;
   constexpr uint64_t kLimit = 50;
-  Admission room(kLimit, kThreads * kRequests);
+  AdmissionGate room = Gate(kLimit, kThreads * kRequests);
   std::atomic<uint64_t> held{0};
   std::atomic<int> admitted{0};
   std::vector<std::thread> threads;
@@ -129,7 +159,7 @@ TEST(AdmissionTest, ThreadsNeverHoldMoreThanTheLimit) {
       std::vector<Pass> mine;
       for (int i = 0; i < kRequests; ++i) {
         const uint64_t bytes = random() % kLimit + 1;
-        room.Request(bytes, kNever, [&, bytes](const absl::StatusOr<Pass>&) {
+        room.Request(For(bytes), [&, bytes](const absl::StatusOr<Pass>&) {
           EXPECT_LE(held.fetch_add(bytes) + bytes, kLimit);
           held -= bytes;
           ++admitted;
