@@ -5,9 +5,9 @@
 #include <optional>
 #include <vector>
 
-#include "absl/types/span.h"
 #include "actors/messages.h"
 #include "actors/node_context.h"
+#include "delivery/fetch_actions.h"
 #include "delivery/fetch_session.h"
 #include "transfer/chunk_decode.h"
 
@@ -19,25 +19,18 @@ struct RetrieveJob {
   std::shared_ptr<delivery::Done<std::vector<ChunkOutcome>>> done;
 };
 
-// The shell around one delivery::FetchSession.
+// The shell around one delivery::FetchSession: carries events to the session
+// and does what the session says.
 struct RetrieveActorState {
   static inline const char* name = "retrieve";
 
   void Init(RetrieveActor::pointer self, NodeContext* node, RetrieveJob job);
+  // The only place that sends, requests or schedules.
   void Perform();
-  void ReadHere(int chunk);
-  // In as many fetches as it takes.
-  void FetchFrom(const delivery::Ask& ask);
-  // Some of the chunks that an ask is for.
-  void Fetch(const NodeId& peer, absl::Span<const int> chunks, size_t of_ask);
   void OnSize(const HitSize& size);
   void OnAttempt(const AttemptEnd& end);
-  // A copy failed its checksum.
-  void OnDamaged(const AttemptEnd& end);
   void OnWindow(const WindowGrant& grant);
-  void AbandonCancelled();
   void OnDeadline();
-  void Answer();
 
   RetrieveActor::pointer self = nullptr;
   NodeContext* node = nullptr;
@@ -45,8 +38,23 @@ struct RetrieveActorState {
   std::shared_ptr<const ClusterView> view;
   std::optional<delivery::FetchSession> session;
   uint64_t work_request = 0;
-  bool window_asked = false;
   transfer::AdmissionGate::Pass window;  // held until the retrieve is over
+
+ private:
+  void Do(const delivery::ReadHere& read);
+  void Do(const delivery::FetchFrom& fetch);
+  void Do(const delivery::AskWindow& ask);
+  void Do(const delivery::TellSuspect& suspect);
+  void Do(const delivery::DiscardHere& damaged);
+  void Do(const delivery::AwaitDeadline& deadline);
+  void Do(const delivery::AnswerRetrieve& answer);
+  const delivery::RetrieveRequest& request() const {
+    return job.context->request;
+  }
+  const StorageActor& StorageHere(const ChunkRef& ref) const;
+  // Told to the session before any other event.
+  void NoticeCancellation();
+  void Count(const std::vector<ChunkOutcome>& outcomes) const;
 };
 
 RetrieveActor::behavior_type MakeRetrieveActor(

@@ -2,30 +2,84 @@
 
 #include <algorithm>
 #include <iterator>
+#include <numeric>
 #include <utility>
 
+#include "delivery/deadlines.h"
+#include "delivery/peer_transport.h"
 #include "kv/check.h"
+#include "kv/invariants.h"
 
 namespace kdn::delivery {
 
-FetchSession::FetchSession(NodeId self,
-                           std::vector<std::vector<NodeId>> read_orders,
-                           uint64_t chunk_bytes, uint64_t window_max)
-    : self_(std::move(self)),
-      chunk_bytes_(chunk_bytes),
+FetchSession::FetchSession(FetchTask task)
+    : task_(std::move(task)),
       window_bytes_(std::clamp<uint64_t>(
-          window_max, chunk_bytes,
-          chunk_bytes * std::max<uint64_t>(read_orders.size(), 1))),
-      outcomes_(read_orders.size()),
-      pinned_(read_orders.size()),
-      taken_(read_orders.size(), 0),
-      walk_(std::move(read_orders)) {
-  KDN_CHECK(chunk_bytes > 0, "a chunk takes room");
+          std::min(kWindowBytesMax, task_.memory_bytes_max), task_.chunk_bytes,
+          task_.chunk_bytes * std::max<uint64_t>(task_.read_orders.size(), 1))),
+      outcomes_(task_.read_orders.size()),
+      pinned_(task_.read_orders.size()),
+      taken_(task_.read_orders.size(), 0),
+      walk_(std::move(task_.read_orders)) {
+  KDN_CHECK(task_.chunk_bytes > 0, "a chunk takes room");
+  due_actions_.emplace_back(AwaitDeadline{task_.deadline});
+}
+
+std::vector<FetchAction> FetchSession::TakeActions(absl::Time now,
+                                                   RateOf rate_of) {
+  std::vector<FetchAction> actions = std::exchange(due_actions_, {});
+  for (const Ask& ask : TakeAsks()) {
+    if (ask.node == task_.self) {
+      AddReads(ask, now, actions);
+    } else {
+      AddFetches(ask, now, rate_of, actions);
+    }
+  }
+  const bool wants_window = !window_open_ && !held_back_.empty();
+  if (wants_window && !std::exchange(window_asked_, true)) {
+    actions.emplace_back(AskWindow{window_bytes_, task_.deadline});
+  }
+  if (done() && !std::exchange(answered_, true)) {
+    actions.emplace_back(AnswerRetrieve{Outcomes()});
+  }
+  KDN_DCHECK_INVARIANTS(*this);
+  return actions;
+}
+
+void FetchSession::AddReads(const Ask& ask, absl::Time now,
+                            std::vector<FetchAction>& actions) const {
+  for (const int chunk : ask.items) {
+    actions.emplace_back(
+        ReadHere{Wanted(chunk), AttemptDeadline(now, task_.deadline)});
+  }
+}
+
+void FetchSession::AddFetches(const Ask& ask, absl::Time now, RateOf rate_of,
+                              std::vector<FetchAction>& actions) const {
+  const DeliveryTarget target{
+      .bytes_per_second = rate_of(ask.node),
+      .prefill_tokens_per_second = task_.prefill_tokens_per_second,
+      .now = now,
+      .deadline = AttemptDeadline(now, task_.deadline),
+      .too_slow = task_.too_slow,
+      .reuse = task_.reuse};
+  const SendBudget budget = BudgetFor(target);
+  // Chunks that are not asked for yet need their part of the time.
+  const size_t all =
+      ask.items.size() + held_back() + static_cast<size_t>(task_.chunks_beside);
+  absl::Span<const int> left = ask.items;
+  while (!left.empty()) {
+    const absl::Span<const int> some = left.subspan(0, kItemsPerFetchMax);
+    left.remove_prefix(some.size());
+    FetchFrom fetch{ask.node, {}, target, ShareOf(budget, some.size(), all)};
+    for (const int chunk : some) fetch.wanted.push_back(Wanted(chunk));
+    actions.emplace_back(std::move(fetch));
+  }
 }
 
 std::vector<Ask> FetchSession::TakeAsks() {
-  // Who is passed over is due at the next node at once.
   std::vector<Ask> now = TakeSomeAsks();
+  // Without a window, a chunk held back is due at its next node at once.
   while (!window_refused_.ok() && !held_back_.empty()) {
     for (const Ask& ask : std::exchange(held_back_, {})) {
       for (int item : ask.items) {
@@ -40,50 +94,60 @@ std::vector<Ask> FetchSession::TakeAsks() {
 
 std::vector<Ask> FetchSession::TakeSomeAsks() {
   std::vector<Ask> due = std::exchange(held_back_, {});
-  std::vector<Ask> fresh = walk_.TakeAsks();
-  for (const Ask& ask : fresh) {
+  for (Ask& ask : walk_.TakeAsks()) {
     outstanding_ += static_cast<int>(ask.items.size());
+    due.push_back(std::move(ask));
   }
-  due.insert(due.end(), std::make_move_iterator(fresh.begin()),
-             std::make_move_iterator(fresh.end()));
   std::vector<Ask> now;
   for (Ask& ask : due) {
-    if (ask.node == self_) {  // no copy is made of what is here already
+    if (ask.node == task_.self) {  // no copy is made of what is here already
       due_here_.insert(due_here_.end(), ask.items.begin(), ask.items.end());
       continue;
     }
-    const uint64_t room =
-        window_open_ ? (window_bytes_ - window_used_) / chunk_bytes_ : 0;
-    const size_t take = std::min<uint64_t>(room, ask.items.size());
-    window_used_ += take * chunk_bytes_;
-    for (size_t i = 0; i < take; ++i) taken_[ask.items[i]] = chunk_bytes_;
-    const auto cut = ask.items.begin() + static_cast<ptrdiff_t>(take);
-    if (cut != ask.items.end()) {
-      held_back_.push_back(Ask{ask.node, {cut, ask.items.end()}});
-    }
-    if (take > 0) now.push_back(Ask{ask.node, {ask.items.begin(), cut}});
+    Ask some = TakeRoom(std::move(ask));
+    if (!some.items.empty()) now.push_back(std::move(some));
   }
-  Ask here{self_, {}};
+  Ask here = TakeReadsHere();
+  if (!here.items.empty()) now.push_back(std::move(here));
+  return now;
+}
+
+Ask FetchSession::TakeRoom(Ask ask) {
+  const uint64_t room =
+      window_open_ ? (window_bytes_ - window_used_) / task_.chunk_bytes : 0;
+  const size_t take = std::min<uint64_t>(room, ask.items.size());
+  window_used_ += take * task_.chunk_bytes;
+  for (size_t i = 0; i < take; ++i) taken_[ask.items[i]] = task_.chunk_bytes;
+  const auto cut = ask.items.begin() + static_cast<ptrdiff_t>(take);
+  if (cut != ask.items.end()) {
+    held_back_.push_back(Ask{ask.node, {cut, ask.items.end()}});
+  }
+  ask.items.erase(cut, ask.items.end());
+  return ask;
+}
+
+Ask FetchSession::TakeReadsHere() {
+  Ask here{task_.self, {}};
   while (reading_here_ < kReadsHereMax && !due_here_.empty()) {
     ++reading_here_;
     here.items.push_back(due_here_.front());
     due_here_.pop_front();
   }
-  if (!here.items.empty()) now.push_back(std::move(here));
-  return now;
+  return here;
 }
 
 void FetchSession::OnAttempt(int chunk, const NodeId& node,
                              const AttemptResult& result) {
   KDN_CHECK(outstanding_ > 0, "an attempt ended that was never begun");
   --outstanding_;
-  if (node == self_) {
+  if (node == task_.self) {
     KDN_CHECK(reading_here_ > 0, "reads of this node are miscounted");
     --reading_here_;
   } else {
     KDN_CHECK(window_used_ >= taken_[chunk], "the window is miscounted");
     window_used_ -= std::exchange(taken_[chunk], 0);
   }
+  if (absl::IsDataLoss(result.status)) OnDamage(chunk, node, result.version);
   ChunkOutcome& outcome = outcomes_[chunk];
   outcome.wire_bytes += result.wire_bytes;
   if (!walk_.asked(chunk)) return;  // abandoned meanwhile
@@ -104,10 +168,20 @@ void FetchSession::OnAttempt(int chunk, const NodeId& node,
   outcome.version = result.version;
 }
 
-int FetchSession::held_back() const {
+void FetchSession::OnDamage(int chunk, const NodeId& node,
+                            ObjectVersion version) {
+  if (node == task_.self) {
+    due_actions_.emplace_back(DiscardHere{chunk, version});
+  } else if (version != ObjectVersion()) {  // else nothing of a copy came
+    // The copy was damaged at the peer or on its way: the peer finds out.
+    due_actions_.emplace_back(TellSuspect{node, chunk, version});
+  }
+}
+
+size_t FetchSession::held_back() const {
   size_t chunks = 0;
   for (const Ask& ask : held_back_) chunks += ask.items.size();
-  return static_cast<int>(chunks);
+  return chunks;
 }
 
 void FetchSession::OnSize(int chunk, uint64_t bytes) {
@@ -116,8 +190,9 @@ void FetchSession::OnSize(int chunk, uint64_t bytes) {
   taken_[chunk] = bytes;
 }
 
-uint64_t FetchSession::WindowWanted() const {
-  return window_open_ || held_back_.empty() ? 0 : window_bytes_;
+void FetchSession::OpenWindow() {
+  KDN_CHECK(window_refused_.ok(), "a refused window stays closed");
+  window_open_ = true;
 }
 
 void FetchSession::RefuseWindow(const absl::Status& why) {
@@ -125,12 +200,17 @@ void FetchSession::RefuseWindow(const absl::Status& why) {
   window_refused_ = why;
 }
 
+void FetchSession::OnCancelled() {
+  Abandon(absl::CancelledError("nobody wants it any more"));
+}
+
+void FetchSession::OnDeadline() {
+  Abandon(absl::DeadlineExceededError("the retrieve's deadline passed"));
+}
+
 void FetchSession::Abandon(const absl::Status& why) {
-  for (const Ask& ask : held_back_) {
-    outstanding_ -= static_cast<int>(ask.items.size());
-  }
+  outstanding_ -= static_cast<int>(held_back() + due_here_.size());
   held_back_.clear();
-  outstanding_ -= static_cast<int>(due_here_.size());
   due_here_.clear();
   walk_.Abandon(why);
 }
@@ -145,6 +225,29 @@ std::vector<ChunkOutcome> FetchSession::Outcomes() const {
     outcomes[i].why = why;
   }
   return outcomes;
+}
+
+void FetchSession::CheckInvariants() const {
+  walk_.CheckInvariants();
+  const uint64_t taken =
+      std::accumulate(taken_.begin(), taken_.end(), uint64_t{0});
+  KDN_CHECK(taken == window_used_, "the window is miscounted");
+  KDN_CHECK(window_used_ <= window_bytes_, "the window is overdrawn");
+  KDN_CHECK(window_used_ == 0 || window_open_, "no peer before the memory");
+  KDN_CHECK(reading_here_ <= kReadsHereMax, "too many reads of this node");
+  const auto fetching = std::count_if(taken_.begin(), taken_.end(),
+                                      [](uint64_t bytes) { return bytes > 0; });
+  const size_t waiting = held_back() + due_here_.size();
+  KDN_CHECK(static_cast<size_t>(outstanding_) >=
+                waiting + static_cast<size_t>(reading_here_ + fetching),
+            "a chunk waits or is tried, and is counted");
+  for (const Ask& ask : held_back_) {
+    for (const int chunk : ask.items) {
+      KDN_CHECK(walk_.asked(chunk) && taken_[chunk] == 0,
+                "a chunk held back takes no room");
+    }
+  }
+  KDN_CHECK(!answered_ || done(), "the answer is the last action");
 }
 
 }  // namespace kdn::delivery

@@ -81,7 +81,7 @@ class RemoteFetch::Reckoning {
 };
 
 RemoteFetch::RemoteFetch(std::shared_ptr<RetrieveContext> context,
-                         std::vector<Item> items, Link link,
+                         std::vector<delivery::ChunkWanted> items, Link link,
                          storage::Arena* scratch, WorkPool* pool,
                          uint64_t work_request, OnSize on_size,
                          OnAttempt on_attempt)

@@ -30,10 +30,6 @@ uint64_t FetchBytesMax(const delivery::RetrieveRequest& request);
 // Times what comes: so the link's rate is learnt.
 class RemoteFetch final : public delivery::FetchSink {
  public:
-  struct Item {
-    int chunk = 0;  // in the retrieve
-    std::optional<ObjectVersion> pinned;
-  };
   // Any thread; (chunk, result).
   using OnAttempt = std::function<void(int, delivery::AttemptResult)>;
   // (chunk, bytes of `scratch` that it takes), before the end of its try.
@@ -47,9 +43,10 @@ class RemoteFetch final : public delivery::FetchSink {
     const Clock* clock = nullptr;
   };
 
-  RemoteFetch(std::shared_ptr<RetrieveContext> context, std::vector<Item> items,
-              Link link, storage::Arena* scratch, WorkPool* pool,
-              uint64_t work_request, OnSize on_size, OnAttempt on_attempt);
+  RemoteFetch(std::shared_ptr<RetrieveContext> context,
+              std::vector<delivery::ChunkWanted> items, Link link,
+              storage::Arena* scratch, WorkPool* pool, uint64_t work_request,
+              OnSize on_size, OnAttempt on_attempt);
 
   absl::StatusOr<absl::Span<std::byte>> OnHit(int i, codec::ObjectIndex index,
                                               std::vector<Level> levels,
@@ -77,7 +74,7 @@ class RemoteFetch final : public delivery::FetchSink {
   void Settle(const absl::Status& status);
 
   const std::shared_ptr<RetrieveContext> context_;
-  const std::vector<Item> items_;
+  const std::vector<delivery::ChunkWanted> items_;
   const Link link_;
   storage::Arena* const scratch_;
   WorkPool* const pool_;

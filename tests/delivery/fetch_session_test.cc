@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <deque>
 #include <random>
+#include <utility>
+
+#include "delivery/peer_transport.h"
 
 namespace kdn::delivery {
 namespace {
@@ -27,89 +30,161 @@ AttemptResult Fails(absl::Status status) {
   return result;
 }
 
+const absl::Time kNow = absl::UnixEpoch() + absl::Hours(1);
+
+FetchTask TaskOf(Orders orders, uint64_t chunk_bytes, uint64_t memory_bytes) {
+  FetchTask task;
+  task.self = kSelf;
+  task.read_orders = std::move(orders);
+  task.chunk_bytes = chunk_bytes;
+  task.memory_bytes_max = memory_bytes;
+  task.deadline = kNow + absl::Seconds(2);
+  return task;
+}
+
+// A FetchSession, what it has asked for, and what it has answered.
+class Driven {
+ public:
+  Driven(Orders orders, uint64_t chunk_bytes, uint64_t memory_bytes)
+      : Driven(TaskOf(std::move(orders), chunk_bytes, memory_bytes)) {}
+  explicit Driven(FetchTask task) : session(std::move(task)) {}
+
+  // Takes the session's actions; the tries to make, grouped by node.
+  std::vector<Ask> TakeAsks() {
+    std::vector<Ask> asks;
+    Ask here{kSelf, {}};
+    const auto rate_of = [this](const NodeId&) { return rate; };
+    for (const FetchAction& action : session.TakeActions(now, rate_of)) {
+      if (const auto* read = std::get_if<ReadHere>(&action)) {
+        here.items.push_back(read->wanted.chunk);
+        reads.push_back(*read);
+      } else if (const auto* fetch = std::get_if<FetchFrom>(&action)) {
+        Ask ask{fetch->peer, {}};
+        for (const ChunkWanted& wanted : fetch->wanted) {
+          ask.items.push_back(wanted.chunk);
+        }
+        asks.push_back(std::move(ask));
+        fetches.push_back(*fetch);
+      } else if (const auto* window = std::get_if<AskWindow>(&action)) {
+        EXPECT_EQ(window_wanted, 0u) << "asked for once";
+        window_wanted = window->bytes;
+      } else if (const auto* suspect = std::get_if<TellSuspect>(&action)) {
+        suspects.push_back(*suspect);
+      } else if (const auto* discard = std::get_if<DiscardHere>(&action)) {
+        discards.push_back(*discard);
+      } else if (const auto* answer = std::get_if<AnswerRetrieve>(&action)) {
+        EXPECT_FALSE(answered) << "answered once";
+        answered = true;
+        outcomes = answer->outcomes;
+      }
+    }
+    if (!here.items.empty()) asks.push_back(std::move(here));
+    session.CheckInvariants();
+    return asks;
+  }
+  void OnAttempt(int chunk, const NodeId& node, const AttemptResult& result) {
+    session.OnAttempt(chunk, node, result);
+    session.CheckInvariants();
+  }
+  // After the last event.
+  bool Over() {
+    EXPECT_TRUE(TakeAsks().empty());
+    return answered;
+  }
+
+  FetchSession session;
+  absl::Time now = kNow;
+  std::optional<double> rate;
+  std::vector<ReadHere> reads;
+  std::vector<FetchFrom> fetches;
+  std::vector<TellSuspect> suspects;
+  std::vector<DiscardHere> discards;
+  uint64_t window_wanted = 0;
+  bool answered = false;
+  std::vector<ChunkOutcome> outcomes;
+};
+
 TEST(FetchSessionTest, AHitNamesItsSourceAndLevel) {
-  FetchSession session(kSelf, Orders{{kSelf, kPeer}}, 100, 1000);
-  session.OpenWindow();
-  ASSERT_EQ(session.TakeAsks().size(), 1u);
-  session.OnAttempt(0, kSelf, Ok());
-  ASSERT_TRUE(session.done());
-  const ChunkOutcome outcome = session.Outcomes()[0];
+  Driven driven(Orders{{kSelf, kPeer}}, 100, 1000);
+  driven.session.OpenWindow();
+  ASSERT_EQ(driven.TakeAsks().size(), 1u);
+  driven.OnAttempt(0, kSelf, Ok());
+  ASSERT_TRUE(driven.Over());
+  const ChunkOutcome outcome = driven.outcomes[0];
   EXPECT_EQ(outcome.kind, OutcomeKind::kHit);
   EXPECT_EQ(outcome.source, kSelf);
 }
 
 TEST(FetchSessionTest, WhatIsSmallerThanItsRoomLeavesItToOthers) {
-  FetchSession session(kSelf, Orders(5, {kPeer}), 100, 200);
-  session.OpenWindow();
-  EXPECT_EQ(session.TakeAsks()[0].items, (std::vector<int>{0, 1}));
-  EXPECT_EQ(session.held_back(), 3);
-  session.OnSize(0, 30);
-  EXPECT_TRUE(session.TakeAsks().empty()) << "70 bytes are free";
-  session.OnSize(1, 30);
-  EXPECT_EQ(session.TakeAsks()[0].items, (std::vector<int>{2}));
-  session.OnAttempt(0, kPeer, Ok());
-  session.OnAttempt(1, kPeer, Ok());
-  EXPECT_EQ(session.TakeAsks()[0].items, (std::vector<int>{3}));
-  session.OnSize(2, 500);
-  EXPECT_TRUE(session.TakeAsks().empty()) << "more than its room is not taken";
-  for (int i = 2; i < 4; ++i) session.OnAttempt(i, kPeer, Ok());
-  ASSERT_EQ(session.TakeAsks()[0].items, (std::vector<int>{4}));
-  session.OnAttempt(4, kPeer, Ok());
-  EXPECT_TRUE(session.done());
+  Driven driven(Orders(5, {kPeer}), 100, 200);
+  driven.session.OpenWindow();
+  EXPECT_EQ(driven.TakeAsks()[0].items, (std::vector<int>{0, 1}));
+  driven.session.OnSize(0, 30);
+  EXPECT_TRUE(driven.TakeAsks().empty()) << "70 bytes are free";
+  driven.session.OnSize(1, 30);
+  EXPECT_EQ(driven.TakeAsks()[0].items, (std::vector<int>{2}));
+  driven.OnAttempt(0, kPeer, Ok());
+  driven.OnAttempt(1, kPeer, Ok());
+  EXPECT_EQ(driven.TakeAsks()[0].items, (std::vector<int>{3}));
+  driven.session.OnSize(2, 500);
+  EXPECT_TRUE(driven.TakeAsks().empty()) << "more than its room is not taken";
+  for (int i = 2; i < 4; ++i) driven.OnAttempt(i, kPeer, Ok());
+  ASSERT_EQ(driven.TakeAsks()[0].items, (std::vector<int>{4}));
+  driven.OnAttempt(4, kPeer, Ok());
+  EXPECT_TRUE(driven.Over());
 }
 
 TEST(FetchSessionTest, AMissEverywhereIsAMiss) {
-  FetchSession session(kSelf, Orders{{kSelf, kPeer}}, 100, 1000);
-  session.OpenWindow();
-  session.TakeAsks();
-  session.OnAttempt(0, kSelf, Fails(absl::NotFoundError("")));
-  ASSERT_EQ(session.TakeAsks()[0].node, kPeer);
-  session.OnAttempt(0, kPeer, Fails(absl::NotFoundError("")));
-  ASSERT_TRUE(session.done());
-  EXPECT_EQ(session.Outcomes()[0].kind, OutcomeKind::kMiss);
+  Driven driven(Orders{{kSelf, kPeer}}, 100, 1000);
+  driven.session.OpenWindow();
+  driven.TakeAsks();
+  driven.OnAttempt(0, kSelf, Fails(absl::NotFoundError("")));
+  ASSERT_EQ(driven.TakeAsks()[0].node, kPeer);
+  driven.OnAttempt(0, kPeer, Fails(absl::NotFoundError("")));
+  ASSERT_TRUE(driven.Over());
+  EXPECT_EQ(driven.outcomes[0].kind, OutcomeKind::kMiss);
 }
 
 TEST(FetchSessionTest, ADeadReplicaIsReplacedByTheNext) {
-  FetchSession session(kSelf, Orders{{kPeer, kOther}}, 100, 1000);
-  session.OpenWindow();
-  session.TakeAsks();
-  session.OnAttempt(0, kPeer, Fails(absl::UnavailableError("died")));
-  ASSERT_EQ(session.TakeAsks()[0].node, kOther);
-  session.OnAttempt(0, kOther, Ok());
-  EXPECT_EQ(session.Outcomes()[0].kind, OutcomeKind::kHit);
-  EXPECT_EQ(session.Outcomes()[0].source, kOther);
+  Driven driven(Orders{{kPeer, kOther}}, 100, 1000);
+  driven.session.OpenWindow();
+  driven.TakeAsks();
+  driven.OnAttempt(0, kPeer, Fails(absl::UnavailableError("died")));
+  ASSERT_EQ(driven.TakeAsks()[0].node, kOther);
+  driven.OnAttempt(0, kOther, Ok());
+  ASSERT_TRUE(driven.Over());
+  EXPECT_EQ(driven.outcomes[0].kind, OutcomeKind::kHit);
+  EXPECT_EQ(driven.outcomes[0].source, kOther);
 }
 
 TEST(FetchSessionTest, AnnouncedLayersPinTheVersion) {
-  FetchSession session(kSelf, Orders{{kPeer, kOther}}, 100, 1000);
-  session.OpenWindow();
-  session.TakeAsks();
-  EXPECT_FALSE(session.pinned_version(0).has_value());
+  Driven driven(Orders{{kPeer, kOther}}, 100, 1000);
+  driven.session.OpenWindow();
+  driven.TakeAsks();
+  EXPECT_FALSE(driven.fetches[0].wanted[0].pinned.has_value());
   AttemptResult half = Ok(7);
   half.status = absl::UnavailableError("died in the middle");
-  session.OnAttempt(0, kPeer, half);
-  session.TakeAsks();
-  EXPECT_EQ(session.pinned_version(0), ObjectVersion(7));
+  driven.OnAttempt(0, kPeer, half);
+  driven.TakeAsks();
+  EXPECT_EQ(driven.fetches[1].wanted[0].pinned, ObjectVersion(7));
 }
 
 TEST(FetchSessionTest, WithoutAWindowOnlyWhatIsHereIsDelivered) {
-  FetchSession session(kSelf,
-                       Orders{{kSelf, kPeer}, {kPeer, kSelf}, {kPeer, kOther}},
-                       100, 1000);
-  const std::vector<Ask> here = session.TakeAsks();
+  Driven driven(Orders{{kSelf, kPeer}, {kPeer, kSelf}, {kPeer, kOther}}, 100,
+                1000);
+  const std::vector<Ask> here = driven.TakeAsks();
   ASSERT_EQ(here.size(), 1u);
   EXPECT_EQ(here[0].items, std::vector<int>{0});
-  session.RefuseWindow(absl::ResourceExhaustedError("full"));
-  const std::vector<Ask> instead = session.TakeAsks();
+  driven.session.RefuseWindow(absl::ResourceExhaustedError("full"));
+  const std::vector<Ask> instead = driven.TakeAsks();
   ASSERT_EQ(instead.size(), 1u);
   EXPECT_EQ(instead[0].node, kSelf);
   EXPECT_EQ(instead[0].items, std::vector<int>{1});
-  EXPECT_EQ(session.WindowWanted(), 0u);
-  session.OnAttempt(0, kSelf, Fails(absl::NotFoundError("")));
-  EXPECT_TRUE(session.TakeAsks().empty()) << "no peer is asked later either";
-  session.OnAttempt(1, kSelf, Ok());
-  ASSERT_TRUE(session.done());
-  const std::vector<ChunkOutcome> outcomes = session.Outcomes();
+  driven.OnAttempt(0, kSelf, Fails(absl::NotFoundError("")));
+  EXPECT_TRUE(driven.TakeAsks().empty()) << "no peer is asked later either";
+  driven.OnAttempt(1, kSelf, Ok());
+  ASSERT_TRUE(driven.Over());
+  const std::vector<ChunkOutcome> outcomes = driven.outcomes;
   EXPECT_EQ(outcomes[1].kind, OutcomeKind::kHit);
   for (const int failed : {0, 2}) {
     EXPECT_EQ(outcomes[failed].kind, OutcomeKind::kFailed);
@@ -118,61 +193,59 @@ TEST(FetchSessionTest, WithoutAWindowOnlyWhatIsHereIsDelivered) {
 }
 
 TEST(FetchSessionTest, AtTheDeadlineItWaitsForTriesThatStillWrite) {
-  FetchSession session(kSelf, Orders{{kPeer}, {kSelf}}, 100, 1000);
-  session.OpenWindow();
-  session.TakeAsks();
-  session.OnAttempt(1, kSelf, Ok());
-  session.Abandon(absl::DeadlineExceededError("late"));
-  EXPECT_FALSE(session.done()) << "the peer's try may still write";
-  session.OnAttempt(0, kPeer, Ok());
-  ASSERT_TRUE(session.done());
-  EXPECT_EQ(session.Outcomes()[0].kind, OutcomeKind::kFailed);
-  EXPECT_TRUE(absl::IsDeadlineExceeded(session.Outcomes()[0].why));
-  EXPECT_EQ(session.Outcomes()[1].kind, OutcomeKind::kHit);
+  Driven driven(Orders{{kPeer}, {kSelf}}, 100, 1000);
+  driven.session.OpenWindow();
+  driven.TakeAsks();
+  driven.OnAttempt(1, kSelf, Ok());
+  driven.session.OnDeadline();
+  EXPECT_FALSE(driven.session.done()) << "the peer's try may still write";
+  driven.OnAttempt(0, kPeer, Ok());
+  ASSERT_TRUE(driven.Over());
+  EXPECT_EQ(driven.outcomes[0].kind, OutcomeKind::kFailed);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(driven.outcomes[0].why));
+  EXPECT_EQ(driven.outcomes[1].kind, OutcomeKind::kHit);
 }
 
 TEST(FetchSessionTest, ChunksHeldBackEndWithTheDeadline) {
-  FetchSession session(kSelf, Orders{{kPeer}, {kPeer}, {kPeer}}, 100, 100);
-  session.OpenWindow();
-  ASSERT_EQ(session.TakeAsks()[0].items.size(), 1u)
-      << "the window is one chunk";
-  session.Abandon(absl::DeadlineExceededError("late"));
-  session.OnAttempt(0, kPeer, Ok());
-  ASSERT_TRUE(session.done());
-  for (const ChunkOutcome& outcome : session.Outcomes()) {
+  Driven driven(Orders{{kPeer}, {kPeer}, {kPeer}}, 100, 100);
+  driven.session.OpenWindow();
+  ASSERT_EQ(driven.TakeAsks()[0].items.size(), 1u) << "the window is one chunk";
+  driven.session.OnDeadline();
+  driven.OnAttempt(0, kPeer, Ok());
+  ASSERT_TRUE(driven.Over());
+  for (const ChunkOutcome& outcome : driven.outcomes) {
     EXPECT_EQ(outcome.kind, OutcomeKind::kFailed);
   }
 }
 
 TEST(FetchSessionTest, NoPeerIsAskedBeforeTheMemoryIsThere) {
-  FetchSession session(kSelf, Orders{{kPeer}, {kSelf}, {kPeer}}, 100, 1000);
-  const std::vector<Ask> asks = session.TakeAsks();
+  Driven driven(Orders{{kPeer}, {kSelf}, {kPeer}}, 100, 1000);
+  const std::vector<Ask> asks = driven.TakeAsks();
   ASSERT_EQ(asks.size(), 1u);
   EXPECT_EQ(asks[0].node, kSelf) << "what is here needs no window";
-  EXPECT_EQ(session.WindowWanted(), 300u) << "never more than all its chunks";
-  session.OpenWindow();
-  EXPECT_EQ(session.WindowWanted(), 0u);
-  EXPECT_EQ(session.TakeAsks()[0].items.size(), 2u);
+  EXPECT_EQ(driven.window_wanted, 300u) << "never more than all its chunks";
+  driven.session.OpenWindow();
+  EXPECT_EQ(driven.TakeAsks()[0].items.size(), 2u);
 }
 
 TEST(FetchSessionTest, ReadsOnlySoManyOfItsOwnChunksAtATime) {
   constexpr int kMost = FetchSession::kReadsHereMax;
   constexpr int kChunks = 3 * kMost;
-  FetchSession session(kSelf, Orders(kChunks, {kSelf}), 100, 1000);
+  Driven driven(Orders(kChunks, {kSelf}), 100, 1000);
   std::deque<int> open;
   for (int ended = 0; ended < 2 * kMost; ++ended) {
-    for (const Ask& ask : session.TakeAsks()) {
+    for (const Ask& ask : driven.TakeAsks()) {
       open.insert(open.end(), ask.items.begin(), ask.items.end());
     }
     ASSERT_EQ(std::ssize(open), kMost);
-    session.OnAttempt(open.front(), kSelf, Ok());
+    driven.OnAttempt(open.front(), kSelf, Ok());
     open.pop_front();
   }
-  session.Abandon(absl::DeadlineExceededError("late"));
-  EXPECT_TRUE(session.TakeAsks().empty());
-  for (const int chunk : open) session.OnAttempt(chunk, kSelf, Ok());
-  ASSERT_TRUE(session.done());
-  const std::vector<ChunkOutcome> outcomes = session.Outcomes();
+  driven.session.OnDeadline();
+  EXPECT_TRUE(driven.TakeAsks().empty());
+  for (const int chunk : open) driven.OnAttempt(chunk, kSelf, Ok());
+  ASSERT_TRUE(driven.Over());
+  const std::vector<ChunkOutcome> outcomes = driven.outcomes;
   EXPECT_EQ(std::count_if(outcomes.begin(), outcomes.end(),
                           [](const ChunkOutcome& outcome) {
                             return outcome.kind == OutcomeKind::kHit;
@@ -181,12 +254,110 @@ TEST(FetchSessionTest, ReadsOnlySoManyOfItsOwnChunksAtATime) {
 }
 
 TEST(FetchSessionTest, WhatOnlyWaitsForMemoryEndsWithTheDeadline) {
-  FetchSession session(kSelf, Orders{{kPeer}}, 100, 1000);
-  EXPECT_TRUE(session.TakeAsks().empty());
-  session.Abandon(absl::DeadlineExceededError("late"));
-  EXPECT_EQ(session.WindowWanted(), 0u);
-  ASSERT_TRUE(session.done());
-  EXPECT_EQ(session.Outcomes()[0].kind, OutcomeKind::kFailed);
+  Driven driven(Orders{{kPeer}}, 100, 1000);
+  EXPECT_TRUE(driven.TakeAsks().empty());
+  driven.session.OnDeadline();
+  ASSERT_TRUE(driven.Over());
+  EXPECT_EQ(driven.outcomes[0].kind, OutcomeKind::kFailed);
+}
+
+TEST(FetchSessionTest, ATryMayTakeHalfOfTheTimeThatIsLeft) {
+  Driven driven(Orders{{kPeer, kOther}, {kSelf}}, 100, 1000);
+  driven.session.OpenWindow();
+  driven.TakeAsks();
+  EXPECT_EQ(driven.fetches[0].target.deadline, kNow + absl::Seconds(1));
+  EXPECT_EQ(driven.reads[0].deadline, kNow + absl::Seconds(1));
+  driven.now += absl::Seconds(1);
+  driven.OnAttempt(0, kPeer, Fails(absl::DeadlineExceededError("late")));
+  driven.TakeAsks();
+  EXPECT_EQ(driven.fetches[1].target.deadline, kNow + absl::Milliseconds(1500));
+}
+
+TEST(FetchSessionTest, ATryAfterTheDeadlineGetsNoTimeAtAll) {
+  Driven driven(Orders{{kSelf}}, 100, 1000);
+  driven.now = kNow + absl::Seconds(5);
+  driven.TakeAsks();
+  EXPECT_EQ(driven.reads[0].deadline, driven.now);
+}
+
+TEST(FetchSessionTest, TheDeadlineIsAwaitedFromTheBeginning) {
+  FetchSession session(TaskOf({{kPeer}}, 100, 1000));
+  const auto unknown = [](const NodeId&) { return std::nullopt; };
+  const std::vector<FetchAction> actions = session.TakeActions(kNow, unknown);
+  ASSERT_EQ(actions.size(), 2u);
+  EXPECT_EQ(std::get<AwaitDeadline>(actions[0]).at, kNow + absl::Seconds(2));
+  EXPECT_EQ(std::get<AskWindow>(actions[1]).deadline, kNow + absl::Seconds(2));
+}
+
+TEST(FetchSessionTest, NoWindowIsLargerThanTheLimit) {
+  constexpr uint64_t kMiB = 1u << 20;
+  Driven driven(Orders(200, {kPeer}), kMiB, 1024 * kMiB);
+  driven.TakeAsks();
+  EXPECT_EQ(driven.window_wanted, FetchSession::kWindowBytesMax);
+  driven.session.OpenWindow();
+  EXPECT_EQ(driven.TakeAsks()[0].items.size(), 64u);
+}
+
+TEST(FetchSessionTest, AnAskIsCutIntoFetchesThatAPeerTakes) {
+  constexpr int kMost = kItemsPerFetchMax;
+  Driven driven(Orders(2 * kMost + 1, {kPeer}), 1, 1 << 20);
+  driven.session.OpenWindow();
+  driven.TakeAsks();
+  ASSERT_EQ(driven.fetches.size(), 3u);
+  EXPECT_EQ(driven.fetches[0].wanted.size(), static_cast<size_t>(kMost));
+  EXPECT_EQ(driven.fetches[1].wanted.size(), static_cast<size_t>(kMost));
+  EXPECT_EQ(driven.fetches[2].wanted.size(), 1u);
+  EXPECT_EQ(driven.fetches[1].wanted[0].chunk, kMost);
+}
+
+TEST(FetchSessionTest, AFetchGetsItsShareOfWhatTheLinkCarriesInTime) {
+  // Two of four chunks have room at first; four more are fetched beside.
+  FetchTask task = TaskOf(Orders(4, {kPeer}), 100, 200);
+  task.chunks_beside = 4;
+  Driven driven(std::move(task));
+  driven.rate = 10e6;
+  driven.session.OpenWindow();
+  driven.TakeAsks();
+  // Half of two seconds, and kRateSafety of the link.
+  EXPECT_EQ(driven.fetches[0].budget.bytes_max, 8'000'000u * 2 / 8);
+}
+
+TEST(FetchSessionTest, NothingLimitsAFetchWhileTheLinkIsUnknown) {
+  Driven driven(Orders(4, {kPeer}), 100, 1000);
+  driven.session.OpenWindow();
+  driven.TakeAsks();
+  EXPECT_TRUE(driven.fetches[0].budget.unlimited());
+}
+
+TEST(FetchSessionTest, WhoeverHoldsADamagedCopyIsTold) {
+  Driven driven(Orders{{kPeer, kSelf, kOther}}, 100, 1000);
+  driven.session.OpenWindow();
+  driven.TakeAsks();
+  AttemptResult damaged = Fails(absl::DataLossError("a checksum fails"));
+  damaged.version = ObjectVersion(7);
+  driven.OnAttempt(0, kPeer, damaged);
+  driven.TakeAsks();
+  ASSERT_EQ(driven.suspects.size(), 1u);
+  EXPECT_EQ(driven.suspects[0].peer, kPeer);
+  EXPECT_EQ(driven.suspects[0].version, ObjectVersion(7));
+  driven.OnAttempt(0, kSelf, damaged);
+  driven.TakeAsks();
+  ASSERT_EQ(driven.discards.size(), 1u);
+  EXPECT_EQ(driven.discards[0].version, ObjectVersion(7));
+  driven.OnAttempt(0, kOther, Fails(absl::DataLossError("nonsense")));
+  ASSERT_TRUE(driven.Over());
+  EXPECT_EQ(driven.suspects.size(), 1u) << "no copy came, so none is suspect";
+}
+
+TEST(FetchSessionTest, NobodyElseIsAskedForAnEngineThatWentAway) {
+  Driven driven(Orders{{kPeer, kOther}}, 100, 1000);
+  driven.session.OpenWindow();
+  driven.TakeAsks();
+  driven.OnAttempt(0, kPeer, Fails(absl::UnavailableError("died")));
+  driven.session.OnCancelled();
+  driven.session.OnCancelled();
+  ASSERT_TRUE(driven.Over());
+  EXPECT_TRUE(absl::IsCancelled(driven.outcomes[0].why));
 }
 
 // Random clusters, random failures, tries ending in any order: every chunk gets
@@ -201,7 +372,7 @@ TEST(FetchSessionTest, SettlesEveryChunkUnderRandomFailures) {
       std::shuffle(order.begin(), order.end(), random);
     }
     const uint64_t window = 100 * (random() % 5 + 1);
-    FetchSession session(kSelf, orders, 100, window);
+    Driven driven(orders, 100, window);
     struct Try {
       int chunk;
       NodeId node;
@@ -210,7 +381,7 @@ TEST(FetchSessionTest, SettlesEveryChunkUnderRandomFailures) {
     std::vector<bool> delivered(orders.size());
     bool asked = false;
     for (;;) {
-      for (const Ask& ask : session.TakeAsks()) {
+      for (const Ask& ask : driven.TakeAsks()) {
         for (int chunk : ask.items) open.push_back({chunk, ask.node});
       }
       const auto remote =
@@ -218,10 +389,11 @@ TEST(FetchSessionTest, SettlesEveryChunkUnderRandomFailures) {
                         [](const Try& t) { return t.node != kSelf; });
       EXPECT_LE(remote * 100,
                 static_cast<int64_t>(asked ? window : uint64_t{0}));
-      if (session.done()) break;
-      if (session.WindowWanted() > 0 && (open.empty() || random() % 3 == 0)) {
-        EXPECT_LE(session.WindowWanted(), window);
-        session.OpenWindow();
+      if (driven.answered) break;
+      if (driven.window_wanted > 0 && !asked &&
+          (open.empty() || random() % 3 == 0)) {
+        EXPECT_LE(driven.window_wanted, window);
+        driven.session.OpenWindow();
         asked = true;
         continue;
       }
@@ -231,20 +403,20 @@ TEST(FetchSessionTest, SettlesEveryChunkUnderRandomFailures) {
       open.pop_back();
       switch (random() % 3) {
         case 0:
-          session.OnAttempt(ended.chunk, ended.node, Ok());
+          driven.OnAttempt(ended.chunk, ended.node, Ok());
           delivered[ended.chunk] = true;
           break;
         case 1:
-          session.OnAttempt(ended.chunk, ended.node,
-                            Fails(absl::NotFoundError("")));
+          driven.OnAttempt(ended.chunk, ended.node,
+                           Fails(absl::NotFoundError("")));
           break;
         default:
-          session.OnAttempt(ended.chunk, ended.node,
-                            Fails(absl::DataLossError("")));
+          driven.OnAttempt(ended.chunk, ended.node,
+                           Fails(absl::DataLossError("")));
       }
     }
     EXPECT_TRUE(open.empty());
-    const std::vector<ChunkOutcome> outcomes = session.Outcomes();
+    const std::vector<ChunkOutcome> outcomes = driven.outcomes;
     for (size_t i = 0; i < outcomes.size(); ++i) {
       EXPECT_EQ(outcomes[i].kind == OutcomeKind::kHit, delivered[i]);
     }

@@ -1,0 +1,71 @@
+#ifndef KDN_DELIVERY_FETCH_ACTIONS_H_
+#define KDN_DELIVERY_FETCH_ACTIONS_H_
+
+#include <cstdint>
+#include <optional>
+#include <variant>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "delivery/deadlines.h"
+#include "delivery/rate_control.h"
+#include "kv/answers.h"
+#include "kv/ids.h"
+
+// What a FetchSession tells its driver to do. Values: chunks are numbers in the
+// retrieve's list of chunks.
+namespace kdn::delivery {
+
+// A chunk to be read, and the only version that may be delivered, if one was
+// announced already.
+struct ChunkWanted {
+  int chunk = 0;
+  std::optional<ObjectVersion> pinned = std::nullopt;
+};
+
+// Read a chunk from this node's storage and decode it. Ends with OnAttempt.
+struct ReadHere {
+  ChunkWanted wanted;
+  absl::Time deadline;
+};
+
+// Fetch some chunks from a peer, in one request. Every chunk ends with
+// OnAttempt.
+struct FetchFrom {
+  NodeId peer;
+  std::vector<ChunkWanted> wanted;  // at most kItemsPerFetchMax
+  // What the budget was made from. Its deadline is the request's.
+  DeliveryTarget target;
+  SendBudget budget;
+};
+
+// Ask for memory to fetch into. Answered by OpenWindow or RefuseWindow.
+struct AskWindow {
+  uint64_t bytes = 0;
+  absl::Time deadline;
+};
+
+// The peer's copy of a chunk arrived damaged: let the peer verify its copy.
+struct TellSuspect {
+  NodeId peer;
+  int chunk = 0;
+  ObjectVersion version;
+};
+
+// This node's copy of a chunk is damaged: drop it.
+struct DiscardHere {
+  int chunk = 0;
+  ObjectVersion version;
+};
+
+// The retrieve is over: the last action.
+struct AnswerRetrieve {
+  std::vector<ChunkOutcome> outcomes;  // one for each chunk
+};
+
+using FetchAction = std::variant<ReadHere, FetchFrom, AskWindow, TellSuspect,
+                                 DiscardHere, AwaitDeadline, AnswerRetrieve>;
+
+}  // namespace kdn::delivery
+
+#endif  // KDN_DELIVERY_FETCH_ACTIONS_H_
