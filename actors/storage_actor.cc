@@ -261,8 +261,7 @@ StorageActor::behavior_type MakeStorageActor(
   StorageActorState* state = &self->state;
   state->Init(self, deps);
   for (const storage::ObjectInfo& info : restored) {
-    state->Perform(
-        state->partition->Restore(info, state->deps.clock->Now()));
+    state->Perform(state->partition->Restore(info, state->deps.clock->Now()));
   }
   self->delayed_send(self, kTick, TickAtom::value);
   return {

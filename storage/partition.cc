@@ -164,7 +164,7 @@ void Partition::Impl::CommitExisting(Entry& entry, RequestId id,
   if (entry.write == Entry::Write::kInFlight && !entry.write_sync) {
     // Already under way without a sync: once more behind it.
     ++stale_writes[entry.info.key];
-    entry.write = Entry::Write::kNone;
+    Update(entry, [](Entry& it) { it.write = Entry::Write::kNone; });
   }
   QueueWrite(entry, durability == Durability::kDurable);
 }

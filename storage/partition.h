@@ -199,11 +199,11 @@ class Partition {
                      absl::Time now);
   // In the order of the RemoveFromDisk of that key.
   Actions OnDiskRemoved(const ChunkKey& key, const absl::Status& status);
-  // The disk tier dropped this version on its own, to make room. What memory
-  // holds is written again if a lease or a TTL holds it, or if it was read
-  // since it was written. REQUIRES: in order with the answers to writes of the
-  // key, so that no notice is of a record older than the one that is on disk
-  // now.
+  // The disk tier dropped a record of this version on its own, to make room.
+  // What memory holds is written again if a lease or a TTL holds it, if it was
+  // read since it was written, or if a write is in flight: the notice may be of
+  // that write's record. REQUIRES: no notice comes after the answer to a write
+  // that has replaced the record.
   Actions OnEvictedFromDisk(const ChunkKey& key, ObjectVersion version,
                             absl::Time now);
   // A reader has let go of the memory copy that it was lent.

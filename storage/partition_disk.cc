@@ -35,7 +35,7 @@ void Partition::Impl::QueueWrite(Entry& entry, bool sync) {
   entry.write_sync = entry.write_sync || sync;
   CancelRetry(entry);
   if (entry.write != Entry::Write::kNone) return;
-  entry.write = Entry::Write::kQueued;
+  Update(entry, [](Entry& it) { it.write = Entry::Write::kQueued; });
   write_queue.push_back(entry.info.key);
 }
 
@@ -69,6 +69,7 @@ void Partition::Impl::StartWrites(absl::Time now, Actions& actions) {
     KDN_CHECK(entry.object != nullptr, "a dirty object is in memory");
     entry.write = Entry::Write::kInFlight;
     entry.read_since_write = false;
+    entry.evicted_meanwhile = false;
     ++writes_in_flight;
     actions.push_back(
         action::WriteToDisk{entry.info, entry.object, entry.write_sync});
@@ -129,7 +130,7 @@ Actions Partition::OnDiskWritten(const ChunkKey& key,
   const auto found = impl_->entries.find(key);
   KDN_CHECK(found != impl_->entries.end(), "a live write has its object");
   Entry& entry = found->second;
-  entry.write = Entry::Write::kNone;
+  impl_->Update(entry, [](Entry& it) { it.write = Entry::Write::kNone; });
   if (status.ok()) {
     impl_->OnWritten(entry, actions);
   } else {
@@ -153,6 +154,11 @@ void Partition::Impl::OnWritten(Entry& entry, Actions& actions) {
     actions.push_back(
         action::Committed{committer.waiter.id, entry.info, committer.existed});
   });
+  if (entry.evicted_meanwhile) {
+    // Whether the new record is still there is not known: it is written again.
+    SetOnDisk(entry, false);
+    QueueWrite(entry, /*sync=*/false);
+  }
 }
 
 std::vector<Waiter> Partition::Impl::TakeReaders(DiskRead& read) {
@@ -302,6 +308,7 @@ Actions Partition::OnEvictedFromDisk(const ChunkKey& key, ObjectVersion version,
   }
   Entry& entry = found->second;
   impl_->SetOnDisk(entry, false);
+  entry.evicted_meanwhile = entry.write == Entry::Write::kInFlight;
   if (entry.object == nullptr) {
     // A read that waits or is under way still has to be answered.
     if (impl_->reads.contains(key)) return actions;

@@ -51,10 +51,20 @@ struct Entry {
   bool visible = true;
   Write write = Write::kNone;
   bool write_sync = false;
+  // The disk dropped a record of the object while a write was in flight: the
+  // one before it, or its own.
+  bool evicted_meanwhile = false;
   int write_failures = 0;  // in a row
   absl::Time retry_at;     // of kFailed
   std::vector<Committer> committers;
 
+  bool on_its_way() const {
+    return write == Write::kQueued || write == Write::kInFlight;
+  }
+  // In memory, and what would be left if the memory copy went: the disk's copy,
+  // or nothing. Neither while it is on its way to disk.
+  bool clean() const { return object != nullptr && on_disk && !on_its_way(); }
+  bool sole() const { return object != nullptr && !on_disk && !on_its_way(); }
   // Evicted from the disk while a read waits for it.
   bool nowhere() const { return object == nullptr && !on_disk; }
 };
@@ -94,15 +104,14 @@ struct Partition::Impl {
     change(entry);
     Add(entry);
   }
-  void Add(const Entry& entry);
-  void Subtract(const Entry& entry);
+  void Add(const Entry& entry) { Count(entry, totals, 1); }
+  void Subtract(const Entry& entry) { Count(entry, totals, -1); }
   void SetOnDisk(Entry& entry, bool on_disk);
 
-  bool MayEvict(const Entry& entry, absl::Time now) const;
   // Room for `bytes`, evicting for it; null when nothing more may go.
   std::shared_ptr<ArenaBlock> MakeRoom(size_t bytes, absl::Time now);
-  // The first to go among those with a copy on disk, or those without.
-  Entry* FindVictim(bool on_disk, absl::Time now);
+  // The first to go: among clean entries, else among sole ones.
+  Entry* FindVictim(absl::Time now);
   void PutInMemory(Entry& entry, ObjectRef object);
   // Lets the memory copy go, to make room. The entry goes too when that was the
   // only copy.
@@ -205,14 +214,21 @@ struct Partition::Impl {
   int reads_in_flight = 0;
   int readers = 0;             // of all reads
   PartitionCounters counters;  // without the totals
-  // Of visible objects: what a walk over all entries would count.
+  // What a walk over all entries would count.
   struct Totals {
+    // Of visible objects.
     uint64_t objects = 0;
     uint64_t memory_objects = 0;
     uint64_t disk_bytes = 0;
+    // Of all entries. Without any of them nobody has to be asked to go.
+    uint64_t clean = 0;
+    uint64_t sole = 0;
 
     bool operator==(const Totals&) const = default;
-  } totals;
+  };
+  Totals totals;
+  // `times` is 1 or -1.
+  static void Count(const Entry& entry, Totals& totals, int times);
 };
 
 // Put at the beginning of each event: debug and sanitizer builds check the

@@ -38,10 +38,7 @@ void Partition::Impl::CheckEntries() const {
     writing += entry.write == Entry::Write::kInFlight ? 1 : 0;
     failed += entry.write == Entry::Write::kFailed ? 1 : 0;
     in_memory += entry.object != nullptr ? 1 : 0;
-    if (!entry.visible) continue;
-    ++walked.objects;
-    walked.memory_objects += entry.object != nullptr ? 1 : 0;
-    walked.disk_bytes += entry.on_disk ? entry.info.bytes : 0;
+    Count(entry, walked, 1);
   }
   KDN_CHECK(walked == totals, "the totals are not those of a walk");
   KDN_CHECK(in_memory == policy.size(), "a slot has no entry");

@@ -8,27 +8,16 @@
 
 namespace kdn::storage {
 
-void Partition::Impl::Add(const Entry& entry) {
+void Partition::Impl::Count(const Entry& entry, Totals& totals, int times) {
+  const auto add = [times](uint64_t& sum, uint64_t value) {
+    sum += static_cast<uint64_t>(times) * value;
+  };
+  add(totals.clean, entry.clean() ? 1 : 0);
+  add(totals.sole, entry.sole() ? 1 : 0);
   if (!entry.visible) return;
-  ++totals.objects;
-  totals.memory_objects += entry.object != nullptr ? 1 : 0;
-  totals.disk_bytes += entry.on_disk ? entry.info.bytes : 0;
-}
-
-void Partition::Impl::Subtract(const Entry& entry) {
-  if (!entry.visible) return;
-  --totals.objects;
-  totals.memory_objects -= entry.object != nullptr ? 1 : 0;
-  totals.disk_bytes -= entry.on_disk ? entry.info.bytes : 0;
-}
-
-bool Partition::Impl::MayEvict(const Entry& entry, absl::Time now) const {
-  if (entry.write == Entry::Write::kQueued ||
-      entry.write == Entry::Write::kInFlight) {
-    return false;  // on its way to disk
-  }
-  // A lease keeps it on the node, not in memory.
-  return entry.on_disk || !leases.Held(entry.info.key, now);
+  add(totals.objects, 1);
+  add(totals.memory_objects, entry.object != nullptr ? 1 : 0);
+  add(totals.disk_bytes, entry.on_disk ? entry.info.bytes : 0);
 }
 
 std::shared_ptr<ArenaBlock> Partition::Impl::MakeRoom(size_t bytes,
@@ -36,21 +25,30 @@ std::shared_ptr<ArenaBlock> Partition::Impl::MakeRoom(size_t bytes,
   for (;;) {
     absl::StatusOr<std::shared_ptr<ArenaBlock>> block = blocks->Allocate(bytes);
     if (block.ok()) return *std::move(block);
-    // The only copy of an object goes last: the disk refused it.
-    Entry* victim = nullptr;
-    if (options.has_disk) victim = FindVictim(/*on_disk=*/true, now);
-    if (victim == nullptr) victim = FindVictim(/*on_disk=*/false, now);
+    Entry* const victim = FindVictim(now);
     if (victim == nullptr) return nullptr;
     DropFromMemory(*victim);
   }
 }
 
-Entry* Partition::Impl::FindVictim(bool on_disk, absl::Time now) {
-  const Slot slot = policy.Victim([&](Slot candidate) {
-    const Entry& entry = *by_slot[candidate.value()];
-    // On loan to a reader: letting go would not give the memory back.
-    return entry.on_disk == on_disk && entry.loans == 0 && MayEvict(entry, now);
-  });
+Entry* Partition::Impl::FindVictim(absl::Time now) {
+  // On loan to a reader: letting go would not give the memory back.
+  Slot slot = kNoSlot;
+  if (totals.clean > 0) {
+    // A lease keeps an object on the node, not in memory.
+    slot = policy.Victim([this](Slot candidate) {
+      const Entry& entry = *by_slot[candidate.value()];
+      return entry.clean() && entry.loans == 0;
+    });
+  }
+  if (slot == kNoSlot && totals.sole > 0) {
+    // The only copy of an object goes last: the disk refused or dropped it.
+    slot = policy.Victim([this, now](Slot candidate) {
+      const Entry& entry = *by_slot[candidate.value()];
+      return entry.sole() && entry.loans == 0 &&
+             !leases.Held(entry.info.key, now);
+    });
+  }
   return slot == kNoSlot ? nullptr : by_slot[slot.value()];
 }
 

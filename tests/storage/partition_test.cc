@@ -646,6 +646,17 @@ TEST_F(PartitionTest, EvictedFromDiskWhileHotInMemoryItIsWrittenAgainOnce) {
   EXPECT_TRUE(EvictedFromDisk(2).empty()) << "a write is not a reason to write";
 }
 
+TEST_F(PartitionTest, AnEvictionDuringAWriteMayBeOfItsRecord) {
+  Make(2, true);
+  Put(1);  // the write is in flight
+  EXPECT_TRUE(EvictedFromDisk(1).empty());
+  const Actions actions = Written(1);
+  ASSERT_NE(Only<action::WriteToDisk>(actions), nullptr) << "to be sure";
+  EXPECT_EQ(partition_->counters().disk_bytes, 0u);
+  EXPECT_TRUE(Written(1).empty());
+  EXPECT_EQ(partition_->counters().disk_bytes, kObject);
+}
+
 TEST_F(PartitionTest, AnAcknowledgedPinOutlivesTheDisksCopy) {
   Make(1, true);
   Put(1);
