@@ -188,6 +188,9 @@ void StorageActorState::Do(storage::action::Committed& action) {
 }
 
 void StorageActorState::Do(storage::action::Found& action) {
+  if (deps.disk != nullptr && action.info.tier == Tier::kMemory) {
+    deps.disk->Touch(action.info.shard, action.info.key);
+  }
   storage::ObjectRef object = WhenGone(
       std::move(action.object),
       [returned = returned, loan = action.loan] { returned->Add(loan); });
@@ -244,6 +247,10 @@ void StorageActorState::Do(storage::action::Pinned& action) {
 
 void StorageActorState::Do(storage::action::HoldChanged& action) {
   deps.held->Set(action.key, action.held);
+  const storage::ObjectInfo* info = partition->Find(action.key);
+  if (deps.disk != nullptr && info != nullptr) {
+    deps.disk->HeldChanged(info->shard, action.key);
+  }
 }
 
 void StorageActorState::Do(storage::action::WriteFailed& action) {

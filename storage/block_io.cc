@@ -6,11 +6,11 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kv/check.h"
+#include "storage/disk_errors.h"
 #include "storage/record.h"
 
 namespace kdn::storage {
@@ -54,12 +54,7 @@ std::vector<Block> CutIntoBlocks(uint64_t offset,
 }
 
 absl::Status ErrorOf(int error, const char* what, uint64_t offset) {
-  const std::string message =
-      absl::StrCat(what, " at ", offset, ": ", strerror(error));
-  if (error == ENOSPC || error == EDQUOT || error == EFBIG) {
-    return absl::ResourceExhaustedError(message);
-  }
-  return absl::UnavailableError(message);
+  return DiskError(error, absl::StrCat(what, " at ", offset));
 }
 
 // Drops what has been moved from the front of a block.

@@ -11,30 +11,35 @@
 #include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/mutex.h"
 #include "kv/check.h"
+#include "kv/log.h"
 #include "storage/block_io.h"
 #include "storage/segment_log.h"
 
 namespace kdn::storage {
 namespace {
 
-// Each keeps one object's blocks in flight; together they keep a disk busy
-// while checksums are computed and the index is written.
+// Of reads, and as many of writes. Each keeps one object's blocks in flight;
+// together they keep a disk busy while checksums are computed and the index is
+// written.
 constexpr int kThreads = 8;
 
-// One disk thread: its queue and its I/O. Requests for one key always go to the
-// same lane, so they happen in the order asked.
+// One disk thread: its queue and its I/O. Reads of one key always go to the
+// same lane, and so do its writes and removals: they happen in the order asked.
 class Lane {
  public:
   using Task = absl::AnyInvocable<void(BlockIo&)>;
 
   explicit Lane(std::unique_ptr<BlockIo> io)
       : io_(std::move(io)), thread_([this] { Run(); }) {}
-  ~Lane() {
+  ~Lane() { Stop(); }
+  // Ends the thread when what is queued is done. What is posted from then on is
+  // not done.
+  void Stop() {
     {
       absl::MutexLock lock(&mutex_);
       stopping_ = true;
     }
-    thread_.join();
+    if (thread_.joinable()) thread_.join();
   }
   void Post(Task task) {
     absl::MutexLock lock(&mutex_);
@@ -72,24 +77,88 @@ absl::Duration WallOffset(const Clock& clock) {
   return clock.WallNow() - clock.Now();
 }
 
+void LogDiskError(const char* site, const absl::Status& status) {
+  LogError(site, status.ToString());
+}
+
+absl::Status InChunk(const ChunkKey& key, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat("chunk ", ShortHex(key), ": ",
+                                                  status.message()));
+}
+
+// The thread that cleans segments, one after the other, when it is woken.
+class Cleaner {
+ public:
+  Cleaner(SegmentLog* log, std::unique_ptr<BlockIo> io)
+      : log_(log), io_(std::move(io)), thread_([this] { Run(); }) {}
+  ~Cleaner() {
+    {
+      absl::MutexLock lock(&mutex_);
+      stopping_ = true;
+    }
+    thread_.join();
+  }
+  // Something may have become worth a cleaning.
+  void Wake() {
+    absl::MutexLock lock(&mutex_);
+    woken_ = true;
+  }
+
+ private:
+  bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return stopping_ || woken_;
+  }
+  // False: it is to stop.
+  bool Await() {
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(this, &Cleaner::HasWork));
+    woken_ = false;
+    return !stopping_;
+  }
+  void Run() {
+    while (Await()) {
+      const absl::StatusOr<bool> cleaned = log_->CleanOne(*io_);
+      if (!cleaned.ok()) LogDiskError("disk.clean", cleaned.status());
+      // One segment may be worth it after another.
+      if (cleaned.ok() && *cleaned) Wake();
+    }
+  }
+
+  SegmentLog* const log_;
+  const std::unique_ptr<BlockIo> io_;
+  absl::Mutex mutex_;
+  bool woken_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;  // last: starts when everything else is there
+};
+
+using EvictionCallback = std::function<void(const RecordHeader&)>;
+
 class DiskTierImpl final : public DiskTier {
  public:
-  DiskTierImpl(Options options, std::unique_ptr<SegmentLog> log)
+  // `on_evicted` is what the log calls.
+  DiskTierImpl(Options options, std::unique_ptr<SegmentLog> log,
+               EvictionCallback& on_evicted)
       : options_(std::move(options)), log_(std::move(log)) {
+    on_evicted = [this](const RecordHeader& record) { OnEvicted(record); };
     for (int i = 0; i < kThreads; ++i) {
-      std::unique_ptr<BlockIo> io;
-      if (options_.use_io_uring) {
-        io = MakeUringIo(options_.queue_depth, options_.block_bytes);
-      }
-      uring_ = io != nullptr;
-      if (io == nullptr) io = MakePosixIo(options_.block_bytes);
-      lanes_.push_back(std::make_unique<Lane>(std::move(io)));
+      readers_.push_back(std::make_unique<Lane>(MakeIo()));
+      writers_.push_back(std::make_unique<Lane>(MakeIo()));
     }
+    cleaner_ = std::make_unique<Cleaner>(log_.get(), MakeIo());
+    cleaner_->Wake();
+  }
+  ~DiskTierImpl() override {
+    // Lanes post to each other, and the cleaner to them.
+    for (auto* lanes : {&readers_, &writers_}) {
+      for (const std::unique_ptr<Lane>& lane : *lanes) lane->Stop();
+    }
+    cleaner_.reset();
   }
 
   void Write(const ObjectInfo& info, ObjectRef object, bool sync,
              Done done) override {
-    Admit(info.key, std::move(done), Then::kClean,
+    Admit(writers_, "disk.write", info.key, std::move(done),
           [this, info, object = std::move(object), sync](BlockIo& io) {
             absl::Status status =
                 log_->Append(HeaderOf(info, WallOffset(*options_.clock)),
@@ -98,6 +167,7 @@ class DiskTierImpl final : public DiskTier {
               ++writes_;
               bytes_written_ += info.bytes;
             }
+            cleaner_->Wake();
             return status;
           });
   }
@@ -105,7 +175,7 @@ class DiskTierImpl final : public DiskTier {
   void Read(const ObjectInfo& info, std::shared_ptr<ArenaBlock> block,
             Done done) override {
     KDN_CHECK(block->size() == info.bytes, "a read fills its block");
-    Admit(info.key, std::move(done), Then::kNothing,
+    Admit(readers_, "disk.read", info.key, std::move(done),
           [this, info, block = std::move(block)](BlockIo& io) {
             absl::Status status = log_->Read(info, block->padded(), io);
             if (status.ok()) {
@@ -119,8 +189,29 @@ class DiskTierImpl final : public DiskTier {
   void Remove(ShardId shard, const ChunkKey& key, Done done) override {
     // Never refused: it holds no memory, and forgotten it would bring the
     // object back at the next start.
-    Post(key, std::move(done), Then::kClean, [this, shard, key](BlockIo& io) {
-      return log_->Remove(shard, key, io);
+    Post(writers_, "disk.remove", key, std::move(done),
+         [this, shard, key](BlockIo& io) {
+           absl::Status status = log_->Remove(shard, key, io);
+           cleaner_->Wake();
+           return status;
+         });
+  }
+
+  void Touch(ShardId shard, const ChunkKey& key) override {
+    // Touches are hints: a slow disk sheds them.
+    if (touches_queued_.fetch_add(1) >= options_.requests_max) {
+      --touches_queued_;
+      return;
+    }
+    LaneOf(readers_, key).Post([this, shard, key](BlockIo&) {
+      log_->Touch(shard, key);
+      --touches_queued_;
+    });
+  }
+
+  void HeldChanged(ShardId shard, const ChunkKey& key) override {
+    LaneOf(writers_, key).Post([this, shard, key](BlockIo&) {
+      log_->HeldChanged(shard, key);
     });
   }
 
@@ -133,12 +224,16 @@ class DiskTierImpl final : public DiskTier {
   }
 
   absl::Status Flush() override {
-    absl::BlockingCounter lanes(kThreads);
-    for (const std::unique_ptr<Lane>& lane : lanes_) {
-      lane->Post([&lanes](BlockIo&) { lanes.DecrementCount(); });
+    absl::BlockingCounter lanes(2 * kThreads);
+    for (const auto* all : {&readers_, &writers_}) {
+      for (const std::unique_ptr<Lane>& lane : *all) {
+        lane->Post([&lanes](BlockIo&) { lanes.DecrementCount(); });
+      }
     }
     lanes.Wait();
-    return log_->Sync();
+    absl::Status status = log_->Sync();
+    if (!status.ok()) LogDiskError("disk.flush", status);
+    return status;
   }
 
   Counters counters() const override {
@@ -162,23 +257,49 @@ class DiskTierImpl final : public DiskTier {
   }
 
  private:
-  // What follows a request, after its answer: nobody waits for a cleaning.
-  enum class Then { kNothing, kClean };
+  using Lanes = std::vector<std::unique_ptr<Lane>>;
+
+  std::unique_ptr<BlockIo> MakeIo() {
+    std::unique_ptr<BlockIo> io;
+    if (options_.use_io_uring) {
+      io = MakeUringIo(options_.queue_depth, options_.block_bytes);
+    }
+    uring_ = io != nullptr;
+    if (io == nullptr) io = MakePosixIo(options_.block_bytes);
+    return io;
+  }
+
+  static Lane& LaneOf(Lanes& lanes, const ChunkKey& key) {
+    return *lanes[key.bytes()[0] % lanes.size()];
+  }
+
+  // Tells of the eviction in order with the answers to writes of the key, and
+  // only if no later write has put the object back.
+  void OnEvicted(const RecordHeader& record) {
+    if (!options_.on_evicted) return;
+    LaneOf(writers_, record.key).Post([this, record](BlockIo&) {
+      if (log_->Holds(record)) return;
+      options_.on_evicted(InfoOf(record, WallOffset(*options_.clock)));
+    });
+  }
 
   // Queues `work` for its key's lane, or refuses when too much is queued. The
   // refusal waits its turn too: answers for one key come in the order asked.
   template <typename Work>
-  void Admit(const ChunkKey& key, Done done, Then then, Work work) {
+  void Admit(Lanes& lanes, const char* site, const ChunkKey& key, Done done,
+             Work work) {
     if (queued_.fetch_add(1) >= options_.requests_max) {
       --queued_;
-      Post(key, std::move(done), Then::kNothing,
+      Post(lanes, site, key, std::move(done),
            [max = options_.requests_max](BlockIo&) {
-             return absl::ResourceExhaustedError(
-                 absl::StrCat(max, " disk requests are queued already"));
+             return absl::ResourceExhaustedError(absl::StrCat(
+                 max,
+                 " disk requests are queued already: the disk is too "
+                 "slow for what is asked of it"));
            });
       return;
     }
-    Post(key, std::move(done), then,
+    Post(lanes, site, key, std::move(done),
          [this, work = std::move(work)](BlockIo& io) {
            absl::Status status = work(io);
            --queued_;
@@ -187,33 +308,31 @@ class DiskTierImpl final : public DiskTier {
   }
 
   template <typename Work>
-  void Post(const ChunkKey& key, Done done, Then then, Work work) {
-    lanes_[key.bytes()[0] % kThreads]->Post(
-        [this, then, work = std::move(work),
-         done = std::move(done)](BlockIo& io) mutable {
-          done(work(io));
-          if (then == Then::kClean) Clean(io);
+  void Post(Lanes& lanes, const char* site, const ChunkKey& key, Done done,
+            Work work) {
+    LaneOf(lanes, key)
+        .Post([site, key, work = std::move(work),
+               done = std::move(done)](BlockIo& io) mutable {
+          absl::Status status = work(io);
+          if (!status.ok() && !absl::IsNotFound(status)) {
+            LogDiskError(site, InChunk(key, status));
+          }
+          done(std::move(status));
         });
-  }
-
-  // Cleaning rides on the requests that make it needed: at most one segment a
-  // request, one thread at a time.
-  void Clean(BlockIo& io) {
-    if (cleaning_.exchange(true)) return;
-    log_->CleanOne(io).status().IgnoreError();  // tried again by the next
-    cleaning_ = false;
   }
 
   const Options options_;
   const std::unique_ptr<SegmentLog> log_;
   bool uring_ = false;
   std::atomic<int> queued_{0};
-  std::atomic<bool> cleaning_{false};
+  std::atomic<int> touches_queued_{0};
   std::atomic<uint64_t> writes_{0};
   std::atomic<uint64_t> reads_{0};
   std::atomic<uint64_t> bytes_written_{0};
   std::atomic<uint64_t> bytes_read_{0};
-  std::vector<std::unique_ptr<Lane>> lanes_;  // first to go: they use the rest
+  Lanes readers_;
+  Lanes writers_;
+  std::unique_ptr<Cleaner> cleaner_;
 };
 
 }  // namespace
@@ -225,17 +344,19 @@ absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(Options options) {
   log_options.capacity_bytes = options.capacity_bytes;
   log_options.segment_bytes = options.segment_bytes;
   log_options.clean_below_live = options.clean_below_live;
-  if (options.on_evicted) {
-    log_options.on_evicted = [on_evicted = options.on_evicted,
-                              clock = options.clock](const RecordHeader& r) {
-      on_evicted(InfoOf(r, WallOffset(*clock)));
-    };
-  }
+  const auto on_evicted = std::make_shared<EvictionCallback>();
+  log_options.on_evicted = [on_evicted](const RecordHeader& record) {
+    (*on_evicted)(record);
+  };
   log_options.holds = options.holds;
+  log_options.held_at_start = [clock = options.clock](const RecordHeader& r) {
+    return r.expiry_unix_us > absl::ToUnixMicros(clock->WallNow());
+  };
   absl::StatusOr<std::unique_ptr<SegmentLog>> log =
       SegmentLog::Open(std::move(log_options));
   if (!log.ok()) return log.status();
-  return std::make_unique<DiskTierImpl>(std::move(options), *std::move(log));
+  return std::make_unique<DiskTierImpl>(std::move(options), *std::move(log),
+                                        *on_evicted);
 }
 
 }  // namespace kdn::storage

@@ -37,13 +37,18 @@ class DiskTier {
     // Queued reads and writes; one more: RESOURCE_EXHAUSTED. Removals always
     // get in.
     int requests_max = 256;
-    // A segment with less live than this is rewritten and deleted.
+    // A segment with a smaller share of live bytes is cleaned: its live records
+    // are written again, and its file is deleted.
     double clean_below_live = 0.5;
     // Called (on a disk thread) with an object evicted to make room: capacity
-    // reached or the file system full. Never one that holds() is true for.
+    // reached or the file system full. Never an object that holds() is true
+    // for; hot objects only when nothing else can go. Called in order with the
+    // answers to writes of the object, and not when one of them has put the
+    // object back.
     std::function<void(const ObjectInfo&)> on_evicted;
     // True while the object must stay (leases, TTL). May be called on any
-    // thread.
+    // thread. The tier asks when the object is written; HeldChanged tells the
+    // tier of every later change.
     std::function<bool(ShardId, const ChunkKey&)> holds;
     // False: pretend the kernel refuses io_uring (tests run both ways).
     bool use_io_uring = true;
@@ -66,11 +71,17 @@ class DiskTier {
                      Done done) = 0;
   // Reads the object into `block` (block->size() == info.bytes) and verifies
   // record header, identity and checksum. NOT_FOUND, or DATA_LOSS (the record
-  // is then dropped and counted).
+  // is then dropped and counted). Does not wait for writes and removals: a read
+  // sees what was answered before it was asked.
   virtual void Read(const ObjectInfo& info, std::shared_ptr<ArenaBlock> block,
                     Done done) = 0;
   // The object is not found from now on, also after a restart once done.
   virtual void Remove(ShardId shard, const ChunkKey& key, Done done) = 0;
+  // The object was read from a copy in memory: the tier counts that as a read,
+  // so that an eviction keeps the object's record. Ignored when too many wait.
+  virtual void Touch(ShardId shard, const ChunkKey& key) = 0;
+  // holds() answers otherwise than before for the object.
+  virtual void HeldChanged(ShardId shard, const ChunkKey& key) = 0;
 
   // Every live object, in (shard, key) order. Blocking: for start-up. The
   // expiry that an object was written with holds again.

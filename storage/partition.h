@@ -208,6 +208,8 @@ class Partition {
                             absl::Time now);
   // A reader has let go of the memory copy that it was lent.
   Actions OnReturned(const Loan& loan, absl::Time now);
+  // What is known of the object, visible or not; null when it is not here.
+  const ObjectInfo* Find(const ChunkKey& key) const;
   // A lease or a TTL holds the object against eviction.
   bool Held(const ChunkKey& key, absl::Time now) const;
   // Memory was given back by a writer, or time has passed: serves waiting

@@ -115,6 +115,11 @@ Actions Partition::Discard(const ChunkKey& key, ObjectVersion version) {
   return actions;
 }
 
+const ObjectInfo* Partition::Find(const ChunkKey& key) const {
+  const auto found = impl_->entries.find(key);
+  return found == impl_->entries.end() ? nullptr : &found->second.info;
+}
+
 bool Partition::Held(const ChunkKey& key, absl::Time now) const {
   return impl_->leases.Held(key, now);
 }

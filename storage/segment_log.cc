@@ -1,21 +1,24 @@
 #include "storage/segment_log.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <cstring>
-#include <vector>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kv/check.h"
 #include "kv/crc32c.h"
-#include "kv/host_memory.h"
+#include "storage/disk_errors.h"
+#include "storage/eviction_policy.h"
 
 namespace kdn::storage {
+namespace {
+
+RecordPlace PlaceOf(const RecordHeader& record) {
+  return {record.segment, record.offset};
+}
+
+}  // namespace
 
 Segment::~Segment() {
   if (fd >= 0) close(fd);
@@ -27,127 +30,117 @@ absl::Status InFile(const Segment& segment, const absl::Status& status) {
                       absl::StrCat(segment.path, ": ", status.message()));
 }
 
-namespace {
-
 absl::Status SyncFile(const Segment& segment) {
   if (fdatasync(segment.fd) == 0) return absl::OkStatus();
-  return InFile(segment, absl::UnavailableError(
-                             absl::StrCat("fdatasync: ", strerror(errno))));
+  return DiskError(errno, absl::StrCat("fdatasync of ", segment.path));
 }
 
-}  // namespace
+SegmentLog::SegmentLog(Options options) : options_(std::move(options)) {
+  absl::MutexLock lock(&mutex_);
+  ResetPolicy();
+}
+
+void SegmentLog::ResetPolicy() {
+  DiskPolicy::Options policy;
+  policy.capacity_bytes = options_.capacity_bytes;
+  policy.segment_bytes = options_.segment_bytes;
+  policy.clean_below_live = options_.clean_below_live;
+  policy_.emplace(policy);
+  for (const auto& [number, segment] : segments_) {
+    policy_->AddSegment(number, segment->end_at_start);
+  }
+}
 
 SegmentLog::~SegmentLog() {
-  if (active_ != nullptr) Trim(*active_);
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto open = segments_.find(policy_->open_segment());
+    if (open != segments_.end()) {
+      Trim(*open->second, policy_->EndOf(open->first));
+    }
+  }
   if (lock_fd_ >= 0) close(lock_fd_);
 }
 
 SegmentLog::Claim::~Claim() {
   if (segment == nullptr) return;
   absl::MutexLock lock(&log_->mutex_);
-  --segment->writers;
+  log_->policy_->OnWritten({segment->number, offset});
 }
 
 absl::StatusOr<SegmentLog::Claim> SegmentLog::ClaimSpace(uint64_t record_bytes,
-                                                         WhenFull when_full,
+                                                         Purpose purpose,
                                                          BlockIo& io) {
-  const absl::Status full = absl::ResourceExhaustedError(
-      absl::StrCat("no room for ", record_bytes, " bytes in a disk tier of ",
-                   options_.capacity_bytes));
-  if (record_bytes > options_.capacity_bytes) return full;
+  using Kind = DiskPolicy::Placement::Kind;
+  bool measured = false;
   for (;;) {
+    uint32_t open = 0;
+    Kind kind;
     {
       absl::MutexLock lock(&mutex_);
-      if (when_full == WhenFull::kExceed ||
-          total_bytes_ + record_bytes <= options_.capacity_bytes) {
-        if (absl::Status status = RollOver(record_bytes); !status.ok()) {
-          return status;
-        }
-        const uint64_t offset = active_->end;
-        active_->end += record_bytes;
-        ++active_->writers;
-        active_->unsynced = true;
-        total_bytes_ += record_bytes;
-        return Claim(this, active_, offset, ++next_sequence_);
+      const DiskPolicy::Placement placement =
+          policy_->Place(record_bytes, purpose);
+      kind = placement.kind;
+      open = policy_->open_segment();
+      if (kind == Kind::kPlaced) {
+        const SegmentPtr& segment = segments_.at(placement.place.segment);
+        segment->unsynced = true;
+        return Claim(this, segment, placement.place.offset, ++next_sequence_);
       }
     }
-    if (when_full == WhenFull::kFail) return full;
-    absl::Status status = MakeRoom(Full::kCapacity, record_bytes, io);
+    absl::Status status = NoRoomFor(record_bytes);
+    if (kind == Kind::kRollOver) {
+      status = RollOver(open);
+    } else if (kind == Kind::kNoRoom && purpose == Purpose::kObject) {
+      status = MakeRoom(record_bytes, io);
+    } else if (kind == Kind::kTooLarge && !std::exchange(measured, true)) {
+      // The file system may have more room than when it was measured last.
+      MeasureFileSystem();
+      status = absl::OkStatus();
+    }
     if (!status.ok()) return status;
   }
 }
 
-absl::Status SegmentLog::RollOver(uint64_t record_bytes) {
-  const bool fits = active_ != nullptr &&
-                    (active_->end == 0 ||
-                     active_->end + record_bytes <= options_.segment_bytes);
-  if (fits) return absl::OkStatus();
-  // A number that failed is not tried again: its file may be there.
-  absl::StatusOr<SegmentPtr> fresh = OpenSegment(next_segment_++, true);
-  if (!fresh.ok()) return fresh.status();
-  if (active_ != nullptr) Trim(*active_);
-  // Often enough to find that a disk has recovered, or not.
-  for (const auto& [number, segment] : segments_) segment->stuck_with = 0;
-  active_ = *std::move(fresh);
-  Preallocate(*active_);
-  segments_.emplace(active_->number, active_);
-  return absl::OkStatus();
-}
-
-void SegmentLog::Preallocate(const Segment& segment) {
-  // Tombstones may exceed the capacity.
-  if (!direct_ || total_bytes_ >= options_.capacity_bytes) return;
-  const uint64_t bytes =
-      std::min(options_.segment_bytes, options_.capacity_bytes - total_bytes_);
-  if (fallocate(segment.fd, 0, 0, static_cast<off_t>(bytes)) != 0) {
-    // Full, or not known to this file system: the file grows as it is written.
-    Trim(segment);
-  }
-}
-
-void SegmentLog::Trim(const Segment& segment) {
-  // What cannot be given back now is when the segment is opened next.
-  (void)!ftruncate(segment.fd, static_cast<off_t>(segment.end));
+absl::Status SegmentLog::NoRoomFor(uint64_t record_bytes) const {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("no room for ", record_bytes, " bytes in the disk tier of ",
+                   options_.directory, ", ", options_.capacity_bytes,
+                   " bytes: set `disk` higher"));
 }
 
 absl::StatusOr<SegmentLog::Written> SegmentLog::WriteRecord(
-    RecordHeader header, absl::Span<const std::byte> padded_payload, bool sync,
-    WhenFull when_full, BlockIo& io) {
+    RecordHeader header, absl::Span<const std::byte> padded_payload,
+    Purpose purpose, BlockIo& io) {
   absl::StatusOr<Claim> claim =
-      ClaimSpace(kRecordPage + padded_payload.size(), when_full, io);
+      ClaimSpace(kRecordPage + padded_payload.size(), purpose, io);
   if (!claim.ok()) return claim.status();
+  return WriteAt(*std::move(claim), std::move(header), padded_payload, io);
+}
+
+absl::StatusOr<SegmentLog::Written> SegmentLog::WriteAt(
+    Claim claim, RecordHeader header,
+    absl::Span<const std::byte> padded_payload, BlockIo& io) {
   header.store_id = store_id_;
-  header.segment = claim->segment->number;
-  header.offset = claim->offset;
+  header.segment = claim.segment->number;
+  header.offset = claim.offset;
   // A moved record keeps its rank: what replaced it meanwhile outranks it.
-  if (header.sequence == 0) header.sequence = claim->sequence;
+  if (header.sequence == 0) header.sequence = claim.sequence;
   alignas(kRecordPage) thread_local std::byte page[kRecordPage];
   EncodeRecordHeader(header, page);
   const absl::Span<const std::byte> pieces[] = {page, padded_payload};
   absl::Status status =
-      io.Write(claim->segment->fd, claim->offset,
+      io.Write(claim.segment->fd, claim.offset,
                absl::MakeSpan(pieces, padded_payload.empty() ? 1 : 2));
   if (!status.ok()) {
-    PunchOut(*claim, kRecordPage + padded_payload.size());
-    return InFile(*claim->segment, status);
+    PunchOut(claim, kRecordPage + padded_payload.size());
+    return InFile(*claim.segment, status);
   }
   if (header.kind == RecordHeader::Kind::kTombstone) {
     absl::MutexLock lock(&mutex_);
-    claim->segment->tombstones += RecordBytes(0);
+    policy_->OnTombstone(PlaceOf(header), kRecordPage);
   }
-  if (sync) {
-    status = SyncFile(*claim->segment);
-    if (!status.ok()) return status;
-  }
-  return Written{std::move(header), *std::move(claim)};
-}
-
-void SegmentLog::PunchOut(const Claim& claim, uint64_t record_bytes) {
-  // A full file system needs the room at once: evicting writes to the index.
-  // Where holes are not known the bytes go with their segment.
-  (void)fallocate(claim.segment->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                  static_cast<off_t>(claim.offset),
-                  static_cast<off_t>(record_bytes));
+  return Written{std::move(header), std::move(claim)};
 }
 
 absl::Status SegmentLog::Append(RecordHeader object,
@@ -158,19 +151,30 @@ absl::Status SegmentLog::Append(RecordHeader object,
   constexpr int kTries = 3;
   absl::Status status;
   for (int i = 0; i < kTries; ++i) {
-    absl::StatusOr<Written> written =
-        WriteRecord(object, padded_payload, sync, WhenFull::kMakeRoom, io);
-    status = written.status();
-    if (status.ok()) {
-      status = Install(written->record, sync, std::nullopt).status();
-    }
+    absl::StatusOr<Claim> claim =
+        ClaimSpace(kRecordPage + padded_payload.size(), Purpose::kObject, io);
+    if (!claim.ok()) return claim.status();
+    status = AppendAt(*std::move(claim), object, padded_payload, sync, io);
     if (!absl::IsResourceExhausted(status)) return status;
-    if (!MakeRoom(Full::kFileSystem, RecordBytes(object.payload_bytes), io)
-             .ok()) {
-      return status;
-    }
+    absl::MutexLock lock(&mutex_);
+    policy_->OnFileSystemFull();
   }
   return status;
+}
+
+absl::Status SegmentLog::AppendAt(Claim claim, const RecordHeader& object,
+                                  absl::Span<const std::byte> padded_payload,
+                                  bool sync, BlockIo& io) {
+  const absl::StatusOr<Written> written =
+      WriteAt(std::move(claim), object, padded_payload, io);
+  if (!written.ok()) return written.status();
+  if (sync) {
+    absl::Status status = SyncFile(*written->claim.segment);
+    if (!status.ok()) return status;
+  }
+  const absl::StatusOr<bool> installed = Install(written->record, nullptr);
+  if (!installed.ok()) return installed.status();
+  return sync ? index_->Sync() : absl::OkStatus();
 }
 
 absl::Status SegmentLog::Read(const ObjectInfo& info,
@@ -192,15 +196,20 @@ absl::Status SegmentLog::Read(const ObjectInfo& info,
     } else if (Crc32c(padded.first(info.bytes)) != record.payload_crc32c) {
       status = absl::DataLossError("the record on disk fails its checksum");
     }
+    status = InFile(*place->segment, status);
   }
   if (!absl::IsDataLoss(status)) return status;
   if (absl::StatusOr<bool> dropped =
-          Uninstall(record.shard, record.key, record);
+          Uninstall(record.shard, record.key, &record, Why::kRemoved);
       dropped.ok() && *dropped) {
-    absl::MutexLock lock(&mutex_);
-    ++counters_.damaged;
+    CountDamaged();
   }
   return status;
+}
+
+void SegmentLog::CountDamaged() {
+  absl::MutexLock lock(&mutex_);
+  ++counters_.damaged;
 }
 
 absl::Status SegmentLog::Remove(ShardId shard, const ChunkKey& key,
@@ -214,82 +223,102 @@ absl::Status SegmentLog::Remove(ShardId shard, const ChunkKey& key,
   tombstone.shard = shard;
   tombstone.key = key;
   const absl::StatusOr<Written> written =
-      WriteRecord(std::move(tombstone), {}, false, WhenFull::kExceed, io);
+      WriteRecord(std::move(tombstone), {}, Purpose::kTombstone, io);
   // Whatever it is by now: a cleaning may have moved it since it was found.
   // Without a tombstone as well: only a rebuild finds it again then.
-  const absl::StatusOr<bool> gone = Uninstall(shard, key, std::nullopt);
+  const absl::StatusOr<bool> gone =
+      Uninstall(shard, key, nullptr, Why::kRemoved);
   return gone.ok() ? written.status() : gone.status();
 }
 
-absl::StatusOr<bool> SegmentLog::Install(
-    const RecordHeader& record, bool sync,
-    const std::optional<RecordHeader>& expected) {
-  {
-    absl::MutexLock lock(&mutex_);
-    absl::StatusOr<std::optional<RecordHeader>> old =
-        index_->Get(record.shard, record.key);
-    if (!old.ok()) return old.status();
-    if (expected && *old != expected) return false;
-    if (absl::Status status = index_->Put(record); !status.ok()) return status;
-    if (old->has_value()) CountLive(**old, false);
-    CountLive(record, true);
+absl::StatusOr<bool> SegmentLog::Install(const RecordHeader& record,
+                                         const RecordHeader* expected) {
+  absl::MutexLock key_lock(&KeyLock(record.key));
+  absl::StatusOr<std::optional<RecordHeader>> old =
+      index_->Get(record.shard, record.key);
+  if (!old.ok()) return old.status();
+  if (expected != nullptr && *old != *expected) return false;
+  if (absl::Status status = index_->Put(record); !status.ok()) return status;
+  const bool held = options_.holds && options_.holds(record.shard, record.key);
+  absl::MutexLock lock(&mutex_);
+  if (expected != nullptr) {
+    policy_->OnMoved(PlaceOf(*expected), PlaceOf(record));
+    return true;
   }
-  // Outside the lock: nobody else has to wait for the disk's cache.
-  if (absl::Status status = sync ? index_->Sync() : absl::OkStatus();
-      !status.ok()) {
-    return status;
-  }
+  if (old->has_value()) policy_->OnDead(PlaceOf(**old));
+  policy_->OnLive({PlaceOf(record), RecordBytes(record.payload_bytes),
+                   EvictionHashOf(record.key), held});
   return true;
 }
 
-absl::StatusOr<bool> SegmentLog::Uninstall(
-    ShardId shard, const ChunkKey& key,
-    const std::optional<RecordHeader>& expected) {
-  absl::MutexLock lock(&mutex_);
+absl::StatusOr<bool> SegmentLog::Uninstall(ShardId shard, const ChunkKey& key,
+                                           const RecordHeader* expected,
+                                           Why why) {
+  absl::MutexLock key_lock(&KeyLock(key));
   absl::StatusOr<std::optional<RecordHeader>> now = index_->Get(shard, key);
   if (!now.ok()) return now.status();
-  if (!now->has_value() || (expected && *now != expected)) return false;
+  if (!now->has_value() || (expected != nullptr && *now != *expected)) {
+    return false;
+  }
   if (absl::Status status = index_->Erase(shard, key); !status.ok()) {
     return status;
   }
-  CountLive(**now, false);
+  absl::MutexLock lock(&mutex_);
+  if (why == Why::kEvicted) {
+    policy_->OnEvicted(PlaceOf(**now));
+  } else {
+    policy_->OnDead(PlaceOf(**now));
+  }
   return true;
 }
 
-void SegmentLog::CountLive(const RecordHeader& record, bool live) {
-  const auto found = segments_.find(record.segment);
-  if (found == segments_.end()) return;
-  Segment& segment = *found->second;
-  const uint64_t bytes = RecordBytes(record.payload_bytes);
-  if (live) {
-    KDN_CHECK(segment.keys.insert(record.record_key()).second,
-              "a segment's record is counted once");
-    segment.live += bytes;
-    counters_.live_bytes += bytes;
-    ++counters_.objects;
-  } else {
-    KDN_CHECK(
-        segment.keys.erase(record.record_key()) == 1 && segment.live >= bytes,
-        "only a live record can die");
-    segment.live -= bytes;
-    counters_.live_bytes -= bytes;
-    --counters_.objects;
+absl::StatusOr<SegmentLog::Place> SegmentLog::Locate(ShardId shard,
+                                                     const ChunkKey& key) {
+  std::optional<RecordHeader> before;
+  for (;;) {
+    absl::StatusOr<std::optional<RecordHeader>> record =
+        index_->Get(shard, key);
+    if (!record.ok()) return record.status();
+    if (!record->has_value()) {
+      return absl::NotFoundError("the disk tier does not hold the object");
+    }
+    absl::MutexLock lock(&mutex_);
+    const auto found = segments_.find((*record)->segment);
+    if (found != segments_.end()) {
+      policy_->OnAccess(PlaceOf(**record));
+      return Place{**std::move(record), found->second};
+    }
+    // The segment went after the index was asked. The entry was changed before
+    // that, so the next answer is another one.
+    KDN_CHECK(before != *record, "an indexed record has its segment");
+    before = *std::move(record);
   }
 }
 
-absl::StatusOr<SegmentLog::Place> SegmentLog::Locate(
-    ShardId shard, const ChunkKey& key) const {
-  // Under the lock, as a cleaning moves the entry before it drops the segment:
-  // between the two an object that is there would seem gone.
+void SegmentLog::Touch(ShardId shard, const ChunkKey& key) {
+  const absl::StatusOr<std::optional<RecordHeader>> record =
+      index_->Get(shard, key);
+  if (!record.ok() || !record->has_value()) return;
   absl::MutexLock lock(&mutex_);
-  absl::StatusOr<std::optional<RecordHeader>> record = index_->Get(shard, key);
-  if (!record.ok()) return record.status();
-  if (!record->has_value()) {
-    return absl::NotFoundError("the disk tier does not hold the object");
-  }
-  const auto found = segments_.find((*record)->segment);
-  KDN_CHECK(found != segments_.end(), "an indexed record has its segment");
-  return Place{**std::move(record), found->second};
+  policy_->OnAccess(PlaceOf(**record));
+}
+
+bool SegmentLog::Holds(const RecordHeader& record) const {
+  const absl::StatusOr<std::optional<RecordHeader>> now =
+      index_->Get(record.shard, record.key);
+  return now.ok() && now->has_value() && (*now)->version == record.version;
+}
+
+void SegmentLog::HeldChanged(ShardId shard, const ChunkKey& key) {
+  if (!options_.holds) return;
+  // The record may not move between the index's answer and the policy's.
+  absl::MutexLock key_lock(&KeyLock(key));
+  const absl::StatusOr<std::optional<RecordHeader>> record =
+      index_->Get(shard, key);
+  if (!record.ok() || !record->has_value()) return;
+  const bool held = options_.holds(shard, key);
+  absl::MutexLock lock(&mutex_);
+  policy_->OnHeld(PlaceOf(**record), held);
 }
 
 absl::Status SegmentLog::ForEach(
@@ -303,7 +332,7 @@ absl::Status SegmentLog::Sync() {
     absl::MutexLock lock(&mutex_);
     for (const auto& [number, segment] : segments_) {
       if (!segment->unsynced) continue;
-      segment->unsynced = segment->writers > 0;
+      segment->unsynced = policy_->IsBeingWritten(number);
       unsynced.push_back(segment);
     }
   }
@@ -320,9 +349,22 @@ absl::Status SegmentLog::Sync() {
 SegmentLog::Counters SegmentLog::counters() const {
   absl::MutexLock lock(&mutex_);
   Counters counters = counters_;
-  counters.segments = segments_.size();
-  counters.segment_bytes = total_bytes_;
+  const DiskPolicy::Totals totals = policy_->totals();
+  counters.live_bytes = totals.live_bytes;
+  counters.segment_bytes = totals.segment_bytes;
+  counters.segments = totals.segments;
+  counters.objects = totals.objects;
   return counters;
+}
+
+void SegmentLog::CheckInvariants() const {
+  absl::MutexLock lock(&mutex_);
+  policy_->CheckInvariants();
+  for (const auto& [number, segment] : segments_) {
+    KDN_CHECK(policy_->HasSegment(number), "a file has no segment");
+  }
+  KDN_CHECK(policy_->totals().segments == segments_.size(),
+            "a segment has no file");
 }
 
 }  // namespace kdn::storage

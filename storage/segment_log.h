@@ -1,6 +1,7 @@
 #ifndef KDN_STORAGE_SEGMENT_LOG_H_
 #define KDN_STORAGE_SEGMENT_LOG_H_
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -8,16 +9,17 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
-#include "absl/container/flat_hash_set.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "storage/block_io.h"
 #include "storage/disk_index.h"
+#include "storage/disk_policy.h"
 #include "storage/record.h"
 
 namespace kdn::storage {
@@ -29,29 +31,32 @@ struct Segment {
   uint32_t number = 0;
   int fd = -1;
   std::string path;
-  // Guarded by the log's mutex.
-  uint64_t end = 0;         // bytes given out to records
-  uint64_t live = 0;        // of records the index points to
-  uint64_t tombstones = 0;  // of removals written here since the start
-  // Writers still filling their part of it: not to be cleaned yet.
-  int writers = 0;
-  bool unsynced = false;
-  // Bytes to be moved out of it when the disk failed: the same would fail
-  // again. 0 when it may be tried.
-  uint64_t stuck_with = 0;
-  absl::flat_hash_set<RecordKey> keys;  // of live records
+  // Bytes that the file had when the log was opened; 0 for a fresh file.
+  uint64_t end_at_start = 0;
+  // Bytes that were taken for the file in advance.
+  uint64_t taken = 0;
+  bool unsynced = false;  // guarded by the log's mutex
 };
 
 // The same error, with the name of the file it is of.
 absl::Status InFile(const Segment& segment, const absl::Status& status);
+// What was written to the file survives a power loss.
+absl::Status SyncFile(const Segment& segment);
 
 // The segments of one directory and the index over them: appends, finds, reads,
 // removes, and makes room. Only the index decides what is there; a record it
-// does not point to is dead space.
+// does not point to is dead space. What is written where, cleaned and evicted
+// is decided by a DiskPolicy; the log does the I/O.
 //
-// Invariant: a segment's live bytes and keys are those of the index entries
-// that point into it. Thread-safe; calls block on the disk, so they are made on
-// disk threads only. Callers keep calls for one key in order.
+// Invariant: the live records of the policy are those that the index points to,
+// but for an object whose key lock is held.
+//
+// Thread-safe; calls block on the disk, so they are made on disk threads only.
+// Callers keep writes and removals of one key in order. Locks, in the order
+// they are taken: maintenance_ (one eviction or cleaning at a time), roll_ (one
+// fresh segment at a time), the lock of a key (a change of its index entry),
+// mutex_ (memory only). No file is made, synced or moved under mutex_, the only
+// lock that a read takes.
 class SegmentLog {
  public:
   struct Options {
@@ -60,7 +65,10 @@ class SegmentLog {
     uint64_t segment_bytes = 0;
     double clean_below_live = 0.5;
     std::function<void(const RecordHeader&)> on_evicted;
+    // As in DiskTier. HeldChanged says when the answer has changed.
     std::function<bool(ShardId, const ChunkKey&)> holds;
+    // Of records that are there at the start, before anyone can ask `holds`.
+    std::function<bool(const RecordHeader&)> held_at_start;
   };
   static absl::StatusOr<std::unique_ptr<SegmentLog>> Open(Options options);
   ~SegmentLog();
@@ -72,6 +80,12 @@ class SegmentLog {
   absl::Status Read(const ObjectInfo& info, absl::Span<std::byte> padded,
                     BlockIo& io);
   absl::Status Remove(ShardId shard, const ChunkKey& key, BlockIo& io);
+  // The object was read elsewhere, from a copy in memory.
+  void Touch(ShardId shard, const ChunkKey& key);
+  // Whether the index has the record's object, of the same version.
+  bool Holds(const RecordHeader& record) const;
+  // Asks holds() again.
+  void HeldChanged(ShardId shard, const ChunkKey& key);
   absl::Status ForEach(absl::FunctionRef<void(const RecordHeader&)> visit);
   absl::Status Sync();
   // Rewrites the live records of one segment that is mostly dead and deletes
@@ -84,9 +98,11 @@ class SegmentLog {
   };
   Counters counters() const;
   bool direct() const { return direct_; }
+  void CheckInvariants() const;
 
  private:
   using SegmentPtr = std::shared_ptr<Segment>;
+  using Purpose = DiskPolicy::Purpose;
   // A part of a segment given to one record. Until it is let go of, which is
   // after the index points there or never will, the segment is not emptied.
   class Claim {
@@ -110,100 +126,127 @@ class SegmentLog {
     RecordHeader record;
     Claim claim;
   };
-  // What to do in a tier that is full. Who is making room cannot ask for it;
-  // tombstones are let in: a removal must not need an eviction, and those that
-  // are kept are in a segment that is about to go.
-  enum class WhenFull { kMakeRoom, kFail, kExceed };
-  explicit SegmentLog(Options options) : options_(std::move(options)) {}
+  // A record that was copied out of a segment, and its copy.
+  struct Moved {
+    RecordHeader from;
+    Written to;
+  };
+  explicit SegmentLog(Options options);
 
   absl::Status LockDirectory();
   absl::Status OpenSegments();
+  absl::Status OpenSegmentThatIsThere(uint32_t number);
   absl::Status OpenIndex();
   // DATA_LOSS when what is there is damaged or not whole.
   absl::Status OpenIndexIn(const std::string& directory);
   absl::Status LoadIndex();
+  // A policy that knows the segments as they were at the start, no records.
+  void ResetPolicy() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Tells the policy of these records, by age.
+  void LoadPolicy(std::vector<PlacedRecord> records)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool HeldAtStart(const RecordHeader& record) const;
 
   using NewestRecords = absl::flat_hash_map<RecordKey, RecordHeader>;
   absl::Status Rebuild();
   void ScanSegment(const Segment& segment, absl::Span<std::byte> scratch,
                    BlockIo& io, NewestRecords& newest);
-  // The header of a record of this very store, file and offset, if any.
-  std::optional<RecordHeader> ReadHeaderAt(const Segment& segment, uint64_t at,
-                                           absl::Span<std::byte> page,
-                                           BlockIo& io) const;
+  // The header of a record of this very store, file and offset. DATA_LOSS when
+  // there is none; `end` is the end of the segment.
+  absl::StatusOr<RecordHeader> ReadHeaderAt(const Segment& segment, uint64_t at,
+                                            uint64_t end,
+                                            absl::Span<std::byte> page,
+                                            BlockIo& io) const;
   static bool PayloadIsWhole(const Segment& segment, const RecordHeader& header,
                              absl::Span<std::byte> block, BlockIo& io);
-  absl::StatusOr<SegmentPtr> OpenSegment(uint32_t number, bool create);
 
-  // Room for a record at the end of the active segment, rolling over and
-  // evicting as needed.
-  absl::StatusOr<Claim> ClaimSpace(uint64_t record_bytes, WhenFull when_full,
-                                   BlockIo& io);
+  // Files.
+  absl::StatusOr<SegmentPtr> OpenSegment(uint32_t number, bool create);
+  // Opens a fresh segment, unless another thread has replaced `seen` by then.
+  absl::Status RollOver(uint32_t seen);
   // Takes file space for a fresh segment at once. Writes inside the size of a
   // file go side by side; those that grow it, ext4 lets through one at a time.
-  void Preallocate(const Segment& segment)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Gives back what no record was put into.
-  static void Trim(const Segment& segment);
-  // An active segment that the record fits.
-  absl::Status RollOver(uint64_t record_bytes)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // What is full: `bytes` do not fit the capacity, or the file system said so.
-  enum class Full { kCapacity, kFileSystem };
-  absl::Status MakeRoom(Full full, uint64_t bytes, BlockIo& io);
-  // Evicts the oldest segment that anything can be won from.
-  absl::Status EvictOldest(BlockIo& io)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(maintenance_);
-  // Whether so much of it may be moved elsewhere, as far as can be told.
-  bool MayMove(const Segment& segment, uint64_t bytes) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // What a cleaning wins most from; null when nothing is worth it.
-  SegmentPtr FindEmptiest() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Room a move out of this segment needs for what is held.
-  uint64_t HeldBytes(const Segment& segment) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::StatusOr<Written> WriteRecord(
-      RecordHeader header, absl::Span<const std::byte> padded_payload,
-      bool sync, WhenFull when_full, BlockIo& io);
+  void Preallocate(Segment& segment, uint64_t bytes) const;
+  // Cuts the file to what was given to records.
+  static void Trim(const Segment& segment, uint64_t end);
   // Gives a failed record's bytes back to the file system.
   static void PunchOut(const Claim& claim, uint64_t record_bytes);
-  // Points the index to `record` if it still points to `expected` (nullopt:
-  // whatever it points to).
-  absl::StatusOr<bool> Install(const RecordHeader& record, bool sync,
-                               const std::optional<RecordHeader>& expected);
-  // Drops the index entry if it is still `expected` (nullopt: whatever it is).
+  // Tells the policy how much the file system has left.
+  void MeasureFileSystem();
+
+  // Room for a record at the end of the open segment, rolling over and evicting
+  // as needed.
+  absl::StatusOr<Claim> ClaimSpace(uint64_t record_bytes, Purpose purpose,
+                                   BlockIo& io);
+  absl::Status NoRoomFor(uint64_t record_bytes) const;
+  // ClaimSpace and WriteAt.
+  absl::StatusOr<Written> WriteRecord(
+      RecordHeader header, absl::Span<const std::byte> padded_payload,
+      Purpose purpose, BlockIo& io);
+  absl::StatusOr<Written> WriteAt(Claim claim, RecordHeader header,
+                                  absl::Span<const std::byte> padded_payload,
+                                  BlockIo& io);
+  absl::Status AppendAt(Claim claim, const RecordHeader& object,
+                        absl::Span<const std::byte> padded_payload, bool sync,
+                        BlockIo& io);
+  // Points the index to `record`. With `expected`, only if it still points
+  // there: the record is then a copy of that one. False: it does not.
+  absl::StatusOr<bool> Install(const RecordHeader& record,
+                               const RecordHeader* expected);
+  enum class Why { kRemoved, kEvicted };
+  // Drops the index entry if it is still `expected` (null: whatever it is).
   absl::StatusOr<bool> Uninstall(ShardId shard, const ChunkKey& key,
-                                 const std::optional<RecordHeader>& expected);
-  void CountLive(const RecordHeader& record, bool live)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Moves what `keep` says out of the segment, drops the rest, deletes it.
-  absl::Status Empty(const SegmentPtr& segment,
-                     absl::FunctionRef<bool(ShardId, const ChunkKey&)> keep,
-                     BlockIo& io);
-  absl::Status MoveRecord(const RecordHeader& record, Segment& from,
-                          BlockIo& io);
-  void KeepTombstones(const SegmentPtr& segment, BlockIo& io);
+                                 const RecordHeader* expected, Why why);
+  void CountDamaged();
+
+  // Makes room for an object of so many bytes, as far as one eviction does.
+  absl::Status MakeRoom(uint64_t record_bytes, BlockIo& io);
+  absl::Status NothingToEvict() const;
+  // Moves what the policy keeps out of the job's segment, drops the rest,
+  // deletes the file.
+  absl::Status Empty(const DiskPolicy::Job& job, BlockIo& io)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(maintenance_);
+  absl::Status MoveOut(const DiskPolicy::Job& job, const SegmentPtr& segment,
+                       std::vector<Moved>& moved, BlockIo& io)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(maintenance_);
+  // The live record there, by the segment's own header and the index. Nullopt:
+  // it has died by now.
+  absl::StatusOr<std::optional<RecordHeader>> LiveRecordAt(
+      const Segment& segment, const PlacedRecord& placed,
+      absl::Span<std::byte> page, BlockIo& io);
+  // The same by a scan of the index, where the segment does not say.
+  absl::StatusOr<std::optional<RecordHeader>> IndexedRecordAt(
+      const PlacedRecord& placed);
+  bool AskKeeps(const DiskPolicy::Job& job, const RecordHeader& record);
+  absl::StatusOr<Written> CopyRecord(const RecordHeader& record,
+                                     const Segment& from, BlockIo& io);
+  absl::Status DropRecord(const RecordHeader& record, bool damaged);
+  // Syncs the copies and points the index to them.
+  absl::Status InstallMoved(std::vector<Moved> moved, BlockIo& io);
+  void KeepTombstones(const Segment& segment, BlockIo& io);
   // Where an object lies; the file stays open with the pointer. NOT_FOUND.
   struct Place {
     RecordHeader record;
     SegmentPtr segment;
   };
-  absl::StatusOr<Place> Locate(ShardId shard, const ChunkKey& key) const;
+  absl::StatusOr<Place> Locate(ShardId shard, const ChunkKey& key);
+  absl::Mutex& KeyLock(const ChunkKey& key) {
+    return key_locks_[key.bytes()[1] % key_locks_.size()];
+  }
 
   const Options options_;
   uint64_t store_id_ = 0;
   bool direct_ = true;
   int lock_fd_ = -1;
   std::unique_ptr<DiskIndex> index_;
-  // Serialises eviction and cleaning; taken before mutex_.
   absl::Mutex maintenance_;
-  // Index changes and what they count in segments go together.
+  absl::Mutex roll_ ABSL_ACQUIRED_AFTER(maintenance_);
+  uint32_t next_segment_ ABSL_GUARDED_BY(roll_) = 1;
+  std::array<absl::Mutex, 64> key_locks_;
   mutable absl::Mutex mutex_;
+  std::optional<DiskPolicy> policy_ ABSL_GUARDED_BY(mutex_);  // never none
   std::map<uint32_t, SegmentPtr> segments_ ABSL_GUARDED_BY(mutex_);
-  SegmentPtr active_ ABSL_GUARDED_BY(mutex_);
-  uint32_t next_segment_ ABSL_GUARDED_BY(mutex_) = 1;
   uint64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t total_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   Counters counters_ ABSL_GUARDED_BY(mutex_);
 };
 

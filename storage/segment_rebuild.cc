@@ -48,7 +48,7 @@ absl::Status SegmentLog::Rebuild() {
   if (absl::Status status = index_->MarkWhole(); !status.ok()) return status;
   if (absl::Status status = LoadIndex(); !status.ok()) return status;
   absl::MutexLock lock(&mutex_);
-  counters_.rebuilt = counters_.objects;
+  counters_.rebuilt = policy_->totals().objects;
   return absl::OkStatus();
 }
 
@@ -57,12 +57,13 @@ void SegmentLog::ScanSegment(const Segment& segment,
                              NewestRecords& newest) {
   const absl::Span<std::byte> page = scratch.first(kRecordPage);
   const absl::Span<std::byte> block = scratch.subspan(kRecordPage);
-  for (uint64_t at = 0; at + kRecordPage <= segment.end;) {
-    const std::optional<RecordHeader> header =
-        ReadHeaderAt(segment, at, page, io);
+  const uint64_t end = segment.end_at_start;
+  for (uint64_t at = 0; at < end;) {
+    const absl::StatusOr<RecordHeader> header =
+        ReadHeaderAt(segment, at, end, page, io);
     // A half-written payload may hold the pages of the next record, and behind
     // a page that cannot be read there may be good ones.
-    if (!header || !PayloadIsWhole(segment, *header, block, io)) {
+    if (!header.ok() || !PayloadIsWhole(segment, *header, block, io)) {
       at += kRecordPage;
       continue;
     }
@@ -73,21 +74,23 @@ void SegmentLog::ScanSegment(const Segment& segment,
   }
 }
 
-std::optional<RecordHeader> SegmentLog::ReadHeaderAt(const Segment& segment,
-                                                     uint64_t at,
-                                                     absl::Span<std::byte> page,
-                                                     BlockIo& io) const {
-  KDN_CHECK(at % kRecordPage == 0, "records begin on a page");
+absl::StatusOr<RecordHeader> SegmentLog::ReadHeaderAt(
+    const Segment& segment, uint64_t at, uint64_t end,
+    absl::Span<std::byte> page, BlockIo& io) const {
+  KDN_CHECK(at % kRecordPage == 0 && at < end, "records begin on a page");
   const absl::Span<std::byte> pieces[] = {page};
-  if (!io.Read(segment.fd, at, pieces).ok()) return std::nullopt;
-  absl::StatusOr<RecordHeader> header = DecodeRecordHeader(page);
-  // Stale bytes of another store, file or place are no record.
-  if (!header.ok() || header->store_id != store_id_ ||
-      header->segment != segment.number || header->offset != at ||
-      RecordBytes(header->payload_bytes) > segment.end - at) {
-    return std::nullopt;
+  if (absl::Status status = io.Read(segment.fd, at, pieces); !status.ok()) {
+    return InFile(segment, status);
   }
-  return *std::move(header);
+  absl::StatusOr<RecordHeader> header = DecodeRecordHeader(page);
+  if (!header.ok()) return InFile(segment, header.status());
+  // Stale bytes of another store, file or place are no record.
+  if (header->store_id != store_id_ || header->segment != segment.number ||
+      header->offset != at || RecordBytes(header->payload_bytes) > end - at) {
+    return InFile(segment, absl::DataLossError(absl::StrCat(
+                               "no record of this file begins at ", at)));
+  }
+  return header;
 }
 
 bool SegmentLog::PayloadIsWhole(const Segment& segment,

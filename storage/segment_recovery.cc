@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
@@ -16,7 +17,9 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
+#include "kv/log.h"
+#include "storage/disk_errors.h"
+#include "storage/eviction_policy.h"
 #include "storage/segment_log.h"
 #include "storage/store_marker.h"
 
@@ -27,12 +30,6 @@ namespace fs = std::filesystem;
 
 // Sequences of one run of the store lie above those of every run before.
 constexpr int kEpochShift = 40;
-
-absl::Status ErrnoStatus(const std::string& what) {
-  const std::string message = absl::StrCat(what, ": ", strerror(errno));
-  return errno == ENOSPC ? absl::ResourceExhaustedError(message)
-                         : absl::UnavailableError(message);
-}
 
 // The number in "segment-00000017", nullopt for any other name.
 std::optional<uint32_t> SegmentNumber(const std::string& name) {
@@ -77,17 +74,19 @@ absl::Status SegmentLog::LockDirectory() {
   std::error_code error;
   fs::create_directories(directory, error);
   if (error) {
-    return absl::UnavailableError(
-        absl::StrCat("creating ", options_.directory, ": ", error.message()));
+    return DiskError(error.value(),
+                     absl::StrCat("creating ", options_.directory));
   }
   lock_fd_ =
       open((directory / "LOCK").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (lock_fd_ < 0) {
-    return ErrnoStatus(absl::StrCat("opening a lock in ", options_.directory));
+    return DiskError(errno,
+                     absl::StrCat("opening a lock in ", options_.directory));
   }
   if (flock(lock_fd_, LOCK_EX | LOCK_NB) != 0) {
     return absl::UnavailableError(
-        absl::StrCat("another process uses ", options_.directory));
+        absl::StrCat("another process uses ", options_.directory,
+                     ": give each node a data_dir of its own"));
   }
   absl::StatusOr<std::optional<StoreMarker>> marker =
       ReadStoreMarker(options_.directory);
@@ -106,65 +105,43 @@ absl::Status SegmentLog::LockDirectory() {
   return WriteStoreMarker(options_.directory, next);
 }
 
-absl::StatusOr<SegmentLog::SegmentPtr> SegmentLog::OpenSegment(uint32_t number,
-                                                               bool create) {
-  auto segment = std::make_shared<Segment>();
-  segment->number = number;
-  segment->path = absl::StrCat(options_.directory, "/segment-",
-                               absl::Dec(number, absl::kZeroPad8));
-  const int flags = O_RDWR | O_CLOEXEC | (create ? O_CREAT | O_EXCL : 0);
-  segment->fd = open(segment->path.c_str(), flags | O_DIRECT, 0644);
-  if (segment->fd < 0 && errno == EINVAL) {  // tmpfs knows no O_DIRECT
-    direct_ = false;
-    // The failed open may have made the file all the same.
-    segment->fd = open(segment->path.c_str(), flags & ~O_EXCL, 0644);
-  }
-  if (segment->fd < 0) {
-    return ErrnoStatus(absl::StrCat("opening ", segment->path));
-  }
-  if (create) {
-    // A record synced into a file without a name would be lost with it.
-    absl::Status status = SyncDirectory(options_.directory);
-    if (!status.ok()) {
-      unlink(segment->path.c_str());
-      return status;
-    }
-  }
-  return segment;
-}
-
 absl::Status SegmentLog::OpenSegments() {
   std::error_code error;
-  absl::MutexLock lock(&mutex_);
   for (const fs::directory_entry& file :
        fs::directory_iterator(options_.directory, error)) {
     const std::optional<uint32_t> number =
         SegmentNumber(file.path().filename().string());
     if (!number) continue;
-    absl::StatusOr<SegmentPtr> segment = OpenSegment(*number, false);
-    if (!segment.ok()) return segment.status();
-    struct stat info {};
-    if (fstat((*segment)->fd, &info) != 0) {
-      return ErrnoStatus(absl::StrCat("reading ", (*segment)->path));
-    }
-    // Whole pages: what a kill left behind the last one is no record.
-    (*segment)->end =
-        static_cast<uint64_t>(EndOfData((*segment)->fd, info.st_size)) /
-        kRecordPage * kRecordPage;
-    Trim(**segment);
-    // Written but not synced before a kill, a record would be taken for one
-    // that a power loss leaves: what is found at a start is on disk for good.
-    if (fdatasync((*segment)->fd) != 0) {
-      return ErrnoStatus(absl::StrCat("syncing ", (*segment)->path));
-    }
-    total_bytes_ += (*segment)->end;
-    next_segment_ = std::max(next_segment_, *number + 1);
-    segments_.emplace(*number, *std::move(segment));
+    absl::Status status = OpenSegmentThatIsThere(*number);
+    if (!status.ok()) return status;
   }
   if (error) {
-    return absl::UnavailableError(
-        absl::StrCat("listing ", options_.directory, ": ", error.message()));
+    return DiskError(error.value(),
+                     absl::StrCat("listing ", options_.directory));
   }
+  return absl::OkStatus();
+}
+
+absl::Status SegmentLog::OpenSegmentThatIsThere(uint32_t number) {
+  absl::StatusOr<SegmentPtr> opened = OpenSegment(number, false);
+  if (!opened.ok()) return opened.status();
+  Segment& segment = **opened;
+  struct stat info {};
+  if (fstat(segment.fd, &info) != 0) {
+    return DiskError(errno, absl::StrCat("reading ", segment.path));
+  }
+  // Whole pages: what a kill left behind the last one is no record.
+  segment.end_at_start =
+      static_cast<uint64_t>(EndOfData(segment.fd, info.st_size)) / kRecordPage *
+      kRecordPage;
+  Trim(segment, segment.end_at_start);
+  // Written but not synced before a kill, a record would be taken for one
+  // that a power loss leaves: what is found at a start is on disk for good.
+  if (absl::Status status = SyncFile(segment); !status.ok()) return status;
+  absl::MutexLock roll(&roll_);
+  next_segment_ = std::max(next_segment_, number + 1);
+  absl::MutexLock lock(&mutex_);
+  segments_.emplace(number, *std::move(opened));
   return absl::OkStatus();
 }
 
@@ -174,6 +151,16 @@ absl::Status SegmentLog::OpenIndex() {
   if (status.ok()) status = LoadIndex();
   if (status.ok()) status = index_->Sync();
   if (!absl::IsDataLoss(status)) return status;
+  bool there = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    there = !segments_.empty();
+  }
+  if (there) {
+    LogWarning("storage.index",
+               absl::StrCat(directory, ": ", status.message(),
+                            ": rebuilding it from the segments"));
+  }
   index_.reset();
   if (status = DiskIndex::Destroy(directory); !status.ok()) return status;
   std::error_code error;
@@ -197,33 +184,52 @@ absl::Status SegmentLog::OpenIndexIn(const std::string& directory) {
 
 absl::Status SegmentLog::LoadIndex() {
   std::vector<RecordHeader> lost;
-  absl::MutexLock lock(&mutex_);
-  // Loading may have begun before: counts start afresh.
-  for (auto& [number, segment] : segments_) {
-    segment->live = 0;
-    segment->keys.clear();
+  std::vector<PlacedRecord> found;
+  std::map<uint32_t, SegmentPtr> segments;
+  {
+    absl::MutexLock lock(&mutex_);
+    segments = segments_;
   }
-  counters_ = Counters{};
-  absl::Status status = index_->ForEach(
-      [&](const RecordHeader& record) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-        const auto segment = segments_.find(record.segment);
-        const bool there = segment != segments_.end() &&
-                           record.offset + RecordBytes(record.payload_bytes) <=
-                               segment->second->end;
-        if (there) {
-          CountLive(record, true);
-        } else {
-          lost.push_back(record);
-        }
-      });
+  absl::Status status = index_->ForEach([&](const RecordHeader& record) {
+    const auto segment = segments.find(record.segment);
+    const uint64_t bytes = RecordBytes(record.payload_bytes);
+    if (segment == segments.end() ||
+        record.offset + bytes > segment->second->end_at_start) {
+      lost.push_back(record);
+      return;
+    }
+    found.push_back({{record.segment, record.offset},
+                     bytes,
+                     EvictionHashOf(record.key),
+                     HeldAtStart(record)});
+  });
   if (!status.ok()) return status;
   for (const RecordHeader& record : lost) {
     if (status = index_->Erase(record.shard, record.key); !status.ok()) {
       return status;
     }
-    ++counters_.damaged;
   }
+  absl::MutexLock lock(&mutex_);
+  counters_ = Counters{};
+  counters_.damaged = lost.size();
+  // Loading may have begun before: it starts afresh.
+  ResetPolicy();
+  LoadPolicy(std::move(found));
   return absl::OkStatus();
+}
+
+bool SegmentLog::HeldAtStart(const RecordHeader& record) const {
+  return (options_.held_at_start && options_.held_at_start(record)) ||
+         (options_.holds && options_.holds(record.shard, record.key));
+}
+
+void SegmentLog::LoadPolicy(std::vector<PlacedRecord> records) {
+  std::sort(records.begin(), records.end(),
+            [](const PlacedRecord& a, const PlacedRecord& b) {
+              return a.place < b.place;
+            });
+  for (const PlacedRecord& record : records) policy_->OnLive(record);
+  policy_->CheckInvariants();
 }
 
 }  // namespace kdn::storage

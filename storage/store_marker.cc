@@ -5,11 +5,11 @@
 
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <fstream>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
+#include "storage/disk_errors.h"
 
 namespace kdn::storage {
 namespace {
@@ -18,19 +18,12 @@ constexpr char kName[] = "/STORE";
 constexpr char kMagic[] = "kdn-store-1";
 constexpr size_t kTextMax = 256;  // of the magic and two numbers
 
-absl::Status ErrnoStatus(const char* what, const std::string& path) {
-  const std::string message =
-      absl::StrCat(what, " ", path, ": ", strerror(errno));
-  return errno == ENOSPC ? absl::ResourceExhaustedError(message)
-                         : absl::UnavailableError(message);
-}
-
 // Makes what was written to an existing file or directory last.
 absl::Status SyncPath(const std::string& path, int flags) {
   const int fd = open(path.c_str(), flags | O_CLOEXEC);
-  if (fd < 0) return ErrnoStatus("opening", path);
+  if (fd < 0) return DiskError(errno, absl::StrCat("opening ", path));
   absl::Status status;
-  if (fsync(fd) != 0) status = ErrnoStatus("syncing", path);
+  if (fsync(fd) != 0) status = DiskError(errno, absl::StrCat("syncing ", path));
   close(fd);
   return status;
 }
@@ -42,11 +35,11 @@ absl::StatusOr<std::optional<StoreMarker>> ReadStoreMarker(
   const std::string path = directory + kName;
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0 && errno == ENOENT) return std::nullopt;
-  if (fd < 0) return ErrnoStatus("opening", path);
+  if (fd < 0) return DiskError(errno, absl::StrCat("opening ", path));
   char text[kTextMax];
   const ssize_t bytes = read(fd, text, sizeof(text));
   absl::Status status;
-  if (bytes < 0) status = ErrnoStatus("reading", path);
+  if (bytes < 0) status = DiskError(errno, absl::StrCat("reading ", path));
   close(fd);
   if (!status.ok()) return status;
   std::istringstream file(std::string(text, static_cast<size_t>(bytes)));
@@ -68,7 +61,7 @@ absl::Status WriteStoreMarker(const std::string& directory,
     std::ofstream file(fresh);
     file << kMagic << ' ' << marker.store_id << ' ' << marker.epoch << '\n';
     file.flush();
-    if (!file) return ErrnoStatus("writing", fresh);
+    if (!file) return DiskError(errno, absl::StrCat("writing ", fresh));
   }
   // Renamed before its bytes are down, it could come up empty after a power
   // loss, and the whole store with it would be nobody's.
@@ -76,7 +69,7 @@ absl::Status WriteStoreMarker(const std::string& directory,
     return status;
   }
   if (rename(fresh.c_str(), path.c_str()) != 0) {
-    return ErrnoStatus("renaming to", path);
+    return DiskError(errno, absl::StrCat("renaming to ", path));
   }
   return SyncDirectory(directory);
 }

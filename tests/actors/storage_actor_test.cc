@@ -26,6 +26,8 @@ class HeldDisk final : public storage::DiskTier {
   void Remove(ShardId, const ChunkKey&, Done done) override {
     asked.push_back(std::move(done));
   }
+  void Touch(ShardId, const ChunkKey&) override { ++touches; }
+  void HeldChanged(ShardId, const ChunkKey&) override { ++held_changes; }
   absl::Status ForEach(
       absl::FunctionRef<void(const storage::ObjectInfo&)>) override {
     return absl::OkStatus();
@@ -34,6 +36,8 @@ class HeldDisk final : public storage::DiskTier {
   Counters counters() const override { return {}; }
 
   std::vector<Done> asked;
+  int touches = 0;
+  int held_changes = 0;
 };
 
 class StorageActorTest : public ActorsTest {
@@ -306,6 +310,7 @@ TEST_F(StorageActorTest, WhatIsRestoredIsHeldUntilItsTtlRunsOut) {
   EXPECT_FALSE(held_.Has(restored[2].key));
   Advance(absl::Seconds(12));
   EXPECT_FALSE(held_.Has(restored[0].key));
+  EXPECT_EQ(disk.held_changes, 2) << "held, and no longer";
   Answer<Held> answer;
   Read(storage, 0, &answer);
   EXPECT_EQ(disk.asked.size(), 1u) << "no longer held, but not dropped";

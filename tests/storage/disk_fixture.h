@@ -10,6 +10,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -46,6 +47,12 @@ inline void FlipByte(const std::filesystem::path& file, std::streamoff at) {
 inline const Clock* TestClock() {
   static const RealClock clock;
   return &clock;
+}
+
+// Waits for what another thread is about to bring about.
+template <typename Condition>
+void WaitUntil(Condition condition) {
+  while (!condition()) std::this_thread::yield();
 }
 
 // Object `i` of version `version`: bytes that follow from both.

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <set>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "storage/arena.h"
@@ -53,12 +54,19 @@ class FaultyIo final : public BlockIo {
       ++reads_failed;
       return absl::UnavailableError("an I/O error");
     }
+    if (go_on != nullptr && !reached.HasBeenNotified()) {
+      reached.Notify();
+      go_on->WaitForNotification();
+    }
     return io_->Read(fd, offset, pieces);
   }
 
   bool writes_fail = false;
   std::string unreadable;  // a segment's file name
   int reads_failed = 0;
+  // The first read waits for `go_on`, if there is one.
+  absl::Notification* go_on = nullptr;
+  absl::Notification reached;
 
  private:
   const std::unique_ptr<BlockIo> io_ = MakePosixIo(1u << 20);
@@ -152,7 +160,11 @@ TEST_F(SegmentLogTest, ASegmentThatCouldNotBeMadeStandsInNobodysWay) {
 
 TEST_F(SegmentLogTest, ARemovalOutlivesTheCleaningAndEvictionOfWhatFollowed) {
   SegmentLog::Options options = Options();
-  options.capacity_bytes = 10 * options.segment_bytes;
+  options.capacity_bytes = 11 * options.segment_bytes;
+  bool evicted = false;
+  options.on_evicted = [&](const RecordHeader& record) {
+    evicted = evicted || record.key == MakeObject(0).info.key;
+  };
   // The first segment stays, and the removed record with it.
   options.holds = [](ShardId, const ChunkKey& key) {
     return key == MakeObject(1).info.key || key == MakeObject(2).info.key ||
@@ -168,7 +180,7 @@ TEST_F(SegmentLogTest, ARemovalOutlivesTheCleaningAndEvictionOfWhatFollowed) {
   for (int i = 4; i < 7; ++i) ASSERT_TRUE(Remove(i).ok());
   const absl::StatusOr<bool> cleaned = log_->CleanOne(io_);
   ASSERT_TRUE(cleaned.ok() && *cleaned) << cleaned.status();
-  for (int i = 10; Read(MakeObject(0, 2)).ok(); ++i) {
+  for (int i = 10; !evicted; ++i) {
     ASSERT_LT(i, 100) << "never evicted";
     ASSERT_TRUE(Append(MakeObject(i)).ok());
   }
@@ -210,17 +222,41 @@ TEST_F(SegmentLogTest, CleaningPassesOverWhatCannotBeRead) {
   EXPECT_EQ(log_->counters().cleaned, 2u);
 }
 
+TEST_F(SegmentLogTest, ReadsAndWritesGoOnWhileASegmentIsCleaned) {
+  Open(Options());
+  AppendAll(0, 2 * kRecords + 1);
+  for (const int i : {0, 1, 2}) ASSERT_TRUE(Remove(i).ok());
+  FaultyIo slow;
+  absl::Notification go_on;
+  slow.go_on = &go_on;
+  std::thread cleaner([&] {
+    const absl::StatusOr<bool> cleaned = log_->CleanOne(slow);
+    EXPECT_TRUE(cleaned.ok() && *cleaned) << cleaned.status();
+  });
+  slow.reached.WaitForNotification();
+  EXPECT_TRUE(Read(MakeObject(3)).ok()) << "of the segment that is cleaned";
+  EXPECT_TRUE(Read(MakeObject(kRecords)).ok());
+  AppendAll(20, 20 + 2 * kRecords);  // through a fresh segment
+  EXPECT_TRUE(Remove(20).ok());
+  EXPECT_TRUE(Append(MakeObject(3, 2)).ok()) << "replaced while it is moved";
+  go_on.Notify();
+  cleaner.join();
+  EXPECT_TRUE(Read(MakeObject(3, 2)).ok());
+  log_->CheckInvariants();
+  EXPECT_EQ(log_->counters().cleaned, 1u);
+}
+
 TEST_F(SegmentLogTest, EvictionPassesOverWhatCannotBeRead) {
   SegmentLog::Options options = Options();
   options.capacity_bytes =
-      (3 * kRecords + 2) * options.segment_bytes / kRecords;
+      (4 * kRecords + 2) * options.segment_bytes / kRecords;
   options.holds = [](ShardId, const ChunkKey& key) {
     return key == MakeObject(0).info.key;
   };
   Open(std::move(options));
   AppendAll(0, 3 * kRecords);
   io_.unreadable = "segment-00000001";
-  const TestObject large = MakeObject(99, 1, 30000);  // room for a move is left
+  const TestObject large = MakeObject(99, 1, 30000);
   const absl::Status status = Append(large);
   EXPECT_TRUE(status.ok()) << status;
   EXPECT_EQ(io_.reads_failed, 1);

@@ -67,7 +67,7 @@ APART = ("rpc/bulk/", "rpc/client/", "rpc/gateway/")
 # What decides: the cluster, the simulator and tests drive the same classes.
 PURE = ("delivery/", "kv/admission", "kv/histogram", "kv/log_limit",
         "kv/metric_table", "kv/metric_values", "kv/waiting_line", "placement/",
-        "storage/block_source", "storage/counting_blocks",
+        "storage/block_source", "storage/counting_blocks", "storage/disk_policy",
         "storage/eviction_", "storage/lease_table", "storage/object_info",
         "storage/partition")
 

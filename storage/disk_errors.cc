@@ -1,0 +1,54 @@
+#include "storage/disk_errors.h"
+
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+
+namespace kdn::storage {
+namespace {
+
+// Empty: nothing better than the error itself can be said.
+absl::string_view AdviceFor(int error) {
+  switch (error) {
+    case ENOSPC:
+      return "the file system is full: free space, or set `disk` lower";
+    case EDQUOT:
+      return "the quota of the node's user is used up: raise it, or set `disk` "
+             "lower";
+    case EFBIG:
+      return "the file system or `ulimit -f` bounds the size of files: raise "
+             "the limit";
+    case EIO:
+      return "the disk fails: read the kernel's log and replace the disk";
+    case EROFS:
+      return "the file system is mounted read-only, often after an error of "
+             "the disk: read the kernel's log";
+    case EACCES:
+    case EPERM:
+      return "the node's user may not: give it the directory";
+    case EMFILE:
+    case ENFILE:
+      return "no file can be opened any more: raise `ulimit -n`";
+    case ENOENT:
+      return "the file or directory is gone: was data_dir deleted or "
+             "unmounted?";
+    default:
+      return "";
+  }
+}
+
+}  // namespace
+
+absl::Status DiskError(int error, absl::string_view what) {
+  const absl::string_view advice = AdviceFor(error);
+  const std::string message =
+      absl::StrCat(what, ": ", strerror(error), " (errno ", error, ")",
+                   advice.empty() ? "" : "; ", advice);
+  if (error == ENOSPC || error == EDQUOT || error == EFBIG) {
+    return absl::ResourceExhaustedError(message);
+  }
+  return absl::UnavailableError(message);
+}
+
+}  // namespace kdn::storage

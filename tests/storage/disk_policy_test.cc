@@ -1,0 +1,374 @@
+#include "storage/disk_policy.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "storage/eviction_s3fifo.h"
+#include "storage/record.h"
+
+namespace kdn::storage {
+namespace {
+
+constexpr uint64_t kPage = kRecordPage;
+constexpr uint64_t kSegmentPages = 16;
+constexpr uint64_t kSegments = 8;
+
+// What a segment log does, without disks: it performs what the policy says and
+// keeps a plain list of its own of what is where.
+template <typename Policy>
+class Driver {
+ public:
+  using Job = typename Policy::Job;
+  using Purpose = typename Policy::Purpose;
+  using Kind = typename Policy::Placement::Kind;
+
+  struct Object {
+    RecordPlace place;
+    uint64_t bytes = 0;
+    bool held = false;
+  };
+
+  explicit Driver(double clean_below_live = 0.5)
+      : policy(Options(clean_below_live)) {}
+
+  static typename Policy::Options Options(double clean_below_live) {
+    typename Policy::Options options;
+    options.capacity_bytes = kSegments * kSegmentPages * kPage;
+    options.segment_bytes = kSegmentPages * kPage;
+    options.clean_below_live = clean_below_live;
+    return options;
+  }
+
+  // Nullopt: refused.
+  std::optional<RecordPlace> Place(uint64_t bytes, Purpose purpose) {
+    for (;;) {
+      const auto placement = policy.Place(bytes, purpose);
+      if (placement.kind == Kind::kPlaced) {
+        ends[placement.place.segment] += bytes;
+        return placement.place;
+      }
+      if (placement.kind == Kind::kRollOver) {
+        ends[next_segment] = 0;
+        policy.OnOpened(next_segment++);
+        continue;
+      }
+      if (placement.kind == Kind::kTooLarge || purpose != Purpose::kObject) {
+        return std::nullopt;
+      }
+      const std::optional<Job> job = policy.NextEviction(bytes);
+      if (!job || !Perform(*job)) return std::nullopt;
+    }
+  }
+
+  bool Append(int id, uint64_t pages, bool held = false) {
+    const std::optional<RecordPlace> place =
+        Place(pages * kPage, Purpose::kObject);
+    if (!place) return false;
+    if (objects.contains(id)) policy.OnDead(objects[id].place);
+    policy.OnLive({*place, pages * kPage, static_cast<uint64_t>(id), held});
+    policy.OnWritten(*place);
+    objects[id] = {*place, pages * kPage, held};
+    Check();
+    EXPECT_LE(policy.totals().segment_bytes + policy.reserve_bytes(),
+              kSegments * kSegmentPages * kPage);
+    return true;
+  }
+
+  void Remove(int id) {
+    WriteTombstone();
+    policy.OnDead(objects[id].place);
+    objects.erase(id);
+    Check();
+  }
+
+  // The object is on disk no more, without a tombstone.
+  void Replace(int id) {
+    policy.OnDead(objects[id].place);
+    objects.erase(id);
+  }
+
+  void WriteTombstone() {
+    const std::optional<RecordPlace> place = Place(kPage, Purpose::kTombstone);
+    ASSERT_TRUE(place.has_value()) << "a removal is never refused";
+    policy.OnTombstone(*place, kPage);
+    policy.OnWritten(*place);
+    ++tombstones[place->segment];
+  }
+
+  void Hold(int id, bool held) {
+    policy.OnHeld(objects[id].place, held);
+    objects[id].held = held;
+  }
+
+  // Empties the job's segment. False: the disk failed at the kept record number
+  // `fails_at`.
+  bool Perform(const Job& job) {
+    EXPECT_NE(job.segment, policy.open_segment());
+    int at = 0;
+    for (const PlacedRecord& record : policy.LiveIn(job.segment)) {
+      const auto object = std::find_if(
+          objects.begin(), objects.end(),
+          [&](const auto& o) { return o.second.place == record.place; });
+      EXPECT_NE(object, objects.end()) << "the policy invents a record";
+      if (!policy.Keeps(record.place)) {
+        EXPECT_FALSE(object->second.held) << "a held record is lost";
+        policy.OnEvicted(record.place);
+        objects.erase(object);
+        ++evicted;
+        continue;
+      }
+      if (fails_at >= 0 && at++ == fails_at) {
+        policy.OnEmptyFailed();
+        ++failures;
+        return false;
+      }
+      const std::optional<RecordPlace> to = Place(record.bytes, Purpose::kMove);
+      if (!to) {
+        EXPECT_GT(failures, 0) << "the reserve does not suffice";
+        policy.OnEmptyFailed();
+        return false;
+      }
+      policy.OnMoved(record.place, *to);
+      policy.OnWritten(*to);
+      object->second.place = *to;
+      ++moved;
+    }
+    const bool keeps = policy.KeepsTombstones(job.segment);
+    for (int i = 0; keeps && i < tombstones[job.segment]; ++i) WriteTombstone();
+    tombstones.erase(job.segment);
+    policy.OnEmptied();
+    ends.erase(job.segment);
+    emptied.push_back(job.segment);
+    Check();
+    return true;
+  }
+
+  void Clean() {
+    while (const std::optional<Job> job = policy.NextCleaning()) {
+      if (!Perform(*job)) return;
+    }
+  }
+
+  void Check() {
+    policy.CheckInvariants();
+    const auto totals = policy.totals();
+    uint64_t live = 0, total = 0;
+    for (const auto& [id, object] : objects) live += object.bytes;
+    for (const auto& [segment, end] : ends) total += end;
+    EXPECT_EQ(totals.live_bytes, live);
+    EXPECT_EQ(totals.objects, objects.size());
+    EXPECT_EQ(totals.segment_bytes, total);
+    EXPECT_LE(totals.segment_bytes - totals.tombstone_bytes,
+              kSegments * kSegmentPages * kPage);
+  }
+
+  // Bytes in segments that are neither held nor tombstones.
+  bool SomethingMayGo() const {
+    std::map<uint32_t, uint64_t> kept;
+    for (const auto& [id, object] : objects) {
+      if (object.held) kept[object.place.segment] += object.bytes;
+    }
+    for (const auto& [segment, count] : tombstones) {
+      if (segment != ends.begin()->first) {
+        kept[segment] += static_cast<uint64_t>(count) * kPage;
+      }
+    }
+    return std::any_of(ends.begin(), ends.end(), [&](const auto& segment) {
+      const auto found = kept.find(segment.first);
+      return segment.second > (found == kept.end() ? 0 : found->second);
+    });
+  }
+
+  Policy policy;
+  std::map<int, Object> objects;
+  std::map<uint32_t, uint64_t> ends;
+  std::map<uint32_t, int> tombstones;
+  std::vector<uint32_t> emptied;
+  uint32_t next_segment = 1;
+  int fails_at = -1;
+  int failures = 0;
+  int evicted = 0;
+  int moved = 0;
+};
+
+template <typename Policy>
+class DiskPolicyTest : public testing::Test {};
+using Policies =
+    testing::Types<BasicDiskPolicy<LruPolicy>, BasicDiskPolicy<S3FifoPolicy>>;
+TYPED_TEST_SUITE(DiskPolicyTest, Policies);
+
+TYPED_TEST(DiskPolicyTest, AHeldRecordInEachSegmentStopsNoWrite) {
+  Driver<TypeParam> log;
+  for (int i = 0; i < 1000; ++i) {
+    const bool held = i < 28 && i % 4 == 0;  // one in each of seven segments
+    ASSERT_TRUE(log.Append(i, 4, held)) << i;
+  }
+  for (int i = 0; i < 28; i += 4) EXPECT_TRUE(log.objects.contains(i)) << i;
+}
+
+TYPED_TEST(DiskPolicyTest, RefusesWhenAllIsHeldUntilSomeIsReleased) {
+  Driver<TypeParam> log;
+  int id = 0;
+  while (log.Append(id, 4, true)) ++id;
+  EXPECT_EQ(id, static_cast<int>((kSegments - 1) * kSegmentPages / 4));
+  EXPECT_FALSE(log.SomethingMayGo());
+  log.Hold(9, false);
+  EXPECT_TRUE(log.Append(1000, 4));
+  EXPECT_FALSE(log.objects.contains(9));
+  EXPECT_FALSE(log.Append(1001, 4, true) && log.Append(1002, 4, true));
+}
+
+TYPED_TEST(DiskPolicyTest, HotRecordsOutliveTheirSegmentsColdOnesGo) {
+  Driver<TypeParam> log;
+  const std::vector<int> hot = {0, 4, 8, 12, 16, 20, 24};  // one in a segment
+  for (int i = 0; i < 400; ++i) {
+    ASSERT_TRUE(log.Append(i, 4));
+    for (const int id : hot) {
+      if (id > i) continue;
+      ASSERT_TRUE(log.objects.contains(id)) << id << " at " << i;
+      for (int reads = 0; reads < 3; ++reads) {
+        log.policy.OnAccess(log.objects[id].place);
+      }
+    }
+  }
+  EXPECT_GT(log.evicted, 300);
+  EXPECT_GT(log.moved, 0);
+  EXPECT_LT(log.moved, 200) << "cold records are not moved";
+}
+
+TYPED_TEST(DiskPolicyTest, WithoutReadsTheOldestSegmentGoesAndNothingMoves) {
+  Driver<TypeParam> log;
+  for (int i = 0; i < 200; ++i) ASSERT_TRUE(log.Append(i, 4));
+  EXPECT_EQ(log.moved, 0);
+  EXPECT_TRUE(std::is_sorted(log.emptied.begin(), log.emptied.end()));
+}
+
+TYPED_TEST(DiskPolicyTest, CleansTheEmptiestSegmentFirst) {
+  Driver<TypeParam> log;
+  for (int i = 0; i < 13; ++i) ASSERT_TRUE(log.Append(i, 4));
+  for (const int i : {0, 1, 2, 4, 5, 6, 7}) log.Replace(i);
+  log.Clean();
+  ASSERT_EQ(log.emptied.size(), 2u);
+  EXPECT_EQ(log.emptied[0], 2u) << "nothing of it is left";
+  EXPECT_EQ(log.emptied[1], 1u);
+  EXPECT_EQ(log.moved, 1);
+}
+
+TYPED_TEST(DiskPolicyTest, AFailedSegmentIsPassedOverUntilAFreshOneIsOpened) {
+  Driver<TypeParam> log;
+  for (int i = 0; i < 9; ++i) ASSERT_TRUE(log.Append(i, 4));
+  for (const int i : {0, 1, 2}) log.Replace(i);
+  log.fails_at = 0;
+  log.Clean();
+  log.Clean();
+  EXPECT_EQ(log.failures, 1) << "not tried again";
+  log.fails_at = -1;
+  log.Clean();
+  EXPECT_TRUE(log.emptied.empty());
+  for (int i = 10; i < 14; ++i) ASSERT_TRUE(log.Append(i, 4));
+  log.Clean();
+  EXPECT_EQ(log.emptied, std::vector<uint32_t>{1});
+}
+
+TYPED_TEST(DiskPolicyTest, AFailureWithNothingToMoveIsNotTriedForEver) {
+  Driver<TypeParam> log;
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE(log.Append(i, 4));
+  for (int i = 0; i < 4; ++i) log.Replace(i);
+  ASSERT_TRUE(log.policy.NextCleaning().has_value());
+  log.policy.OnEmptyFailed();
+  EXPECT_FALSE(log.policy.NextCleaning().has_value());
+}
+
+TYPED_TEST(DiskPolicyTest, TombstonesGoWithTheOldestSegments) {
+  Driver<TypeParam> log(/*clean_below_live=*/0);
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(log.Append(i, 4));
+  for (int i = 0; i < 10; ++i) log.Remove(i);
+  EXPECT_EQ(log.policy.totals().tombstone_bytes, 10 * kPage);
+  for (int i = 20; i < 24; ++i) ASSERT_TRUE(log.Append(i, 4));
+  log.Clean();
+  EXPECT_LE(log.policy.totals().tombstone_bytes, kSegmentPages / 4 * kPage);
+  for (int i = 10; i < 24; ++i) EXPECT_TRUE(log.objects.contains(i));
+}
+
+TYPED_TEST(DiskPolicyTest, AFullFileSystemIsTheCapacityAsLongAsItIsFull) {
+  Driver<TypeParam> log;
+  for (int i = 0; i < 12; ++i) ASSERT_TRUE(log.Append(i, 4));
+  log.policy.OnFileSystemFull();
+  EXPECT_FALSE(log.policy.HasRoom(4 * kPage));
+  ASSERT_TRUE(log.Append(100, 4));
+  EXPECT_GT(log.evicted, 3) << "the reserve is made as well";
+  EXPECT_LE(log.policy.totals().segment_bytes + log.policy.reserve_bytes(),
+            12 * 4 * kPage);
+  log.policy.OnFileSystemRoom(1u << 30);
+  const int evicted = log.evicted;
+  ASSERT_TRUE(log.Append(101, 4));
+  EXPECT_EQ(log.evicted, evicted);
+}
+
+TYPED_TEST(DiskPolicyTest, SegmentsFitAFileSystemThatIsSmallerThanTheCapacity) {
+  Driver<TypeParam> log;
+  log.policy.OnFileSystemRoom(kSegmentPages * kPage);
+  for (int i = 0; i < 50; ++i) {
+    ASSERT_TRUE(log.Append(i, 2, i == 0)) << i;
+    ASSERT_LE(log.policy.totals().segment_bytes, kSegmentPages * kPage);
+  }
+  EXPECT_TRUE(log.objects.contains(0));
+  EXPECT_GE(log.objects.size(), 5u) << "a quarter stays free";
+  EXPECT_FALSE(log.Append(99, kSegmentPages)) << "too large";
+  EXPECT_GE(log.objects.size(), 5u) << "nothing goes for it";
+}
+
+TYPED_TEST(DiskPolicyTest, ARecordLargerThanASegmentHasOneOfItsOwn) {
+  Driver<TypeParam> log;
+  for (int i = 0; i < 30; ++i) {
+    ASSERT_TRUE(log.Append(i, kSegmentPages + 10, i == 0));
+  }
+  EXPECT_TRUE(log.objects.contains(0));
+  EXPECT_FALSE(log.Append(99, kSegments * kSegmentPages));
+}
+
+// Any sequence of events against the driver's own plain list.
+TYPED_TEST(DiskPolicyTest, AnyEventsKeepWhatIsHeldWithinTheCapacity) {
+  for (const uint32_t seed : {1u, 2u, 3u, 4u, 5u, 6u}) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    std::mt19937 random(seed);
+    Driver<TypeParam> log;
+    const bool failing = seed % 3 == 0;
+    const auto some = [&]() {
+      return std::next(log.objects.begin(),
+                       static_cast<long>(random() % log.objects.size()))
+          ->first;
+    };
+    for (int step = 0; step < 3000; ++step) {
+      const uint32_t what = random() % 100;
+      log.fails_at = failing && random() % 8 == 0 ? 0 : -1;
+      if (what < 50 || log.objects.empty()) {
+        const int id = static_cast<int>(random() % 200);
+        const bool held = random() % 6 == 0;
+        if (!log.Append(id, 2 + random() % 8, held) && !failing) {
+          EXPECT_FALSE(log.SomethingMayGo()) << "refused for no reason";
+        }
+      } else if (what < 60) {
+        log.Remove(some());
+      } else if (what < 70) {
+        log.Hold(some(), random() % 3 == 0);
+      } else if (what < 95) {
+        log.policy.OnAccess(log.objects[some()].place);
+      } else {
+        log.Clean();
+      }
+      if (testing::Test::HasFailure()) return;
+    }
+    EXPECT_GT(log.evicted, 50);
+    EXPECT_GT(log.moved, 10);
+  }
+}
+
+}  // namespace
+}  // namespace kdn::storage
