@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "kv/check.h"
@@ -32,8 +33,11 @@ absl::StatusOr<SharedMemory> SharedMemory::Create(const char* name,
   KDN_CHECK(bytes > 0, "an empty mapping is no memory");
   const int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd < 0) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("memfd_create: ", strerror(errno)));
+    const int error = errno;
+    const bool is_full = error == EMFILE || error == ENFILE || error == ENOMEM;
+    const std::string why = absl::StrCat("memfd_create: ", strerror(error));
+    return is_full ? absl::ResourceExhaustedError(why)
+                   : absl::FailedPreconditionError(why);
   }
   SharedMemory memory(nullptr, 0, fd);
   if (ftruncate(fd, static_cast<off_t>(bytes)) != 0 ||

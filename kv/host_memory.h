@@ -15,7 +15,8 @@ namespace kdn {
 // descriptor. Movable, not copyable.
 class SharedMemory {
  public:
-  // RESOURCE_EXHAUSTED when the system refuses. REQUIRES: bytes > 0.
+  // RESOURCE_EXHAUSTED when the system has no more, FAILED_PRECONDITION when it
+  // has no such memory at all. REQUIRES: bytes > 0.
   static absl::StatusOr<SharedMemory> Create(const char* name, size_t bytes);
   // Maps a descriptor received from a peer and takes ownership of it.
   // INVALID_ARGUMENT when it is not a file of at least `bytes` bytes or can

@@ -32,6 +32,8 @@ struct NodeInfo {
   uint64_t memory_bytes_max = 0;  // 0: no shared memory on this connection
   uint32_t stores_in_flight_max = 0;
   uint64_t store_bytes_max = 0;
+  // What the node can do beyond protocol version 1 (docs/protocol.md).
+  std::vector<std::string> features;
 };
 
 struct StoreSpec {

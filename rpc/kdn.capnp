@@ -16,6 +16,9 @@
 #   compared between hosts.
 # - Sizes and offsets are bytes. Times to live are milliseconds.
 # - Keys, placements and fingerprints are 32 bytes of SHA-256.
+# - A request with a value that the gateway does not know is unimplemented: a
+#   member of a union, an enumerant, a bit of a level mask. The gateway does
+#   nothing of such a request.
 # - A chunk is at most 4096 tokens; a call names at most NodeInfo.chunksPerCallMax
 #   chunks; a message is at most NodeInfo.messageBytesMax bytes. More is
 #   invalidArgument, or, for a message, the end of the connection.
@@ -110,6 +113,10 @@ struct NodeInfo {
   memoryBytesMax @4 :UInt64;    # shared memory of one session, 0: not offered here
   storesInFlightMax @5 :UInt32; # open StoreStreams of one session
   storeBytesMax @6 :UInt64;     # raw KV of the open StoreStreams of one session
+  features @7 :List(Text);
+  # Names of what this node can do beyond protocol version 1. A client uses a
+  # feature only when its name is here, and ignores names that it does not know.
+  # docs/protocol.md lists the names.
 }
 
 interface Session {

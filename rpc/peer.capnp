@@ -92,6 +92,13 @@ struct Push {
   ttlMs @3 :UInt64;  # held against eviction for so long; 0: not at all
 }
 
+struct Refusal {
+  # Answers a request of a kind that the server does not know: unimplemented. Every
+  # answer begins with its Status, so the caller reads this one as the answer that
+  # it expects. The connection stays.
+  status @0 :Status;
+}
+
 struct PushGo {
   status @0 :Status;
 }

@@ -149,7 +149,7 @@ int ClampToInt(uint32_t value) {
 absl::StatusOr<RopeSpec> FromWire(wire::RopeSpec::Reader rope) {
   if (rope.getPairing() > wire::RopePairing::GPT_J ||
       rope.getScaling() > wire::RopeScaling::YARN) {
-    return absl::InvalidArgumentError(
+    return absl::UnimplementedError(
         "model.rope has a pairing or scaling this node does not know");
   }
   RopeSpec out;
@@ -186,8 +186,10 @@ absl::StatusOr<ModelSpec> FromWire(wire::ModelSpec::Reader model) {
   out.num_layers = ClampToInt(model.getNumLayers());
   out.num_kv_heads = ClampToInt(model.getNumKvHeads());
   out.head_dim = ClampToInt(model.getHeadDim());
-  out.dtype = static_cast<Dtype>(
-      std::min<uint16_t>(static_cast<uint16_t>(model.getDtype()), 255));
+  if (model.getDtype() > wire::Dtype::FP32) {
+    return absl::UnimplementedError("a dtype this node does not know");
+  }
+  out.dtype = static_cast<Dtype>(model.getDtype());
   absl::StatusOr<RopeSpec> rope = FromWire(model.getRope());
   if (!rope.ok()) return rope.status();
   out.rope = *rope;
@@ -305,7 +307,7 @@ absl::StatusOr<LevelSet> LevelsFromWire(uint8_t bits, LevelSet when_zero) {
   if (bits == 0) return when_zero;
   const LevelSet levels = LevelSet::FromBits(bits);
   if (levels.bits() != bits) {
-    return absl::InvalidArgumentError(
+    return absl::UnimplementedError(
         absl::StrCat("level mask ", bits, " names a level that is not one of ",
                      kLevelCount));
   }

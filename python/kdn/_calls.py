@@ -11,7 +11,7 @@ import numpy as np
 
 from ._connection import Connection, Deadline, answer_of, check, milliseconds
 from ._schema import LEVELS, wire
-from .errors import InvalidArgument, KdnError, error_of
+from .errors import InvalidArgument, KdnError, Unimplemented, error_of
 from .keys import Chunk, fingerprint_of
 from .memory import Region
 from .model import ModelSpec
@@ -276,7 +276,9 @@ class Calls:
         if kind == "failed":
             why = error_of(str(outcome.why.code), outcome.why.message)
             return Outcome(kind, why, wire_bytes=outcome.wireBytes)
-        if kind != "hit":
+        if kind in ("miss", "recompute"):
             return Outcome(kind)
         level = _LEVEL_NAMES.get(outcome.level.raw, "")
+        if kind != "hit" or not level:
+            return Outcome("failed", Unimplemented("an outcome or a level that this client does not know"))
         return Outcome(kind, None, level, outcome.source, str(outcome.tier), outcome.version, outcome.wireBytes)

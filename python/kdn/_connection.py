@@ -155,6 +155,7 @@ class Connection:
             memory_bytes_max=node.memoryBytesMax,
             stores_in_flight_max=node.storesInFlightMax,
             store_bytes_max=node.storeBytesMax,
+            features=frozenset(node.features),
         )
         info = await answer_of(self.session.info(), timeout, "info")
         self.session_id = info.session

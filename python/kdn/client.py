@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import weakref
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ._calls import Calls
 from ._connection import Connection, answer_of, check, milliseconds
 from ._loop import Loop, shared_loop
+from .errors import ResourceExhausted
 from .keys import check_namespace
 from .knowledge import DEFAULT_TIMEOUT, AsyncKnowledge, Knowledge
-from .memory import Memory
+from .memory import Memory, NotShared, Region
 from .model import ModelSpec
 from .types import NodeInfo
 
@@ -19,11 +24,13 @@ DEFAULT_ADDRESS = "unix:/tmp/kdn-local-3-n1.sock"
 """The first node of `kdn up -c configs/local-3.yaml`."""
 CONNECT_TIMEOUT = 2.0
 """Seconds."""
+_log = logging.getLogger("kdn")
 
 
 @dataclass(eq=False)
 class Link:
-    """A connection, for users on other threads. `memory` is None over TCP."""
+    """A connection as its users on other threads see it. `memory` is None where memory
+    cannot be shared with the node: KV passes the socket then."""
 
     loop: Loop
     connection: Connection
@@ -38,6 +45,30 @@ class Link:
         # Closes the connection of a client that nobody closes. At exit, the loop does so.
         weakref.finalize(link, loop.post, connection.close).atexit = False
         return link
+
+    def array(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any], timeout: float
+    ) -> tuple[Region | None, np.ndarray[Any, Any]]:
+        """An array, in a region that the node maps too where that can be had. A node that
+        has no region to spare costs this call its region. A failure of another kind is
+        remembered and logged: no further call asks for one."""
+        memory = self.memory
+        if memory is not None and math.prod(shape) > 0:
+            try:
+                return memory.array(shape, dtype, timeout)
+            except ResourceExhausted:
+                pass
+            except NotShared as error:
+                self._stop_sharing(memory, error)
+        return None, np.empty(shape, dtype)
+
+    def _stop_sharing(self, memory: Memory, why: NotShared) -> None:
+        if self.memory is None:
+            return  # another thread has found out too
+        self.memory = None
+        memory.close()
+        node = self.connection.node.id
+        _log.warning("no memory can be shared with node %s, so KV passes the socket: %s", node, why)
 
     async def status(self, timeout: float) -> list[dict[str, Any]]:
         call = self.connection.live_session().status(deadlineMs=milliseconds(timeout))

@@ -79,11 +79,10 @@ class _Knowledge:
         positions = chunk.positions if positions is None else positions
         check_int32(positions, "position")
         array = as_kv(kv, self.model, len(chunk.tokens))
-        region = None
+        region, shared = self._link.array(array.shape, array.dtype, timeout)
         layers: list[Any]
-        if self._link.memory is not None:
+        if region is not None:
             # The only copy: into memory that the node reads.
-            region, shared = self._link.memory.array(array.shape, array.dtype, timeout)
             np.copyto(shared, array)
             layers = [layer * shared.strides[0] for layer in range(len(shared))]
             array = shared
@@ -119,11 +118,7 @@ class _Knowledge:
         layer_range = _range_of(layers, self.model.num_layers, "layers")
         head_range = _range_of(heads, self.model.num_kv_heads, "heads")
         shape = (layer_range[1] - layer_range[0], 2, head_range[1] - head_range[0], begin, self.model.head_dim)
-        region = None
-        if self._link.memory is not None and chunks:
-            region, out = self._link.memory.array(shape, numpy_dtype(self.model), timeout)
-        else:
-            out = np.empty(shape, numpy_dtype(self.model))
+        region, out = self._link.array(shape, numpy_dtype(self.model), timeout)
         return RetrieveCall(
             chunks,
             positions,

@@ -18,7 +18,15 @@ import numpy as np
 
 from ._connection import Connection, Deadline, answer_of, check
 from ._loop import Loop
-from .errors import FailedPrecondition, ResourceExhausted, Unavailable
+from .errors import (
+    DeadlineExceeded,
+    Disconnected,
+    FailedPrecondition,
+    InvalidArgument,
+    KdnError,
+    ResourceExhausted,
+    Unavailable,
+)
 
 _FETCH_TIMEOUT_S = 2.0
 _PAGE = 4096
@@ -41,6 +49,10 @@ def _fetch_descriptor(path: str, ticket: bytes) -> int:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             return int(array.array("i", data[:4])[0])
     raise Unavailable(f"{path} sent no file descriptor for a ticket")
+
+
+class NotShared(Unavailable):
+    """This process and the node cannot share memory: KV passes the socket."""
 
 
 class Region:
@@ -87,7 +99,8 @@ class Memory:
         self, shape: tuple[int, ...], dtype: np.dtype[Any], timeout: float
     ) -> tuple[Region, np.ndarray[Any, Any]]:
         """A region and an array at its beginning. The region is used again when no array
-        over it is left. Raises ResourceExhausted beyond the node's limit. Raises
+        over it is left. Raises ResourceExhausted beyond the node's limit, and NotShared
+        when the node and this process cannot share memory at all. Raises
         FailedPrecondition in a forked child, because the parent may use the regions that
         are free in the child."""
         if os.getpid() != self._pid:
@@ -118,6 +131,16 @@ class Memory:
         return self._open(size, timeout)
 
     def _open(self, size: int, timeout: float) -> Region:
+        try:
+            return self._open_shared(size, timeout)
+        except (InvalidArgument, ResourceExhausted, DeadlineExceeded, Disconnected):
+            raise
+        except KdnError as error:
+            if self._connection.session is None:
+                raise  # the connection was closed
+            raise NotShared(str(error)) from None
+
+    def _open_shared(self, size: int, timeout: float) -> Region:
         number, path, ticket = self._loop.run(self._open_on_loop(size, timeout))
         try:
             descriptor = _fetch_descriptor(path, ticket)
@@ -125,7 +148,7 @@ class Memory:
                 return Region(number, mmap.mmap(descriptor, size))
             finally:
                 os.close(descriptor)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self._loop.post(lambda: self._connection.drop(number))
             raise Unavailable(f"fetching shared memory from {path}: {error}") from None
 

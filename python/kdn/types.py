@@ -31,6 +31,8 @@ class NodeInfo:
     memory_bytes_max: int
     stores_in_flight_max: int
     store_bytes_max: int
+    features: frozenset[str] = frozenset()
+    """What the node can do beyond protocol version 1: docs/protocol.md has the names."""
 
 
 @dataclass(frozen=True)

@@ -342,6 +342,49 @@ def test_shared_memory_is_used_again_and_never_under_an_array(cluster: Cluster, 
         assert np.array_equal(kept, kv_of(first)[0]), "its memory went to another call"
 
 
+@pytest.mark.parametrize("refusal", ["gone", "forbidden", "silent"])
+def test_where_memory_cannot_be_shared_kv_passes_the_socket(
+    cluster: Cluster, namespace: str, refusal: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fetch(path: str, ticket: bytes) -> int:
+        if refusal == "gone":  # another container: there is no such path
+            return fetch_descriptor(path + ".nowhere", ticket)
+        if refusal == "forbidden":
+            raise PermissionError(13, "Permission denied")
+        return fetch_descriptor(path, b"?" * len(ticket))  # it hangs up
+
+    fetch_descriptor = kdn.memory._fetch_descriptor
+    monkeypatch.setattr("kdn.memory._fetch_descriptor", fetch)
+    with kdn.Client(cluster.unix()) as client:
+        assert client.shares_memory
+        knowledge = client.open(namespace, MODEL)
+        chunk = knowledge.standalone([7] * 64)
+        knowledge.store(chunk, kv_of(chunk))
+        assert not client.shares_memory
+        monkeypatch.undo()  # what was decided stays
+        assert np.array_equal(knowledge.retrieve([chunk]).kv, kv_of(chunk))
+        assert not client.shares_memory
+    said = [record for record in caplog.records if "passes the socket" in record.message]
+    assert len(said) == 1
+
+
+def test_without_memory_to_spare_one_call_passes_the_socket(cluster: Cluster, namespace: str) -> None:
+    with kdn.Client(cluster.unix()) as client:
+        memory = client._link.memory
+        assert memory is not None
+        _, all_of_it = memory.array((int(client.node.memory_bytes_max),), np.dtype(np.uint8), 10)
+        knowledge = client.open(namespace, MODEL)
+        chunk = knowledge.standalone([8] * 64)
+        knowledge.store(chunk, kv_of(chunk))
+        assert client.shares_memory
+        del all_of_it
+        assert np.array_equal(knowledge.retrieve([chunk]).kv, kv_of(chunk))
+
+
+def test_a_node_says_what_it_can_do(client: kdn.Client) -> None:
+    assert "refuses-unknown" in client.node.features
+
+
 def test_memory_kept_for_later_makes_room(cluster: Cluster, namespace: str) -> None:
     with kdn.Client(cluster.unix()) as client:
         memory = client._link.memory

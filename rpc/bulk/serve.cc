@@ -273,7 +273,7 @@ kj::Promise<void> BulkSession::ServePush(peer::Push::Reader request,
   const absl::StatusOr<ChunkRef> ref = RefOf(request.getChunk());
   if (!ref.ok()) return Nonsense(ref.status());
   if (request.getDurability() > static_cast<uint8_t>(Durability::kDurable)) {
-    return Nonsense(absl::InvalidArgumentError("an unknown durability"));
+    return Refuse(absl::UnimplementedError("a durability of a newer node"));
   }
   const CallDeadline deadline = CallDeadline::After(timeout);
   auto push = std::make_shared<Pushing>();

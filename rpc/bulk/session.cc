@@ -67,7 +67,16 @@ kj::Promise<void> BulkSession::Serve(peer::Request::Reader request) {
     case peer::Request::PUSH:
       return ServePush(request.getPush(), *timeout);
   }
-  return Nonsense(absl::UnimplementedError("a request of a newer kind"));
+  return Refuse(absl::UnimplementedError(
+      absl::StrCat("node ", shared_.options.self.name(),
+                   " does not know this kind of request")));
+}
+
+kj::Promise<void> BulkSession::Refuse(const absl::Status& why) {
+  auto message = kj::heap<capnp::MallocMessageBuilder>();
+  ToWire(why, message->initRoot<peer::Refusal>().initStatus());
+  auto writing = WriteFrame(*stream_, *message);
+  return writing.attach(kj::mv(message));
 }
 
 }  // namespace kdn::rpc

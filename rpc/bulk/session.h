@@ -81,6 +81,8 @@ class BulkSession {
   kj::Promise<void> Greet(peer::Hello::Reader hello);
   kj::Promise<void> ServeRequests();
   kj::Promise<void> Serve(peer::Request::Reader request);
+  // Answers a request that this server does not know.
+  kj::Promise<void> Refuse(const absl::Status& why);
   kj::Promise<void> ServeFetch(peer::Fetch::Reader fetch,
                                absl::Duration timeout);
   static Item ItemOf(unsigned number,

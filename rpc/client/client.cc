@@ -24,6 +24,7 @@ Client::~Client() { connection_->loop().CheckThread(); }
 const NodeInfo& Client::node() const { return connection_->node(); }
 SessionId Client::session() const { return connection_->session_id(); }
 bool Client::connected() const { return connection_->connected(); }
+bool Client::shares_memory() const { return connection_->shares_memory(); }
 
 absl::StatusOr<std::unique_ptr<Knowledge>> Client::Open(
     const Namespace& ns, const ModelSpec& model, absl::Duration timeout) {

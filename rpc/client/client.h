@@ -29,13 +29,15 @@ namespace kdn::rpc {
 
 class Connection;  // internal: one connection and its session
 
-// Memory that the gateway maps too. KV views into it are delivered to and
-// stored from without passing a socket. Gives the region back when destroyed
-// (the gateway hears of it with this thread's next call); views into it are
-// dangling then.
+// Memory for KV views. A shared region is mapped by the gateway too: what is
+// stored from it or delivered into it passes no socket. The memory of a region
+// that is not shared belongs to this process alone, and the KV passes the
+// socket. A region is given back when it is destroyed (the gateway hears of it
+// with this thread's next call); views into it are dangling then.
 class Region {
  public:
   virtual ~Region() = default;
+  virtual bool shared() const = 0;
   virtual std::byte* data() const = 0;
   virtual size_t size() const = 0;
 };
@@ -83,8 +85,8 @@ class Knowledge {
   virtual std::unique_ptr<PendingStore> StoreAsync(
       const StoreSpec& spec, const KvView& kv,
       absl::Duration timeout = kDefaultTimeout) = 0;
-  // With `region`, every layer must lie in it. The timeout covers everything
-  // from here to the end of Commit.
+  // With a shared `region`, every layer must lie in it. The timeout covers
+  // everything from here to the end of Commit.
   virtual absl::StatusOr<std::unique_ptr<StoreStream>> BeginStore(
       const StoreSpec& spec, absl::Duration timeout = kDefaultTimeout,
       const Region* region = nullptr) = 0;
@@ -132,12 +134,17 @@ class Client {
   SessionId session() const;
   // False once the connection broke.
   bool connected() const;
+  // False once it is known that regions of this connection cannot be shared.
+  bool shares_memory() const;
 
   absl::StatusOr<std::unique_ptr<Knowledge>> Open(
       const Namespace& ns, const ModelSpec& model,
       absl::Duration timeout = kDefaultTimeout);
-  // FAILED_PRECONDITION unless connected over a Unix socket;
-  // RESOURCE_EXHAUSTED when the budget is used up.
+  // A region that is shared where that is possible. It is not possible over
+  // TCP, with a gateway in another container, or where a descriptor is refused.
+  // The client finds out once per connection, remembers and logs the reason,
+  // and gives regions of this process's own memory from then on.
+  // RESOURCE_EXHAUSTED when the budget of the gateway is used up.
   absl::StatusOr<std::unique_ptr<Region>> OpenMemory(
       size_t bytes, absl::Duration timeout = kDefaultTimeout);
   // An empty call to the gateway and back.

@@ -8,6 +8,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "kv/log.h"
 #include "rpc/client/wire.h"
 
 namespace kdn::rpc {
@@ -101,6 +102,7 @@ absl::Status Connection::Hello(const ConnectOptions& options) {
   }
   session_ = answer->getSession();
   node_ = FromWire(answer->getNode());
+  shares_memory_ = node_.memory_bytes_max > 0;
   auto info = Call(session_->infoRequest(), options.timeout);
   if (!info.ok()) return info.status();
   session_id_ = SessionId(info->getSession());
@@ -108,6 +110,34 @@ absl::Status Connection::Hello(const ConnectOptions& options) {
 }
 
 absl::StatusOr<std::unique_ptr<Region>> Connection::OpenMemory(
+    size_t bytes, absl::Duration timeout) {
+  if (bytes == 0) return absl::InvalidArgumentError("a region of 0 bytes");
+  if (shares_memory_) {
+    absl::StatusOr<std::unique_ptr<Region>> region = OpenShared(bytes, timeout);
+    if (region.ok() || !MeansUnshared(region.status())) return region;
+    shares_memory_ = false;
+    LogWarning("client.memory",
+               absl::StrCat(
+                   "no memory can be shared with node ", node_.id.name(),
+                   ", so KV passes the socket: ", region.status().ToString()));
+  }
+  absl::StatusOr<PrivateMemory> memory = PrivateMemory::Create(bytes);
+  if (!memory.ok()) return memory.status();
+  return std::make_unique<UnsharedRegion>(*std::move(memory));
+}
+
+bool Connection::MeansUnshared(const absl::Status& status) const {
+  switch (status.code()) {
+    case absl::StatusCode::kResourceExhausted:
+    case absl::StatusCode::kDeadlineExceeded:
+    case absl::StatusCode::kCancelled:
+      return false;
+    default:
+      return connected();
+  }
+}
+
+absl::StatusOr<std::unique_ptr<Region>> Connection::OpenShared(
     size_t bytes, absl::Duration timeout) {
   auto request = session_->openMemoryRequest();
   request.setBytes(bytes);

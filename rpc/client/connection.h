@@ -36,6 +36,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   const NodeInfo& node() const { return node_; }
   SessionId session_id() const { return session_id_; }
   bool connected() const { return *connected_; }
+  bool shares_memory() const { return shares_memory_; }
 
   // Sends a request and waits for its answer, whose status must be ok.
   template <typename Params, typename Results>
@@ -51,6 +52,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
  private:
   Connection() = default;
   absl::Status Hello(const ConnectOptions& options);
+  absl::StatusOr<std::unique_ptr<Region>> OpenShared(size_t bytes,
+                                                     absl::Duration timeout);
+  // Whether the failure of OpenShared means that no region can be shared.
+  bool MeansUnshared(const absl::Status& status) const;
 
   std::shared_ptr<ClientLoop> loop_;
   std::shared_ptr<bool> connected_ = std::make_shared<bool>(true);
@@ -62,6 +67,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   NodeInfo node_;
   SessionId session_id_;
   std::vector<const RegionImpl*> regions_;
+  bool shares_memory_ = false;  // as far as is known
 };
 
 class RegionImpl final : public Region {
@@ -72,6 +78,7 @@ class RegionImpl final : public Region {
         capability_(kj::mv(capability)),
         memory_(std::move(memory)) {}
   ~RegionImpl() noexcept override { connection_->Forget(this); }
+  bool shared() const override { return true; }
   std::byte* data() const override { return memory_.data(); }
   size_t size() const override { return memory_.size(); }
   wire::SharedMemory::Client capability() const {
@@ -86,6 +93,17 @@ class RegionImpl final : public Region {
   std::shared_ptr<Connection> connection_;
   wire::SharedMemory::Client capability_;
   SharedMemory memory_;
+};
+
+class UnsharedRegion final : public Region {
+ public:
+  explicit UnsharedRegion(PrivateMemory memory) : memory_(std::move(memory)) {}
+  bool shared() const override { return false; }
+  std::byte* data() const override { return memory_.data(); }
+  size_t size() const override { return memory_.size(); }
+
+ private:
+  PrivateMemory memory_;
 };
 
 template <typename Params, typename Results>

@@ -233,10 +233,10 @@ absl::StatusOr<std::unique_ptr<StoreStream>> KnowledgeImpl::BeginStore(
   if (absl::Status status = CheckStore(spec); !status.ok()) return status;
   const KvShape shape =
       ShapeOf(model_, static_cast<int>(spec.identity.tokens.size()));
-  const RegionImpl* own = region == nullptr
-                              ? nullptr
-                              : connection_->RegionAround(region->data(), 1);
-  if (region != nullptr && own == nullptr) {
+  const bool shared = region != nullptr && region->shared();
+  const RegionImpl* own =
+      shared ? connection_->RegionAround(region->data(), 1) : nullptr;
+  if (shared && own == nullptr) {
     return absl::InvalidArgumentError("a region of another connection");
   }
   auto upload =

@@ -1,6 +1,8 @@
 #include "rpc/client/wire.h"
 
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "rpc/wire.h"
@@ -52,13 +54,18 @@ Tier FromWire(wire::Tier tier) {
 }  // namespace
 
 NodeInfo FromWire(wire::NodeInfo::Reader info) {
+  std::vector<std::string> features;
+  for (const auto feature : info.getFeatures()) {
+    features.push_back(FromWire(feature));
+  }
   return NodeInfo{.id = NodeId(FromWire(info.getId())),
                   .software = FromWire(info.getSoftware()),
                   .chunks_per_call_max = info.getChunksPerCallMax(),
                   .message_bytes_max = info.getMessageBytesMax(),
                   .memory_bytes_max = info.getMemoryBytesMax(),
                   .stores_in_flight_max = info.getStoresInFlightMax(),
-                  .store_bytes_max = info.getStoreBytesMax()};
+                  .store_bytes_max = info.getStoreBytesMax(),
+                  .features = std::move(features)};
 }
 
 RateCounters FromWire(wire::RateCounters::Reader c) {
@@ -110,6 +117,8 @@ LookupResult FromWire(wire::LookupResult::Reader result) {
 
 ChunkOutcome FromWire(wire::ChunkOutcome::Reader outcome) {
   ChunkOutcome out;
+  // Stays when the kind is one of a newer node: such a chunk is never used.
+  out.kind = OutcomeKind::kFailed;
   switch (outcome.getKind()) {
     case wire::OutcomeKind::HIT:
       out.kind = OutcomeKind::kHit;
@@ -124,7 +133,14 @@ ChunkOutcome FromWire(wire::ChunkOutcome::Reader outcome) {
       out.kind = OutcomeKind::kRecompute;
       break;
   }
-  if (out.kind == OutcomeKind::kFailed) out.why = FromWire(outcome.getWhy());
+  if (outcome.getKind() == wire::OutcomeKind::FAILED) {
+    out.why = FromWire(outcome.getWhy());
+  } else if (out.kind == OutcomeKind::kFailed ||
+             outcome.getLevel() > wire::Level::BASE2) {
+    out.kind = OutcomeKind::kFailed;
+    out.why = absl::UnimplementedError(
+        "an outcome or a level that this client does not know");
+  }
   out.level = FromWire(outcome.getLevel());
   out.source = NodeId(FromWire(outcome.getSource()));
   out.tier = FromWire(outcome.getTier());

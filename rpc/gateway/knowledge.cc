@@ -248,6 +248,23 @@ absl::StatusOr<RetrieveCall> KnowledgeServer::ParseRetrieve(
   return call;
 }
 
+absl::Status KnowledgeServer::CheckDestination(
+    wire::RetrieveRequest::Destination::Reader destination, bool has_sink) {
+  switch (destination.which()) {
+    case wire::RetrieveRequest::Destination::INLINE:
+      if (destination.getInline() > wire::Layout::HEAD_MAJOR) {
+        return absl::UnimplementedError("a layout this node does not know");
+      }
+      if (!has_sink) {
+        return absl::InvalidArgumentError("an inline retrieve without a sink");
+      }
+      return absl::OkStatus();
+    case wire::RetrieveRequest::Destination::MEMORY:
+      return absl::OkStatus();
+  }
+  return absl::UnimplementedError("a destination this node does not know");
+}
+
 kj::Promise<void> KnowledgeServer::retrieve(RetrieveContext context) {
   context.allowCancellation();
   const auto params = context.getParams();
@@ -255,9 +272,7 @@ kj::Promise<void> KnowledgeServer::retrieve(RetrieveContext context) {
   absl::Status status = session_->CheckOpen();
   if (status.ok()) status = timeout.status();
   const auto destination = params.getRequest().getDestination();
-  if (status.ok() && destination.isInline() && !params.hasSink()) {
-    status = absl::InvalidArgumentError("an inline retrieve without a sink");
-  }
+  if (status.ok()) status = CheckDestination(destination, params.hasSink());
   if (!status.ok()) return Refuse(context, status);
   const CallDeadline deadline = CallDeadline::After(*timeout);
   kj::Promise<absl::StatusOr<std::shared_ptr<SharedRegion>>> region =

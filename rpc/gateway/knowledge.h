@@ -54,6 +54,9 @@ class KnowledgeServer final : public wire::Knowledge::Server {
                                delivery::StoreRequest request,
                                CallDeadline deadline,
                                std::shared_ptr<SharedRegion> region);
+  // UNIMPLEMENTED for a destination of a newer client.
+  static absl::Status CheckDestination(
+      wire::RetrieveRequest::Destination::Reader destination, bool has_sink);
   absl::StatusOr<RetrieveCall> ParseRetrieve(
       wire::RetrieveRequest::Reader request,
       std::shared_ptr<SharedRegion> region) const;

@@ -1,6 +1,7 @@
 #include "rpc/gateway/wire.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 #include <vector>
 
@@ -10,6 +11,9 @@
 
 namespace kdn::rpc {
 namespace {
+
+// NodeInfo.features; docs/protocol.md says what each name means.
+constexpr std::array<const char*, 1> kFeatures = {"refuses-unknown"};
 
 void FillStore(const storage::PartitionCounters& c,
                wire::StoreCounters::Builder out) {
@@ -91,6 +95,10 @@ void FillNodeInfo(const GatewayState& gateway, bool local,
   out.setMemoryBytesMax(local ? options.session_memory_bytes_max : 0);
   out.setStoresInFlightMax(static_cast<uint32_t>(options.session_stores_max));
   out.setStoreBytesMax(options.session_store_bytes_max);
+  auto features = out.initFeatures(static_cast<unsigned>(kFeatures.size()));
+  for (unsigned i = 0; i < features.size(); ++i) {
+    features.set(i, kFeatures[i]);
+  }
 }
 
 void FillRate(const delivery::RateCounters& c,
@@ -222,7 +230,7 @@ absl::StatusOr<delivery::StoreRequest> StoreFromWire(
   if (!ttl.ok()) return ttl.status();
   out.ttl = *ttl;
   if (request.getDurability() > wire::Durability::DURABLE) {
-    return absl::InvalidArgumentError("a durability this node does not know");
+    return absl::UnimplementedError("a durability this node does not know");
   }
   out.durability = static_cast<Durability>(request.getDurability());
   return out;

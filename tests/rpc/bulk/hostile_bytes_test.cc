@@ -1,5 +1,7 @@
 // Bytes that no honest peer sends, to both ports. The servers may hang up; they
 // may not crash, stay busy, or serve others worse.
+#include <capnp/any.h>
+#include <capnp/schema.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -67,6 +69,34 @@ Bytes FetchBytes(const Namespace& ns, const std::vector<TestChunk>& chunks) {
   return out;
 }
 
+// A request of a kind that no node knows yet.
+Bytes FutureBytes() {
+  capnp::MallocMessageBuilder message;
+  auto request = message.initRoot<peer::Request>();
+  request.setDeadlineMs(1000);
+  const auto proto =
+      capnp::Schema::from<peer::Request>().getProto().getStruct();
+  auto data = capnp::AnyStruct::Builder(kj::mv(request)).getDataSection();
+  const uint16_t kind = 77;
+  std::memcpy(data.begin() + 2 * proto.getDiscriminantOffset(), &kind, 2);
+  Bytes out;
+  Append(message, out);
+  return out;
+}
+
+// The message of the frame that begins at `at`, which moves behind it.
+std::unique_ptr<Frame> NextFrame(const Bytes& bytes, size_t& at) {
+  uint32_t length = 0;
+  if (at + sizeof(length) > bytes.size()) return nullptr;
+  std::memcpy(&length, bytes.data() + at, sizeof(length));
+  at += sizeof(length);
+  if (at + length > bytes.size()) return nullptr;
+  auto words = kj::heapArray<capnp::word>(length / sizeof(capnp::word));
+  std::memcpy(words.begin(), bytes.data() + at, length);
+  at += length;
+  return std::make_unique<Frame>(kj::mv(words));
+}
+
 // One of: flip bits, cut, repeat, insert noise.
 Bytes Mutate(Bytes bytes, std::mt19937_64& random) {
   const size_t at = random() % bytes.size();
@@ -129,6 +159,39 @@ TEST_F(HostileBulkTest, AbsurdLengthsAreRefusedBeforeTheyAreBelieved) {
   push.insert(push.end(), huge.begin(), huge.end());
   Attack(server_->port(), push);
   EXPECT_EQ(peer_.arena_used(), 0u);
+}
+
+TEST_F(HostileBulkTest, RequestsOfANewerNodeAreUnimplementedAndNothingElse) {
+  capnp::MallocMessageBuilder message;
+  auto request = message.initRoot<peer::Request>();
+  auto push = request.initPush();
+  push.getChunk().setKey(ToWire(chunks_[0].ref.key));
+  push.getChunk().setPlacement(ToWire(chunks_[0].ref.placement));
+  push.setObjectBytes(4096);
+  push.setDurability(9);
+  Bytes durability;
+  Append(message, durability);
+
+  Bytes bytes = HelloBytes();
+  for (const Bytes& more :
+       {FutureBytes(), durability, FetchBytes(ns_, {chunks_[0]})}) {
+    bytes.insert(bytes.end(), more.begin(), more.end());
+  }
+  const int fd = ConnectLocal(server_->port());
+  const Bytes answers = Exchange(fd, bytes, /*quiet_ms=*/200);
+  close(fd);
+  size_t at = 0;
+  std::vector<absl::Status> statuses;
+  ASSERT_NE(NextFrame(answers, at), nullptr) << "no hello";
+  while (const auto frame = NextFrame(answers, at)) {
+    statuses.push_back(FromWire(frame->As<peer::Refusal>().getStatus()));
+  }
+  ASSERT_EQ(statuses.size(), 3u);
+  EXPECT_TRUE(absl::IsUnimplemented(statuses[0])) << statuses[0];
+  EXPECT_TRUE(absl::IsUnimplemented(statuses[1])) << statuses[1];
+  EXPECT_TRUE(absl::IsNotFound(statuses[2]))
+      << "the connection lives: " << statuses[2];
+  EXPECT_EQ(server_->counters().refused, 0u);
 }
 
 TEST_F(HostileBulkTest, PushThatNeverComesIsHungUpOnAndLeavesNothing) {

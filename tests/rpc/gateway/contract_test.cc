@@ -1,4 +1,6 @@
 // What a client that is wrong, old or hostile gets for an answer.
+#include <capnp/any.h>
+#include <capnp/schema.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <kj/io.h>
@@ -18,6 +20,17 @@ namespace kdn::rpc {
 namespace {
 
 using ::testing::HasSubstr;
+
+class IgnorantSink final : public wire::LayerSink::Server {};
+
+// Writes the number of the set member of a union that is a group of `builder`.
+template <typename Builder, typename Group>
+void SetDiscriminant(Builder builder, Group, uint16_t number) {
+  const auto proto =
+      capnp::Schema::from<typename Group::Builds>().getProto().getStruct();
+  auto data = capnp::AnyStruct::Builder(kj::mv(builder)).getDataSection();
+  std::memcpy(data.begin() + 2 * proto.getDiscriminantOffset(), &number, 2);
+}
 
 class ContractTest : public GatewayFixture {
  protected:
@@ -94,7 +107,7 @@ TEST_F(ContractTest, ModelsAndTenantsThatMakeNoSenseAreRefused) {
   strange.setNamespace("tenant-a");
   ToWire(model_, strange.initModel());
   strange.getModel().setDtype(static_cast<wire::Dtype>(700));
-  EXPECT_TRUE(absl::IsInvalidArgument(client.StatusOf(kj::mv(strange))));
+  EXPECT_TRUE(absl::IsUnimplemented(client.StatusOf(kj::mv(strange))));
 }
 
 TEST_F(ContractTest, KeyThatIsNotTheGatewaysIsRefused) {
@@ -112,9 +125,7 @@ TEST_F(ContractTest, StoreFieldsAreChecked) {
   RawClient client(tcp_address());
   auto knowledge = client.Open(ns_, model_);
   const std::vector<std::function<void(wire::StoreRequest::Builder)>> mistakes =
-      {[](auto r) { r.setLevels(0x80); },
-       [](auto r) { r.setLevels(0x20); },
-       [](auto r) { r.setTtlMs(UINT64_MAX); },
+      {[](auto r) { r.setTtlMs(UINT64_MAX); },
        [](auto r) { r.initPositions(2); },
        [](auto r) { r.getPositions().set(0, -1); },
        [](auto r) { r.initTokens(0); },
@@ -122,8 +133,7 @@ TEST_F(ContractTest, StoreFieldsAreChecked) {
        [](auto r) { r.setVariant("no spaces allowed"); },
        [](auto r) { r.initKey(7); },
        [](auto r) { r.initCondition(31); },
-       [](auto r) { r.initPlacement(1); },
-       [](auto r) { r.setDurability(static_cast<wire::Durability>(9)); }};
+       [](auto r) { r.initPlacement(1); }};
   for (size_t i = 0; i < mistakes.size(); ++i) {
     auto store = knowledge.storeRequest();
     FillStore(chunk_, store.initRequest());
@@ -179,9 +189,46 @@ TEST_F(ContractTest, SessionThatEndedEndsItsKnowledge) {
   EXPECT_TRUE(absl::IsFailedPrecondition(client.StatusOf(kj::mv(lookup))));
 }
 
+// What a newer client may say. An answer without the thing that it asked for
+// would be worse than no answer.
+TEST_F(ContractTest, ValuesOfANewerClientAreUnimplemented) {
+  RawClient client(tcp_address());
+  auto knowledge = client.Open(ns_, model_);
+  const std::vector<std::function<void(wire::StoreRequest::Builder)>> stores = {
+      [](auto r) { r.setLevels(0x80); }, [](auto r) { r.setLevels(0x20); },
+      [](auto r) { r.setDurability(static_cast<wire::Durability>(9)); }};
+  for (size_t i = 0; i < stores.size(); ++i) {
+    auto store = knowledge.storeRequest();
+    FillStore(chunk_, store.initRequest());
+    stores[i](store.getRequest());
+    EXPECT_TRUE(absl::IsUnimplemented(client.StatusOf(kj::mv(store))))
+        << "store " << i;
+  }
+  const std::vector<std::function<void(wire::RetrieveRequest::Builder)>>
+      retrieves = {
+          [](auto r) { r.setAccept(0x20); },
+          [](auto r) {
+            r.getDestination().setInline(static_cast<wire::Layout>(2));
+          },
+          [](auto r) { SetDiscriminant(r, r.getDestination(), 2); },
+          [](auto r) { SetDiscriminant(r, r.getDestination(), 0xffff); }};
+  for (size_t i = 0; i < retrieves.size(); ++i) {
+    auto retrieve = knowledge.retrieveRequest();
+    ToWire(chunk_.ref, retrieve.initRequest().initChunks(1)[0].initRef());
+    retrieve.setSink(kj::heap<IgnorantSink>());
+    retrieves[i](retrieve.getRequest());
+    EXPECT_TRUE(absl::IsUnimplemented(client.StatusOf(kj::mv(retrieve))))
+        << "retrieve " << i;
+  }
+  EXPECT_THAT(MakeClient(tcp_address())->node().features,
+              testing::Contains("refuses-unknown"));
+}
+
 TEST_F(ContractTest, SharedMemoryNeedsAUnixSocketAndABudget) {
-  auto tcp = MakeClient(tcp_address());
-  EXPECT_TRUE(absl::IsFailedPrecondition(tcp->OpenMemory(1 << 20).status()));
+  RawClient tcp(tcp_address());
+  auto open = tcp.Session().openMemoryRequest();
+  open.setBytes(1 << 20);
+  EXPECT_TRUE(absl::IsFailedPrecondition(tcp.StatusOf(kj::mv(open))));
   auto local = MakeClient(unix_address());
   EXPECT_TRUE(absl::IsInvalidArgument(local->OpenMemory(0).status()));
   EXPECT_TRUE(

@@ -1,7 +1,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <thread>
 
 #include "absl/synchronization/notification.h"
+#include "kv/log.h"
+#include "rpc/listener.h"
 #include "tests/rpc/gateway/fixture.h"
 #include "tests/rpc/gateway/raw_client.h"
 
@@ -57,6 +65,104 @@ TEST_F(RetrieveTest, InlineIntoEveryLayout) {
       EXPECT_TRUE(SameKv(landing.view, chunk, whole));
     }
   }
+}
+
+// Passes bytes between Unix sockets and drops descriptors, as what stands
+// between containers may do.
+class PlainProxy {
+ public:
+  PlainProxy(const std::string& path, const std::string& server)
+      : path_(path), listening_(*ListenUnix(path)), thread_([this, server] {
+          pollfd wait{listening_, POLLIN, 0};
+          poll(&wait, 1, -1);
+          Pass(accept(listening_, nullptr, nullptr), ConnectTo(server));
+        }) {}
+  ~PlainProxy() {
+    thread_.join();
+    close(listening_);
+    unlink(path_.c_str());
+  }
+
+ private:
+  static int ConnectTo(const std::string& path) {
+    sockaddr_un at{};
+    at.sun_family = AF_UNIX;
+    path.copy(at.sun_path, sizeof(at.sun_path) - 1);
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&at), sizeof(at)), 0);
+    return fd;
+  }
+  // Until one side hangs up.
+  static void Pass(int a, int b) {
+    pollfd ends[2] = {{a, POLLIN, 0}, {b, POLLIN, 0}};
+    for (bool open = true; open;) {
+      poll(ends, 2, -1);
+      for (int i = 0; i < 2 && open; ++i) {
+        if (ends[i].revents == 0) continue;
+        char buffer[4096];
+        const ssize_t n = recv(ends[i].fd, buffer, sizeof(buffer), 0);
+        open = n > 0 && send(ends[1 - i].fd, buffer, static_cast<size_t>(n),
+                             MSG_NOSIGNAL) == n;
+      }
+    }
+    close(a);
+    close(b);
+  }
+
+  const std::string path_;
+  const int listening_;
+  std::thread thread_;
+};
+
+TEST_F(RetrieveTest, WithoutADescriptorTheKvPassesTheSocket) {
+  const std::string path = directory_ + "/proxy.sock";
+  PlainProxy proxy(path, directory_ + "/engine.sock");
+  std::vector<std::string> lines;
+  SetLogSink([&](LogSeverity, absl::string_view, absl::string_view line) {
+    lines.emplace_back(line);
+  });
+  auto knowledge = OpenOn(absl::StrCat("unix:", path));
+  EXPECT_TRUE(client_->shares_memory()) << "nothing else is known yet";
+  auto region = client_->OpenMemory(1 << 16);
+  ASSERT_TRUE(region.ok()) << region.status();
+  EXPECT_FALSE((*region)->shared());
+  EXPECT_FALSE(client_->shares_memory());
+  EXPECT_TRUE(client_->OpenMemory(1 << 12).ok());
+  SetLogSink(nullptr);
+  ASSERT_EQ(lines.size(), 1u) << "said once";
+  EXPECT_THAT(lines[0], testing::HasSubstr("passes the socket"));
+
+  const TestChunk chunk = MakeChunk(ns_, model_, 3);
+  std::memcpy((*region)->data(), chunk.bytes.data(), chunk.bytes.size());
+  const KvStrides strides = KvStrides::TokenMajor(chunk.shape);
+  auto stream =
+      knowledge->BeginStore(chunk.spec, kDefaultTimeout, region->get());
+  ASSERT_TRUE(stream.ok()) << stream.status();
+  const KvView stored((*region)->data(), chunk.shape, strides);
+  for (int layer = 0; layer < model_.num_layers; ++layer) {
+    ASSERT_TRUE((*stream)->PutLayer(stored.Layer(layer)).ok());
+  }
+  ASSERT_TRUE((*stream)->Commit().ok());
+  const MutableKvView got((*region)->data() + (1 << 15), chunk.shape, strides);
+  auto outcomes =
+      knowledge->Retrieve({.chunks = {{chunk.ref, chunk.spec.positions, got}}});
+  ASSERT_TRUE(outcomes.ok()) << outcomes.status();
+  EXPECT_EQ((*outcomes)[0].kind, OutcomeKind::kHit);
+  EXPECT_TRUE(SameKv(got, chunk, WholeOf(model_)));
+  EXPECT_TRUE(Eventually([&] { return gateway_->usage().memory_bytes == 0; }))
+      << "a region that nobody can map is kept";
+  stream->reset();
+  knowledge = nullptr;
+  region->reset();
+  client_ = nullptr;
+}
+
+TEST_F(RetrieveTest, OverTcpARegionIsNotShared) {
+  OpenOn(tcp_address());
+  EXPECT_FALSE(client_->shares_memory());
+  auto region = client_->OpenMemory(1 << 12);
+  ASSERT_TRUE(region.ok()) << region.status();
+  EXPECT_FALSE((*region)->shared());
 }
 
 TEST_F(RetrieveTest, SharedMemoryInEveryLayoutAndSlice) {
