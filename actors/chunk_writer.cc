@@ -51,17 +51,17 @@ absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>> NodeChunkWriter::Create(
   absl::StatusOr<codec::ObjectEncoder> encoder = codec::ObjectEncoder::Create(
       *std::move(header), std::move(calibration), block->bytes());
   if (!encoder.ok()) return encoder.status();
-  const uint64_t work_request = node->pool.NextRequest();
+  const RequesterId requester = node->pool.NextRequester();
   return std::unique_ptr<delivery::ChunkWriter>(
       new NodeChunkWriter(std::make_shared<State>(
           State{system, node, std::move(request), std::move(block), in_passing,
-                *std::move(encoder), work_request})));
+                *std::move(encoder), requester})));
 }
 
 void NodeChunkWriter::PutLayer(int layer, const KvView& kv,
                                delivery::Done<absl::Status> done) {
   state_->node->pool.Post(
-      transfer::WorkOrder{state_->work_request, layer},
+      transfer::WorkOrder{WorkClass::kWrite, state_->requester, layer},
       [state = state_, layer, kv, done = std::move(done)]() mutable {
         done(Encode(*state, layer, kv));
       });
@@ -81,7 +81,7 @@ absl::Status NodeChunkWriter::Encode(State& state, int layer,
 void NodeChunkWriter::Commit(
     delivery::Done<absl::StatusOr<StoreReceipt>> done) {
   state_->node->pool.Post(
-      transfer::WorkOrder{state_->work_request, 0},
+      transfer::WorkOrder{WorkClass::kWrite, state_->requester, 0},
       [state = state_, reply = Reply<StoreReceipt>::To(std::move(done))] {
         FinishAndSend(*state, reply);
       });

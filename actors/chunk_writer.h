@@ -33,7 +33,7 @@ class NodeChunkWriter final : public delivery::ChunkWriter {
     std::shared_ptr<storage::ArenaBlock> block;
     bool in_passing;
     codec::ObjectEncoder encoder;
-    uint64_t work_request;
+    RequesterId requester;
   };
   explicit NodeChunkWriter(std::shared_ptr<State> state)
       : state_(std::move(state)) {}

@@ -118,15 +118,17 @@ void NodeActorState::Suspect(const SuspectQuery& query) {
        pool =
            &deps.node->pool](absl::StatusOr<delivery::PeerService::Held> held) {
         if (!held.ok() || held->info.version != version) return;
-        pool->Post(transfer::WorkOrder{}, [storage, key, version,
-                                           object = std::move(held->object)] {
-          const absl::StatusOr<codec::ObjectIndex> index =
-              codec::ObjectIndex::Parse(object->bytes(), object->size());
-          if (index.ok() && codec::VerifyObject(*index, object->bytes()).ok()) {
-            return;  // damaged on its way
-          }
-          caf::anon_send(storage, DiscardCall{key, version});
-        });
+        pool->Post({WorkClass::kBackground, RequesterId(), 0},
+                   [storage, key, version, object = std::move(held->object)] {
+                     const absl::StatusOr<codec::ObjectIndex> index =
+                         codec::ObjectIndex::Parse(object->bytes(),
+                                                   object->size());
+                     if (index.ok() &&
+                         codec::VerifyObject(*index, object->bytes()).ok()) {
+                       return;  // damaged on its way
+                     }
+                     caf::anon_send(storage, DiscardCall{key, version});
+                   });
       });
   self->send(storage, ReadCall{ref->key, query.ns,
                                deps.node->clock->Now() + kVerifyTimeout,

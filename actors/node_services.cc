@@ -216,7 +216,7 @@ void NodeServices::CommitLocal(
   auto reply = Reply<delivery::PushReceipt>::To(std::move(done));
   const ShardId shard = node_->view.Get()->ShardOf(ref);
   node_->pool.Post(
-      transfer::WorkOrder{},
+      {WorkClass::kWrite, node_->pool.NextRequester(), 0},
       [ref, shard, durability, expires, deadline, block = std::move(block),
        storage = StorageFor(ref), reply = std::move(reply)] {
         absl::StatusOr<storage::ObjectInfo> info =

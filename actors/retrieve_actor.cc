@@ -41,7 +41,7 @@ void RetrieveActorState::Init(RetrieveActor::pointer self_in,
   node = node_in;
   job = std::move(job_in);
   view = node->view.Get();
-  work_request = node->pool.NextRequest();
+  requester = node->pool.NextRequester();
   session.emplace(TaskOf(*job.context, *node, *view));
 }
 
@@ -80,7 +80,7 @@ void RetrieveActorState::Do(const delivery::ReadHere& read) {
   };
   auto reply = Reply<delivery::PeerService::Held>::To(
       [end, wanted = read.wanted, context = job.context, pool = &node->pool,
-       work = work_request](
+       work = requester](
           absl::StatusOr<delivery::PeerService::Held> held) mutable {
         if (!held.ok()) {
           delivery::AttemptResult result;
@@ -101,6 +101,7 @@ void RetrieveActorState::Do(const delivery::FetchFrom& fetch) {
   delivery::FetchRequest asked{
       fetch.peer,       request().ns,          {},          request().slice,
       request().accept, fetch.target.deadline, fetch.budget};
+  asked.requester = requester;
   for (const delivery::ChunkWanted& wanted : fetch.wanted) {
     asked.chunks.push_back(request().chunks[wanted.chunk].ref);
   }
@@ -118,7 +119,7 @@ void RetrieveActorState::Do(const delivery::FetchFrom& fetch) {
           job.context, fetch.wanted,
           transfer::RemoteFetch::Link{fetch.peer, fetch.target, &node->links,
                                       node->clock},
-          node->passing->arena.get(), &node->pool, work_request,
+          node->passing->arena.get(), &node->pool, requester,
           std::move(on_size), std::move(on_attempt)));
 }
 

@@ -37,7 +37,7 @@ struct RetrieveActorState {
   RetrieveJob job;
   std::shared_ptr<const ClusterView> view;
   std::optional<delivery::FetchSession> session;
-  uint64_t work_request = 0;
+  RequesterId requester;
   transfer::AdmissionGate::Pass window;  // held until the retrieve is over
 
  private:

@@ -85,7 +85,7 @@ void StoreActorState::CommitCopy(const StorageActor& storage,
       [storage, pool = &node->pool,
        commit = std::move(commit)](absl::StatusOr<Block> room) {
         if (!room.ok()) return commit.reply(room.status());
-        pool->Post(transfer::WorkOrder{},
+        pool->Post({WorkClass::kWrite, pool->NextRequester(), 0},
                    [storage, room = *std::move(room), commit]() mutable {
                      std::memcpy(room->bytes().data(),
                                  commit.block->bytes().data(), room->size());

@@ -17,6 +17,7 @@
 #include "kv/ids.h"
 #include "kv/kv_view.h"
 #include "kv/level.h"
+#include "kv/work_class.h"
 #include "storage/arena.h"
 #include "storage/partition.h"
 
@@ -36,6 +37,7 @@ struct FetchRequest {
   LevelSet accept;
   absl::Time deadline;
   SendBudget budget = {.bytes_max = SendBudget::kNoLimit};
+  RequesterId requester{};  // requesters take turns where connections are short
 };
 
 // Receives one fetch. Called on the transport's thread, one call at a time, so
@@ -73,6 +75,8 @@ struct PushRequest {
   Durability durability = Durability::kReplicated;
   absl::Time expires;  // TTL; InfinitePast: none
   absl::Time deadline;
+  WorkClass work_class = WorkClass::kWrite;  // never kRead
+  RequesterId requester{};
 };
 
 struct PushReceipt {

@@ -8,14 +8,13 @@ namespace {
 
 void DecodeFrom(int layer, std::shared_ptr<ChunkDecode> decode, int layers,
                 storage::ObjectRef object, WorkPool* pool,
-                uint64_t work_request) {
+                RequesterId requester) {
   decode->DecodeOf(layer, object->bytes());
   if (layer + 1 == layers) return;
-  pool->Post(WorkOrder{work_request, layer + 1},
-             [layer, layers, pool, work_request, decode = std::move(decode),
+  pool->Post(WorkOrder{WorkClass::kRead, requester, layer + 1},
+             [layer, layers, pool, requester, decode = std::move(decode),
               object = std::move(object)] {
-               DecodeFrom(layer + 1, decode, layers, object, pool,
-                          work_request);
+               DecodeFrom(layer + 1, decode, layers, object, pool, requester);
              });
 }
 
@@ -48,12 +47,12 @@ absl::StatusOr<std::shared_ptr<ChunkDecode>> Begin(
 void FetchFromMemory(std::shared_ptr<RetrieveContext> context, int chunk,
                      delivery::PeerService::Held held,
                      std::optional<ObjectVersion> pinned, WorkPool* pool,
-                     uint64_t work_request,
+                     RequesterId requester,
                      delivery::Done<delivery::AttemptResult> on_attempt) {
   auto shared = std::make_shared<delivery::Done<delivery::AttemptResult>>(
       std::move(on_attempt));
-  pool->Post(WorkOrder{work_request, 0},
-             [context, chunk, pinned, pool, work_request, shared,
+  pool->Post(WorkOrder{WorkClass::kRead, requester, 0},
+             [context, chunk, pinned, pool, requester, shared,
               held = std::move(held)] {
                absl::StatusOr<std::shared_ptr<ChunkDecode>> decode =
                    Begin(context, chunk, held, pinned, shared);
@@ -66,7 +65,7 @@ void FetchFromMemory(std::shared_ptr<RetrieveContext> context, int chunk,
                  return;
                }
                DecodeFrom(0, *decode, context->request.slice.layers(),
-                          held.object, pool, work_request);
+                          held.object, pool, requester);
              });
 }
 

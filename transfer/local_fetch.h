@@ -21,7 +21,7 @@ namespace kdn::transfer {
 void FetchFromMemory(std::shared_ptr<RetrieveContext> context, int chunk,
                      delivery::PeerService::Held held,
                      std::optional<ObjectVersion> pinned, WorkPool* pool,
-                     uint64_t work_request,
+                     RequesterId requester,
                      delivery::Done<delivery::AttemptResult> on_attempt);
 
 }  // namespace kdn::transfer

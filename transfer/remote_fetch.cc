@@ -83,14 +83,14 @@ class RemoteFetch::Reckoning {
 RemoteFetch::RemoteFetch(std::shared_ptr<RetrieveContext> context,
                          std::vector<delivery::ChunkWanted> items, Link link,
                          storage::Arena* scratch, WorkPool* pool,
-                         uint64_t work_request, OnSize on_size,
+                         RequesterId requester, OnSize on_size,
                          OnAttempt on_attempt)
     : context_(std::move(context)),
       items_(std::move(items)),
       link_(std::move(link)),
       scratch_(scratch),
       pool_(pool),
-      work_request_(work_request),
+      requester_(requester),
       on_size_(std::move(on_size)),
       on_attempt_(std::move(on_attempt)),
       receiving_(items_.size()),
@@ -168,7 +168,7 @@ void RemoteFetch::OnLayer(int i, int layer,
   bytes_ += streams.size();
   last_ = link_.clock->Now();
   item.decode->AddWireBytes(streams.size());
-  pool_->Post(WorkOrder{work_request_, layer},
+  pool_->Post(WorkOrder{WorkClass::kRead, requester_, layer},
               [decode = item.decode, layer, streams] {
                 decode->Decode(layer, streams);
               });

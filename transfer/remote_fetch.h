@@ -45,7 +45,7 @@ class RemoteFetch final : public delivery::FetchSink {
 
   RemoteFetch(std::shared_ptr<RetrieveContext> context,
               std::vector<delivery::ChunkWanted> items, Link link,
-              storage::Arena* scratch, WorkPool* pool, uint64_t work_request,
+              storage::Arena* scratch, WorkPool* pool, RequesterId requester,
               OnSize on_size, OnAttempt on_attempt);
 
   absl::StatusOr<absl::Span<std::byte>> OnHit(int i, codec::ObjectIndex index,
@@ -78,7 +78,7 @@ class RemoteFetch final : public delivery::FetchSink {
   const Link link_;
   storage::Arena* const scratch_;
   WorkPool* const pool_;
-  const uint64_t work_request_;
+  const RequesterId requester_;
   const OnSize on_size_;
   const OnAttempt on_attempt_;
   std::vector<Receiving> receiving_;

@@ -20,9 +20,9 @@ WorkPool::~WorkPool() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-void WorkPool::Post(WorkOrder order, Task task) {
+void WorkPool::Post(const WorkOrder& order, Task task) {
   absl::MutexLock lock(&mutex_);
-  queue_.push(Entry{order, next_sequence_++, std::move(task)});
+  queue_.Post(order, std::move(task));
 }
 
 void WorkPool::Drain() {
@@ -30,9 +30,9 @@ void WorkPool::Drain() {
   mutex_.Await(absl::Condition(this, &WorkPool::IsIdle));
 }
 
-uint64_t WorkPool::NextRequest() {
+RequesterId WorkPool::NextRequester() {
   absl::MutexLock lock(&mutex_);
-  return ++next_request_;
+  return RequesterId(++requesters_);
 }
 
 void WorkPool::Run() {
@@ -42,8 +42,7 @@ void WorkPool::Run() {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(this, &WorkPool::HasWork));
       if (queue_.empty()) return;
-      task = std::move(queue_.top().task);
-      queue_.pop();
+      task = queue_.TakeNext();
       ++running_;
     }
     task();

@@ -12,14 +12,18 @@
 namespace kdn::rpc {
 namespace {
 
-// A transport's exception as a status: what is not the connection's fault is
-// the peer's nonsense.
+// A transport's exception as a status: FAILED is nonsense from the peer.
 absl::Status StatusOf(const NodeId& peer, const kj::Exception& broken) {
   const std::string text =
       absl::StrCat("peer ", peer.name(), ": ", broken.getDescription().cStr());
-  return broken.getType() == kj::Exception::Type::FAILED
-             ? absl::DataLossError(text)
-             : absl::UnavailableError(text);
+  switch (broken.getType()) {
+    case kj::Exception::Type::FAILED:
+      return absl::DataLossError(text);
+    case kj::Exception::Type::OVERLOADED:
+      return absl::ResourceExhaustedError(text);
+    default:
+      return absl::UnavailableError(text);
+  }
 }
 
 class BulkTransportImpl final : public BulkTransport,
@@ -97,11 +101,6 @@ void BulkTransportImpl::Start(std::shared_ptr<BulkJob> job) {
   if (stopped_) {
     return job->Finish(absl::UnavailableError("the bulk transport is stopped"));
   }
-  if (PoolOf(job->peer()).waiting() >= options_.waiting_per_peer_max) {
-    return job->Finish(absl::ResourceExhaustedError(
-        absl::StrCat(options_.waiting_per_peer_max, " requests wait for peer ",
-                     job->peer().name())));
-  }
   auto abort = kj::newPromiseAndFulfiller<absl::Status>();
   const uint64_t id = next_id_++;
   active_.emplace(id, Active{job->peer(), kj::mv(abort.fulfiller)});
@@ -123,7 +122,10 @@ void BulkTransportImpl::Start(std::shared_ptr<BulkJob> job) {
 
 kj::Promise<absl::Status> BulkTransportImpl::Drive(
     const std::shared_ptr<BulkJob>& job) {
-  return kj::evalNow([&] { return PoolOf(job->peer()).Acquire(); })
+  return kj::evalNow([&] {
+           return PoolOf(job->peer())
+               .Acquire(job->work_class(), job->requester());
+         })
       .then([job](kj::Own<BulkPool::Lease> lease) {
         auto running = job->Run(lease->stream());
         return running.then(
@@ -160,7 +162,10 @@ void BulkTransportImpl::Stop() {
 
 std::unique_ptr<BulkTransport> BulkTransport::Start(Options options) {
   KDN_CHECK(options.resolve != nullptr, "a transport must find its peers");
-  KDN_CHECK(options.connections_per_peer_max > 0, "no connections, no bytes");
+  for (const WorkClass work_class : kWorkClasses) {
+    KDN_CHECK(options.connections_per_peer_max[work_class] > 0,
+              "no connections, no bytes");
+  }
   return std::make_unique<BulkTransportImpl>(std::move(options));
 }
 

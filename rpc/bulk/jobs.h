@@ -21,6 +21,8 @@ class BulkJob {
   virtual ~BulkJob() = default;
   virtual const NodeId& peer() const = 0;
   virtual absl::Time deadline() const = 0;
+  virtual WorkClass work_class() const = 0;
+  virtual RequesterId requester() const = 0;
   // Speaks the request's whole dialogue on a connection that has said hello.
   // The status is the peer's answer; an exception means the connection is
   // spoilt.
@@ -40,6 +42,8 @@ class FetchJob final : public BulkJob {
 
   const NodeId& peer() const override { return request_.peer; }
   absl::Time deadline() const override { return request_.deadline; }
+  WorkClass work_class() const override { return WorkClass::kRead; }
+  RequesterId requester() const override { return request_.requester; }
   kj::Promise<absl::Status> Run(kj::AsyncIoStream& stream) override;
   void Finish(const absl::Status& status) override;
 
@@ -88,6 +92,8 @@ class PushJob final : public BulkJob {
 
   const NodeId& peer() const override { return request_.peer; }
   absl::Time deadline() const override { return request_.deadline; }
+  WorkClass work_class() const override { return request_.work_class; }
+  RequesterId requester() const override { return request_.requester; }
   kj::Promise<absl::Status> Run(kj::AsyncIoStream& stream) override;
   void Finish(const absl::Status& status) override;
 

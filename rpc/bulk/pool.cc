@@ -3,7 +3,6 @@
 #include <kj/debug.h>
 #include <sys/socket.h>
 
-#include <algorithm>
 #include <cerrno>
 
 #include "absl/strings/str_cat.h"
@@ -23,23 +22,45 @@ bool StillQuiet(const kj::AsyncIoStream& stream) {
   return false;
 }
 
+Admission::Options AdmissionOptions(const BulkTransport::Options& options) {
+  Admission::Options out;
+  out.waiting_max = static_cast<size_t>(options.waiting_max);
+  for (const WorkClass work_class : kWorkClasses) {
+    const auto connections =
+        static_cast<uint64_t>(options.connections_per_peer_max[work_class]);
+    out.budget += connections;
+    out.shares[work_class].guaranteed = connections;
+  }
+  return out;
+}
+
 }  // namespace
 
-kj::Promise<kj::Own<BulkPool::Lease>> BulkPool::Acquire() {
-  if (leased_ < options_.connections_per_peer_max) {
-    ++leased_;
-    auto lease = kj::heap<Lease>(shared_from_this());
-    if (!idle_.empty()) {
-      lease->stream_ = kj::mv(idle_.back());
-      idle_.pop_back();
-    }
-    return Ready(kj::mv(lease));
+BulkPool::BulkPool(EventLoop& loop, const BulkTransport::Options& options,
+                   NodeId peer)
+    : loop_(loop),
+      options_(options),
+      peer_(std::move(peer)),
+      admission_(AdmissionOptions(options)) {}
+
+kj::Promise<kj::Own<BulkPool::Lease>> BulkPool::Acquire(WorkClass work_class,
+                                                        RequesterId requester) {
+  const AdmissionId id(next_id_++);
+  const absl::Status status = admission_.Request({.id = id,
+                                                  .amount = 1,
+                                                  .work_class = work_class,
+                                                  .requester = requester});
+  if (!status.ok()) {
+    return KJ_EXCEPTION(OVERLOADED, "no connection", status.ToString().c_str());
   }
   auto paf = kj::newPromiseAndFulfiller<kj::Own<Lease>>();
-  waiters_.push_back(kj::mv(paf.fulfiller));
-  return paf.promise.then([self = shared_from_this()](kj::Own<Lease> lease) {
-    return self->Ready(kj::mv(lease));
-  });
+  waiters_.emplace(id.value(), kj::mv(paf.fulfiller));
+  Serve();
+  return paf.promise
+      .attach(kj::defer([self = shared_from_this(), id] { self->GiveUp(id); }))
+      .then([self = shared_from_this()](kj::Own<Lease> lease) {
+        return self->Ready(kj::mv(lease));
+      });
 }
 
 kj::Promise<kj::Own<BulkPool::Lease>> BulkPool::Ready(kj::Own<Lease> lease) {
@@ -94,28 +115,29 @@ kj::Promise<void> BulkPool::Greet(kj::AsyncIoStream& stream) {
       });
 }
 
-void BulkPool::TakeBack(kj::Own<kj::AsyncIoStream> stream) {
-  KDN_CHECK(leased_ > 0, "a connection came back that was never lent");
-  --leased_;
-  while (!waiters_.empty() && !waiters_.front()->isWaiting()) {
-    waiters_.pop_front();
-  }
-  if (waiters_.empty()) {
-    if (stream.get() != nullptr) idle_.push_back(kj::mv(stream));
-    return;
-  }
-  auto waiter = kj::mv(waiters_.front());
-  waiters_.pop_front();
-  ++leased_;
-  auto lease = kj::heap<Lease>(shared_from_this());
-  lease->stream_ = kj::mv(stream);
-  waiter->fulfill(kj::mv(lease));
+void BulkPool::TakeBack(AdmissionId id, kj::Own<kj::AsyncIoStream> stream) {
+  if (stream.get() != nullptr) idle_.push_back(kj::mv(stream));
+  admission_.GiveBack(id);
+  Serve();
 }
 
-int BulkPool::waiting() {
-  return static_cast<int>(
-      std::count_if(waiters_.begin(), waiters_.end(),
-                    [](auto& waiter) { return waiter->isWaiting(); }));
+void BulkPool::GiveUp(AdmissionId id) {
+  if (waiters_.erase(id.value()) == 0) return;  // it has its lease
+  admission_.Withdraw(id);
+  Serve();
+}
+
+void BulkPool::Serve() {
+  while (const auto grant = admission_.TakeGrant()) {
+    auto waiter = waiters_.extract(grant->id.value());
+    KDN_CHECK(!waiter.empty(), "a grant without a waiter");
+    auto lease = kj::heap<Lease>(shared_from_this(), grant->id);
+    if (!idle_.empty()) {
+      lease->stream_ = kj::mv(idle_.back());
+      idle_.pop_back();
+    }
+    waiter.mapped()->fulfill(kj::mv(lease));
+  }
 }
 
 void BulkPool::CloseIdle() { idle_.clear(); }

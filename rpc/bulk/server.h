@@ -27,7 +27,8 @@ class BulkServer {
     NodeId self;
     std::string host = "127.0.0.1";
     uint16_t port = 0;  // 0: any free one, see port()
-    int connections_max = 256;
+    // Nine per peer at most: see BulkTransport.
+    int connections_max = 1024;
     int items_per_fetch_max = delivery::kItemsPerFetchMax;
     uint64_t push_bytes_max = 4ull << 30;
     // A peer that takes or gives not one byte for this long is hung up on.

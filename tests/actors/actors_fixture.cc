@@ -81,11 +81,7 @@ void ActorsTest::RunWithPool() {
   // Tasks come from actors and end in messages, at most one from each call.
   for (int round = 0; round < 3; ++round) {
     Run();
-    absl::Notification idle;
-    node_->pool.Post(
-        transfer::WorkOrder{std::numeric_limits<uint64_t>::max(), 0},
-        [&idle] { idle.Notify(); });
-    idle.WaitForNotification();
+    node_->pool.Drain();
   }
   Run();
 }

@@ -69,7 +69,7 @@ PURE = ("delivery/", "kv/admission", "kv/histogram", "kv/log_limit",
         "kv/metric_table", "kv/metric_values", "kv/waiting_line", "placement/",
         "storage/block_source", "storage/counting_blocks", "storage/disk_policy",
         "storage/eviction_", "storage/lease_table", "storage/object_info",
-        "storage/partition")
+        "storage/partition", "transfer/work_queue")
 
 # (what it is, matches it)
 IMPURE = (

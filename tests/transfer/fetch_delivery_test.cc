@@ -122,7 +122,7 @@ class FetchDeliveryTest : public testing::Test {
     delivery::AttemptResult result;
     absl::Notification done;
     FetchFromMemory(std::move(context), 0, {info, object_}, pinned, &pool_,
-                    pool_.NextRequest(), [&](delivery::AttemptResult r) {
+                    pool_.NextRequester(), [&](delivery::AttemptResult r) {
                       result = std::move(r);
                       done.Notify();
                     });
@@ -143,7 +143,7 @@ class FetchDeliveryTest : public testing::Test {
     {
       RemoteFetch fetch(
           std::move(context), {{0, pinned}}, Link(), arena_.get(), &pool_,
-          pool_.NextRequest(), [&](int, uint64_t bytes) { size_ = bytes; },
+          pool_.NextRequester(), [&](int, uint64_t bytes) { size_ = bytes; },
           [&](int, delivery::AttemptResult r) {
             scratch_at_end_ = arena_->used_bytes();
             result = std::move(r);
@@ -439,7 +439,7 @@ TEST_F(FetchDeliveryTest, WaitingForAPeersDiskIsNotTheLinks) {
   ASSERT_TRUE(index.ok()) << index.status();
   RemoteFetch fetch(
       context, {{0, std::nullopt}, {0, std::nullopt}}, Link(), arena_.get(),
-      &pool_, pool_.NextRequest(), [](int, uint64_t) {},
+      &pool_, pool_.NextRequester(), [](int, uint64_t) {},
       [](int, delivery::AttemptResult) {});
   for (int i = 0; i < 2; ++i) {
     const auto into =
@@ -504,7 +504,7 @@ TEST_F(FetchDeliveryTest, APeersChunkWithoutItsCalibrationTakesNoMemory) {
   delivery::AttemptResult result;
   RemoteFetch fetch(
       Context(key_), {{0, std::nullopt}}, Link(), arena_.get(), &pool_,
-      pool_.NextRequest(), [](int, uint64_t) {},
+      pool_.NextRequester(), [](int, uint64_t) {},
       [&](int, delivery::AttemptResult r) { result = std::move(r); });
   EXPECT_TRUE(absl::IsFailedPrecondition(
       fetch
@@ -599,7 +599,7 @@ TEST_F(FetchDeliveryTest, AChunkThePeerNeverMentionsIsReported) {
   delivery::AttemptResult result;
   RemoteFetch fetch(
       Context(key_), {{0, std::nullopt}}, Link(), arena_.get(), &pool_,
-      pool_.NextRequest(), [](int, uint64_t) {},
+      pool_.NextRequester(), [](int, uint64_t) {},
       [&](int, delivery::AttemptResult r) { result = std::move(r); });
   fetch.OnDone(absl::UnavailableError("the peer died"));
   EXPECT_TRUE(absl::IsUnavailable(result.status));

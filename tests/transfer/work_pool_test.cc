@@ -11,19 +11,22 @@
 namespace kdn::transfer {
 namespace {
 
-TEST(WorkPoolTest, RunsLowerLayersFirstInsideOneRequest) {
+TEST(WorkPoolTest, RunsLowerLayersFirstAndRequestersInTurns) {
   std::vector<int> ran;
   {
     WorkPool pool(1);
     absl::Notification go;
-    pool.Post(WorkOrder{0, 0}, [&go] { go.WaitForNotification(); });
+    pool.Post({WorkClass::kRead, RequesterId(1), 0},
+              [&go] { go.WaitForNotification(); });
     for (int layer : {3, 1, 2, 0}) {
-      pool.Post(WorkOrder{1, layer}, [&ran, layer] { ran.push_back(layer); });
+      pool.Post({WorkClass::kRead, RequesterId(1), layer},
+                [&ran, layer] { ran.push_back(layer); });
     }
-    pool.Post(WorkOrder{2, 0}, [&ran] { ran.push_back(100); });
+    pool.Post({WorkClass::kRead, RequesterId(2), 0},
+              [&ran] { ran.push_back(100); });
     go.Notify();
   }
-  EXPECT_EQ(ran, (std::vector<int>{0, 1, 2, 3, 100}));
+  EXPECT_EQ(ran, (std::vector<int>{0, 100, 1, 2, 3}));
 }
 
 TEST(WorkPoolTest, FinishesWhatIsQueuedBeforeItGoes) {
@@ -54,9 +57,9 @@ TEST(WorkPoolTest, ADrainWaitsForWhatTasksPostToo) {
   EXPECT_EQ(left, 0);
 }
 
-TEST(WorkPoolTest, RequestsAreNumberedApart) {
+TEST(WorkPoolTest, RequestersAreNumberedApart) {
   WorkPool pool(1);
-  EXPECT_NE(pool.NextRequest(), pool.NextRequest());
+  EXPECT_NE(pool.NextRequester(), pool.NextRequester());
 }
 
 }  // namespace

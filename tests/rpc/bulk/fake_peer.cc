@@ -49,6 +49,11 @@ void FakePeer::set_silent(bool silent) {
   silent_ = silent;
 }
 
+void FakePeer::set_reserving(bool reserving) {
+  absl::MutexLock lock(&mutex_);
+  reserving_ = reserving;
+}
+
 storage::ObjectRef FakePeer::object(const ChunkKey& key) const {
   absl::MutexLock lock(&mutex_);
   const auto found = objects_.find(key);
@@ -123,6 +128,10 @@ void FakePeer::ReadLocal(const ChunkRef& ref, const Namespace&, absl::Time,
 void FakePeer::ReserveLocal(
     const ChunkRef&, size_t bytes, absl::Time,
     delivery::Done<absl::StatusOr<std::shared_ptr<storage::ArenaBlock>>> done) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!reserving_) return waiting_for_room_.push_back(std::move(done));
+  }
   done(arena_->Allocate(bytes));
 }
 

@@ -34,6 +34,8 @@ class FakePeer final : public delivery::PeerService {
   void set_room(int room);
   // ReadLocal is taken and never answered.
   void set_silent(bool silent);
+  // While false, ReserveLocal is taken and not answered.
+  void set_reserving(bool reserving);
   storage::ObjectRef object(const ChunkKey& key) const;
   size_t arena_used() const { return arena_->used_bytes(); }
   int commits() const;
@@ -63,6 +65,10 @@ class FakePeer final : public delivery::PeerService {
   int commits_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Time last_expires_ ABSL_GUARDED_BY(mutex_);
   std::vector<ReadDone> unanswered_ ABSL_GUARDED_BY(mutex_);
+  bool reserving_ ABSL_GUARDED_BY(mutex_) = true;
+  std::vector<
+      delivery::Done<absl::StatusOr<std::shared_ptr<storage::ArenaBlock>>>>
+      waiting_for_room_ ABSL_GUARDED_BY(mutex_);
   int room_ ABSL_GUARDED_BY(mutex_) = 1 << 20;
   std::deque<std::pair<storage::ObjectRef, ReadDone>> waiting_
       ABSL_GUARDED_BY(mutex_);

@@ -128,11 +128,31 @@ TEST_F(BulkFaultsTest, NobodyThereIsUnavailable) {
   EXPECT_FALSE(Push(chunks_[0], nullptr).ok());
 }
 
+TEST_F(BulkFaultsTest, PushesThatWaitForRoomDoNotHoldUpFetches) {
+  HoldAll();
+  peer_.set_reserving(false);
+  const int many = 3 * BulkTransport::Options().connections_per_peer_max.write;
+  std::atomic<int> pushed{0};
+  for (int i = 0; i < many; ++i) {
+    transport_->Push(
+        {.peer = NodeId("b"),
+         .ref = chunks_[0].ref,
+         .object = peer_.object(chunks_[0].ref.key),
+         .expires = absl::InfinitePast(),
+         .deadline = SteadyNow() + absl::Seconds(20)},
+        [&](const absl::StatusOr<delivery::PushReceipt>&) { ++pushed; });
+  }
+  EXPECT_TRUE(Fetch(FetchOf(chunks_))->status.ok());
+  EXPECT_EQ(pushed, 0);
+  transport_->Stop();
+  EXPECT_EQ(pushed, many);
+}
+
 TEST_F(BulkFaultsTest, WaitingRequestsAreBounded) {
   peer_.set_silent(true);
   StartTransport({.self = NodeId("a"),
-                  .connections_per_peer_max = 1,
-                  .waiting_per_peer_max = 2,
+                  .connections_per_peer_max = {1, 1, 1},
+                  .waiting_max = 2,
                   .resolve = {}});
   std::vector<std::shared_ptr<RecordingSink::Record>> records;
   for (int i = 0; i < 4; ++i) records.push_back(Begin(FetchOf({chunks_[0]})));
