@@ -8,14 +8,14 @@
 namespace kdn::model {
 namespace {
 
-// GPT-2's table: printable bytes stand for themselves, the others for the
-// characters from U+0100 on, in order.
+// GPT-2's table: a printable byte stands for itself, and the other bytes have
+// the characters from U+0100 on as stand-ins, in order.
 struct StandIns {
   std::array<std::string, 256> of_byte;
   absl::flat_hash_map<std::string, uint8_t> byte_of;
 };
 
-std::string Utf8(int code) {  // below U+0800
+std::string Utf8(int code) {  // REQUIRES: code < 0x800
   if (code < 0x80) return std::string(1, static_cast<char>(code));
   return {static_cast<char>(0xc0 | code >> 6),
           static_cast<char>(0x80 | (code & 0x3f))};
@@ -96,8 +96,8 @@ void Bpe::Encode(std::string_view bytes, std::vector<int32_t>& ids) const {
       return;
     }
   }
-  // A linked list of pieces and a queue of possible merges, so that a pre-token
-  // of any length takes n log n.
+  // A linked list of pieces and a queue of possible merges take n log n time
+  // for a pre-token of n bytes.
   struct Piece {
     int32_t id;
     int previous;
@@ -112,7 +112,8 @@ void Bpe::Encode(std::string_view bytes, std::vector<int32_t>& ids) const {
   }
   if (pieces.empty()) return;
   pieces.back().next = -1;
-  // (rank, left piece, left id, right id): stale once an id has changed.
+  // (rank, left piece, left id, right id). A candidate is stale when one of the
+  // two pieces no longer has this id.
   using Candidate = std::tuple<int32_t, int, int32_t, int32_t>;
   std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue;
   const auto consider = [&](int left) {

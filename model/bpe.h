@@ -13,25 +13,27 @@
 
 namespace kdn::model {
 
-// Byte-pair encoding over GPT-2's printable stand-ins for bytes (Sennrich et
-// al., 2016; Radford et al., 2019). Immutable once built.
+// Byte-level byte-pair encoding (Sennrich et al., 2016). The pieces of its
+// vocabulary are written in GPT-2's printable stand-ins for bytes (Radford et
+// al., 2019). Immutable after Build.
 class Bpe {
  public:
-  // `vocab`: piece -> id, pieces in stand-in characters. `merges`: lower index
-  // merges first. INVALID_ARGUMENT for a merge whose parts or result have no
-  // id.
+  // `vocab` maps pieces, in stand-in characters, to ids. Of two possible
+  // merges, the one with the lower index in `merges` comes first. With
+  // `ignore_merges`, a pre-token that is a piece itself is not merged.
+  // INVALID_ARGUMENT for a merge whose parts or result are not in `vocab`.
   absl::Status Build(
       const absl::flat_hash_map<std::string, int32_t>& vocab,
       const std::vector<std::pair<std::string, std::string>>& merges,
       bool ignore_merges);
 
-  // Appends the ids of one pre-token (raw bytes). A byte without an id of its
-  // own is dropped.
+  // Appends the ids of one pre-token, given as raw bytes. Bytes without an id
+  // are dropped.
   void Encode(std::string_view bytes, std::vector<int32_t>& ids) const;
 
-  // The stand-in characters of `bytes`, and back; what is no stand-in stays as
-  // it is.
+  // The stand-in characters of `bytes`.
   static std::string ToStandIns(std::string_view bytes);
+  // The bytes of stand-in characters. Other characters stay as they are.
   static std::string FromStandIns(std::string_view text);
 
  private:

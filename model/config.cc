@@ -20,7 +20,7 @@ class Fields {
   bool Has(const char* name) const {
     return object_.contains(name) && !object_.at(name).is_null();
   }
-  // REQUIRED: an integer in [min, max].
+  // An integer in [min, max]. The field must be there.
   int Int(const char* name, int64_t min, int64_t max) {
     if (!Has(name)) return Fail(name, "missing"), 0;
     return IntOr(name, 0, min, max);
@@ -121,7 +121,8 @@ absl::Status ParseScaling(const Json& json, int max_position, RopeSpec& rope) {
   return fields.status();
 }
 
-// Transformers 5 keeps in rope_parameters what was rope_theta and rope_scaling.
+// Transformers 5 puts rope_theta and the fields of rope_scaling into
+// rope_parameters.
 absl::Status ParseRope(const Json& json, ModelConfig& config) {
   Fields fields(json);
   for (const char* name : {"rope_parameters", "rope_scaling"}) {
@@ -187,9 +188,10 @@ absl::Status CheckGeometry(const ModelConfig& config) {
   if (config.num_heads % config.num_kv_heads != 0) {
     return absl::InvalidArgumentError(absl::StrCat(
         "config.json: num_attention_heads ", config.num_heads,
-        " is no multiple of num_key_value_heads ", config.num_kv_heads));
+        " is not a multiple of num_key_value_heads ", config.num_kv_heads));
   }
-  // Without head_dim in the file it is a quotient, which may be anything.
+  // A head_dim that is not in the file is a quotient of other fields, so it may
+  // have any value.
   if (config.head_dim < 2 || config.head_dim > kHeadDimMax) {
     return absl::InvalidArgumentError(
         absl::StrCat("config.json: hidden_size ", config.hidden_size, " over ",

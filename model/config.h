@@ -10,7 +10,7 @@
 
 namespace kdn::model {
 
-// What config.json of a Hugging Face Llama-family checkpoint says.
+// The config.json of a Hugging Face checkpoint of the Llama family.
 struct ModelConfig {
   std::string architecture;  // "LlamaForCausalLM", "Qwen2ForCausalLM", ...
   int vocab_size = 0;
@@ -23,18 +23,19 @@ struct ModelConfig {
   int max_position_embeddings = 0;
   double rms_norm_eps = 1e-6;
   bool tie_word_embeddings = false;
-  bool attention_bias = false;  // of q, k and v
-  bool output_bias = false;     // of o
+  bool attention_bias = false;  // whether q, k and v have biases
+  bool output_bias = false;     // whether o has a bias
   RopeSpec rope;
   std::vector<int32_t> eos_token_ids;
 };
 
-// Parses the text of a config.json. INVALID_ARGUMENT naming the field that is
-// missing or absurd, UNIMPLEMENTED for an architecture, an activation or a RoPE
-// scaling this code does not compute.
+// Parses the text of a config.json. INVALID_ARGUMENT names the field that is
+// missing or out of bounds. UNIMPLEMENTED for an architecture, an activation or
+// a RoPE scaling that this code does not compute.
 absl::StatusOr<ModelConfig> ParseConfig(const std::string& json);
 
-// The digests tell apart models whose geometry is equal.
+// Makes the KDN's description of the model. The digests distinguish models of
+// equal geometry.
 ModelSpec ToModelSpec(const ModelConfig& config, std::string name,
                       Dtype kv_dtype, std::string weights_digest,
                       std::string tokenizer_digest);

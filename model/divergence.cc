@@ -27,7 +27,7 @@ double Divergence(absl::Span<const float> exact,
     const double log_p = exact[i] - exact_sum;
     divergence += std::exp(log_p) * (log_p - (other[i] - other_sum));
   }
-  return std::max(divergence, 0.0);  // rounding alone makes it negative
+  return std::max(divergence, 0.0);  // rounding may make the sum negative
 }
 
 double MeanDivergence(absl::Span<const float> exact,

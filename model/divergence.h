@@ -5,11 +5,12 @@
 
 namespace kdn::model {
 
-// The Kullback-Leibler divergence in nats of the next token's distribution
-// under the logits `other` from that under `exact`. REQUIRES: equal sizes.
+// KL(exact || other) in nats: the Kullback-Leibler divergence between the
+// distributions of the next token under the two sets of logits.
+// REQUIRES: equal sizes.
 double Divergence(absl::Span<const float> exact, absl::Span<const float> other);
 
-// The mean over rows of `vocab` logits.
+// The mean Divergence over rows of `vocab` logits.
 double MeanDivergence(absl::Span<const float> exact,
                       absl::Span<const float> other, size_t vocab);
 

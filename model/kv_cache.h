@@ -11,32 +11,35 @@
 
 namespace kdn::model {
 
-// The KV cache of one sequence: up to `capacity` tokens, heads outside tokens
-// ([layer][K|V][head][token][dim]), K after RoPE, in the spec's dtype. What the
-// KDN stores is read straight out of it, what it delivers is written straight
-// into it. Thread-compatible.
+// The KV cache of one sequence of up to `capacity` tokens. The layout is
+// [layer][K|V][head][token][dim], in the spec's dtype, with K after RoPE. The
+// KDN reads KV that it stores straight from the cache, and writes KV that it
+// delivers straight into the cache. Thread-compatible.
 class KvCache {
  public:
-  // Memory of its own.
+  // Allocates the memory of the cache.
   KvCache(const ModelSpec& spec, int capacity);
-  // Over memory of the caller, which must have BytesFor(spec, capacity) bytes
-  // and outlive the cache: a region shared with a KDN node, say.
+  // Uses the caller's memory, for example a region shared with a KDN node.
+  // REQUIRES: `memory` has BytesFor(spec, capacity) bytes and outlives the
+  // cache.
   KvCache(const ModelSpec& spec, int capacity, std::byte* memory);
   static size_t BytesFor(const ModelSpec& spec, int capacity);
 
   int size() const { return static_cast<int>(positions_.size()); }
   int capacity() const { return view_.shape().tokens; }
-  // Absolute position of each token held.
+  // The absolute position of each token in the cache.
   const std::vector<int32_t>& positions() const { return positions_; }
-  // All of the memory, or the tokens [begin, begin + count) of it.
+  // The whole memory, also the part behind the last token.
   const MutableKvView& view() const { return view_; }
+  // The memory of the tokens [begin, begin + count).
   MutableKvView Tokens(int begin, int count) const {
     return view_.Tokens(begin, count);
   }
-  // Tokens with these positions are in the memory behind the ones held: their
-  // KV has been written there. REQUIRES: they fit.
+  // Adds tokens with these positions behind the last token. Their KV is already
+  // in the memory, or the caller writes it before it is read.
+  // REQUIRES: size() + positions.size() <= capacity().
   void Append(absl::Span<const int32_t> positions);
-  // Forgets all tokens from `size` on. REQUIRES: size <= this->size().
+  // Removes all tokens from index `size` on. REQUIRES: size <= this->size().
   void Truncate(int size);
 
  private:

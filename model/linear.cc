@@ -13,7 +13,7 @@ namespace {
 
 using dnnl::memory;
 
-// One engine and stream a thread: oneDNN's streams are not shared.
+// Each thread has its own engine and stream: oneDNN streams are not shared.
 struct Device {
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream{engine};
@@ -24,15 +24,16 @@ Device& ThisThreadsDevice() {
   return device;
 }
 
-// Zero behind the last value.
+// Converts to bf16 and fills up with zeros to `padded` values.
 std::vector<uint16_t> ToBf16(absl::Span<const float> values, size_t padded) {
   std::vector<uint16_t> bits(padded);
   for (size_t i = 0; i < values.size(); ++i) bits[i] = FloatToBf16(values[i]);
   return bits;
 }
 
-// Kernels are made for a number of rows, which takes longer than running them
-// does for small models. So rows come in few sizes, padded with zeros.
+// The number of rows to compute, of which those behind `rows` are zeros. oneDNN
+// generates a kernel for each number of rows, which takes longer than running
+// it for a small model. So only a few numbers are used.
 int PaddedRows(int rows) {
   constexpr int kStep = 256;
   if (rows > kStep) return (rows + kStep - 1) / kStep * kStep;
@@ -46,7 +47,7 @@ struct Linear::Impl {
   std::vector<float> fp32;
   std::vector<uint16_t> bf16;
   std::vector<float> bias;
-  // A primitive per number of rows; an engine sees few different ones.
+  // One primitive for each number of rows. PaddedRows keeps them few.
   mutable std::unordered_map<int, dnnl::matmul> primitives;
 
   void* weights() {

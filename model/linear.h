@@ -10,9 +10,10 @@ namespace kdn::model {
 
 enum class Compute { kFp32, kBf16 };
 
-// y = x W^T + b on oneDNN: W is [outputs, inputs], as checkpoints have it. With
-// kBf16 weights and inputs are rounded to bf16 and products are summed in fp32
-// (AMX where the CPU has it). Owns its copy of the weights. Thread-compatible.
+// y = x W^T + b, computed by oneDNN. W is [outputs, inputs], as in checkpoints.
+// With kBf16, weights and inputs are rounded to bf16, and products are summed
+// in fp32 (with AMX if the CPU has it). Owns a copy of the weights.
+// Thread-compatible.
 class Linear {
  public:
   // REQUIRES: weights.size() == outputs * inputs; bias is empty or has
@@ -23,9 +24,9 @@ class Linear {
   Linear(Linear&&) noexcept;
   Linear& operator=(Linear&&) noexcept;
 
-  // `x` is [rows, inputs], the result [rows, outputs]. A row's result depends
-  // on the number of rows only through oneDNN's choice of kernel: equal calls
-  // give equal bits.
+  // `x` is [rows, inputs], the result [rows, outputs]. Equal calls give equal
+  // bits. The number of rows may change the last bits of a row's result,
+  // because oneDNN chooses its kernel by that number.
   std::vector<float> Apply(absl::Span<const float> x, int rows) const;
 
   int inputs() const { return inputs_; }

@@ -28,7 +28,7 @@ absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path) {
   return std::move(text).str();
 }
 
-// One row at a time, in fp32: x / rms(x) * weight.
+// For each row, in fp32: x / rms(x) * weight.
 std::vector<float> RmsNorm(absl::Span<const float> x,
                            absl::Span<const float> weight, double epsilon) {
   const size_t width = weight.size();
@@ -160,7 +160,7 @@ absl::Status Llama::CheckCall(const KvCache& cache,
   if (tokens.empty() || tokens.size() != positions.size()) {
     return absl::InvalidArgumentError(
         absl::StrCat(tokens.size(), " tokens with ", positions.size(),
-                     " positions: expected as many, and at least one"));
+                     " positions, expected equal numbers, at least one"));
   }
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] < 0 || tokens[i] >= config_.vocab_size) {

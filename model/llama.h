@@ -18,51 +18,51 @@
 
 namespace kdn::model {
 
-// Whether the query at position `query` may see the token at position `key`;
-// `slot` is the token's place in the cache.
+// Says whether the query at position `query` may attend to the token at
+// position `key`. `slot` is that token's index in the cache.
 using Mask = std::function<bool(int32_t query, int32_t key, int slot)>;
-// The exact causal rule, whatever order the cache is in.
+// The causal rule. It goes by positions, so the order in the cache is free.
 inline bool Causal(int32_t query, int32_t key, int) { return key <= query; }
 
 // A Llama-family decoder on the CPU: RMSNorm, RoPE, grouped-query attention,
 // SwiGLU, optional attention bias, tied or own output embeddings.
 //
-// Attention reads K and V from the cache, in the cache's dtype, for a call's
-// own tokens too. So KV that went through the KDN bit for bit gives the very
-// logits that computing it gave, as long as calls are cut at the same tokens
-// (PrefillInChunks). Thread-compatible.
+// Attention reads all K and V from the cache, in the cache's dtype, also those
+// of the call's own tokens. So KV that went through the KDN bit for bit gives
+// the same logits as the KV that was computed, if the calls end at the same
+// tokens (see PrefillInChunks). Thread-compatible.
 class Llama {
  public:
   struct Options {
     Compute compute = Compute::kBf16;
     Dtype kv_dtype = Dtype::kBf16;
   };
-  // Loads config.json, the weights and tokenizer.json's digest of a Hugging
-  // Face checkpoint directory as it is. Errors name the file and the field.
+  // Loads config.json, the weights and the digest of tokenizer.json from a
+  // Hugging Face checkpoint directory. Errors name the file and the field.
   static absl::StatusOr<std::unique_ptr<Llama>> Load(
       const std::string& directory, const Options& options);
 
   const ModelConfig& config() const { return config_; }
   const ModelSpec& spec() const { return spec_; }
 
-  // Runs `tokens` at absolute `positions` behind what `cache` holds, and leaves
-  // their KV there. Returns the logits of the last token, or of every token
-  // ([tokens][vocab_size]) with `all`. INVALID_ARGUMENT for unequal lengths, no
-  // tokens or a token outside the vocabulary, OUT_OF_RANGE for a negative
-  // position, RESOURCE_EXHAUSTED when the cache is too small; the cache is then
-  // as it was.
+  // Runs `tokens` at absolute `positions` behind the tokens in `cache`, and
+  // adds their KV to the cache. Returns the logits of the last token, or with
+  // `all` those of every token, [tokens][vocab_size]. INVALID_ARGUMENT for
+  // unequal lengths, no tokens, a token outside the vocabulary or a cache of
+  // another model; OUT_OF_RANGE for a negative position; RESOURCE_EXHAUSTED
+  // when the cache is too small. An error leaves the cache unchanged.
   absl::StatusOr<std::vector<float>> Prefill(
       KvCache& cache, absl::Span<const int32_t> tokens,
       absl::Span<const int32_t> positions, const Mask& mask = Causal,
       bool all = false) const;
-  // Prefills at positions first_position, +1, ... in runs that end where chunks
-  // of the KDN end.
+  // Prefills `tokens` at positions first_position, +1, ... in calls of
+  // kChunkTokens tokens, the size of the KDN's chunks.
   absl::StatusOr<std::vector<float>> PrefillInChunks(
       KvCache& cache, absl::Span<const int32_t> tokens,
       int32_t first_position) const;
 
-  // Greedy decoding from `logits` on: at most `count` tokens, fewer when an
-  // end-of-sequence token comes (it is not returned).
+  // Greedy decoding: returns at most `count` tokens, the first one by `logits`.
+  // Stops before an end-of-sequence token.
   absl::StatusOr<std::vector<int32_t>> Decode(KvCache& cache,
                                               std::vector<float> logits,
                                               int count) const;
@@ -95,7 +95,7 @@ class Llama {
   std::unique_ptr<Linear> output_;
 };
 
-// The index of the largest logit, the first of equals.
+// The index of the largest logit; of equal logits, the first.
 int32_t Argmax(absl::Span<const float> logits);
 
 }  // namespace kdn::model

@@ -27,7 +27,7 @@ std::string TextOf(const Json& object, const char* name) {
                                                 : std::string();
 }
 
-// The ids that special_tokens gives the token of a template.
+// Appends the ids that special_tokens lists for one token of a template.
 absl::Status AppendSpecial(const Json& special_tokens, const std::string& name,
                            std::vector<int32_t>& ids) {
   const Json* token = Find(special_tokens, name.c_str());
@@ -38,37 +38,39 @@ absl::Status AppendSpecial(const Json& special_tokens, const std::string& name,
   for (const Json& id : *list) {
     if (!id.is_number_integer() || id.get<int64_t>() < 0 ||
         id.get<int64_t>() > (1 << 24)) {
-      return Bad(absl::StrCat("'", name, "' has no usable id"));
+      return Bad(absl::StrCat("'", name, "' has no valid id"));
     }
     ids.push_back(id.get<int32_t>());
   }
   return absl::OkStatus();
 }
 
-// "single" is a list of SpecialToken and Sequence; what is before the sequence
-// stands in front.
+// "single" is a list of SpecialToken and Sequence entries. The tokens before
+// the Sequence stand in front of the text.
 absl::Status ParseTemplate(const Json& json, std::vector<int32_t>& ids) {
   const Json* single = Find(json, "single");
   const Json* special_tokens = Find(json, "special_tokens");
   if (single == nullptr || !single->is_array() || special_tokens == nullptr) {
-    return Bad("a TemplateProcessing without single and special_tokens");
+    return Bad("TemplateProcessing: expected single and special_tokens");
   }
   for (const Json& piece : *single) {
     if (Find(piece, "Sequence") != nullptr) return absl::OkStatus();
     const Json* special = Find(piece, "SpecialToken");
-    if (special == nullptr) return Bad("single: neither token nor sequence");
+    if (special == nullptr) {
+      return Bad("single: expected a SpecialToken or a Sequence");
+    }
     if (absl::Status status =
             AppendSpecial(*special_tokens, TextOf(*special, "id"), ids);
         !status.ok()) {
       return status;
     }
   }
-  return Bad("single: no sequence");
+  return Bad("single: expected a Sequence");
 }
 
 absl::Status ParseInto(const Json& json, std::vector<int32_t>& ids) {
   const std::string type = TextOf(json, "type");
-  if (type == "ByteLevel") return absl::OkStatus();  // only moves offsets
+  if (type == "ByteLevel") return absl::OkStatus();  // adds no tokens
   if (type == "TemplateProcessing") return ParseTemplate(json, ids);
   if (type != "Sequence") {
     return absl::UnimplementedError(absl::StrCat(
@@ -76,7 +78,7 @@ absl::Status ParseInto(const Json& json, std::vector<int32_t>& ids) {
   }
   const Json* parts = Find(json, "processors");
   if (parts == nullptr || !parts->is_array()) {
-    return Bad("a Sequence without processors");
+    return Bad("Sequence: expected processors");
   }
   for (const Json& part : *parts) {
     if (TextOf(part, "type") == "Sequence") return Bad("nested Sequences");

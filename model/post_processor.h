@@ -10,9 +10,10 @@
 namespace kdn::model {
 
 // The special tokens (BOS) that the `post_processor` of a tokenizer.json puts
-// in front of a single text; null puts none. What it puts behind a text is left
-// out: a prompt goes on. INVALID_ARGUMENT naming what is malformed,
-// UNIMPLEMENTED naming a kind this code does not know.
+// in front of a single text; none for null. Special tokens behind the text are
+// left out, because a prompt goes on. INVALID_ARGUMENT names the malformed
+// part, UNIMPLEMENTED names a kind of post-processor that this code does not
+// know.
 absl::StatusOr<std::vector<int32_t>> TokensInFront(
     const nlohmann::json& post_processor);
 

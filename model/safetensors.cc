@@ -37,7 +37,7 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
-// The format's own limit; a longer header is no header.
+// The limit of the safetensors format.
 constexpr uint64_t kHeaderBytesMax = 100'000'000;
 
 absl::Status Bad(const std::string& path, const std::string& what) {
@@ -51,7 +51,8 @@ std::optional<Dtype> DtypeOf(const std::string& name) {
   return std::nullopt;
 }
 
-// One entry of the header, checked against the data behind it.
+// Parses one entry of the header, and checks it against the data behind the
+// header.
 absl::StatusOr<Tensor> ParseTensor(const std::string& path,
                                    const std::string& name, const Json& json,
                                    absl::Span<const std::byte> data) {
@@ -74,7 +75,7 @@ absl::StatusOr<Tensor> ParseTensor(const std::string& path,
   for (const Json& extent : json["shape"]) {
     if (!extent.is_number_unsigned() ||
         __builtin_mul_overflow(elements, extent.get<uint64_t>(), &elements)) {
-      return Bad(path, absl::StrCat(name, ": absurd shape"));
+      return Bad(path, absl::StrCat(name, ": invalid shape"));
     }
     tensor.shape.push_back(static_cast<int64_t>(extent.get<uint64_t>()));
   }
@@ -82,9 +83,9 @@ absl::StatusOr<Tensor> ParseTensor(const std::string& path,
   const uint64_t end = json["data_offsets"][1].get<uint64_t>();
   if (begin > end || end > data.size() || elements > data.size() ||
       end - begin != elements * SizeOf(*dtype)) {
-    return Bad(path, absl::StrCat(name, ": its data lies at ", begin, " to ",
-                                  end, " of ", data.size(),
-                                  ", which does not fit its shape"));
+    return Bad(path,
+               absl::StrCat(name, ": data from ", begin, " to ", end, " of ",
+                            data.size(), " does not fit the tensor's shape"));
   }
   tensor.bytes = data.subspan(begin, end - begin);
   return tensor;
@@ -101,7 +102,7 @@ absl::StatusOr<std::set<std::string>> ShardsOf(const fs::path& index) {
   }
   std::set<std::string> shards;
   for (const auto& [name, shard] : json["weight_map"].items()) {
-    // A name with a slash could lead out of the directory.
+    // A name with a slash could point out of the directory.
     if (!shard.is_string() || fs::path(shard.get<std::string>()).filename() !=
                                   fs::path(shard.get<std::string>())) {
       return Bad(index.string(), absl::StrCat(name, ": expected a file name"));
@@ -157,7 +158,9 @@ absl::Status Checkpoint::AddFile(const std::string& path) {
   void* data = size < 8 ? MAP_FAILED
                         : mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
   close(fd);
-  if (data == MAP_FAILED) return Bad(path, "too short or not a file");
+  if (data == MAP_FAILED) {
+    return Bad(path, "the file is too short, or is not a regular file");
+  }
   files_.push_back(std::make_shared<Mapping>(data, size));
   const absl::Span<const std::byte> bytes = files_.back()->bytes();
   uint64_t header_bytes;
@@ -168,14 +171,14 @@ absl::Status Checkpoint::AddFile(const std::string& path) {
   }
   const char* text = reinterpret_cast<const char*>(bytes.data()) + 8;
   const Json json = Json::parse(text, text + header_bytes, nullptr, false);
-  if (!json.is_object()) return Bad(path, "its header is not a JSON object");
+  if (!json.is_object()) return Bad(path, "the header is not a JSON object");
   const absl::Span<const std::byte> payload = bytes.subspan(8 + header_bytes);
   for (const auto& [name, entry] : json.items()) {
     if (name == "__metadata__") continue;
     absl::StatusOr<Tensor> tensor = ParseTensor(path, name, entry, payload);
     if (!tensor.ok()) return tensor.status();
     if (!tensors_.emplace(name, *std::move(tensor)).second) {
-      return Bad(path, absl::StrCat(name, " is in two files"));
+      return Bad(path, absl::StrCat(name, " is also in another file"));
     }
   }
   return absl::OkStatus();

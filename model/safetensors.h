@@ -14,7 +14,7 @@
 
 namespace kdn::model {
 
-// A tensor in a mapped file. The bytes belong to the Checkpoint.
+// A tensor in a mapped file. The Checkpoint owns the bytes.
 struct Tensor {
   Dtype dtype = Dtype::kFp32;
   std::vector<int64_t> shape;
@@ -26,19 +26,20 @@ struct Tensor {
 // owns the mappings. Immutable.
 class Checkpoint {
  public:
-  // NOT_FOUND when the directory has neither; INVALID_ARGUMENT naming the file
-  // and what is wrong with it: every offset is checked before it is believed.
+  // NOT_FOUND when the directory has no weight files. INVALID_ARGUMENT, naming
+  // the file and the mistake, when a file is malformed; every offset is checked
+  // before it is used.
   static absl::StatusOr<Checkpoint> Open(const std::string& directory);
 
-  // INVALID_ARGUMENT unless the tensor is there and has that shape.
+  // INVALID_ARGUMENT unless there is such a tensor and it has this shape.
   absl::StatusOr<Tensor> Get(const std::string& name,
                              const std::vector<int64_t>& shape) const;
-  // The same, converted to floats.
+  // Like Get, converted to floats.
   absl::StatusOr<std::vector<float>> GetFloats(
       const std::string& name, const std::vector<int64_t>& shape) const;
   bool Has(const std::string& name) const { return tensors_.contains(name); }
-  // Hex digest ("kdn-weights-1") over the SHA-256 of each file, which a hub
-  // knows without reading it: what ModelSpec::weights_digest is.
+  // The model's ModelSpec::weights_digest: a hex digest ("kdn-weights-1") over
+  // the SHA-256 of each file. The hub knows these without reading the files.
   const std::string& digest() const { return digest_; }
 
  private:

@@ -33,7 +33,7 @@ absl::Status Unknown(const std::string& what) {
       absl::StrCat("tokenizer.json: ", what, " is not supported"));
 }
 
-// A compiled pattern that cuts text into pre-tokens.
+// A compiled regular expression that cuts text into pre-tokens.
 class Splitter {
  public:
   static absl::StatusOr<Splitter> Compile(const std::string& pattern) {
@@ -43,9 +43,11 @@ class Splitter {
         reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
         PCRE2_UTF | PCRE2_UCP | PCRE2_MATCH_INVALID_UTF, &error, &at, nullptr);
     if (code == nullptr) {
-      return Bad(absl::StrCat("the splitting pattern fails at ", at));
+      return Bad(
+          absl::StrCat("the splitting pattern is invalid at offset ", at));
     }
-    pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // only a speed-up
+    // Without the JIT, matching is slower but works.
+    pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);
     return Splitter(code);
   }
   // Calls visit(piece, matched) for every part of the text, in order.
@@ -95,13 +97,15 @@ using Rules = Tokenizer::Rules;
 
 absl::Status ParseAdded(const Json& json, Rules& rules) {
   if (!json.contains("added_tokens")) return absl::OkStatus();
-  if (!json["added_tokens"].is_array()) return Bad("added_tokens: no list");
+  if (!json["added_tokens"].is_array()) {
+    return Bad("added_tokens: expected a list");
+  }
   for (const Json& token : json["added_tokens"]) {
     if (!token.is_object() || !token.contains("content") ||
         !token["content"].is_string() || !token.contains("id") ||
         !token["id"].is_number_integer() ||
         token["content"].get<std::string>().empty()) {
-      return Bad("added_tokens: an entry without id and content");
+      return Bad("added_tokens: an entry lacks an id or content");
     }
     rules.added.emplace_back(token["content"].get<std::string>(),
                              token["id"].get<int32_t>());
@@ -117,7 +121,7 @@ absl::Status ParseVocab(const Json& model, Rules& rules) {
   for (const auto& [piece, id] : model["vocab"].items()) {
     if (!id.is_number_integer() || id.get<int64_t>() < 0 ||
         id.get<int64_t>() > (1 << 24)) {
-      return Bad(absl::StrCat("model.vocab: '", piece, "' has no usable id"));
+      return Bad(absl::StrCat("model.vocab: '", piece, "' has no valid id"));
     }
     rules.vocab[piece] = id.get<int32_t>();
     rules.pieces[id.get<int32_t>()] = piece;
@@ -126,7 +130,7 @@ absl::Status ParseVocab(const Json& model, Rules& rules) {
   return absl::OkStatus();
 }
 
-// Both spellings: "a b" and ["a", "b"].
+// A merge is written "a b" or ["a", "b"].
 absl::StatusOr<std::pair<std::string, std::string>> ParseMerge(
     const Json& merge) {
   if (merge.is_array() && merge.size() == 2 && merge[0].is_string() &&
@@ -140,7 +144,7 @@ absl::StatusOr<std::pair<std::string, std::string>> ParseMerge(
       return std::pair(text.substr(0, space), text.substr(space + 1));
     }
   }
-  return Bad("model.merges: an entry that is no pair");
+  return Bad("model.merges: an entry is not a pair");
 }
 
 absl::Status ParseBpe(const Json& model, Rules& rules) {
@@ -169,7 +173,7 @@ absl::Status ParseModel(const Json& json, Rules& rules) {
   if (absl::Status status = ParseVocab(model, rules); !status.ok()) {
     return status;
   }
-  // Old files leave the type out where it is BPE.
+  // Old files leave the type out: a model with merges is BPE.
   const std::string type =
       model.contains("type") && model["type"].is_string()
           ? model["type"].get<std::string>()
@@ -183,7 +187,7 @@ absl::Status ParseModel(const Json& json, Rules& rules) {
   return absl::OkStatus();
 }
 
-// Text is split by one pattern only.
+// Sets the pattern that splits text. UNIMPLEMENTED for a second pattern.
 absl::Status SplitBy(std::string by, std::string& pattern) {
   if (!pattern.empty()) {
     return Unknown("a Sequence of several splitting patterns");
@@ -200,7 +204,7 @@ absl::Status ParsePreTokenizer(const Json& json, std::string& pattern,
           : "";
   if (type == "Sequence") {
     if (!json.contains("pretokenizers") || !json["pretokenizers"].is_array()) {
-      return Bad("pre_tokenizer: a Sequence without pretokenizers");
+      return Bad("pre_tokenizer: a Sequence needs pretokenizers");
     }
     for (const Json& part : json["pretokenizers"]) {
       if (absl::Status status = ParsePreTokenizer(part, pattern, rules);
@@ -230,17 +234,17 @@ absl::Status ParsePreTokenizer(const Json& json, std::string& pattern,
                        json["pattern"]["Regex"].is_string() &&
                        json.value("behavior", "") == "Isolated" &&
                        !json.value("invert", false);
-    if (!plain) return Unknown("a Split that is no isolating Regex");
+    if (!plain) return Unknown("a Split that is not an isolating Regex");
     return SplitBy(json["pattern"]["Regex"].get<std::string>(), pattern);
   }
   return Unknown(absl::StrCat("pre_tokenizer ", type));
 }
 
 absl::Status ParseAll(const Json& json, Rules& rules) {
-  if (!json.is_object()) return Bad("no JSON object");
+  if (!json.is_object()) return Bad("expected a JSON object");
   if (json.contains("normalizer") && !json["normalizer"].is_null() &&
       json["normalizer"].value("type", "") != "NFC") {
-    // NFC leaves text that is composed already, as nearly all is, unchanged.
+    // NFC is accepted and not applied: nearly all text is in NFC already.
     return Unknown(absl::StrCat("normalizer ", json["normalizer"].dump()));
   }
   if (absl::Status status = ParseAdded(json, rules); !status.ok()) {
@@ -302,8 +306,7 @@ Tokenizer::Tokenizer(std::shared_ptr<const Rules> rules)
 absl::StatusOr<Tokenizer> Tokenizer::Parse(const std::string& text) {
   auto rules = std::make_shared<Rules>();
   try {
-    // value() throws on a field of another type; the library offers no other
-    // way.
+    // Json::value() throws when a field has another type.
     const Json json = Json::parse(text);
     if (absl::Status status = ParseAll(json, *rules); !status.ok()) {
       return status;
@@ -328,7 +331,7 @@ absl::StatusOr<Tokenizer> Tokenizer::Load(const std::string& directory) {
 
 std::vector<int32_t> Tokenizer::Encode(std::string_view text) const {
   std::vector<int32_t> ids;
-  size_t plain = 0;  // where text not yet encoded begins
+  size_t plain = 0;  // begin of the text that is not encoded yet
   size_t at = 0;
   while (at < text.size()) {
     const std::pair<std::string, int32_t>* longest = nullptr;

@@ -11,27 +11,28 @@
 
 namespace kdn::model {
 
-// Text to token ids and back, as a Hugging Face tokenizer.json says: byte-level
-// BPE (GPT-2's and Llama-3's or Qwen2's splitting patterns) or whole words
-// (WordLevel). Special tokens are matched before anything else. Immutable;
-// thread-safe.
+// Converts text to token ids and back, by the rules of a Hugging Face
+// tokenizer.json: byte-level BPE (with the splitting patterns of GPT-2, Llama 3
+// or Qwen2) or whole words (WordLevel). Special tokens are matched first.
+// Immutable; thread-safe.
 class Tokenizer {
  public:
-  // Parses the text of a tokenizer.json. INVALID_ARGUMENT naming what is
-  // malformed, UNIMPLEMENTED naming a kind of model, normalizer or
-  // pre-tokenizer this code does not know.
+  // Parses the text of a tokenizer.json. INVALID_ARGUMENT names the malformed
+  // part; UNIMPLEMENTED names a kind of model, normalizer or pre-tokenizer that
+  // this code does not know.
   static absl::StatusOr<Tokenizer> Parse(const std::string& json);
-  // Reads tokenizer.json of a checkpoint directory.
+  // Reads the tokenizer.json of a checkpoint directory.
   static absl::StatusOr<Tokenizer> Load(const std::string& directory);
 
-  // Any bytes may come in; what is not UTF-8 is split byte by byte. A WordLevel
-  // word outside the vocabulary becomes the unknown token, or nothing where the
-  // file names none.
+  // The token ids of a text, which may be any bytes. With WordLevel, a word
+  // outside the vocabulary becomes the unknown token, or is left out if the
+  // file names no unknown token.
   std::vector<int32_t> Encode(std::string_view text) const;
-  // The same with the special tokens (BOS) in front that the file puts before a
-  // text that begins a prompt. Nothing where the text encodes to nothing.
+  // Encodes a text that begins a prompt: the special tokens (BOS) that the file
+  // puts in front, then the tokens of Encode. Empty if Encode gives no tokens.
   std::vector<int32_t> EncodeBeginning(std::string_view text) const;
-  // Ids outside the vocabulary become nothing. Special tokens are written out.
+  // The text of token ids. Special tokens are written out; ids outside the
+  // vocabulary are left out.
   std::string Decode(const std::vector<int32_t>& ids) const;
 
   int vocab_size() const;

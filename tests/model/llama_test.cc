@@ -28,8 +28,8 @@ class LlamaTest : public testing::Test {
   std::vector<int32_t> tokens_;
 };
 
-// What the KDN does: KV of a prefix moves as bytes into another cache, and the
-// rest is prefilled behind it.
+// Does what the KDN does: copies the bytes of a prefix's KV into another cache
+// and prefills the rest behind it.
 TEST_F(LlamaTest, AMovedCacheGivesTheVeryLogits) {
   KvCache whole(llama_->spec(), 700);
   const auto expected = llama_->PrefillInChunks(whole, tokens_, 0);
@@ -68,7 +68,8 @@ TEST_F(LlamaTest, ACacheOverForeignMemoryIsTheSame) {
 }
 
 TEST_F(LlamaTest, TheMaskGoesByPositionNotByPlace) {
-  // The same tokens at the same positions, the second half first in the cache.
+  // The same tokens at the same positions, but the second half comes first in
+  // the cache.
   const auto tokens = absl::MakeConstSpan(tokens_).first(20);
   KvCache straight(llama_->spec(), 32);
   const auto expected =

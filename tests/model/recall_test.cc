@@ -1,5 +1,5 @@
-// The shipped weights, asked every held-out question: an answer is right only
-// when the knowledge reached the model.
+// Asks the shipped weights every held-out question. An answer is right only if
+// the knowledge is in the model's KV.
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -22,7 +22,7 @@ TEST(RecallTest, FullPrefillAnswersNearlyEverything) {
   const auto tokenizer = Tokenizer::Load(kRecall);
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
   std::ifstream file(kRecall + "/eval.jsonl");
-  std::map<std::string, std::pair<int, int>> right;  // of how many
+  std::map<std::string, std::pair<int, int>> right;  // by task: right, asked
   for (std::string line; std::getline(file, line);) {
     const auto instance = nlohmann::json::parse(line);
     std::string text;

@@ -1,5 +1,5 @@
-// Against Hugging Face Transformers: expected values made by
-// scripts/dev/make_logit_fixture.py.
+// Compares with Hugging Face Transformers. scripts/dev/make_logit_fixture.py
+// made the expected values.
 #include <gtest/gtest.h>
 
 #include <algorithm>
