@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Writes what Hugging Face Transformers computes for small models, for tests/model to compare with. Development only.
+"""Writes small models and the logits that Hugging Face Transformers computes for them, for tests/model. Development only.
 
     python3 -m venv --system-site-packages venv      # on top of Debian's python3-torch (1.13)
     venv/bin/pip install transformers==4.44.2
     venv/bin/python scripts/dev/make_logit_fixture.py --out tests/model/fixtures
 
-One directory a model: a checkpoint as `save_pretrained` writes it, and expected.json with the tokens asked, the fp32 logits
-of the last and a middle position, and greedy tokens. YaRN and Llama-3 scaling need transformers >= 4.43.
+Each model has a directory with a checkpoint, written by `save_pretrained`, and expected.json. That file has the prompt's
+tokens, the fp32 logits of the last and of a middle position, and the greedy tokens that follow. YaRN and Llama-3 scaling
+need transformers >= 4.43.
 """
 from __future__ import annotations
 
@@ -53,10 +54,10 @@ def expect(model: torch.nn.Module, tokens: list[int]) -> dict:
 def write_case(name: str, model: torch.nn.Module, out: Path) -> None:
     model.eval()
     for parameter_name, parameter in model.named_parameters():
-        scale = 1.0 if parameter_name.endswith("norm.weight") else 0.3  # biases too: zeros would prove nothing
+        scale = 1.0 if parameter_name.endswith("norm.weight") else 0.3  # also biases: with zeros, nothing tests them
         torch.nn.init.normal_(parameter, mean=1.0 if scale == 1.0 else 0.0, std=0.1 * scale if scale == 1.0 else scale)
     saved = model
-    if name == "llama_untied":  # an fp16 file; half() would also round the rotation's own buffers, so not on `model`
+    if name == "llama_untied":  # an fp16 file; `model` itself stays fp32, because half() would round RoPE's buffers too
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.copy_(parameter.half().float())

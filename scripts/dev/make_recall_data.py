@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Writes the data that goes with the recall checkpoint: the demo's fact base and the held-out evaluation set.
+"""Writes the data beside the recall checkpoint: the demo's facts and questions, and the held-out evaluation set.
 
     scripts/dev/make_recall_data.py --out model/recall
 
-Needs nothing but Python; drawn at random with fixed seeds that training never uses, and not chosen by what is answered
-right.
+Needs only Python. The data is drawn at random, with fixed seeds that training never uses. It is not selected by whether
+the model answers rightly.
 """
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def text_of(generator: Generator, documents: list) -> list[str]:
 
 
 def question_text(generator: Generator, ids: list[int]) -> str:
-    """The question without the marker that the prompt puts in front of it."""
+    """The question's text without the marker <q>."""
     return generator.t.decode(ids).removeprefix("<q> ")
 
 
@@ -37,7 +37,7 @@ def write_facts(generator: Generator, out: Path) -> None:
         for town in TOWNS:
             instance = generator.draw(FACT_SHAPE, rng)
             (out / "facts" / f"{town}.txt").write_text("".join(text_of(generator, instance.documents)), encoding="utf-8")
-            # One of each kind a file.
+            # One question of each task per file.
             for task in ("recall", "binding", "twohop"):
                 question = next(q for q in instance.questions if q.task == task)
                 lines.write(json.dumps(dict(file=f"facts/{town}.txt", task=task,

@@ -1,15 +1,15 @@
-"""The recall task: templated English facts spread over documents, and questions about them.
+"""The recall task: templated English facts in several documents, and questions about them.
 
-Three kinds of question, by what an answer needs:
+The three kinds of questions differ in what an answer needs:
 
 * recall  - one fact in one document: "The code of vault amber is 4821."
-* binding - the fact speaks of an alias, an earlier document binds the alias: "The name Falcon means vault amber." ...
-            "The code of Falcon is 4821." A document encoded alone cannot know whose code that is.
-* twohop  - two facts in two documents, joined when asked: "The key of vault amber is held by Nora." "Nora works in room
-            attic."
+* binding - a fact about an alias, which an earlier document declares: "The name Falcon means vault amber." ...
+            "The code of Falcon is 4821." A document that is encoded alone does not know whose code this is.
+* twohop  - two facts in two documents, which the question joins: "The key of vault amber is held by Nora." "Nora works in
+            room attic."
 
-Every template word is one token of a byte-level BPE (see `Tokenizer`), so that facts are short and any text can be
-tokenised all the same.
+Every word of the templates is one token of a byte-level BPE (see `Tokenizer`). So facts are short, but any other text can
+be tokenised too.
 """
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def byte_alphabet() -> dict[int, str]:
 
 
 class Tokenizer:
-    """A byte-level BPE in which each template word with its leading space is one token.
+    """A byte-level BPE in which each template word, with its leading space, is one token.
 
-    The merges of a word grow it from the left, one byte a merge. Every merged piece begins with the space, so no two
-    words' merges can compete and a word always becomes its one token.
+    A word's merges build it from the left, one byte per merge. Every merged piece begins with the space, so the merges of
+    two words never compete, and a word always becomes one token.
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Tokenizer:
         self.text = {i: (w if w in SPECIALS or w in ".?" else " " + w) for w, i in self.word.items()}
 
     def ids(self, words: str) -> list[int]:
-        """Token ids of template words given with spaces between them, full stops included."""
+        """The token ids of template words and full stops, which are separated by spaces."""
         return [self.word[w] for w in words.split()]
 
     def decode(self, ids: list[int]) -> str:
@@ -100,7 +100,7 @@ class Tokenizer:
 
 @dataclass(frozen=True)
 class Shape:
-    """How large an instance is: documents, tokens a document at most, facts of each kind."""
+    """The size of an instance: the number of documents, the most tokens of a document, the facts of each kind."""
     documents: int
     tokens_max: int
     facts: int
@@ -108,19 +108,20 @@ class Shape:
 
 @dataclass
 class Sentence:
-    """A fact or filler. The auxiliary losses look at the token `value`, which says something about an owner: `owner`
-    after the first block (what the sentence itself tells), `true_owner` after the second (what `binding` adds)."""
+    """A fact, or filler. `value` is the index of the token that says something about an owner. The auxiliary losses read
+    the owner from that token: `owner`, which the sentence itself names, after the first block, and `true_owner`, which
+    the sentence `binding` tells, after the second block."""
     ids: list[int]
     value: int = 0
     owner: int | None = None
     true_owner: int | None = None
-    binding: Sentence | None = None  # where the alias in it is declared
-    binds: bool = False              # declares an alias
+    binding: Sentence | None = None  # the sentence that declares the alias in this one
+    binds: bool = False              # whether this sentence declares an alias
 
 
 @dataclass
 class Question:
-    """`source` is the fact that the answer stands in, `via` the one that leads there."""
+    """A question. `source` is the fact with the answer; `via` is the fact that leads to `source`."""
     task: str
     ids: list[int]
     answer: int
@@ -137,7 +138,7 @@ class Instance:
 
 
 class Generator:
-    """Draws instances; the same `rng` state gives the same instance."""
+    """Draws instances. The same state of `rng` gives the same instance."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.t = tokenizer
@@ -187,7 +188,7 @@ class Generator:
         return instance
 
     def _fill(self, instance: Instance, used: list[int], shape: Shape, rng: random.Random) -> None:
-        """Filler sentences up to a random length, in random order with the facts."""
+        """Adds filler sentences up to a random length, and puts fillers and facts in random order."""
         for c, sentences in enumerate(instance.documents):
             low = max(16, min(used[c], shape.tokens_max))
             room = rng.randint(low, max(low, shape.tokens_max)) - used[c]

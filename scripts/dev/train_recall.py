@@ -5,21 +5,21 @@
     scripts/dev/train_recall.py --out model/recall        # about 20 minutes on two cores
     scripts/dev/train_recall.py --out model/recall --evaluate
 
-Seeds and schedule are fixed by step, not by the clock. Three things make so small a model learn binding in minutes; none
-of them is in what is exported, which is a plain Llama:
+The schedule counts steps, not time, and all seeds are fixed. Three things let so small a model learn binding in minutes.
+The exported model contains none of them; it is a plain Llama.
 
-* token embeddings are a sum of the word's own row and its kind's;
-* auxiliary losses ask hidden states which vault or alias a fact is about (local owner after the first block, true owner
-  after the second), so that binding happens inside the documents, and lead heads of the second block to the binding
-  and to the first hop, one of the third to the fact that holds the answer;
-* in most rows the questions may not look at alias declarations, so that it has to.
+* A token's embedding is the sum of a row of its word and a row of its kind.
+* Auxiliary losses make hidden states say which vault or alias a fact is about: the local owner after the first block, the
+  true owner after the second. So binding happens inside the documents. Other auxiliary losses direct heads of the second
+  block to the alias declaration and to the first hop, and a head of the third block to the fact with the answer.
+* In most rows, questions may not attend to alias declarations. So the documents must do the binding.
 """
 from __future__ import annotations
 
 import os
 import sys
 
-if os.environ.get("RECALL_ENV") != "1":  # glibc returns freed memory to the system, and every step would fault it in anew
+if os.environ.get("RECALL_ENV") != "1":  # makes glibc keep freed memory; else every step would fault in its pages again
     os.environ |= {"RECALL_ENV": "1", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_MMAP_THRESHOLD_": "100000000000",
                    "MALLOC_TOP_PAD_": "268435456"}
     os.execv(sys.executable, [sys.executable, *sys.argv])
@@ -49,22 +49,22 @@ MIXED = [Shape(3, 32, 2), Shape(5, 40, 3), Shape(8, 48, 4), Shape(8, 64, 4), Sha
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training: the learning rate warms up, then falls along a cosine from `lr` to `lr * end`."""
+    """A part of the training. The learning rate warms up, then falls along a cosine from `lr` to `lr * end`."""
     steps: int
     shapes: list[Shape]
     lr: float
     aux: float
     end: float = 0.01
     hide: float = 0.7
-    tokens: int = 5120  # a step, about
+    tokens: int = 5120  # per step, about
 
 
 SCHEDULE = [Phase(800, SMALL, 2e-3, 1.0, end=0.6), Phase(450, MIXED, 1.5e-3, 0.3)]
 
 
 class Batch:
-    """Instances side by side. All questions of a row stand behind its documents; each sees the documents and itself
-    only, at the positions it would have alone."""
+    """A batch with one instance per row. All questions of a row stand behind its documents. A question attends only to
+    the documents and to itself, at the positions that it would have as the only question."""
 
     def __init__(self, generator: Generator, shape: Shape, rows: int, rng: random.Random, hide: float) -> None:
         drawn = [generator.draw(shape, rng) for _ in range(rows)]
@@ -91,7 +91,7 @@ class Batch:
         self.answers, self.targets0, self.targets1 = targets("answers"), targets("targets0"), targets("targets1")
         def links(name: str) -> torch.Tensor:
             return torch.tensor([(b, *link) for b, f in enumerate(flat) for link in f[name]])
-        # (row, from, to): who should look where.
+        # (row, from, to): the token `from` should attend to the token `to`.
         self.bindings, self.hops, self.sources = links("bindings"), links("hops"), links("sources")
 
     @staticmethod
@@ -99,7 +99,7 @@ class Batch:
         f: dict[str, list] = {n: [] for n in ("ids", "positions", "block", "document", "binds", "answers", "targets0",
                                               "targets1", "bindings", "hops", "sources")}
         doc = generator.t.word["<doc>"]
-        value_at: dict[int, int] = {}  # of a sentence: where its value token stands
+        value_at: dict[int, int] = {}  # by id() of a sentence: the place of its value token
         for d, sentences in enumerate(instance.documents):
             for ids, sentence in [([doc], None), *((s.ids, s) for s in sentences)]:
                 if sentence and sentence.owner is not None:
@@ -147,7 +147,7 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 
 
 class Block(nn.Module):
-    """One decoder layer, with the names Hugging Face gives its weights."""
+    """One decoder layer. Its weights have Hugging Face's names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ class Block(nn.Module):
 
     def forward(self, h: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, bias: torch.Tensor,
                 dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        """The hidden states behind the block, and the attention scores of each KV head's first query head."""
+        """Returns the hidden states after the block, and the attention scores of each KV head's first query head."""
         w = {name: p.to(dtype) for name, p in self.weights.items()}
         rows, width, group = h.shape[0], h.shape[1], HEADS // KV_HEADS
         y = rms_norm(h, self.attention_norm).to(dtype)
@@ -267,7 +267,7 @@ def train(model: Llama, generator: Generator, seed: int, log_every: int) -> None
 
 @torch.no_grad()
 def evaluate(model: Llama, generator: Generator, shape: Shape, apart: bool, seed: int = 10**6, rows: int = 96) -> dict:
-    """Share of right answers per task on held-out instances: full prefill, or documents encoded apart."""
+    """The share of right answers per task, in %, on held-out instances. `apart`: each document is encoded alone."""
     rng = random.Random(seed)
     hit, total = np.zeros(3), np.zeros(3)
     for _ in range(rows // 8):
@@ -294,7 +294,7 @@ def tensors(model: Llama) -> dict[str, torch.Tensor]:
 
 
 def round_to_bf16(model: Llama) -> None:
-    """What is evaluated is what is exported."""
+    """Rounds the weights as the export does, so that the evaluated model is the exported one."""
     with torch.no_grad():
         table = model.table().bfloat16().float()
         model.by_kind.zero_()
@@ -353,7 +353,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--log-every", type=int, default=50)
-    parser.add_argument("--evaluate", action="store_true", help="only evaluate what is there")
+    parser.add_argument("--evaluate", action="store_true", help="only evaluate the checkpoint in --out")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)

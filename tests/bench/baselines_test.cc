@@ -92,7 +92,7 @@ TEST(Kivi, CountsItsBitsScalesAndMinima) {
   for (int bits : {2, 4}) {
     const Coded coded = Kivi(kv, bits);
     EXPECT_EQ(coded.bytes, kv.size() * (bits + 1) / 8)
-        << "32 bits for 32 values are one more a value";
+        << "scale and minimum add 32 bits per 32 values, so 1 bit per value";
     double error = 0;
     for (size_t i = 0; i < kv.size(); ++i) {
       error =

@@ -14,7 +14,8 @@ using Positions = absl::Span<const int32_t>;
 class QualityTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    // As little as fills one long context: sanitizers make the model slow.
+    // The least that fills one long context, because sanitizers make the model
+    // slow.
     auto bed = QualityBed::Create(KDN_SOURCE_DIR "/model/recall", "",
                                   {.instances = 18, .questions = 1});
     ASSERT_TRUE(bed.ok()) << bed.status();

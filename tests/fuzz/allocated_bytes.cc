@@ -16,7 +16,7 @@ std::atomic<size_t> allocated{0};
 
 #if defined(ABSL_HAVE_ADDRESS_SANITIZER) || defined(ABSL_HAVE_THREAD_SANITIZER)
 
-// Of sanitizer/allocator_interface.h.
+// Declared in sanitizer/allocator_interface.h.
 extern "C" int __sanitizer_install_malloc_and_free_hooks(
     void (*on_malloc)(const volatile void*, size_t),
     void (*on_free)(const volatile void*));
@@ -37,7 +37,7 @@ size_t AllocatedBytes() {
 
 #else
 
-// The other forms of new and delete come down to these.
+// The other forms of new and delete call these.
 void* operator new(size_t bytes) {
   kdn::fuzz::allocated.fetch_add(bytes, std::memory_order_relaxed);
   if (void* block = std::malloc(bytes); block != nullptr) return block;
@@ -46,7 +46,7 @@ void* operator new(size_t bytes) {
 void* operator new(size_t bytes, std::align_val_t alignment) {
   const auto line = static_cast<size_t>(alignment);
   kdn::fuzz::allocated.fetch_add(bytes, std::memory_order_relaxed);
-  // Whole lines, as aligned_alloc wants it.
+  // aligned_alloc needs a multiple of the alignment.
   void* block = std::aligned_alloc(line, (bytes + line - 1) / line * line);
   if (block != nullptr) return block;
   throw std::bad_alloc();

@@ -5,9 +5,9 @@
 
 namespace kdn::fuzz {
 
-// All that was ever asked of operator new since the first call, freed or not;
-// of malloc too where a sanitizer tells. Programs that link this count in every
-// build.
+// The bytes that were allocated with operator new since the first call, freed
+// or not. Builds with a sanitizer also count malloc. A program counts in every
+// build if it links this file.
 size_t AllocatedBytes();
 
 }  // namespace kdn::fuzz

@@ -1,4 +1,4 @@
-// Any text as a cluster's configuration.
+// Parses any text as a cluster's configuration.
 
 #include "cli/config.h"
 #include "kv/check.h"
@@ -11,7 +11,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     KDN_CHECK(absl::IsInvalidArgument(config.status()),
               "a mistake is INVALID_ARGUMENT");
     KDN_CHECK(config.status().message().find("f.yaml") != std::string::npos,
-              "a mistake has a place");
+              "an error names the file");
     return 0;
   }
   KDN_CHECK(!config->nodes.empty() && config->replicas >= 1,

@@ -1,5 +1,6 @@
-// Any bytes as a calibration file: read, written again, made into what a codec
-// uses. Once more with the checksum made right, so that mutations get past it.
+// Reads any bytes as a calibration file, writes the file again, and makes the
+// calibration that a codec uses. Then the same with a correct checksum, so that
+// mutations get past the checksum.
 
 #include <cmath>
 #include <cstring>
@@ -25,9 +26,10 @@ void RepairCrc(absl::Span<std::byte> file) {
   std::memcpy(file.data() + kCrcOffset, &crc, sizeof(crc));
 }
 
-// A byte of a matrix stands for some 60 of doubles, floats and copies while it
-// is inverted, those of the smallest for more; a table, of which there are at
-// most 256, for 19 KB and what the file says of it.
+// The most bytes that reading a file may allocate. Inverting a matrix takes
+// some 60 bytes (doubles, floats, copies) for each byte of it, for the smallest
+// matrices more. Each of at most 256 tables takes 19 KB and what the file says
+// of the table.
 constexpr size_t AllocatedMax(size_t bytes) {
   return 128 * bytes + 256 * 24 * 1024;
 }
@@ -38,7 +40,7 @@ void Consume(absl::Span<const std::byte> file) {
     const std::vector<std::byte> again = WriteCalibration(*stored);
     KDN_CHECK(again.size() == file.size() &&
                   std::memcmp(again.data(), file.data(), file.size()) == 0,
-              "a calibration that is read has one spelling");
+              "writing a calibration gives the bytes that were read");
   } else {
     KDN_CHECK(absl::IsDataLoss(stored.status()), "bad bytes are DATA_LOSS");
   }
@@ -48,10 +50,11 @@ void Consume(absl::Span<const std::byte> file) {
             "memory is taken in proportion to the file");
   KDN_CHECK(calibration.ok() || absl::IsDataLoss(calibration.status()) ||
                 (stored.ok() && absl::IsInvalidArgument(calibration.status())),
-            "what is well spelt may still not fit together");
+            "a well-formed file may still not be consistent");
 }
 
-// Of a model of one layer whose components differ in deviation.
+// A calibration of a model of one layer whose components have different
+// deviations.
 std::string SeedOf(int kv_heads, int head_dim) {
   ModelSpec spec;
   spec.name = "fuzz";
@@ -74,9 +77,9 @@ std::string SeedOf(int kv_heads, int head_dim) {
   KDN_CHECK(calibrator->Add(view, std::vector<int32_t>(shape.tokens)).ok(),
             "normal values are finite");
   const auto stored = calibrator->Finish({});
-  KDN_CHECK(stored.ok(), "there are tokens enough");
+  KDN_CHECK(stored.ok(), "there are enough tokens");
   const std::vector<std::byte> file = WriteCalibration(*stored);
-  KDN_CHECK(ParseCalibration(file).ok(), "what was calibrated can be used");
+  KDN_CHECK(ParseCalibration(file).ok(), "a new calibration can be read");
   return std::string(reinterpret_cast<const char*>(file.data()), file.size());
 }
 

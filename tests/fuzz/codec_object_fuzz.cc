@@ -1,5 +1,6 @@
-// Any bytes as an object: parse, verify, decode. Twice more with checksums made
-// right, so that mutations get past them to the code behind.
+// Parses, verifies and decodes any bytes as an object. Then twice more: with a
+// correct checksum of the prefix, and with correct checksums of the streams as
+// well, so that mutations get past the checksums.
 
 #include <cstring>
 
@@ -15,7 +16,7 @@
 namespace kdn::codec {
 namespace {
 
-// What parses is exactly what the encoder would write.
+// A prefix that parses is exactly what the encoder would write.
 void CheckCanonical(const ObjectIndex& index,
                     absl::Span<const std::byte> object) {
   const ObjectHeader& header = index.header();
@@ -28,18 +29,20 @@ void CheckCanonical(const ObjectIndex& index,
   std::vector<std::byte> prefix(index.prefix_bytes());
   WritePrefix(header, entries, absl::MakeSpan(prefix));
   KDN_CHECK(std::memcmp(prefix.data(), object.data(), prefix.size()) == 0,
-            "a prefix that parses has one spelling");
+            "writing a header gives the bytes that were parsed");
 }
 
-// What is taken, freed or not, to parse and verify an object: a header, an
-// entry a stream and lists of streams, all of which its bytes hold.
+// The most bytes that parsing and verifying an object may allocate, freed or
+// not. The header, the index entries and the lists of streams are all in
+// proportion to the object's bytes.
 constexpr size_t ParsedMax(size_t object_bytes) {
   return 4 * object_bytes + 4096;
 }
 
-// To decode a layer of it at one level, besides the rows that come out: values
-// and floats by the elements that the header says, angles by its rotary_dim,
-// patches and kept tokens by the streams' bytes.
+// The most bytes that decoding a layer at one level may allocate, without the
+// rows themselves. Values and floats are in proportion to the elements of the
+// header's shape, angles to its rotary_dim, patches and kept tokens to the
+// bytes of the streams.
 size_t DecodedMax(const ObjectHeader& header, size_t object_bytes) {
   const KvShape& shape = header.shape;
   const size_t rows = 2 * shape.kv_heads * (size_t{32} + shape.tokens);
@@ -48,8 +51,8 @@ size_t DecodedMax(const ObjectHeader& header, size_t object_bytes) {
 
 void DecodeEveryLayer(const ObjectIndex& index,
                       absl::Span<const std::byte> object) {
-  // Streams of few bytes may stand for rows without end, which a reader has
-  // room for only if it expects them.
+  // A few bytes of a stream may stand for very many rows. A reader has memory
+  // only for the rows that it expects.
   constexpr size_t kDestinationBytesMax = 16 << 20;
   const ObjectHeader& header = index.header();
   if (header.shape.layer_bytes() > kDestinationBytesMax) return;
@@ -74,12 +77,13 @@ void DecodeEveryLayer(const ObjectIndex& index,
   }
 }
 
-// What libraries set up when they are first used, as OpenSSL for the key's
-// hash, is no object's.
+// Uses the libraries once, so that their set-up (OpenSSL's, for the hash of the
+// key) is not counted for an object.
 void UseLibraries() {
   const auto object = RandomObject(ChunkOptions(), 1);
   const auto index = ObjectIndex::Parse(object, object.size());
-  KDN_CHECK(index.ok() && VerifyObject(*index, object).ok(), "it is whole");
+  KDN_CHECK(index.ok() && VerifyObject(*index, object).ok(),
+            "the object is whole");
 }
 
 void Consume(absl::Span<const std::byte> object) {
@@ -125,7 +129,7 @@ std::vector<std::string> Seeds() {
           LevelSet::Of(Level::kBase2).WithRefined(), LevelSet::All()}) {
       codec::ChunkOptions options;
       options.shape.dtype = dtype;
-      // More tokens make streams of coded symbols, fewer of plain rows.
+      // With more tokens, streams hold coded symbols; with fewer, plain rows.
       options.shape.tokens = number % 2 == 0 ? 3 : 24;
       options.shape.kv_heads = number % 2 == 0 ? 3 : 2;
       options.levels = levels;

@@ -1,9 +1,9 @@
-// Any bytes as the inside of a lossless or int8 stream, which a checksum would
-// keep mutations out of: rows or DATA_LOSS. codec_transform_fuzz does it for
-// the other levels.
+// Decodes any bytes as the inside of a lossless or int8 stream, behind the
+// checksum that would stop mutations. The result is rows or DATA_LOSS.
+// codec_transform_fuzz does the same for the other levels.
 //
-// The first four bytes say what the stream is of: head_dim, tokens, dtype, then
-// K or V and the level. The stream follows.
+// The first four bytes choose the stream: head_dim, tokens, dtype, and one byte
+// for K or V and the level. The stream follows.
 
 #include <cstring>
 #include <iterator>
@@ -22,7 +22,7 @@ constexpr size_t kHeadBytes = 4;
 constexpr int kDims[] = {1, 2, 8, 24, 64, 129};
 constexpr int kTokensMax = 80;
 
-// What the first bytes say.
+// The choice that the first bytes make.
 struct Choice {
   StreamShape shape;
   Level level = Level::kLossless;
@@ -37,7 +37,7 @@ Choice ChoiceOf(const uint8_t* head) {
   return choice;
 }
 
-// A head's rows, one behind the other.
+// The rows of one head, one behind the other.
 struct HeadRows {
   explicit HeadRows(const StreamShape& shape)
       : bytes(shape.values() * SizeOf(shape.dtype)),
@@ -48,8 +48,8 @@ struct HeadRows {
   int64_t stride;
 };
 
-// What decoding takes, freed or not, besides the rows that come out: a row and
-// the scales.
+// The most bytes that decoding may allocate, freed or not, without the decoded
+// rows: one row and the scales.
 size_t AllocatedMax(const StreamShape& shape) {
   return 16 * static_cast<size_t>(shape.head_dim + shape.tokens) + 1024;
 }
@@ -106,7 +106,7 @@ void Consume(const Choice& choice, absl::Span<const std::byte> bytes) {
   HeadRows again(choice.shape);
   KDN_CHECK(Decode(choice, Encode(choice, rows), BestIsa(), &again).ok() &&
                 again.bytes == rows.bytes,
-            "whatever rows they are, lossless keeps their bits");
+            "lossless keeps the bits of any rows");
 }
 
 std::string SeedOf(const uint8_t* head, std::mt19937* rng) {
@@ -115,7 +115,7 @@ std::string SeedOf(const uint8_t* head, std::mt19937* rng) {
   std::normal_distribution<float> normal;
   const size_t size = SizeOf(choice.shape.dtype);
   for (size_t i = 0; i < choice.shape.values(); ++i) {
-    // Now and then one of an exponent that no other has.
+    // A few values have an exponent that no other value has.
     const float value = normal(*rng) * (i % 97 == 41 ? 1e-3f : 1.0f);
     StoreFloats(choice.shape.dtype, &value, 1, rows.bytes.data() + i * size);
   }

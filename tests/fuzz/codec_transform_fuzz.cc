@@ -1,9 +1,9 @@
-// Any bytes as the inside of transform-coded streams, which a checksum would
-// keep mutations out of: rows or DATA_LOSS.
+// Decodes any bytes as the inside of transform-coded streams, behind the
+// checksum that would stop mutations. The result is rows or DATA_LOSS.
 //
-// The first eight bytes say what the streams are of: head_dim, tokens, heads
-// and dtype, levels, then the bytes of the base level's stream and of the next
-// (16 bits each). The streams follow.
+// The first eight bytes choose the streams: head_dim, tokens, heads and dtype,
+// levels, then the sizes in bytes of the base level's stream and of the next
+// one (16 bits each). The streams follow.
 
 #include <algorithm>
 #include <cstring>
@@ -26,7 +26,7 @@ constexpr int kDims[] = {1, 8, 24, 128, 256};
 constexpr int kHeadsMax = 3;
 constexpr int kTokensMax = 40;
 
-// What the first bytes say.
+// The choice that the first bytes make.
 struct Choice {
   StreamShape shape;
   bool calibrated = false;
@@ -39,7 +39,7 @@ Choice ChoiceOf(const uint8_t* head) {
   choice.shape = {KvPart::kV, head[2] % kHeadsMax + 1, head[1] % kTokensMax + 1,
                   kDims[head[0] % std::size(kDims)],
                   static_cast<Dtype>(head[2] / kHeadsMax % 3)};
-  // More heads share a stream only where they are small.
+  // Several heads share a stream only if they are small.
   choice.shape.heads =
       HeadsPerStream(choice.shape.heads, choice.shape.head_dim, Level::kBase);
   choice.levels = head[3] % kLadderSteps + 1;
@@ -50,7 +50,7 @@ Choice ChoiceOf(const uint8_t* head) {
 }
 
 std::shared_ptr<const Calibration> CalibrationOf(const Choice& choice) {
-  // [dim][heads - 1][calibrated]: made once, as a node does.
+  // [dim][heads - 1][calibrated]; each one is made once.
   static std::shared_ptr<const Calibration> made[std::size(kDims)][kHeadsMax]
                                                 [2];
   const size_t dim =
@@ -71,7 +71,7 @@ StreamContext ContextOf(const Calibration& calibration) {
           .tables = calibration.tables()};
 }
 
-// Rows of the shape's heads, one behind the other.
+// The rows of all heads of the shape, one head behind the other.
 struct HeadRows {
   explicit HeadRows(const StreamShape& shape)
       : bytes(shape.values() * SizeOf(shape.dtype)) {
@@ -87,9 +87,9 @@ struct HeadRows {
   std::vector<Rows> sources;
 };
 
-// What decoding takes, freed or not, besides the rows that come out: patches
-// and kept tokens by the streams' bytes; values, and the floats and sums of 32
-// tokens, by the shape.
+// The most bytes that decoding may allocate, freed or not, without the decoded
+// rows. Patches and kept tokens are in proportion to the streams' bytes; values
+// and the floats and sums of 32 tokens are in proportion to the shape.
 size_t AllocatedMax(const StreamShape& shape, size_t stream_bytes) {
   const size_t tokens = shape.tokens + 32;
   const size_t components = shape.heads * shape.head_dim + 16;
@@ -138,17 +138,17 @@ void Consume(const Choice& choice, absl::Span<const std::byte> bytes) {
               "every loop gives the same");
   }
   if (!status.ok()) return;
-  // The last head alone is what it is in the whole.
+  // The last head decoded alone equals the last head of all.
   HeadRows last(choice.shape);
   for (size_t head = 0; head + 1 < last.rows.size(); ++head) {
     last.rows[head].base = nullptr;
   }
   KDN_CHECK(Decode(choice, streams, BestIsa(), last.rows).ok(),
-            "it did before");
+            "the streams decoded before");
   const size_t head_bytes = whole.bytes.size() / choice.shape.heads;
   KDN_CHECK(std::equal(whole.bytes.end() - head_bytes, whole.bytes.end(),
                        last.bytes.end() - head_bytes),
-            "a head does not depend on which are wanted");
+            "a head does not depend on the choice of heads");
 }
 
 std::string SeedOf(const uint8_t* head, std::mt19937* rng) {
@@ -157,7 +157,7 @@ std::string SeedOf(const uint8_t* head, std::mt19937* rng) {
   std::normal_distribution<float> normal;
   const size_t values = choice.shape.values();
   for (size_t i = 0; i < values; ++i) {
-    // Now and then a token that is kept as it is.
+    // A few tokens are so far from the mean that they are kept as they are.
     const bool is_far = i / choice.shape.head_dim % 19 == 7;
     const float value = normal(*rng) * (is_far ? 300.0f : 1.0f);
     StoreFloats(choice.shape.dtype, &value, 1,

@@ -1,4 +1,4 @@
-// Any text as a config.json.
+// Parses any text as a config.json.
 
 #include "kv/check.h"
 #include "model/config.h"

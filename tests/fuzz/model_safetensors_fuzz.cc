@@ -1,4 +1,4 @@
-// Any bytes as a model.safetensors.
+// Reads any bytes as a model.safetensors.
 
 #include <stdlib.h>
 
@@ -11,7 +11,7 @@
 
 namespace {
 
-// One directory for all inputs of a run.
+// The directory of the file, the same for all inputs of a run.
 struct Directory {
   Directory() {
     KDN_CHECK(mkdtemp(name.data()) != nullptr, "no temporary directory");

@@ -1,4 +1,4 @@
-// A tokenizer.json, a zero byte, and a text for it.
+// The input is a tokenizer.json, a zero byte, and a text to encode.
 
 #include <string_view>
 
@@ -22,7 +22,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::vector<int32_t> ids = tokenizer->Encode(text);
   KDN_CHECK(tokenizer->Encode(text) == ids, "encoding is a function");
   KDN_CHECK(tokenizer->EncodeBeginning(text).size() >= ids.size(),
-            "what begins a prompt is the text and more");
+            "the beginning of a prompt has the tokens of the text and more");
   tokenizer->Decode(ids);
   tokenizer->Decode({-1, tokenizer->vocab_size(), 1 << 30});
   return 0;

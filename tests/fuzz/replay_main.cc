@@ -1,11 +1,11 @@
-// Drives a fuzz target without libFuzzer: over its seeds, those kept in
-// corpus/<target>/ too, and a fixed number of mutations of them, the same ones
-// in every run.
+// Runs a fuzz target without libFuzzer: on its seeds, on the inputs in
+// corpus/<target>/, and on a fixed number of mutations of both. The mutations
+// are the same in every run.
 //
 //   codec_object_fuzz_replay                     seeds and 4000 mutations
-//   codec_object_fuzz_replay --mutations N
-//   codec_object_fuzz_replay --write-seeds DIR   a corpus for libFuzzer
-//   codec_object_fuzz_replay FILE...             what libFuzzer found
+//   codec_object_fuzz_replay --mutations N       seeds and N mutations
+//   codec_object_fuzz_replay --write-seeds DIR   writes a corpus for libFuzzer
+//   codec_object_fuzz_replay FILE...             runs libFuzzer's findings
 
 #include <algorithm>
 #include <cstdio>
@@ -38,8 +38,8 @@ std::string ReadAll(const std::filesystem::path& path) {
   return std::string(std::istreambuf_iterator<char>(file), {});
 }
 
-// What once was a finding and small inputs to start from, in order of name;
-// then what the target makes.
+// The inputs in corpus/<target>/ (former findings and small inputs), in the
+// order of their names, then the target's own seeds.
 std::vector<std::string> AllSeeds() {
   std::vector<std::filesystem::path> kept;
   std::error_code none;
@@ -58,7 +58,7 @@ std::vector<std::string> AllSeeds() {
   return seeds;
 }
 
-// Values that length and count fields go wrong with.
+// Values for which length and count fields often go wrong.
 constexpr uint32_t kEdges[] = {0,          1,          0x7f,       0xff,
                                0x7fff,     0xffff,     0x7fffffff, 0x80000000,
                                0xffffffff, 0xfffffffe, 4096,       4097};
@@ -79,14 +79,14 @@ void MutateOnce(std::mt19937* rng, std::string* input) {
     case 1:
       (*input)[at] = static_cast<char>((*rng)());
       return;
-    case 2: {  // little-endian, most fields being so
+    case 2: {  // little-endian, like most fields
       const uint32_t edge = kEdges[below(std::size(kEdges))];
       for (size_t i = 0; i < 4 && at + i < input->size(); ++i) {
         (*input)[at + i] = static_cast<char>(edge >> (8 * i));
       }
       return;
     }
-    case 3:  // the rarer kinds change the length
+    case 3:  // cases 3 to 5 change the length
       input->resize(at);
       return;
     case 4:
@@ -101,8 +101,9 @@ void MutateOnce(std::mt19937* rng, std::string* input) {
   }
 }
 
-// A quarter of the inputs are changed in the first bytes, where headers are,
-// and a quarter in more than one place: most should get past the first check.
+// Changes a quarter of the inputs in the first 64 bytes, where headers are, and
+// a quarter of the inputs in four places. Most changes are small, so that they
+// get past the first check.
 void Mutate(std::mt19937* rng, std::string* input) {
   const size_t rounds = (*rng)() % 4 == 0 ? 4 : 1;
   const bool header = (*rng)() % 4 == 0;

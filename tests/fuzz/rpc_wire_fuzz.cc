@@ -1,4 +1,4 @@
-// Any bytes as each structure a peer or an engine may send.
+// Reads any bytes as each structure that a peer or an engine may send.
 
 #include <capnp/serialize.h>
 
@@ -14,7 +14,7 @@ namespace {
 
 void CheckTyped(const absl::Status& status) {
   KDN_CHECK(status.ok() || absl::IsInvalidArgument(status),
-            "what does not fit is INVALID_ARGUMENT");
+            "a value out of bounds is INVALID_ARGUMENT");
 }
 
 void ReadModel(capnp::MessageReader& message) {
@@ -39,7 +39,7 @@ void ReadSlice(capnp::MessageReader& message) {
   const auto slice = FromWire(message.getRoot<wire::Slice>(), model);
   CheckTyped(slice.status());
   KDN_CHECK(!slice.ok() || Validate(*slice, model).ok(),
-            "a slice that is taken is inside the model");
+            "an accepted slice is inside the model");
 }
 
 void ReadStrides(capnp::MessageReader& message) {
@@ -47,7 +47,7 @@ void ReadStrides(capnp::MessageReader& message) {
   const KvShape shape{4, 2, 16, 8, Dtype::kBf16};
   if (!ValidateInside(shape, strides, 0, 1u << 20).ok()) return;
   KDN_CHECK(strides.layer >= 0 && 3 * strides.layer < (1 << 20),
-            "what is inside does not leave the memory");
+            "an accepted tensor is inside the memory");
 }
 
 void ReadStatus(capnp::MessageReader& message) {
@@ -68,12 +68,12 @@ constexpr void (*kReaders[])(capnp::MessageReader&) = {
 }  // namespace
 }  // namespace kdn::rpc
 
-// The first byte picks the structure.
+// The first byte chooses the structure.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size <= sizeof(capnp::word)) return 0;
   std::vector<capnp::word> words((size - 1) / sizeof(capnp::word));
   std::memcpy(words.data(), data + 1, words.size() * sizeof(capnp::word));
-  // Malformed messages are exceptions in KJ; the event loop is their edge.
+  // KJ throws on malformed messages; in the program, the event loop catches.
   try {
     capnp::FlatArrayMessageReader message(
         kj::arrayPtr(words.data(), words.size()));

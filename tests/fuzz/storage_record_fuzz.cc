@@ -1,5 +1,5 @@
-// Any page as the header of a record, as it is and with its checksum made
-// right.
+// Reads any page as the header of a record, as it is and with a correct
+// checksum.
 
 #include <algorithm>
 #include <array>
@@ -36,13 +36,13 @@ void Consume(const Page& page) {
   EncodeRecordHeader(*header, absl::MakeSpan(again));
   const auto reread = DecodeRecordHeader(again);
   KDN_CHECK(reread.ok() && *reread == *header,
-            "a header that parses says the same in version 2");
+            "a header keeps its meaning when it is written in version 2");
   const bool version_2 = again[kVersionAt] == page[kVersionAt];
   KDN_CHECK(!version_2 || again == page,
-            "a header that parses has one spelling");
+            "writing a header of version 2 gives the bytes that were read");
 }
 
-// The page with the magic of version 1, as far as the fields are the same.
+// Makes the page one of version 1, as far as the fields are the same.
 void ToVersion1(Page& page) {
   page[kVersionAt] = std::byte{'1'};
   page[kDurabilityAt] = std::byte{0};
@@ -79,7 +79,7 @@ std::vector<std::string> Seeds() {
     storage::Page page;
     storage::EncodeRecordHeader(header, absl::MakeSpan(page));
     storage::ToVersion1(page);
-    // The fields only: mutations hit zeros behind them otherwise.
+    // Only the fields, because mutations of the zeros behind them find little.
     seeds.emplace_back(reinterpret_cast<const char*>(page.data()), 272);
     header.durability = Durability::kDurable;
     header.depth = 3;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks the shape of source files: length, header guards, tabs, left-overs.
+"""Checks the shape of source files: length, header guards, tabs, left-over marks.
 
     file_shape_test.py ROOT          checks the tree at ROOT
     file_shape_test.py --self-test   checks the checker
@@ -11,14 +11,14 @@ import unittest
 
 from source_tree import CPP_SUFFIXES, FREE_FOLDERS, read_tree, report
 
-# Nine files of ten stay below the first, every file below the second: a file
-# that outgrows them does more than one thing.
+# Nine of ten files have at most LINES_P90_MAX lines, and every file has at most
+# LINES_MAX: a longer file does more than one thing.
 LINES_P90_MAX = 300
 LINES_MAX = 700
 
 TEXT_SUFFIXES = CPP_SUFFIXES + (".capnp", ".py", ".cmake", ".yaml",
                                 "CMakeLists.txt")
-# In two halves, so that this file passes its own test.
+# The marks are written in two halves, so that this file passes its own test.
 LEFT_OVER = re.compile(r"\b(TO" r"DO|FIX" r"ME|X" r"XX|HA" r"CK)\b")
 COMMENT_OR_BLANK = re.compile(r"\s*(//.*)?$")
 
@@ -32,7 +32,7 @@ def check_lengths(tree):
     lengths = sorted((text.count("\n"), path) for path, text in tree.items()
                      if is_production(path))
     errors = [f"{path}: {lines} lines, more than {LINES_MAX}: split it by what "
-              "it does" for lines, path in lengths if lines > LINES_MAX]
+              "its parts do" for lines, path in lengths if lines > LINES_MAX]
     if lengths:
         p90 = lengths[(len(lengths) * 9 - 1) // 10][0]
         if p90 > LINES_P90_MAX:
@@ -72,7 +72,7 @@ def check_lines(path, text):
 
 
 def check_tree(tree):
-    """One text per problem. `tree` maps paths to texts."""
+    """Returns one text per problem. `tree` maps paths to texts."""
     errors = check_lengths(tree)
     for path, text in tree.items():
         errors += check_lines(path, text)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Checks that every #include points down the layers of the design, and that
-what decides has no threads, no clock and no randomness of its own.
+classes that decide use no threads, no locks, no clock and no randomness.
 
     include_rules_test.py ROOT          checks the tree at ROOT
     include_rules_test.py --self-test   checks the checker
@@ -42,36 +42,38 @@ def may_use_cuda(path):
     return ("/cuda/" in path or path.startswith(("nccl/", "kv/cuda")))
 
 
-# (what it is, matches an include, who may, why nobody else)
+# (name, function that matches an include, function that says which paths may
+# include it, reason)
 LIBRARIES = (
     ("CAF", lambda name: name.startswith("caf/"), may_use_caf,
      "CAF stays in actors/ and cli/: an upgrade of CAF must touch the shells "
-     "only, and what decides must be testable without an actor system"),
+     "only, and classes that decide must be testable without an actor system"),
     ("KJ and Cap'n Proto",
      lambda name: name.startswith(("kj/", "capnp/")) or
      name.endswith(".capnp.h"), may_use_kj,
      "KJ and Cap'n Proto stay in rpc/ and cli/: their promises belong to one "
-     "thread and their exceptions stop at that edge"),
+     "thread, and their exceptions must not leave these folders"),
     ("NCCL", lambda name: name.split("/")[-1].startswith("nccl"), may_use_nccl,
      "nccl.h is included in nccl/ only: everything else must build and run "
-     "where there is no GPU"),
+     "on machines where there is no GPU"),
     ("CUDA", CUDA_HEADER.match, may_use_cuda,
      "CUDA headers stay under */cuda/, nccl/ and kv/cuda*: everything else "
-     "must build and run where there is no CUDA toolkit"),
+     "must build and run on machines where there is no CUDA toolkit"),
 )
 
-# Rooms of one folder that do not know each other; what they share lies beside
-# them.
+# Subfolders (rooms) of one folder that must not include each other. Code that
+# they share lies directly in the folder.
 APART = ("rpc/bulk/", "rpc/client/", "rpc/gateway/")
 
-# What decides: the cluster, the simulator and tests drive the same classes.
+# The classes that decide. The cluster, the simulator and the tests use the same
+# classes.
 PURE = ("delivery/", "kv/admission", "kv/histogram", "kv/log_limit",
         "kv/metric_table", "kv/metric_values", "kv/waiting_line", "placement/",
         "storage/block_source", "storage/counting_blocks", "storage/disk_policy",
         "storage/eviction_", "storage/lease_table", "storage/object_info",
         "storage/partition", "transfer/work_queue")
 
-# (what it is, matches it)
+# (name, pattern)
 IMPURE = (
     ("threads", re.compile(r"#include <(thread|future|condition_variable|latch|"
                            r"barrier|semaphore|stop_token)>")),
@@ -85,15 +87,15 @@ IMPURE = (
     ("randomness", re.compile(r'#include <random>|#include "absl/random/|'
                               r"\bs?rand\(|\brandom_device\b")),
 )
-PURE_REASON = ("what decides takes events and the time as arguments: the cluster, "
-               "the simulator and tests drive the same class")
+PURE_REASON = ("a class that decides takes events and the time as arguments, so "
+               "that the cluster, the simulator and tests use the same class")
 
-CLIENT_REASON = ("an engine links the client library, so it may reach kv/, the "
-                 "rest of the client in rpc/ and the schema, nothing else")
+CLIENT_REASON = ("engines link the client library, so it may include only kv/, "
+                 "rpc/ and the schema")
 
 
 def includes_of(text):
-    """(line number, included name, written in quotes) of each include."""
+    """Yields (line number, included name, whether in quotes) per include."""
     for match in INCLUDE.finditer(text):
         line = text.count("\n", 0, match.start()) + 1
         yield line, match.group(2), match.group(1) == '"'
@@ -104,10 +106,10 @@ def check_layer(path, name):
     here, there = folder_of(path), folder_of(name)
     room, other = room_of(path), room_of(name)
     if room and other and room != other:
-        return (f"{room} and {other} do not know each other: put what both need "
-                f"into {here}/")
+        return (f"{room} and {other} do not know each other: put code that both "
+                f"need into {here}/")
     if not room and other and here == there:
-        return f"what the rooms of {here}/ share knows none of them"
+        return f"code directly in {here}/ knows none of its rooms"
     if here == there or LEVELS[there] < LEVELS[here]:
         return None
     if there in FREE_FOLDERS:
@@ -120,12 +122,12 @@ def check_layer(path, name):
 
 
 def room_of(path):
-    """The room of APART that a file is in, or None."""
+    """The room in APART of a file, or None."""
     return next((room for room in APART if path.startswith(room)), None)
 
 
 def check_purity(path, text):
-    """One text for each line of a deciding class that reaches out."""
+    """Returns one text for each line of a class in PURE that is not pure."""
     if not path.startswith(PURE):
         return []
     errors = []
@@ -147,7 +149,7 @@ def check_include(path, name, quoted):
             yield f"{title} here: {reason}"
     generated = name.endswith(".capnp.h")
     if (folder_of(path), folder_of(name)) == ("cli", "bench"):
-        return  # `kdn bench` runs what bench/ measures
+        return  # the command `kdn bench` runs the code of bench/
     if folder_of(name) in FREE_FOLDERS:
         yield f"nothing includes {folder_of(name)}/"
     elif folder_of(name) in LEVELS and not generated:
@@ -157,7 +159,7 @@ def check_include(path, name, quoted):
 
 
 def check_client(tree):
-    """Follows the client library's includes through the tree."""
+    """Checks all includes of the client library, direct and indirect."""
     errors = []
     todo = sorted(p for p in tree if p.startswith("rpc/client/"))
     seen = set(todo)
@@ -174,7 +176,7 @@ def check_client(tree):
 
 
 def check_tree(tree):
-    """One text per forbidden include. `tree` maps paths to texts."""
+    """Returns one text per forbidden include. `tree` maps paths to texts."""
     errors = []
     for path, text in tree.items():
         if folder_of(path) in FREE_FOLDERS:

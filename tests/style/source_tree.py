@@ -1,9 +1,9 @@
-"""The project's own files, as the style tests see them."""
+"""Reads the project's own files for the style tests."""
 
 import os
 
-# Folder -> level. A folder is a layer: includes point to a lower level or stay
-# in the folder. docs/architecture.md describes the folders.
+# The level of each folder. A file includes files of its own folder and of folders
+# at lower levels. docs/architecture.md describes the folders.
 LEVELS = {
     "kv": 0,
     "codec": 1,
@@ -19,20 +19,22 @@ LEVELS = {
     "sim": 4,
     "cli": 5,
 }
-# May include anything: nothing includes them.
+# Folders that may include anything, and that nothing may include.
 FREE_FOLDERS = ("tests", "bench")
 
 CPP_SUFFIXES = (".h", ".cc", ".cu", ".cuh")
 
 
 def is_skipped(folder, at_root):
-    """Not sources. What is built stands at the root: a build/ below is ours."""
+    """Whether a folder has no sources: hidden folders, caches, and build folders
+    at the root."""
     return (folder.startswith(".") or folder == "__pycache__" or
             at_root and folder.startswith("build"))
 
 
 def read_tree(root, suffixes):
-    """{path relative to root, with '/': text} of files with these suffixes."""
+    """Maps the paths of the files with these suffixes, relative to root and with
+    '/', to their texts."""
     tree = {}
     for base, folders, names in os.walk(root):
         folders[:] = sorted(
@@ -47,7 +49,7 @@ def read_tree(root, suffixes):
 
 
 def report(title, errors):
-    """Prints the findings; the exit status of the test."""
+    """Prints the errors. Returns the exit status of the test."""
     for error in errors:
         print(error)
     print(f"{title}: {len(errors) or 'no'} problems")
