@@ -17,7 +17,8 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 
-// A calibration that codes nothing: each value is its stream's mean.
+// The smallest calibration: it codes no component, so that every decoded value
+// is its stream's mean.
 std::vector<std::byte> Smallest(const std::string& model) {
   codec::StoredCalibration stored;
   stored.model = ModelFingerprint(DigestBuilder(model).Finish());
@@ -109,7 +110,7 @@ TEST_F(CalibrationFilesTest, WhatIsSavedLoadsAndReplacesWhatWasThere) {
     EXPECT_EQ(file->calibration->model(),
               ModelFingerprint(DigestBuilder(model).Finish()));
   }
-  EXPECT_EQ(FilesLeft(), 1) << "nothing but the file";
+  EXPECT_EQ(FilesLeft(), 1) << "only the file is left";
 }
 
 TEST_F(CalibrationFilesTest, WhatCannotBeSavedIsNamedAndLeavesNothing) {
@@ -120,7 +121,7 @@ TEST_F(CalibrationFilesTest, WhatCannotBeSavedIsNamedAndLeavesNothing) {
     EXPECT_TRUE(absl::IsUnavailable(status)) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr(PathOf(name)));
   }
-  EXPECT_EQ(FilesLeft(), 1) << "the folder alone";
+  EXPECT_EQ(FilesLeft(), 1) << "only the folder is left";
 }
 
 }  // namespace

@@ -51,7 +51,7 @@ TEST_F(ClusterProcessTest, ANodeThatHangsDoesNotKeepTheClusterUp) {
     cluster.set_stop_timeout(absl::Milliseconds(100));
     ASSERT_TRUE(cluster.StartAll().ok());
     pid = cluster.pid(1);
-    cluster.Signal(1, SIGSTOP);  // a SIGTERM waits until it goes on
+    cluster.Signal(1, SIGSTOP);  // a stopped process does not get SIGTERM
   }
   EXPECT_EQ(kill(pid, 0), -1);
   EXPECT_EQ(errno, ESRCH);

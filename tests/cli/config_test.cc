@@ -33,7 +33,7 @@ std::string Mistakes(const std::string& text) {
   return std::string(config.status().message());
 }
 
-// kGood with one piece of text put in another's place.
+// kGood with `old_text` replaced by `new_text`.
 std::string With(const std::string& old_text, const std::string& new_text) {
   std::string text = kGood;
   const size_t at = text.find(old_text);

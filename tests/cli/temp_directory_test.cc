@@ -55,7 +55,8 @@ TEST(TempDirectoryTest, GoesWhenASignalEndsTheProgram) {
     const pid_t child = fork();
     ASSERT_GE(child, 0);
     if (child == 0) {
-      // A program of its own, so that the watching thread is in this process.
+      // execl starts a new program, so that the child has the thread that waits
+      // for signals.
       execl("/proc/self/exe", "temp_directory", "--hold-a-directory",
             std::to_string(pipe_ends[1]).c_str(), nullptr);
       _exit(127);
@@ -76,7 +77,8 @@ TEST(TempDirectoryTest, GoesWhenASignalEndsTheProgram) {
 
 }  // namespace
 
-// What the signal test runs as a child.
+// The child process of the signal test: makes a directory, reports its path and
+// waits for a signal.
 int HoldADirectory(int report) {
   absl::StatusOr<TempDirectory> made =
       TempDirectory::Create(testing::TempDir(), "kdn-test-");

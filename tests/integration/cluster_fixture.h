@@ -13,8 +13,8 @@
 
 namespace kdn::integration {
 
-// A cluster of real processes in a directory of its own, and an engine of
-// random KV in front of it. Logs are printed when a test fails.
+// A cluster of real processes in a new directory, and an engine that stores and
+// gets random KV. A test that fails prints the nodes' logs.
 class ClusterTest : public testing::Test {
  protected:
   explicit ClusterTest(ModelSpec model = Model());
@@ -24,10 +24,10 @@ class ClusterTest : public testing::Test {
   void StartAll();
   void StopAll(int signal);
 
-  // Clients of `node`; made anew when asked.
+  // Connects to `node`. Closes the connection before.
   rpc::Knowledge& Connect(size_t node);
   rpc::Client& client() { return *client_; }
-  // Throws when no node could be reached: the test ends there.
+  // Throws when no node is connected, which ends the test.
   rpc::Knowledge& knowledge() {
     if (knowledge_ == nullptr) throw std::runtime_error("no node is connected");
     return *knowledge_;
@@ -38,20 +38,20 @@ class ClusterTest : public testing::Test {
     ChunkRef ref;
     std::vector<std::byte> kv;
   };
-  // Chunk number `i`: tokens and KV follow from i.
+  // Chunk number `i`, with tokens and KV that depend on `i` only.
   Chunk Make(int i) const;
   absl::StatusOr<StoreReceipt> Put(
       const Chunk& chunk, Durability durability = Durability::kReplicated);
-  // What came of it; on a hit, *kv is what was delivered.
+  // Retrieves the chunk into *kv. Returns its outcome.
   ChunkOutcome Get(const Chunk& chunk, std::vector<std::byte>* kv,
                    absl::Duration timeout = absl::Seconds(20));
-  // Every chunk is delivered as it was stored.
+  // Expects that the chunks 0 to chunks - 1 are delivered as they were stored.
   void ExpectAllHit(int chunks);
   rpc::NodeStatus StatusOf(size_t node);
 
   static ModelSpec Model();
 
-  const ModelSpec model_;  // that the engine runs
+  const ModelSpec model_;  // of the engine
   std::string directory_;
   std::unique_ptr<cli::ClusterProcess> cluster_;
   std::unique_ptr<rpc::Client> client_;

@@ -1,5 +1,4 @@
-// What a cluster promises when nothing goes wrong, and when its nodes come and
-// go.
+// The promises of a cluster, without faults and while nodes come and go.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -23,7 +22,7 @@ TEST_F(ClusterTest, EveryNodeServesWhatAnyNodeStored) {
     EXPECT_EQ(receipt->holders.size(), 2u);
     first_holders.insert(receipt->holders[0].name());
   }
-  EXPECT_EQ(first_holders.size(), 3u) << "placement spreads";
+  EXPECT_EQ(first_holders.size(), 3u) << "every node is a first owner";
   for (size_t node = 0; node < 3; ++node) {
     Connect(node);
     ExpectAllHit(20);
@@ -121,7 +120,8 @@ TEST_F(ClusterTest, OneNodeDiesAndNothingIsMissed) {
   StartAll();
   for (int i = 0; i < 30; ++i) ASSERT_TRUE(Put(Make(i)).ok());
   cluster_->Kill(1, SIGKILL);
-  // At once, before anybody has noticed, and after.
+  // Retrieves at once, before the other nodes notice the death, and again
+  // after.
   ExpectAllHit(30);
   ASSERT_TRUE(cluster_->WaitReady(0, 2, absl::Seconds(20)).ok());
   ExpectAllHit(30);
@@ -129,7 +129,7 @@ TEST_F(ClusterTest, OneNodeDiesAndNothingIsMissed) {
   const auto receipt = Put(Make(31));
   ASSERT_TRUE(receipt.ok()) << receipt.status();
   EXPECT_EQ(receipt->holders.size(), 2u);
-  // It comes back and is taken in again.
+  // The node starts again and becomes a member again.
   ASSERT_TRUE(cluster_->Start(1).ok());
   ASSERT_TRUE(cluster_->WaitAllReady(absl::Seconds(30)).ok());
   ExpectAllHit(30);
@@ -143,7 +143,8 @@ TEST_F(ClusterTest, ANodeThatIsMissingAtTheStartIsDoneWithout) {
   Connect(0);
   for (int i = 0; i < 10; ++i) ASSERT_TRUE(Put(Make(i)).ok());
   ExpectAllHit(10);
-  // Late, it takes its shards; what it does not hold is found further down.
+  // The late node takes over its shards. Readers find the chunks that it does
+  // not hold at the next owners.
   ASSERT_TRUE(cluster_->Start(1).ok());
   ASSERT_TRUE(cluster_->WaitAllReady(absl::Seconds(30)).ok());
   ExpectAllHit(10);

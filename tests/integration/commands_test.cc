@@ -1,4 +1,4 @@
-// The kdn program as people use it: its commands, on a real cluster.
+// Runs the commands of the kdn program, as people do, on a real cluster.
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -67,7 +67,7 @@ TEST(CommandsTest, WithoutAClusterTheySaySo) {
   EXPECT_THAT(status.output, HasSubstr("/nowhere/kdn.sock"));
 }
 
-// Calibrations made by the program, in a directory of their own.
+// Calibrations that the program makes in a temporary directory.
 class Calibrations {
  public:
   Calibrations() { std::filesystem::create_directory(directory_); }
@@ -135,7 +135,7 @@ TEST(CodecCommandTest, MistakesAreNamedWithTheRemedy) {
   EXPECT_TRUE(cli::LoadCalibration(calibrations.PathOf("a.kdncal")).ok());
 }
 
-// `kdn up` on a configuration of its own.
+// Runs `kdn up` with a new configuration.
 class UpTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -176,7 +176,7 @@ class UpTest : public testing::Test {
     up_ = 0;
     return status;
   }
-  // Every node answers and sees all of them.
+  // Whether every node answers and sees all nodes alive.
   bool AllLive() const {
     for (const std::string& address : addresses_) {
       const auto client = rpc::Client::Connect(address);
@@ -200,7 +200,7 @@ class UpTest : public testing::Test {
     const absl::Time deadline = SteadyNow() + absl::Seconds(60);
     while (SteadyNow() < deadline) {
       if (condition()) return true;
-      absl::SleepFor(absl::Milliseconds(20));  // nothing tells when to look
+      absl::SleepFor(absl::Milliseconds(20));  // no event says when to look
     }
     return false;
   }

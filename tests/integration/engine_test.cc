@@ -1,4 +1,4 @@
-// Engines that go away, or ask for what makes no sense, of a real cluster.
+// Engines that disconnect, or that ask a real cluster for something invalid.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -11,9 +11,11 @@ namespace {
 
 class EngineTest : public ClusterTest {
  protected:
-  // What one node's partitions take, objects under way included.
+  // The memory in use in a node's partitions, with objects that are being
+  // built.
   uint64_t MemoryOf(size_t node) { return StatusOf(node).store.memory_bytes; }
-  // A chunk that is nowhere and that `node` builds in its own partition.
+  // A chunk that no node holds and that `node`, as its owner, would build in
+  // its own partition.
   Chunk FreshAt(size_t node) {
     const NodeId& id = cluster_->config().nodes[node].id;
     for (int i = 2;; ++i) {

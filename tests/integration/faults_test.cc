@@ -1,4 +1,5 @@
-// Damage, full disks, taken ports, silent peers: typed answers, nothing lost.
+// Damaged and full disks, taken ports, silent peers: errors are typed, and no
+// chunk is lost.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -47,7 +48,7 @@ TEST_F(ClusterTest, ADamagedDiskIsReplacedByTheReplica) {
   StartAll();
   ExpectAllHit(12);
   const rpc::NodeStatus damaged = StatusOf(1);
-  EXPECT_GT(damaged.store.damaged, 0u) << "found, dropped and counted";
+  EXPECT_GT(damaged.store.damaged, 0u) << "damaged copies are counted";
 }
 
 TEST_F(ClusterTest, AFullDiskEvictsAndGoesOn) {
@@ -56,7 +57,7 @@ TEST_F(ClusterTest, AFullDiskEvictsAndGoesOn) {
   options.nodes = 1;
   options.replicas = 1;
   options.memory_bytes = 8u << 20;
-  options.disk_bytes = 1ull << 30;  // more than there is
+  options.disk_bytes = 1ull << 30;  // more than the file system has
   const std::string data = directory_ + "/n1";
   fs::create_directories(data);
   if (mount("tmpfs", data.c_str(), "tmpfs", 0, "size=24m") != 0) {
@@ -85,10 +86,10 @@ TEST_F(ClusterTest, AFullDiskEvictsAndGoesOn) {
 
 TEST_F(ClusterTest, ATakenPortIsNamed) {
   cli::LocalClusterOptions options;
-  options.disk_bytes = 0;  // or the taken data_dir is what it finds first
+  options.disk_bytes = 0;  // else the node fails at the taken data_dir first
   Configure(options);
   StartAll();
-  // The same file again: every port of n1 is taken by the running one.
+  // The same configuration again: the running n1 has taken every port.
   cli::ClusterProcess again(KDN_BINARY_DIR "/bin/kdn",
                             directory_ + "/cluster.yaml", cluster_->config(),
                             directory_ + "/again");
@@ -118,7 +119,7 @@ TEST_F(ClusterTest, ASilentPeerCostsTimeButNoAnswer) {
   cluster_->Signal(1, SIGCONT);
 }
 
-// n1 reaches n2's bytes through a proxy that flips one bit of every connection.
+// n1 reaches n2's bulk port through a proxy that flips one bit per connection.
 TEST_F(ClusterTest, ABitFlippedOnTheWireIsReplacedByTheReplica) {
   Configure({});
   const uint16_t port = cluster_->config().nodes[1].bulk_port;
@@ -159,12 +160,12 @@ TEST_F(ClusterTest, AnotherModelOfTheSameGeometryFindsNothing) {
   auto theirs = client().Open(*Namespace::Parse("test"), other);
   ASSERT_TRUE(theirs.ok());
   const Chunk chunk = Make(1);
-  // A stale fingerprint in a store is refused, loudly.
+  // A store with the fingerprint of another model is refused.
   const KvShape shape = ShapeOf(other, 64);
   const auto receipt = (*theirs)->Store(
       chunk.spec, KvView(chunk.kv.data(), shape, KvStrides::TokenMajor(shape)));
   EXPECT_FALSE(receipt.ok());
-  // Asked for by its key, another model's KV is never delivered.
+  // A retrieve by key never delivers another model's KV.
   std::vector<std::byte> kv(shape.bytes());
   rpc::RetrieveSpec spec;
   spec.chunks.push_back(

@@ -1,4 +1,4 @@
-// The levels of a chunk, from a real cluster.
+// Stores and retrieves the levels of chunks on a real cluster.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -24,7 +24,7 @@ constexpr int kTokens = 64;
 
 class LevelsTest : public ClusterTest {
  protected:
-  // Chunk number `i` of numbers that every level can hold.
+  // Chunk number `i` with finite values, which every level can hold.
   Chunk MakeFinite(int i, LevelSet levels) const {
     Chunk chunk = Make(i);
     chunk.spec.levels = levels;
@@ -38,7 +38,7 @@ class LevelsTest : public ClusterTest {
 
   struct Got {
     ChunkOutcome outcome;
-    std::vector<std::byte> kv;  // of the slice, token-major
+    std::vector<std::byte> kv;  // KV of the slice, token-major
   };
   Got GetAt(const Chunk& chunk, LevelSet accept,
             const KvSlice& slice = WholeOf(Model())) {
@@ -63,7 +63,7 @@ class LevelsTest : public ClusterTest {
     shape.kv_heads = slice.heads();
     return shape;
   }
-  // What `slice` of a whole chunk is.
+  // Cuts `slice` out of the KV of a whole chunk.
   static std::vector<std::byte> Cut(const std::vector<std::byte>& whole,
                                     const KvSlice& slice) {
     const KvShape all = ShapeOf(Model(), kTokens);
@@ -119,14 +119,14 @@ TEST_F(LevelsTest, EachLevelIsDeliveredAloneFromEveryNode) {
       ASSERT_EQ(got.outcome.kind, OutcomeKind::kHit)
           << Name(level) << ": " << got.outcome.why;
       EXPECT_EQ(got.outcome.level, level);
-      // The same bits wherever it is decoded.
+      // Every node decodes the same bits.
       const auto& first = delivered.try_emplace(level, got.kv).first->second;
       EXPECT_EQ(got.kv, first) << Name(level) << " from node " << node;
       EXPECT_LT(RmsError(got.kv, chunk.kv), error / 2) << Name(level);
       error = RmsError(got.kv, chunk.kv);
       if (got.outcome.wire_bytes == 0) continue;
       EXPECT_GT(got.outcome.wire_bytes, bytes)
-          << "a coarser level costs less of the wire";
+          << "a finer level takes more bytes between nodes";
       bytes = got.outcome.wire_bytes;
     }
     nodes_without += bytes > 0 ? 1 : 0;
@@ -216,7 +216,7 @@ TEST_F(LevelsTest, WhatALevelCannotHoldIsRefusedWithTheReason) {
               testing::HasSubstr("head_dim is 512"));
 }
 
-// A calibration of the model that keeps the mean and nothing else.
+// Writes a calibration of the model that keeps only the mean.
 void WriteMeans(const ModelSpec& model, const std::string& path) {
   codec::StoredCalibration stored;
   stored.model = FingerprintOf(model);
@@ -248,7 +248,7 @@ TEST_F(LevelsTest, ANodeWithoutTheCalibrationSaysSoAndOthersDeliver) {
   ASSERT_EQ(with.outcome.kind, OutcomeKind::kHit) << with.outcome.why;
   float value = 0;
   LoadFloats(Model().dtype, with.kv.data() + with.kv.size() - 2, 1, &value);
-  EXPECT_EQ(value, 0.25f) << "coded with that calibration and no other";
+  EXPECT_EQ(value, 0.25f) << "the chunk was coded with this calibration";
 
   std::filesystem::remove(file);
   knowledge_.reset();

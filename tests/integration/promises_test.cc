@@ -1,4 +1,4 @@
-// What a durability class and a removal promise, across deaths and restarts.
+// The promises of durability classes and removals, when nodes die and restart.
 #include <gtest/gtest.h>
 #include <signal.h>
 

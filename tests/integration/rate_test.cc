@@ -1,6 +1,6 @@
-// A link between two nodes that gives less than it did: loopback of a network
-// namespace shaped by tc, and a proxy that passes bytes on at a pace, which is
-// what remains where namespaces are not permitted.
+// A link between two nodes whose rate drops. One kind of link is the loopback
+// device of a network namespace, shaped by tc. The other kind is a proxy that
+// passes bytes on at a limited rate, for systems that allow no namespaces.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -22,9 +22,10 @@ namespace {
 
 constexpr int kTokens = 64;
 constexpr size_t kChunks = 16;
-// Lossless takes 1.2 s of the fast link and 12 s of the slow one, base a tenth
-// of that. A retrieve counts on 0.8 of the link for half of its time and spends
-// that, 3.2 s, on the levels that fit; the other 0.8 s are for a busy machine.
+// Lossless takes 1.2 s on the fast link and 12 s on the slow link; base takes a
+// tenth of that. A retrieve plans with 0.8 of the link's rate for half of its
+// deadline, so the chosen levels take at most 3.2 s at the full rate. The
+// remaining 0.8 s of that half allow for a busy machine.
 constexpr double kFast = 3e6;  // bytes/s
 constexpr double kSlow = kFast / 10;
 constexpr absl::Duration kDeadline = absl::Seconds(8);
@@ -32,7 +33,7 @@ constexpr absl::Duration kLong = absl::Seconds(30);
 
 enum class LinkKind { kShaped, kPaced };
 
-// In fp32, of which base leaves a tenth.
+// A model in fp32. Its KV at base is a tenth of its KV at lossless.
 ModelSpec WideModel(ModelSpec model) {
   model.num_layers = 4;
   model.num_kv_heads = 4;
@@ -40,17 +41,17 @@ ModelSpec WideModel(ModelSpec model) {
   return model;
 }
 
-// What the engine is connected to, and a node behind a link of its own that
-// holds every chunk.
+// Two nodes. The engine is connected to the first node. The second node holds
+// every chunk and is reached over the link.
 class RateTest : public ClusterTest,
                  public testing::WithParamInterface<LinkKind> {
  protected:
   RateTest() : ClusterTest(WideModel(Model())) {}
 
-  // Before there are threads.
+  // Runs before there are threads, as namespaces need.
   static void SetUpTestSuite() {
     can_shape_ = bench::EnterOwnNetwork();
-    // The kernel may have no token bucket.
+    // The kernel may lack the token bucket.
     if (can_shape_.ok()) can_shape_ = bench::ShapeLoopback(kFast);
     if (can_shape_.ok()) can_shape_ = bench::ShapeLoopback(0);
   }
@@ -99,7 +100,8 @@ class RateTest : public ClusterTest,
     ASSERT_TRUE(ready.ok()) << ready;
   }
 
-  // Starts it, and returns a configuration with it in between.
+  // Starts the proxy, and returns a configuration in which the second node's
+  // bulk port is the proxy's.
   std::string UseProxy(const std::string& file) {
     const uint16_t port = cluster_->config().nodes[1].bulk_port;
     proxy_ =
@@ -115,7 +117,7 @@ class RateTest : public ClusterTest,
 
   static bool shaped() { return GetParam() == LinkKind::kShaped; }
 
-  // 0: as fast as it can be.
+  // Limits the rate of the link. 0: no limit.
   void LimitLink(double bytes_per_second) {
     if (shaped()) {
       const absl::Status shaped = bench::ShapeLoopback(bytes_per_second);
@@ -138,7 +140,7 @@ class RateTest : public ClusterTest,
     std::vector<std::byte> kv;
     size_t hits = 0;
     size_t recompute = 0;
-    LevelSet levels;  // the least exact of each hit
+    LevelSet levels;  // the least exact level of each hit
     uint64_t wire_bytes = 0;
     absl::Duration took;
   };
@@ -170,8 +172,9 @@ class RateTest : public ClusterTest,
     return got;
   }
 
-  // Every element of a hit is as near to the engine's as the object certifies
-  // of its stream, at the level that came or a more exact one.
+  // Expects that every value of a hit differs from the engine's by at most the
+  // error that the object states for its stream, at the delivered level or a
+  // more exact one.
   void ExpectWithinCertifiedErrors(const Got& got) const {
     const KvShape shape = ShapeOf(model_, kTokens);
     const KvStrides strides = KvStrides::TokenMajor(shape);
@@ -198,7 +201,7 @@ class RateTest : public ClusterTest,
   std::vector<Chunk> chunks_;
 
  private:
-  // Of the object that the node has made of the chunk.
+  // The index of the object that the node has made of the chunk.
   codec::ObjectIndex IndexOf(const Chunk& chunk, const KvView& kv) const {
     const codec::ObjectHeader header = {
         .identity = chunk.spec.identity,
@@ -213,7 +216,7 @@ class RateTest : public ClusterTest,
     return *codec::ObjectIndex::Parse(object, object.size());
   }
 
-  // All heads share a stream.
+  // The stated error of a layer's K or V. All heads share a stream.
   static float CertifiedError(const codec::ObjectIndex& index, Level level,
                               int layer, KvPart part) {
     float error = 0;
@@ -254,7 +257,7 @@ absl::Status RateTest::can_shape_;
 
 TEST_P(RateTest, AThrottledLinkMeetsTheDeadlineAtALowerLevel) {
   const LevelSet exact = LevelSet::Of(Level::kLossless);
-  // Nothing is known of the link: it is tried, and learnt.
+  // The rate of the link is unknown: the first retrieve measures it.
   EXPECT_EQ(RetrieveAll(kLong).hits, kChunks);
   const Got before = RetrieveAll(kDeadline);
   EXPECT_EQ(before.hits, kChunks);
@@ -263,7 +266,7 @@ TEST_P(RateTest, AThrottledLinkMeetsTheDeadlineAtALowerLevel) {
   ASSERT_GT(before.wire_bytes, 1.4 * kSlow * absl::ToDoubleSeconds(kDeadline))
       << "lossless would fit";
   LimitLink(kSlow);
-  // What was learnt is too hopeful once.
+  // The measured rate is too high for one retrieve.
   RetrieveAll(kDeadline);
   const rpc::RateCounters hopeful = StatusOf(0).rate;
   const Got after = RetrieveAll(kDeadline);
@@ -273,7 +276,7 @@ TEST_P(RateTest, AThrottledLinkMeetsTheDeadlineAtALowerLevel) {
   EXPECT_FALSE(after.levels.Has(Level::kLossless));
   EXPECT_LT(after.wire_bytes, before.wire_bytes / 2);
   ExpectWithinCertifiedErrors(after);
-  // What was predicted of it, and what happened.
+  // The counters report the prediction and the result.
   const rpc::RateCounters rate = StatusOf(0).rate;
   EXPECT_EQ(rate.plans_blind, 1u);
   EXPECT_EQ(rate.plans, hopeful.plans + 1);
@@ -289,7 +292,8 @@ TEST_P(RateTest, AThrottledLinkMeetsTheDeadlineAtALowerLevel) {
 
 TEST_P(RateTest, WhatTheEngineDoesFasterIsLeftToIt) {
   EXPECT_EQ(RetrieveAll(kLong).hits, kChunks);
-  // The base level takes some 300 bytes a token and more of such a link.
+  // The base level takes at least some 300 bytes per token, so this link
+  // carries at most 10,000 tokens per second.
   const Got fast = RetrieveAll(kLong, 1e9);
   EXPECT_EQ(fast.recompute, kChunks);
   EXPECT_EQ(fast.wire_bytes, 0u);
