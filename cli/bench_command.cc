@@ -51,7 +51,7 @@ void DrawCodecCurve(const Program& program, const std::string& json) {
 void AddCodecBench(CLI::App& bench, Program& program) {
   CLI::App* command = bench.add_subcommand(
       "codec",
-      "Size, fidelity and speed of the codec's levels, next to CacheGen and "
+      "Measure size, fidelity and speed of the levels, next to CacheGen and "
       "KIVI\n\n"
       "  kdn bench codec --json codec.json\n"
       "  kdn bench codec --model ~/llama --text book.txt\n\n"
@@ -73,7 +73,7 @@ void AddCodecBench(CLI::App& bench, Program& program) {
                       "(default: the facts beside the recall model)");
   command
       ->add_option("--base-bits", options->base_bits,
-                   "bits per value of the base level")
+                   "bits per value to aim at, at the base level")
       ->check(CLI::Range(0.2, 2.8))
       ->capture_default_str();
   command->add_option("--json", options->json, "file for the JSON object");
@@ -90,15 +90,16 @@ void AddCodecBench(CLI::App& bench, Program& program) {
 
 void AddBenchCommand(CLI::App& app, Program& program) {
   CLI::App* command = app.add_subcommand(
-      "bench", "Measure this build on this machine, next to its raw limits");
+      "bench", "Measure this build, next to the raw limits of this machine");
   command->require_subcommand(1);
   AddCodecBench(*command, program);
   CLI::App* delivery = command->add_subcommand(
       "delivery",
-      "Rates of delivery, lookup, disk and store, on nodes that it starts\n\n"
+      "Measure the rates of delivery, lookup, disk and store\n\n"
       "  kdn bench delivery --json delivery.json\n"
       "  kdn bench delivery remote lookup     # these parts only\n\n"
-      "Prints one JSON object. Each rate stands next to its raw limit (memcpy, "
+      "Starts its own nodes. Prints one JSON object. Each rate stands next to "
+      "its raw limit (memcpy, "
       "TCP over loopback, the disk's own speed), measured in turns with it.");
   auto options = std::make_shared<bench::DeliveryOptions>();
   options->program = program.path;

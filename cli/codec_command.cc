@@ -215,7 +215,7 @@ absl::Status PrintInfo(const std::string& path) {
 void AddCalibrate(CLI::App& codec, Program& program) {
   CLI::App* command = codec.add_subcommand(
       "calibrate",
-      "Make a model's calibration, which makes base to base+2 smaller\n\n"
+      "Make a model's calibration, for smaller levels base to base+2\n\n"
       "  kdn codec calibrate --text model/recall/facts -o recall.kdncal\n"
       "  kdn codec calibrate --model ~/llama --text book.txt -o "
       "llama.kdncal\n\n"
@@ -243,7 +243,7 @@ void AddCalibrate(CLI::App& codec, Program& program) {
       ->capture_default_str();
   command
       ->add_option("--base-bits", flags->base_bits,
-                   "bits per value of the base level")
+                   "bits per value to aim at, at the base level")
       ->check(CLI::Range(0.2, 2.8))
       ->capture_default_str();
   command
@@ -275,7 +275,9 @@ void AddInfo(CLI::App& codec, Program& program) {
 
 void AddCodecCommand(CLI::App& app, Program& program) {
   CLI::App* command =
-      app.add_subcommand("codec", "Make and describe calibrations of models");
+      app.add_subcommand("codec",
+                         "Make and describe calibrations of models, "
+                         "for the levels base to base+2");
   command->require_subcommand(1);
   AddCalibrate(*command, program);
   AddInfo(*command, program);

@@ -73,7 +73,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", "kdn 0.1.0");
   std::string level = "info";
-  app.add_option("--log-level", level, "debug, info, warn or error")
+  app.add_option("--log-level", level, "lowest severity to log; default: info")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}));
   app.parse_complete_callback(
       [&level] { spdlog::set_level(spdlog::level::from_str(level)); });
