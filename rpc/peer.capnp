@@ -10,7 +10,6 @@
 using Cxx = import "/capnp/c++.capnp";
 $Cxx.namespace("kdn::rpc::peer");
 
-const protocolVersion :UInt32 = 2;
 const frameBytesMax :UInt32 = 8388608;
 
 struct Status {
@@ -18,12 +17,30 @@ struct Status {
   message @1 :Text;
 }
 
+struct MemberSettings {
+  weight @0 :Float64;
+  zone @1 :Text;  # empty: none
+}
+
+struct Introduction {
+  # What two nodes compare before they exchange data. docs/protocol.md,
+  # "Introductions and versions".
+  cluster @0 :Text;  # the name in the configuration
+  node @1 :Text;     # the node that speaks
+  oldestVersion @2 :UInt32;
+  newestVersion @3 :UInt32;
+  replicas @4 :UInt32;
+  shards @5 :UInt32;
+  settings @6 :MemberSettings;      # of the node that speaks
+  peerSettings @7 :MemberSettings;  # of the node that is spoken to; absent when
+                                    # the node that speaks does not know it
+}
+
 struct Hello {
   # First frame in each direction; the caller speaks first.
-  protocolVersion @0 :UInt32;
-  from @1 :Text;  # the node that speaks
-  to @2 :Text;    # the node it believes to speak to
-  status @3 :Status;  # of the answer: why the server hangs up
+  introduction @0 :Introduction;
+  to @1 :Text;        # the node that the caller believes to speak to
+  status @2 :Status;  # of the answer: why the server hangs up
 }
 
 struct ChunkRef {

@@ -26,10 +26,18 @@ absl::Status StatusOf(const NodeId& peer, const kj::Exception& broken) {
   }
 }
 
+BulkTransport::Options WithDefaults(BulkTransport::Options options) {
+  if (options.introduce == nullptr) {
+    options.introduce = IntroduceByNameOnly(options.self);
+  }
+  return options;
+}
+
 class BulkTransportImpl final : public BulkTransport,
                                 public kj::TaskSet::ErrorHandler {
  public:
-  explicit BulkTransportImpl(Options options) : options_(std::move(options)) {
+  explicit BulkTransportImpl(Options options)
+      : options_(WithDefaults(std::move(options))) {
     loop_.Run([&] { tasks_ = kj::heap<kj::TaskSet>(*this); });
   }
   ~BulkTransportImpl() noexcept override {

@@ -11,6 +11,7 @@
 #include "delivery/peer_transport.h"
 #include "kv/ids.h"
 #include "kv/work_class.h"
+#include "rpc/bulk/hello.h"
 #include "transfer/traffic_meter.h"
 
 namespace kdn::rpc {
@@ -29,6 +30,7 @@ class BulkTransport : public delivery::PeerTransport {
  public:
   struct Options {
     NodeId self;
+    Introduce introduce = nullptr;  // unset: by name only
     // To one peer. A class never uses the connections of another class, so that
     // pushes that wait for room at the peer do not hold up fetches.
     PerClass<int> connections_per_peer_max = {

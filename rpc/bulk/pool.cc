@@ -6,8 +6,10 @@
 #include <cerrno>
 
 #include "absl/strings/str_cat.h"
+#include "kv/log.h"
 #include "rpc/bulk/frame.h"
 #include "rpc/listener.h"
+#include "rpc/wire.h"
 
 namespace kdn::rpc {
 namespace {
@@ -94,25 +96,33 @@ kj::Promise<kj::Own<BulkPool::Lease>> BulkPool::Ready(kj::Own<Lease> lease) {
 kj::Promise<void> BulkPool::Greet(kj::AsyncIoStream& stream) {
   auto message = kj::heap<capnp::MallocMessageBuilder>();
   auto hello = message->initRoot<peer::Hello>();
-  hello.setProtocolVersion(peer::PROTOCOL_VERSION);
-  hello.setFrom(options_.self.name());
+  ToWire(options_.introduce(peer_), hello.initIntroduction());
   hello.setTo(peer_.name());
   auto writing = WriteFrame(stream, *message);
   return writing.attach(kj::mv(message))
       .then([&stream] { return ReadFrame(stream); })
       .then([this](kj::Own<Frame> frame) {
-        const auto answer = frame->As<peer::Hello>();
-        const absl::Status status = FromWire(answer.getStatus());
+        const absl::Status status = Judge(frame->As<peer::Hello>());
+        if (status.ok()) return;
+        LogWarning("bulk.hello",
+                   absl::StrCat("no data from or to node ", peer_.name(), ": ",
+                                status.message()));
         // Whoever it is, it is not the peer: nothing is said of its copies.
-        if (!status.ok()) {
-          kj::throwFatalException(KJ_EXCEPTION(
-              DISCONNECTED, "refused by a peer", status.ToString().c_str()));
-        }
-        if (answer.getFrom() != peer_.name().c_str()) {
-          kj::throwFatalException(KJ_EXCEPTION(
-              DISCONNECTED, "another node answered", answer.getFrom()));
-        }
+        kj::throwFatalException(KJ_EXCEPTION(DISCONNECTED, "refused by a peer",
+                                             status.ToString().c_str()));
       });
+}
+
+absl::Status BulkPool::Judge(peer::Hello::Reader answer) const {
+  if (absl::Status status = FromWire(answer.getStatus()); !status.ok()) {
+    return status;
+  }
+  const auto from = answer.getIntroduction().getNode();
+  if (from != peer_.name().c_str()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("node ", from.cStr(), " answers at its address"));
+  }
+  return JudgeHello(options_.introduce(peer_), answer);
 }
 
 void BulkPool::TakeBack(AdmissionId id, kj::Own<kj::AsyncIoStream> stream) {

@@ -58,6 +58,7 @@ class BulkPool : public std::enable_shared_from_this<BulkPool> {
   // The lease's own connection if it still stands, else a new one.
   kj::Promise<kj::Own<Lease>> Ready(kj::Own<Lease> lease);
   kj::Promise<void> Greet(kj::AsyncIoStream& stream);
+  absl::Status Judge(peer::Hello::Reader answer) const;
   void TakeBack(AdmissionId id, kj::Own<kj::AsyncIoStream> stream);
   void GiveUp(AdmissionId id);
   void Serve();

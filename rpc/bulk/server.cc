@@ -18,6 +18,9 @@ class BulkServerImpl final : public BulkServer,
       : connections_(AdmissionGate::Create(
             static_cast<uint64_t>(options.connections_max))) {
     shared_.options = std::move(options);
+    if (shared_.options.introduce == nullptr) {
+      shared_.options.introduce = IntroduceByNameOnly(shared_.options.self);
+    }
     shared_.service = service;
     shared_.loop = &loop_;
   }

@@ -9,6 +9,7 @@
 #include "absl/time/time.h"
 #include "delivery/peer_transport.h"
 #include "kv/ids.h"
+#include "rpc/bulk/hello.h"
 #include "transfer/traffic_meter.h"
 
 namespace kdn::rpc {
@@ -25,6 +26,7 @@ class BulkServer {
  public:
   struct Options {
     NodeId self;
+    Introduce introduce = nullptr;  // unset: by name only
     std::string host = "127.0.0.1";
     uint16_t port = 0;  // 0: any free one, see port()
     // Nine per peer at most: see BulkTransport.

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kv/log.h"
 #include "rpc/wire.h"
 
 namespace kdn::rpc {
@@ -19,22 +20,28 @@ kj::Promise<void> BulkSession::Run() {
       .then([this] { return ServeRequests(); });
 }
 
+absl::Status BulkSession::Judge(const placement::Introduction& ours,
+                                peer::Hello::Reader hello) const {
+  if (hello.getTo() != ours.node.name().c_str()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "this is node ", ours.node.name(), ", not ", hello.getTo().cStr()));
+  }
+  return JudgeHello(ours, hello);
+}
+
 kj::Promise<void> BulkSession::Greet(peer::Hello::Reader hello) {
-  absl::Status status;
-  if (hello.getProtocolVersion() != peer::PROTOCOL_VERSION) {
-    status = absl::FailedPreconditionError(
-        absl::StrCat("peer protocol version ", hello.getProtocolVersion(),
-                     ", this node speaks ", peer::PROTOCOL_VERSION));
-  } else if (hello.getTo() != shared_.options.self.name().c_str()) {
-    status = absl::FailedPreconditionError(
-        absl::StrCat("this is node ", shared_.options.self.name(), ", not ",
-                     hello.getTo().cStr()));
+  const std::string caller = hello.getIntroduction().getNode().cStr();
+  const placement::Introduction ours =
+      shared_.options.introduce(NodeId(caller));
+  const absl::Status status = Judge(ours, hello);
+  if (!status.ok()) {
+    LogWarning("bulk.hello", absl::StrCat("refused a connection of node ",
+                                          caller, ": ", status.message()));
   }
   auto message = kj::heap<capnp::MallocMessageBuilder>();
   auto answer = message->initRoot<peer::Hello>();
-  answer.setProtocolVersion(peer::PROTOCOL_VERSION);
-  answer.setFrom(shared_.options.self.name());
-  answer.setTo(hello.getFrom());
+  ToWire(ours, answer.initIntroduction());
+  answer.setTo(caller);
   ToWire(status, answer.initStatus());
   auto writing = WriteFrame(*stream_, *message);
   return writing.attach(kj::mv(message)).then([status]() -> kj::Promise<void> {

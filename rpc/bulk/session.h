@@ -78,6 +78,8 @@ class BulkSession {
     std::shared_ptr<storage::ArenaBlock> block;
   };
 
+  absl::Status Judge(const placement::Introduction& ours,
+                     peer::Hello::Reader hello) const;
   kj::Promise<void> Greet(peer::Hello::Reader hello);
   kj::Promise<void> ServeRequests();
   kj::Promise<void> Serve(peer::Request::Reader request);

@@ -121,6 +121,29 @@ TEST_F(BulkFaultsTest, WrongNodeIsRefusedAtHello) {
   EXPECT_TRUE(Eventually([&] { return server_->counters().refused == 1; }));
 }
 
+TEST_F(BulkFaultsTest, NodesOfTwoClustersExchangeNothing) {
+  HoldAll();
+  const auto of_cluster = [](const char* cluster, const char* node) {
+    return [cluster, node](const NodeId& peer) {
+      placement::Introduction all = IntroduceByNameOnly(NodeId(node))(peer);
+      all.cluster = cluster;
+      return all;
+    };
+  };
+  StartServer({.self = NodeId("b"), .introduce = of_cluster("test", "b")});
+  StartTransport({.self = NodeId("a"),
+                  .introduce = of_cluster("prod", "a"),
+                  .resolve = {}});
+  EXPECT_TRUE(absl::IsUnavailable(Fetch(FetchOf({chunks_[0]}))->status));
+  EXPECT_FALSE(Push(chunks_[0], nullptr).ok());
+  EXPECT_EQ(peer_.commits(), 0);
+  EXPECT_TRUE(Eventually([&] { return server_->counters().refused == 2; }));
+  StartTransport({.self = NodeId("a"),
+                  .introduce = of_cluster("test", "a"),
+                  .resolve = {}});
+  EXPECT_TRUE(Fetch(FetchOf({chunks_[0]}))->status.ok());
+}
+
 TEST_F(BulkFaultsTest, NobodyThereIsUnavailable) {
   server_ = nullptr;
   auto record = Fetch(FetchOf({chunks_[0]}));

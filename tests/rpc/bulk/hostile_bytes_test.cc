@@ -29,8 +29,8 @@ void Append(capnp::MessageBuilder& message, Bytes& out) {
 Bytes HelloBytes() {
   capnp::MallocMessageBuilder message;
   auto hello = message.initRoot<peer::Hello>();
-  hello.setProtocolVersion(peer::PROTOCOL_VERSION);
-  hello.setFrom("a");
+  ToWire(IntroduceByNameOnly(NodeId("a"))(NodeId("b")),
+         hello.initIntroduction());
   hello.setTo("b");
   Bytes out;
   Append(message, out);
