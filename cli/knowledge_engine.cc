@@ -104,8 +104,12 @@ absl::Status KnowledgeEngine::StoreAll(
   for (const ChainChunk* chunk : chunks) {
     // The chunks share one link, so each gets the time of all of them.
     stores.push_back(knowledge_->StoreAsync(
-        rpc::StoreSpec{chunk->identity, chunk->ref.placement,
-                       PositionsOf(*chunk), options.levels, options.durability},
+        rpc::StoreSpec{.identity = chunk->identity,
+                       .placement = chunk->ref.placement,
+                       .positions = PositionsOf(*chunk),
+                       .levels = options.levels,
+                       .durability = options.durability,
+                       .depth = chunk->depth},
         cache_->Tokens(chunk->begin, TokensOf(*chunk)),
         rpc::kDefaultTimeout * static_cast<double>(chunks.size())));
   }

@@ -50,6 +50,13 @@ absl::Status Validate(const ChunkIdentity& identity) {
   return ValidateName("variant", identity.variant);
 }
 
+absl::Status ValidateDepth(const ChunkIdentity& identity, uint32_t depth) {
+  if (identity.condition.is_zero() == (depth == 0)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("the chunk's depth is ", depth, ", but it is ",
+                   depth == 0 ? "conditioned on another chunk" : "standalone"));
+}
+
 ChunkKey KeyOf(const ChunkIdentity& identity) {
   DigestBuilder builder("kdn-chunk-1");
   builder.Add(absl::Span<const uint8_t>(identity.fingerprint.bytes()))
@@ -83,7 +90,8 @@ std::vector<ChainChunk> CutChain(const ModelFingerprint& fingerprint,
       placement = PlacementOf(key);
     }
     chain.push_back(ChainChunk{std::move(identity), ChunkRef{key, placement},
-                               static_cast<int>(begin)});
+                               static_cast<int>(begin),
+                               static_cast<uint32_t>(chain.size())});
     condition = key;
   }
   return chain;

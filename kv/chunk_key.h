@@ -61,6 +61,11 @@ struct ChunkIdentity {
 // INVALID_ARGUMENT for no tokens, too many, a negative id, a bad variant.
 absl::Status Validate(const ChunkIdentity& identity);
 
+// `depth` is the number of chunks before a chunk in its chain. INVALID_ARGUMENT
+// when it contradicts the condition: a chunk behind another one has a depth of
+// at least 1, a standalone chunk has depth 0.
+absl::Status ValidateDepth(const ChunkIdentity& identity, uint32_t depth);
+
 ChunkKey KeyOf(const ChunkIdentity& identity);
 
 // A chunk and where it is placed: what every request carries.
@@ -85,6 +90,8 @@ struct ChainChunk {
   // Index of its first token in the sequence, hence its position when the
   // sequence begins at position 0.
   int begin = 0;
+  // The number of chunks before it.
+  uint32_t depth = 0;
 };
 
 // Cuts `tokens` into chunks of kChunkTokens, each conditioned on the one before

@@ -44,6 +44,8 @@ struct StoreSpec {
   LevelSet levels = LevelSet::Of(Level::kLossless);
   Durability durability = Durability::kReplicated;
   absl::Duration ttl = absl::ZeroDuration();  // zero: none
+  // The number of chunks before it in its chain, see ChainChunk.
+  uint32_t depth = 0;
 };
 
 struct RetrieveChunk {

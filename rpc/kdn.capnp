@@ -304,6 +304,9 @@ struct StoreRequest {
   # started again keeps its copies on disk, but may evict them.
   memory @9 :SharedMemory;
   # Where the layers lie; null: they come inline.
+  depth @10 :UInt32;
+  # The number of chunks before this one in its chain; 0 for a standalone chunk, and
+  # only for such: else invalidArgument.
 }
 
 interface StoreStream {

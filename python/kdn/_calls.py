@@ -226,6 +226,7 @@ class Calls:
         request.levels = call.levels
         request.durability = call.durability
         request.ttlMs = call.ttl_ms
+        request.depth = chunk.depth
         if call.region is not None:
             request.memory = self._connection.held(call.region.number)
         begin.deadlineMs = milliseconds(call.timeout)

@@ -78,7 +78,8 @@ class Chunk:
     """One chunk of a text.
 
     `begin` is the index of its first token in the text. It is also the token's position,
-    if the text begins at position 0.
+    if the text begins at position 0. `depth` is the number of chunks before it in its
+    chain. It is 0 for a standalone chunk, and only for a standalone chunk.
     """
 
     key: bytes
@@ -87,6 +88,7 @@ class Chunk:
     condition: bytes = b""
     begin: int = 0
     variant: str = RAW_VARIANT
+    depth: int = 0
 
     @property
     def end(self) -> int:
@@ -112,7 +114,7 @@ def cut_chain(fingerprint: bytes, namespace: str, tokens: Sequence[int]) -> list
         key = chunk_key(fingerprint, namespace, run, condition)
         if len(chain) % PLACEMENT_GROUP_CHUNKS == 0:
             placement = key
-        chain.append(Chunk(key, placement, run, condition, begin))
+        chain.append(Chunk(key, placement, run, condition, begin, depth=len(chain)))
         condition = key
     return chain
 

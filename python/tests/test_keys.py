@@ -44,6 +44,7 @@ def test_a_chain_covers_every_token_once() -> None:
         assert [t for chunk in chain for t in chunk.tokens] == list(range(length))
         assert [p for chunk in chain for p in chunk.positions] == list(range(length))
         assert all(a.key == b.condition for a, b in itertools.pairwise(chain))
+        assert [chunk.depth for chunk in chain] == list(range(len(chain)))
         assert len({chunk.placement for chunk in chain}) == -(-len(chain) // 16)
 
 

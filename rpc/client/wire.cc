@@ -180,6 +180,7 @@ void ToWire(const StoreSpec& spec, wire::StoreRequest::Builder out) {
   out.setLevels(spec.levels.bits());
   out.setDurability(static_cast<wire::Durability>(spec.durability));
   out.setTtlMs(static_cast<uint64_t>(absl::ToInt64Milliseconds(spec.ttl)));
+  out.setDepth(spec.depth);
 }
 
 absl::Status CheckCount(size_t answered, size_t asked) {

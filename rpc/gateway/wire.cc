@@ -68,7 +68,12 @@ absl::Status FillIdentity(wire::StoreRequest::Reader request,
     out.identity.variant = FromWire(request.getVariant());
   }
   out.identity.tokens = FromWire(request.getTokens());
+  out.depth = request.getDepth();
   if (absl::Status status = Validate(out.identity); !status.ok()) return status;
+  if (absl::Status status = ValidateDepth(out.identity, out.depth);
+      !status.ok()) {
+    return status;
+  }
   const ChunkKey key = KeyOf(out.identity);
   if (key != *claimed) {
     return absl::InvalidArgumentError(

@@ -74,6 +74,8 @@ TEST(CutChainTest, ChainsChunksAndGroupsThemForPlacement) {
   for (size_t i = 0; i < chain.size(); ++i) {
     EXPECT_EQ(chain[i].ref.key, KeyOf(chain[i].identity));
     EXPECT_EQ(chain[i].begin, static_cast<int>(i) * kChunkTokens);
+    EXPECT_EQ(chain[i].depth, i);
+    EXPECT_TRUE(ValidateDepth(chain[i].identity, chain[i].depth).ok());
     if (i > 0) {
       EXPECT_EQ(chain[i].identity.condition, chain[i - 1].ref.key);
     }
@@ -85,6 +87,17 @@ TEST(CutChainTest, ChainsChunksAndGroupsThemForPlacement) {
   }
   EXPECT_EQ(joined, tokens);
   EXPECT_EQ(chain.back().identity.tokens.size(), 5u);
+}
+
+TEST(ChunkIdentityTest, DepthAndConditionAgree) {
+  ChunkIdentity identity = SomeIdentity();
+  identity.condition = ChunkKey();
+  EXPECT_TRUE(ValidateDepth(identity, 0).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(ValidateDepth(identity, 1)));
+  identity.condition = KeyOf(identity);
+  EXPECT_TRUE(ValidateDepth(identity, 1).ok());
+  EXPECT_TRUE(ValidateDepth(identity, 4000000000).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(ValidateDepth(identity, 0)));
 }
 
 TEST(CutChainTest, EqualPrefixesShareTheirKeys) {

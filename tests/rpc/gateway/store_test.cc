@@ -85,6 +85,16 @@ TEST_F(StoreTest, LayerByLayerAndEverythingItCarries) {
   EXPECT_EQ(request.identity, chunk.spec.identity);
 }
 
+TEST_F(StoreTest, AChunkBehindAnotherSaysItsDepth) {
+  auto knowledge = OpenOn(tcp_address());
+  TestChunk chunk = MakeChunk(ns_, model_, 3);
+  chunk.spec.identity.condition = MakeChunk(ns_, model_, 4).ref.key;
+  chunk.spec.depth = 7;
+  const auto receipt = knowledge->Store(chunk.spec, chunk.view());
+  ASSERT_TRUE(receipt.ok()) << receipt.status();
+  EXPECT_EQ(node_.last_store().depth, 7u);
+}
+
 TEST_F(StoreTest, TheNodeHasAFewLayersAtOnce) {
   OpenOn(tcp_address());
   ModelSpec model = model_;
@@ -223,6 +233,14 @@ TEST_F(StoreTest, WrongShapesPositionsAndRegionsAreRefused) {
       absl::IsInvalidArgument(knowledge->Store(spec, chunk.view()).status()));
   spec = chunk.spec;
   spec.identity.fingerprint = ModelFingerprint();
+  EXPECT_TRUE(
+      absl::IsInvalidArgument(knowledge->Store(spec, chunk.view()).status()));
+  spec = chunk.spec;
+  spec.depth = 1;  // of a standalone chunk
+  EXPECT_TRUE(
+      absl::IsInvalidArgument(knowledge->Store(spec, chunk.view()).status()));
+  spec.identity.condition = chunk.ref.key;
+  spec.depth = 0;  // of one behind another
   EXPECT_TRUE(
       absl::IsInvalidArgument(knowledge->Store(spec, chunk.view()).status()));
   auto region = client_->OpenMemory(1 << 12);
