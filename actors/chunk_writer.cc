@@ -34,7 +34,8 @@ absl::StatusOr<codec::ObjectHeader> HeaderOf(
       request.model->rope,
       request.positions,
       request.levels,
-      codec::CalibrationId()};
+      codec::CalibrationId(),
+      request.depth};
 }
 
 absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>> NodeChunkWriter::Create(
@@ -101,7 +102,7 @@ void NodeChunkWriter::FinishAndSend(State& state, Reply<StoreReceipt> reply) {
   info.bytes = finished->bytes;
   info.levels = state.request.levels.bits();
   info.placement = ref.placement;
-  info.depth = ChainDepthOf(state.request.identity, state.request.positions);
+  info.depth = state.request.depth;
   const absl::Time expires = state.request.ttl > absl::ZeroDuration()
                                  ? state.node->clock->Now() + state.request.ttl
                                  : absl::InfinitePast();

@@ -127,6 +127,8 @@ void NodeActorState::Suspect(const SuspectQuery& query) {
                          codec::VerifyObject(*index, object->bytes()).ok()) {
                        return;  // damaged on its way
                      }
+                     // Of a newer node.
+                     if (absl::IsUnimplemented(index.status())) return;
                      caf::anon_send(storage, DiscardCall{key, version});
                    });
       });

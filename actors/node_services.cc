@@ -36,8 +36,8 @@ absl::StatusOr<storage::ObjectInfo> VerifyArrived(
   info.bytes = object.size();
   info.levels = index->header().levels.bits();
   info.placement = ref.placement;
-  info.depth =
-      ChainDepthOf(index->header().identity, index->header().positions);
+  // Objects of version 2 do not say.
+  info.depth = index->header().depth.value_or(0);
   return info;
 }
 

@@ -6,6 +6,7 @@
 
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
+#include "codec/format/header_check.h"
 #include "codec/format/stream_layout.h"
 #include "codec/stream_codec.h"
 #include "kv/check.h"
@@ -19,6 +20,10 @@ absl::StatusOr<ObjectDecoder> ObjectDecoder::Create(
   KDN_CHECK(index != nullptr, "a decoder needs an index");
   const ObjectHeader& header = index->header();
   const std::string chunk = ShortHex(index->key());
+  if (absl::Status s = CheckSupported(header); !s.ok()) {
+    return absl::Status(s.code(),
+                        absl::StrCat("chunk ", chunk, ": ", s.message()));
+  }
   if (positions.size() != header.positions.size()) {
     return absl::InvalidArgumentError(
         absl::StrCat("chunk ", chunk, " has ", header.positions.size(),

@@ -25,6 +25,7 @@ namespace kdn::codec {
 class ObjectDecoder {
  public:
   // INVALID_ARGUMENT unless there is one position per token, none negative.
+  // UNIMPLEMENTED when CheckSupported says so of the object's header.
   // `calibration` is what CalibrationSet::ForObject gives for the object; it
   // may be null where no transform-coded level will be decoded.
   static absl::StatusOr<ObjectDecoder> Create(

@@ -89,6 +89,10 @@ absl::StatusOr<ObjectEncoder> ObjectEncoder::Create(
     header.calibration = calibration->id();
   }
   if (absl::Status status = CheckHeader(header); !status.ok()) return status;
+  if (!header.depth.has_value()) {
+    return absl::InvalidArgumentError("the header does not say the depth");
+  }
+  if (absl::Status s = CheckSupported(header); !s.ok()) return s;
   const size_t bytes_max = ObjectBytesMax(header);
   if (out.size() < bytes_max) {
     return absl::InvalidArgumentError(

@@ -39,7 +39,8 @@ size_t ObjectBytesMax(const ObjectHeader& header);
 class ObjectEncoder {
  public:
   // INVALID_ARGUMENT when the header contradicts itself (shape vs tokens vs
-  // positions, no level, bad RoPE) or `out` is smaller than ObjectBytesMax.
+  // positions, depth vs condition, no level, bad RoPE) or `out` is smaller than
+  // ObjectBytesMax; UNIMPLEMENTED when CheckSupported says so.
   // `out` must outlive the encoder; its content does not matter. The
   // transform-coded levels are coded with `calibration`, whose id goes into the
   // header; it may be null when there is none of them.

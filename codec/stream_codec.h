@@ -42,8 +42,8 @@ struct StreamShape {
 };
 
 inline StreamShape StreamShapeOf(const KvShape& shape, const StreamId& id) {
-  return {id.part, HeadsPerStream(shape, id.level), shape.tokens,
-          shape.head_dim, shape.dtype};
+  return {id.part, HeadsPerStream(shape, id.part, id.level), shape.tokens,
+          shape.dim(id.part), shape.dtype};
 }
 
 // One head's rows in an engine's memory, `token_stride` bytes apart. Not owned.

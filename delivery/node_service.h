@@ -41,7 +41,7 @@ struct StoreRequest {
   absl::Duration ttl = absl::ZeroDuration();  // zero: none
   absl::Time deadline;
   SessionId session = SessionId();  // sessions take turns where memory is short
-  uint32_t depth = 0;  // chunks before it in its chain
+  uint32_t depth = 0;               // chunks before it in its chain
 };
 
 // One store in progress. Destroying it before Commit abandons it: nothing ever

@@ -97,13 +97,6 @@ std::vector<ChainChunk> CutChain(const ModelFingerprint& fingerprint,
   return chain;
 }
 
-uint32_t ChainDepthOf(const ChunkIdentity& identity,
-                      absl::Span<const int32_t> positions) {
-  if (identity.condition.is_zero() || positions.empty()) return 0;
-  // A chunk behind another one is not the first, whatever its positions are.
-  return static_cast<uint32_t>(std::max(1, positions.front() / kChunkTokens));
-}
-
 std::vector<GoldenVector> GoldenVectors() {
   ModelSpec spec;
   spec.name = "golden";

@@ -101,11 +101,6 @@ std::vector<ChainChunk> CutChain(const ModelFingerprint& fingerprint,
                                  const Namespace& ns,
                                  absl::Span<const int32_t> tokens);
 
-// How many chunks lie before a chunk in its chain, by the positions of its
-// tokens. 0 for a standalone chunk.
-uint32_t ChainDepthOf(const ChunkIdentity& identity,
-                      absl::Span<const int32_t> positions);
-
 // A fixed identity and its key, exchanged at hello: a client whose hashing
 // differs is refused at once instead of missing silently for ever.
 struct GoldenVector {

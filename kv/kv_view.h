@@ -10,6 +10,8 @@
 
 namespace kdn {
 
+enum class KvPart : uint8_t { kK = 0, kV = 1 };
+
 // The KV of a run of tokens: layers x {K, V} x kv_heads x tokens x head_dim.
 struct KvShape {
   int layers = 0;
@@ -17,12 +19,22 @@ struct KvShape {
   int tokens = 0;
   int head_dim = 0;
   Dtype dtype = Dtype::kBf16;
+  // The head_dim of V in models whose V differs from K; 0 in all others. Only
+  // the object format knows such models: views and codecs do not.
+  int v_head_dim = 0;
 
+  int dim(KvPart part) const {
+    return part == KvPart::kV && v_head_dim != 0 ? v_head_dim : head_dim;
+  }
+  // Of a row of K, and of V where V does not differ.
   size_t head_bytes() const {
     return static_cast<size_t>(head_dim) * SizeOf(dtype);
   }
   // K and V of one layer.
-  size_t layer_bytes() const { return 2 * head_bytes() * kv_heads * tokens; }
+  size_t layer_bytes() const {
+    return (static_cast<size_t>(dim(KvPart::kK)) + dim(KvPart::kV)) *
+           SizeOf(dtype) * kv_heads * tokens;
+  }
   size_t bytes() const { return layer_bytes() * layers; }
   bool operator==(const KvShape&) const = default;
 };
@@ -45,8 +57,6 @@ struct KvSlice {
 KvSlice WholeOf(const ModelSpec& spec);
 // INVALID_ARGUMENT unless non-empty and inside the model.
 absl::Status Validate(const KvSlice& slice, const ModelSpec& spec);
-
-enum class KvPart : uint8_t { kK = 0, kV = 1 };
 
 // Byte strides of a KV tensor whose head_dim elements are contiguous. Says both
 // [layer][K|V][token][head][dim] and [layer][K|V][head][token][dim], with any

@@ -216,7 +216,7 @@ void FillFitting(const Calibration& calibration, const RopeSpec& rope,
                  absl::Span<const int32_t> positions, std::mt19937* rng,
                  const MutableKvView& kv) {
   const KvShape& shape = kv.shape();
-  const int heads = codec::HeadsPerStream(shape, Level::kBase);
+  const int heads = codec::HeadsPerStream(shape, KvPart::kK, Level::kBase);
   const HeadRows rows(rope, positions, rng);
   for (int layer = 0; layer < shape.layers; ++layer) {
     for (const KvPart part : {KvPart::kK, KvPart::kV}) {

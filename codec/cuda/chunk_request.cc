@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "codec/format/header_check.h"
 #include "codec/format/stream_layout.h"
 #include "kv/check.h"
 
@@ -51,7 +52,7 @@ absl::Status CheckPages(const ChunkRequest& request, const KvPages& pages) {
 // The built-in calibration, whose id is zero, is for any number of layers.
 absl::Status CheckCalibration(const ObjectHeader& header,
                               const Calibration& calibration) {
-  const int heads = HeadsPerStream(header.shape, Level::kBase);
+  const int heads = HeadsPerStream(header.shape, KvPart::kK, Level::kBase);
   const bool fits = calibration.id().is_zero()
                         ? calibration.Of(0, KvPart::kK, 0).dim() ==
                               heads * header.shape.head_dim
@@ -67,6 +68,9 @@ absl::Status CheckCalibration(const ObjectHeader& header,
 absl::Status CheckRequest(const ChunkRequest& request,
                           const Calibration& calibration) {
   KDN_CHECK(request.index != nullptr, "a request has an index");
+  if (absl::Status s = CheckSupported(request.index->header()); !s.ok()) {
+    return s;
+  }
   if (absl::Status s = CheckSlice(request); !s.ok()) return s;
   if (absl::Status s = CheckPositions(request); !s.ok()) return s;
   const auto* pages = std::get_if<KvPages>(&request.places);

@@ -4,6 +4,8 @@
 #include <cstdint>
 
 #include "absl/strings/str_cat.h"
+#include "codec/format/rope_fields.h"
+#include "codec/format/sections.h"
 #include "codec/format/stream_layout.h"
 
 namespace kdn::codec {
@@ -48,8 +50,33 @@ absl::Status CheckLevels(const ObjectHeader& header) {
     return absl::InvalidArgumentError(
         "the object names a calibration that none of its levels uses");
   }
-  return CheckBound("head_dim of a transform-coded level",
-                    header.shape.head_dim, kTransformDimMax);
+  return CheckBound(
+      "head_dim of a transform-coded level",
+      std::max(header.shape.dim(KvPart::kK), header.shape.dim(KvPart::kV)),
+      kTransformDimMax);
+}
+
+absl::Status CheckRopes(const ObjectHeader& header) {
+  if (absl::Status s = Validate(header.rope, header.shape.head_dim); !s.ok()) {
+    return s;
+  }
+  if (header.layer_ropes.empty()) return absl::OkStatus();
+  if (header.layer_ropes.size() != static_cast<size_t>(header.shape.layers) ||
+      header.layer_ropes.front() != header.rope) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        header.layer_ropes.size(), " layers have a rope, expected one for each",
+        " of ", header.shape.layers, ", the first layer's being the header's"));
+  }
+  for (const RopeSpec& rope : header.layer_ropes) {
+    if (absl::Status s = Validate(rope, header.shape.head_dim); !s.ok()) {
+      return s;
+    }
+  }
+  const size_t distinct = RopeTableOf(header).distinct.size();
+  if (distinct > 1 && distinct <= kRopesMax) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(distinct, " ropes differ, expected 2 to ", kRopesMax,
+                   " where each layer has its own"));
 }
 
 }  // namespace
@@ -59,8 +86,13 @@ absl::Status CheckShape(const KvShape& shape) {
        {CheckBound("layers", shape.layers, kLayersMax),
         CheckBound("kv_heads", shape.kv_heads, kKvHeadsMax),
         CheckBound("tokens", shape.tokens, kChunkTokensMax),
-        CheckBound("head_dim", shape.head_dim, kHeadDimMax)}) {
+        CheckBound("head_dim", shape.head_dim, kHeadDimMax),
+        CheckBound("head_dim of V", shape.dim(KvPart::kV), kHeadDimMax)}) {
     if (!status.ok()) return status;
+  }
+  if (shape.v_head_dim == shape.head_dim) {
+    return absl::InvalidArgumentError(
+        "v_head_dim is that of K, which is told by 0");
   }
   if (shape.dtype > Dtype::kFp32) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -72,11 +104,30 @@ absl::Status CheckShape(const KvShape& shape) {
 absl::Status CheckHeader(const ObjectHeader& header) {
   if (absl::Status s = CheckShape(header.shape); !s.ok()) return s;
   if (absl::Status s = Validate(header.identity); !s.ok()) return s;
-  if (absl::Status s = Validate(header.rope, header.shape.head_dim); !s.ok()) {
-    return s;
+  if (header.depth.has_value()) {
+    if (absl::Status s = ValidateDepth(header.identity, *header.depth);
+        !s.ok()) {
+      return s;
+    }
   }
+  if (absl::Status s = CheckRopes(header); !s.ok()) return s;
   if (absl::Status s = CheckLevels(header); !s.ok()) return s;
+  if (absl::Status s = CheckSections(header.sections); !s.ok()) return s;
   return CheckTokens(header);
+}
+
+absl::Status CheckSupported(const ObjectHeader& header) {
+  if (!header.layer_ropes.empty()) {
+    return absl::UnimplementedError(
+        "layer_ropes: K turns differently in some layers, which this version "
+        "does not code");
+  }
+  if (header.shape.v_head_dim != 0) {
+    return absl::UnimplementedError(absl::StrCat(
+        "v_head_dim: V has a head_dim of ", header.shape.v_head_dim, ", K of ",
+        header.shape.head_dim, ", which this version does not code"));
+  }
+  return RefuseCritical(header.sections);
 }
 
 }  // namespace kdn::codec

@@ -14,6 +14,12 @@ absl::Status CheckShape(const KvShape& shape);
 // bounds. A writer is told so; for a reader it means a damaged object.
 absl::Status CheckHeader(const ObjectHeader& header);
 
+// UNIMPLEMENTED naming the field that neither the encoder nor the decoders know
+// how to follow, though the format carries it: layers whose K turns
+// differently, a V of another head_dim, a critical section. REQUIRES:
+// CheckHeader is OK.
+absl::Status CheckSupported(const ObjectHeader& header);
+
 }  // namespace kdn::codec
 
 #endif  // KDN_CODEC_FORMAT_HEADER_CHECK_H_

@@ -3,11 +3,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "codec/format/sections.h"
 #include "kv/chunk_key.h"
 #include "kv/ids.h"
 #include "kv/kv_view.h"
@@ -17,7 +19,7 @@ namespace kdn::codec {
 
 // An object is the encoded bytes of a chunk:
 //
-//   header | index | streams
+//   header | index | sections | streams
 //
 // One stream per (level, layer, K|V, group of KV heads), each with its offset,
 // length, CRC32C and measured error in the index. The streams of one (layer,
@@ -35,13 +37,22 @@ struct ObjectHeader {
   ChunkIdentity identity;
   PlacementKey placement;
   KvShape shape;
+  // How K turns: in every layer, unless layer_ropes is there.
   RopeSpec rope;
   // Absolute position of each token when the engine computed its KV.
   std::vector<int32_t> positions;
   // Every level's refined ones are there too.
   LevelSet levels;
   // What the transform-coded levels were coded with.
-  CalibrationId calibration;
+  CalibrationId calibration = {};
+  // The number of chunks before this one in its chain. Objects of version 2 do
+  // not say.
+  std::optional<uint32_t> depth = 0;
+  // How K turns in each layer, where not all layers turn alike; else empty. The
+  // first is `rope`.
+  std::vector<RopeSpec> layer_ropes = {};
+  // By ascending id. An object that was read has none that is critical.
+  std::vector<Section> sections = {};
 };
 
 struct StreamId {
@@ -77,7 +88,9 @@ class ObjectIndex {
   // Parses the header and index of an object. `prefix` is its first bytes and
   // may be longer than header and index; `object_bytes` is the whole object's
   // size. DATA_LOSS (naming what is wrong) for anything not exactly as this
-  // code writes it: magic, version, checksum, bounds, stream lengths, key.
+  // code or the code of version 2 writes it: magic, version, checksum, bounds,
+  // stream lengths, key. UNIMPLEMENTED, naming its id, when a section is
+  // critical: the object is whole, but a newer reader has to decode it.
   static absl::StatusOr<ObjectIndex> Parse(absl::Span<const std::byte> prefix,
                                            uint64_t object_bytes);
   // Bytes of header plus index, read from the first kFixedPrefixBytes of an

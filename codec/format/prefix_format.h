@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -13,10 +12,10 @@
 
 namespace kdn::codec {
 
-// The bytes of header and index ("the prefix"), as docs/formats.md describes
-// them: the first 64 are fixed and give the size of everything behind them.
-inline constexpr std::string_view kMagic = "KDNOBJ";
-inline constexpr uint16_t kFormatVersion = 2;
+// The bytes of header, index and sections ("the prefix"), as docs/formats.md
+// describes them: the first 64 are fixed (fixed_fields.h) and give the size of
+// everything behind them.
+
 // Where the prefix keeps its own length and CRC.
 inline constexpr size_t kPrefixBytesOffset = 8;
 inline constexpr size_t kCrcOffset = 12;
@@ -29,8 +28,9 @@ uint32_t PrefixCrc(absl::Span<const std::byte> prefix);
 // What names the object's version: XXH3-64 over the whole prefix.
 ObjectVersion VersionOf(absl::Span<const std::byte> prefix);
 
-// Fills `out`. REQUIRES: the header is checked, there is one entry per stream
-// and out.size() == PrefixBytesFor(header).
+// Fills `out` in the newest version. REQUIRES: the header is checked and says
+// its depth, there is one entry per stream and out.size() ==
+// PrefixBytesFor(header).
 void WritePrefix(const ObjectHeader& header,
                  absl::Span<const StreamEntry> entries,
                  absl::Span<std::byte> out);
@@ -43,8 +43,9 @@ struct ParsedPrefix {
 // and geometry are plausible and agree with it. DATA_LOSS otherwise.
 absl::StatusOr<uint64_t> ReadPrefixBytes(
     absl::Span<const std::byte> fixed_prefix);
-// Reads a whole prefix. DATA_LOSS unless WritePrefix would give these bytes.
-// Allocates in proportion to the prefix only. REQUIRES: prefix.size() is what
+// Reads a whole prefix. DATA_LOSS unless WritePrefix, or that of version 2,
+// would give these bytes; UNIMPLEMENTED when a section is critical. Allocates
+// in proportion to the prefix only. REQUIRES: prefix.size() is what
 // ReadPrefixBytes says.
 absl::StatusOr<ParsedPrefix> ReadPrefix(absl::Span<const std::byte> prefix);
 

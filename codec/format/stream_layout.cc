@@ -10,10 +10,16 @@
 namespace kdn::codec {
 namespace {
 
+// Of a layer's K or V.
+int HeadGroups(const KvShape& shape, KvPart part, Level level) {
+  return shape.kv_heads / HeadsPerStream(shape, part, level);
+}
+
 // Streams of one level.
 size_t StreamsAt(const KvShape& shape, Level level) {
-  return static_cast<size_t>(shape.layers) * 2 *
-         (shape.kv_heads / HeadsPerStream(shape, level));
+  return static_cast<size_t>(shape.layers) *
+         (HeadGroups(shape, KvPart::kK, level) +
+          HeadGroups(shape, KvPart::kV, level));
 }
 
 }  // namespace
@@ -78,7 +84,10 @@ size_t StreamCount(const KvShape& shape, LevelSet levels) {
 }
 
 size_t SlotOf(const KvShape& shape, LevelSet levels, const StreamId& id) {
-  const int groups = shape.kv_heads / HeadsPerStream(shape, id.level);
+  const size_t of_k = HeadGroups(shape, KvPart::kK, id.level);
+  const size_t of_v = HeadGroups(shape, KvPart::kV, id.level);
+  const bool is_v = id.part == KvPart::kV;
+  const int groups = static_cast<int>(is_v ? of_v : of_k);
   KDN_CHECK(levels.Has(id.level), "the object does not hold this level");
   KDN_CHECK(id.layer >= 0 && id.layer < shape.layers, "no such layer");
   KDN_CHECK(id.head_group >= 0 && id.head_group < groups, "no such head");
@@ -87,9 +96,7 @@ size_t SlotOf(const KvShape& shape, LevelSet levels, const StreamId& id) {
     if (level == id.level) break;
     if (levels.Has(level)) before += StreamsAt(shape, level);
   }
-  const size_t plane =
-      2 * static_cast<size_t>(id.layer) + static_cast<size_t>(id.part);
-  return before + plane * groups + id.head_group;
+  return before + id.layer * (of_k + of_v) + (is_v ? of_k : 0) + id.head_group;
 }
 
 std::vector<StreamGroup> GroupsOf(const KvShape& shape, LevelSet levels) {
@@ -105,13 +112,13 @@ std::vector<StreamGroup> GroupsOf(const KvShape& shape, LevelSet levels) {
 std::vector<StreamId> StreamsOf(const KvShape& shape, const StreamGroup& group,
                                 int head_begin, int head_end) {
   KDN_CHECK(0 <= head_begin && head_begin <= head_end, "bad head range");
-  const int heads = HeadsPerStream(shape, group.level);
-  const int begin = head_begin / heads;
-  const int end =
-      head_begin == head_end ? begin : (head_end + heads - 1) / heads;
   std::vector<StreamId> streams;
-  streams.reserve(2 * (end - begin));
+  streams.reserve(2 * (head_end - head_begin));
   for (KvPart part : {KvPart::kK, KvPart::kV}) {
+    const int heads = HeadsPerStream(shape, part, group.level);
+    const int begin = head_begin / heads;
+    const int end =
+        head_begin == head_end ? begin : (head_end + heads - 1) / heads;
     for (int head_group = begin; head_group < end; ++head_group) {
       streams.push_back({group.level, group.layer, part, head_group});
     }

@@ -42,8 +42,8 @@ absl::Span<const Level> LadderTo(Level level);
 // 128 dimensions: it costs some 130 bytes of its own, and heads of a layer
 // resemble each other. Any other stream is of one head. Divides kv_heads.
 int HeadsPerStream(int kv_heads, int head_dim, Level level);
-inline int HeadsPerStream(const KvShape& shape, Level level) {
-  return HeadsPerStream(shape.kv_heads, shape.head_dim, level);
+inline int HeadsPerStream(const KvShape& shape, KvPart part, Level level) {
+  return HeadsPerStream(shape.kv_heads, shape.dim(part), level);
 }
 
 // One (layer, level).

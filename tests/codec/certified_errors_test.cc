@@ -22,7 +22,7 @@ struct Difference {
 Difference DifferenceOf(const KvBuffer& engine, const KvBuffer& decoded,
                         const StreamId& id) {
   const KvShape& shape = engine.shape();
-  const int heads = HeadsPerStream(shape, id.level);
+  const int heads = HeadsPerStream(shape, id.part, id.level);
   Difference difference;
   double squares = 0.0;
   for (int i = 0; i < heads; ++i) {

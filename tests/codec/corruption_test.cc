@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "codec/format/byte_io.h"
+#include "codec/format/fixed_fields.h"
 #include "codec/format/object.h"
 #include "codec/format/prefix_format.h"
 #include "codec/format/stream_layout.h"
@@ -114,7 +115,8 @@ TEST(Corruption, RandomBytesAreNoObject) {
     std::vector<std::byte> bytes(rng() % 1024);
     for (std::byte& byte : bytes) byte = static_cast<std::byte>(rng());
     if (round % 2 == 0 && bytes.size() >= 8) {
-      std::memcpy(bytes.data(), "KDNOBJ\2\0", 8);
+      std::memcpy(bytes.data(), round % 4 == 0 ? "KDNOBJ\2\0" : "KDNOBJ\3\0",
+                  8);
     }
     EXPECT_EQ(ParseAndVerify(bytes).code(), absl::StatusCode::kDataLoss);
   }
@@ -148,7 +150,8 @@ TEST_P(ForgeryTest, IsDataLossThoughTheChecksumIsRight) {
 INSTANTIATE_TEST_SUITE_P(
     FixedFields, ForgeryTest,
     testing::Values(Forgery{6, 2, 1},            // an earlier format
-                    Forgery{6, 2, 3},            // a later one
+                    Forgery{6, 2, 2},            // one that is still read
+                    Forgery{6, 2, 4},            // a later one
                     Forgery{8, 4, 0},            // no prefix
                     Forgery{8, 4, 63},           // shorter than itself
                     Forgery{8, 4, 0xffffffff},   // longer than anything
@@ -171,20 +174,36 @@ INSTANTIATE_TEST_SUITE_P(
                     Forgery{33, 1, 0x1b},        // base+2 without base+1
                     Forgery{33, 1, 0x3f},        //
                     Forgery{33, 1, 0xff},        //
-                    Forgery{34, 1, 2},           // pairing
-                    Forgery{35, 1, 9},           // scaling
-                    Forgery{36, 4, 6},           // rotary_dim past the head
+                    Forgery{34, 1, 0},           // rope descriptors
+                    Forgery{34, 1, 2},           // in bounds, but not there
+                    Forgery{34, 1, 3},           // more than layers
+                    Forgery{35, 1, 1},           // reserved
+                    Forgery{36, 4, 0},           // head_dim of V
+                    Forgery{36, 4, 8},           //
+                    Forgery{36, 4, 4097},        //
                     Forgery{36, 4, 0xfffffffe},  //
+                    Forgery{40, 4, 1},           // depth of a standalone chunk
                     Forgery{44, 2, 0},           // namespace length
                     Forgery{44, 2, 0xffff},      //
                     Forgery{46, 2, 0xffff},      // variant length
-                    Forgery{48, 8, 1},           // reserved
-                    Forgery{56, 8, 1}));
+                    Forgery{48, 4, 12},          // bytes of sections
+                    Forgery{48, 4, 0xffffffff},  //
+                    Forgery{52, 8, 1},           // reserved
+                    Forgery{60, 4, 1}));
+
+// Behind the four digests.
+INSTANTIATE_TEST_SUITE_P(
+    RopeDescriptor, ForgeryTest,
+    testing::Values(Forgery{192, 1, 2},           // pairing
+                    Forgery{193, 1, 9},           // scaling
+                    Forgery{194, 2, 1},           // reserved
+                    Forgery{196, 4, 6},           // rotary_dim past the head
+                    Forgery{196, 4, 0xfffffffe},  //
+                    Forgery{204, 8, 0}));         // theta
 
 // Of a Tiny object: levels, layers, K and V; and what lies before the index.
 constexpr size_t kEntries = kLevelCount * 2 * 2;
-constexpr size_t kEntryBytes = 24;
-constexpr size_t kIndexBegin = 64 + 4 * 32 + 7 * 8 + 6 + 3 + 2 * 3 * 4;
+constexpr size_t kIndexBegin = 64 + 4 * 32 + 68 + 6 + 3 + 2 * 3 * 4;
 
 TEST(Corruption, TamperedIndexEntriesAreFoundThoughTheChecksumIsRight) {
   const std::vector<std::byte> object = RandomObject(Tiny(), 1);

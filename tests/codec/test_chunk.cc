@@ -6,8 +6,10 @@
 #include <utility>
 
 #include "codec/format/byte_io.h"
+#include "codec/format/fixed_fields.h"
 #include "codec/format/prefix_format.h"
 #include "codec/format/stream_layout.h"
+#include "codec/stream_codec.h"
 #include "kv/check.h"
 #include "kv/crc32c.h"
 
@@ -203,10 +205,49 @@ std::vector<int32_t> Shifted(std::vector<int32_t> positions, int32_t by) {
   return positions;
 }
 
+std::vector<std::byte> ObjectOfZeros(const ObjectHeader& header) {
+  KDN_CHECK(!HasTransformCoded(header.levels),
+            "levels whose zeros are streams");
+  std::vector<StreamEntry> entries(StreamCount(header.shape, header.levels));
+  const uint64_t prefix_bytes = PrefixBytesFor(header);
+  uint64_t end = prefix_bytes;
+  for (const StreamGroup& group : GroupsOf(header.shape, header.levels)) {
+    end = AlignUp(end);
+    for (const StreamId& id : StreamsOf(header.shape, group)) {
+      const size_t bytes =
+          CodecOf(id.level).BytesMax(StreamShapeOf(header.shape, id), id.level);
+      entries[SlotOf(header.shape, header.levels, id)] = {
+          end, static_cast<uint32_t>(bytes),
+          Crc32c(std::vector<std::byte>(bytes))};
+      end += bytes;
+    }
+  }
+  std::vector<std::byte> object(end);
+  WritePrefix(header, entries, absl::MakeSpan(object).first(prefix_bytes));
+  return object;
+}
+
+// As far as the sections are where their lengths say.
+void RepairSectionCrcs(const FixedFields& fixed, absl::Span<std::byte> object) {
+  constexpr size_t kHeadBytes = 12;
+  constexpr size_t kLengthOffset = 4;
+  constexpr size_t kCrcOffset = 8;
+  absl::Span<std::byte> left =
+      object.subspan(fixed.sections_offset(), fixed.sections_bytes);
+  while (left.size() >= kHeadBytes) {
+    const auto bytes = ByteReader(left.subspan(kLengthOffset)).Read<uint32_t>();
+    if (bytes > left.size() - kHeadBytes) return;
+    ByteWriter(left.subspan(kCrcOffset))
+        .Write<uint32_t>(Crc32c(left.subspan(kHeadBytes, bytes)));
+    left.remove_prefix(kHeadBytes + bytes);
+  }
+}
+
 void RepairPrefixCrc(absl::Span<std::byte> object) {
-  const auto prefix_bytes = ReadPrefixBytes(object);
-  if (!prefix_bytes.ok() || *prefix_bytes > object.size()) return;
-  const uint32_t crc = PrefixCrc(object.subspan(0, *prefix_bytes));
+  const auto fixed = ReadFixed(object);
+  if (!fixed.ok() || fixed->prefix_bytes > object.size()) return;
+  RepairSectionCrcs(*fixed, object);
+  const uint32_t crc = PrefixCrc(object.subspan(0, fixed->prefix_bytes));
   ByteWriter(object.subspan(kCrcOffset)).Write<uint32_t>(crc);
 }
 
@@ -214,15 +255,17 @@ void RepairStreamCrcs(absl::Span<std::byte> object) {
   const auto index = ObjectIndex::Parse(object, object.size());
   if (!index.ok()) return;
   const ObjectHeader& header = index->header();
-  std::vector<StreamEntry> entries(StreamCount(header.shape, header.levels));
+  const uint64_t entries_offset = ReadFixed(object)->entries_offset();
   for (const StreamGroup& group : GroupsOf(header.shape, header.levels)) {
     for (const StreamId& id : StreamsOf(header.shape, group)) {
-      StreamEntry entry = index->Entry(id);
-      entry.crc32c = Crc32c(object.subspan(entry.offset, entry.bytes));
-      entries[SlotOf(header.shape, header.levels, id)] = entry;
+      const StreamEntry& entry = index->Entry(id);
+      const size_t slot = SlotOf(header.shape, header.levels, id);
+      ByteWriter(
+          object.subspan(entries_offset + slot * kEntryBytes + kEntryCrcOffset))
+          .Write<uint32_t>(Crc32c(object.subspan(entry.offset, entry.bytes)));
     }
   }
-  WritePrefix(header, entries, object.subspan(0, index->prefix_bytes()));
+  RepairPrefixCrc(object);
 }
 
 }  // namespace kdn::codec

@@ -117,9 +117,14 @@ struct EncodedChunk {
 
 std::vector<int32_t> Shifted(std::vector<int32_t> positions, int32_t by);
 
+// The lossless and int8 levels of a header that an encoder may not support,
+// with streams of zeros: an object that parses and verifies. REQUIRES:
+// CheckHeader is OK, no other levels.
+std::vector<std::byte> ObjectOfZeros(const ObjectHeader& header);
+
 // Makes a tampered object consistent again, as far as that is possible: the
-// checksum of its prefix, then those of its streams. What a fuzzer needs to get
-// past them.
+// checksums of its sections and its prefix, then those of its streams. What a
+// fuzzer needs to get past them.
 void RepairPrefixCrc(absl::Span<std::byte> object);
 void RepairStreamCrcs(absl::Span<std::byte> object);
 

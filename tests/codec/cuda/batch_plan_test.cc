@@ -112,6 +112,19 @@ TEST_F(BatchPlanTest, RefusesAnotherCalibration) {
             absl::StatusCode::kFailedPrecondition);
 }
 
+TEST_F(BatchPlanTest, RefusesModelsThatNoDecoderSupports) {
+  ObjectHeader header = chunk_.header;
+  header.levels = LevelSet::Of(Level::kInt8);
+  header.calibration = CalibrationId();
+  header.shape.v_head_dim = 64;
+  const std::vector<std::byte> object = ObjectOfZeros(header);
+  const auto index = ObjectIndex::Parse(object, object.size());
+  ASSERT_TRUE(index.ok()) << index.status();
+  ChunkRequest request = Request();
+  request.index = &*index;
+  EXPECT_EQ(CodeOf(request), absl::StatusCode::kUnimplemented);
+}
+
 TEST_F(BatchPlanTest, NamesADamagedStream) {
   const StreamEntry& entry =
       chunk_.index->Entry({Level::kBase1, 1, KvPart::kV, 1});

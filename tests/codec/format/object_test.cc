@@ -21,6 +21,9 @@ TEST(ObjectIndex, ReturnsEveryFieldOfTheHeader) {
   ObjectHeader header = HeaderOf(options);
   header.identity.variant = "errata-3";
   header.identity.condition = KeyOf(header.identity);
+  header.depth = 41;
+  header.sections = {{9, false, {std::byte{1}, std::byte{2}}},
+                     {65535, false, {}}};
   header.positions = {4, 4, 1000000, 0, 2147483647};
   header.rope = {.theta = 5e5,
                  .rotary_dim = 6,
@@ -43,6 +46,9 @@ TEST(ObjectIndex, ReturnsEveryFieldOfTheHeader) {
   EXPECT_EQ(index->header().positions, header.positions);
   EXPECT_EQ(index->header().levels, header.levels);
   EXPECT_EQ(index->header().calibration, CalibrationId());
+  EXPECT_EQ(index->header().depth, header.depth);
+  EXPECT_EQ(index->header().layer_ropes, header.layer_ropes);
+  EXPECT_EQ(index->header().sections, header.sections);
   EXPECT_EQ(index->key(), KeyOf(header.identity));
 }
 
@@ -140,7 +146,7 @@ TEST(ObjectIndex, HeadsThatShareAStreamComeTogether) {
                    .dtype = Dtype::kBf16};
   const auto index = ParseAll(RandomObject(options, 1));
   ASSERT_TRUE(index.ok());
-  ASSERT_EQ(HeadsPerStream(options.shape, Level::kBase), 2);
+  ASSERT_EQ(HeadsPerStream(options.shape, KvPart::kK, Level::kBase), 2);
   const auto ranges = index->LayerRanges(Level::kBase2, 1, 1, 3);
   ASSERT_EQ(ranges.size(), 6u);
   for (size_t step = 0; step < 3; ++step) {
@@ -172,7 +178,7 @@ TEST(ObjectIndex, TheKeyFollowsTheTokensThatTheHeaderStates) {
   const auto honest = ParseAll(object);
   ASSERT_TRUE(honest.ok());
   // Token ids lie behind the digests, the RoPE numbers, "tenant" and "raw".
-  const size_t token_0 = 64 + 4 * 32 + 7 * 8 + 6 + 3;
+  const size_t token_0 = 64 + 4 * 32 + 68 + 6 + 3;
   ASSERT_EQ(object[token_0], std::byte{3});
   object[token_0] = std::byte{4};
   EXPECT_EQ(ParseAll(object).status().code(), absl::StatusCode::kDataLoss);

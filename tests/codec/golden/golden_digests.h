@@ -30,9 +30,9 @@ std::string Sha256Text(absl::Span<const std::byte> bytes);
 // last bit between libraries and between CPUs, so K that is coded before RoPE
 // is digested at the origin only, where every angle is zero. K of the lossless
 // level turns by cosines in fp64 that are rounded to fp32: the differences
-// vanish. A chunk whose K does not turn has all three. CHECK-fails if the
-// object does not parse, verify or decode. `calibrations` has what the object
-// names.
+// vanish. A chunk whose K does not turn has all three. A chunk that no decoder
+// supports has no rows. CHECK-fails if the object does not parse, verify or
+// decode. `calibrations` has what the object names.
 std::vector<std::string> DigestsOf(absl::Span<const std::byte> object,
                                    CalibrationSet* calibrations, Isa isa);
 

@@ -94,15 +94,6 @@ GoldenChunk FewTokens() {
   return Chunk("few-tokens", options);
 }
 
-// Exponents in two rANS streams.
-GoldenChunk LongLossless() {
-  ChunkOptions options;
-  options.shape = {1, 1, 256, 64, Dtype::kBf16};
-  options.rotary_dim = 64;
-  options.levels = LevelSet::Of(Level::kLossless);
-  return Chunk("lossless-long", options);
-}
-
 GoldenChunk OneLevel(std::string name, Level level) {
   ChunkOptions options;
   options.shape = {1, 2, 24, 16, Dtype::kBf16};
@@ -118,8 +109,28 @@ GoldenChunk OneLevel(std::string name, Level level) {
 GoldenChunk Chained() {
   GoldenChunk chunk = OneLevel("chained-edited", Level::kInt8);
   chunk.header.identity.condition = KeyOf(chunk.header.identity);
+  chunk.header.depth = 18;
   chunk.header.identity.variant = "dropped";
   return chunk;
+}
+
+// With sections of later versions.
+GoldenChunk WithSections() {
+  GoldenChunk chunk = OneLevel("sections", Level::kInt8);
+  chunk.header.sections = {
+      {1000, false, std::vector<std::byte>(21, std::byte{6})},
+      {1001, false, {}}};
+  return chunk;
+}
+
+// Layers that turn differently, and a longer V: only the header is known.
+ObjectHeader Unsupported() {
+  ObjectHeader header = OneLevel("", Level::kInt8).header;
+  header.shape.layers = 4;
+  header.shape.v_head_dim = 24;
+  header.layer_ropes.assign(4, header.rope);
+  header.layer_ropes[2].theta = 1e6;
+  return header;
 }
 
 std::vector<GoldenChunk> GoldenChunks() {
@@ -130,10 +141,10 @@ std::vector<GoldenChunk> GoldenChunks() {
           Calibrated("calibrated-fp16-no-rope", Dtype::kFp16, 0),
           Calibrated("calibrated-fp32", Dtype::kFp32, 8),
           FewTokens(),
-          LongLossless(),
           OneLevel("base-only", Level::kBase),
           OneLevel("base1", Level::kBase1),
-          Chained()};
+          Chained(),
+          WithSections()};
 }
 
 KvBuffer KvOf(const GoldenChunk& chunk) {
@@ -201,6 +212,11 @@ void WriteAll(const std::string& folder) {
     for (const std::string& line : DigestsOf(object, &set, Isa::kScalar)) {
       digests << chunk.name << " " << line << "\n";
     }
+  }
+  const auto unsupported = ObjectOfZeros(Unsupported());
+  WriteFile(folder + "/layers-and-parts-differ.kdnobj", unsupported);
+  for (const std::string& line : DigestsOf(unsupported, &set, Isa::kScalar)) {
+    digests << "layers-and-parts-differ " << line << "\n";
   }
   KDN_CHECK(digests.good(), "the digests can be written");
 }

@@ -1,0 +1,162 @@
+#include "codec/format/fixed_fields.h"
+
+#include "absl/strings/str_cat.h"
+#include "codec/format/header_check.h"
+#include "codec/format/rope_fields.h"
+#include "codec/format/stream_layout.h"
+#include "kv/check.h"
+
+namespace kdn::codec {
+namespace {
+
+constexpr size_t kFixedBytes = ObjectIndex::kFixedPrefixBytes;
+constexpr size_t kDigests = 4;
+// At the end of the fixed fields, by version.
+constexpr size_t kReserved2 = 16;
+constexpr size_t kReserved3 = 12;
+
+bool AllZero(absl::Span<const std::byte> bytes) {
+  for (std::byte byte : bytes) {
+    if (byte != std::byte{0}) return false;
+  }
+  return true;
+}
+
+// Behind the levels, up to the lengths of the names. False: a reserved byte is
+// not zero.
+bool ReadVersion2(ByteReader* in, FixedFields* fields) {
+  fields->rope.pairing = static_cast<RopePairing>(in->Read<uint8_t>());
+  fields->rope.scaling = static_cast<RopeScaling>(in->Read<uint8_t>());
+  fields->rope.rotary_dim = in->Read<int32_t>();
+  fields->rope.original_max_position = in->Read<int32_t>();
+  fields->ns_bytes = in->Read<uint16_t>();
+  fields->variant_bytes = in->Read<uint16_t>();
+  return AllZero(in->Bytes(kReserved2));
+}
+
+bool ReadVersion3(ByteReader* in, FixedFields* fields) {
+  fields->ropes = in->Read<uint8_t>();
+  const uint8_t reserved = in->Read<uint8_t>();
+  const auto v_head_dim = in->Read<int32_t>();
+  if (v_head_dim != fields->shape.head_dim) {
+    // 0 would mean that V is as K is; -1 is out of bounds.
+    fields->shape.v_head_dim = v_head_dim == 0 ? -1 : v_head_dim;
+  }
+  fields->depth = in->Read<uint32_t>();
+  fields->ns_bytes = in->Read<uint16_t>();
+  fields->variant_bytes = in->Read<uint16_t>();
+  fields->sections_bytes = in->Read<uint32_t>();
+  return AllZero(in->Bytes(kReserved3)) && reserved == 0;
+}
+
+absl::Status CheckFixed(const FixedFields& fields) {
+  if (const absl::Status shape = CheckShape(fields.shape); !shape.ok()) {
+    return absl::DataLossError(absl::StrCat("object ", shape.message()));
+  }
+  if (fields.ropes < 1 ||
+      fields.ropes > static_cast<size_t>(fields.shape.layers) ||
+      fields.sections_bytes > kSectionsBytesMax) {
+    return absl::DataLossError(absl::StrCat(
+        "object of ", fields.shape.layers, " layers has ", fields.ropes,
+        " rope descriptors and ", fields.sections_bytes, " bytes of sections"));
+  }
+  // Sizes follow from the geometry, so a length that differs is a lie.
+  const uint64_t expected = fields.expected_prefix_bytes();
+  if (fields.prefix_bytes == expected) return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrCat("object states ", fields.prefix_bytes,
+                   " bytes of header and index, its shape needs ", expected));
+}
+
+}  // namespace
+
+uint64_t FixedFields::entries_offset() const {
+  const size_t rope_bytes = version == 2 ? kRopeDoubles * sizeof(double)
+                                         : RopeTableBytes(ropes, shape.layers);
+  return kFixedBytes + kDigests * ChunkKey::kSize + rope_bytes + ns_bytes +
+         variant_bytes + 2 * sizeof(int32_t) * uint64_t{1} * shape.tokens;
+}
+
+uint64_t FixedFields::sections_offset() const {
+  return entries_offset() + kEntryBytes * StreamCount(shape, levels);
+}
+
+uint64_t FixedFields::expected_prefix_bytes() const {
+  return AlignUp(sections_offset() + sections_bytes);
+}
+
+FixedFields FixedFieldsOf(const ObjectHeader& header) {
+  FixedFields fields;
+  fields.shape = header.shape;
+  fields.levels = header.levels;
+  fields.ns_bytes = header.identity.ns.name().size();
+  fields.variant_bytes = header.identity.variant.size();
+  fields.ropes = RopeTableOf(header).distinct.size();
+  fields.depth = header.depth;
+  fields.sections_bytes = SectionsBytes(header.sections);
+  fields.prefix_bytes = fields.expected_prefix_bytes();
+  return fields;
+}
+
+void WriteFixed(const FixedFields& fields, ByteWriter* out) {
+  KDN_CHECK(fields.version == kFormatVersion && fields.depth.has_value(),
+            "only the newest version is written");
+  out->Bytes(kMagic.data(), kMagic.size());
+  out->Write<uint16_t>(fields.version);
+  out->Write<uint32_t>(static_cast<uint32_t>(fields.prefix_bytes));
+  out->Write<uint32_t>(fields.crc);
+  out->Write<int32_t>(fields.shape.layers);
+  out->Write<int32_t>(fields.shape.kv_heads);
+  out->Write<int32_t>(fields.shape.tokens);
+  out->Write<int32_t>(fields.shape.head_dim);
+  out->Write<uint8_t>(static_cast<uint8_t>(fields.shape.dtype));
+  out->Write<uint8_t>(fields.levels.bits());
+  out->Write<uint8_t>(static_cast<uint8_t>(fields.ropes));
+  out->Write<uint8_t>(0);
+  out->Write<int32_t>(fields.shape.dim(KvPart::kV));
+  out->Write<uint32_t>(*fields.depth);
+  out->Write<uint16_t>(static_cast<uint16_t>(fields.ns_bytes));
+  out->Write<uint16_t>(static_cast<uint16_t>(fields.variant_bytes));
+  out->Write<uint32_t>(fields.sections_bytes);
+  const std::byte reserved[kReserved3] = {};
+  out->Bytes(reserved, kReserved3);
+  KDN_CHECK(out->written() == kFixedBytes, "the fixed fields are 64 bytes");
+}
+
+absl::StatusOr<FixedFields> ReadFixed(absl::Span<const std::byte> bytes) {
+  if (bytes.size() < kFixedBytes) {
+    return absl::DataLossError(absl::StrCat("object ends after ", bytes.size(),
+                                            " bytes, inside its header"));
+  }
+  ByteReader in(bytes.subspan(0, kFixedBytes));
+  if (in.Text(kMagic.size()) != kMagic) {
+    return absl::DataLossError("no KDN object: wrong magic");
+  }
+  FixedFields fields;
+  fields.version = in.Read<uint16_t>();
+  if (fields.version < kFormatVersionOldest ||
+      fields.version > kFormatVersion) {
+    return absl::DataLossError(absl::StrCat("object format ", fields.version,
+                                            ", expected ", kFormatVersionOldest,
+                                            " to ", kFormatVersion));
+  }
+  fields.prefix_bytes = in.Read<uint32_t>();
+  fields.crc = in.Read<uint32_t>();
+  fields.shape.layers = in.Read<int32_t>();
+  fields.shape.kv_heads = in.Read<int32_t>();
+  fields.shape.tokens = in.Read<int32_t>();
+  fields.shape.head_dim = in.Read<int32_t>();
+  fields.shape.dtype = static_cast<Dtype>(in.Read<uint8_t>());
+  const uint8_t level_bits = in.Read<uint8_t>();
+  fields.levels = LevelSet::FromBits(level_bits);
+  const bool zeros = fields.version == 2 ? ReadVersion2(&in, &fields)
+                                         : ReadVersion3(&in, &fields);
+  KDN_CHECK(in.ok() && in.remaining() == 0, "the fixed fields are 64 bytes");
+  if (fields.levels.bits() != level_bits || !zeros) {
+    return absl::DataLossError("object has unknown levels or reserved bytes");
+  }
+  if (absl::Status s = CheckFixed(fields); !s.ok()) return s;
+  return fields;
+}
+
+}  // namespace kdn::codec
