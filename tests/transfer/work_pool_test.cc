@@ -15,9 +15,12 @@ TEST(WorkPoolTest, RunsLowerLayersFirstAndRequestersInTurns) {
   std::vector<int> ran;
   {
     WorkPool pool(1);
-    absl::Notification go;
-    pool.Post({WorkClass::kRead, RequesterId(1), 0},
-              [&go] { go.WaitForNotification(); });
+    absl::Notification begun, go;
+    pool.Post({WorkClass::kRead, RequesterId(1), 0}, [&] {
+      begun.Notify();
+      go.WaitForNotification();
+    });
+    begun.WaitForNotification();
     for (int layer : {3, 1, 2, 0}) {
       pool.Post({WorkClass::kRead, RequesterId(1), layer},
                 [&ran, layer] { ran.push_back(layer); });
