@@ -75,7 +75,9 @@ absl::Status NodeChunkWriter::Encode(State& state, int layer,
         absl::StrCat("layer ", layer, " was not encoded by the deadline"));
   }
   absl::Status status = state.encoder.EncodeLayer(layer, kv);
-  if (status.ok()) state.node->counters.engine_bytes_in += kv.shape().bytes();
+  if (status.ok()) {
+    state.node->meters().Add("engine_bytes_in", kv.shape().bytes());
+  }
   return status;
 }
 

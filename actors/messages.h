@@ -9,25 +9,10 @@
 
 #include "actors/local_calls.h"
 #include "delivery/node_service.h"
-#include "storage/disk_tier.h"
-#include "storage/partition.h"
 
 // Every message of the system and who understands it. All of CAF 0.17's own
 // spelling (type registration, inspect) is here, so that an upgrade touches
 // this header and the shells only.
-
-namespace kdn::storage {
-
-template <class Inspector>
-typename Inspector::result_type inspect(Inspector& f, PartitionCounters& c) {
-  return f(caf::meta::type_name("PartitionCounters"), c.lookups, c.hits_memory,
-           c.hits_disk, c.misses, c.failures, c.commits, c.commits_existed,
-           c.evictions, c.evictions_lost, c.damaged, c.removed,
-           c.disk_write_failures, c.objects, c.memory_objects, c.memory_bytes,
-           c.disk_bytes, c.leases);
-}
-
-}  // namespace kdn::storage
 
 namespace kdn::actors {
 
@@ -95,19 +80,20 @@ struct PeerInfo {
   std::vector<caf::strong_actor_ptr> storage;
 };
 
-// NodeStatus on the wire; counters of the disk tier as one list, in the order
-// of DiskTier::Counters.
+// MetricSample on the wire.
+struct MetricItem {
+  std::string name;
+  uint8_t type = 0;    // MetricType
+  uint64_t value = 0;  // of a histogram: the sum of its values
+  // Of a histogram: for each bucket that is not empty its largest value and its
+  // count.
+  std::vector<uint64_t> buckets;
+};
+
+// NodeStatus on the wire. A metric that is 0 is left out.
 struct NodeReport {
   std::string id;
-  uint64_t epoch = 0;
-  uint64_t shards_primary = 0;
-  uint64_t shards_held = 0;
-  storage::PartitionCounters store;
-  std::vector<uint64_t> disk;
-  std::vector<uint64_t> delivery;
-  uint64_t memory_budget_bytes = 0;
-  uint64_t rss_bytes = 0;
-  uint64_t uptime_s = 0;
+  std::vector<MetricItem> metrics;
 };
 
 template <class Inspector>
@@ -146,10 +132,13 @@ typename Inspector::result_type inspect(Inspector& f, PeerInfo& p) {
   return f(caf::meta::type_name("PeerInfo"), p.id, p.storage);
 }
 template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, MetricItem& m) {
+  return f(caf::meta::type_name("MetricItem"), m.name, m.type, m.value,
+           m.buckets);
+}
+template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, NodeReport& r) {
-  return f(caf::meta::type_name("NodeReport"), r.id, r.epoch, r.shards_primary,
-           r.shards_held, r.store, r.disk, r.delivery, r.memory_budget_bytes,
-           r.rss_bytes, r.uptime_s);
+  return f(caf::meta::type_name("NodeReport"), r.id, r.metrics);
 }
 
 }  // namespace kdn::actors
@@ -165,6 +154,8 @@ CAF_ADD_TYPE_ID(kdn, (kdn::actors::CopyQuery))
 CAF_ADD_TYPE_ID(kdn, (kdn::actors::CopyAnswer))
 CAF_ADD_TYPE_ID(kdn, (kdn::actors::SuspectQuery))
 CAF_ADD_TYPE_ID(kdn, (kdn::actors::PeerInfo))
+CAF_ADD_TYPE_ID(kdn, (kdn::actors::MetricItem))
+CAF_ADD_TYPE_ID(kdn, (std::vector<kdn::actors::MetricItem>))
 CAF_ADD_TYPE_ID(kdn, (kdn::actors::NodeReport))
 CAF_ADD_ATOM(kdn, kdn::actors, LookupAtom, "lookup")
 CAF_ADD_ATOM(kdn, kdn::actors, LeaseAtom, "lease")
@@ -190,7 +181,8 @@ using StorageActor = caf::typed_actor<
     caf::replies_to<LeaseAtom, LeaseQuery>::with<std::vector<StatusItem>>,
     // The session has ended: its leases go.
     caf::reacts_to<ReleaseAtom, uint64_t>,
-    caf::replies_to<CountAtom>::with<storage::PartitionCounters>,
+    // The metrics of this partition; one that is 0 is left out.
+    caf::replies_to<CountAtom>::with<std::vector<MetricItem>>,
     // Answered, with true, once nothing waits to be written to disk.
     caf::replies_to<FlushAtom>::with<bool>,
     // Inside the process only: calls with memory and callbacks in them.

@@ -174,11 +174,11 @@ absl::Status NodeImpl::SpawnStorage() {
     absl::StatusOr<std::shared_ptr<storage::Arena>> arena =
         storage::Arena::Create(bytes);
     if (!arena.ok()) return arena.status();
-    storage_.push_back(
-        system_.spawn(MakeStorageActor,
-                      StorageActorDeps{*std::move(arena), disk_.get(),
-                                       &held_[i], context_.clock},
-                      std::move(restored[i])));
+    storage_.push_back(system_.spawn(
+        MakeStorageActor,
+        StorageActorDeps{*std::move(arena), disk_.get(), &held_[i],
+                         context_.clock, &context_.meters()},
+        std::move(restored[i])));
   }
   return absl::OkStatus();
 }

@@ -13,6 +13,7 @@
 #include "delivery/peer_transport.h"
 #include "kv/clock.h"
 #include "kv/ids.h"
+#include "kv/meters.h"
 
 namespace kdn::actors {
 
@@ -40,6 +41,9 @@ struct NodeOptions {
   // A peer silent for this long is dead.
   absl::Duration peer_timeout = absl::Seconds(2);
   absl::Duration reconnect = absl::Milliseconds(250);
+  // The node counts into it, and reports what others counted there: its gateway
+  // and its transports.
+  std::shared_ptr<Meters> meters = std::make_shared<Meters>();
 };
 
 // A running node: the actor system, its storage, delivery and placement actors

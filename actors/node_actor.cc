@@ -26,18 +26,6 @@ uint64_t ResidentBytes() {
   return resident_pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
-void AddTo(storage::PartitionCounters& sum,
-           const storage::PartitionCounters& part) {
-  using C = storage::PartitionCounters;
-  for (uint64_t C::*field :
-       {&C::lookups, &C::hits_memory, &C::hits_disk, &C::misses, &C::failures,
-        &C::commits, &C::commits_existed, &C::evictions, &C::evictions_lost,
-        &C::damaged, &C::removed, &C::disk_write_failures, &C::objects,
-        &C::memory_objects, &C::memory_bytes, &C::disk_bytes, &C::leases}) {
-    sum.*field += part.*field;
-  }
-}
-
 }  // namespace
 
 PeerInfo NodeActorState::Join(const std::string& peer) const {
@@ -50,47 +38,43 @@ PeerInfo NodeActorState::Join(const std::string& peer) const {
   return info;
 }
 
-delivery::NodeStatus NodeActorState::OwnStatus() const {
-  NodeContext& node = *deps.node;
-  delivery::NodeStatus s;
-  s.id = node.self();
+const placement::ShardMap::Counts& NodeActorState::CountsOn(
+    const ClusterView& view) {
+  if (counted != view.map) {
+    counted = view.map;
+    counts = counted->CountsOf(deps.node->self(), deps.node->options.replicas);
+  }
+  return counts;
+}
+
+MetricValues NodeActorState::OwnMetrics() {
+  const NodeContext& node = *deps.node;
+  MetricValues values = node.meters().Read();
+  values.Merge(node.links.counters());
+  if (deps.disk != nullptr) values.Merge(deps.disk->counters());
   const std::shared_ptr<const ClusterView> view = node.view.Get();
-  s.epoch = view->epoch.value();
-  const placement::ShardMap::Counts counts =
-      view->map->CountsOf(node.self(), node.options.replicas);
-  s.shards_primary = counts.primary;
-  s.shards_held = counts.held;
-  if (deps.disk != nullptr) s.disk = deps.disk->counters();
-  const DeliveryCounters& c = node.counters;
-  s.stores = c.stores;
-  s.retrieves = c.retrieves;
-  s.chunks_hit = c.chunks_hit;
-  s.chunks_missed = c.chunks_missed;
-  s.chunks_failed = c.chunks_failed;
-  s.chunks_recomputed = c.chunks_recomputed;
-  s.rate = node.links.counters();
-  s.peer_bytes_in = node.transport->traffic().in;
-  s.peer_bytes_out = node.transport->traffic().out;
-  s.engine_bytes_in = c.engine_bytes_in;
-  s.engine_bytes_out = c.engine_bytes_out;
-  s.memory_budget_bytes = node.options.memory_bytes;
-  s.rss_bytes = ResidentBytes();
-  s.uptime_s = static_cast<uint64_t>(
+  values["epoch"] = view->epoch.value();
+  values["shards_primary"] = CountsOn(*view).primary;
+  values["shards_held"] = CountsOn(*view).held;
+  values["memory_budget_bytes"] = node.options.memory_bytes;
+  values["rss_bytes"] = ResidentBytes();
+  values["uptime_s"] = static_cast<uint64_t>(
       absl::ToInt64Seconds(node.clock->Now() - deps.started));
-  return s;
+  return values;
 }
 
 caf::result<NodeReport> NodeActorState::Report() {
   auto promise = self->make_response_promise<NodeReport>();
-  auto status = std::make_shared<delivery::NodeStatus>(OwnStatus());
+  auto values = std::make_shared<MetricValues>(OwnMetrics());
   auto waiting = std::make_shared<size_t>(deps.storage.size());
   for (const StorageActor& actor : deps.storage) {
     self->request(actor, kCountTimeout, CountAtom::value)
         .then(
-            [promise, status,
-             waiting](const storage::PartitionCounters& counters) mutable {
-              AddTo(status->store, counters);
-              if (--*waiting == 0) promise.deliver(ToWire(*status));
+            [promise, values, waiting, id = deps.node->self().name()](
+                const std::vector<MetricItem>& part) mutable {
+              values->Merge(FromWire(part));
+              if (--*waiting > 0) return;
+              promise.deliver(NodeReport{id, ToWire(*values)});
             },
             // Unhandled, the error would end this actor, and peers would take
             // a node that is only busy for dead.

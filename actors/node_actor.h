@@ -1,6 +1,7 @@
 #ifndef KDN_ACTORS_NODE_ACTOR_H_
 #define KDN_ACTORS_NODE_ACTOR_H_
 
+#include <memory>
 #include <vector>
 
 #include "actors/messages.h"
@@ -26,11 +27,15 @@ struct NodeActorState {
   caf::result<CopyAnswer> Copy(const CopyQuery& query);
   void Suspect(const SuspectQuery& query);
   void Tick();
-  // All but the storage actors' counters.
-  delivery::NodeStatus OwnStatus() const;
+  // All but those of the storage actors.
+  MetricValues OwnMetrics();
+  // The node's shards; counted once a map.
+  const placement::ShardMap::Counts& CountsOn(const ClusterView& view);
 
   NodeActor::pointer self = nullptr;
   NodeActorDeps deps;
+  std::shared_ptr<const placement::ShardMap> counted;
+  placement::ShardMap::Counts counts;  // of that map
 };
 
 NodeActor::behavior_type MakeNodeActor(

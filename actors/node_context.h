@@ -2,7 +2,6 @@
 #define KDN_ACTORS_NODE_CONTEXT_H_
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -80,18 +79,6 @@ class ViewHolder {
   std::shared_ptr<const ClusterView> view_ ABSL_GUARDED_BY(mutex_);
 };
 
-// hit + missed + failed + recomputed = chunks asked of this node by engines.
-struct DeliveryCounters {
-  std::atomic<uint64_t> stores{0};
-  std::atomic<uint64_t> retrieves{0};
-  std::atomic<uint64_t> chunks_hit{0};
-  std::atomic<uint64_t> chunks_missed{0};
-  std::atomic<uint64_t> chunks_failed{0};
-  std::atomic<uint64_t> chunks_recomputed{0};
-  std::atomic<uint64_t> engine_bytes_in{0};
-  std::atomic<uint64_t> engine_bytes_out{0};
-};
-
 // Memory for encoded objects that pass through this node: objects fetched from
 // peers for an engine (reads), and objects on their way to owners elsewhere
 // (writes). Reads are guaranteed half of it and writes a quarter, so that
@@ -138,6 +125,7 @@ struct NodeContext {
   // because a node with an older view may have stored further down.
   int walk_depth() const { return options.replicas + 2; }
   const NodeId& self() const { return options.self; }
+  Meters& meters() const { return *options.meters; }
 
   const NodeOptions options;
   delivery::PeerTransport* const transport;
@@ -145,7 +133,6 @@ struct NodeContext {
   codec::CalibrationSet calibrations;
   std::unique_ptr<PassingMemory> passing;
   ViewHolder view;
-  DeliveryCounters counters;
   transfer::LinkBook links;
   transfer::DecodeBook decoding;
   transfer::WorkPool pool;  // first to go: its tasks use the rest

@@ -109,7 +109,7 @@ void NodeServices::Lookup(
 
 void NodeServices::Retrieve(delivery::RetrieveRequest request, OnLayer on_layer,
                             delivery::Done<std::vector<ChunkOutcome>> done) {
-  ++node_->counters.retrieves;
+  node_->meters().Add("retrieves");
   if (request.chunks.empty()) return done({});
   system_->spawn(
       MakeRetrieveActor, node_,
@@ -182,13 +182,12 @@ void NodeServices::CloseSession(SessionId session) {
   }
 }
 
-void NodeServices::Status(
-    absl::Time deadline,
-    delivery::Done<std::vector<delivery::NodeStatus>> done) {
-  auto reply = Reply<std::vector<delivery::NodeStatus>>::To(
+void NodeServices::Status(absl::Time deadline,
+                          delivery::Done<std::vector<NodeStatus>> done) {
+  auto reply = Reply<std::vector<NodeStatus>>::To(
       [done = std::move(done)](
-          absl::StatusOr<std::vector<delivery::NodeStatus>> all) mutable {
-        done(all.ok() ? *std::move(all) : std::vector<delivery::NodeStatus>());
+          absl::StatusOr<std::vector<NodeStatus>> all) mutable {
+        done(all.ok() ? *std::move(all) : std::vector<NodeStatus>());
       });
   system_->spawn(MakeReportActor, node_, ReportJob{deadline, std::move(reply)});
 }

@@ -40,7 +40,7 @@ class NodeServices final : public delivery::NodeService,
   SessionId OpenSession() override;
   void CloseSession(SessionId session) override;
   void Status(absl::Time deadline,
-              delivery::Done<std::vector<delivery::NodeStatus>> done) override;
+              delivery::Done<std::vector<NodeStatus>> done) override;
   NodeId self() const override { return node_->self(); }
 
   void ReadLocal(const ChunkRef& ref, const Namespace& ns, absl::Time deadline,

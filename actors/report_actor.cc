@@ -16,10 +16,9 @@ void ReportActorState::Init(QueryActor::pointer self_in, NodeContext* node_in,
   const std::shared_ptr<const ClusterView> view = node->view.Get();
   const absl::Duration left = job->deadline - node->clock->Now();
   for (const MemberOptions& member : node->options.members) {
-    delivery::NodeStatus dead;
+    NodeStatus dead;
     dead.id = member.id;
     dead.gateway_address = member.gateway_address;
-    dead.alive = false;
     const size_t slot = statuses.size();
     statuses.push_back(std::move(dead));
     const auto peer = view->live.find(member.id);
@@ -31,9 +30,8 @@ void ReportActorState::Init(QueryActor::pointer self_in, NodeContext* node_in,
                   ReportAtom::value)
         .then(
             [this, slot](const NodeReport& report) {
-              delivery::NodeStatus status = FromWire(report);
-              status.gateway_address = statuses[slot].gateway_address;
-              statuses[slot] = std::move(status);
+              statuses[slot].alive = true;
+              statuses[slot].metrics = FromWire(report.metrics);
               --unanswered;
               AnswerIfDone();
             },

@@ -11,7 +11,7 @@ namespace kdn::actors {
 
 struct ReportJob {
   absl::Time deadline;
-  Reply<std::vector<delivery::NodeStatus>> reply;
+  Reply<std::vector<NodeStatus>> reply;
 };
 
 // One status call: asks every live node, this one included.
@@ -25,7 +25,7 @@ struct ReportActorState {
   QueryActor::pointer self = nullptr;
   NodeContext* node = nullptr;
   std::optional<ReportJob> job;
-  std::vector<delivery::NodeStatus> statuses;
+  std::vector<NodeStatus> statuses;
   int unanswered = 0;
 };
 

@@ -181,22 +181,22 @@ const StorageActor& RetrieveActorState::StorageHere(const ChunkRef& ref) const {
 
 void RetrieveActorState::Count(
     const std::vector<ChunkOutcome>& outcomes) const {
-  DeliveryCounters& counters = node->counters;
+  Meters& meters = node->meters();
   for (size_t i = 0; i < outcomes.size(); ++i) {
     switch (outcomes[i].kind) {
       case OutcomeKind::kHit:
-        ++counters.chunks_hit;
-        counters.engine_bytes_out +=
-            request().chunks[i].destination.shape().bytes();
+        meters.Add("chunks_hit");
+        meters.Add("engine_bytes_out",
+                   request().chunks[i].destination.shape().bytes());
         break;
       case OutcomeKind::kMiss:
-        ++counters.chunks_missed;
+        meters.Add("chunks_missed");
         break;
       case OutcomeKind::kFailed:
-        ++counters.chunks_failed;
+        meters.Add("chunks_failed");
         break;
       case OutcomeKind::kRecompute:
-        ++counters.chunks_recomputed;
+        meters.Add("chunks_recomputed");
         break;
     }
   }

@@ -18,8 +18,14 @@ constexpr auto kTick = std::chrono::milliseconds(20);
 // request any more: neither the callback nor the memory.
 class DiskRequest {
  public:
-  DiskRequest(StorageActor to, DiskAnswer::Kind kind, const ChunkKey& key)
-      : to_(std::move(to)), kind_(kind), key_(key) {}
+  DiskRequest(StorageActor to, DiskAnswer::Kind kind, const ChunkKey& key,
+              const StorageActorDeps& deps)
+      : to_(std::move(to)),
+        kind_(kind),
+        key_(key),
+        clock_(deps.clock),
+        meters_(deps.meters),
+        asked_(clock_->Now()) {}
   ~DiskRequest() { caf::anon_send(to_, DiskAnswer{kind_, key_, status_}); }
   DiskRequest(const DiskRequest&) = delete;
   DiskRequest& operator=(const DiskRequest&) = delete;
@@ -27,14 +33,27 @@ class DiskRequest {
   static storage::DiskTier::Done DoneOf(std::shared_ptr<DiskRequest> request) {
     return [request = std::move(request)](absl::Status status) mutable {
       request->status_ = std::move(status);
+      request->CountLatency();
       request.reset();
     };
   }
 
  private:
+  void CountLatency() {
+    const absl::Duration took = clock_->Now() - asked_;
+    if (kind_ == DiskAnswer::Kind::kWritten) {
+      meters_->Record("disk_write_us", took);
+    } else if (kind_ == DiskAnswer::Kind::kRead) {
+      meters_->Record("disk_read_us", took);
+    }
+  }
+
   const StorageActor to_;
   const DiskAnswer::Kind kind_;
   const ChunkKey key_;
+  const Clock* const clock_;
+  Meters* const meters_;
+  const absl::Time asked_;
   absl::Status status_ = absl::UnavailableError("the disk gave no answer");
 };
 
@@ -212,7 +231,7 @@ void StorageActorState::Do(storage::action::Refused& action) {
 std::shared_ptr<DiskRequest> StorageActorState::RequestOf(
     DiskAnswer::Kind kind, const ChunkKey& key) const {
   return std::make_shared<DiskRequest>(caf::actor_cast<StorageActor>(self),
-                                       kind, key);
+                                       kind, key, deps);
 }
 
 void StorageActorState::Do(storage::action::WriteToDisk& action) {
@@ -277,7 +296,7 @@ StorageActor::behavior_type MakeStorageActor(
       [state](ReleaseAtom, uint64_t session) {
         state->Perform(state->partition->ReleaseSession(SessionId(session)));
       },
-      [state](CountAtom) { return state->partition->counters(); },
+      [state](CountAtom) { return ToWire(state->partition->counters()); },
       [state](FlushAtom) { return state->Flush(); },
       [state](const ReserveCall& call) { state->Reserve(call); },
       [state](const CommitCall& call) { state->Commit(call); },

@@ -12,6 +12,7 @@
 #include "actors/messages.h"
 #include "actors/returned_loans.h"
 #include "kv/clock.h"
+#include "kv/meters.h"
 #include "storage/disk_tier.h"
 #include "storage/partition.h"
 
@@ -22,6 +23,7 @@ struct StorageActorDeps {
   storage::DiskTier* disk = nullptr;  // null: memory only
   HeldKeys* held = nullptr;
   const Clock* clock = nullptr;
+  Meters* meters = nullptr;
 };
 
 // Answers a lease call when the last of its keys is done: removals wait for the

@@ -56,7 +56,7 @@ void StoreActorState::Perform() {
     if (answer.ok()) {
       answer->key = job->ref.key;
       answer->bytes = job->info.bytes;
-      ++node->counters.stores;
+      node->meters().Add("stores");
     }
     job->reply(std::move(answer));
   }

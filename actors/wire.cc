@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <string>
+#include <utility>
 
 namespace kdn::actors {
 
@@ -87,119 +88,52 @@ absl::StatusOr<delivery::PushReceipt> FromWire(const CopyAnswer& answer) {
 
 namespace {
 
-std::vector<uint64_t> ListOf(const storage::DiskTier::Counters& c) {
-  return {c.live_bytes,
-          c.segment_bytes,
-          c.segments,
-          c.objects,
-          c.writes,
-          c.reads,
-          c.bytes_written,
-          c.bytes_read,
-          c.evictions,
-          c.damaged,
-          c.cleaned_segments,
-          c.rebuilt_objects,
-          c.io_uring ? 1u : 0u,
-          c.direct ? 1u : 0u};
+MetricItem ToWire(const MetricSample& sample) {
+  MetricItem item{
+      sample.name, static_cast<uint8_t>(sample.type), sample.value, {}};
+  if (sample.type != MetricType::kHistogram) return item;
+  item.value = sample.histogram.sum();
+  for (const Histogram::Bucket& bucket : sample.histogram.Buckets()) {
+    item.buckets.push_back(bucket.at_most);
+    item.buckets.push_back(bucket.count);
+  }
+  return item;
 }
 
-// Reads a list of numbers in order; one that is missing (an older peer) is 0.
-class Numbers {
- public:
-  explicit Numbers(const std::vector<uint64_t>& list) : list_(list) {}
-  uint64_t Next() { return at_ < list_.size() ? list_[at_++] : 0; }
-
- private:
-  const std::vector<uint64_t>& list_;
-  size_t at_ = 0;
-};
-
-storage::DiskTier::Counters DiskOf(const std::vector<uint64_t>& list) {
-  Numbers numbers(list);
-  storage::DiskTier::Counters c;
-  for (uint64_t* field :
-       {&c.live_bytes, &c.segment_bytes, &c.segments, &c.objects, &c.writes,
-        &c.reads, &c.bytes_written, &c.bytes_read, &c.evictions, &c.damaged,
-        &c.cleaned_segments, &c.rebuilt_objects}) {
-    *field = numbers.Next();
+MetricSample FromWire(const MetricItem& item) {
+  MetricSample sample;
+  sample.name = item.name;
+  // A type of a newer peer is read as a gauge.
+  if (item.type <= static_cast<uint8_t>(MetricType::kHistogram)) {
+    sample.type = static_cast<MetricType>(item.type);
   }
-  c.io_uring = numbers.Next() != 0;
-  c.direct = numbers.Next() != 0;
-  return c;
+  if (sample.type != MetricType::kHistogram) {
+    sample.value = item.value;
+    return sample;
+  }
+  sample.histogram.AddSum(item.value);
+  for (size_t i = 0; i + 1 < item.buckets.size(); i += 2) {
+    sample.histogram.AddBucket(item.buckets[i], item.buckets[i + 1]);
+  }
+  return sample;
 }
 
 }  // namespace
 
-NodeReport ToWire(const delivery::NodeStatus& s) {
-  NodeReport report;
-  report.id = s.id.name();
-  report.epoch = s.epoch;
-  report.shards_primary = s.shards_primary;
-  report.shards_held = s.shards_held;
-  report.store = s.store;
-  report.disk = ListOf(s.disk);
-  report.delivery = {s.stores,
-                     s.retrieves,
-                     s.chunks_hit,
-                     s.chunks_missed,
-                     s.chunks_failed,
-                     s.peer_bytes_in,
-                     s.peer_bytes_out,
-                     s.engine_bytes_in,
-                     s.engine_bytes_out,
-                     s.chunks_recomputed,
-                     s.rate.plans,
-                     s.rate.plans_blind,
-                     s.rate.chunks_loaded,
-                     s.rate.chunks_recomputed,
-                     s.rate.bytes_predicted,
-                     s.rate.bytes_actual,
-                     s.rate.load_us_predicted,
-                     s.rate.load_us_actual,
-                     s.rate.late,
-                     s.rate.slower_than_recompute};
-  report.memory_budget_bytes = s.memory_budget_bytes;
-  report.rss_bytes = s.rss_bytes;
-  report.uptime_s = s.uptime_s;
-  return report;
+std::vector<MetricItem> ToWire(const MetricValues& values) {
+  std::vector<MetricItem> items;
+  for (const MetricSample& sample : values.Samples()) {
+    MetricItem item = ToWire(sample);
+    if (item.value == 0 && item.buckets.empty()) continue;
+    items.push_back(std::move(item));
+  }
+  return items;
 }
 
-delivery::NodeStatus FromWire(const NodeReport& report) {
-  delivery::NodeStatus s;
-  s.id = NodeId(report.id);
-  s.epoch = report.epoch;
-  s.shards_primary = report.shards_primary;
-  s.shards_held = report.shards_held;
-  s.store = report.store;
-  s.disk = DiskOf(report.disk);
-  Numbers numbers(report.delivery);
-  for (uint64_t* field : {&s.stores,
-                          &s.retrieves,
-                          &s.chunks_hit,
-                          &s.chunks_missed,
-                          &s.chunks_failed,
-                          &s.peer_bytes_in,
-                          &s.peer_bytes_out,
-                          &s.engine_bytes_in,
-                          &s.engine_bytes_out,
-                          &s.chunks_recomputed,
-                          &s.rate.plans,
-                          &s.rate.plans_blind,
-                          &s.rate.chunks_loaded,
-                          &s.rate.chunks_recomputed,
-                          &s.rate.bytes_predicted,
-                          &s.rate.bytes_actual,
-                          &s.rate.load_us_predicted,
-                          &s.rate.load_us_actual,
-                          &s.rate.late,
-                          &s.rate.slower_than_recompute}) {
-    *field = numbers.Next();
-  }
-  s.memory_budget_bytes = report.memory_budget_bytes;
-  s.rss_bytes = report.rss_bytes;
-  s.uptime_s = report.uptime_s;
-  return s;
+MetricValues FromWire(const std::vector<MetricItem>& items) {
+  MetricValues values;
+  for (const MetricItem& item : items) values.Add(FromWire(item));
+  return values;
 }
 
 }  // namespace kdn::actors

@@ -9,6 +9,7 @@
 #include "actors/messages.h"
 #include "delivery/node_service.h"
 #include "kv/chunk_key.h"
+#include "kv/metric_values.h"
 
 // Between our types and what actor messages carry.
 namespace kdn::actors {
@@ -32,9 +33,10 @@ absl::Status FromWire(const StatusItem& item);
 CopyAnswer ToWire(const absl::StatusOr<delivery::PushReceipt>& result);
 absl::StatusOr<delivery::PushReceipt> FromWire(const CopyAnswer& answer);
 
-NodeReport ToWire(const delivery::NodeStatus& status);
-// Gateway address and liveness are the asker's knowledge, not the report's.
-delivery::NodeStatus FromWire(const NodeReport& report);
+// A metric that is 0 is left out.
+std::vector<MetricItem> ToWire(const MetricValues& values);
+// Metrics that only a newer peer knows are kept.
+MetricValues FromWire(const std::vector<MetricItem>& items);
 
 }  // namespace kdn::actors
 

@@ -80,7 +80,7 @@ class DiskBed {
     });
   }
 
-  storage::DiskTier::Counters counters() const { return tier_->counters(); }
+  MetricValues counters() const { return tier_->counters(); }
   const storage::DiskTier::Options& options() const { return options_; }
 
  private:
@@ -143,8 +143,8 @@ absl::Status MeasureDisk(const DeliveryOptions& options, Json& json) {
   const absl::StatusOr<Rates> read =
       InTurns([&] { return bed.Read(); }, [&] { return raw->Read(); });
   if (!read.ok()) return read.status();
-  json["disk_io_uring"] = bed.counters().io_uring;
-  json["disk_direct"] = bed.counters().direct;
+  json["disk_io_uring"] = bed.counters()["disk_io_uring"] == 1;
+  json["disk_direct"] = bed.counters()["disk_direct"] == 1;
   json["disk_write_gbps"] = write->ours;
   json["raw_write_gbps"] = write->raw;
   json["disk_write_over_raw"] = write->ratio;

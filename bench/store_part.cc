@@ -20,8 +20,8 @@ absl::StatusOr<uint64_t> LargestRss(rpc::Client& client) {
   const auto nodes = client.Status(absl::Seconds(10));
   if (!nodes.ok()) return nodes.status();
   uint64_t most = 0;
-  for (const rpc::NodeStatus& node : *nodes) {
-    most = std::max(most, node.rss_bytes);
+  for (const NodeStatus& node : *nodes) {
+    most = std::max(most, node.metrics["rss_bytes"]);
   }
   return most;
 }

@@ -175,13 +175,13 @@ absl::Status ClusterProcess::WaitReady(size_t node, int live,
     last = client.status();
     if (client.ok()) {
       if (live == 0) return absl::OkStatus();
-      const absl::StatusOr<std::vector<rpc::NodeStatus>> nodes =
+      const absl::StatusOr<std::vector<NodeStatus>> nodes =
           (*client)->Status(absl::Seconds(2));
       last = nodes.status();
       if (nodes.ok()) {
         const auto alive = std::count_if(
             nodes->begin(), nodes->end(),
-            [](const rpc::NodeStatus& status) { return status.alive; });
+            [](const NodeStatus& status) { return status.alive; });
         if (alive == live) return absl::OkStatus();
         last = absl::UnavailableError(
             absl::StrCat(id, " sees ", alive, " of ", live, " nodes"));

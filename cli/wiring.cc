@@ -86,7 +86,8 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
   std::unique_ptr<RunningNode> running(new RunningNode());
   rpc::BulkTransport::Options transport = TransportOptionsOf(config, self);
   rpc::BulkServer::Options bulk;
-  bulk.traffic = transport.traffic;
+  options.meters = transport.meters;
+  bulk.meters = transport.meters;
   running->transport_ = rpc::BulkTransport::Start(std::move(transport));
   absl::StatusOr<std::unique_ptr<actors::Node>> node = actors::Node::Start(
       std::move(options), running->transport_.get(), &running->clock_);

@@ -10,7 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "delivery/rate_report.h"
+#include "delivery/rate_control.h"
 #include "kv/answers.h"
 #include "kv/cancellation.h"
 #include "kv/chunk_key.h"
@@ -19,8 +19,6 @@
 #include "kv/kv_view.h"
 #include "kv/level.h"
 #include "kv/model_spec.h"
-#include "storage/disk_tier.h"
-#include "storage/partition.h"
 
 // Where the gateway (rpc/) and the node (actors/) meet. Neither includes the
 // other; cli/ hands one to the other.
@@ -84,31 +82,6 @@ struct RetrieveRequest {
   // The caller cancels when nobody wants the result any more. The destination
   // must stay valid until done all the same.
   std::shared_ptr<Cancellation> cancellation = std::make_shared<Cancellation>();
-};
-
-struct NodeStatus {
-  NodeId id;
-  std::string gateway_address;
-  bool alive = true;
-  uint64_t epoch = 0;
-  uint64_t shards_primary = 0;  // this node is the first owner
-  uint64_t shards_held = 0;     // first R owners include it
-  storage::PartitionCounters store;
-  storage::DiskTier::Counters disk;
-  uint64_t stores = 0;
-  uint64_t retrieves = 0;
-  uint64_t chunks_hit = 0;
-  uint64_t chunks_missed = 0;
-  uint64_t chunks_failed = 0;
-  uint64_t chunks_recomputed = 0;
-  RateCounters rate;
-  uint64_t peer_bytes_in = 0;
-  uint64_t peer_bytes_out = 0;
-  uint64_t engine_bytes_in = 0;
-  uint64_t engine_bytes_out = 0;
-  uint64_t memory_budget_bytes = 0;
-  uint64_t rss_bytes = 0;
-  uint64_t uptime_s = 0;
 };
 
 // A node, as its gateway sees it. Every call returns at once; every Done runs

@@ -84,14 +84,6 @@ struct PushReceipt {
   bool existed = false;
 };
 
-// Bytes of objects (pushed whole, or the streams of a fetch) that crossed
-// between this node and its peers, whoever asked for them. Between live nodes
-// the sum of `in` is the sum of `out`.
-struct PeerTraffic {
-  uint64_t in = 0;
-  uint64_t out = 0;
-};
-
 // Thread-safe; calls return at once; callbacks run by the deadline.
 class PeerTransport {
  public:
@@ -102,7 +94,6 @@ class PeerTransport {
   // The peer is known dead: its pending calls fail with UNAVAILABLE now instead
   // of at their deadlines.
   virtual void FailPeer(const NodeId& peer) = 0;
-  virtual PeerTraffic traffic() const = 0;
 };
 
 // What the transport's serving side asks of its node. Thread-safe; every call

@@ -47,23 +47,24 @@ bool DeliveryReport::slower_than_recompute() const {
          load + predicted.prefill > predicted.prefill_all;
 }
 
-void RateCounters::Count(const DeliveryReport& report) {
-  ++plans;
-  chunks_loaded += static_cast<uint64_t>(report.predicted.chunks_loaded);
-  chunks_recomputed +=
+void Count(const DeliveryReport& report, MetricValues& counters) {
+  ++counters["rate.plans"];
+  counters["rate.chunks_loaded"] +=
+      static_cast<uint64_t>(report.predicted.chunks_loaded);
+  counters["rate.chunks_recomputed"] +=
       static_cast<uint64_t>(report.predicted.chunks_recomputed);
-  if (report.slower_than_recompute()) ++slower_than_recompute;
+  if (report.slower_than_recompute()) ++counters["rate.slower_than_recompute"];
   // A link that gave nothing predicts nothing.
   if (!report.predicted.load ||
       *report.predicted.load == absl::InfiniteDuration()) {
-    ++plans_blind;
+    ++counters["rate.plans_blind"];
     return;
   }
-  if (report.late()) ++late;
-  bytes_predicted += report.predicted.bytes;
-  bytes_actual += report.bytes;
-  load_us_predicted += Micros(*report.predicted.load);
-  load_us_actual += Micros(report.load);
+  if (report.late()) ++counters["rate.late"];
+  counters["rate.bytes_predicted"] += report.predicted.bytes;
+  counters["rate.bytes_actual"] += report.bytes;
+  counters["rate.load_us_predicted"] += Micros(*report.predicted.load);
+  counters["rate.load_us_actual"] += Micros(report.load);
 }
 
 }  // namespace kdn::delivery

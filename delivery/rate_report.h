@@ -6,6 +6,7 @@
 
 #include "absl/time/time.h"
 #include "delivery/rate_control.h"
+#include "kv/metric_values.h"
 
 // Rate control says what it predicted and what happened. Values; no clock.
 namespace kdn::delivery {
@@ -44,22 +45,10 @@ struct DeliveryReport {
   bool slower_than_recompute() const;
 };
 
-// Sums over reports; predicted and actual ones are of the same deliveries:
-// those with a prediction. Plain numbers, all of them only ever growing.
-struct RateCounters {
-  uint64_t plans = 0;
-  uint64_t plans_blind = 0;  // the rate was unknown: not in the sums below
-  uint64_t chunks_loaded = 0;
-  uint64_t chunks_recomputed = 0;
-  uint64_t bytes_predicted = 0;
-  uint64_t bytes_actual = 0;
-  uint64_t load_us_predicted = 0;
-  uint64_t load_us_actual = 0;
-  uint64_t late = 0;
-  uint64_t slower_than_recompute = 0;
-
-  void Count(const DeliveryReport& report);
-};
+// Adds the report to the metrics of kv/metric_table.h that begin with "rate.".
+// Predicted and actual sums are of the same deliveries: those with a
+// prediction.
+void Count(const DeliveryReport& report, MetricValues& counters);
 
 }  // namespace kdn::delivery
 

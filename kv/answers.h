@@ -2,12 +2,14 @@
 #define KDN_KV_ANSWERS_H_
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "kv/chunk_key.h"
 #include "kv/ids.h"
 #include "kv/level.h"
+#include "kv/metric_values.h"
 
 // What a KDN answers to an engine. The numbers of the enumerations are those of
 // kdn.capnp. Values.
@@ -57,6 +59,14 @@ struct ChunkOutcome {
   Tier tier = Tier::kMemory;
   ObjectVersion version;
   uint64_t wire_bytes = 0;  // that crossed between nodes for the chunk
+};
+
+// One node of the configuration.
+struct NodeStatus {
+  NodeId id;
+  std::string gateway_address;
+  bool alive = false;
+  MetricValues metrics;  // all 0 when the node is not alive
 };
 
 }  // namespace kdn

@@ -66,6 +66,9 @@ inline constexpr MetricInfo kMetricTable[] = {
      "objects that engines removed"},
     {"disk_write_failures", MetricType::kCounter, "objects",
      "writes that the disk tier failed or refused; each is tried again"},
+    {"disk_write_failures", MetricType::kCounter, "objects",
+     "writes that the disk tier failed or refused; the object stays in memory "
+     "and is written again"},
     {"objects", MetricType::kGauge, "objects", "visible objects"},
     {"memory_objects", MetricType::kGauge, "objects",
      "visible objects in memory"},

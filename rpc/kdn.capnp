@@ -408,79 +408,31 @@ struct ChunkOutcome {
 # ---------------------------------------------------------------- status
 
 struct NodeStatus {
-  # Counters run from the node's start. hits + misses + failures = lookups.
   id @0 :Text;
   gatewayAddress @1 :Text;
   alive @2 :Bool;
-  epoch @3 :UInt64;
-  shardsPrimary @4 :UInt64;
-  shardsHeld @5 :UInt64;
-  store @6 :StoreCounters;
-  disk @7 :DiskCounters;
-  stores @8 :UInt64;
-  retrieves @9 :UInt64;
-  chunksHit @10 :UInt64;
-  chunksMissed @11 :UInt64;
-  chunksFailed @12 :UInt64;
-  peerBytesIn @13 :UInt64;
-  peerBytesOut @14 :UInt64;
-  engineBytesIn @15 :UInt64;
-  engineBytesOut @16 :UInt64;
-  memoryBudgetBytes @17 :UInt64;
-  rssBytes @18 :UInt64;
-  uptimeS @19 :UInt64;
-  chunksRecomputed @20 :UInt64;
-  rate @21 :RateCounters;
+  metrics @3 :List(Metric);
+  # Every metric that the node of the gateway knows, and what newer nodes report
+  # besides. All are 0 when the node is not alive. `kdn status --explain` prints
+  # names, units and meanings; docs/operations.md has them too. Show a metric of an
+  # unknown name as it is: a newer node has more of them.
 }
 
-struct RateCounters {
-  # Of fetches from peers, until their last layer is decoded: what was predicted of
-  # them, and what happened.
-  plans @0 :UInt64;
-  plansBlind @1 :UInt64;  # the link's rate was unknown: not in the sums below
-  chunksLoaded @2 :UInt64;
-  chunksRecomputed @3 :UInt64;
-  bytesPredicted @4 :UInt64;
-  bytesActual @5 :UInt64;
-  loadUsPredicted @6 :UInt64;
-  loadUsActual @7 :UInt64;
-  late @8 :UInt64;  # took longer than predicted by more than a quarter
-  slowerThanRecompute @9 :UInt64;
+enum MetricType {
+  counter @0;    # grows only, from the start of the node
+  gauge @1;      # holds now
+  histogram @2;  # a distribution since the start of the node
 }
 
-struct StoreCounters {
-  # Of the node's storage, all partitions together.
-  lookups @0 :UInt64;
-  hitsMemory @1 :UInt64;
-  hitsDisk @2 :UInt64;
-  misses @3 :UInt64;
-  failures @4 :UInt64;
-  commits @5 :UInt64;
-  commitsExisted @6 :UInt64;
-  evictions @7 :UInt64;      # from memory, still on disk
-  evictionsLost @8 :UInt64;  # altogether
-  damaged @9 :UInt64;
-  removed @10 :UInt64;
-  objects @11 :UInt64;
-  memoryObjects @12 :UInt64;
-  memoryBytes @13 :UInt64;
-  diskBytes @14 :UInt64;
-  leases @15 :UInt64;
-}
-
-struct DiskCounters {
-  liveBytes @0 :UInt64;
-  segmentBytes @1 :UInt64;
-  segments @2 :UInt64;
-  objects @3 :UInt64;
-  writes @4 :UInt64;
-  reads @5 :UInt64;
-  bytesWritten @6 :UInt64;
-  bytesRead @7 :UInt64;
-  evictions @8 :UInt64;
-  damaged @9 :UInt64;
-  cleanedSegments @10 :UInt64;
-  rebuiltObjects @11 :UInt64;
-  ioUring @12 :Bool;
-  direct @13 :Bool;
+struct Metric {
+  name @0 :Text;
+  type @1 :MetricType;
+  value @2 :UInt64;            # of a histogram: the sum of its values
+  buckets @3 :List(Bucket);    # of a histogram: those that are not empty
+  struct Bucket {
+    # Values that are greater than the atMost of the bucket before and at most
+    # this one. The range of a bucket is at most an eighth of its smallest value.
+    atMost @0 :UInt64;
+    count @1 :UInt64;
+  }
 }

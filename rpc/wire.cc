@@ -270,6 +270,41 @@ std::vector<int32_t> FromWire(capnp::List<int32_t>::Reader values) {
   return out;
 }
 
+void ToWire(const MetricSample& sample, wire::Metric::Builder out) {
+  out.setName(TextOf(sample.name));
+  out.setType(static_cast<wire::MetricType>(sample.type));
+  if (sample.type != MetricType::kHistogram) return out.setValue(sample.value);
+  out.setValue(sample.histogram.sum());
+  const std::vector<Histogram::Bucket> buckets = sample.histogram.Buckets();
+  auto list = out.initBuckets(static_cast<unsigned>(buckets.size()));
+  for (unsigned i = 0; i < buckets.size(); ++i) {
+    list[i].setAtMost(buckets[i].at_most);
+    list[i].setCount(buckets[i].count);
+  }
+}
+
+MetricSample FromWire(wire::Metric::Reader metric) {
+  MetricSample sample;
+  sample.name = FromWire(metric.getName());
+  switch (metric.getType()) {
+    case wire::MetricType::COUNTER:
+      sample.type = MetricType::kCounter;
+      break;
+    case wire::MetricType::GAUGE:
+      sample.type = MetricType::kGauge;
+      break;
+    case wire::MetricType::HISTOGRAM:
+      sample.type = MetricType::kHistogram;
+      sample.histogram.AddSum(metric.getValue());
+      for (const auto bucket : metric.getBuckets()) {
+        sample.histogram.AddBucket(bucket.getAtMost(), bucket.getCount());
+      }
+      return sample;
+  }
+  sample.value = metric.getValue();
+  return sample;
+}
+
 wire::Level ToWire(Level level) {
   switch (level) {
     case Level::kLossless:

@@ -15,6 +15,7 @@
 #include "kv/chunk_key.h"
 #include "kv/kv_view.h"
 #include "kv/level.h"
+#include "kv/metric_values.h"
 #include "kv/model_spec.h"
 #include "rpc/kdn.capnp.h"
 
@@ -77,6 +78,10 @@ void FillList(absl::Span<const int32_t> values, ListBuilder out) {
   }
 }
 std::vector<int32_t> FromWire(capnp::List<int32_t>::Reader values);
+
+void ToWire(const MetricSample& sample, wire::Metric::Builder out);
+// A type of a newer node is read as a gauge.
+MetricSample FromWire(wire::Metric::Reader metric);
 
 wire::Level ToWire(Level level);
 // In an answer: one of a newer node is shown as the first.

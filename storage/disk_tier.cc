@@ -236,23 +236,23 @@ class DiskTierImpl final : public DiskTier {
     return status;
   }
 
-  Counters counters() const override {
+  MetricValues counters() const override {
     const SegmentLog::Counters log = log_->counters();
-    Counters c;
-    c.live_bytes = log.live_bytes;
-    c.segment_bytes = log.segment_bytes;
-    c.segments = log.segments;
-    c.objects = log.objects;
-    c.writes = writes_;
-    c.reads = reads_;
-    c.bytes_written = bytes_written_;
-    c.bytes_read = bytes_read_;
-    c.evictions = log.evictions;
-    c.damaged = log.damaged;
-    c.cleaned_segments = log.cleaned;
-    c.rebuilt_objects = log.rebuilt;
-    c.io_uring = uring_;
-    c.direct = log_->direct();
+    MetricValues c;
+    c["disk_live_bytes"] = log.live_bytes;
+    c["disk_segment_bytes"] = log.segment_bytes;
+    c["disk_segments"] = log.segments;
+    c["disk_objects"] = log.objects;
+    c["disk_writes"] = writes_;
+    c["disk_reads"] = reads_;
+    c["disk_bytes_written"] = bytes_written_;
+    c["disk_bytes_read"] = bytes_read_;
+    c["disk_evictions"] = log.evictions;
+    c["disk_damaged"] = log.damaged;
+    c["disk_cleaned_segments"] = log.cleaned;
+    c["disk_rebuilt_objects"] = log.rebuilt;
+    c["disk_io_uring"] = uring_ ? 1 : 0;
+    c["disk_direct"] = log_->direct() ? 1 : 0;
     return c;
   }
 

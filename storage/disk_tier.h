@@ -13,6 +13,7 @@
 #include "kv/chunk_key.h"
 #include "kv/clock.h"
 #include "kv/ids.h"
+#include "kv/metric_values.h"
 #include "storage/arena.h"
 #include "storage/object_info.h"
 
@@ -90,23 +91,9 @@ class DiskTier {
   // Blocks until all that was asked before is done and synced.
   virtual absl::Status Flush() = 0;
 
-  struct Counters {
-    uint64_t live_bytes = 0;
-    uint64_t segment_bytes = 0;  // on disk, dead records included
-    uint64_t segments = 0;
-    uint64_t objects = 0;
-    uint64_t writes = 0;
-    uint64_t reads = 0;
-    uint64_t bytes_written = 0;
-    uint64_t bytes_read = 0;
-    uint64_t evictions = 0;
-    uint64_t damaged = 0;
-    uint64_t cleaned_segments = 0;
-    uint64_t rebuilt_objects = 0;  // found in segments, not in the index
-    bool io_uring = false;
-    bool direct = false;
-  };
-  virtual Counters counters() const = 0;
+  // The metrics of kv/metric_table.h that begin with "disk_", but for the
+  // latencies and the failed writes, which the caller counts.
+  virtual MetricValues counters() const = 0;
 };
 
 }  // namespace kdn::storage

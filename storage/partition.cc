@@ -55,9 +55,8 @@ void Partition::Impl::EraseEntry(const ChunkKey& key,
   const auto read = reads.find(key);
   if (read != reads.end()) {
     const bool missing = absl::IsNotFound(to_readers);
-    CountTerminal(
-        missing ? &PartitionCounters::misses : &PartitionCounters::failures,
-        read->second.readers.size());
+    CountTerminal(missing ? Metric("misses") : Metric("failures"),
+                  read->second.readers.size());
     for (const Waiter& reader : TakeReaders(read->second)) {
       if (missing) {
         actions.push_back(action::Missed{reader.id});
@@ -127,11 +126,11 @@ void Partition::Impl::CommitNew(RequestId id, const ObjectInfo& info,
   if (durable) {
     // What readers have been given is not taken back.
     Update(entry, [&](Entry& it) { it.visible = !unknown; });
-    counters.commits += unknown ? 0 : 1;
+    counters["commits"] += unknown ? 0 : 1;
     AwaitDurable(entry, {{id, deadline}, /*existed=*/false});
     return;
   }
-  ++counters.commits;
+  ++counters["commits"];
   actions.push_back(action::Committed{id, info, false});
 }
 
@@ -139,7 +138,7 @@ void Partition::Impl::CommitExisting(Entry& entry, RequestId id,
                                      const ObjectInfo& info, ObjectRef object,
                                      Durability durability, absl::Time expires,
                                      absl::Time deadline, Actions& actions) {
-  ++counters.commits_existed;
+  ++counters["commits_existed"];
   entry.info.expires = std::max(entry.info.expires, expires);
   entry.info.durability = std::max(entry.info.durability, durability);
   leases.HoldUntil(entry.info.key, expires);
@@ -176,18 +175,18 @@ Actions Partition::Read(RequestId id, const ChunkKey& key,
   Actions actions;
   Entry* entry = impl_->FindVisible(key, ns);
   if (entry == nullptr) {
-    impl_->CountTerminal(&PartitionCounters::misses);
+    impl_->CountTerminal(Metric("misses"));
     actions.push_back(action::Missed{id});
     return actions;
   }
   if (entry->object != nullptr) {
-    impl_->CountTerminal(&PartitionCounters::hits_memory);
+    impl_->CountTerminal(Metric("hits_memory"));
     impl_->policy.Access(entry->slot);
     actions.push_back(impl_->Lend(*entry, id, Tier::kMemory));
     return actions;
   }
   if (impl_->waiting() >= impl_->options.waiting_max) {
-    impl_->CountTerminal(&PartitionCounters::failures);
+    impl_->CountTerminal(Metric("failures"));
     actions.push_back(action::Refused{
         id, absl::ResourceExhaustedError(absl::StrCat(
                 impl_->waiting(), " requests wait for the disk already"))});
@@ -195,7 +194,7 @@ Actions Partition::Read(RequestId id, const ChunkKey& key,
   }
   const auto [read, is_new] = impl_->reads.try_emplace(key);
   if (read->second.stale) {
-    impl_->CountTerminal(&PartitionCounters::misses);
+    impl_->CountTerminal(Metric("misses"));
     actions.push_back(action::Missed{id});
     return actions;
   }
@@ -211,20 +210,18 @@ const ObjectInfo* Partition::Lookup(const ChunkKey& key,
                                     const std::string& ns) {
   Entry* entry = impl_->FindVisible(key, ns);
   if (entry == nullptr) {
-    impl_->CountTerminal(&PartitionCounters::misses);
+    impl_->CountTerminal(Metric("misses"));
     return nullptr;
   }
   entry->info.tier = entry->object != nullptr ? Tier::kMemory : Tier::kDisk;
-  impl_->CountTerminal(entry->object != nullptr
-                           ? &PartitionCounters::hits_memory
-                           : &PartitionCounters::hits_disk);
+  impl_->CountTerminal(entry->object != nullptr ? Metric("hits_memory")
+                                                : Metric("hits_disk"));
   return &entry->info;
 }
 
-void Partition::Impl::CountTerminal(uint64_t PartitionCounters::*what,
-                                    uint64_t count) {
-  counters.lookups += count;
-  counters.*what += count;
+void Partition::Impl::CountTerminal(Metric what, uint64_t count) {
+  counters["lookups"] += count;
+  counters[what] += count;
 }
 
 void Partition::Impl::Advance(absl::Time now, Actions& actions) {

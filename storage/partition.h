@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "kv/chunk_key.h"
 #include "kv/ids.h"
+#include "kv/metric_values.h"
 #include "storage/block_source.h"
 #include "storage/object_info.h"
 
@@ -103,27 +104,6 @@ using Action =
                  action::ReadFromDisk, action::RemoveFromDisk, action::Removed,
                  action::Pinned, action::HoldChanged, action::WriteFailed>;
 using Actions = std::vector<Action>;
-
-// One definition per number; `hits + misses + failures == lookups` always.
-struct PartitionCounters {
-  uint64_t lookups = 0;
-  uint64_t hits_memory = 0;
-  uint64_t hits_disk = 0;
-  uint64_t misses = 0;
-  uint64_t failures = 0;  // refused reads: deadline, no room
-  uint64_t commits = 0;
-  uint64_t commits_existed = 0;
-  uint64_t evictions = 0;       // dropped from memory, still on disk
-  uint64_t evictions_lost = 0;  // dropped altogether: a cache's right
-  uint64_t damaged = 0;         // failed verification, dropped
-  uint64_t removed = 0;
-  uint64_t disk_write_failures = 0;
-  uint64_t objects = 0;  // visible now
-  uint64_t memory_objects = 0;
-  uint64_t memory_bytes = 0;  // of the arena, in-flight blocks included
-  uint64_t disk_bytes = 0;    // of visible objects on disk
-  uint64_t leases = 0;        // live pins
-};
 
 // One partition of a node's shards: a memory tier over a disk tier, and the
 // leases that hold eviction off. Events in, actions out: it does no I/O, reads
@@ -223,7 +203,9 @@ class Partition {
   // wait to be tried again do not count.
   bool HasUnwritten() const;
   // Takes the same time for any number of objects.
-  PartitionCounters counters() const;
+  // The metrics of kv/metric_table.h from "lookups" to "leases".
+  // hits + misses + failures = lookups, always.
+  MetricValues counters() const;
   void CheckInvariants() const;
 
  private:

@@ -94,7 +94,7 @@ Actions Partition::Flush(absl::Time now) {
 void Partition::Impl::OnWriteFailed(Entry& entry, const absl::Status& status,
                                     absl::Time now, Actions& actions) {
   entry.write_sync = false;
-  ++counters.disk_write_failures;
+  ++counters["disk_write_failures"];
   ++entry.write_failures;
   action::WriteFailed failed{entry.info.key, status, entry.write_failures};
   AnswerCommitters(entry, [&](const Committer& committer) {
@@ -148,7 +148,7 @@ void Partition::Impl::OnWritten(Entry& entry, Actions& actions) {
   entry.synced = entry.synced || synced;
   if (!entry.visible) {
     Update(entry, [](Entry& it) { it.visible = true; });
-    ++counters.commits;
+    ++counters["commits"];
   }
   AnswerCommitters(entry, [&](const Committer& committer) {
     actions.push_back(
@@ -233,9 +233,9 @@ void Partition::Impl::AnswerReaders(Entry& entry, DiskRead& read,
   // A commit may have brought the same bytes while the disk was read.
   const bool found = entry.object != nullptr;
   const bool missing = !found && absl::IsNotFound(status);
-  CountTerminal(found     ? &PartitionCounters::hits_disk
-                : missing ? &PartitionCounters::misses
-                          : &PartitionCounters::failures,
+  CountTerminal(found     ? Metric("hits_disk")
+                : missing ? Metric("misses")
+                          : Metric("failures"),
                 read.readers.size());
   for (const Waiter& reader : TakeReaders(read)) {
     if (found) {
@@ -251,7 +251,7 @@ void Partition::Impl::AnswerReaders(Entry& entry, DiskRead& read,
 void Partition::Impl::OnReadFailed(Entry& entry, const absl::Status& status) {
   const bool gone = absl::IsDataLoss(status) || absl::IsNotFound(status);
   if (!gone) return;  // the disk may do better next time
-  counters.damaged += absl::IsDataLoss(status) ? 1 : 0;
+  counters["damaged"] += absl::IsDataLoss(status) ? 1 : 0;
   SetOnDisk(entry, false);
   // A commit brought the bytes meanwhile.
   if (entry.object != nullptr) QueueWrite(entry, /*sync=*/false);
@@ -262,7 +262,7 @@ void Partition::Impl::ForgetIfNowhere(const ChunkKey& key,
                                       Actions& actions) {
   const auto found = entries.find(key);
   if (found == entries.end() || !found->second.nowhere()) return;
-  counters.evictions_lost += absl::IsDataLoss(why) ? 0 : 1;
+  counters["evictions_lost"] += absl::IsDataLoss(why) ? 0 : 1;
   EraseEntry(key, why, actions);
 }
 

@@ -178,7 +178,7 @@ struct Partition::Impl {
   void EndPin(RequestId id, const absl::Status& status, Actions& actions);
   // The holds that have changed, as actions.
   void TellHolds(Actions& actions);
-  void CountTerminal(uint64_t PartitionCounters::*what, uint64_t count = 1);
+  void CountTerminal(Metric what, uint64_t count = 1);
   int waiting() const {
     return static_cast<int>(reservations.size()) + readers;
   }
@@ -212,8 +212,8 @@ struct Partition::Impl {
   std::deque<ChunkKey> read_queue;
   absl::flat_hash_map<ChunkKey, DiskRemovals> removals;
   int reads_in_flight = 0;
-  int readers = 0;             // of all reads
-  PartitionCounters counters;  // without the totals
+  int readers = 0;        // of all reads
+  MetricValues counters;  // without the totals
   // What a walk over all entries would count.
   struct Totals {
     // Of visible objects.

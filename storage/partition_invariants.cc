@@ -4,19 +4,20 @@
 
 namespace kdn::storage {
 
-PartitionCounters Partition::counters() const {
-  PartitionCounters counters = impl_->counters;
-  counters.objects = impl_->totals.objects;
-  counters.memory_objects = impl_->totals.memory_objects;
-  counters.disk_bytes = impl_->totals.disk_bytes;
-  counters.memory_bytes = impl_->blocks->used_bytes();
-  counters.leases = static_cast<uint64_t>(impl_->leases.size());
+MetricValues Partition::counters() const {
+  MetricValues counters = impl_->counters;
+  counters["objects"] = impl_->totals.objects;
+  counters["memory_objects"] = impl_->totals.memory_objects;
+  counters["disk_bytes"] = impl_->totals.disk_bytes;
+  counters["memory_bytes"] = impl_->blocks->used_bytes();
+  counters["leases"] = static_cast<uint64_t>(impl_->leases.size());
   return counters;
 }
 
 void Partition::CheckInvariants() const {
-  const PartitionCounters& c = impl_->counters;
-  KDN_CHECK(c.hits_memory + c.hits_disk + c.misses + c.failures == c.lookups,
+  const MetricValues& c = impl_->counters;
+  KDN_CHECK(c["hits_memory"] + c["hits_disk"] + c["misses"] + c["failures"] ==
+                c["lookups"],
             "lookups do not conserve");
   impl_->CheckEntries();
   impl_->CheckRequests();

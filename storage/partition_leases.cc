@@ -82,7 +82,7 @@ Actions Partition::Remove(RequestId id, const ChunkKey& key,
   }
   const ShardId shard = entry->info.shard;
   impl_->EraseEntry(key, absl::NotFoundError("removed"), actions);
-  ++impl_->counters.removed;
+  ++impl_->counters["removed"];
   impl_->TellHolds(actions);
   if (impl_->options.has_disk) {
     impl_->RemoveFromDisk(key, ns, shard, id, actions);
@@ -100,7 +100,7 @@ Actions Partition::Discard(const ChunkKey& key, ObjectVersion version) {
       found->second.object == nullptr) {
     return actions;
   }
-  ++impl_->counters.damaged;
+  ++impl_->counters["damaged"];
   if (found->second.on_disk && found->second.write == Entry::Write::kNone) {
     // The disk's own copy proves itself when it is read.
     impl_->ForgetMemory(found->second);
@@ -159,7 +159,7 @@ void Partition::Impl::ExpireReader(const ChunkKey& key, RequestId id,
                     [id](const Waiter& reader) { return reader.id == id; });
   KDN_CHECK(ended == 1, "a deadline is of a reader that waits");
   --readers;
-  CountTerminal(&PartitionCounters::failures);
+  CountTerminal(Metric("failures"));
   if (!read->second.readers.empty() || read->second.block != nullptr) return;
   // Nobody wants it any more, and the disk is not at it.
   std::erase(read_queue, key);

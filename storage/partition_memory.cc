@@ -70,10 +70,10 @@ void Partition::Impl::DropFromMemory(Entry& entry) {
   policy.Evict(entry.slot);
   LeaveMemory(entry);
   if (entry.on_disk) {
-    ++counters.evictions;
+    ++counters["evictions"];
     return;
   }
-  ++counters.evictions_lost;
+  ++counters["evictions_lost"];
   const ChunkKey key = entry.info.key;
   leases.Forget(key);
   Subtract(entry);

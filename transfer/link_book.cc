@@ -17,10 +17,10 @@ std::optional<double> LinkBook::BytesPerSecond(const NodeId& peer,
 
 void LinkBook::Count(const delivery::DeliveryReport& report) {
   absl::MutexLock lock(&mutex_);
-  counters_.Count(report);
+  delivery::Count(report, counters_);
 }
 
-delivery::RateCounters LinkBook::counters() const {
+MetricValues LinkBook::counters() const {
   absl::MutexLock lock(&mutex_);
   return counters_;
 }

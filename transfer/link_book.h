@@ -11,6 +11,7 @@
 #include "delivery/link_rate.h"
 #include "delivery/rate_report.h"
 #include "kv/ids.h"
+#include "kv/metric_values.h"
 
 namespace kdn::transfer {
 
@@ -25,13 +26,14 @@ class LinkBook {
                                        absl::Time now) const;
 
   void Count(const delivery::DeliveryReport& report);
-  delivery::RateCounters counters() const;
+  // The metrics that begin with "rate.".
+  MetricValues counters() const;
 
  private:
   mutable absl::Mutex mutex_;
   absl::flat_hash_map<NodeId, delivery::LinkRate> links_
       ABSL_GUARDED_BY(mutex_);
-  delivery::RateCounters counters_ ABSL_GUARDED_BY(mutex_);
+  MetricValues counters_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace kdn::transfer

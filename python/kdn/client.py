@@ -13,6 +13,7 @@ import numpy as np
 from ._calls import Calls
 from ._connection import Connection, answer_of, check, milliseconds
 from ._loop import Loop, shared_loop
+from ._status import status_of
 from .errors import ResourceExhausted
 from .keys import check_namespace
 from .knowledge import DEFAULT_TIMEOUT, AsyncKnowledge, Knowledge
@@ -74,7 +75,7 @@ class Link:
         call = self.connection.live_session().status(deadlineMs=milliseconds(timeout))
         answer = await answer_of(call, timeout, "status of the cluster")
         check(answer.status)
-        return [node.to_dict() for node in answer.nodes]
+        return [status_of(node) for node in answer.nodes]
 
     async def ping(self, timeout: float) -> None:
         check((await answer_of(self.connection.live_session().info(), timeout, "ping")).status)
@@ -129,8 +130,8 @@ class Client(_Base):
         return Knowledge(self._link, calls, namespace, model)
 
     def status(self, timeout: float = DEFAULT_TIMEOUT) -> list[dict[str, Any]]:
-        """The status of every node of the cluster, with the fields of NodeStatus in
-        kdn.capnp."""
+        """The status of every node of the cluster, with the metrics that `kdn status
+        --json` has. `kdn status --explain` says what each metric is."""
         return self._link.loop.run(self._link.status(timeout))
 
     def ping(self, timeout: float = DEFAULT_TIMEOUT) -> None:

@@ -218,6 +218,10 @@ def test_status_shows_every_node(client: kdn.Client) -> None:
     nodes = client.status()
     assert [node["id"] for node in nodes] == ["n1", "n2", "n3"]
     assert all(node["alive"] for node in nodes)
+    for node in nodes:
+        assert node["lookups"] == node["hits_memory"] + node["hits_disk"] + node["misses"] + node["failures"]
+        assert node["rate"]["plans"] >= node["rate"]["plans_blind"]
+        assert node["lookup_us"]["p50"] <= node["lookup_us"]["p99"]
 
 
 def test_mistakes_are_typed_and_change_nothing(client: kdn.Client, namespace: str) -> None:

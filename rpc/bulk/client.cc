@@ -51,19 +51,16 @@ class BulkTransportImpl final : public BulkTransport,
   void Fetch(delivery::FetchRequest request,
              std::unique_ptr<delivery::FetchSink> sink) override {
     Submit(std::make_shared<FetchJob>(std::move(request), std::move(sink),
-                                      options_.traffic.get()));
+                                      options_.meters.get()));
   }
   void Push(
       delivery::PushRequest request,
       delivery::Done<absl::StatusOr<delivery::PushReceipt>> done) override {
     Submit(std::make_shared<PushJob>(std::move(request), std::move(done),
-                                     options_.traffic.get()));
+                                     options_.meters.get()));
   }
   void FailPeer(const NodeId& peer) override {
     loop_.Post([this, peer] { Fail(&peer, "declared dead"); });
-  }
-  delivery::PeerTraffic traffic() const override {
-    return options_.traffic->traffic();
   }
   void Stop() override;
 

@@ -10,9 +10,9 @@
 #include "absl/time/time.h"
 #include "delivery/peer_transport.h"
 #include "kv/ids.h"
+#include "kv/meters.h"
 #include "kv/work_class.h"
 #include "rpc/bulk/hello.h"
-#include "transfer/traffic_meter.h"
 
 namespace kdn::rpc {
 
@@ -42,8 +42,7 @@ class BulkTransport : public delivery::PeerTransport {
     // Told "host:port" of a peer; any thread.
     std::function<absl::StatusOr<std::string>(const NodeId&)> resolve;
     // Counted into; a node's server counts into the same.
-    std::shared_ptr<transfer::TrafficMeter> traffic =
-        std::make_shared<transfer::TrafficMeter>();
+    std::shared_ptr<Meters> meters = std::make_shared<Meters>();
   };
 
   static std::unique_ptr<BulkTransport> Start(Options options);

@@ -192,7 +192,7 @@ kj::Promise<void> FetchJob::ReadLayers(kj::AsyncIoStream& stream, int layer,
       at.skipped ? Skip(stream, bytes) : stream.read(at.next, bytes);
   return reading.then([this, &stream, layer, hit, bytes] {
     Hit& arrived = hits_[hit];
-    traffic_->AddIn(bytes);
+    meters_->Add("peer_bytes_in", bytes);
     if (!arrived.skipped) {
       sink_->OnLayer(arrived.item, layer,
                      absl::MakeConstSpan(arrived.next, bytes));
@@ -225,7 +225,7 @@ kj::Promise<void> FetchJob::ReadOnlyHit(kj::AsyncIoStream& stream, int layer,
       wanted, std::min<uint64_t>(left - ready, kBulkBlockBytes));
   return stream.read(hit.next + ready, wanted, most)
       .then([this, &stream, layer, ready](size_t count) {
-        traffic_->AddIn(count);
+        meters_->Add("peer_bytes_in", count);
         return ReadOnlyHit(stream, layer, ready + count);
       });
 }
@@ -276,7 +276,7 @@ kj::Promise<void> PushJob::SendFrom(kj::AsyncIoStream& stream, size_t sent) {
   const size_t count = std::min(kBulkBlockBytes, bytes.size() - sent);
   return stream.write(bytes.data() + sent, count)
       .then([this, &stream, sent, count] {
-        traffic_->AddOut(count);
+        meters_->Add("peer_bytes_out", count);
         return SendFrom(stream, sent + count);
       });
 }

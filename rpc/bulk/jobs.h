@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "delivery/peer_transport.h"
+#include "kv/meters.h"
 #include "rpc/bulk/frame.h"
-#include "transfer/traffic_meter.h"
 
 namespace kdn::rpc {
 
@@ -33,11 +33,8 @@ class BulkJob {
 class FetchJob final : public BulkJob {
  public:
   FetchJob(delivery::FetchRequest request,
-           std::unique_ptr<delivery::FetchSink> sink,
-           transfer::TrafficMeter* traffic)
-      : request_(std::move(request)),
-        sink_(std::move(sink)),
-        traffic_(traffic) {}
+           std::unique_ptr<delivery::FetchSink> sink, Meters* meters)
+      : request_(std::move(request)), sink_(std::move(sink)), meters_(meters) {}
   ~FetchJob() noexcept override = default;
 
   const NodeId& peer() const override { return request_.peer; }
@@ -73,7 +70,7 @@ class FetchJob final : public BulkJob {
 
   delivery::FetchRequest request_;
   std::unique_ptr<delivery::FetchSink> sink_;
-  transfer::TrafficMeter* traffic_;
+  Meters* meters_;
   std::vector<Hit> hits_;   // of the group being read
   std::vector<bool> seen_;  // by chunk asked for
   size_t unseen_ = 0;
@@ -84,10 +81,8 @@ class PushJob final : public BulkJob {
  public:
   PushJob(delivery::PushRequest request,
           delivery::Done<absl::StatusOr<delivery::PushReceipt>> done,
-          transfer::TrafficMeter* traffic)
-      : request_(std::move(request)),
-        done_(std::move(done)),
-        traffic_(traffic) {}
+          Meters* meters)
+      : request_(std::move(request)), done_(std::move(done)), meters_(meters) {}
   ~PushJob() noexcept override = default;
 
   const NodeId& peer() const override { return request_.peer; }
@@ -103,7 +98,7 @@ class PushJob final : public BulkJob {
 
   delivery::PushRequest request_;
   delivery::Done<absl::StatusOr<delivery::PushReceipt>> done_;
-  transfer::TrafficMeter* traffic_;
+  Meters* meters_;
   delivery::PushReceipt receipt_;
 };
 

@@ -262,7 +262,7 @@ kj::Promise<void> BulkSession::SendFrom(std::shared_ptr<Group> group,
   }
   if (end == next) return kj::READY_NOW;
   // Before the write: the peer may have counted them when it returns.
-  shared_.options.traffic->AddOut(stream_bytes);
+  shared_.options.meters->Add("peer_bytes_out", stream_bytes);
   auto writing = stream_->write(kj::arrayPtr(pieces.data() + next, end - next));
   return Within(loop_, shared_.options.stall_timeout, kj::mv(writing))
       .then([this, group, end] { return SendFrom(group, end); });
@@ -327,7 +327,7 @@ kj::Promise<void> BulkSession::Receive(std::shared_ptr<Pushing> push,
   return Within(loop_, shared_.options.stall_timeout,
                 stream_->read(push->block->bytes().data() + done, count))
       .then([this, push, done, count] {
-        shared_.options.traffic->AddIn(count);
+        shared_.options.meters->Add("peer_bytes_in", count);
         return Receive(push, done + count);
       });
 }

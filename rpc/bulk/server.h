@@ -9,8 +9,8 @@
 #include "absl/time/time.h"
 #include "delivery/peer_transport.h"
 #include "kv/ids.h"
+#include "kv/meters.h"
 #include "rpc/bulk/hello.h"
-#include "transfer/traffic_meter.h"
 
 namespace kdn::rpc {
 
@@ -36,8 +36,7 @@ class BulkServer {
     // A peer that takes or gives not one byte for this long is hung up on.
     absl::Duration stall_timeout = absl::Seconds(10);
     // Counted into; a node's transport counts into the same.
-    std::shared_ptr<transfer::TrafficMeter> traffic =
-        std::make_shared<transfer::TrafficMeter>();
+    std::shared_ptr<Meters> meters = std::make_shared<Meters>();
   };
 
   struct Counters {

@@ -10,42 +10,6 @@
 namespace kdn::rpc {
 namespace {
 
-StoreCounters FromWire(wire::StoreCounters::Reader c) {
-  return StoreCounters{.lookups = c.getLookups(),
-                       .hits_memory = c.getHitsMemory(),
-                       .hits_disk = c.getHitsDisk(),
-                       .misses = c.getMisses(),
-                       .failures = c.getFailures(),
-                       .commits = c.getCommits(),
-                       .commits_existed = c.getCommitsExisted(),
-                       .evictions = c.getEvictions(),
-                       .evictions_lost = c.getEvictionsLost(),
-                       .damaged = c.getDamaged(),
-                       .removed = c.getRemoved(),
-                       .objects = c.getObjects(),
-                       .memory_objects = c.getMemoryObjects(),
-                       .memory_bytes = c.getMemoryBytes(),
-                       .disk_bytes = c.getDiskBytes(),
-                       .leases = c.getLeases()};
-}
-
-DiskCounters FromWire(wire::DiskCounters::Reader c) {
-  return DiskCounters{.live_bytes = c.getLiveBytes(),
-                      .segment_bytes = c.getSegmentBytes(),
-                      .segments = c.getSegments(),
-                      .objects = c.getObjects(),
-                      .writes = c.getWrites(),
-                      .reads = c.getReads(),
-                      .bytes_written = c.getBytesWritten(),
-                      .bytes_read = c.getBytesRead(),
-                      .evictions = c.getEvictions(),
-                      .damaged = c.getDamaged(),
-                      .cleaned_segments = c.getCleanedSegments(),
-                      .rebuilt_objects = c.getRebuiltObjects(),
-                      .io_uring = c.getIoUring(),
-                      .direct = c.getDirect()};
-}
-
 // A tier of a newer node is shown as the first one.
 Tier FromWire(wire::Tier tier) {
   return tier == wire::Tier::DISK ? Tier::kDisk : Tier::kMemory;
@@ -68,42 +32,15 @@ NodeInfo FromWire(wire::NodeInfo::Reader info) {
                   .features = std::move(features)};
 }
 
-RateCounters FromWire(wire::RateCounters::Reader c) {
-  return RateCounters{.plans = c.getPlans(),
-                      .plans_blind = c.getPlansBlind(),
-                      .chunks_loaded = c.getChunksLoaded(),
-                      .chunks_recomputed = c.getChunksRecomputed(),
-                      .bytes_predicted = c.getBytesPredicted(),
-                      .bytes_actual = c.getBytesActual(),
-                      .load_us_predicted = c.getLoadUsPredicted(),
-                      .load_us_actual = c.getLoadUsActual(),
-                      .late = c.getLate(),
-                      .slower_than_recompute = c.getSlowerThanRecompute()};
-}
-
-NodeStatus FromWire(wire::NodeStatus::Reader s) {
-  return NodeStatus{.id = NodeId(FromWire(s.getId())),
-                    .gateway_address = FromWire(s.getGatewayAddress()),
-                    .alive = s.getAlive(),
-                    .epoch = s.getEpoch(),
-                    .shards_primary = s.getShardsPrimary(),
-                    .shards_held = s.getShardsHeld(),
-                    .store = FromWire(s.getStore()),
-                    .disk = FromWire(s.getDisk()),
-                    .stores = s.getStores(),
-                    .retrieves = s.getRetrieves(),
-                    .chunks_hit = s.getChunksHit(),
-                    .chunks_missed = s.getChunksMissed(),
-                    .chunks_failed = s.getChunksFailed(),
-                    .chunks_recomputed = s.getChunksRecomputed(),
-                    .rate = FromWire(s.getRate()),
-                    .peer_bytes_in = s.getPeerBytesIn(),
-                    .peer_bytes_out = s.getPeerBytesOut(),
-                    .engine_bytes_in = s.getEngineBytesIn(),
-                    .engine_bytes_out = s.getEngineBytesOut(),
-                    .memory_budget_bytes = s.getMemoryBudgetBytes(),
-                    .rss_bytes = s.getRssBytes(),
-                    .uptime_s = s.getUptimeS()};
+NodeStatus FromWire(wire::NodeStatus::Reader status) {
+  NodeStatus out{.id = NodeId(FromWire(status.getId())),
+                 .gateway_address = FromWire(status.getGatewayAddress()),
+                 .alive = status.getAlive(),
+                 .metrics = {}};
+  for (const auto metric : status.getMetrics()) {
+    out.metrics.Add(FromWire(metric));
+  }
+  return out;
 }
 
 LookupResult FromWire(wire::LookupResult::Reader result) {

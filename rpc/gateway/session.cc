@@ -216,7 +216,7 @@ kj::Promise<void> SessionServer::status(StatusContext context) {
     return kj::READY_NOW;
   }
   const CallDeadline deadline = CallDeadline::After(*timeout);
-  using Nodes = std::vector<delivery::NodeStatus>;
+  using Nodes = std::vector<NodeStatus>;
   auto expected = state_->loop().Expect<Nodes>();
   state_->node().Status(deadline.of_node, std::move(expected.done));
   return ByDeadline(state_->loop(), AnswerOrStatus(kj::mv(expected.promise)),

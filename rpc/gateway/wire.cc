@@ -15,44 +15,6 @@ namespace {
 // NodeInfo.features; docs/protocol.md says what each name means.
 constexpr std::array<const char*, 1> kFeatures = {"refuses-unknown"};
 
-void FillStore(const storage::PartitionCounters& c,
-               wire::StoreCounters::Builder out) {
-  out.setLookups(c.lookups);
-  out.setHitsMemory(c.hits_memory);
-  out.setHitsDisk(c.hits_disk);
-  out.setMisses(c.misses);
-  out.setFailures(c.failures);
-  out.setCommits(c.commits);
-  out.setCommitsExisted(c.commits_existed);
-  out.setEvictions(c.evictions);
-  out.setEvictionsLost(c.evictions_lost);
-  out.setDamaged(c.damaged);
-  out.setRemoved(c.removed);
-  out.setObjects(c.objects);
-  out.setMemoryObjects(c.memory_objects);
-  out.setMemoryBytes(c.memory_bytes);
-  out.setDiskBytes(c.disk_bytes);
-  out.setLeases(c.leases);
-}
-
-void FillDisk(const storage::DiskTier::Counters& c,
-              wire::DiskCounters::Builder out) {
-  out.setLiveBytes(c.live_bytes);
-  out.setSegmentBytes(c.segment_bytes);
-  out.setSegments(c.segments);
-  out.setObjects(c.objects);
-  out.setWrites(c.writes);
-  out.setReads(c.reads);
-  out.setBytesWritten(c.bytes_written);
-  out.setBytesRead(c.bytes_read);
-  out.setEvictions(c.evictions);
-  out.setDamaged(c.damaged);
-  out.setCleanedSegments(c.cleaned_segments);
-  out.setRebuiltObjects(c.rebuilt_objects);
-  out.setIoUring(c.io_uring);
-  out.setDirect(c.direct);
-}
-
 // The identity a store claims, and its placement, once the key agrees.
 absl::Status FillIdentity(wire::StoreRequest::Reader request,
                           delivery::StoreRequest& out) {
@@ -106,44 +68,13 @@ void FillNodeInfo(const GatewayState& gateway, bool local,
   }
 }
 
-void FillRate(const delivery::RateCounters& c,
-              wire::RateCounters::Builder out) {
-  out.setPlans(c.plans);
-  out.setPlansBlind(c.plans_blind);
-  out.setChunksLoaded(c.chunks_loaded);
-  out.setChunksRecomputed(c.chunks_recomputed);
-  out.setBytesPredicted(c.bytes_predicted);
-  out.setBytesActual(c.bytes_actual);
-  out.setLoadUsPredicted(c.load_us_predicted);
-  out.setLoadUsActual(c.load_us_actual);
-  out.setLate(c.late);
-  out.setSlowerThanRecompute(c.slower_than_recompute);
-}
-
-void FillNodeStatus(const delivery::NodeStatus& status,
-                    wire::NodeStatus::Builder out) {
+void FillNodeStatus(const NodeStatus& status, wire::NodeStatus::Builder out) {
   out.setId(status.id.name());
   out.setGatewayAddress(status.gateway_address);
   out.setAlive(status.alive);
-  out.setEpoch(status.epoch);
-  out.setShardsPrimary(status.shards_primary);
-  out.setShardsHeld(status.shards_held);
-  FillStore(status.store, out.initStore());
-  FillDisk(status.disk, out.initDisk());
-  out.setStores(status.stores);
-  out.setRetrieves(status.retrieves);
-  out.setChunksHit(status.chunks_hit);
-  out.setChunksMissed(status.chunks_missed);
-  out.setChunksFailed(status.chunks_failed);
-  out.setChunksRecomputed(status.chunks_recomputed);
-  FillRate(status.rate, out.initRate());
-  out.setPeerBytesIn(status.peer_bytes_in);
-  out.setPeerBytesOut(status.peer_bytes_out);
-  out.setEngineBytesIn(status.engine_bytes_in);
-  out.setEngineBytesOut(status.engine_bytes_out);
-  out.setMemoryBudgetBytes(status.memory_budget_bytes);
-  out.setRssBytes(status.rss_bytes);
-  out.setUptimeS(status.uptime_s);
+  const std::vector<MetricSample> samples = status.metrics.Samples();
+  auto metrics = out.initMetrics(static_cast<unsigned>(samples.size()));
+  for (unsigned i = 0; i < samples.size(); ++i) ToWire(samples[i], metrics[i]);
 }
 
 void FillLookupResult(const LookupResult& result,

@@ -22,8 +22,8 @@ StorageActor::behavior_type MakeSilent(StorageActor::pointer self) {
         return self->make_response_promise<std::vector<StatusItem>>();
       },
       [](ReleaseAtom, uint64_t) {},
-      [self](CountAtom) -> caf::result<storage::PartitionCounters> {
-        return self->make_response_promise<storage::PartitionCounters>();
+      [self](CountAtom) -> caf::result<std::vector<MetricItem>> {
+        return self->make_response_promise<std::vector<MetricItem>>();
       },
       [self](FlushAtom) -> caf::result<bool> {
         return self->make_response_promise<bool>();
@@ -100,7 +100,7 @@ StorageActor ActorsTest::SpawnStorage(size_t arena_bytes,
   spawned_.push_back(
       system_.spawn(MakeStorageActor,
                     StorageActorDeps{*storage::Arena::Create(arena_bytes), disk,
-                                     &held_, &clock_},
+                                     &held_, &clock_, &meters_},
                     std::vector<storage::ObjectInfo>()));
   return spawned_.back();
 }

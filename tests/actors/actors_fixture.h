@@ -41,7 +41,6 @@ class HeldTransport final : public delivery::PeerTransport {
     pushes.push_back({std::move(request), std::move(done)});
   }
   void FailPeer(const NodeId& peer) override { failed.push_back(peer); }
-  delivery::PeerTraffic traffic() const override { return {}; }
 
   struct HeldFetch {
     delivery::FetchRequest request;
@@ -116,6 +115,7 @@ class ActorsTest : public testing::Test {
       dynamic_cast<caf::scheduler::test_coordinator&>(system_.scheduler());
   HeldTransport transport_;
   HeldKeys held_;
+  Meters meters_;
   const NodeId a_{"a"};
   const NodeId b_{"b"};
   const NodeId c_{"c"};

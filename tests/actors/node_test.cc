@@ -21,7 +21,6 @@ class StopTransport final : public delivery::PeerTransport {
     done(absl::UnavailableError("no peers"));
   }
   void FailPeer(const NodeId&) override { stopping.Notify(); }
-  delivery::PeerTraffic traffic() const override { return {}; }
 
   absl::Notification stopping;
 

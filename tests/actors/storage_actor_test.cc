@@ -33,7 +33,7 @@ class HeldDisk final : public storage::DiskTier {
     return absl::OkStatus();
   }
   absl::Status Flush() override { return absl::OkStatus(); }
-  Counters counters() const override { return {}; }
+  MetricValues counters() const override { return {}; }
 
   std::vector<Done> asked;
   int touches = 0;
@@ -302,7 +302,7 @@ TEST_F(StorageActorTest, WhatIsRestoredIsHeldUntilItsTtlRunsOut) {
   const StorageActor storage =
       system_.spawn(MakeStorageActor,
                     StorageActorDeps{*storage::Arena::Create(kArenaBytes),
-                                     &disk, &held_, &clock_},
+                                     &disk, &held_, &clock_, &meters_},
                     restored);
   Run();
   EXPECT_TRUE(held_.Has(restored[0].key));

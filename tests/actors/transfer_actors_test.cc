@@ -227,7 +227,7 @@ TEST_F(RetrieveActorTest, APeerThatBreaksIsReplacedByTheNextOwner) {
   EXPECT_EQ(outcomes_.of[0].kind, OutcomeKind::kFailed)
       << "a miss would hide that one owner could not say";
   EXPECT_TRUE(absl::IsUnavailable(outcomes_.of[0].why)) << outcomes_.of[0].why;
-  EXPECT_EQ(node_->counters.chunks_failed, 1u);
+  EXPECT_EQ(node_->meters().Get("chunks_failed"), 1u);
 }
 
 TEST_F(RetrieveActorTest, AMissingCalibrationIsNoDamageAndTheWalkGoesOn) {
@@ -266,7 +266,7 @@ TEST_F(RetrieveActorTest, WhatNobodyHasIsAMiss) {
   }
   ASSERT_EQ(outcomes_.times, 1);
   EXPECT_EQ(outcomes_.of[0].kind, OutcomeKind::kMiss);
-  EXPECT_EQ(node_->counters.chunks_missed, 1u);
+  EXPECT_EQ(node_->meters().Get("chunks_missed"), 1u);
 }
 
 TEST_F(RetrieveActorTest, AFetchMayTakeWhatItsLinkCarriesInTime) {
@@ -296,7 +296,7 @@ TEST_F(RetrieveActorTest, NobodyElseIsAskedForWhatIsBetterRecomputed) {
   EXPECT_EQ(transport_.fetches.size(), 1u);
   ASSERT_EQ(outcomes_.times, 1);
   EXPECT_EQ(outcomes_.of[0].kind, OutcomeKind::kRecompute);
-  EXPECT_EQ(node_->counters.chunks_recomputed, 1u);
+  EXPECT_EQ(node_->meters().Get("chunks_recomputed"), 1u);
 }
 
 TEST_F(RetrieveActorTest, ChunksOfOnePeerAreOneFetch) {

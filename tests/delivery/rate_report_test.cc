@@ -67,34 +67,34 @@ TEST(RateReportTest, LateIsBeyondTheMargin) {
 }
 
 TEST(RateReportTest, CountersAddUp) {
-  RateCounters counters;
+  MetricValues counters;
   DeliveryReport report{Predict(PlanOf(3, 2), kTarget), 2'900'000,
                         absl::Milliseconds(400)};
-  counters.Count(report);
+  Count(report, counters);
   report.load = absl::Milliseconds(300);
-  counters.Count(report);
-  EXPECT_EQ(counters.plans, 2u);
-  EXPECT_EQ(counters.plans_blind, 0u);
-  EXPECT_EQ(counters.chunks_loaded, 6u);
-  EXPECT_EQ(counters.chunks_recomputed, 4u);
-  EXPECT_EQ(counters.bytes_predicted, 6'000'000u);
-  EXPECT_EQ(counters.bytes_actual, 5'800'000u);
-  EXPECT_EQ(counters.load_us_predicted, 620'000u);
-  EXPECT_EQ(counters.load_us_actual, 700'000u);
-  EXPECT_EQ(counters.late, 1u);
-  EXPECT_EQ(counters.slower_than_recompute, 0u);
+  Count(report, counters);
+  EXPECT_EQ(counters["rate.plans"], 2u);
+  EXPECT_EQ(counters["rate.plans_blind"], 0u);
+  EXPECT_EQ(counters["rate.chunks_loaded"], 6u);
+  EXPECT_EQ(counters["rate.chunks_recomputed"], 4u);
+  EXPECT_EQ(counters["rate.bytes_predicted"], 6'000'000u);
+  EXPECT_EQ(counters["rate.bytes_actual"], 5'800'000u);
+  EXPECT_EQ(counters["rate.load_us_predicted"], 620'000u);
+  EXPECT_EQ(counters["rate.load_us_actual"], 700'000u);
+  EXPECT_EQ(counters["rate.late"], 1u);
+  EXPECT_EQ(counters["rate.slower_than_recompute"], 0u);
 }
 
 TEST(RateReportTest, WhatWasNotPredictedIsNotCompared) {
   DeliveryTarget target = kTarget;
   target.bytes_per_second = std::nullopt;
-  RateCounters counters;
-  counters.Count({Predict(PlanOf(3, 2), target), 3'000'000, absl::Seconds(4)});
-  EXPECT_EQ(counters.plans_blind, 1u);
-  EXPECT_EQ(counters.bytes_actual, 0u);
-  EXPECT_EQ(counters.load_us_actual, 0u);
-  EXPECT_EQ(counters.late, 0u);
-  EXPECT_EQ(counters.slower_than_recompute, 1u);
+  MetricValues counters;
+  Count({Predict(PlanOf(3, 2), target), 3'000'000, absl::Seconds(4)}, counters);
+  EXPECT_EQ(counters["rate.plans_blind"], 1u);
+  EXPECT_EQ(counters["rate.bytes_actual"], 0u);
+  EXPECT_EQ(counters["rate.load_us_actual"], 0u);
+  EXPECT_EQ(counters["rate.late"], 0u);
+  EXPECT_EQ(counters["rate.slower_than_recompute"], 1u);
 }
 
 }  // namespace

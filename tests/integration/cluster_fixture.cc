@@ -137,10 +137,10 @@ void ClusterTest::ExpectAllHit(int chunks) {
   }
 }
 
-rpc::NodeStatus ClusterTest::StatusOf(size_t node) {
+NodeStatus ClusterTest::StatusOf(size_t node) {
   const auto nodes = client().Status(absl::Seconds(10));
   EXPECT_TRUE(nodes.ok()) << nodes.status();
-  return nodes.ok() ? (*nodes)[node] : rpc::NodeStatus();
+  return nodes.ok() ? (*nodes)[node] : NodeStatus();
 }
 
 }  // namespace kdn::integration

@@ -47,7 +47,7 @@ class ClusterTest : public testing::Test {
                    absl::Duration timeout = absl::Seconds(20));
   // Expects that the chunks 0 to chunks - 1 are delivered as they were stored.
   void ExpectAllHit(int chunks);
-  rpc::NodeStatus StatusOf(size_t node);
+  NodeStatus StatusOf(size_t node);
 
   static ModelSpec Model();
 

@@ -72,23 +72,24 @@ TEST_F(ClusterTest, CountersConserve) {
   uint64_t objects = 0;
   uint64_t peer_bytes_in = 0;
   uint64_t peer_bytes_out = 0;
-  for (const rpc::NodeStatus& node : *nodes) {
-    peer_bytes_in += node.peer_bytes_in;
-    peer_bytes_out += node.peer_bytes_out;
-    EXPECT_EQ(node.store.lookups, node.store.hits_memory +
-                                      node.store.hits_disk + node.store.misses +
-                                      node.store.failures)
+  for (const NodeStatus& node : *nodes) {
+    peer_bytes_in += node.metrics["peer_bytes_in"];
+    peer_bytes_out += node.metrics["peer_bytes_out"];
+    EXPECT_EQ(node.metrics["lookups"],
+              node.metrics["hits_memory"] + node.metrics["hits_disk"] +
+                  node.metrics["misses"] + node.metrics["failures"])
         << node.id.name();
-    objects += node.store.objects;
+    objects += node.metrics["objects"];
   }
   EXPECT_EQ(objects, 20u) << "ten chunks, two copies each";
   EXPECT_EQ(peer_bytes_in, peer_bytes_out);
   EXPECT_GT(peer_bytes_in, 0u);
-  const rpc::NodeStatus& gateway = (*nodes)[0];
-  EXPECT_EQ(gateway.chunks_hit, 10u);
-  EXPECT_EQ(gateway.chunks_missed, 5u);
-  EXPECT_EQ(gateway.chunks_failed, 0u);
-  EXPECT_EQ(gateway.engine_bytes_in, gateway.engine_bytes_out)
+  const NodeStatus& gateway = (*nodes)[0];
+  EXPECT_EQ(gateway.metrics["chunks_hit"], 10u);
+  EXPECT_EQ(gateway.metrics["chunks_missed"], 5u);
+  EXPECT_EQ(gateway.metrics["chunks_failed"], 0u);
+  EXPECT_EQ(gateway.metrics["engine_bytes_in"],
+            gateway.metrics["engine_bytes_out"])
       << "every byte stored was delivered once";
 }
 
@@ -177,7 +178,7 @@ TEST_F(ClusterTest, AKilledClientLosesItsLeases) {
   Connect(0);
   const auto leases = [this] {
     uint64_t sum = 0;
-    for (size_t i = 0; i < 3; ++i) sum += StatusOf(i).store.leases;
+    for (size_t i = 0; i < 3; ++i) sum += StatusOf(i).metrics["leases"];
     return sum;
   };
   EXPECT_EQ(leases(), 2u) << "on both copies";

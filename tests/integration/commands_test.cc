@@ -183,7 +183,7 @@ class UpTest : public testing::Test {
       if (!client.ok()) return false;
       const auto nodes = (*client)->Status(absl::Seconds(2));
       if (!nodes.ok()) return false;
-      for (const rpc::NodeStatus& node : *nodes) {
+      for (const NodeStatus& node : *nodes) {
         if (!node.alive) return false;
       }
     }

@@ -13,7 +13,9 @@ class EngineTest : public ClusterTest {
  protected:
   // The memory in use in a node's partitions, with objects that are being
   // built.
-  uint64_t MemoryOf(size_t node) { return StatusOf(node).store.memory_bytes; }
+  uint64_t MemoryOf(size_t node) {
+    return StatusOf(node).metrics["memory_bytes"];
+  }
   // A chunk that no node holds and that `node`, as its owner, would build in
   // its own partition.
   Chunk FreshAt(size_t node) {

@@ -47,8 +47,8 @@ TEST_F(ClusterTest, ADamagedDiskIsReplacedByTheReplica) {
   DamageSegments(directory_ + "/n2");
   StartAll();
   ExpectAllHit(12);
-  const rpc::NodeStatus damaged = StatusOf(1);
-  EXPECT_GT(damaged.store.damaged, 0u) << "damaged copies are counted";
+  const NodeStatus damaged = StatusOf(1);
+  EXPECT_GT(damaged.metrics["damaged"], 0u) << "damaged copies are counted";
 }
 
 TEST_F(ClusterTest, AFullDiskEvictsAndGoesOn) {

@@ -267,8 +267,8 @@ TEST_F(LevelsTest, ANodeWithoutTheCalibrationSaysSoAndOthersDeliver) {
   }
   uint64_t objects = 0;
   for (size_t node = 0; node < 3; ++node) {
-    EXPECT_EQ(StatusOf(node).store.damaged, 0u);
-    objects += StatusOf(node).store.objects;
+    EXPECT_EQ(StatusOf(node).metrics["damaged"], 0u);
+    objects += StatusOf(node).metrics["objects"];
   }
   EXPECT_EQ(objects, 2u) << "no copy was dropped";
   Connect(1);

@@ -268,7 +268,7 @@ TEST_P(RateTest, AThrottledLinkMeetsTheDeadlineAtALowerLevel) {
   LimitLink(kSlow);
   // The measured rate is too high for one retrieve.
   RetrieveAll(kDeadline);
-  const rpc::RateCounters hopeful = StatusOf(0).rate;
+  const MetricValues hopeful = StatusOf(0).metrics;
   const Got after = RetrieveAll(kDeadline);
   EXPECT_EQ(after.hits, kChunks);
   EXPECT_EQ(after.recompute, 0u);
@@ -277,16 +277,20 @@ TEST_P(RateTest, AThrottledLinkMeetsTheDeadlineAtALowerLevel) {
   EXPECT_LT(after.wire_bytes, before.wire_bytes / 2);
   ExpectWithinCertifiedErrors(after);
   // The counters report the prediction and the result.
-  const rpc::RateCounters rate = StatusOf(0).rate;
-  EXPECT_EQ(rate.plans_blind, 1u);
-  EXPECT_EQ(rate.plans, hopeful.plans + 1);
-  EXPECT_EQ(rate.chunks_loaded, hopeful.chunks_loaded + kChunks);
-  const uint64_t predicted = rate.bytes_predicted - hopeful.bytes_predicted;
-  EXPECT_EQ(rate.bytes_actual - hopeful.bytes_actual, predicted);
+  const MetricValues rate = StatusOf(0).metrics;
+  EXPECT_EQ(rate["rate.plans_blind"], 1u);
+  EXPECT_EQ(rate["rate.plans"], hopeful["rate.plans"] + 1);
+  EXPECT_EQ(rate["rate.chunks_loaded"],
+            hopeful["rate.chunks_loaded"] + kChunks);
+  const uint64_t predicted =
+      rate["rate.bytes_predicted"] - hopeful["rate.bytes_predicted"];
+  EXPECT_EQ(rate["rate.bytes_actual"] - hopeful["rate.bytes_actual"],
+            predicted);
   EXPECT_LE(predicted, after.wire_bytes) << "headers are not in the plan";
-  EXPECT_GT(rate.load_us_predicted, hopeful.load_us_predicted);
-  EXPECT_GT(rate.load_us_actual, hopeful.load_us_actual);
-  EXPECT_LT(absl::Microseconds(rate.load_us_actual - hopeful.load_us_actual),
+  EXPECT_GT(rate["rate.load_us_predicted"], hopeful["rate.load_us_predicted"]);
+  EXPECT_GT(rate["rate.load_us_actual"], hopeful["rate.load_us_actual"]);
+  EXPECT_LT(absl::Microseconds(rate["rate.load_us_actual"] -
+                               hopeful["rate.load_us_actual"]),
             kDeadline);
 }
 
@@ -299,10 +303,10 @@ TEST_P(RateTest, WhatTheEngineDoesFasterIsLeftToIt) {
   EXPECT_EQ(fast.wire_bytes, 0u);
   const Got slow = RetrieveAll(kLong, 100.0);
   EXPECT_EQ(slow.hits, kChunks);
-  const rpc::NodeStatus status = StatusOf(0);
-  EXPECT_EQ(status.chunks_recomputed, kChunks);
-  EXPECT_EQ(status.rate.chunks_recomputed, kChunks);
-  EXPECT_EQ(status.rate.slower_than_recompute, 0u);
+  const NodeStatus status = StatusOf(0);
+  EXPECT_EQ(status.metrics["chunks_recomputed"], kChunks);
+  EXPECT_EQ(status.metrics["rate.chunks_recomputed"], kChunks);
+  EXPECT_EQ(status.metrics["rate.slower_than_recompute"], 0u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Links, RateTest,

@@ -3,8 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <fstream>
+#include <iterator>
 #include <set>
 #include <string>
+
+#include "absl/strings/str_cat.h"
 
 namespace kdn {
 namespace {
@@ -48,6 +52,21 @@ TEST(MetricTableTest, HistogramsAreOfMicroseconds) {
     EXPECT_EQ(info.unit, "microseconds") << info.name;
     EXPECT_TRUE(info.name.ends_with("_us")) << info.name;
   }
+}
+
+TEST(MetricTableTest, TheOperatorsManualHasEveryLine) {
+  std::ifstream file(KDN_SOURCE_DIR "/docs/operations.md");
+  const std::string manual{std::istreambuf_iterator<char>(file), {}};
+  std::string table =
+      "| name | type | unit | what it is |\n|---|---|---|---|\n";
+  for (const MetricInfo& info : kMetricTable) {
+    absl::StrAppend(&table, "| `", std::string(info.name), "` | ",
+                    std::string(Name(info.type)), " | ", std::string(info.unit),
+                    " | ", std::string(info.help), " |\n");
+  }
+  EXPECT_NE(manual.find(table), std::string::npos)
+      << "docs/operations.md, Metrics, must have this table:\n"
+      << table;
 }
 
 TEST(MetricTableTest, FindsByName) {

@@ -349,15 +349,15 @@ void FakeNode::CloseSession(SessionId session) {
 }
 
 void FakeNode::Status(absl::Time,
-                      delivery::Done<std::vector<delivery::NodeStatus>> done) {
+                      delivery::Done<std::vector<NodeStatus>> done) {
   Do([this, done = std::move(done)]() mutable {
-    std::vector<delivery::NodeStatus> nodes(2);
+    std::vector<NodeStatus> nodes(2);
     nodes[0].id = self();
-    nodes[0].store.lookups = 11;
-    nodes[0].disk.io_uring = true;
-    nodes[0].uptime_s = 5;
+    nodes[0].alive = true;
+    nodes[0].metrics["lookups"] = 11;
+    nodes[0].metrics["disk_io_uring"] = 1;
+    nodes[0].metrics["uptime_s"] = 5;
     nodes[1].id = NodeId("dead");
-    nodes[1].alive = false;
     done(std::move(nodes));
   });
 }

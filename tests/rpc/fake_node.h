@@ -68,7 +68,7 @@ class FakeNode final : public delivery::NodeService {
   SessionId OpenSession() override;
   void CloseSession(SessionId session) override;
   void Status(absl::Time deadline,
-              delivery::Done<std::vector<delivery::NodeStatus>> done) override;
+              delivery::Done<std::vector<NodeStatus>> done) override;
   NodeId self() const override { return NodeId("fake"); }
 
  private:

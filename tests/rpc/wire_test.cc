@@ -177,30 +177,48 @@ TEST(WireTest, OutcomesAndReceiptsComeBack) {
   EXPECT_TRUE(absl::IsDataLoss(FromWire(receipt.asReader()).status()));
 }
 
-TEST(WireTest, CountersKeepTheirNames) {
-  delivery::NodeStatus status;
-  uint64_t next = 1;
-  status.id = NodeId("n");
-  status.store.lookups = next++;
-  status.store.leases = next++;
-  status.store.evictions_lost = next++;
-  status.disk.bytes_read = next++;
-  status.disk.rebuilt_objects = next++;
-  status.disk.direct = true;
-  status.chunks_failed = next++;
-  status.engine_bytes_out = next++;
+NodeStatus OverTheWire(const NodeStatus& status) {
   capnp::MallocMessageBuilder message;
   auto out = message.initRoot<wire::NodeStatus>();
   FillNodeStatus(status, out);
-  const NodeStatus back = FromWire(out.asReader());
-  EXPECT_EQ(back.store.lookups, 1u);
-  EXPECT_EQ(back.store.leases, 2u);
-  EXPECT_EQ(back.store.evictions_lost, 3u);
-  EXPECT_EQ(back.disk.bytes_read, 4u);
-  EXPECT_EQ(back.disk.rebuilt_objects, 5u);
-  EXPECT_TRUE(back.disk.direct);
-  EXPECT_EQ(back.chunks_failed, 6u);
-  EXPECT_EQ(back.engine_bytes_out, 7u);
+  return FromWire(out.asReader());
+}
+
+TEST(WireTest, MetricsKeepNamesAndValues) {
+  NodeStatus status{NodeId("n"), "host:7303", true, {}};
+  uint64_t next = 1;
+  for (size_t i = 0; i < kMetricCount; ++i) {
+    const Metric metric = Metric::At(i);
+    if (metric.info().type == MetricType::kHistogram) {
+      status.metrics.histogram(metric).Record(next++ * 1000);
+    } else {
+      status.metrics[metric] = next++;
+    }
+  }
+  const NodeStatus back = OverTheWire(status);
+  EXPECT_EQ(back.id, status.id);
+  EXPECT_EQ(back.gateway_address, status.gateway_address);
+  EXPECT_TRUE(back.alive);
+  EXPECT_EQ(back.metrics, status.metrics);
+}
+
+TEST(WireTest, MetricsOfANewerNodeAreKept) {
+  NodeStatus status;
+  MetricSample times{"newer_us", MetricType::kHistogram, 0, {}};
+  times.histogram.Record(100);
+  status.metrics.Add(times);
+  status.metrics.Add({"newer", MetricType::kCounter, 7, {}});
+  EXPECT_EQ(OverTheWire(status).metrics, status.metrics);
+}
+
+TEST(WireTest, ATypeOfANewerNodeIsAGauge) {
+  capnp::MallocMessageBuilder message;
+  auto out = message.initRoot<wire::Metric>();
+  out.setName("newer");
+  out.setType(static_cast<wire::MetricType>(7));
+  out.setValue(3);
+  const MetricSample expected{"newer", MetricType::kGauge, 3, {}};
+  EXPECT_EQ(FromWire(out.asReader()), expected);
 }
 
 }  // namespace

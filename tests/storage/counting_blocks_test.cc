@@ -54,9 +54,9 @@ TEST(CountingBlocksTest, APartitionRunsOnMemoryThatIsOnlyCounted) {
                      Durability::kReplicated, absl::InfinitePast(),
                      absl::InfiniteFuture(), now);
   }
-  EXPECT_EQ(partition.counters().objects, kFit);
-  EXPECT_EQ(partition.counters().evictions_lost, kFit);
-  EXPECT_EQ(partition.counters().memory_bytes, kFit * kObject);
+  EXPECT_EQ(partition.counters()["objects"], kFit);
+  EXPECT_EQ(partition.counters()["evictions_lost"], kFit);
+  EXPECT_EQ(partition.counters()["memory_bytes"], kFit * kObject);
   EXPECT_EQ(partition.Lookup(key_of(kFit - 1), ""), nullptr);
   EXPECT_NE(partition.Lookup(key_of(kFit), ""), nullptr);
   partition.CheckInvariants();

@@ -64,7 +64,7 @@ class Child {
 
  private:
   void Report(int object, Ack::Step step) {
-    const Ack ack{object, step, (*tier_)->counters().cleaned_segments};
+    const Ack ack{object, step, (*tier_)->counters()["disk_cleaned_segments"]};
     if (write(pipe_, &ack, sizeof(ack)) != sizeof(ack)) _exit(3);
   }
   const int pipe_;
@@ -128,7 +128,7 @@ class DiskCrashTest : public testing::Test {
       EXPECT_TRUE(!there || step != Ack::Step::kRemoved)
           << object << " is back";
     }
-    EXPECT_EQ((*tier)->counters().damaged, 0u);
+    EXPECT_EQ((*tier)->counters()["disk_damaged"], 0u);
   }
 
   TempDirectory directory_;

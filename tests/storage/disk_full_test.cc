@@ -53,8 +53,9 @@ TEST_F(DiskFullTest, AFullFileSystemEvictsTheOldest) {
     const absl::Status status = disk.Write(MakeObject(i, 1, kObjectBytes));
     ASSERT_TRUE(status.ok()) << i << ": " << status;
   }
-  EXPECT_GT(tier->counters().evictions, 100u);
-  EXPECT_GT(tier->counters().objects, 40u) << "most of the room is used";
+  EXPECT_GT(tier->counters()["disk_evictions"], 100u);
+  EXPECT_GT(tier->counters()["disk_objects"], 40u)
+      << "most of the room is used";
   const TestObject last = MakeObject(199, 1, kObjectBytes);
   const auto back = disk.Read(last.info);
   ASSERT_TRUE(back.ok()) << back.status();

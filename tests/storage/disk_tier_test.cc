@@ -72,7 +72,7 @@ TEST_P(DiskTierTest, GivesBackTheVeryBytesAlsoAfterARestart) {
       ASSERT_TRUE(back.ok()) << back.status();
       EXPECT_EQ(*back, object.bytes);
     }
-    EXPECT_EQ(tier->counters().objects, 60u);
+    EXPECT_EQ(tier->counters()["disk_objects"], 60u);
   }
 }
 
@@ -110,7 +110,7 @@ TEST_P(DiskTierTest, ADamagedByteIsTypedDroppedAndCounted) {
   SyncDisk disk(tier.get());
   EXPECT_TRUE(absl::IsDataLoss(disk.Read(object.info).status()));
   EXPECT_TRUE(absl::IsNotFound(disk.Read(object.info).status()));
-  EXPECT_EQ(tier->counters().damaged, 1u);
+  EXPECT_EQ(tier->counters()["disk_damaged"], 1u);
 }
 
 TEST_P(DiskTierTest, TheIndexIsRebuiltFromTheSegments) {
@@ -124,7 +124,7 @@ TEST_P(DiskTierTest, TheIndexIsRebuiltFromTheSegments) {
   fs::remove_all(directory_.path() + "/index");
   auto tier = Open(OptionsHere());
   ASSERT_NE(tier, nullptr);
-  EXPECT_EQ(tier->counters().rebuilt_objects, 19u);
+  EXPECT_EQ(tier->counters()["disk_rebuilt_objects"], 19u);
   SyncDisk disk(tier.get());
   for (int i = 0; i < 20; ++i) {
     const TestObject object = MakeObject(i, i == 3 ? 2 : 1);
@@ -205,7 +205,7 @@ TEST_P(DiskTierTest, OneKeyUnderTwoShardsIsTwoObjects) {
       ASSERT_TRUE(disk.Write(other).ok());
       ASSERT_TRUE(disk.Write(one).ok());
     }
-    EXPECT_EQ(tier->counters().objects, run < 2 ? 2u : 1u);
+    EXPECT_EQ(tier->counters()["disk_objects"], run < 2 ? 2u : 1u);
     const auto back = disk.Read(one.info);
     EXPECT_EQ(back.ok(), run < 2) << back.status();
     EXPECT_EQ(*disk.Read(other.info), other.bytes);
@@ -226,7 +226,7 @@ TEST_P(DiskTierTest, ADamagedIndexIsRebuilt) {
   std::ofstream(directory_.path() + "/index/CURRENT") << "nonsense";
   auto tier = Open(OptionsHere());
   ASSERT_NE(tier, nullptr);
-  EXPECT_EQ(tier->counters().objects, 10u);
+  EXPECT_EQ(tier->counters()["disk_objects"], 10u);
 }
 
 TEST_P(DiskTierTest, AHalfWrittenTailIsNotThereAfterARebuild) {
@@ -241,7 +241,7 @@ TEST_P(DiskTierTest, AHalfWrittenTailIsNotThereAfterARebuild) {
   fs::remove_all(directory_.path() + "/index");
   auto tier = Open(OptionsHere());
   SyncDisk disk(tier.get());
-  EXPECT_EQ(tier->counters().objects, 1u);
+  EXPECT_EQ(tier->counters()["disk_objects"], 1u);
 }
 
 // Each eviction needs room for the one record that it keeps.
@@ -260,7 +260,7 @@ TEST_P(DiskTierTest, AHeldRecordInEachSegmentStopsNoWrite) {
   for (int i = 0; i < 100; ++i) {
     const absl::Status status = disk.Write(MakeObject(i));
     ASSERT_TRUE(status.ok()) << i << ": " << status;
-    ASSERT_LE(tier->counters().segment_bytes, 32 * record);
+    ASSERT_LE(tier->counters()["disk_segment_bytes"], 32 * record);
   }
   for (int i = 0; i < 32; i += 4) {
     const auto back = disk.Read(MakeObject(i).info);
@@ -337,11 +337,11 @@ TEST_P(DiskTierTest, AFullTierEvictsTheOldestButNothingHeld) {
   SyncDisk disk(tier.get());
   for (int i = 0; i < 200; ++i) {
     ASSERT_TRUE(disk.Write(MakeObject(i)).ok()) << i;
-    ASSERT_LE(tier->counters().segment_bytes, 1u << 20);
+    ASSERT_LE(tier->counters()["disk_segment_bytes"], 1u << 20);
   }
   ASSERT_TRUE(tier->Flush().ok());  // what was evicted has been told
   EXPECT_GT(evicted, 50);
-  EXPECT_EQ(tier->counters().evictions, static_cast<uint64_t>(evicted));
+  EXPECT_EQ(tier->counters()["disk_evictions"], static_cast<uint64_t>(evicted));
   EXPECT_TRUE(disk.Read(MakeObject(0).info).ok());
   EXPECT_TRUE(disk.Read(MakeObject(199).info).ok());
 }
@@ -395,14 +395,14 @@ TEST_P(DiskTierTest, CleaningGivesBackTheRoomOfTheRemoved) {
   auto tier = Open(OptionsHere());
   SyncDisk disk(tier.get());
   for (int i = 0; i < 100; ++i) ASSERT_TRUE(disk.Write(MakeObject(i)).ok());
-  const uint64_t before = tier->counters().segment_bytes;
+  const uint64_t before = tier->counters()["disk_segment_bytes"];
   for (int i = 0; i < 100; ++i) {
     if (i % 5 != 0) {
       ASSERT_TRUE(disk.Remove(MakeObject(i).info).ok());
     }
   }
-  WaitUntil([&] { return tier->counters().segment_bytes < before; });
-  EXPECT_GT(tier->counters().cleaned_segments, 0u);
+  WaitUntil([&] { return tier->counters()["disk_segment_bytes"] < before; });
+  EXPECT_GT(tier->counters()["disk_cleaned_segments"], 0u);
   for (int i = 0; i < 100; i += 5) {
     const auto back = disk.Read(MakeObject(i).info);
     ASSERT_TRUE(back.ok()) << i << ": " << back.status();
@@ -421,8 +421,8 @@ TEST_P(DiskTierTest, ARebuildCutShortIsBegunAgain) {
   ASSERT_TRUE(DiskIndex::Open(directory_.path() + "/index").ok());
   auto tier = Open(OptionsHere());
   ASSERT_NE(tier, nullptr);
-  EXPECT_EQ(tier->counters().objects, 20u);
-  EXPECT_EQ(tier->counters().rebuilt_objects, 20u);
+  EXPECT_EQ(tier->counters()["disk_objects"], 20u);
+  EXPECT_EQ(tier->counters()["disk_rebuilt_objects"], 20u);
 }
 
 TEST_P(DiskTierTest, TheRemovedStayRemovedThroughCleaningAndARebuild) {
@@ -434,7 +434,7 @@ TEST_P(DiskTierTest, TheRemovedStayRemovedThroughCleaningAndARebuild) {
       if (i % 5 == 0) continue;
       ASSERT_TRUE(disk.Remove(MakeObject(i).info).ok());
     }
-    WaitUntil([&] { return tier->counters().cleaned_segments > 3; });
+    WaitUntil([&] { return tier->counters()["disk_cleaned_segments"] > 3; });
     // Moved by the cleaning, then removed and replaced.
     ASSERT_TRUE(disk.Remove(MakeObject(0).info).ok());
     ASSERT_TRUE(disk.Write(MakeObject(5, 2)).ok());
@@ -518,11 +518,11 @@ TEST_P(DiskTierTest, AReadFindsItsObjectWhileCleaningMovesIt) {
     EXPECT_TRUE(disk.Remove(MakeObject(i).info).ok());
     EXPECT_TRUE(disk.Write(MakeObject(i % kKept)).ok());
   }
-  WaitUntil([&] { return tier->counters().cleaned_segments > 10; });
+  WaitUntil([&] { return tier->counters()["disk_cleaned_segments"] > 10; });
   done = true;
   reader.join();
   EXPECT_GT(reads, 0);
-  EXPECT_GT(tier->counters().cleaned_segments, 10u);
+  EXPECT_GT(tier->counters()["disk_cleaned_segments"], 10u);
 }
 
 TEST_P(DiskTierTest, ARemovalHoldsWhileCleaningMovesItsObject) {
@@ -546,7 +546,7 @@ TEST_P(DiskTierTest, ARemovalHoldsWhileCleaningMovesItsObject) {
     }
     left.Wait();
     ASSERT_TRUE(tier->Flush().ok());
-    EXPECT_EQ(tier->counters().objects, 0u) << "round " << round;
+    EXPECT_EQ(tier->counters()["disk_objects"], 0u) << "round " << round;
   }
 }
 
@@ -566,7 +566,7 @@ TEST_P(DiskTierTest, TooManyRequestsAreRefusedInTurnButRemovalsGetIn) {
     });
   };
   write(true);
-  while (tier->counters().writes == 0) std::this_thread::yield();
+  while (tier->counters()["disk_writes"] == 0) std::this_thread::yield();
   for (int i = 0; i < 3; ++i) write(false);
   absl::Notification removed;
   tier->Remove(object.info.shard, object.info.key, [&](absl::Status status) {
@@ -595,7 +595,8 @@ TEST_P(DiskTierTest, SpaceTakenInAdvanceIsGivenBackAfterAKill) {
   ASSERT_EQ(status, 0);
   auto tier = Open(OptionsHere());
   ASSERT_NE(tier, nullptr);
-  EXPECT_EQ(tier->counters().segment_bytes, RecordBytes(object.info.bytes));
+  EXPECT_EQ(tier->counters()["disk_segment_bytes"],
+            RecordBytes(object.info.bytes));
   EXPECT_EQ(fs::file_size(SegmentsIn(directory_.path())[0]),
             RecordBytes(object.info.bytes));
   EXPECT_EQ(*SyncDisk(tier.get()).Read(object.info), object.bytes);

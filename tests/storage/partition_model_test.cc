@@ -150,9 +150,9 @@ class Driver {
         now_));
   }
   void RemoveOne(const ChunkKey& key) {
-    const uint64_t removed = partition_->counters().removed;
+    const uint64_t removed = partition_->counters()["removed"];
     Actions actions = partition_->Remove(NextId(), key, "t", SessionId(0));
-    if (partition_->counters().removed > removed) durable_.erase(key);
+    if (partition_->counters()["removed"] > removed) durable_.erase(key);
     Open(std::move(actions));
   }
   void Open(Actions actions) {

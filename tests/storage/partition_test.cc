@@ -141,7 +141,7 @@ TEST_F(PartitionTest, WithoutADiskTheColdestIsEvictedAndCounted) {
   Put(3);
   EXPECT_NE(Only<action::Missed>(Read(2)), nullptr);
   EXPECT_NE(Only<action::Found>(Read(1)), nullptr);
-  EXPECT_EQ(partition_->counters().evictions_lost, 1u);
+  EXPECT_EQ(partition_->counters()["evictions_lost"], 1u);
 }
 
 TEST_F(PartitionTest, APinnedObjectStaysUntilItsSessionEnds) {
@@ -182,7 +182,7 @@ TEST_F(PartitionTest, AReadThatWaitsTooLongIsToldSo) {
   const auto* refused = Only<action::Refused>(actions);
   ASSERT_NE(refused, nullptr);
   EXPECT_TRUE(absl::IsDeadlineExceeded(refused->why)) << refused->why;
-  EXPECT_EQ(partition_->counters().failures, 1u);
+  EXPECT_EQ(partition_->counters()["failures"], 1u);
 }
 
 TEST_F(PartitionTest, DirtyObjectsAreNotEvictedBeforeTheyAreWritten) {
@@ -256,7 +256,7 @@ TEST_F(PartitionTest, DamageOnDiskIsATypedErrorAndTheObjectIsGone) {
   ASSERT_NE(refused, nullptr);
   EXPECT_TRUE(absl::IsDataLoss(refused->why));
   EXPECT_NE(Only<action::Missed>(Read(1)), nullptr);
-  EXPECT_EQ(partition_->counters().damaged, 1u);
+  EXPECT_EQ(partition_->counters()["damaged"], 1u);
 }
 
 TEST_F(PartitionTest, WhatTheDiskRefusedIsEvictedLast) {
@@ -266,11 +266,11 @@ TEST_F(PartitionTest, WhatTheDiskRefusedIsEvictedLast) {
   Put(2);
   partition_->OnDiskWritten(Key(2), absl::OkStatus(), kNow);
   ASSERT_NE(Block(3), nullptr);  // colder, but the only copy there is
-  EXPECT_EQ(partition_->counters().evictions, 1u);
+  EXPECT_EQ(partition_->counters()["evictions"], 1u);
   EXPECT_NE(Only<action::Found>(Read(1)), nullptr);
   auto all = partition_->Reserve(Next(), 2 * kObject, kLater, kNow);
   EXPECT_NE(Only<action::Granted>(all), nullptr);
-  EXPECT_EQ(partition_->counters().evictions_lost, 1u);
+  EXPECT_EQ(partition_->counters()["evictions_lost"], 1u);
   EXPECT_NE(Only<action::Missed>(Read(1)), nullptr);
 }
 
@@ -344,13 +344,13 @@ TEST_F(PartitionTest, EvictedFromDiskItLivesOnInMemoryOrIsGone) {
   Put(2);
   partition_->OnDiskWritten(Key(2), absl::OkStatus(), kNow);
   EvictedFromDisk(2, 9);  // another version
-  EXPECT_EQ(partition_->counters().disk_bytes, 2 * kObject);
+  EXPECT_EQ(partition_->counters()["disk_bytes"], 2 * kObject);
   EvictedFromDisk(1, 1);
   EvictedFromDisk(2, 1);
   EXPECT_NE(Only<action::Missed>(Read(1)), nullptr);
   EXPECT_NE(Only<action::Found>(Read(2)), nullptr);
-  EXPECT_EQ(partition_->counters().evictions_lost, 1u);
-  EXPECT_EQ(partition_->counters().disk_bytes, 0u);
+  EXPECT_EQ(partition_->counters()["evictions_lost"], 1u);
+  EXPECT_EQ(partition_->counters()["disk_bytes"], 0u);
 }
 
 TEST_F(PartitionTest, EvictedFromDiskWhileItIsReadIsAMiss) {
@@ -361,9 +361,9 @@ TEST_F(PartitionTest, EvictedFromDiskWhileItIsReadIsAMiss) {
   EXPECT_NE(Only<action::Missed>(partition_->OnDiskRead(
                 Key(1), absl::NotFoundError("evicted"), kNow)),
             nullptr);
-  EXPECT_EQ(partition_->counters().misses, 1u);
-  EXPECT_EQ(partition_->counters().evictions_lost, 1u);
-  EXPECT_EQ(partition_->counters().objects, 0u);
+  EXPECT_EQ(partition_->counters()["misses"], 1u);
+  EXPECT_EQ(partition_->counters()["evictions_lost"], 1u);
+  EXPECT_EQ(partition_->counters()["objects"], 0u);
 }
 
 TEST_F(PartitionTest, AReaderThatWaitsForRoomGetsWhatACommitBrings) {
@@ -423,7 +423,7 @@ TEST_F(PartitionTest, ACommitOfWhatTheDiskHasJustEvictedIsNew) {
     partition_->OnDiskWritten(Key(1), absl::OkStatus(), kNow);
     partition_->CheckInvariants();
     EXPECT_NE(Only<action::Found>(Read(1)), nullptr);
-    EXPECT_EQ(partition_->counters().disk_bytes, kObject);
+    EXPECT_EQ(partition_->counters()["disk_bytes"], kObject);
   }
 }
 
@@ -444,7 +444,7 @@ TEST_F(PartitionTest, ADamagedVersionIsDiscardedAndOnlyThatVersion) {
   EXPECT_NE(Only<action::Found>(Read(1)), nullptr);
   partition_->Discard(Key(1), ObjectVersion(1));
   EXPECT_NE(Only<action::Missed>(Read(1)), nullptr);
-  EXPECT_EQ(partition_->counters().damaged, 1u);
+  EXPECT_EQ(partition_->counters()["damaged"], 1u);
 }
 
 TEST_F(PartitionTest, DamageInMemoryLeavesTheDisksCopyToBeProved) {
@@ -520,7 +520,7 @@ TEST_F(PartitionTest, WhatAReaderHasOnLoanStaysUntilItIsReturned) {
   EXPECT_EQ(Block(4), nullptr) << "waits";
   read.clear();
   EXPECT_NE(Only<action::Granted>(partition_->OnReturned(loan, kNow)), nullptr);
-  EXPECT_EQ(partition_->counters().evictions_lost, 2u);
+  EXPECT_EQ(partition_->counters()["evictions_lost"], 2u);
 }
 
 TEST_F(PartitionTest, ALoanOfACopyThatIsGoneCountsForNothing) {
@@ -582,10 +582,10 @@ TEST_F(PartitionTest, AWriteThatFailedIsTriedAgainLaterEachTime) {
     now += absl::Milliseconds(1);
     EXPECT_NE(Only<action::WriteToDisk>(partition_->OnTick(now)), nullptr);
   }
-  EXPECT_EQ(partition_->counters().disk_write_failures, 12u);
-  EXPECT_EQ(partition_->counters().disk_bytes, 0u);
+  EXPECT_EQ(partition_->counters()["disk_write_failures"], 12u);
+  EXPECT_EQ(partition_->counters()["disk_bytes"], 0u);
   EXPECT_TRUE(Written(1, absl::OkStatus(), now).empty());
-  EXPECT_EQ(partition_->counters().disk_bytes, kObject);
+  EXPECT_EQ(partition_->counters()["disk_bytes"], kObject);
   EXPECT_TRUE(partition_->OnTick(now + absl::Hours(1)).empty());
 }
 
@@ -642,7 +642,7 @@ TEST_F(PartitionTest, EvictedFromDiskWhileHotInMemoryItIsWrittenAgainOnce) {
   ASSERT_NE(write, nullptr);
   EXPECT_EQ(write->info.key, Key(2));
   Written(2);
-  EXPECT_EQ(partition_->counters().disk_bytes, kObject);
+  EXPECT_EQ(partition_->counters()["disk_bytes"], kObject);
   EXPECT_TRUE(EvictedFromDisk(2).empty()) << "a write is not a reason to write";
 }
 
@@ -652,9 +652,9 @@ TEST_F(PartitionTest, AnEvictionDuringAWriteMayBeOfItsRecord) {
   EXPECT_TRUE(EvictedFromDisk(1).empty());
   const Actions actions = Written(1);
   ASSERT_NE(Only<action::WriteToDisk>(actions), nullptr) << "to be sure";
-  EXPECT_EQ(partition_->counters().disk_bytes, 0u);
+  EXPECT_EQ(partition_->counters()["disk_bytes"], 0u);
   EXPECT_TRUE(Written(1).empty());
-  EXPECT_EQ(partition_->counters().disk_bytes, kObject);
+  EXPECT_EQ(partition_->counters()["disk_bytes"], kObject);
 }
 
 TEST_F(PartitionTest, AnAcknowledgedPinOutlivesTheDisksCopy) {
@@ -686,7 +686,7 @@ TEST_F(PartitionTest, ANoticeOfAnOlderVersionChangesNothing) {
   Written(1);
   Read(1);
   EXPECT_TRUE(EvictedFromDisk(1, /*version=*/1).empty());
-  EXPECT_EQ(partition_->counters().disk_bytes, kObject);
+  EXPECT_EQ(partition_->counters()["disk_bytes"], kObject);
 }
 
 TEST_F(PartitionTest, DeadlinesEndRequestsInTheirOrder) {

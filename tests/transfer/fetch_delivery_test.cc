@@ -372,22 +372,23 @@ TEST_F(FetchDeliveryTest, TheLinkIsTimedAndThePredictionJudged) {
       links_.BytesPerSecond(NodeId("b"), absl::UnixEpoch() + absl::Seconds(5));
   ASSERT_TRUE(rate.has_value());
   EXPECT_DOUBLE_EQ(*rate, LayersBytes(3) / 3.0);
-  EXPECT_EQ(links_.counters().plans, 1u);
-  EXPECT_EQ(links_.counters().plans_blind, 1u) << "nothing was predicted";
+  EXPECT_EQ(links_.counters()["rate.plans"], 1u);
+  EXPECT_EQ(links_.counters()["rate.plans_blind"], 1u)
+      << "nothing was predicted";
   // Twice as fast was expected, and an engine that prefills all in a second.
   // Another look at the clock tells when the last layer was decoded.
   target_.bytes_per_second = *rate * 2;
   target_.prefill_tokens_per_second = kTokens;
   announced_.clear();
   ASSERT_TRUE(Receive(Context(key_), std::nullopt, 3).status.ok());
-  const delivery::RateCounters counters = links_.counters();
-  EXPECT_EQ(counters.plans, 2u);
-  EXPECT_EQ(counters.plans_blind, 1u);
-  EXPECT_EQ(counters.bytes_actual, LayersBytes(3));
-  EXPECT_EQ(counters.load_us_predicted, 1500000u);
-  EXPECT_EQ(counters.load_us_actual, 4000000u);
-  EXPECT_EQ(counters.late, 1u);
-  EXPECT_EQ(counters.slower_than_recompute, 1u);
+  const MetricValues counters = links_.counters();
+  EXPECT_EQ(counters["rate.plans"], 2u);
+  EXPECT_EQ(counters["rate.plans_blind"], 1u);
+  EXPECT_EQ(counters["rate.bytes_actual"], LayersBytes(3));
+  EXPECT_EQ(counters["rate.load_us_predicted"], 1500000u);
+  EXPECT_EQ(counters["rate.load_us_actual"], 4000000u);
+  EXPECT_EQ(counters["rate.late"], 1u);
+  EXPECT_EQ(counters["rate.slower_than_recompute"], 1u);
 }
 
 TEST_F(FetchDeliveryTest, DecodingIsTimedAndWhatTakesLongerThanPrefillIsLeft) {
@@ -429,7 +430,7 @@ TEST_F(FetchDeliveryTest, TimeToDecodeIsPredicted) {
                       real_clock_.Now());
   }
   ASSERT_TRUE(Receive(Context(key_), std::nullopt, 3).status.ok());
-  EXPECT_NEAR(links_.counters().load_us_predicted, 9e6, 2);
+  EXPECT_NEAR(links_.counters()["rate.load_us_predicted"], 9e6, 2);
 }
 
 TEST_F(FetchDeliveryTest, WaitingForAPeersDiskIsNotTheLinks) {
@@ -464,7 +465,7 @@ TEST_F(FetchDeliveryTest, APeerThatBreaksSaysNothingOfTheLink) {
   EXPECT_FALSE(Receive(Context(key_), std::nullopt, 2).status.ok());
   EXPECT_EQ(links_.BytesPerSecond(NodeId("b"), absl::UnixEpoch()),
             std::nullopt);
-  EXPECT_EQ(links_.counters().plans, 0u);
+  EXPECT_EQ(links_.counters()["rate.plans"], 0u);
 }
 
 // The built-in calibration under a name of its own.

@@ -24,8 +24,8 @@ TEST_F(BulkTest, FetchBringsEveryChunkLayerByLayer) {
     EXPECT_EQ(item.index->key(), chunks_[i].ref.key);
     bytes += item.streams.size();
   }
-  EXPECT_EQ(transport_->traffic().in, bytes);
-  EXPECT_EQ(server_traffic_->traffic().out, bytes);
+  EXPECT_EQ(transport_meters_->Get("peer_bytes_in"), bytes);
+  EXPECT_EQ(server_meters_->Get("peer_bytes_out"), bytes);
 }
 
 TEST_F(BulkTest, AServerWithoutRoomForAllSendsWhatItHas) {
@@ -214,8 +214,8 @@ TEST_F(BulkTest, PushIsCommittedOnceAndKnownTheSecondTime) {
   const storage::ObjectRef arrived = peer_.object(chunks_[0].ref.key);
   ASSERT_NE(arrived, nullptr);
   EXPECT_TRUE(arrived->bytes() == object->bytes());
-  EXPECT_EQ(transport_->traffic().out, object->size());
-  EXPECT_EQ(server_traffic_->traffic().in, object->size());
+  EXPECT_EQ(transport_meters_->Get("peer_bytes_out"), object->size());
+  EXPECT_EQ(server_meters_->Get("peer_bytes_in"), object->size());
 
   receipt = Push(chunks_[0], object);
   ASSERT_TRUE(receipt.ok()) << receipt.status();

@@ -101,7 +101,8 @@ TEST_F(BulkFaultsTest, ServerKilledMidTransferIsUnavailable) {
   HoldAll();
   Break({.stall_at = 2000});
   auto record = Begin(FetchOf({chunks_[0]}));
-  ASSERT_TRUE(Eventually([&] { return server_traffic_->traffic().out > 0; }));
+  ASSERT_TRUE(
+      Eventually([&] { return server_meters_->Get("peer_bytes_out") > 0; }));
   server_ = nullptr;
   record->done.WaitForNotification();
   EXPECT_TRUE(absl::IsUnavailable(record->status)) << record->status;

@@ -26,7 +26,7 @@ class BulkFixture : public ::testing::Test {
   }
   void StartServer(BulkServer::Options options) {
     server_ = nullptr;
-    server_traffic_ = options.traffic;
+    server_meters_ = options.meters;
     auto server = BulkServer::Start(std::move(options), &peer_);
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
@@ -36,6 +36,7 @@ class BulkFixture : public ::testing::Test {
     options.resolve = [this](const NodeId&) -> absl::StatusOr<std::string> {
       return absl::StrCat("127.0.0.1:", port_.load());
     };
+    transport_meters_ = options.meters;
     transport_ = BulkTransport::Start(std::move(options));
   }
   void HoldAll(LevelSet levels = LevelSet::Of(Level::kLossless)) {
@@ -88,7 +89,8 @@ class BulkFixture : public ::testing::Test {
   std::vector<TestChunk> chunks_;
   FakePeer peer_;
   std::atomic<uint16_t> port_{0};
-  std::shared_ptr<transfer::TrafficMeter> server_traffic_;
+  std::shared_ptr<Meters> server_meters_;
+  std::shared_ptr<Meters> transport_meters_;
   std::unique_ptr<BulkServer> server_;
   std::unique_ptr<BulkTransport> transport_;
 };

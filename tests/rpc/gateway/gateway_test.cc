@@ -95,9 +95,9 @@ TEST_F(GatewayTest, StatusShowsEveryNode) {
   ASSERT_TRUE(nodes.ok()) << nodes.status();
   ASSERT_EQ(nodes->size(), 2u);
   EXPECT_TRUE((*nodes)[0].alive);
-  EXPECT_EQ((*nodes)[0].store.lookups, 11u);
-  EXPECT_TRUE((*nodes)[0].disk.io_uring);
-  EXPECT_EQ((*nodes)[0].uptime_s, 5u);
+  EXPECT_EQ((*nodes)[0].metrics["lookups"], 11u);
+  EXPECT_EQ((*nodes)[0].metrics["disk_io_uring"], 1u);
+  EXPECT_EQ((*nodes)[0].metrics["uptime_s"], 5u);
   EXPECT_FALSE((*nodes)[1].alive);
 }
 

@@ -1,0 +1,44 @@
+"""What a node reports of itself, as `kdn status --json` shows it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+_QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
+
+
+def _quantile(buckets: list[list[int]], q: float) -> int:
+    """The largest value of the bucket that the quantile is in; 0 without any values."""
+    rank = math.ceil(q * sum(count for _, count in buckets))
+    seen = 0
+    for at_most, count in buckets:
+        seen += count
+        if seen >= rank:
+            return at_most
+    return 0
+
+
+def _value_of(metric: Any) -> int | dict[str, Any]:
+    if str(metric.type) != "histogram":
+        return int(metric.value)
+    buckets = [[bucket.atMost, bucket.count] for bucket in metric.buckets]
+    return {
+        "count": sum(count for _, count in buckets),
+        "sum": metric.value,
+        **{name: _quantile(buckets, q) for name, q in _QUANTILES.items()},
+        "buckets": buckets,
+    }
+
+
+def status_of(node: Any) -> dict[str, Any]:
+    """A wire NodeStatus with the keys of `kdn status --json`: "rate.plans" is
+    ["rate"]["plans"]."""
+    status: dict[str, Any] = {"id": node.id, "alive": node.alive, "gateway": node.gatewayAddress}
+    for metric in node.metrics:
+        *groups, name = metric.name.split(".")
+        place = status
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[name] = _value_of(metric)
+    return status

@@ -1,0 +1,60 @@
+#include "actors/wire.h"
+
+#include <gtest/gtest.h>
+
+namespace kdn::actors {
+namespace {
+
+MetricValues EveryMetric() {
+  MetricValues values;
+  uint64_t next = 1;
+  for (size_t i = 0; i < kMetricCount; ++i) {
+    const Metric metric = Metric::At(i);
+    if (metric.info().type == MetricType::kHistogram) {
+      values.histogram(metric).Record(next++ * 1000);
+      values.histogram(metric).Record(next++);
+    } else {
+      values[metric] = next++;
+    }
+  }
+  return values;
+}
+
+TEST(ActorsWireTest, MetricsKeepNamesAndValues) {
+  const MetricValues values = EveryMetric();
+  EXPECT_EQ(FromWire(ToWire(values)), values);
+}
+
+TEST(ActorsWireTest, WhatIsZeroIsLeftOut) {
+  MetricValues values;
+  EXPECT_TRUE(ToWire(values).empty());
+  values["leases"] = 3;
+  values.histogram("lookup_us").Record(0);
+  EXPECT_EQ(ToWire(values).size(), 2u);
+  EXPECT_EQ(FromWire(ToWire(values)), values);
+}
+
+TEST(ActorsWireTest, MetricsOfANewerPeerAreKept) {
+  MetricValues values;
+  values.Add({"newer", MetricType::kCounter, 7, {}});
+  MetricSample times{"newer_us", MetricType::kHistogram, 0, {}};
+  times.histogram.Record(100);
+  values.Add(times);
+  EXPECT_EQ(FromWire(ToWire(values)), values);
+}
+
+TEST(ActorsWireTest, NonsenseOfAPeerIsNoHarm) {
+  // A type that nobody knows, and a bucket without its count.
+  const std::vector<MetricItem> items = {
+      {"newer", 200, 3, {}},
+      {"lookup_us", static_cast<uint8_t>(MetricType::kHistogram), 9, {5, 1, 6}},
+  };
+  MetricValues expected;
+  expected.Add({"newer", MetricType::kGauge, 3, {}});
+  expected.histogram("lookup_us").AddBucket(5, 1);
+  expected.histogram("lookup_us").AddSum(9);
+  EXPECT_EQ(FromWire(items), expected);
+}
+
+}  // namespace
+}  // namespace kdn::actors
