@@ -115,7 +115,7 @@ struct NodeContext {
         transport(transport_in),
         clock(clock_in),
         decoding(options.workers),
-        pool(options.workers) {
+        pool(options.workers, options.meters.get()) {
     for (const auto& calibration : options.calibrations) {
       calibrations.Add(calibration);
     }

@@ -87,6 +87,7 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
   rpc::BulkTransport::Options transport = TransportOptionsOf(config, self);
   rpc::BulkServer::Options bulk;
   options.meters = transport.meters;
+  const std::shared_ptr<Meters> meters = transport.meters;
   bulk.meters = transport.meters;
   running->transport_ = rpc::BulkTransport::Start(std::move(transport));
   absl::StatusOr<std::unique_ptr<actors::Node>> node = actors::Node::Start(
@@ -103,6 +104,7 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
   running->bulk_server_ = *std::move(server);
 
   rpc::Gateway::Options gateway;
+  gateway.meters = meters;
   gateway.tcp_host = BindAddress(self.host);
   gateway.tcp_port = self.gateway_port;
   gateway.unix_path = self.gateway_socket;

@@ -9,18 +9,20 @@
 
 namespace kdn::rpc {
 
-// When a call must have been answered, on both clocks it is measured with. The
-// node gets a little less time than the caller, so that its own answer to a
-// late call (usually a miss) arrives before the gateway gives up on it.
+// When a call began, and when it must have been answered, on both clocks it is
+// measured with. The node gets a little less time than the caller, so that its
+// own answer to a late call (usually a miss) arrives before the gateway gives
+// up on it.
 struct CallDeadline {
   kj::TimePoint at = kj::origin<kj::TimePoint>();
   absl::Time of_node;
+  absl::Time begun;
 
   static CallDeadline After(absl::Duration timeout) {
     const absl::Duration margin =
         std::min(timeout / 10, absl::Milliseconds(20));
-    return CallDeadline{EventLoop::In(timeout),
-                        SteadyNow() + (timeout - margin)};
+    const absl::Time now = SteadyNow();
+    return CallDeadline{EventLoop::In(timeout), now + (timeout - margin), now};
   }
 };
 

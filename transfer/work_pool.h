@@ -8,6 +8,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/synchronization/mutex.h"
+#include "kv/meters.h"
 #include "transfer/work_queue.h"
 
 namespace kdn::transfer {
@@ -23,8 +24,9 @@ class WorkPool {
  public:
   using Task = absl::AnyInvocable<void()>;
 
+  // `meters` counts how long tasks wait for a thread; null: nothing is counted.
   // REQUIRES: threads >= 1.
-  explicit WorkPool(int threads);
+  explicit WorkPool(int threads, Meters* meters = nullptr);
   ~WorkPool();
   WorkPool(const WorkPool&) = delete;
   WorkPool& operator=(const WorkPool&) = delete;
@@ -36,6 +38,8 @@ class WorkPool {
   RequesterId NextRequester();
 
  private:
+  // The task, and the count of its wait before it.
+  Task Timed(Task task) const;
   void Run();
   bool IsIdle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return queue_.empty() && running_ == 0;
@@ -44,6 +48,7 @@ class WorkPool {
     return stopping_ || !queue_.empty();
   }
 
+  Meters* const meters_;
   absl::Mutex mutex_;
   WorkQueue<Task> queue_ ABSL_GUARDED_BY(mutex_);
   uint64_t requesters_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kv/clock.h"
+#include "kv/log.h"
 #include "rpc/bulk/jobs.h"
 #include "rpc/bulk/pool.h"
 
@@ -73,6 +74,8 @@ class BulkTransportImpl final : public BulkTransport,
   void Submit(std::shared_ptr<BulkJob> job);
   void Start(std::shared_ptr<BulkJob> job);
   kj::Promise<absl::Status> Drive(const std::shared_ptr<BulkJob>& job);
+  void Account(const BulkJob& job, const absl::Status& status,
+               absl::Duration took);
   BulkPool& PoolOf(const NodeId& peer);
   // Ends what is pending, of one peer or (null) of all.
   void Fail(const NodeId* peer, absl::string_view why);
@@ -116,13 +119,26 @@ void BulkTransportImpl::Start(std::shared_ptr<BulkJob> job) {
     return absl::DeadlineExceededError(
         absl::StrCat("peer ", peer.name(), " did not answer in time"));
   });
-  tasks_->add(Drive(job)
-                  .exclusiveJoin(kj::mv(abort.promise))
-                  .exclusiveJoin(kj::mv(late))
-                  .then([this, id, job](absl::Status status) {
-                    active_.erase(id);
-                    job->Finish(status);
-                  }));
+  tasks_->add(
+      Drive(job)
+          .exclusiveJoin(kj::mv(abort.promise))
+          .exclusiveJoin(kj::mv(late))
+          .then([this, id, job, begun = SteadyNow()](absl::Status status) {
+            active_.erase(id);
+            Account(*job, status, SteadyNow() - begun);
+            job->Finish(status);
+          }));
+}
+
+void BulkTransportImpl::Account(const BulkJob& job, const absl::Status& status,
+                                absl::Duration took) {
+  if (status.ok()) {
+    options_.meters->Record(job.latency(), took);
+  } else if (!stopped_) {
+    LogWarning("bulk.request",
+               absl::StrCat("a request to node ", job.peer().name(),
+                            " failed: ", status.ToString()));
+  }
 }
 
 kj::Promise<absl::Status> BulkTransportImpl::Drive(

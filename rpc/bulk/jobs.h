@@ -23,6 +23,8 @@ class BulkJob {
   virtual absl::Time deadline() const = 0;
   virtual WorkClass work_class() const = 0;
   virtual RequesterId requester() const = 0;
+  // The histogram of what such requests take.
+  virtual Metric latency() const = 0;
   // Speaks the request's whole dialogue on a connection that has said hello.
   // The status is the peer's answer; an exception means the connection is
   // spoilt.
@@ -41,6 +43,7 @@ class FetchJob final : public BulkJob {
   absl::Time deadline() const override { return request_.deadline; }
   WorkClass work_class() const override { return WorkClass::kRead; }
   RequesterId requester() const override { return request_.requester; }
+  Metric latency() const override { return "peer_fetch_us"; }
   kj::Promise<absl::Status> Run(kj::AsyncIoStream& stream) override;
   void Finish(const absl::Status& status) override;
 
@@ -89,6 +92,7 @@ class PushJob final : public BulkJob {
   absl::Time deadline() const override { return request_.deadline; }
   WorkClass work_class() const override { return request_.work_class; }
   RequesterId requester() const override { return request_.requester; }
+  Metric latency() const override { return "peer_push_us"; }
   kj::Promise<absl::Status> Run(kj::AsyncIoStream& stream) override;
   void Finish(const absl::Status& status) override;
 

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "kv/log.h"
 #include "rpc/bulk/session.h"
 #include "rpc/listener.h"
 #include "transfer/admission_gate.h"
@@ -42,9 +44,7 @@ class BulkServerImpl final : public BulkServer,
   }
 
   uint16_t port() const override { return port_; }
-  Counters counters() const override {
-    return Counters{connections_->used(), shared_.refused};
-  }
+  Counters counters() const override { return Counters{connections_->used()}; }
   void Stop() override {
     if (std::exchange(stopped_, true)) return;
     loop_.Run([&] { tasks_ = nullptr; });
@@ -54,7 +54,7 @@ class BulkServerImpl final : public BulkServer,
   void Accept(kj::Own<kj::AsyncIoStream> stream) {
     auto slot = connections_->TryTake(1);
     if (!slot) {
-      ++shared_.refused;
+      Refuse("its limit of connections is reached");
       return;  // dropping the stream hangs up
     }
     TuneTcp(*stream);
@@ -64,7 +64,13 @@ class BulkServerImpl final : public BulkServer,
                                kj::heap<AdmissionGate::Pass>(std::move(slot))));
   }
   void taskFailed(kj::Exception&& broken) override {
-    if (broken.getType() == kj::Exception::Type::FAILED) ++shared_.refused;
+    if (broken.getType() == kj::Exception::Type::FAILED) {
+      Refuse(broken.getDescription().cStr());
+    }
+  }
+  void Refuse(absl::string_view why) {
+    shared_.options.meters->Add("peer_refused");
+    LogWarning("bulk.serve", absl::StrCat("a peer was hung up on: ", why));
   }
 
   BulkShared shared_;

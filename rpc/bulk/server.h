@@ -41,7 +41,6 @@ class BulkServer {
 
   struct Counters {
     uint64_t connections = 0;  // open now
-    uint64_t refused = 0;      // wrong hello, nonsense, too many
   };
 
   // ALREADY_EXISTS when the port is in use. `service` must outlive the server.

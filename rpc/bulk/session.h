@@ -1,7 +1,6 @@
 #ifndef KDN_RPC_BULK_SESSION_H_
 #define KDN_RPC_BULK_SESSION_H_
 
-#include <atomic>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -18,7 +17,6 @@ struct BulkShared {
   BulkServer::Options options;
   delivery::PeerService* service = nullptr;
   EventLoop* loop = nullptr;
-  std::atomic<uint64_t> refused{0};
 };
 
 // The serving end of one connection: hello, then one request after the other.

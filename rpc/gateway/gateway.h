@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "delivery/node_service.h"
+#include "kv/meters.h"
 
 namespace kdn::rpc {
 
@@ -49,6 +50,8 @@ class Gateway {
     uint64_t window_bytes = 16u << 20;
     int session_stores_max = 64;
     uint64_t session_store_bytes_max = 1ull << 30;
+    // Calls are timed into it; the node reports it.
+    std::shared_ptr<Meters> meters = std::make_shared<Meters>();
   };
 
   // What is in use now.

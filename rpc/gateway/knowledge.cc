@@ -43,10 +43,12 @@ kj::Promise<void> KnowledgeServer::lookup(LookupContext context) {
                           asked->deadline.of_node, std::move(expected.done));
   return ByDeadline(session_->loop(), kj::mv(expected.promise),
                     asked->deadline.at, "looking chunks up")
-      .then([context](Results found) mutable {
+      .then([context, meters = session_->gateway->options.meters,
+             begun = asked->deadline.begun](Results found) mutable {
         auto results = context.getResults();
         ToWire(found.status(), results.initStatus());
         if (!found.ok()) return;
+        meters->Record("lookup_us", SteadyNow() - begun);
         auto list = results.initResults(static_cast<unsigned>(found->size()));
         for (unsigned i = 0; i < found->size(); ++i) {
           FillLookupResult((*found)[i], list[i]);
@@ -301,10 +303,13 @@ kj::Promise<void> KnowledgeServer::Deliver(RetrieveContext context,
                                                kj::mv(sink), deadline);
   auto running = retrieval->Run();
   return running
-      .then([context](absl::StatusOr<Retrieval::Outcomes> answer) mutable {
+      .then([context, meters = session_->gateway->options.meters,
+             begun = deadline.begun](
+                absl::StatusOr<Retrieval::Outcomes> answer) mutable {
         auto results = context.getResults();
         ToWire(answer.status(), results.initStatus());
         if (!answer.ok()) return;
+        meters->Record("retrieve_us", SteadyNow() - begun);
         auto list = results.initOutcomes(static_cast<unsigned>(answer->size()));
         for (unsigned i = 0; i < answer->size(); ++i) {
           FillOutcome((*answer)[i], list[i]);

@@ -38,6 +38,8 @@ Retrieval::Retrieval(std::shared_ptr<SessionState> session, RetrieveCall call,
       call_(std::move(call)),
       sink_(kj::mv(sink)),
       deadline_(deadline),
+      first_layer_(std::make_shared<FirstLayer>(
+          session_->gateway->options.meters, deadline.begun)),
       order_(static_cast<int>(call_.chunks.size()), call_.slice.layers()),
       outcomes_(call_.chunks.size()),
       settled_(call_.chunks.size()) {
@@ -159,9 +161,13 @@ void Retrieval::AskNode(int index) {
   }
   window.cancellation = request.cancellation;
 
-  delivery::NodeService::OnLayer on_layer = [](int, int) {};
+  delivery::NodeService::OnLayer on_layer = [timer = first_layer_](int, int) {
+    timer->OnLayer();
+  };
   if (sink_ != nullptr) {
-    on_layer = [inbox = inbox_, first = window.first](int chunk, int layer) {
+    on_layer = [inbox = inbox_, timer = first_layer_, first = window.first](
+                   int chunk, int layer) {
+      timer->OnLayer();
       inbox->Push(LayerOrder::Ready{first + chunk, layer});
     };
   }

@@ -12,6 +12,8 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "delivery/node_service.h"
+#include "kv/clock.h"
+#include "kv/meters.h"
 #include "rpc/gateway/layer_order.h"
 #include "rpc/gateway/session_state.h"
 #include "rpc/kdn.capnp.h"
@@ -44,6 +46,22 @@ class LayerInbox {
   const std::function<void()> wake_;
   absl::Mutex mutex_;
   std::vector<LayerOrder::Ready> layers_ ABSL_GUARDED_BY(mutex_);
+};
+
+// Times the first layer of a retrieve that is complete. Thread-safe.
+class FirstLayer {
+ public:
+  FirstLayer(std::shared_ptr<Meters> meters, absl::Time begun)
+      : meters_(std::move(meters)), begun_(begun) {}
+  void OnLayer() {
+    if (seen_.load(std::memory_order_relaxed) || seen_.exchange(true)) return;
+    meters_->Record("retrieve_first_layer_us", SteadyNow() - begun_);
+  }
+
+ private:
+  const std::shared_ptr<Meters> meters_;
+  const absl::Time begun_;
+  std::atomic<bool> seen_{false};
 };
 
 // One retrieve under way. Cuts it into windows (all of it at once into a
@@ -102,6 +120,7 @@ class Retrieval : public std::enable_shared_from_this<Retrieval> {
   RetrieveCall call_;
   kj::Maybe<wire::LayerSink::Client> sink_;
   CallDeadline deadline_;
+  const std::shared_ptr<FirstLayer> first_layer_;
   LayerOrder order_;
   std::shared_ptr<LayerInbox> inbox_;
   std::vector<Window> windows_;

@@ -1,6 +1,7 @@
 #include "rpc/gateway/store_stream.h"
 
 #include "absl/strings/str_cat.h"
+#include "kv/clock.h"
 #include "rpc/gateway/wire.h"
 #include "rpc/wire.h"
 
@@ -103,10 +104,13 @@ kj::Promise<void> StoreStreamServer::commit(CommitContext context) {
                               });
   return ByDeadline(session_->loop(), kj::mv(committing), deadline_.at,
                     "committing a chunk")
-      .then([context](Receipt receipt) mutable {
+      .then([context, meters = session_->gateway->options.meters,
+             begun = SteadyNow()](Receipt receipt) mutable {
         auto results = context.getResults();
         ToWire(receipt.status(), results.initStatus());
-        if (receipt.ok()) FillReceipt(*receipt, results.initReceipt());
+        if (!receipt.ok()) return;
+        meters->Record("store_commit_us", SteadyNow() - begun);
+        FillReceipt(*receipt, results.initReceipt());
       });
 }
 

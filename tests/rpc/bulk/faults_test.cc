@@ -119,7 +119,8 @@ TEST_F(BulkFaultsTest, WrongNodeIsRefusedAtHello) {
   StartServer({.self = NodeId("someone-else")});
   auto record = Fetch(FetchOf({chunks_[0]}));
   EXPECT_FALSE(record->status.ok());
-  EXPECT_TRUE(Eventually([&] { return server_->counters().refused == 1; }));
+  EXPECT_TRUE(
+      Eventually([&] { return server_meters_->Get("peer_refused") == 1; }));
 }
 
 TEST_F(BulkFaultsTest, NodesOfTwoClustersExchangeNothing) {

@@ -153,7 +153,8 @@ TEST_F(HostileBulkTest, AbsurdLengthsAreRefusedBeforeTheyAreBelieved) {
   Attack(server_->port(), {0xff, 0xff, 0xff, 0xff, 1, 2, 3});
   Attack(server_->port(), {0, 0, 0, 0});
   Attack(server_->port(), {9, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9});
-  EXPECT_TRUE(Eventually([&] { return server_->counters().refused >= 3; }));
+  EXPECT_TRUE(
+      Eventually([&] { return server_meters_->Get("peer_refused") >= 3; }));
   Bytes push = HelloBytes();
   const Bytes huge = PushBytes(chunks_[0].ref, UINT64_MAX);
   push.insert(push.end(), huge.begin(), huge.end());
