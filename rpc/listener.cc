@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kv/log.h"
 
 namespace kdn::rpc {
 namespace {
@@ -125,7 +126,8 @@ kj::Promise<void> AcceptLoop(
         on_stream(kj::mv(stream));
         return kj::READY_NOW;
       })
-      .catch_([&loop](kj::Exception&&) {
+      .catch_([&loop](kj::Exception&& broken) {
+        LogError("listener.accept", broken.getDescription().cStr());
         return loop.At(EventLoop::Now() + 100 * kj::MILLISECONDS);
       })
       .then([&] { return AcceptLoop(loop, receiver, on_stream); });

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "codec/format/stream_layout.h"
 #include "kv/check.h"
+#include "kv/log.h"
 
 namespace kdn::transfer {
 namespace {
@@ -146,6 +147,10 @@ void ChunkDecode::DecodeWith(int layer,
   if (status.ok()) {
     means.book->OnLayer(levels_[layer], destination().shape().layer_bytes(),
                         end - begin, end);
+  } else {
+    LogError("transfer.decode",
+             absl::StrCat("chunk ", ShortHex(index_.key()), ", layer ", layer,
+                          ": ", status.message()));
   }
   Account(layer, status);
 }

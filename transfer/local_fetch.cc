@@ -3,6 +3,8 @@
 #include <utility>
 #include <vector>
 
+#include "kv/log.h"
+
 namespace kdn::transfer {
 namespace {
 
@@ -56,6 +58,9 @@ void FetchFromMemory(std::shared_ptr<RetrieveContext> context, int chunk,
               held = std::move(held)] {
                absl::StatusOr<std::shared_ptr<ChunkDecode>> decode =
                    Begin(context, chunk, held, pinned, shared);
+               if (!decode.ok() && !absl::IsNotFound(decode.status())) {
+                 LogWarning("transfer.local", decode.status().ToString());
+               }
                if (!decode.ok() || *decode == nullptr) {
                  delivery::AttemptResult result;
                  result.status = decode.status();

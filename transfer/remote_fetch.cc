@@ -5,10 +5,12 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "codec/format/stream_layout.h"
 #include "codec/stream_codec.h"
 #include "kv/check.h"
+#include "kv/log.h"
 
 namespace kdn::transfer {
 namespace {
@@ -114,6 +116,7 @@ absl::StatusOr<absl::Span<std::byte>> RemoteFetch::OnHit(
       scratch_->Allocate(stream_bytes);
   if (!block.ok()) {
     skipped_ = true;
+    LogWarning("transfer.fetch", block.status().ToString());
     ReportError(i, block.status());
     return block.status();
   }
@@ -133,6 +136,9 @@ absl::StatusOr<absl::Span<std::byte>> RemoteFetch::OnHit(
       });
   if (!decode.ok()) {
     skipped_ = true;
+    LogWarning("transfer.fetch",
+               absl::StrCat("a chunk of node ", link_.peer.name(),
+                            " is not decoded: ", decode.status().ToString()));
     ReportError(i, decode.status());
     return decode.status();
   }

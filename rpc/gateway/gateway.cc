@@ -6,6 +6,7 @@
 #include <list>
 #include <utility>
 
+#include "kv/log.h"
 #include "rpc/event_loop.h"
 #include "rpc/gateway/session.h"
 #include "rpc/gateway/session_state.h"
@@ -90,7 +91,11 @@ class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
   void Serve(int fd, bool local);
   void ServeDesk(int fd, const std::string& path);
   void Accept(kj::Own<kj::AsyncIoStream> stream, bool local);
-  void taskFailed(kj::Exception&&) override {}
+  void taskFailed(kj::Exception&& broken) override {
+    // An engine that goes away is no error.
+    if (broken.getType() == kj::Exception::Type::DISCONNECTED) return;
+    LogWarning("gateway.connection", broken.getDescription().cStr());
+  }
 
   const Options options_;
   std::shared_ptr<AdmissionGate> sessions_;

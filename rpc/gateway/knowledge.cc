@@ -1,10 +1,12 @@
 #include "rpc/gateway/knowledge.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "kv/clock.h"
+#include "kv/log.h"
 #include "rpc/gateway/store_stream.h"
 #include "rpc/gateway/wire.h"
 #include "rpc/wire.h"
@@ -16,6 +18,18 @@ template <typename Context>
 kj::Promise<void> Refuse(Context context, const absl::Status& status) {
   ToWire(status, context.getResults().initStatus());
   return kj::READY_NOW;
+}
+
+void LogFailed(const Retrieval::Outcomes& outcomes) {
+  const auto failed = [](const ChunkOutcome& outcome) {
+    return outcome.kind == OutcomeKind::kFailed;
+  };
+  const auto first = std::find_if(outcomes.begin(), outcomes.end(), failed);
+  if (first == outcomes.end()) return;
+  LogWarning("gateway.retrieve",
+             absl::StrCat(std::count_if(first, outcomes.end(), failed), " of ",
+                          outcomes.size(), " chunks failed, the first one: ",
+                          first->why.ToString()));
 }
 
 }  // namespace
@@ -310,6 +324,7 @@ kj::Promise<void> KnowledgeServer::Deliver(RetrieveContext context,
         ToWire(answer.status(), results.initStatus());
         if (!answer.ok()) return;
         meters->Record("retrieve_us", SteadyNow() - begun);
+        LogFailed(*answer);
         auto list = results.initOutcomes(static_cast<unsigned>(answer->size()));
         for (unsigned i = 0; i < answer->size(); ++i) {
           FillOutcome((*answer)[i], list[i]);

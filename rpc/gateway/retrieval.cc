@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "kv/log.h"
 #include "rpc/wire.h"
 
 namespace kdn::rpc {
@@ -180,7 +181,8 @@ void Retrieval::AskNode(int index) {
       });
   window_promises_.push_back(
       AnswerOrStatus(kj::mv(expected.promise))
-          .catch_([](kj::Exception&&) -> absl::StatusOr<Outcomes> {
+          .catch_([](kj::Exception&& broken) -> absl::StatusOr<Outcomes> {
+            LogError("gateway.retrieve", broken.getDescription().cStr());
             return absl::UnavailableError("the node dropped a retrieve");
           })
           .then([this, index](absl::StatusOr<Outcomes> outcomes) {

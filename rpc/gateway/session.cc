@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kv/chunk_key.h"
+#include "kv/log.h"
 #include "rpc/api.h"
 #include "rpc/gateway/knowledge.h"
 #include "rpc/gateway/wire.h"
@@ -93,7 +94,12 @@ kj::Promise<void> KdnServer::hello(HelloContext context) {
                      " sessions of this gateway are taken"));
   }
   ToWire(status, results.initStatus());
-  if (!status.ok()) return kj::READY_NOW;
+  if (!status.ok()) {
+    LogWarning("gateway.hello",
+               absl::StrCat("client '", FromWire(params.getClientName()),
+                            "' was refused: ", status.message()));
+    return kj::READY_NOW;
+  }
   *greeted_ = true;
   FillNodeInfo(*gateway_, local_, results.initNode());
   results.setSession(

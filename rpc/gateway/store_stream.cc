@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kv/clock.h"
+#include "kv/log.h"
 #include "rpc/gateway/wire.h"
 #include "rpc/wire.h"
 
@@ -108,7 +109,10 @@ kj::Promise<void> StoreStreamServer::commit(CommitContext context) {
              begun = SteadyNow()](Receipt receipt) mutable {
         auto results = context.getResults();
         ToWire(receipt.status(), results.initStatus());
-        if (!receipt.ok()) return;
+        if (!receipt.ok()) {
+          LogWarning("gateway.commit", receipt.status().ToString());
+          return;
+        }
         meters->Record("store_commit_us", SteadyNow() - begun);
         FillReceipt(*receipt, results.initReceipt());
       });
