@@ -54,7 +54,7 @@ class BulkServerImpl final : public BulkServer,
   void Accept(kj::Own<kj::AsyncIoStream> stream) {
     auto slot = connections_->TryTake(1);
     if (!slot) {
-      Refuse("its limit of connections is reached");
+      Refuse("too many connections");
       return;  // dropping the stream hangs up
     }
     TuneTcp(*stream);

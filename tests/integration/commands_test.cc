@@ -17,6 +17,7 @@
 #include "cli/calibration_files.h"
 #include "cli/cluster_process.h"
 #include "kv/clock.h"
+#include "kv/metric_table.h"
 #include "rpc/client/client.h"
 
 namespace kdn::integration {
@@ -58,6 +59,15 @@ TEST(CommandsTest, EveryCommandExplainsItself) {
     EXPECT_THAT(help.output, HasSubstr("kdn ")) << command << ": no example";
     EXPECT_NE(Kdn(absl::StrCat(command, " --nonsense")).exit_code, 0)
         << command;
+  }
+}
+
+TEST(CommandsTest, StatusExplainsEveryMetric) {
+  const Ran explained = Kdn("status --explain");
+  EXPECT_EQ(explained.exit_code, 0);
+  for (const MetricInfo& info : kMetricTable) {
+    EXPECT_THAT(explained.output, HasSubstr(std::string(info.name)));
+    EXPECT_THAT(explained.output, HasSubstr(std::string(info.help)));
   }
 }
 
@@ -231,6 +241,12 @@ TEST_F(UpTest, KnowledgeInjectedAtOneNodeIsAskedForAtAnother) {
   for (const char* id : {"n1", "n2", "n3"}) {
     EXPECT_THAT(status.output, HasSubstr(id));
   }
+  for (const char* key : {"\"rate\": {", "\"plans\"", "\"retrieve_us\": {",
+                          "\"p99\"", "\"disk_live_bytes\""}) {
+    EXPECT_THAT(status.output, HasSubstr(key));
+  }
+  const Ran table = Kdn(absl::StrCat("status --connect ", addresses_[2]));
+  EXPECT_THAT(table.output, HasSubstr("p50 / p99"));
   EXPECT_TRUE(WIFEXITED(Stop(SIGTERM))) << Log();
   EXPECT_THAT(Log(), HasSubstr("stopping"));
 }

@@ -60,6 +60,14 @@ TEST(WorkPoolTest, ADrainWaitsForWhatTasksPostToo) {
   EXPECT_EQ(left, 0);
 }
 
+TEST(WorkPoolTest, EachTaskCountsItsWait) {
+  Meters meters;
+  WorkPool pool(1, &meters);
+  for (int i = 0; i < 3; ++i) pool.Post(WorkOrder{}, [] {});
+  pool.Drain();
+  EXPECT_EQ(meters.Read().histogram("pool_wait_us").count(), 3u);
+}
+
 TEST(WorkPoolTest, RequestersAreNumberedApart) {
   WorkPool pool(1);
   EXPECT_NE(pool.NextRequester(), pool.NextRequester());

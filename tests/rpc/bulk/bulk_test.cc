@@ -26,6 +26,9 @@ TEST_F(BulkTest, FetchBringsEveryChunkLayerByLayer) {
   }
   EXPECT_EQ(transport_meters_->Get("peer_bytes_in"), bytes);
   EXPECT_EQ(server_meters_->Get("peer_bytes_out"), bytes);
+  const MetricValues values = transport_meters_->Read();
+  EXPECT_EQ(values.histogram("peer_fetch_us").count(), 1u);
+  EXPECT_EQ(values.histogram("peer_push_us").count(), 0u);
 }
 
 TEST_F(BulkTest, AServerWithoutRoomForAllSendsWhatItHas) {

@@ -1,6 +1,11 @@
 #include <gtest/gtest.h>
 
+#include <set>
+#include <string>
+
+#include "absl/synchronization/mutex.h"
 #include "kv/clock.h"
+#include "kv/log.h"
 #include "tests/rpc/bulk/fixture.h"
 
 namespace kdn::rpc {
@@ -115,12 +120,23 @@ TEST_F(BulkFaultsTest, RestartedServerIsReachedAgain) {
   EXPECT_TRUE(Fetch(FetchOf({chunks_[0]}))->status.ok());
 }
 
-TEST_F(BulkFaultsTest, WrongNodeIsRefusedAtHello) {
+TEST_F(BulkFaultsTest, WrongNodeIsRefusedAtHelloAndBothLogIt) {
+  absl::Mutex mutex;
+  std::set<std::string> sites;
+  SetLogSink([&](LogSeverity, absl::string_view site, absl::string_view) {
+    absl::MutexLock lock(&mutex);
+    sites.insert(std::string(site));
+  });
   StartServer({.self = NodeId("someone-else")});
   auto record = Fetch(FetchOf({chunks_[0]}));
   EXPECT_FALSE(record->status.ok());
   EXPECT_TRUE(
       Eventually([&] { return server_meters_->Get("peer_refused") == 1; }));
+  EXPECT_TRUE(Eventually([&] {
+    absl::MutexLock lock(&mutex);
+    return sites.contains("bulk.serve") && sites.contains("bulk.request");
+  }));
+  SetLogSink(nullptr);
 }
 
 TEST_F(BulkFaultsTest, NodesOfTwoClustersExchangeNothing) {
@@ -139,7 +155,8 @@ TEST_F(BulkFaultsTest, NodesOfTwoClustersExchangeNothing) {
   EXPECT_TRUE(absl::IsUnavailable(Fetch(FetchOf({chunks_[0]}))->status));
   EXPECT_FALSE(Push(chunks_[0], nullptr).ok());
   EXPECT_EQ(peer_.commits(), 0);
-  EXPECT_TRUE(Eventually([&] { return server_->counters().refused == 2; }));
+  EXPECT_TRUE(
+      Eventually([&] { return server_meters_->Get("peer_refused") == 2; }));
   StartTransport({.self = NodeId("a"),
                   .introduce = of_cluster("test", "a"),
                   .resolve = {}});

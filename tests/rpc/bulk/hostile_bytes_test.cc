@@ -195,7 +195,7 @@ TEST_F(HostileBulkTest, RequestsOfANewerNodeAreUnimplementedAndNothingElse) {
   EXPECT_TRUE(absl::IsUnimplemented(statuses[1])) << statuses[1];
   EXPECT_TRUE(absl::IsNotFound(statuses[2]))
       << "the connection lives: " << statuses[2];
-  EXPECT_EQ(server_->counters().refused, 0u);
+  EXPECT_EQ(server_meters_->Get("peer_refused"), 0u);
 }
 
 TEST_F(HostileBulkTest, PushThatNeverComesIsHungUpOnAndLeavesNothing) {

@@ -105,6 +105,7 @@ class GatewayFixture : public ::testing::Test {
   void StartGateway(Gateway::Options options) {
     if (gateway_ != nullptr) gateway_->Stop();
     options.unix_path = directory_ + "/engine.sock";
+    meters_ = options.meters;
     auto gateway = Gateway::Start(options, &node_);
     ASSERT_TRUE(gateway.ok()) << gateway.status();
     gateway_ = *std::move(gateway);
@@ -138,6 +139,7 @@ class GatewayFixture : public ::testing::Test {
   const ModelSpec model_ = TestModel();
   std::string directory_;
   FakeNode node_;
+  std::shared_ptr<Meters> meters_;  // of the gateway
   std::unique_ptr<Gateway> gateway_;
   std::unique_ptr<Client> client_;
 };

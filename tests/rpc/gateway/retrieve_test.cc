@@ -67,6 +67,26 @@ TEST_F(RetrieveTest, InlineIntoEveryLayout) {
   }
 }
 
+TEST_F(RetrieveTest, CallsAreTimed) {
+  auto knowledge = StoreChunks(tcp_address(), 2);
+  ASSERT_TRUE(knowledge->Lookup({&chunks_[0].ref, 1}).ok());
+  const KvShape& shape = chunks_[0].shape;
+  Landing landing =
+      MakeLanding(shape, KvStrides::TokenMajor(shape), shape.bytes());
+  ASSERT_TRUE(
+      knowledge
+          ->Retrieve({.chunks = {{chunks_[0].ref, chunks_[0].spec.positions,
+                                  landing.view}}})
+          .ok());
+  const MetricValues values = meters_->Read();
+  EXPECT_EQ(values.histogram("store_commit_us").count(), 2u);
+  EXPECT_EQ(values.histogram("lookup_us").count(), 1u);
+  EXPECT_EQ(values.histogram("retrieve_us").count(), 1u);
+  EXPECT_EQ(values.histogram("retrieve_first_layer_us").count(), 1u);
+  EXPECT_LE(values.histogram("retrieve_first_layer_us").sum(),
+            values.histogram("retrieve_us").sum());
+}
+
 // Passes bytes between Unix sockets and drops descriptors, as what stands
 // between containers may do.
 class PlainProxy {
