@@ -65,7 +65,8 @@ class BitReader {
 }  // namespace
 
 FrequencyTable::FrequencyTable(absl::Span<const uint32_t> counts) {
-  KDN_CHECK(!counts.empty() && counts.size() < kTotal, "no such alphabet");
+  KDN_CHECK(!counts.empty() && counts.size() < kTotal,
+            "an alphabet has 1 to kTotal - 1 symbols");
   const uint64_t sum =
       std::accumulate(counts.begin(), counts.end(), uint64_t{0});
   // Every symbol gets 1; the remaining frequency is shared out by count.

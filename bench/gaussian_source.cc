@@ -54,7 +54,7 @@ KvTensor GaussianSource::Draw(int tokens) {
 }
 
 double GaussianSource::RateOf(double nmse) const {
-  KDN_CHECK(nmse > 0 && nmse < 1, "no rate for such an error");
+  KDN_CHECK(nmse > 0 && nmse < 1, "the error is between 0 and the variance");
   const double total =
       std::accumulate(variances_.begin(), variances_.end(), 0.0);
   double low = 0;

@@ -47,7 +47,7 @@ KvTensor KvTensor::Of(const KvView& view) {
 }
 
 void KvTensor::Store(const MutableKvView& view) const {
-  KDN_CHECK(view.shape() == shape_, "a view of another shape");
+  KDN_CHECK(view.shape() == shape_, "the view has the tensor's shape");
   ForEachRow(shape_, [&](int layer, KvPart part, int head, int token) {
     const absl::Span<const float> row = Row(layer, part, head, token);
     StoreFloats(shape_.dtype, row.data(), row.size(),

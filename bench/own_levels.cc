@@ -29,7 +29,7 @@ absl::StatusOr<codec::ObjectHeader> HeaderOf(
 
 KvMemory::KvMemory(const KvShape& shape) : shape_(shape) {
   absl::StatusOr<PrivateMemory> memory = PrivateMemory::Create(shape.bytes());
-  KDN_CHECK(memory.ok(), "no memory for a chunk");
+  KDN_CHECK(memory.ok(), "there is memory for a chunk");
   memory_ = *std::move(memory);
 }
 

@@ -76,7 +76,8 @@ void FillWithSpectra(const MutableKvView& kv) {
 
 SpeedBed::SpeedBed(const KvShape& shape)
     : shape_(shape), positions_(shape.tokens), memory_(shape) {
-  KDN_CHECK(shape.bytes() == kSpeedChunkBytes, "the chunk of the header");
+  KDN_CHECK(shape.bytes() == kSpeedChunkBytes,
+            "the chunk has kSpeedChunkBytes");
   rope_.theta = 500000.0;
   rope_.rotary_dim = shape.head_dim;
   std::iota(positions_.begin(), positions_.end(), 0);

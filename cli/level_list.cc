@@ -16,7 +16,7 @@ absl::StatusOr<LevelSet> ParseLevelList(const std::string& text) {
     const std::optional<Level> level = ParseLevel(name);
     if (!level) {
       return absl::InvalidArgumentError(absl::StrCat(
-          "'", name, "' is no level, expected some of ",
+          "'", name, "' is not a level, expected some of ",
           absl::StrJoin(
               kLevelsByQuality, ", ",
               [](std::string* out, Level each) { out->append(Name(each)); }),

@@ -19,7 +19,7 @@ double LogSum(absl::Span<const float> logits) {
 
 double Divergence(absl::Span<const float> exact,
                   absl::Span<const float> other) {
-  KDN_CHECK(exact.size() == other.size(), "rows of one vocabulary");
+  KDN_CHECK(exact.size() == other.size(), "both rows have the same vocabulary");
   const double exact_sum = LogSum(exact);
   const double other_sum = LogSum(other);
   double divergence = 0;

@@ -22,12 +22,13 @@ KvCache::KvCache(const ModelSpec& spec, int capacity, std::byte* memory) {
 void KvCache::Append(absl::Span<const int32_t> positions) {
   KDN_CHECK(
       positions.size() + positions_.size() <= static_cast<size_t>(capacity()),
-      "the cache is full");
+      "the tokens fit into the cache");
   positions_.insert(positions_.end(), positions.begin(), positions.end());
 }
 
 void KvCache::Truncate(int size) {
-  KDN_CHECK(size >= 0 && size <= this->size(), "a cache is cut, not grown");
+  KDN_CHECK(size >= 0 && size <= this->size(),
+            "a cache is not truncated to more tokens");
   positions_.resize(static_cast<size_t>(size));
 }
 

@@ -62,7 +62,7 @@ Linear::Linear(std::vector<float> weights, std::vector<float> bias, int outputs,
   KDN_CHECK(weights.size() == static_cast<size_t>(outputs) * inputs,
             "weights have the size of their shape");
   KDN_CHECK(bias.empty() || bias.size() == static_cast<size_t>(outputs),
-            "a bias has an element an output");
+            "a bias has one element per output");
   impl_->compute = compute;
   impl_->bias = std::move(bias);
   if (compute == Compute::kBf16) {

@@ -338,7 +338,7 @@ absl::StatusOr<std::vector<int32_t>> Llama::Decode(KvCache& cache,
 }
 
 int32_t Argmax(absl::Span<const float> logits) {
-  KDN_CHECK(!logits.empty(), "logits of an empty vocabulary");
+  KDN_CHECK(!logits.empty(), "a vocabulary is not empty");
   return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) -
                               logits.begin());
 }

@@ -220,7 +220,7 @@ class Llama(nn.Module):
 
 
 def link_loss(scores: torch.Tensor, kv_head: int, links: torch.Tensor) -> torch.Tensor:
-    """How far a head is from looking where the links lead: cross entropy over where it could look."""
+    """The cross entropy of a head's attention against the links: it is small if each `from` attends to its `to`."""
     return F.cross_entropy(scores[links[:, 0], kv_head, links[:, 1]].float(), links[:, 2])
 
 

@@ -28,7 +28,7 @@ TEST(LevelListTest, WhatIsNoLevelIsNamedAndTheOthersToo) {
                 HasSubstr("lossless, int8, base+2, base+1, base"));
   }
   EXPECT_THAT(std::string(ParseLevelList("int8,best").status().message()),
-              HasSubstr("'best' is no level"));
+              HasSubstr("'best' is not a level"));
 }
 
 }  // namespace
