@@ -41,7 +41,7 @@ absl::StatusOr<codec::ObjectHeader> HeaderOf(
 absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>> NodeChunkWriter::Create(
     caf::actor_system* system, NodeContext* node,
     delivery::StoreRequest request, std::shared_ptr<storage::ArenaBlock> block,
-    bool in_passing) {
+    delivery::BuildPlace built) {
   absl::StatusOr<codec::ObjectHeader> header = HeaderOf(request);
   if (!header.ok()) return header.status();
   std::shared_ptr<const codec::Calibration> calibration;
@@ -55,7 +55,7 @@ absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>> NodeChunkWriter::Create(
   const RequesterId requester = node->pool.NextRequester();
   return std::unique_ptr<delivery::ChunkWriter>(
       new NodeChunkWriter(std::make_shared<State>(
-          State{system, node, std::move(request), std::move(block), in_passing,
+          State{system, node, std::move(request), std::move(block), built,
                 *std::move(encoder), requester})));
 }
 
@@ -108,11 +108,10 @@ void NodeChunkWriter::FinishAndSend(State& state, Reply<StoreReceipt> reply) {
   const absl::Time expires = state.request.ttl > absl::ZeroDuration()
                                  ? state.node->clock->Now() + state.request.ttl
                                  : absl::InfinitePast();
-  state.system->spawn(
-      MakeStoreActor, state.node,
-      StoreJob{ref, std::move(info), std::move(state.block), state.in_passing,
-               state.request.durability, expires, state.request.deadline,
-               std::move(reply)});
+  state.system->spawn(MakeStoreActor, state.node,
+                      StoreJob{ref, std::move(info), std::move(state.block),
+                               state.built, state.request.durability, expires,
+                               state.request.deadline, std::move(reply)});
 }
 
 }  // namespace kdn::actors

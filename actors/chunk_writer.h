@@ -7,6 +7,7 @@
 #include "actors/node_context.h"
 #include "codec/encoder.h"
 #include "delivery/node_service.h"
+#include "delivery/store_plan.h"
 
 namespace kdn::actors {
 
@@ -14,12 +15,12 @@ namespace kdn::actors {
 // which outlives the stream when an engine goes away in the middle.
 class NodeChunkWriter final : public delivery::ChunkWriter {
  public:
-  // `block` has room for codec::ObjectBytesMax of the request's header;
-  // `in_passing`: it is of scratch memory, not of the partition's.
+  // `block` has room for codec::ObjectBytesMax of the request's header, in the
+  // memory that `built` names.
   static absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>> Create(
       caf::actor_system* system, NodeContext* node,
       delivery::StoreRequest request,
-      std::shared_ptr<storage::ArenaBlock> block, bool in_passing);
+      std::shared_ptr<storage::ArenaBlock> block, delivery::BuildPlace built);
 
   void PutLayer(int layer, const KvView& kv,
                 delivery::Done<absl::Status> done) override;
@@ -31,7 +32,7 @@ class NodeChunkWriter final : public delivery::ChunkWriter {
     NodeContext* node;
     delivery::StoreRequest request;
     std::shared_ptr<storage::ArenaBlock> block;
-    bool in_passing;
+    delivery::BuildPlace built;
     codec::ObjectEncoder encoder;
     RequesterId requester;
   };

@@ -1,6 +1,5 @@
 #include "actors/node_services.h"
 
-#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -11,6 +10,7 @@
 #include "actors/report_actor.h"
 #include "actors/retrieve_actor.h"
 #include "codec/format/object.h"
+#include "delivery/store_plan.h"
 
 namespace kdn::actors {
 namespace {
@@ -68,22 +68,20 @@ void NodeServices::BeginStore(
   if (!header.ok()) return done(header.status());
   const size_t bytes = codec::ObjectBytesMax(*header);
   const ChunkRef ref{KeyOf(request.identity), request.placement};
-  const std::vector<NodeId> owners =
-      node_->view.Get()->OwnersOf(ref, node_->options.replicas);
+  const delivery::BuildPlace built = delivery::BuildPlaceOf(
+      node_->view.Get()->OwnersOf(ref, node_->walk_depth()), node_->self(),
+      node_->options.replicas);
   const absl::Time deadline = request.deadline;
   const SessionId session = request.session;
-  // An owner builds the object where it will stay; any other node in passing.
-  const bool in_passing =
-      std::find(owners.begin(), owners.end(), node_->self()) == owners.end();
   auto begin =
-      [system = system_, node = node_, in_passing, request = std::move(request),
+      [system = system_, node = node_, built, request = std::move(request),
        done = std::move(done)](
           absl::StatusOr<std::shared_ptr<storage::ArenaBlock>> block) mutable {
         if (!block.ok()) return done(block.status());
         done(NodeChunkWriter::Create(system, node, std::move(request),
-                                     *std::move(block), in_passing));
+                                     *std::move(block), built));
       };
-  if (in_passing) {
+  if (built == delivery::BuildPlace::kPassing) {
     return node_->passing->Request(
         {.amount = bytes,
          .work_class = WorkClass::kWrite,

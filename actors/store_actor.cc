@@ -1,11 +1,11 @@
 #include "actors/store_actor.h"
 
-#include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <utility>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "actors/delay.h"
 #include "actors/wire.h"
 #include "kv/check.h"
 
@@ -14,10 +14,20 @@ namespace {
 
 using Block = std::shared_ptr<storage::ArenaBlock>;
 
-// One node may take half of what is left, most of it for room: the walk then
-// still reaches a node that has some.
-absl::Time RoomDeadline(absl::Time now, absl::Time deadline) {
-  return now + std::max(deadline - now, absl::ZeroDuration()) / 2;
+delivery::StoreTask TaskOf(const StoreJob& job, const NodeContext& node,
+                           const ClusterView& view) {
+  return delivery::StoreTask{
+      .self = node.self(),
+      .key = job.ref.key,
+      .version = job.info.version,
+      .bytes = job.info.bytes,
+      .built = job.built,
+      .owners = view.OwnersOf(job.ref, node.walk_depth()),
+      .copies = delivery::CopiesOf(node.options.replicas,
+                                   node.options.members.size()),
+      .durability = job.durability,
+      .expires = job.expires,
+      .deadline = job.deadline};
 }
 
 }  // namespace
@@ -28,58 +38,46 @@ void StoreActorState::Init(StoreActor::pointer self_in, NodeContext* node_in,
   node = node_in;
   job.emplace(std::move(job_in));
   view = node->view.Get();
-  // Never more copies than there are nodes to hold them.
-  const int replicas = std::min<int>(
-      node->options.replicas, static_cast<int>(node->options.members.size()));
-  session.emplace(job->info.version,
-                  view->OwnersOf(job->ref, node->walk_depth()), replicas,
-                  job->durability);
-  self->delayed_send(
-      self,
-      std::chrono::microseconds(absl::ToInt64Microseconds(
-          std::max(job->deadline - node->clock->Now(), absl::Duration()))),
-      DeadlineAtom::value);
+  session.emplace(TaskOf(*job, *node, *view));
 }
 
 void StoreActorState::Perform() {
-  for (const NodeId& target : session->TakeSends()) {
-    if (const NodeId* winner = session->winner(); winner != nullptr) {
-      CopyFrom(*winner, target);
-    } else if (target == node->self()) {
-      CommitHere();
-    } else {
-      PushTo(target);
-    }
+  for (const delivery::StoreAction& action :
+       session->TakeActions(node->clock->Now())) {
+    std::visit([this](const auto& what) { Do(what); }, action);
   }
-  absl::StatusOr<StoreReceipt> answer;
-  if (session->TakeAnswer(&answer)) {
-    if (answer.ok()) {
-      answer->key = job->ref.key;
-      answer->bytes = job->info.bytes;
-      node->meters().Add("stores");
-    }
-    job->reply(std::move(answer));
-  }
-  if (session->done()) self->quit();
 }
 
-void StoreActorState::CommitHere() {
+void StoreActorState::Do(const delivery::AwaitDeadline& deadline) {
+  self->delayed_send(self, DelayUntil(deadline.at, node->clock->Now()),
+                     DeadlineAtom::value);
+}
+
+void StoreActorState::Do(const delivery::AnswerStore& answer) {
+  if (answer.receipt.ok()) node->meters().Add("stores");
+  job->reply(answer.receipt);
+}
+
+void StoreActorState::Do(const delivery::StoreIsOver&) { self->quit(); }
+
+void StoreActorState::Do(const delivery::CommitHere& commit) {
   auto reply = Reply<delivery::PushReceipt>::To(
       [to = caf::actor_cast<StoreActor>(self),
        here = node->self()](absl::StatusOr<delivery::PushReceipt> result) {
         caf::anon_send(to, SendEnd{here, std::move(result)});
       });
   const StorageActor& storage = *view->StorageOf(node->self(), job->info.shard);
-  CommitCall commit{job->info,    job->block,    job->durability,
-                    job->expires, job->deadline, std::move(reply)};
-  if (job->in_passing) return CommitCopy(storage, std::move(commit));
-  self->send(storage, std::move(commit));
+  CommitCall call{job->info,    job->block,    job->durability,
+                  job->expires, job->deadline, std::move(reply)};
+  if (commit.copy_until) {
+    CommitCopy(storage, *commit.copy_until, std::move(call));
+  } else {
+    self->send(storage, std::move(call));
+  }
 }
 
-// Scratch memory that became a partition's would never be given back: evicting
-// is the partition's business, and scratch has no say in it.
 void StoreActorState::CommitCopy(const StorageActor& storage,
-                                 CommitCall commit) {
+                                 absl::Time room_deadline, CommitCall commit) {
   const size_t bytes = commit.block->size();
   auto reply = Reply<Block>::To(
       [storage, pool = &node->pool,
@@ -93,43 +91,35 @@ void StoreActorState::CommitCopy(const StorageActor& storage,
                      caf::anon_send(storage, std::move(commit));
                    });
       });
-  self->send(storage,
-             ReserveCall{bytes, RoomDeadline(node->clock->Now(), job->deadline),
-                         std::move(reply)});
+  self->send(storage, ReserveCall{bytes, room_deadline, std::move(reply)});
 }
 
-void StoreActorState::PushTo(const NodeId& peer) {
+void StoreActorState::Do(const delivery::PushTo& push) {
   node->transport->Push(
-      delivery::PushRequest{peer, job->ref, job->block, job->durability,
-                            job->expires,
-                            RoomDeadline(node->clock->Now(), job->deadline)},
+      delivery::PushRequest{push.peer, job->ref, job->block, job->durability,
+                            job->expires, push.deadline},
       [to = caf::actor_cast<StoreActor>(self),
-       peer](absl::StatusOr<delivery::PushReceipt> result) {
+       peer = push.peer](absl::StatusOr<delivery::PushReceipt> result) {
         caf::anon_send(to, SendEnd{peer, std::move(result)});
       });
 }
 
-void StoreActorState::CopyFrom(const NodeId& winner, const NodeId& target) {
-  const auto peer = view->live.find(winner);
-  KDN_CHECK(peer != view->live.end(), "who holds an object was sent to");
-  const absl::Time now = node->clock->Now();
-  const int64_t left_us = std::max<int64_t>(
-      absl::ToInt64Microseconds(RoomDeadline(now, job->deadline) - now), 1);
-  const int64_t ttl_us = absl::ToInt64Microseconds(
-      std::max(job->expires - now, absl::ZeroDuration()));
-  self->request(
-          peer->second.node, std::chrono::microseconds(left_us),
-          CopyAtom::value,
-          CopyQuery{job->info.ns, PackRef(job->ref),
-                    session->winner_version().value(), target.name(),
-                    static_cast<uint8_t>(job->durability), ttl_us, left_us})
+void StoreActorState::Do(const delivery::CopyFrom& copy) {
+  const auto winner = view->live.find(copy.winner);
+  KDN_CHECK(winner != view->live.end(), "who holds an object was sent to");
+  const std::chrono::microseconds timeout =
+      TimeoutUntil(copy.deadline, node->clock->Now());
+  self->request(winner->second.node, timeout, CopyAtom::value,
+                CopyQuery{job->info.ns, PackRef(job->ref), copy.version.value(),
+                          copy.to.name(), static_cast<uint8_t>(job->durability),
+                          absl::ToInt64Microseconds(copy.ttl), timeout.count()})
       .then(
-          [this, target](const CopyAnswer& answer) {
-            OnSent(SendEnd{target, FromWire(answer)});
+          [this, to = copy.to](const CopyAnswer& answer) {
+            OnSent(SendEnd{to, FromWire(answer)});
           },
-          [this, target, winner](const caf::error&) {
-            OnSent(SendEnd{target, absl::UnavailableError(absl::StrCat(
-                                       winner.name(), " hands nothing on"))});
+          [this, to = copy.to, from = copy.winner](const caf::error&) {
+            OnSent(SendEnd{to, absl::UnavailableError(absl::StrCat(
+                                   from.name(), " hands nothing on"))});
           });
 }
 

@@ -6,6 +6,8 @@
 
 #include "actors/messages.h"
 #include "actors/node_context.h"
+#include "delivery/store_actions.h"
+#include "delivery/store_plan.h"
 #include "delivery/store_session.h"
 
 namespace kdn::actors {
@@ -15,25 +17,22 @@ struct StoreJob {
   ChunkRef ref;
   storage::ObjectInfo info;
   std::shared_ptr<storage::ArenaBlock> block;
-  bool in_passing = false;  // the block is of the node's scratch memory
+  // Whose memory the block is of.
+  delivery::BuildPlace built = delivery::BuildPlace::kPartition;
   Durability durability = Durability::kReplicated;
   absl::Time expires = absl::InfinitePast();
   absl::Time deadline;
   Reply<StoreReceipt> reply;
 };
 
-// The shell around one delivery::StoreSession.
+// The shell around one delivery::StoreSession: carries events to the session
+// and does what the session says.
 struct StoreActorState {
   static inline const char* name = "store";
 
   void Init(StoreActor::pointer self, NodeContext* node, StoreJob job);
+  // The only place that sends, requests or schedules.
   void Perform();
-  void CommitHere();
-  // Copies the object into the partition's memory first.
-  void CommitCopy(const StorageActor& storage, CommitCall commit);
-  void PushTo(const NodeId& peer);
-  // Another store won: its node hands its object on.
-  void CopyFrom(const NodeId& winner, const NodeId& target);
   void OnSent(const SendEnd& end);
   void OnDeadline();
 
@@ -42,6 +41,17 @@ struct StoreActorState {
   std::optional<StoreJob> job;
   std::shared_ptr<const ClusterView> view;
   std::optional<delivery::StoreSession> session;
+
+ private:
+  void Do(const delivery::CommitHere& commit);
+  void Do(const delivery::PushTo& push);
+  void Do(const delivery::CopyFrom& copy);
+  void Do(const delivery::AwaitDeadline& deadline);
+  void Do(const delivery::AnswerStore& answer);
+  void Do(const delivery::StoreIsOver& over);
+  // Copies the object into the partition's memory first.
+  void CommitCopy(const StorageActor& storage, absl::Time room_deadline,
+                  CommitCall commit);
 };
 
 StoreActor::behavior_type MakeStoreActor(

@@ -5,30 +5,55 @@
 
 #include "absl/strings/str_cat.h"
 #include "kv/check.h"
+#include "kv/invariants.h"
 
 namespace kdn::delivery {
 
-StoreSession::StoreSession(ObjectVersion version, std::vector<NodeId> owners,
-                           int replicas, Durability durability)
-    : version_(version),
-      owners_(std::move(owners)),
-      replicas_(replicas),
-      durability_(durability) {
-  KDN_CHECK(!owners_.empty(), "a shard has at least one owner");
-  KDN_CHECK(replicas_ >= 1, "an object has at least one copy");
+StoreSession::StoreSession(StoreTask task) : task_(std::move(task)) {
+  KDN_CHECK(!task_.owners.empty(), "a shard has at least one owner");
+  KDN_CHECK(task_.copies >= 1, "an object has at least one copy");
+  receipt_.key = task_.key;
+  receipt_.bytes = task_.bytes;
+}
+
+std::vector<StoreAction> StoreSession::TakeActions(absl::Time now) {
+  std::vector<StoreAction> actions;
+  if (!std::exchange(begun_, true)) {
+    actions.emplace_back(AwaitDeadline{task_.deadline});
+  }
+  for (const NodeId& node : TakeSends()) actions.push_back(SendTo(node, now));
+  if (decided_ && !std::exchange(answered_, true)) {
+    actions.emplace_back(AnswerStore{answer_});
+  }
+  if (done() && !std::exchange(over_, true)) {
+    actions.emplace_back(StoreIsOver{});
+  }
+  KDN_DCHECK_INVARIANTS(*this);
+  return actions;
 }
 
 std::vector<NodeId> StoreSession::TakeSends() {
   std::vector<NodeId> sends;
   // Alone until someone holds it: that one decides which store won.
   const size_t wanted =
-      receipt_.holders.empty() ? 1 : static_cast<size_t>(replicas_);
+      receipt_.holders.empty() ? 1 : static_cast<size_t>(task_.copies);
   while (receipt_.holders.size() + sending_.size() < wanted &&
-         next_ < owners_.size()) {
-    sending_.insert(owners_[next_]);
-    sends.push_back(owners_[next_++]);
+         next_ < task_.owners.size()) {
+    sending_.insert(task_.owners[next_]);
+    sends.push_back(task_.owners[next_++]);
   }
   return sends;
+}
+
+StoreAction StoreSession::SendTo(const NodeId& node, absl::Time now) const {
+  const absl::Time deadline = AttemptDeadline(now, task_.deadline);
+  if (lost()) {
+    return CopyFrom{receipt_.holders.front(), node, receipt_.version, deadline,
+                    std::max(task_.expires - now, absl::ZeroDuration())};
+  }
+  if (node != task_.self) return PushTo{node, deadline};
+  if (task_.built == BuildPlace::kPassing) return CommitHere{deadline};
+  return CommitHere{};
 }
 
 void StoreSession::OnSent(const NodeId& node,
@@ -52,7 +77,7 @@ void StoreSession::OnSent(const NodeId& node,
 }
 
 int StoreSession::wanted_acks() const {
-  return durability_ == Durability::kCache ? 1 : replicas_;
+  return task_.durability == Durability::kCache ? 1 : task_.copies;
 }
 
 void StoreSession::Decide() {
@@ -61,39 +86,57 @@ void StoreSession::Decide() {
     decided_ = true;
     answer_ = receipt_;
     // Copies beyond the promise are the winner's business.
-    if (lost()) next_ = owners_.size();
+    if (lost()) next_ = task_.owners.size();
     return;
   }
-  if (!sending_.empty() || next_ < owners_.size()) return;
+  if (!sending_.empty() || next_ < task_.owners.size()) return;
   decided_ = true;
-  if (last_error_.ok()) {
-    last_error_ = absl::UnavailableError(
-        absl::StrCat("live owners: ", owners_.size(), "; start the others"));
-  }
-  answer_ = absl::Status(
-      absl::IsResourceExhausted(last_error_) ||
-              absl::IsInvalidArgument(last_error_) ||
-              absl::IsFailedPrecondition(last_error_)
-          ? last_error_.code()
-          : absl::StatusCode::kUnavailable,
+  answer_ = TooFewCopies();
+}
+
+absl::Status StoreSession::TooFewCopies() const {
+  const absl::Status why =
+      last_error_.ok()
+          ? absl::UnavailableError(absl::StrCat(
+                "live owners: ", task_.owners.size(), "; start the others"))
+          : last_error_;
+  const bool is_callers = absl::IsResourceExhausted(why) ||
+                          absl::IsInvalidArgument(why) ||
+                          absl::IsFailedPrecondition(why);
+  return absl::Status(
+      is_callers ? why.code() : absl::StatusCode::kUnavailable,
       absl::StrCat(receipt_.holders.size(), " of ", wanted_acks(),
-                   " copies are held; last error: ", last_error_.message()));
+                   " copies are held; last error: ", why.message()));
 }
 
 void StoreSession::OnDeadline() {
   if (decided_) return;
   decided_ = true;
-  next_ = owners_.size();
+  next_ = task_.owners.size();
   answer_ = absl::DeadlineExceededError(
       absl::StrCat("store: ", receipt_.holders.size(), " of ", wanted_acks(),
                    " copies held at the deadline"));
 }
 
-bool StoreSession::TakeAnswer(absl::StatusOr<StoreReceipt>* answer) {
-  if (!decided_ || answered_) return false;
-  answered_ = true;
-  *answer = answer_;
-  return true;
+void StoreSession::CheckInvariants() const {
+  const std::vector<NodeId>& holders = receipt_.holders;
+  const std::set<NodeId> distinct(holders.begin(), holders.end());
+  KDN_CHECK(distinct.size() == holders.size(), "a node holds one copy");
+  KDN_CHECK(
+      holders.size() + sending_.size() <= static_cast<size_t>(task_.copies),
+      "more copies than wanted");
+  KDN_CHECK(!holders.empty() || sending_.size() <= 1,
+            "the first copy is made alone");
+  for (const NodeId& node : sending_) {
+    KDN_CHECK(!distinct.contains(node), "a holder gets no second copy");
+  }
+  KDN_CHECK(next_ <= task_.owners.size(), "the walk ends with the owners");
+  KDN_CHECK(!answered_ || decided_, "an answer was decided");
+  KDN_CHECK(!decided_ || !answer_.ok() ||
+                static_cast<int>(holders.size()) >= wanted_acks(),
+            "an OK answer has its copies");
+  KDN_CHECK(decided_ || !sending_.empty() || next_ < task_.owners.size(),
+            "something decides the store");
 }
 
 }  // namespace kdn::delivery

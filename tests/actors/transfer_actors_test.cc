@@ -495,7 +495,7 @@ class StoreActorTest : public ActorsTest {
     StoreJob job{RefOf(i),
                  InfoOf(i, 4096),
                  std::move(block),
-                 /*in_passing=*/true,
+                 delivery::BuildPlace::kPassing,
                  durability,
                  absl::InfinitePast(),
                  In(absl::Seconds(1)),

@@ -6,6 +6,7 @@
 #include <map>
 #include <random>
 #include <set>
+#include <utility>
 
 namespace kdn::delivery {
 namespace {
@@ -13,20 +14,103 @@ namespace {
 const NodeId kA("a");
 const NodeId kB("b");
 const NodeId kC("c");
+const NodeId kSelf("self");
 const ObjectVersion kOurs(1);
 
 PushReceipt Took(uint64_t version = 1, bool existed = false) {
   return PushReceipt{ObjectVersion(version), existed};
 }
 
+const absl::Time kNow = absl::UnixEpoch() + absl::Hours(1);
+
+StoreTask TaskOf(std::vector<NodeId> owners, int copies,
+                 Durability durability) {
+  StoreTask task;
+  task.self = kSelf;
+  task.version = kOurs;
+  task.owners = std::move(owners);
+  task.copies = copies;
+  task.durability = durability;
+  task.deadline = kNow + absl::Seconds(2);
+  return task;
+}
+
+// A StoreSession and what it has asked for.
+class Driven {
+ public:
+  Driven(std::vector<NodeId> owners, int copies, Durability durability)
+      : Driven(TaskOf(std::move(owners), copies, durability)) {}
+  explicit Driven(StoreTask task) : session_(std::move(task)) {}
+
+  // Takes the session's actions; the nodes that are to get a copy.
+  std::vector<NodeId> TakeSends() {
+    std::vector<NodeId> nodes;
+    for (StoreAction& action : session_.TakeActions(now)) {
+      if (const auto* push = std::get_if<PushTo>(&action)) {
+        nodes.push_back(push->peer);
+        pushes.push_back(*push);
+      } else if (const auto* copy = std::get_if<CopyFrom>(&action)) {
+        nodes.push_back(copy->to);
+        copies.push_back(*copy);
+      } else if (const auto* commit = std::get_if<CommitHere>(&action)) {
+        nodes.push_back(kSelf);
+        commits.push_back(*commit);
+      } else if (auto* answer = std::get_if<AnswerStore>(&action)) {
+        EXPECT_FALSE(answer_) << "answered once";
+        answer_ = std::move(answer->receipt);
+      } else if (std::holds_alternative<StoreIsOver>(action)) {
+        EXPECT_FALSE(over_) << "over once";
+        over_ = true;
+      }
+    }
+    session_.CheckInvariants();
+    return nodes;
+  }
+  void OnSent(const NodeId& node, const absl::StatusOr<PushReceipt>& result) {
+    session_.OnSent(node, result);
+    session_.CheckInvariants();
+  }
+  void OnDeadline() { session_.OnDeadline(); }
+  // REQUIRES: nodes that are to get a copy have been taken. True once.
+  bool TakeAnswer(absl::StatusOr<StoreReceipt>* answer) {
+    for (NodeId& node : TakeSends()) taken_.push_back(std::move(node));
+    if (!answer_ || std::exchange(told_, true)) return false;
+    *answer = *answer_;
+    return true;
+  }
+  // Sends that came with an answer.
+  std::vector<NodeId> Sends() {
+    std::vector<NodeId> nodes = std::exchange(taken_, {});
+    for (NodeId& node : TakeSends()) nodes.push_back(std::move(node));
+    return nodes;
+  }
+  bool done() {
+    for (NodeId& node : TakeSends()) taken_.push_back(std::move(node));
+    EXPECT_EQ(session_.done(), over_);
+    return over_;
+  }
+
+  absl::Time now = kNow;
+  std::vector<PushTo> pushes;
+  std::vector<CopyFrom> copies;
+  std::vector<CommitHere> commits;
+
+ private:
+  StoreSession session_;
+  std::vector<NodeId> taken_;
+  std::optional<absl::StatusOr<StoreReceipt>> answer_;
+  bool told_ = false;
+  bool over_ = false;
+};
+
 TEST(StoreSessionTest, TheFirstOwnerDecidesBeforeTheOthersAreSent) {
-  StoreSession session(kOurs, {kA, kB, kC}, 2, Durability::kReplicated);
-  EXPECT_EQ(session.TakeSends(), std::vector<NodeId>{kA});
-  EXPECT_TRUE(session.TakeSends().empty());
+  Driven session({kA, kB, kC}, 2, Durability::kReplicated);
+  EXPECT_EQ(session.Sends(), std::vector<NodeId>{kA});
+  EXPECT_TRUE(session.Sends().empty());
   session.OnSent(kA, Took());
   absl::StatusOr<StoreReceipt> answer;
   EXPECT_FALSE(session.TakeAnswer(&answer)) << "one copy is not R = 2";
-  EXPECT_EQ(session.TakeSends(), std::vector<NodeId>{kB});
+  EXPECT_EQ(session.Sends(), std::vector<NodeId>{kB});
   session.OnSent(kB, Took());
   ASSERT_TRUE(session.TakeAnswer(&answer));
   ASSERT_TRUE(answer.ok());
@@ -36,24 +120,24 @@ TEST(StoreSessionTest, TheFirstOwnerDecidesBeforeTheOthersAreSent) {
 }
 
 TEST(StoreSessionTest, CacheIsAnsweredAfterOneCopyAndStillMakesTheOthers) {
-  StoreSession session(kOurs, {kA, kB}, 2, Durability::kCache);
-  session.TakeSends();
+  Driven session({kA, kB}, 2, Durability::kCache);
+  session.Sends();
   session.OnSent(kA, Took());
   absl::StatusOr<StoreReceipt> answer;
   EXPECT_TRUE(session.TakeAnswer(&answer));
-  EXPECT_EQ(session.TakeSends(), std::vector<NodeId>{kB});
+  EXPECT_EQ(session.Sends(), std::vector<NodeId>{kB});
   EXPECT_FALSE(session.done());
   session.OnSent(kB, absl::UnavailableError("died"));
   EXPECT_TRUE(session.done());
 }
 
 TEST(StoreSessionTest, TheNextOwnerTakesTheCopyOfADeadOne) {
-  StoreSession session(kOurs, {kA, kB, kC}, 2, Durability::kReplicated);
-  session.TakeSends();
+  Driven session({kA, kB, kC}, 2, Durability::kReplicated);
+  session.Sends();
   session.OnSent(kA, absl::UnavailableError("died"));
-  EXPECT_EQ(session.TakeSends(), std::vector<NodeId>{kB});
+  EXPECT_EQ(session.Sends(), std::vector<NodeId>{kB});
   session.OnSent(kB, Took());
-  EXPECT_EQ(session.TakeSends(), std::vector<NodeId>{kC});
+  EXPECT_EQ(session.Sends(), std::vector<NodeId>{kC});
   session.OnSent(kC, Took());
   absl::StatusOr<StoreReceipt> answer;
   ASSERT_TRUE(session.TakeAnswer(&answer));
@@ -61,30 +145,31 @@ TEST(StoreSessionTest, TheNextOwnerTakesTheCopyOfADeadOne) {
 }
 
 TEST(StoreSessionTest, ALostRaceSendsOurBytesNowhereElse) {
-  StoreSession session(kOurs, {kA, kB}, 2, Durability::kCache);
-  session.TakeSends();
-  EXPECT_EQ(session.winner(), nullptr);
+  Driven session({kA, kB}, 2, Durability::kCache);
+  session.Sends();
+  EXPECT_TRUE(session.copies.empty());
   session.OnSent(kA, Took(/*version=*/9, /*existed=*/true));
   absl::StatusOr<StoreReceipt> answer;
   ASSERT_TRUE(session.TakeAnswer(&answer));
   EXPECT_TRUE(answer->existed);
   EXPECT_EQ(answer->version, ObjectVersion(9));
-  EXPECT_TRUE(session.TakeSends().empty());
+  EXPECT_TRUE(session.Sends().empty());
   EXPECT_TRUE(session.done());
 }
 
 TEST(StoreSessionTest, ALostRaceIsAnsweredOnceTheWinnerHasItsCopies) {
-  StoreSession session(kOurs, {kA, kB, kC}, 2, Durability::kDurable);
-  session.TakeSends();
+  Driven session({kA, kB, kC}, 2, Durability::kDurable);
+  session.Sends();
   session.OnSent(kA, Took(/*version=*/9, /*existed=*/true));
   absl::StatusOr<StoreReceipt> answer;
   EXPECT_FALSE(session.TakeAnswer(&answer)) << "one copy is not R = 2";
-  EXPECT_EQ(session.TakeSends(), std::vector<NodeId>{kB});
-  ASSERT_NE(session.winner(), nullptr);
-  EXPECT_EQ(*session.winner(), kA) << "its bytes, not ours";
+  EXPECT_EQ(session.Sends(), std::vector<NodeId>{kB});
+  ASSERT_EQ(session.copies.size(), 1u);
+  EXPECT_EQ(session.copies[0].winner, kA) << "its bytes, not ours";
+  EXPECT_EQ(session.copies[0].version, ObjectVersion(9));
   session.OnSent(kB, Took(/*version=*/4, /*existed=*/true));
   EXPECT_FALSE(session.TakeAnswer(&answer)) << "a third version is no copy";
-  EXPECT_EQ(session.TakeSends(), std::vector<NodeId>{kC});
+  EXPECT_EQ(session.Sends(), std::vector<NodeId>{kC});
   session.OnSent(kC, Took(/*version=*/9));
   ASSERT_TRUE(session.TakeAnswer(&answer));
   ASSERT_TRUE(answer.ok()) << answer.status();
@@ -95,10 +180,10 @@ TEST(StoreSessionTest, ALostRaceIsAnsweredOnceTheWinnerHasItsCopies) {
 }
 
 TEST(StoreSessionTest, AWinnerWithTooFewCopiesIsAnError) {
-  StoreSession session(kOurs, {kA, kB}, 2, Durability::kReplicated);
-  session.TakeSends();
+  Driven session({kA, kB}, 2, Durability::kReplicated);
+  session.Sends();
   session.OnSent(kA, Took(/*version=*/9, /*existed=*/true));
-  session.TakeSends();
+  session.Sends();
   session.OnSent(kB, absl::UnavailableError("died"));
   absl::StatusOr<StoreReceipt> answer;
   ASSERT_TRUE(session.TakeAnswer(&answer));
@@ -107,10 +192,10 @@ TEST(StoreSessionTest, AWinnerWithTooFewCopiesIsAnError) {
 }
 
 TEST(StoreSessionTest, ARetryCompletesTheCopies) {
-  StoreSession session(kOurs, {kA, kB}, 2, Durability::kReplicated);
-  session.TakeSends();
+  Driven session({kA, kB}, 2, Durability::kReplicated);
+  session.Sends();
   session.OnSent(kA, Took(1, /*existed=*/true));
-  EXPECT_EQ(session.TakeSends(), std::vector<NodeId>{kB});
+  EXPECT_EQ(session.Sends(), std::vector<NodeId>{kB});
   session.OnSent(kB, Took());
   absl::StatusOr<StoreReceipt> answer;
   ASSERT_TRUE(session.TakeAnswer(&answer));
@@ -119,10 +204,10 @@ TEST(StoreSessionTest, ARetryCompletesTheCopies) {
 }
 
 TEST(StoreSessionTest, TooFewCopiesIsAnErrorThatSaysHowMany) {
-  StoreSession session(kOurs, {kA, kB}, 2, Durability::kReplicated);
-  session.TakeSends();
+  Driven session({kA, kB}, 2, Durability::kReplicated);
+  session.Sends();
   session.OnSent(kA, Took());
-  session.TakeSends();
+  session.Sends();
   session.OnSent(kB, absl::ResourceExhaustedError("full"));
   absl::StatusOr<StoreReceipt> answer;
   ASSERT_TRUE(session.TakeAnswer(&answer));
@@ -131,8 +216,8 @@ TEST(StoreSessionTest, TooFewCopiesIsAnErrorThatSaysHowMany) {
 }
 
 TEST(StoreSessionTest, TooFewOwnersAliveIsSaid) {
-  StoreSession session(kOurs, {kA}, 2, Durability::kReplicated);
-  session.TakeSends();
+  Driven session({kA}, 2, Durability::kReplicated);
+  session.Sends();
   session.OnSent(kA, Took());
   absl::StatusOr<StoreReceipt> answer;
   ASSERT_TRUE(session.TakeAnswer(&answer));
@@ -142,15 +227,67 @@ TEST(StoreSessionTest, TooFewOwnersAliveIsSaid) {
 }
 
 TEST(StoreSessionTest, TheDeadlineAnswersAndSendsNothingMore) {
-  StoreSession session(kOurs, {kA, kB}, 2, Durability::kReplicated);
-  session.TakeSends();
+  Driven session({kA, kB}, 2, Durability::kReplicated);
+  session.Sends();
   session.OnDeadline();
   absl::StatusOr<StoreReceipt> answer;
   ASSERT_TRUE(session.TakeAnswer(&answer));
   EXPECT_TRUE(absl::IsDeadlineExceeded(answer.status()));
   session.OnSent(kA, Took());
-  EXPECT_TRUE(session.TakeSends().empty());
+  EXPECT_TRUE(session.Sends().empty());
   EXPECT_TRUE(session.done());
+}
+
+TEST(StoreSessionTest, ANodeMayTakeHalfOfTheTimeThatIsLeft) {
+  Driven session({kA, kB}, 2, Durability::kReplicated);
+  session.Sends();
+  EXPECT_EQ(session.pushes[0].deadline, kNow + absl::Seconds(1));
+  session.now += absl::Seconds(1);
+  session.OnSent(kA, absl::DeadlineExceededError("no room by then"));
+  session.Sends();
+  EXPECT_EQ(session.pushes[1].deadline, kNow + absl::Milliseconds(1500));
+}
+
+TEST(StoreSessionTest, WhatWasBuiltInPassingIsCopiedToBeKept) {
+  StoreTask task = TaskOf({kSelf}, 1, Durability::kReplicated);
+  task.built = BuildPlace::kPassing;
+  Driven session(task);
+  session.Sends();
+  ASSERT_EQ(session.commits.size(), 1u);
+  EXPECT_EQ(session.commits[0].copy_until, kNow + absl::Seconds(1));
+  task.built = BuildPlace::kPartition;
+  Driven in_place(task);
+  in_place.Sends();
+  ASSERT_EQ(in_place.commits.size(), 1u);
+  EXPECT_FALSE(in_place.commits[0].copy_until.has_value());
+}
+
+TEST(StoreSessionTest, TheWinnersCopyLivesAsLongAsOursWould) {
+  StoreTask task = TaskOf({kA, kSelf}, 2, Durability::kReplicated);
+  task.expires = kNow + absl::Seconds(30);
+  Driven session(std::move(task));
+  session.Sends();
+  session.now += absl::Seconds(1);
+  session.OnSent(kA, Took(/*version=*/9, /*existed=*/true));
+  EXPECT_EQ(session.Sends(), std::vector<NodeId>{kSelf});
+  EXPECT_TRUE(session.commits.empty()) << "our bytes have lost";
+  EXPECT_EQ(session.copies[0].ttl, absl::Seconds(29));
+  EXPECT_EQ(session.copies[0].deadline, kNow + absl::Milliseconds(1500));
+}
+
+TEST(StorePlanTest, OnlyAHolderBuildsInItsPartition) {
+  const std::vector<NodeId> owners = {kA, kSelf, kB};
+  EXPECT_EQ(BuildPlaceOf(owners, kSelf, 1), BuildPlace::kPassing);
+  EXPECT_EQ(BuildPlaceOf(owners, kSelf, 2), BuildPlace::kPartition);
+  EXPECT_EQ(BuildPlaceOf(owners, kC, 3), BuildPlace::kPassing);
+  EXPECT_EQ(BuildPlaceOf({}, kSelf, 2), BuildPlace::kPassing);
+}
+
+TEST(StorePlanTest, NoMoreCopiesThanNodes) {
+  EXPECT_EQ(CopiesOf(2, 5), 2);
+  EXPECT_EQ(CopiesOf(3, 2), 2);
+  EXPECT_EQ(CopiesOf(2, 1), 1);
+  EXPECT_EQ(CopiesOf(2, 0), 1);
 }
 
 // `replicated` promises R distinct holders of one version, whatever fails on
@@ -160,8 +297,7 @@ TEST(StoreSessionTest, AnOkAnswerAlwaysHasItsCopies) {
     SCOPED_TRACE(seed);
     std::mt19937 random(seed);
     const int replicas = static_cast<int>(random() % 3) + 1;
-    StoreSession session(kOurs, {kA, kB, kC}, replicas,
-                         Durability::kReplicated);
+    Driven session({kA, kB, kC}, replicas, Durability::kReplicated);
     std::map<NodeId, ObjectVersion> held;
     for (const NodeId& node : {kA, kB, kC}) {
       if (random() % 4 == 0) held[node] = ObjectVersion(8 + random() % 2);
@@ -170,7 +306,7 @@ TEST(StoreSessionTest, AnOkAnswerAlwaysHasItsCopies) {
     absl::StatusOr<StoreReceipt> answer;
     bool answered = false;
     while (!session.done()) {
-      for (NodeId& node : session.TakeSends()) open.push_back(node);
+      for (NodeId& node : session.Sends()) open.push_back(node);
       if (session.TakeAnswer(&answer)) answered = true;
       if (session.done()) break;
       ASSERT_FALSE(open.empty());
@@ -179,7 +315,7 @@ TEST(StoreSessionTest, AnOkAnswerAlwaysHasItsCopies) {
       open.pop_back();
       if (random() % 3 != 0) {
         const ObjectVersion sent =
-            session.winner() == nullptr ? kOurs : held.at(*session.winner());
+            session.copies.empty() ? kOurs : held.at(session.copies[0].winner);
         const auto [at, is_new] = held.try_emplace(node, sent);
         session.OnSent(node, PushReceipt{at->second, !is_new});
       } else {

@@ -1,0 +1,21 @@
+#include "delivery/store_plan.h"
+
+#include <algorithm>
+
+namespace kdn::delivery {
+
+BuildPlace BuildPlaceOf(absl::Span<const NodeId> owners, const NodeId& self,
+                        int replicas) {
+  const auto holders = owners.subspan(0, static_cast<size_t>(replicas));
+  return std::find(holders.begin(), holders.end(), self) == holders.end()
+             ? BuildPlace::kPassing
+             : BuildPlace::kPartition;
+}
+
+int CopiesOf(int replicas, size_t nodes) {
+  return std::max(static_cast<int>(std::min<size_t>(
+                      static_cast<size_t>(std::max(replicas, 1)), nodes)),
+                  1);
+}
+
+}  // namespace kdn::delivery
