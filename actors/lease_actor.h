@@ -8,6 +8,7 @@
 
 #include "actors/messages.h"
 #include "actors/node_context.h"
+#include "delivery/lease_session.h"
 
 namespace kdn::actors {
 
@@ -21,26 +22,28 @@ struct LeaseJob {
   Reply<std::vector<absl::Status>> reply;
 };
 
-// One pin, unpin or remove: asks every owner that may hold a copy, because each
-// copy has leases of its own. A removal is not done while one of them is away.
+// The shell around one delivery::LeaseSession: carries events to the session
+// and does what the session says.
 struct LeaseActorState {
   static inline const char* name = "lease";
 
   void Init(QueryActor::pointer self, NodeContext* node, LeaseJob job);
-  void Send(const NodeId& owner, const StorageActor& storage,
-            std::vector<int> items);
-  void OnStatuses(const std::vector<int>& items,
-                  const std::vector<StatusItem>& statuses);
-  void OnNoAnswer(const std::vector<int>& items, const NodeId& owner);
-  void AnswerIfDone();
+  // The only place that sends, requests or schedules.
+  void Perform();
+  void OnStatuses(int number, const std::vector<StatusItem>& statuses);
+  void OnNoAnswer(int number);
   void Tick();
 
   QueryActor::pointer self = nullptr;
   NodeContext* node = nullptr;
   std::optional<LeaseJob> job;
   std::shared_ptr<const ClusterView> view;
-  std::vector<absl::Status> merged;
-  int unanswered = 0;
+  std::optional<delivery::LeaseSession> session;
+
+ private:
+  void Do(const delivery::AskLease& ask);
+  void Do(const delivery::WakeAt& wake);
+  void Do(const delivery::AnswerLease& answer);
 };
 
 QueryActor::behavior_type MakeLeaseActor(

@@ -8,7 +8,7 @@
 
 #include "actors/messages.h"
 #include "actors/node_context.h"
-#include "delivery/replica_walk.h"
+#include "delivery/lookup_session.h"
 
 namespace kdn::actors {
 
@@ -19,26 +19,29 @@ struct LookupJob {
   Reply<std::vector<LookupResult>> reply;
 };
 
-// One lookup: walks the chunks through their owner orders.
+// The shell around one delivery::LookupSession: carries events to the session
+// and does what the session says.
 struct LookupActorState {
   static inline const char* name = "lookup";
 
   void Init(QueryActor::pointer self, NodeContext* node, LookupJob job);
+  // The only place that sends, requests or schedules.
   void Perform();
-  void Send(const NodeId& node, const StorageActor& storage,
-            std::vector<int> items);
-  void OnItems(const NodeId& node, const std::vector<int>& items,
-               const std::vector<LookupItem>& found);
-  void MoveOn(const NodeId& node, const std::vector<int>& items,
-              const absl::Status& why);
+  void OnItems(const delivery::AskLookup& ask,
+               const std::vector<LookupItem>& items);
+  void OnNoAnswer(int number);
   void Tick();
 
   QueryActor::pointer self = nullptr;
   NodeContext* node = nullptr;
   std::optional<LookupJob> job;
   std::shared_ptr<const ClusterView> view;
-  std::optional<delivery::ReplicaWalk> walk;
-  std::vector<LookupResult> results;
+  std::optional<delivery::LookupSession> session;
+
+ private:
+  void Do(const delivery::AskLookup& ask);
+  void Do(const delivery::WakeAt& wake);
+  void Do(const delivery::AnswerLookup& answer);
 };
 
 QueryActor::behavior_type MakeLookupActor(

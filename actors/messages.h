@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "actors/local_calls.h"
+#include "delivery/lease_session.h"
 #include "delivery/node_service.h"
 
 // Every message of the system and who understands it. All of CAF 0.17's own
@@ -30,7 +31,7 @@ struct LookupItem {
   uint64_t version = 0;
 };
 
-enum class LeaseOp : uint8_t { kPin = 0, kUnpin = 1, kRemove = 2 };
+using delivery::LeaseOp;
 
 struct LeaseQuery {
   uint8_t op = 0;  // LeaseOp

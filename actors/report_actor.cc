@@ -1,9 +1,10 @@
 #include "actors/report_actor.h"
 
-#include <algorithm>
-#include <chrono>
 #include <utility>
+#include <variant>
 
+#include "actors/delay.h"
+#include "actors/query_view.h"
 #include "actors/wire.h"
 
 namespace kdn::actors {
@@ -13,49 +14,69 @@ void ReportActorState::Init(QueryActor::pointer self_in, NodeContext* node_in,
   self = self_in;
   node = node_in;
   job.emplace(std::move(job_in));
-  const std::shared_ptr<const ClusterView> view = node->view.Get();
-  const absl::Duration left = job->deadline - node->clock->Now();
+  view = node->view.Get();
+  std::vector<delivery::ReportedNode> nodes;
   for (const MemberOptions& member : node->options.members) {
-    NodeStatus dead;
-    dead.id = member.id;
-    dead.gateway_address = member.gateway_address;
-    const size_t slot = statuses.size();
-    statuses.push_back(std::move(dead));
-    const auto peer = view->live.find(member.id);
-    if (peer == view->live.end()) continue;
-    ++unanswered;
-    self->request(peer->second.node,
-                  std::chrono::microseconds(
-                      std::max<int64_t>(absl::ToInt64Microseconds(left), 1)),
-                  ReportAtom::value)
-        .then(
-            [this, slot](const NodeReport& report) {
-              statuses[slot].alive = true;
-              statuses[slot].metrics = FromWire(report.metrics);
-              --unanswered;
-              AnswerIfDone();
-            },
-            [this](const caf::error&) {
-              --unanswered;
-              AnswerIfDone();
-            });
+    nodes.push_back(
+        {member.id, member.gateway_address, view->live.contains(member.id)});
+  }
+  session.emplace(std::move(nodes), job->deadline);
+}
+
+void ReportActorState::Perform() {
+  for (const delivery::ReportAction& action :
+       session->TakeActions(node->clock->Now())) {
+    std::visit([this](const auto& what) { Do(what); }, action);
   }
 }
 
-void ReportActorState::AnswerIfDone() {
-  if (unanswered > 0) return;
-  job->reply(std::move(statuses));
+void ReportActorState::Do(const delivery::AskReport& ask) {
+  self->request(view->live.at(ask.node).node,
+                TimeoutUntil(ask.deadline, node->clock->Now()),
+                ReportAtom::value)
+      .then([this, number = ask.number](
+                const NodeReport& report) { OnReport(number, report); },
+            [this, number = ask.number](const caf::error&) {
+              OnNoAnswer(number);
+            });
+}
+
+void ReportActorState::Do(const delivery::WakeAt& wake) {
+  self->delayed_send(self, DelayUntil(wake.at, node->clock->Now()),
+                     TickAtom::value);
+}
+
+void ReportActorState::Do(const delivery::AnswerReport& answer) {
+  job->reply(answer.statuses);
   self->quit();
 }
 
-void ReportActorState::Tick() { AnswerIfDone(); }
+void ReportActorState::OnReport(int number, const NodeReport& report) {
+  NodeStatus status;
+  status.metrics = FromWire(report.metrics);
+  session->OnAnswer(number, std::move(status));
+  Perform();
+}
+
+void ReportActorState::OnNoAnswer(int number) {
+  session->OnNoAnswer(number);
+  Perform();
+}
+
+void ReportActorState::Tick() {
+  const std::shared_ptr<const ClusterView> newest = node->view.Get();
+  session->OnTime(node->clock->Now(), [&](const NodeId& id) {
+    return IsStillLive(*view, *newest, id);
+  });
+  Perform();
+}
 
 QueryActor::behavior_type MakeReportActor(
     QueryActor::stateful_pointer<ReportActorState> self, NodeContext* node,
     ReportJob job) {
   ReportActorState* state = &self->state;
   state->Init(self, node, std::move(job));
-  self->send(self, TickAtom::value);
+  state->Perform();
   return {[state](TickAtom) { state->Tick(); }};
 }
 

@@ -15,9 +15,6 @@ namespace kdn::rpc {
 namespace {
 
 constexpr size_t kPiecesPerWrite = 512;
-// A group is closed when no chunk has come for so long: a disk read takes less,
-// a wait for memory may be for memory that the group itself holds.
-constexpr auto kGroupPatience = 20 * kj::MILLISECONDS;
 constexpr uint64_t kTtlMsMax = 30ull * 24 * 3600 * 1000;
 
 kj::ArrayPtr<const kj::byte> BytesOf(absl::Span<const std::byte> bytes) {
@@ -131,9 +128,10 @@ kj::Promise<void> BulkSession::ServeFetch(peer::Fetch::Reader request,
         ByDeadline(loop_, kj::mv(expected.promise), deadline.at,
                    "reading an object")
             .then([i, &fetch = *fetch](Held held) {
-              fetch.ready.push_back(
-                  ItemOf(i, std::move(held), fetch.slice, fetch.accept));
-              if (--fetch.unread == 0 && fetch.all_read.get() != nullptr) {
+              fetch.items[i] =
+                  ItemOf(i, std::move(held), fetch.slice, fetch.accept);
+              fetch.order.OnRead(i, SteadyNow());
+              if (fetch.order.all_read() && fetch.all_read.get() != nullptr) {
                 fetch.all_read->fulfill();
               }
             })
@@ -143,13 +141,10 @@ kj::Promise<void> BulkSession::ServeFetch(peer::Fetch::Reader request,
 }
 
 kj::Promise<void> BulkSession::SendGroups(std::shared_ptr<Fetch> fetch) {
-  if (fetch->unread == 0 && fetch->ready.empty()) return kj::READY_NOW;
+  if (fetch->order.done()) return kj::READY_NOW;
   return AwaitGroup(*fetch)
       .then([this, fetch] {
-        std::vector<Item> items = std::exchange(fetch->ready, {});
-        std::sort(items.begin(), items.end(), [](const Item& a, const Item& b) {
-          return a.number < b.number;
-        });
+        std::vector<Item> items = TakeItems(*fetch);
         Plan(*fetch, items);
         return SendFrom(Arrange(std::move(items), fetch->slice), 0);
       })
@@ -157,16 +152,22 @@ kj::Promise<void> BulkSession::SendGroups(std::shared_ptr<Fetch> fetch) {
 }
 
 kj::Promise<void> BulkSession::AwaitGroup(Fetch& fetch) {
-  if (fetch.unread == 0) return kj::READY_NOW;
+  const absl::Time now = SteadyNow();
+  if (fetch.order.IsGroupDue(now)) return kj::READY_NOW;
   auto paf = kj::newPromiseAndFulfiller<void>();
   fetch.all_read = kj::mv(paf.fulfiller);
-  return paf.promise.exclusiveJoin(loop_.At(EventLoop::Now() + kGroupPatience))
-      .then([this, &fetch, before = fetch.ready.size()]() -> kj::Promise<void> {
-        if (!fetch.ready.empty() && fetch.ready.size() == before) {
-          return kj::READY_NOW;
-        }
-        return AwaitGroup(fetch);
-      });
+  const kj::TimePoint at = EventLoop::In(fetch.order.NextLook(now) - now);
+  return paf.promise.exclusiveJoin(loop_.At(at)).then([this, &fetch] {
+    return AwaitGroup(fetch);
+  });
+}
+
+std::vector<BulkSession::Item> BulkSession::TakeItems(Fetch& fetch) {
+  std::vector<Item> items;
+  for (const unsigned chunk : fetch.order.TakeGroup()) {
+    items.push_back(std::exchange(fetch.items[chunk], {}));
+  }
+  return items;
 }
 
 BulkSession::Item BulkSession::ItemOf(
@@ -233,18 +234,18 @@ std::shared_ptr<BulkSession::Group> BulkSession::Arrange(
                    [](const Item& item) { return item.is_sent(); })) {
     return out;
   }
-  for (int layer = 0; layer < slice.layers(); ++layer) {
-    for (const Item& item : out->items) {
-      if (!item.is_sent()) continue;
-      for (const codec::ByteRange& range : item.index->LayerRanges(
-               item.layout.levels[layer], slice.layer_begin + layer,
-               slice.head_begin, slice.head_end)) {
-        AddPiece(BytesOf(item.held.object->bytes().subspan(range.offset,
-                                                           range.bytes)),
-                 out->first_stream, out->pieces);
-      }
-    }
-  }
+  delivery::ForEachLayer(
+      slice.layers(), out->items.size(), [&](int layer, size_t i) {
+        const Item& item = out->items[i];
+        if (!item.is_sent()) return;
+        for (const codec::ByteRange& range : item.index->LayerRanges(
+                 item.layout.levels[layer], slice.layer_begin + layer,
+                 slice.head_begin, slice.head_end)) {
+          AddPiece(BytesOf(item.held.object->bytes().subspan(range.offset,
+                                                             range.bytes)),
+                   out->first_stream, out->pieces);
+        }
+      });
   return out;
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "delivery/fetch_plan.h"
+#include "delivery/serve_order.h"
 #include "rpc/bulk/frame.h"
 #include "rpc/bulk/server.h"
 #include "rpc/call_deadline.h"
@@ -42,21 +43,21 @@ class BulkSession {
 
     bool is_sent() const { return status.ok() && !layout.levels.empty(); }
   };
-  // A fetch being served. What was read is held until it is sent, so it is sent
-  // in groups: memory that a later chunk waits for may be an earlier one's.
+  // A fetch being served.
   struct Fetch {
     Fetch(const KvSlice& slice_in, LevelSet accept_in,
           const delivery::SendBudget& budget, size_t chunks)
         : slice(slice_in),
           accept(accept_in),
           plan(slice_in, accept_in, budget, chunks),
-          unread(chunks) {}
+          order(chunks),
+          items(chunks) {}
 
     const KvSlice slice;
     const LevelSet accept;
     delivery::FetchPlan plan;
-    size_t unread;
-    std::vector<Item> ready;  // read, not yet sent
+    delivery::ServeOrder order;
+    std::vector<Item> items;  // by chunk; filled by its read
     std::vector<kj::Promise<void>> reads;
     kj::Own<kj::PromiseFulfiller<void>> all_read;
   };
@@ -91,9 +92,9 @@ class BulkSession {
   kj::Promise<void> SendGroups(std::shared_ptr<Fetch> fetch);
   // Gives each of a group's chunks its levels.
   static void Plan(Fetch& fetch, std::vector<Item>& items);
-  // Resolves when there is a group to send: all that is left, or what is ready
-  // when the rest keeps it waiting.
+  // Resolves when a group is due.
   kj::Promise<void> AwaitGroup(Fetch& fetch);
+  static std::vector<Item> TakeItems(Fetch& fetch);
   static std::shared_ptr<Group> Arrange(std::vector<Item> items,
                                         const KvSlice& slice);
   kj::Promise<void> ServePush(peer::Push::Reader push, absl::Duration timeout);

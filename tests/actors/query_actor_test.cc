@@ -133,6 +133,65 @@ TEST_F(QueryActorTest, ARemovalIsNotDoneWhileAnOwnerIsAway) {
   EXPECT_TRUE((*back.value)[0].ok()) << (*back.value)[0];
 }
 
+TEST_F(QueryActorTest, ALeaseDoesNotWaitForAnOwnerThatDies) {
+  const int i = NumberOwnedBy({b_, c_});
+  Put(StorageOf(b_), i, 4096);
+  live_[c_].storage = {SpawnSilent()};
+  Publish();
+  Answer<Statuses> removed;
+  Lease(LeaseOp::kRemove, i, 11, &removed);
+  EXPECT_EQ(removed.times, 0);
+  live_.erase(c_);
+  Publish();
+  Advance(absl::Milliseconds(200));
+  ASSERT_EQ(removed.times, 1) << "the deadline is a second away";
+  EXPECT_TRUE(absl::IsUnavailable((*removed.value)[0])) << (*removed.value)[0];
+}
+
+TEST_F(QueryActorTest, ALeaseAtASilentOwnerEndsAtTheDeadline) {
+  const int i = NumberOwnedBy({b_, c_});
+  live_[c_].storage = {SpawnSilent()};
+  Publish();
+  Answer<Statuses> removed;
+  Lease(LeaseOp::kRemove, i, 11, &removed);
+  Advance(absl::Milliseconds(900));
+  EXPECT_EQ(removed.times, 0);
+  Advance(absl::Milliseconds(200));
+  ASSERT_EQ(removed.times, 1);
+  EXPECT_TRUE(absl::IsUnavailable((*removed.value)[0])) << (*removed.value)[0];
+}
+
+TEST_F(QueryActorTest, AReportDoesNotWaitForANodeThatDies) {
+  const NodeActor own = system_.spawn(
+      MakeNodeActor,
+      NodeActorDeps{node_.get(), {StorageOf(a_)}, nullptr, clock_.Now()});
+  live_[a_].node = own;
+  // A node actor that waits for its partition, which never answers.
+  const NodeActor silent = system_.spawn(
+      MakeNodeActor,
+      NodeActorDeps{node_.get(), {SpawnSilent()}, nullptr, clock_.Now()});
+  live_[b_].node = silent;
+  live_.erase(c_);
+  Publish();
+  Answer<std::vector<delivery::NodeStatus>> report;
+  system_.spawn(MakeReportActor, node_.get(),
+                ReportJob{In(absl::Seconds(1)), report.AsReply()});
+  Run();
+  EXPECT_EQ(report.times, 0);
+  live_.erase(b_);
+  Publish();
+  Advance(absl::Milliseconds(200));
+  ASSERT_EQ(report.times, 1) << "the deadline is a second away";
+  ASSERT_EQ(report.value->size(), 3u);
+  EXPECT_TRUE((*report.value)[0].alive);
+  EXPECT_FALSE((*report.value)[1].alive);
+  EXPECT_FALSE((*report.value)[2].alive);
+  live_.erase(a_);
+  caf::anon_send_exit(own, caf::exit_reason::user_shutdown);
+  caf::anon_send_exit(silent, caf::exit_reason::user_shutdown);
+  Run();
+}
+
 TEST_F(QueryActorTest, PinningWhatIsNowhereIsNotFound) {
   Answer<Statuses> answer;
   Lease(LeaseOp::kPin, NumberOwnedBy({b_, c_}), 11, &answer);

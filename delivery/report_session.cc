@@ -1,0 +1,54 @@
+#include "delivery/report_session.h"
+
+#include <optional>
+#include <utility>
+
+namespace kdn::delivery {
+
+ReportSession::ReportSession(std::vector<ReportedNode> nodes,
+                             absl::Time deadline)
+    : nodes_(std::move(nodes)), pending_(deadline) {
+  for (const ReportedNode& node : nodes_) {
+    NodeStatus silent;
+    silent.id = node.id;
+    silent.gateway_address = node.gateway_address;
+    silent.alive = false;
+    statuses_.push_back(std::move(silent));
+  }
+}
+
+std::vector<ReportAction> ReportSession::TakeActions(absl::Time now) {
+  std::vector<ReportAction> actions;
+  if (!std::exchange(begun_, true)) {
+    for (size_t i = 0; i < nodes_.size(); ++i) {
+      if (!nodes_[i].is_live) continue;
+      const int number =
+          pending_.Begin(Ask{nodes_[i].id, {static_cast<int>(i)}});
+      actions.emplace_back(
+          AskReport{number, nodes_[i].id, pending_.deadline()});
+    }
+  }
+  if (done()) {
+    if (!std::exchange(answered_, true)) {
+      actions.emplace_back(AnswerReport{statuses_});
+    }
+  } else if (std::exchange(wake_due_, false)) {
+    actions.emplace_back(WakeAt{pending_.NextLook(now)});
+  }
+  return actions;
+}
+
+void ReportSession::OnAnswer(int number, NodeStatus status) {
+  const std::optional<Ask> ask = pending_.End(number);
+  if (!ask) return;
+  NodeStatus& slot = statuses_[ask->items.front()];
+  status.gateway_address = slot.gateway_address;
+  slot = std::move(status);
+}
+
+void ReportSession::OnTime(absl::Time now, IsLive is_live) {
+  wake_due_ = true;
+  pending_.EndOverdue(now, is_live);
+}
+
+}  // namespace kdn::delivery
