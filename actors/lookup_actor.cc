@@ -6,7 +6,7 @@
 #include "actors/delay.h"
 #include "actors/query_view.h"
 #include "actors/wire.h"
-#include "delivery/replica_walk.h"
+#include "delivery/read_order.h"
 
 namespace kdn::actors {
 namespace {
@@ -17,10 +17,11 @@ delivery::LookupTask TaskOf(const LookupJob& job, const NodeContext& node,
                             .shards = {},
                             .partitions = PartitionsOf(view),
                             .deadline = job.deadline};
+  const delivery::PeerGrades grades = node.health.GradesAt(node.clock->Now());
   for (const ChunkRef& ref : job.chunks) {
     task.read_orders.push_back(
         delivery::ReadOrder(view.OwnersOf(ref, node.walk_depth()), node.self(),
-                            node.options.replicas));
+                            node.options.replicas, grades));
     task.shards.push_back(view.ShardOf(ref));
   }
   return task;

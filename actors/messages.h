@@ -170,6 +170,7 @@ CAF_ADD_ATOM(kdn, kdn::actors, JoinAtom, "join")
 CAF_ADD_ATOM(kdn, kdn::actors, ReportAtom, "report")
 CAF_ADD_ATOM(kdn, kdn::actors, DialAtom, "dial")
 CAF_ADD_ATOM(kdn, kdn::actors, DeadlineAtom, "deadline")
+CAF_ADD_ATOM(kdn, kdn::actors, CancelAtom, "cancel")
 CAF_END_TYPE_ID_BLOCK(kdn)
 
 namespace kdn::actors {
@@ -222,7 +223,9 @@ using RetrieveActor = caf::typed_actor<
     // The try of one chunk has ended.
     caf::reacts_to<AttemptEnd>, caf::reacts_to<HitSize>,
     // Peers may be asked, or there is no memory for it.
-    caf::reacts_to<WindowGrant>, caf::reacts_to<DeadlineAtom>>;
+    caf::reacts_to<WindowGrant>,
+    // The engine went away.
+    caf::reacts_to<CancelAtom>, caf::reacts_to<DeadlineAtom>>;
 
 // One store from its commit on: delivery::StoreSession. Gone when every copy is
 // accounted for.

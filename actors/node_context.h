@@ -20,6 +20,7 @@
 #include "storage/arena.h"
 #include "transfer/admission_gate.h"
 #include "transfer/decode_book.h"
+#include "transfer/health_book.h"
 #include "transfer/link_book.h"
 #include "transfer/work_pool.h"
 
@@ -134,6 +135,7 @@ struct NodeContext {
   std::unique_ptr<PassingMemory> passing;
   ViewHolder view;
   transfer::LinkBook links;
+  transfer::HealthBook health;
   transfer::DecodeBook decoding;
   transfer::WorkPool pool;  // first to go: its tasks use the rest
 };

@@ -5,6 +5,7 @@
 
 #include "actors/delay.h"
 #include "actors/wire.h"
+#include "delivery/read_order.h"
 #include "transfer/local_fetch.h"
 #include "transfer/remote_fetch.h"
 
@@ -24,11 +25,12 @@ delivery::FetchTask TaskOf(const transfer::RetrieveContext& context,
       .too_slow = context.too_slow,
       .reuse = request.reuse,
       .chunks_beside = request.chunks_beside};
+  const delivery::PeerGrades grades = node.health.GradesAt(node.clock->Now());
   task.read_orders.reserve(request.chunks.size());
   for (const delivery::RetrieveChunk& chunk : request.chunks) {
     task.read_orders.push_back(
         delivery::ReadOrder(view.OwnersOf(chunk.ref, node.walk_depth()),
-                            node.self(), node.options.replicas));
+                            node.self(), node.options.replicas, grades));
   }
   return task;
 }
@@ -43,6 +45,11 @@ void RetrieveActorState::Init(RetrieveActor::pointer self_in,
   view = node->view.Get();
   requester = node->pool.NextRequester();
   session.emplace(TaskOf(*job.context, *node, *view));
+  request().cancellation->OnCancel([weak = self->address()] {
+    if (const auto to = caf::actor_cast<RetrieveActor>(weak)) {
+      caf::anon_send(to, CancelAtom::value);
+    }
+  });
 }
 
 void RetrieveActorState::Perform() {
@@ -113,14 +120,18 @@ void RetrieveActorState::Do(const delivery::FetchFrom& fetch) {
                                             delivery::AttemptResult result) {
     caf::anon_send(to, AttemptEnd{chunk, from, std::move(result)});
   };
-  node->transport->Fetch(
+  fetches[fetch.fetch] = node->transport->Fetch(
       std::move(asked),
       std::make_unique<transfer::RemoteFetch>(
           job.context, fetch.wanted,
           transfer::RemoteFetch::Link{fetch.peer, fetch.target, &node->links,
-                                      node->clock},
+                                      &node->health, node->clock},
           node->passing->arena.get(), &node->pool, requester,
           std::move(on_size), std::move(on_attempt)));
+}
+
+void RetrieveActorState::Do(const delivery::StopFetch& stop) {
+  node->transport->CancelFetch(fetches.at(stop.fetch));
 }
 
 void RetrieveActorState::Do(const delivery::TellSuspect& suspect) {
@@ -171,6 +182,11 @@ void RetrieveActorState::OnDeadline() {
   Perform();
 }
 
+void RetrieveActorState::OnCancel() {
+  NoticeCancellation();
+  Perform();
+}
+
 void RetrieveActorState::NoticeCancellation() {
   if (request().cancellation->cancelled()) session->OnCancelled();
 }
@@ -212,6 +228,7 @@ RetrieveActor::behavior_type MakeRetrieveActor(
       [state](const AttemptEnd& end) { state->OnAttempt(end); },
       [state](const HitSize& size) { state->OnSize(size); },
       [state](const WindowGrant& grant) { state->OnWindow(grant); },
+      [state](CancelAtom) { state->OnCancel(); },
       [state](DeadlineAtom) { state->OnDeadline(); },
   };
 }

@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "actors/messages.h"
 #include "actors/node_context.h"
 #include "delivery/fetch_actions.h"
@@ -30,6 +31,7 @@ struct RetrieveActorState {
   void OnSize(const HitSize& size);
   void OnAttempt(const AttemptEnd& end);
   void OnWindow(const WindowGrant& grant);
+  void OnCancel();
   void OnDeadline();
 
   RetrieveActor::pointer self = nullptr;
@@ -38,11 +40,14 @@ struct RetrieveActorState {
   std::shared_ptr<const ClusterView> view;
   std::optional<delivery::FetchSession> session;
   RequesterId requester;
+  // The transport's name of each of the session's fetches.
+  absl::flat_hash_map<int, delivery::FetchId> fetches;
   transfer::AdmissionGate::Pass window;  // held until the retrieve is over
 
  private:
   void Do(const delivery::ReadHere& read);
   void Do(const delivery::FetchFrom& fetch);
+  void Do(const delivery::StopFetch& stop);
   void Do(const delivery::AskWindow& ask);
   void Do(const delivery::TellSuspect& suspect);
   void Do(const delivery::DiscardHere& damaged);

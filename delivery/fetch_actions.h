@@ -32,11 +32,18 @@ struct ReadHere {
 // Fetch some chunks from a peer, in one request. Every chunk ends with
 // OnAttempt.
 struct FetchFrom {
+  int fetch = 0;  // the number of this fetch in the session
   NodeId peer;
   std::vector<ChunkWanted> wanted;  // at most kItemsPerFetchMax
   // What the budget was made from. Its deadline is the request's.
   DeliveryTarget target;
   SendBudget budget;
+};
+
+// Nobody wants the chunks of a fetch any more: let the peer stop sending. Every
+// chunk of the fetch still ends with OnAttempt.
+struct StopFetch {
+  int fetch = 0;
 };
 
 // Ask for memory to fetch into. Answered by OpenWindow or RefuseWindow.
@@ -63,8 +70,9 @@ struct AnswerRetrieve {
   std::vector<ChunkOutcome> outcomes;  // one for each chunk
 };
 
-using FetchAction = std::variant<ReadHere, FetchFrom, AskWindow, TellSuspect,
-                                 DiscardHere, AwaitDeadline, AnswerRetrieve>;
+using FetchAction =
+    std::variant<ReadHere, FetchFrom, StopFetch, AskWindow, TellSuspect,
+                 DiscardHere, AwaitDeadline, AnswerRetrieve>;
 
 }  // namespace kdn::delivery
 

@@ -20,6 +20,7 @@ FetchSession::FetchSession(FetchTask task)
       outcomes_(task_.read_orders.size()),
       pinned_(task_.read_orders.size()),
       taken_(task_.read_orders.size(), 0),
+      fetch_of_(task_.read_orders.size(), -1),
       walk_(std::move(task_.read_orders)) {
   KDN_CHECK(task_.chunk_bytes > 0, "a chunk takes room");
   due_actions_.emplace_back(AwaitDeadline{task_.deadline});
@@ -35,6 +36,7 @@ std::vector<FetchAction> FetchSession::TakeActions(absl::Time now,
       AddFetches(ask, now, rate_of, actions);
     }
   }
+  AddStops(actions);
   const bool wants_window = !window_open_ && !held_back_.empty();
   if (wants_window && !std::exchange(window_asked_, true)) {
     actions.emplace_back(AskWindow{window_bytes_, task_.deadline});
@@ -55,7 +57,7 @@ void FetchSession::AddReads(const Ask& ask, absl::Time now,
 }
 
 void FetchSession::AddFetches(const Ask& ask, absl::Time now, RateOf rate_of,
-                              std::vector<FetchAction>& actions) const {
+                              std::vector<FetchAction>& actions) {
   const DeliveryTarget target{
       .bytes_per_second = rate_of(ask.node),
       .prefill_tokens_per_second = task_.prefill_tokens_per_second,
@@ -71,10 +73,27 @@ void FetchSession::AddFetches(const Ask& ask, absl::Time now, RateOf rate_of,
   while (!left.empty()) {
     const absl::Span<const int> some = left.subspan(0, kItemsPerFetchMax);
     left.remove_prefix(some.size());
-    FetchFrom fetch{ask.node, {}, target, ShareOf(budget, some.size(), all)};
-    for (const int chunk : some) fetch.wanted.push_back(Wanted(chunk));
+    FetchFrom fetch{
+        next_fetch_++, ask.node, {}, target, ShareOf(budget, some.size(), all)};
+    for (const int chunk : some) {
+      fetch.wanted.push_back(Wanted(chunk));
+      fetching_[fetch.fetch].insert(chunk);
+      fetch_of_[chunk] = fetch.fetch;
+    }
     actions.emplace_back(std::move(fetch));
   }
+}
+
+void FetchSession::AddStops(std::vector<FetchAction>& actions) {
+  std::erase_if(fetching_, [&](const auto& fetch) {
+    const auto& [number, chunks] = fetch;
+    if (std::any_of(chunks.begin(), chunks.end(),
+                    [this](int chunk) { return walk_.asked(chunk); })) {
+      return false;
+    }
+    if (!chunks.empty()) actions.emplace_back(StopFetch{number});
+    return true;
+  });
 }
 
 std::vector<Ask> FetchSession::TakeAsks() {
@@ -146,6 +165,8 @@ void FetchSession::OnAttempt(int chunk, const NodeId& node,
   } else {
     KDN_CHECK(window_used_ >= taken_[chunk], "the window is miscounted");
     window_used_ -= std::exchange(taken_[chunk], 0);
+    const auto fetch = fetching_.find(std::exchange(fetch_of_[chunk], -1));
+    if (fetch != fetching_.end()) fetch->second.erase(chunk);
   }
   if (absl::IsDataLoss(result.status)) OnDamage(chunk, node, result.version);
   ChunkOutcome& outcome = outcomes_[chunk];
@@ -245,6 +266,12 @@ void FetchSession::CheckInvariants() const {
     for (const int chunk : ask.items) {
       KDN_CHECK(walk_.asked(chunk) && taken_[chunk] == 0,
                 "a chunk held back takes no room");
+    }
+  }
+  for (const auto& [number, chunks] : fetching_) {
+    KDN_CHECK(number < next_fetch_, "fetches are numbered");
+    for (const int chunk : chunks) {
+      KDN_CHECK(fetch_of_[chunk] == number, "a chunk is in one fetch");
     }
   }
   KDN_CHECK(!answered_ || done(), "the answer is the last action");

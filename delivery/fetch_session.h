@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -53,7 +55,8 @@ struct FetchTask {
 
 // One retrieve: decides which node to try for which chunk and for how long, how
 // many bytes a peer may send, when to give up on a node, whom to tell of a
-// damaged copy, and what became of each chunk in the end.
+// damaged copy, which fetches need not go on, and what became of each chunk in
+// the end.
 //
 // Events in (OnSize, OnAttempt, OpenWindow, RefuseWindow, OnCancelled,
 // OnDeadline), actions out (TakeActions). Keeps at most a window of chunks
@@ -111,7 +114,9 @@ class FetchSession {
                 std::vector<FetchAction>& actions) const;
   // In as many requests as it takes.
   void AddFetches(const Ask& ask, absl::Time now, RateOf rate_of,
-                  std::vector<FetchAction>& actions) const;
+                  std::vector<FetchAction>& actions);
+  // Fetches of which no chunk is wanted any more.
+  void AddStops(std::vector<FetchAction>& actions);
   void OnDamage(int chunk, const NodeId& node, ObjectVersion version);
   // Whatever is not settled has failed with `why`.
   void Abandon(const absl::Status& why);
@@ -126,6 +131,10 @@ class FetchSession {
   std::vector<ChunkOutcome> outcomes_;
   std::vector<std::optional<ObjectVersion>> pinned_;
   std::vector<uint64_t> taken_;  // of the window, by chunk
+  // Chunks whose try has not ended, by fetch under way.
+  std::map<int, std::set<int>> fetching_;
+  std::vector<int> fetch_of_;  // by chunk, while a peer is asked for it
+  int next_fetch_ = 0;
   ReplicaWalk walk_;
   // Asks to peers that wait for room in the window.
   std::vector<Ask> held_back_;

@@ -84,11 +84,18 @@ struct PushReceipt {
   bool existed = false;
 };
 
+// Names one fetch of a transport, for ever.
+using FetchId = StrongInt<struct FetchIdTag, uint64_t>;
+
 // Thread-safe; calls return at once; callbacks run by the deadline.
 class PeerTransport {
  public:
   virtual ~PeerTransport() = default;
-  virtual void Fetch(FetchRequest request, std::unique_ptr<FetchSink> sink) = 0;
+  virtual FetchId Fetch(FetchRequest request,
+                        std::unique_ptr<FetchSink> sink) = 0;
+  // Nobody wants the rest of the fetch: it ends with CANCELLED as soon as it
+  // can, and the peer stops sending. No effect when the fetch has ended.
+  virtual void CancelFetch(FetchId fetch) = 0;
   virtual void Push(PushRequest request,
                     Done<absl::StatusOr<PushReceipt>> done) = 0;
   // The peer is known dead: its pending calls fail with UNAVAILABLE now instead

@@ -1,22 +1,12 @@
 #include "delivery/replica_walk.h"
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
 #include "kv/check.h"
 
 namespace kdn::delivery {
-
-std::vector<NodeId> ReadOrder(std::vector<NodeId> owners, const NodeId& self,
-                              int replicas) {
-  const auto holders =
-      owners.begin() + std::min<ptrdiff_t>(replicas, std::ssize(owners));
-  const auto own = std::find(owners.begin(), holders, self);
-  if (own != holders) std::rotate(owners.begin(), own, own + 1);
-  return owners;
-}
 
 ReplicaWalk::ReplicaWalk(std::vector<std::vector<NodeId>> candidates) {
   items_.reserve(candidates.size());

@@ -14,11 +14,6 @@ struct Ask {
   std::vector<int> items;
 };
 
-// In which order a node reads from an object's owners: as they come, but its
-// own copy first if it is to have one, since that crosses no wire.
-std::vector<NodeId> ReadOrder(std::vector<NodeId> owners, const NodeId& self,
-                              int replicas);
-
 // Walks many items through their owner orders at once: each item is at one
 // candidate at a time, moves to the next when that one has not got it, and is
 // settled once found or out of candidates.

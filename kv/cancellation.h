@@ -1,7 +1,11 @@
 #ifndef KDN_KV_CANCELLATION_H_
 #define KDN_KV_CANCELLATION_H_
 
-#include <atomic>
+#include <functional>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 
 namespace kdn {
 
@@ -9,11 +13,18 @@ namespace kdn {
 // ends by itself: its memory is in use until then. Thread-safe.
 class Cancellation {
  public:
-  void Cancel() { cancelled_.store(true); }
-  bool cancelled() const { return cancelled_.load(); }
+  // Runs the listeners before it returns. Only the first call has an effect.
+  void Cancel();
+  bool cancelled() const;
+  // `listener` runs once: on the thread that cancels, or here and now when that
+  // has happened already. It may not block. It lives as long as this object, so
+  // it must not own what owns this object.
+  void OnCancel(std::function<void()> listener);
 
  private:
-  std::atomic<bool> cancelled_{false};
+  mutable absl::Mutex mutex_;
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<std::function<void()>> listeners_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace kdn

@@ -29,6 +29,20 @@ uint64_t StreamBytesMax(const KvShape& shape, const KvSlice& slice,
   return layer_bytes * static_cast<uint64_t>(slice.layers());
 }
 
+delivery::FetchEnd EndOf(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return delivery::FetchEnd::kDone;
+    case absl::StatusCode::kDeadlineExceeded:
+      return delivery::FetchEnd::kLate;
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDataLoss:  // it spoke nonsense
+      return delivery::FetchEnd::kBroken;
+    default:
+      return delivery::FetchEnd::kWithdrawn;
+  }
+}
+
 uint64_t InPages(uint64_t bytes) {
   constexpr uint64_t kPage = storage::Arena::kPageBytes;
   return (bytes + kPage - 1) / kPage * kPage;
@@ -96,12 +110,21 @@ RemoteFetch::RemoteFetch(std::shared_ptr<RetrieveContext> context,
       on_size_(std::move(on_size)),
       on_attempt_(std::move(on_attempt)),
       receiving_(items_.size()),
-      reckoning_(std::make_shared<Reckoning>(link_)) {}
+      reckoning_(std::make_shared<Reckoning>(link_)),
+      began_(link_.clock->Now()) {
+  link_.health->OnBegin(link_.peer, began_);
+}
+
+void RemoteFetch::NoteAnswer(absl::Time now) {
+  if (std::exchange(answered_, true)) return;
+  link_.health->OnAnswer(link_.peer, began_, now);
+}
 
 absl::StatusOr<absl::Span<std::byte>> RemoteFetch::OnHit(
     int i, codec::ObjectIndex index, std::vector<Level> levels, Tier tier,
     uint64_t stream_bytes) {
   const absl::Time now = link_.clock->Now();
+  NoteAnswer(now);
   // What the peer's disk or memory took is not the link's.
   if (layers_owed_ == 0) {
     first_ = plan_.chunks_loaded == 0 ? now : first_ + (now - last_);
@@ -149,6 +172,7 @@ absl::StatusOr<absl::Span<std::byte>> RemoteFetch::OnHit(
 }
 
 void RemoteFetch::OnRecompute(int i) {
+  NoteAnswer(link_.clock->Now());
   plan_.tokens_recomputed += TokensOf(i);
   plan_.chunks.emplace_back();
   delivery::AttemptResult result;
@@ -158,6 +182,7 @@ void RemoteFetch::OnRecompute(int i) {
 
 void RemoteFetch::OnNoHit(int i, const absl::Status& why,
                           ObjectVersion version) {
+  NoteAnswer(link_.clock->Now());
   delivery::AttemptResult result;
   result.status = why;
   result.version = version;
@@ -181,6 +206,9 @@ void RemoteFetch::OnLayer(int i, int layer,
 }
 
 void RemoteFetch::OnDone(const absl::Status& status) {
+  // When a fetch succeeded does not matter to its peer's health.
+  link_.health->OnEnd(link_.peer, EndOf(status), answered_, began_,
+                      status.ok() ? last_ : link_.clock->Now());
   Settle(status);
   reckoning_ = nullptr;
   const absl::Status why =

@@ -12,6 +12,7 @@
 #include "kv/clock.h"
 #include "storage/arena.h"
 #include "transfer/chunk_decode.h"
+#include "transfer/health_book.h"
 #include "transfer/link_book.h"
 #include "transfer/work_pool.h"
 
@@ -27,7 +28,7 @@ uint64_t FetchBytesMax(const delivery::RetrieveRequest& request);
 // hears of that end may count on the memory.
 //
 // Reports the end of each chunk's try exactly once, whatever the peer does.
-// Times what comes: so the link's rate is learnt.
+// Times what comes: so the link's rate and the peer's health are learnt.
 class RemoteFetch final : public delivery::FetchSink {
  public:
   // Any thread; (chunk, result).
@@ -40,6 +41,7 @@ class RemoteFetch final : public delivery::FetchSink {
     NodeId peer;
     delivery::DeliveryTarget target;
     LinkBook* book = nullptr;
+    HealthBook* health = nullptr;
     const Clock* clock = nullptr;
   };
 
@@ -70,6 +72,8 @@ class RemoteFetch final : public delivery::FetchSink {
   absl::Duration DecodingOf(int i, absl::Span<const Level> levels) const;
   void Report(int i, delivery::AttemptResult result);
   void ReportError(int i, const absl::Status& why);
+  // The peer said something: the first time, its latency is known.
+  void NoteAnswer(absl::Time now);
   // Tells the book what came of what was planned.
   void Settle(const absl::Status& status);
 
@@ -85,6 +89,8 @@ class RemoteFetch final : public delivery::FetchSink {
   std::shared_ptr<Reckoning> reckoning_;
   delivery::LevelPlan plan_;  // what the peer made of the budget
   absl::Duration decoding_;   // as predicted, of what is loaded
+  const absl::Time began_;
+  bool answered_ = false;
   bool skipped_ = false;
   uint64_t bytes_ = 0;
   int layers_owed_ = 0;  // by the peer, of what it said that it holds

@@ -1,7 +1,7 @@
 #include "rpc/bulk/client.h"
 
+#include <atomic>
 #include <map>
-#include <unordered_map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -49,10 +49,13 @@ class BulkTransportImpl final : public BulkTransport,
     });
   }
 
-  void Fetch(delivery::FetchRequest request,
-             std::unique_ptr<delivery::FetchSink> sink) override {
-    Submit(std::make_shared<FetchJob>(std::move(request), std::move(sink),
-                                      options_.meters.get()));
+  delivery::FetchId Fetch(delivery::FetchRequest request,
+                          std::unique_ptr<delivery::FetchSink> sink) override {
+    return delivery::FetchId(Submit(std::make_shared<FetchJob>(
+        std::move(request), std::move(sink), options_.meters.get())));
+  }
+  void CancelFetch(delivery::FetchId fetch) override {
+    loop_.Post([this, fetch] { Cancel(fetch.value()); });
   }
   void Push(
       delivery::PushRequest request,
@@ -71,8 +74,10 @@ class BulkTransportImpl final : public BulkTransport,
     kj::Own<kj::PromiseFulfiller<absl::Status>> abort;
   };
 
-  void Submit(std::shared_ptr<BulkJob> job);
-  void Start(std::shared_ptr<BulkJob> job);
+  // Returns the job's number.
+  uint64_t Submit(std::shared_ptr<BulkJob> job);
+  void Start(uint64_t id, std::shared_ptr<BulkJob> job);
+  void Cancel(uint64_t id);
   kj::Promise<absl::Status> Drive(const std::shared_ptr<BulkJob>& job);
   void Account(const BulkJob& job, const absl::Status& status,
                absl::Duration took);
@@ -84,17 +89,28 @@ class BulkTransportImpl final : public BulkTransport,
   }
 
   const Options options_;
+  std::atomic<uint64_t> next_id_{0};
   EventLoop loop_;
   // Loop thread only.
   bool stopped_ = false;
   std::map<NodeId, std::shared_ptr<BulkPool>> pools_;
-  std::unordered_map<uint64_t, Active> active_;
-  uint64_t next_id_ = 0;
+  std::map<uint64_t, Active> active_;  // by the job's number
   kj::Own<kj::TaskSet> tasks_;
 };
 
-void BulkTransportImpl::Submit(std::shared_ptr<BulkJob> job) {
-  loop_.Post([this, job = std::move(job)]() mutable { Start(std::move(job)); });
+uint64_t BulkTransportImpl::Submit(std::shared_ptr<BulkJob> job) {
+  const uint64_t id = next_id_++;
+  loop_.Post([this, id, job = std::move(job)]() mutable {
+    Start(id, std::move(job));
+  });
+  return id;
+}
+
+// The connection is closed with the answer still on it: so the peer notices.
+void BulkTransportImpl::Cancel(uint64_t id) {
+  const auto active = active_.find(id);
+  if (active == active_.end()) return;
+  active->second.abort->fulfill(absl::CancelledError("nobody wants it"));
 }
 
 BulkPool& BulkTransportImpl::PoolOf(const NodeId& peer) {
@@ -105,12 +121,11 @@ BulkPool& BulkTransportImpl::PoolOf(const NodeId& peer) {
   return *pool;
 }
 
-void BulkTransportImpl::Start(std::shared_ptr<BulkJob> job) {
+void BulkTransportImpl::Start(uint64_t id, std::shared_ptr<BulkJob> job) {
   if (stopped_) {
     return job->Finish(absl::UnavailableError("the bulk transport is stopped"));
   }
   auto abort = kj::newPromiseAndFulfiller<absl::Status>();
-  const uint64_t id = next_id_++;
   active_.emplace(id, Active{job->peer(), kj::mv(abort.fulfiller)});
   const absl::Duration left = std::clamp(job->deadline() - SteadyNow(),
                                          absl::ZeroDuration(), absl::Hours(1));

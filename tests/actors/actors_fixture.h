@@ -33,9 +33,13 @@ class HeldTransport final : public delivery::PeerTransport {
  public:
   using PushDone = delivery::Done<absl::StatusOr<delivery::PushReceipt>>;
 
-  void Fetch(delivery::FetchRequest request,
-             std::unique_ptr<delivery::FetchSink> sink) override {
+  delivery::FetchId Fetch(delivery::FetchRequest request,
+                          std::unique_ptr<delivery::FetchSink> sink) override {
     fetches.push_back({std::move(request), std::move(sink)});
+    return delivery::FetchId(fetches.size() - 1);
+  }
+  void CancelFetch(delivery::FetchId fetch) override {
+    cancelled.push_back(fetch.value());
   }
   void Push(delivery::PushRequest request, PushDone done) override {
     pushes.push_back({std::move(request), std::move(done)});
@@ -52,6 +56,7 @@ class HeldTransport final : public delivery::PeerTransport {
   };
   std::vector<HeldFetch> fetches;
   std::vector<HeldPush> pushes;
+  std::vector<size_t> cancelled;  // fetches
   std::vector<NodeId> failed;
 
  private:

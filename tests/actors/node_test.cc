@@ -11,10 +11,12 @@ namespace {
 // Tells when the node begins to stop.
 class StopTransport final : public delivery::PeerTransport {
  public:
-  void Fetch(delivery::FetchRequest,
-             std::unique_ptr<delivery::FetchSink> sink) override {
+  delivery::FetchId Fetch(delivery::FetchRequest,
+                          std::unique_ptr<delivery::FetchSink> sink) override {
     sink->OnDone(absl::UnavailableError("no peers"));
+    return {};
   }
+  void CancelFetch(delivery::FetchId) override {}
   void Push(
       delivery::PushRequest,
       delivery::Done<absl::StatusOr<delivery::PushReceipt>> done) override {

@@ -277,7 +277,7 @@ TEST_F(RetrieveActorTest, AFetchMayTakeWhatItsLinkCarriesInTime) {
   EXPECT_TRUE(transport_.fetches[0].request.budget.unlimited())
       << "nothing is known of the link yet";
   cancellation_->Cancel();
-  EndFetch(0, absl::UnavailableError("cut"));
+  EndFetch(0, absl::CancelledError("nobody wants it"));
   outcomes_ = {};
   node_->links.OnTransfer(b_, 10'000'000, absl::Seconds(1), clock_.Now());
   Retrieve({first, second}, absl::Seconds(2));
@@ -352,6 +352,46 @@ TEST_F(RetrieveActorTest, NoOtherNodeIsAskedForAnEngineThatWentAway) {
   EndFetch(0, absl::UnavailableError("cut"));
   EXPECT_EQ(outcomes_.times, 1);
   EXPECT_EQ(transport_.fetches.size(), 1u);
+}
+
+TEST_F(RetrieveActorTest, AFetchStopsWhenTheEngineGoesAway) {
+  Retrieve({NumberOwnedBy({b_, c_}), NumberOwnedBy({c_, b_})},
+           absl::Seconds(2));
+  ASSERT_EQ(transport_.fetches.size(), 2u);
+  EndFetch(0, absl::UnavailableError("cut"));
+  ASSERT_EQ(transport_.fetches.size(), 3u);
+  cancellation_->Cancel();
+  Run();
+  EXPECT_EQ(transport_.cancelled, (std::vector<size_t>{1, 2}));
+  EXPECT_EQ(outcomes_.times, 0) << "they may still write";
+  EndFetch(1, absl::CancelledError("nobody wants it"));
+  EndFetch(2, absl::CancelledError("nobody wants it"));
+  ASSERT_EQ(outcomes_.times, 1);
+  EXPECT_TRUE(absl::IsCancelled(outcomes_.of[1].why)) << outcomes_.of[1].why;
+}
+
+TEST_F(RetrieveActorTest, APeerThatHungIsNotTheFirstToBeAskedAgain) {
+  const int i = NumberOwnedBy({b_, c_});
+  Retrieve({i}, absl::Seconds(2));
+  ASSERT_EQ(transport_.fetches.size(), 1u);
+  Advance(absl::Seconds(1));
+  EndFetch(0, absl::DeadlineExceededError("no answer"));
+  ASSERT_EQ(transport_.fetches.size(), 2u);
+  transport_.fetches[1].sink->OnRecompute(0);
+  EndFetch(1, absl::OkStatus());
+  ASSERT_EQ(outcomes_.times, 1);
+  const auto first_asked = [&] {
+    outcomes_ = {};
+    Retrieve({i}, absl::Seconds(2));
+    const NodeId peer = transport_.fetches.back().request.peer;
+    transport_.fetches.back().sink->OnRecompute(0);
+    EndFetch(transport_.fetches.size() - 1, absl::OkStatus());
+    return peer;
+  };
+  EXPECT_EQ(first_asked(), c_);
+  Advance(delivery::PeerHealth::kBackoff);
+  EXPECT_EQ(first_asked(), b_) << "tried again";
+  EXPECT_EQ(first_asked(), b_) << "and believed in";
 }
 
 TEST_F(RetrieveActorTest, WaitsForMemoryInsteadOfFailing) {

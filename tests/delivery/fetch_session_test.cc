@@ -65,6 +65,8 @@ class Driven {
         }
         asks.push_back(std::move(ask));
         fetches.push_back(*fetch);
+      } else if (const auto* stop = std::get_if<StopFetch>(&action)) {
+        stopped.push_back(stop->fetch);
       } else if (const auto* window = std::get_if<AskWindow>(&action)) {
         EXPECT_EQ(window_wanted, 0u) << "asked for once";
         window_wanted = window->bytes;
@@ -97,6 +99,7 @@ class Driven {
   std::optional<double> rate;
   std::vector<ReadHere> reads;
   std::vector<FetchFrom> fetches;
+  std::vector<int> stopped;
   std::vector<TellSuspect> suspects;
   std::vector<DiscardHere> discards;
   uint64_t window_wanted = 0;
@@ -358,6 +361,30 @@ TEST(FetchSessionTest, NobodyElseIsAskedForAnEngineThatWentAway) {
   driven.session.OnCancelled();
   ASSERT_TRUE(driven.Over());
   EXPECT_TRUE(absl::IsCancelled(driven.outcomes[0].why));
+}
+
+TEST(FetchSessionTest, FetchesThatNobodyWantsAreStoppedOnce) {
+  Driven driven(Orders{{kPeer}, {kPeer}, {kOther}, {kOther}}, 100, 1000);
+  driven.session.OpenWindow();
+  driven.TakeAsks();
+  ASSERT_EQ(driven.fetches.size(), 2u);
+  driven.OnAttempt(2, kOther, Ok());
+  driven.OnAttempt(3, kOther, Ok());
+  driven.TakeAsks();
+  EXPECT_TRUE(driven.stopped.empty());
+  driven.session.OnCancelled();
+  driven.TakeAsks();
+  EXPECT_EQ(driven.stopped, std::vector<int>{driven.fetches[0].fetch})
+      << "the other one has ended";
+  driven.session.OnDeadline();
+  driven.TakeAsks();
+  EXPECT_EQ(driven.stopped.size(), 1u);
+  EXPECT_FALSE(driven.answered) << "the fetch still has to end";
+  driven.OnAttempt(0, kPeer, Fails(absl::CancelledError("stopped")));
+  driven.OnAttempt(1, kPeer, Ok());
+  ASSERT_TRUE(driven.Over());
+  EXPECT_EQ(driven.outcomes[1].kind, OutcomeKind::kFailed)
+      << "it was settled before";
 }
 
 // Random clusters, random failures, tries ending in any order: every chunk gets

@@ -105,18 +105,5 @@ TEST(ReplicaWalkTest, WalksEveryOrderUnderRandomAnswers) {
   }
 }
 
-TEST(ReadOrderTest, OnlyANodeThatShouldHoldACopyReadsItsOwnFirst) {
-  const NodeId a("a");
-  const NodeId b("b");
-  const NodeId c("c");
-  const std::vector<NodeId> owners = {a, b, c};
-  EXPECT_EQ(ReadOrder(owners, a, 2), owners);
-  EXPECT_EQ(ReadOrder(owners, b, 2), (std::vector<NodeId>{b, a, c}));
-  EXPECT_EQ(ReadOrder(owners, c, 2), owners);
-  EXPECT_EQ(ReadOrder(owners, NodeId("d"), 2), owners);
-  EXPECT_EQ(ReadOrder({a}, b, 2), (std::vector<NodeId>{a}));
-  EXPECT_TRUE(ReadOrder({}, a, 2).empty());
-}
-
 }  // namespace
 }  // namespace kdn::delivery

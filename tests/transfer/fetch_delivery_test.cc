@@ -112,7 +112,9 @@ class FetchDeliveryTest : public testing::Test {
         DecodeMeans{&calibrations_, &decoding_, &real_clock_});
   }
 
-  RemoteFetch::Link Link() { return {NodeId("b"), target_, &links_, &clock_}; }
+  RemoteFetch::Link Link() {
+    return {NodeId("b"), target_, &links_, &health_, &clock_};
+  }
 
   delivery::AttemptResult FetchHere(
       std::shared_ptr<RetrieveContext> context,
@@ -228,6 +230,7 @@ class FetchDeliveryTest : public testing::Test {
   const RealClock real_clock_;
   DecodeBook decoding_{2};
   LinkBook links_;
+  HealthBook health_;
   delivery::DeliveryTarget target_;
   WorkPool pool_;
   std::shared_ptr<storage::Arena> arena_;
@@ -466,6 +469,20 @@ TEST_F(FetchDeliveryTest, APeerThatBreaksSaysNothingOfTheLink) {
   EXPECT_EQ(links_.BytesPerSecond(NodeId("b"), absl::UnixEpoch()),
             std::nullopt);
   EXPECT_EQ(links_.counters()["rate.plans"], 0u);
+}
+
+TEST_F(FetchDeliveryTest, HowAFetchEndsIsLearntOfThePeer) {
+  const auto is_failing = [&](absl::Duration later) {
+    const delivery::PeerGrades grades = health_.GradesAt(clock_.Now() + later);
+    const auto it = grades.find(NodeId("b"));
+    return it != grades.end() && it->second.is_failing;
+  };
+  ASSERT_TRUE(Receive(Context(key_), std::nullopt, 3).status.ok());
+  EXPECT_FALSE(is_failing(-absl::Minutes(1)));
+  announced_.clear();
+  EXPECT_FALSE(Receive(Context(key_), std::nullopt, 2).status.ok());
+  EXPECT_TRUE(is_failing(-absl::Minutes(1))) << "the connection broke";
+  EXPECT_FALSE(is_failing(delivery::PeerHealth::kBackoff));
 }
 
 // The built-in calibration under a name of its own.

@@ -93,6 +93,36 @@ TEST_F(BulkFaultsTest, DeadPeerFailsWhatIsPendingAtOnce) {
   EXPECT_TRUE(Fetch(FetchOf({chunks_[0]}))->status.ok());
 }
 
+TEST_F(BulkFaultsTest, ACancelledFetchEndsAtOnceAndThePeerStopsSending) {
+  HoldAll();
+  Break({.stall_at = 2000});
+  auto record = Begin(FetchOf(chunks_));
+  ASSERT_TRUE(Eventually([&] { return server_traffic_->traffic().out > 0; }));
+  const absl::Time began = SteadyNow();
+  transport_->CancelFetch(last_fetch_);
+  record->done.WaitForNotification();
+  EXPECT_TRUE(absl::IsCancelled(record->status)) << record->status;
+  EXPECT_LT(SteadyNow() - began, absl::Seconds(10));
+  transport_->CancelFetch(last_fetch_);  // it has ended
+  port_ = server_->port();
+  EXPECT_TRUE(Fetch(FetchOf({chunks_[0]}))->status.ok());
+}
+
+TEST_F(BulkFaultsTest, AFetchThatWaitsForAConnectionIsCancelledToo) {
+  peer_.set_silent(true);
+  StartTransport(
+      {.self = NodeId("a"), .connections_per_peer_max = 1, .resolve = {}});
+  auto first = Begin(FetchOf({chunks_[0]}));
+  const delivery::FetchId first_fetch = last_fetch_;
+  auto waiting = Begin(FetchOf({chunks_[1]}));
+  transport_->CancelFetch(last_fetch_);
+  waiting->done.WaitForNotification();
+  EXPECT_TRUE(absl::IsCancelled(waiting->status)) << waiting->status;
+  EXPECT_FALSE(first->done.HasBeenNotified());
+  transport_->CancelFetch(first_fetch);
+  first->done.WaitForNotification();
+}
+
 TEST_F(BulkFaultsTest, SilentServiceIsAFailureOfTheChunkByTheDeadline) {
   peer_.set_silent(true);
   delivery::FetchRequest request = FetchOf({chunks_[0]});

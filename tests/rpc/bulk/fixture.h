@@ -56,7 +56,7 @@ class BulkFixture : public ::testing::Test {
     record->refuse_all = refuse_all;
     auto sink = std::make_unique<RecordingSink>(record, request.slice,
                                                 request.chunks.size());
-    transport_->Fetch(std::move(request), std::move(sink));
+    last_fetch_ = transport_->Fetch(std::move(request), std::move(sink));
     return record;
   }
   std::shared_ptr<RecordingSink::Record> Fetch(delivery::FetchRequest request,
@@ -87,6 +87,7 @@ class BulkFixture : public ::testing::Test {
   const Namespace ns_ = *Namespace::Parse("tenant-a");
   const ModelSpec model_ = TestModel();
   std::vector<TestChunk> chunks_;
+  delivery::FetchId last_fetch_;
   FakePeer peer_;
   std::atomic<uint16_t> port_{0};
   std::shared_ptr<Meters> server_meters_;
