@@ -3,6 +3,9 @@
 #include <optional>
 #include <utility>
 
+#include "kv/check.h"
+#include "kv/invariants.h"
+
 namespace kdn::delivery {
 
 ReportSession::ReportSession(std::vector<ReportedNode> nodes,
@@ -35,6 +38,7 @@ std::vector<ReportAction> ReportSession::TakeActions(absl::Time now) {
   } else if (std::exchange(wake_due_, false)) {
     actions.emplace_back(WakeAt{pending_.NextLook(now)});
   }
+  KDN_DCHECK_INVARIANTS(*this);
   return actions;
 }
 
@@ -49,6 +53,15 @@ void ReportSession::OnAnswer(int number, NodeStatus status) {
 void ReportSession::OnTime(absl::Time now, IsLive is_live) {
   wake_due_ = true;
   pending_.EndOverdue(now, is_live);
+}
+
+void ReportSession::CheckInvariants() const {
+  KDN_CHECK(statuses_.size() == nodes_.size(), "a status for each node");
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    KDN_CHECK(nodes_[i].is_live || !statuses_[i].alive,
+              "a node that was not asked has said nothing");
+  }
+  KDN_CHECK(!answered_ || done(), "the answer is the last action");
 }
 
 }  // namespace kdn::delivery

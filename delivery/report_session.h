@@ -49,6 +49,7 @@ class ReportSession {
   void OnTime(absl::Time now, IsLive is_live);
 
   bool done() const { return begun_ && pending_.empty(); }
+  void CheckInvariants() const;
 
  private:
   const std::vector<ReportedNode> nodes_;

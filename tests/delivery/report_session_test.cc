@@ -33,6 +33,7 @@ class ReportSessionTest : public testing::Test {
         statuses_ = answer->statuses;
       }
     }
+    session_.CheckInvariants();
   }
 
   ReportSession session_{
