@@ -100,7 +100,9 @@ TEST(ReadOrderTest, AnOrderIsAPermutationThatFollowsTheGrades) {
       const NodeId& after = order[i];
       EXPECT_LE(is_failing(before), is_failing(after));
       const bool alike = !grades.contains(before) && !grades.contains(after);
-      if (alike && before != self) EXPECT_LT(place(before), place(after));
+      if (alike && before != self) {
+        EXPECT_LT(place(before), place(after));
+      }
     }
   }
 }
