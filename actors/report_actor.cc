@@ -52,9 +52,7 @@ void ReportActorState::Do(const delivery::AnswerReport& answer) {
 }
 
 void ReportActorState::OnReport(int number, const NodeReport& report) {
-  NodeStatus status;
-  status.metrics = FromWire(report.metrics);
-  session->OnAnswer(number, std::move(status));
+  session->OnAnswer(number, FromWire(report.metrics));
   Perform();
 }
 

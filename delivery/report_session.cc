@@ -42,12 +42,12 @@ std::vector<ReportAction> ReportSession::TakeActions(absl::Time now) {
   return actions;
 }
 
-void ReportSession::OnAnswer(int number, NodeStatus status) {
+void ReportSession::OnAnswer(int number, MetricValues metrics) {
   const std::optional<Ask> ask = pending_.End(number);
   if (!ask) return;
   NodeStatus& slot = statuses_[ask->items.front()];
-  status.gateway_address = slot.gateway_address;
-  slot = std::move(status);
+  slot.alive = true;
+  slot.metrics = std::move(metrics);
 }
 
 void ReportSession::OnTime(absl::Time now, IsLive is_live) {

@@ -44,7 +44,7 @@ class ReportSession {
   // What to do now. Call once at the beginning and after every event.
   std::vector<ReportAction> TakeActions(absl::Time now);
   // Ignored when the ask has ended.
-  void OnAnswer(int number, NodeStatus status);
+  void OnAnswer(int number, MetricValues metrics);
   void OnNoAnswer(int number) { pending_.End(number); }
   void OnTime(absl::Time now, IsLive is_live);
 

@@ -65,8 +65,6 @@ inline constexpr MetricInfo kMetricTable[] = {
     {"removed", MetricType::kCounter, "objects",
      "objects that engines removed"},
     {"disk_write_failures", MetricType::kCounter, "objects",
-     "writes that the disk tier failed or refused; each is tried again"},
-    {"disk_write_failures", MetricType::kCounter, "objects",
      "writes that the disk tier failed or refused; the object stays in memory "
      "and is written again"},
     {"objects", MetricType::kGauge, "objects", "visible objects"},

@@ -173,7 +173,7 @@ TEST_F(QueryActorTest, AReportDoesNotWaitForANodeThatDies) {
   live_[b_].node = silent;
   live_.erase(c_);
   Publish();
-  Answer<std::vector<delivery::NodeStatus>> report;
+  Answer<std::vector<NodeStatus>> report;
   system_.spawn(MakeReportActor, node_.get(),
                 ReportJob{In(absl::Seconds(1)), report.AsReply()});
   Run();

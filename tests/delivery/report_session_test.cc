@@ -13,11 +13,10 @@ const absl::Time kDeadline = kNow + absl::Seconds(1);
 
 bool AllLive(const NodeId&) { return true; }
 
-NodeStatus StatusOf(const NodeId& id) {
-  NodeStatus status;
-  status.id = id;
-  status.stores = 7;
-  return status;
+MetricValues SevenStores() {
+  MetricValues values;
+  values["stores"] = 7;
+  return values;
 }
 
 class ReportSessionTest : public testing::Test {
@@ -47,13 +46,13 @@ class ReportSessionTest : public testing::Test {
 TEST_F(ReportSessionTest, EveryLiveNodeIsAskedAndAllAreReported) {
   ASSERT_EQ(asks_.size(), 2u);
   EXPECT_EQ(asks_[1].node, kC);
-  session_.OnAnswer(asks_[1].number, StatusOf(kC));
-  session_.OnAnswer(asks_[0].number, StatusOf(kA));
+  session_.OnAnswer(asks_[1].number, SevenStores());
+  session_.OnAnswer(asks_[0].number, SevenStores());
   Take(kNow);
   ASSERT_TRUE(answered_);
   ASSERT_EQ(statuses_.size(), 3u);
   EXPECT_TRUE(statuses_[0].alive);
-  EXPECT_EQ(statuses_[0].stores, 7u);
+  EXPECT_EQ(statuses_[0].metrics["stores"], 7u);
   EXPECT_EQ(statuses_[0].gateway_address, "1.1.1.1:1");
   EXPECT_FALSE(statuses_[1].alive);
   EXPECT_EQ(statuses_[1].id, kB);
@@ -61,7 +60,7 @@ TEST_F(ReportSessionTest, EveryLiveNodeIsAskedAndAllAreReported) {
 }
 
 TEST_F(ReportSessionTest, ANodeThatDiesIsNotWaitedFor) {
-  session_.OnAnswer(asks_[0].number, StatusOf(kA));
+  session_.OnAnswer(asks_[0].number, SevenStores());
   session_.OnTime(kNow, [](const NodeId& id) { return id != kC; });
   Take(kNow);
   ASSERT_TRUE(answered_);

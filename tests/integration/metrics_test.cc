@@ -42,8 +42,22 @@ bool IsOfTrouble(std::string_view name) {
          std::end(kOfTrouble);
 }
 
+// Half a megabyte of KV a chunk: less says nothing about the rate of a link.
+ModelSpec LargerModel() {
+  ModelSpec model;
+  model.name = "metrics";
+  model.num_layers = 8;
+  model.num_kv_heads = 4;
+  model.head_dim = 64;
+  model.rope.rotary_dim = 64;
+  model.weights_digest = "w";
+  return model;
+}
+
 class MetricsTest : public ClusterTest {
  protected:
+  MetricsTest() : ClusterTest(LargerModel()) {}
+
   MetricValues OfAllNodes() {
     const auto nodes = client().Status(absl::Seconds(10));
     EXPECT_TRUE(nodes.ok()) << nodes.status();

@@ -97,7 +97,8 @@ TEST_F(BulkFaultsTest, ACancelledFetchEndsAtOnceAndThePeerStopsSending) {
   HoldAll();
   Break({.stall_at = 2000});
   auto record = Begin(FetchOf(chunks_));
-  ASSERT_TRUE(Eventually([&] { return server_traffic_->traffic().out > 0; }));
+  ASSERT_TRUE(
+      Eventually([&] { return server_meters_->Get("peer_bytes_out") > 0; }));
   const absl::Time began = SteadyNow();
   transport_->CancelFetch(last_fetch_);
   record->done.WaitForNotification();
