@@ -20,7 +20,8 @@
 #include "rpc/kdn.capnp.h"
 
 // Between kdn.capnp's structs and the project's values, for client and gateway
-// alike. FromWire believes nothing: what does not fit is INVALID_ARGUMENT.
+// alike. FromWire believes nothing: what does not fit is INVALID_ARGUMENT, and
+// an enumerant or a level that this build does not know is UNIMPLEMENTED.
 namespace kdn::rpc {
 
 wire::Code ToWire(absl::StatusCode code);
@@ -86,7 +87,7 @@ MetricSample FromWire(wire::Metric::Reader metric);
 wire::Level ToWire(Level level);
 // In an answer: one of a newer node is shown as the first.
 Level FromWire(wire::Level level);
-// 0 is `when_zero`; INVALID_ARGUMENT for a bit that is no level.
+// 0 is `when_zero`; UNIMPLEMENTED for a bit that is no level.
 absl::StatusOr<LevelSet> LevelsFromWire(uint8_t bits, LevelSet when_zero);
 
 // A request's deadlineMs. INVALID_ARGUMENT above ten minutes.

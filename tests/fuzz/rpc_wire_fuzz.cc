@@ -13,8 +13,10 @@ namespace kdn::rpc {
 namespace {
 
 void CheckTyped(const absl::Status& status) {
-  KDN_CHECK(status.ok() || absl::IsInvalidArgument(status),
-            "a value out of bounds is INVALID_ARGUMENT");
+  KDN_CHECK(status.ok() || absl::IsInvalidArgument(status) ||
+                absl::IsUnimplemented(status),
+            "a value out of bounds is INVALID_ARGUMENT, an unknown one "
+            "UNIMPLEMENTED");
 }
 
 void ReadModel(capnp::MessageReader& message) {

@@ -94,7 +94,7 @@ class PlainProxy {
   PlainProxy(const std::string& path, const std::string& server)
       : path_(path), listening_(*ListenUnix(path)), thread_([this, server] {
           pollfd wait{listening_, POLLIN, 0};
-          poll(&wait, 1, -1);
+          if (poll(&wait, 1, /*timeout_ms=*/20000) <= 0) return;
           Pass(accept(listening_, nullptr, nullptr), ConnectTo(server));
         }) {}
   ~PlainProxy() {
