@@ -270,7 +270,7 @@ absl::Status MeasureSpeeds(const CodecOptions& options, Json& json) {
     for (const codec::Isa isa : codec::kIsas) {
       if (!codec::Supports(isa)) continue;
       const std::string name(codec::Name(isa));
-      // The compiler makes int8's loops, always for the best instructions.
+      // The loops of int8 always run with BestIsa().
       if (level == Level::kInt8 && isa != codec::BestIsa()) continue;
       const absl::StatusOr<CodecSpeed> speed = bed->Measure(level, isa);
       if (!speed.ok()) return speed.status();
