@@ -11,8 +11,7 @@
 namespace kdn::actors {
 namespace {
 
-delivery::LeaseTask TaskOf(const LeaseJob& job, const NodeContext& node,
-                           const ClusterView& view) {
+delivery::LeaseTask TaskOf(const LeaseJob& job, const ClusterView& view) {
   delivery::LeaseTask task{.op = job.op,
                            .owners = {},
                            .away = {},
@@ -20,8 +19,8 @@ delivery::LeaseTask TaskOf(const LeaseJob& job, const NodeContext& node,
                            .partitions = PartitionsOf(view),
                            .deadline = job.deadline};
   for (const ChunkRef& ref : job.chunks) {
-    task.owners.push_back(view.OwnersOf(ref, node.walk_depth()));
-    task.away.push_back(view.AwayOwnerOf(ref, node.walk_depth()));
+    task.owners.push_back(view.OwnersOf(ref, view.walk_depth()));
+    task.away.push_back(view.AwayOwnerOf(ref));
     task.shards.push_back(view.ShardOf(ref));
   }
   return task;
@@ -35,7 +34,7 @@ void LeaseActorState::Init(QueryActor::pointer self_in, NodeContext* node_in,
   node = node_in;
   job.emplace(std::move(job_in));
   view = node->view.Get();
-  session.emplace(TaskOf(*job, *node, *view));
+  session.emplace(TaskOf(*job, *view));
 }
 
 void LeaseActorState::Perform() {

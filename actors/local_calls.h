@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -14,6 +15,8 @@
 #include "delivery/peer_transport.h"
 #include "kv/chunk_key.h"
 #include "kv/ids.h"
+#include "placement/member.h"
+#include "placement/shard_map.h"
 #include "storage/arena.h"
 #include "storage/partition.h"
 #include "transfer/admission_gate.h"
@@ -110,8 +113,20 @@ struct SendEnd {
       absl::UnknownError("no answer yet");
 };
 
+// The member list is now this one.
+struct MembersCall {
+  std::vector<placement::MemberSpec> members;
+};
+
+// The map that the placement actor has had built.
+struct MapBuilt {
+  std::shared_ptr<const placement::ShardMap> map;
+};
+
 }  // namespace kdn::actors
 
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::MembersCall)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::MapBuilt)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::ReserveCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::CommitCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::ReadCall)

@@ -20,8 +20,8 @@ delivery::LookupTask TaskOf(const LookupJob& job, const NodeContext& node,
   const delivery::PeerGrades grades = node.health.GradesAt(node.clock->Now());
   for (const ChunkRef& ref : job.chunks) {
     task.read_orders.push_back(
-        delivery::ReadOrder(view.OwnersOf(ref, node.walk_depth()), node.self(),
-                            node.options.replicas, grades));
+        delivery::ReadOrder(view.OwnersOf(ref, view.walk_depth()), node.self(),
+                            view.copies(), grades));
     task.shards.push_back(view.ShardOf(ref));
   }
   return task;

@@ -168,7 +168,6 @@ CAF_ADD_ATOM(kdn, kdn::actors, FlushAtom, "flush")
 CAF_ADD_ATOM(kdn, kdn::actors, TickAtom, "tick")
 CAF_ADD_ATOM(kdn, kdn::actors, JoinAtom, "join")
 CAF_ADD_ATOM(kdn, kdn::actors, ReportAtom, "report")
-CAF_ADD_ATOM(kdn, kdn::actors, DialAtom, "dial")
 CAF_ADD_ATOM(kdn, kdn::actors, DeadlineAtom, "deadline")
 CAF_ADD_ATOM(kdn, kdn::actors, CancelAtom, "cancel")
 CAF_END_TYPE_ID_BLOCK(kdn)
@@ -197,7 +196,8 @@ using StorageActor = caf::typed_actor<
 
 // The one actor of a node that its peers dial.
 using NodeActor = caf::typed_actor<
-    // A peer (its name) is here; answered with what it needs to talk to us.
+    // A peer (its name) is here; answered with what it needs to talk to us, or
+    // with a refusal (RefusalIn).
     caf::replies_to<JoinAtom, std::string>::with<PeerInfo>,
     caf::replies_to<ReportAtom>::with<NodeReport>,
     // A store lost against the object held here: hand that on.
@@ -209,8 +209,11 @@ using NodeActor = caf::typed_actor<
 
 // Knows who is alive; publishes a ClusterView after every change.
 using PlacementActor = caf::typed_actor<
-    // Try to reach the member with this index now.
-    caf::reacts_to<DialAtom, uint32_t>>;
+    // Inside the process only.
+    caf::reacts_to<MembersCall>, caf::reacts_to<MapBuilt>,
+    // Time passes (number of the tick): peers are due to be dialled, maps to be
+    // built.
+    caf::reacts_to<TickAtom, uint64_t>>;
 
 // One lookup, lease change or status call at all the nodes it concerns; gone
 // when answered.

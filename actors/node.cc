@@ -6,7 +6,6 @@
 #include <caf/all.hpp>
 #include <caf/io/all.hpp>
 #include <chrono>
-#include <set>
 #include <utility>
 #include <vector>
 
@@ -16,6 +15,7 @@
 #include "actors/node_services.h"
 #include "actors/placement_actor.h"
 #include "actors/storage_actor.h"
+#include "placement/membership.h"
 
 namespace kdn::actors {
 namespace {
@@ -41,27 +41,16 @@ class SystemConfig : public caf::actor_system_config {
 };
 
 absl::Status Validate(const NodeOptions& options) {
-  std::set<NodeId> ids;
-  for (const MemberOptions& member : options.members) {
-    if (member.id.empty() || !ids.insert(member.id).second) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "member '", member.id.name(), "' has no name or is listed twice"));
-    }
-  }
-  if (!ids.contains(options.self)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "node '", options.self.name(), "' is not among the members"));
-  }
-  if (options.replicas < 1 || options.storage_actors < 1 ||
-      options.workers < 1) {
+  if (options.storage_actors < 1 || options.workers < 1) {
     return absl::InvalidArgumentError(
-        "replicas, storage_actors and workers must be at least 1");
+        "storage_actors and workers must be at least 1");
   }
   if (options.memory_bytes < (4u << 20)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "memory is ", options.memory_bytes, " bytes, expected at least 4 MiB"));
   }
-  return absl::OkStatus();
+  return placement::ValidateMembers(options.self, options.replicas,
+                                    options.members);
 }
 
 // Out of the node's memory budget: what passes through, and what stays.
@@ -77,10 +66,11 @@ constexpr absl::Duration kFlushTimeout = absl::Seconds(8);
 class NodeImpl final : public Node {
  public:
   NodeImpl(NodeOptions options, delivery::PeerTransport* transport,
-           const Clock* clock)
+           transfer::AddressBook* addresses, const Clock* clock)
       : config_(options),
         system_(config_),
         context_(std::move(options), transport, clock),
+        addresses_(addresses),
         held_(static_cast<size_t>(context_.options.storage_actors)),
         services_(&system_, &context_) {}
   ~NodeImpl() override;
@@ -89,10 +79,12 @@ class NodeImpl final : public Node {
 
   delivery::NodeService& service() override { return services_; }
   delivery::PeerService& peer_service() override { return services_; }
+  absl::Status SetMembers(std::vector<placement::MemberSpec> members) override;
 
  private:
   absl::Status OpenDisk();
   absl::Status SpawnStorage();
+  absl::Status SpawnPlacement();
   absl::Status Publish(const NodeActor& node);
   void FlushPartitions();
 
@@ -101,6 +93,7 @@ class NodeImpl final : public Node {
   SystemConfig config_;
   caf::actor_system system_;
   NodeContext context_;
+  transfer::AddressBook* const addresses_;
   // Of each storage actor: two may hold one key, each under a shard of its own.
   std::vector<HeldKeys> held_;
   std::vector<StorageActor> storage_;
@@ -120,19 +113,38 @@ absl::Status NodeImpl::Start() {
   node_actor_ = system_.spawn(
       MakeNodeActor,
       NodeActorDeps{&context_, storage_, disk_.get(), context_.clock->Now()});
-  std::vector<placement::MapMember> members;
-  for (const MemberOptions& member : context_.options.members) {
-    members.push_back(placement::MapMember{member.id, member.weight});
-  }
-  absl::StatusOr<placement::MembershipView> membership =
-      placement::MembershipView::Create(context_.self(), std::move(members),
-                                        {});
+  if (absl::Status status = SpawnPlacement(); !status.ok()) return status;
+  return Publish(node_actor_);
+}
+
+absl::Status NodeImpl::SpawnPlacement() {
+  const NodeOptions& options = context_.options;
+  absl::StatusOr<placement::Membership> membership =
+      placement::Membership::Create({.self = options.self,
+                                     .replicas = options.replicas,
+                                     .dialling = {.retry = options.reconnect}},
+                                    options.members, context_.clock->Now());
   if (!membership.ok()) return membership.status();
   const PeerHandles own{node_actor_, storage_};
-  context_.view.Set(MakeView(*membership, {{context_.self(), own}}));
-  placement_actor_ =
-      system_.spawn(MakePlacementActor, &context_, *std::move(membership), own);
-  return Publish(node_actor_);
+  addresses_->Set(BulkAddressesOf(membership->view()));
+  context_.view.Set(std::make_shared<const ClusterView>(
+      membership->view(), LiveNodes{{options.self, own}}));
+  placement_actor_ = system_.spawn(
+      MakePlacementActor,
+      PlacementActorDeps{
+          &context_, *std::move(membership), own,
+          caf::actor_cast<caf::actor>(system_.middleman().actor_handle()),
+          addresses_});
+  return absl::OkStatus();
+}
+
+absl::Status NodeImpl::SetMembers(std::vector<placement::MemberSpec> members) {
+  absl::Status status = placement::ValidateMembers(
+      context_.self(), context_.options.replicas, members);
+  if (status.ok()) {
+    caf::anon_send(placement_actor_, MembersCall{std::move(members)});
+  }
+  return status;
 }
 
 absl::Status NodeImpl::OpenDisk() {
@@ -145,11 +157,12 @@ absl::Status NodeImpl::OpenDisk() {
   disk.segment_bytes = std::min(disk.segment_bytes,
                                 std::max<uint64_t>(options.disk_bytes / 8, 1));
   disk.holds = [this](ShardId shard, const ChunkKey& key) {
-    return held_[shard.value() % held_.size()].Has(key);
+    return held_[placement::PartitionOf(shard, held_.size())].Has(key);
   };
   disk.on_evicted = [this](const storage::ObjectInfo& info) {
-    caf::anon_send(storage_[info.shard.value() % storage_.size()],
-                   DiskEviction{info.key, info.version});
+    caf::anon_send(
+        storage_[placement::PartitionOf(info.shard, storage_.size())],
+        DiskEviction{info.key, info.version});
   };
   absl::StatusOr<std::unique_ptr<storage::DiskTier>> opened =
       storage::DiskTier::Open(std::move(disk));
@@ -164,7 +177,7 @@ absl::Status NodeImpl::SpawnStorage() {
   std::vector<std::vector<storage::ObjectInfo>> restored(actors);
   if (disk_ != nullptr) {
     absl::Status status = disk_->ForEach([&](const storage::ObjectInfo& info) {
-      restored[info.shard.value() % actors].push_back(info);
+      restored[placement::PartitionOf(info.shard, actors)].push_back(info);
     });
     if (!status.ok()) return status;
   }
@@ -187,14 +200,16 @@ absl::Status NodeImpl::Publish(const NodeActor& node) {
   const NodeOptions& options = context_.options;
   const auto self = std::find_if(
       options.members.begin(), options.members.end(),
-      [&](const MemberOptions& m) { return m.id == options.self; });
-  const bool loopback = self->host == "127.0.0.1" || self->host == "localhost";
+      [&](const placement::MemberSpec& m) { return m.id == options.self; });
+  const std::string& host = self->addresses.host;
+  const uint16_t control_port = self->addresses.control_port;
+  const bool loopback = host == "127.0.0.1" || host == "localhost";
   const auto port = system_.middleman().publish(
-      node, self->control_port, loopback ? "127.0.0.1" : nullptr,
+      node, control_port, loopback ? "127.0.0.1" : nullptr,
       /*reuse=*/true);
   if (port) return absl::OkStatus();
   return absl::UnavailableError(absl::StrCat(
-      "cannot listen for peers on ", self->host, ":", self->control_port,
+      "cannot listen for peers on ", host, ":", control_port,
       ": is the port taken? (", system_.render(port.error()), ")"));
 }
 
@@ -219,8 +234,8 @@ void NodeImpl::FlushPartitions() {
 
 NodeImpl::~NodeImpl() {
   // Pending transfers hold actor handles: end them before the system goes.
-  for (const MemberOptions& member : context_.options.members) {
-    context_.transport->FailPeer(member.id);
+  for (const placement::Member& member : context_.view.Get()->members()) {
+    context_.transport->FailPeer(member.spec.id);
   }
   // Commits still queued spawn actors, which have to be waited for below.
   context_.pool.Drain();
@@ -243,9 +258,10 @@ NodeImpl::~NodeImpl() {
 
 absl::StatusOr<std::unique_ptr<Node>> Node::Start(
     NodeOptions options, delivery::PeerTransport* transport,
-    const Clock* clock) {
+    transfer::AddressBook* addresses, const Clock* clock) {
   if (absl::Status status = Validate(options); !status.ok()) return status;
-  auto node = std::make_unique<NodeImpl>(std::move(options), transport, clock);
+  auto node = std::make_unique<NodeImpl>(std::move(options), transport,
+                                         addresses, clock);
   if (absl::Status status = node->Start(); !status.ok()) return status;
   return node;
 }

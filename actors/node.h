@@ -14,21 +14,15 @@
 #include "kv/clock.h"
 #include "kv/ids.h"
 #include "kv/meters.h"
+#include "placement/member.h"
+#include "transfer/address_book.h"
 
 namespace kdn::actors {
 
-// One node of the configuration, as every node of the cluster knows it.
-struct MemberOptions {
-  NodeId id;
-  double weight = 1.0;
-  std::string host;             // where control and bulk listen
-  uint16_t control_port = 0;    // actors
-  std::string gateway_address;  // for people: what engines connect to
-};
-
 struct NodeOptions {
   NodeId self;
-  std::vector<MemberOptions> members;  // self among them
+  // The member list at the start, self among them; see Node::SetMembers.
+  std::vector<placement::MemberSpec> members;
   int replicas = 2;
   uint64_t memory_bytes = 1u << 30;  // arena of the memory tier
   std::string data_dir;              // empty: no disk tier
@@ -51,16 +45,25 @@ struct NodeOptions {
 // cli/. Stops everything when destroyed; peers then see it go. Thread-safe.
 class Node {
  public:
-  // `transport` must outlive the node. Returns once the node serves its own
-  // store; peers join as they come up. UNAVAILABLE naming the address when the
-  // control port is taken; the disk tier's errors as they are.
+  // `transport` and `addresses` must outlive the node. The node keeps the
+  // addresses of its members' bulk servers in `addresses`, where `transport`
+  // looks for them. Returns once the node serves its own store; peers join as
+  // they come up. UNAVAILABLE naming the address when the control port is
+  // taken; the disk tier's errors as they are.
   static absl::StatusOr<std::unique_ptr<Node>> Start(
       NodeOptions options, delivery::PeerTransport* transport,
-      const Clock* clock);
+      transfer::AddressBook* addresses, const Clock* clock);
   virtual ~Node() = default;
 
   virtual delivery::NodeService& service() = 0;
   virtual delivery::PeerService& peer_service() = 0;
+
+  // Replaces the member list; soon after, the node dials who is new and forgets
+  // who is gone. INVALID_ARGUMENT, and nothing changes, for a list that does
+  // not have this node or of which no map can be built. New addresses of this
+  // node itself count from its next start.
+  virtual absl::Status SetMembers(
+      std::vector<placement::MemberSpec> members) = 0;
 };
 
 }  // namespace kdn::actors

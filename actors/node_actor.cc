@@ -10,6 +10,7 @@
 #include "actors/copy_actor.h"
 #include "actors/wire.h"
 #include "codec/format/object.h"
+#include "placement/join.h"
 
 namespace kdn::actors {
 namespace {
@@ -28,8 +29,14 @@ uint64_t ResidentBytes() {
 
 }  // namespace
 
-PeerInfo NodeActorState::Join(const std::string& peer) const {
-  spdlog::debug("{} asks to join", peer);
+caf::result<PeerInfo> NodeActorState::Join(const std::string& peer) const {
+  const absl::Status verdict =
+      placement::JudgeAsker(deps.node->self(), NodeId(peer));
+  if (!verdict.ok()) {
+    spdlog::error("'{}' may not join: {}", peer,
+                  std::string(verdict.message()));
+    return RefusalOf(verdict);
+  }
   PeerInfo info;
   info.id = deps.node->self().name();
   for (const StorageActor& actor : deps.storage) {
@@ -40,9 +47,9 @@ PeerInfo NodeActorState::Join(const std::string& peer) const {
 
 const placement::ShardMap::Counts& NodeActorState::CountsOn(
     const ClusterView& view) {
-  if (counted != view.map) {
-    counted = view.map;
-    counts = counted->CountsOf(deps.node->self(), deps.node->options.replicas);
+  if (counted != view.parts().map) {
+    counted = view.parts().map;
+    counts = counted->CountsOf(view.self(), view.copies());
   }
   return counts;
 }
@@ -53,7 +60,7 @@ MetricValues NodeActorState::OwnMetrics() {
   values.Merge(node.links.counters());
   if (deps.disk != nullptr) values.Merge(deps.disk->counters());
   const std::shared_ptr<const ClusterView> view = node.view.Get();
-  values["epoch"] = view->epoch.value();
+  values["epoch"] = view->epoch().value();
   values["shards_primary"] = CountsOn(*view).primary;
   values["shards_held"] = CountsOn(*view).held;
   values["memory_budget_bytes"] = node.options.memory_bytes;

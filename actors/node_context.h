@@ -3,20 +3,19 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <memory>
-#include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
 #include "actors/messages.h"
 #include "actors/node.h"
 #include "codec/calibration/calibration.h"
 #include "delivery/peer_transport.h"
 #include "kv/clock.h"
-#include "placement/shard_map.h"
+#include "placement/view.h"
 #include "storage/arena.h"
 #include "transfer/admission_gate.h"
 #include "transfer/decode_book.h"
@@ -32,35 +31,28 @@ struct PeerHandles {
   std::vector<StorageActor> storage;
 };
 
-// Who is alive and owns what, at one moment. Immutable: whoever holds one
-// decides on consistent data, and the next decision takes the next.
-struct ClusterView {
-  Epoch epoch;
-  std::shared_ptr<const placement::ShardMap> map;
-  std::shared_ptr<const placement::ShardMap> map_of_all;  // dead ones too
-  absl::flat_hash_map<NodeId, PeerHandles> live;          // this node included
+// The nodes that answer, this one included.
+using LiveNodes = std::map<NodeId, PeerHandles>;
 
-  ShardId ShardOf(const ChunkRef& ref) const {
+// A placement::View and how to talk to the nodes that are live in it.
+// Immutable: whoever holds one decides on consistent data, and the next
+// decision takes the next.
+struct ClusterView : placement::View {
+  ClusterView(placement::View view, LiveNodes live_in)
+      : View(std::move(view)), live(std::move(live_in)) {}
+
+  static ShardId ShardOf(const ChunkRef& ref) {
     return placement::ShardOf(ref.placement);
   }
-  // Live owners of the chunk's shard, first owner first, at most `count`.
-  std::vector<NodeId> OwnersOf(const ChunkRef& ref, int count) const {
-    return map->Owners(ShardOf(ref), count);
-  }
-  // One of the first `count` owners that is not alive: it may hold a copy and
-  // come back with it.
-  std::optional<NodeId> AwayOwnerOf(const ChunkRef& ref, int count) const {
-    for (const NodeId& owner : map_of_all->Owners(ShardOf(ref), count)) {
-      if (!live.contains(owner)) return owner;
-    }
-    return std::nullopt;
-  }
-  // Null when the node is not alive in this view.
+  // Null when the node is not live in this view.
   const StorageActor* StorageOf(const NodeId& node, ShardId shard) const {
     const auto it = live.find(node);
     if (it == live.end() || it->second.storage.empty()) return nullptr;
-    return &it->second.storage[shard.value() % it->second.storage.size()];
+    const std::vector<StorageActor>& storage = it->second.storage;
+    return &storage[placement::PartitionOf(shard, storage.size())];
   }
+
+  const LiveNodes live;
 };
 
 // The present view. Thread-safe.
@@ -122,9 +114,6 @@ struct NodeContext {
     }
   }
 
-  // How far down the owner order readers and lookups walk: past the replicas,
-  // because a node with an older view may have stored further down.
-  int walk_depth() const { return options.replicas + 2; }
   const NodeId& self() const { return options.self; }
   Meters& meters() const { return *options.meters; }
 

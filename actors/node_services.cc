@@ -68,9 +68,9 @@ void NodeServices::BeginStore(
   if (!header.ok()) return done(header.status());
   const size_t bytes = codec::ObjectBytesMax(*header);
   const ChunkRef ref{KeyOf(request.identity), request.placement};
+  const std::shared_ptr<const ClusterView> view = node_->view.Get();
   const delivery::BuildPlace built = delivery::BuildPlaceOf(
-      node_->view.Get()->OwnersOf(ref, node_->walk_depth()), node_->self(),
-      node_->options.replicas);
+      view->OwnersOf(ref, view->walk_depth()), node_->self(), view->copies());
   const absl::Time deadline = request.deadline;
   const SessionId session = request.session;
   auto begin =
@@ -211,7 +211,7 @@ void NodeServices::CommitLocal(
     Durability durability, absl::Time expires, absl::Time deadline,
     delivery::Done<absl::StatusOr<delivery::PushReceipt>> done) {
   auto reply = Reply<delivery::PushReceipt>::To(std::move(done));
-  const ShardId shard = node_->view.Get()->ShardOf(ref);
+  const ShardId shard = placement::ShardOf(ref.placement);
   node_->pool.Post(
       {WorkClass::kWrite, node_->pool.NextRequester(), 0},
       [ref, shard, durability, expires, deadline, block = std::move(block),

@@ -2,120 +2,206 @@
 
 #include <spdlog/spdlog.h>
 
-#include <caf/io/middleman.hpp>
 #include <caf/io/middleman_actor.hpp>
 #include <chrono>
 #include <set>
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "actors/delay.h"
+#include "actors/wire.h"
+#include "kv/check.h"
+
 namespace kdn::actors {
 namespace {
 
-// Dialling and joining, each: a peer that takes longer is as good as away.
-constexpr auto kDialTimeout = std::chrono::seconds(2);
+using placement::PeerAction;
+
+// Connecting and joining, each: a peer that takes longer is as good as away.
+constexpr auto kAnswerTimeout = std::chrono::seconds(2);
 
 }  // namespace
 
 void PlacementActorState::Init(PlacementActor::pointer self_in,
-                               NodeContext* node_in,
-                               placement::MembershipView membership_in,
-                               PeerHandles own) {
+                               PlacementActorDeps deps_in) {
   self = self_in;
-  node = node_in;
-  membership.emplace(std::move(membership_in));
-  live.emplace(node->self(), std::move(own));
-  for (uint32_t i = 0; i < node->options.members.size(); ++i) {
-    if (node->options.members[i].id != node->self()) Dial(i);
+  deps.emplace(std::move(deps_in));
+  live[deps->node->self()] = deps->own;
+  Perform();
+}
+
+void PlacementActorState::OnConnected(const PeerAction& dialled,
+                                      const caf::strong_actor_ptr& ptr) {
+  at_hand = PeerHandles{caf::actor_cast<NodeActor>(ptr), {}};
+  const absl::Time now = deps->node->clock->Now();
+  if (at_hand.node) {
+    deps->membership.OnConnected(dialled.peer, dialled.dial, now);
+  } else {
+    deps->membership.OnFailed(dialled.peer, dialled.dial, now);
   }
+  Perform();
 }
 
-void PlacementActorState::Dial(uint32_t i) {
-  const MemberOptions& member = node->options.members[i];
-  if (live.contains(member.id)) return;
-  self->request(self->system().middleman().actor_handle(), kDialTimeout,
-                caf::connect_atom::value, member.host, member.control_port)
-      .then([this, i](const caf::node_id&, const caf::strong_actor_ptr& peer,
-                      const std::set<std::string>&) { Join(i, peer); },
-            [this, i](const caf::error&) { DialLater(i); });
-}
-
-void PlacementActorState::Join(uint32_t i, const caf::strong_actor_ptr& ptr) {
-  const auto peer = caf::actor_cast<NodeActor>(ptr);
-  if (!peer) return DialLater(i);
-  self->request(peer, kDialTimeout, JoinAtom::value, node->self().name())
-      .then([this, i, peer](const PeerInfo& info) { OnJoined(i, peer, info); },
-            [this, i](const caf::error&) { DialLater(i); });
-}
-
-void PlacementActorState::OnJoined(uint32_t i, const NodeActor& peer,
+void PlacementActorState::OnAnswer(const PeerAction& dialled, PeerHandles peer,
                                    const PeerInfo& info) {
-  const NodeId& expected = node->options.members[i].id;
-  if (info.id != expected.name() || info.storage.empty()) {
-    spdlog::error(
-        "{}:{} is configured as {} but says it is '{}'; check the "
-        "ports of both",
-        node->options.members[i].host, node->options.members[i].control_port,
-        expected.name(), info.id);
-    return DialLater(i);
-  }
-  PeerHandles handles;
-  handles.node = peer;
+  at_hand = std::move(peer);
   for (const caf::strong_actor_ptr& actor : info.storage) {
-    handles.storage.push_back(caf::actor_cast<StorageActor>(actor));
+    at_hand.storage.push_back(caf::actor_cast<StorageActor>(actor));
   }
-  live[expected] = std::move(handles);
-  self->monitor(peer);
-  membership->Up(expected);
-  Publish();
-  spdlog::info("{} is up: {} of {} nodes live", expected.name(), live.size(),
-               node->options.members.size());
+  deps->membership.OnAnswer(
+      dialled.peer, dialled.dial,
+      placement::JoinClaim{NodeId(info.id), info.storage.size()},
+      deps->node->clock->Now());
+  Perform();
+}
+
+void PlacementActorState::OnError(const PeerAction& dialled,
+                                  const caf::error& why) {
+  const absl::Time now = deps->node->clock->Now();
+  if (const std::optional<std::string> refusal = RefusalIn(why)) {
+    deps->membership.OnRefused(dialled.peer, dialled.dial, *refusal, now);
+  } else {
+    deps->membership.OnFailed(dialled.peer, dialled.dial, now);
+  }
+  Perform();
 }
 
 void PlacementActorState::OnDown(const caf::down_msg& down) {
-  for (uint32_t i = 0; i < node->options.members.size(); ++i) {
-    const NodeId id = node->options.members[i].id;
-    const auto peer = live.find(id);
-    if (peer == live.end() || id == node->self()) continue;
-    if (peer->second.node.address() != down.source) continue;
-    live.erase(peer);
-    membership->Down(id);
-    Publish();
-    node->transport->FailPeer(id);
-    spdlog::warn("{} is down: {} of {} nodes live", id.name(), live.size(),
-                 node->options.members.size());
-    DialLater(i);
-    return;
+  for (const auto& [id, dial] : dials) {
+    if (live[id].node.address() != down.source) continue;
+    deps->membership.OnDown(id, dial, deps->node->clock->Now());
+    return Perform();
   }
 }
 
-void PlacementActorState::DialLater(uint32_t member) {
-  self->delayed_send(self, absl::ToChronoMilliseconds(node->options.reconnect),
-                     DialAtom::value, member);
+void PlacementActorState::OnMembers(const MembersCall& call) {
+  const absl::Status status =
+      deps->membership.OnMembers(call.members, deps->node->clock->Now());
+  if (!status.ok()) {
+    spdlog::error("the member list stays as it was: {}",
+                  std::string(status.message()));
+  }
+  Perform();
 }
 
-void PlacementActorState::Publish() {
-  node->view.Set(MakeView(*membership, live));
+void PlacementActorState::OnMapBuilt(const MapBuilt& built) {
+  deps->membership.OnMapBuilt(built.map, deps->node->clock->Now());
+  Perform();
 }
 
-std::shared_ptr<const ClusterView> MakeView(
-    const placement::MembershipView& membership, const LiveNodes& live) {
-  auto view = std::make_shared<ClusterView>();
-  view->epoch = membership.epoch();
-  view->map = membership.map();
-  view->map_of_all = membership.map_of_all();
-  view->live = live;
-  return view;
+void PlacementActorState::Tick(uint64_t number) {
+  if (number != ticks) return;  // an earlier tick has come in its place
+  tick_due = absl::InfiniteFuture();
+  Perform();
+}
+
+void PlacementActorState::Perform() {
+  placement::Membership& membership = deps->membership;
+  const absl::Time now = deps->node->clock->Now();
+  for (const PeerAction& action : membership.TakeActions(now)) Perform(action);
+  at_hand = PeerHandles();
+  if (membership.TakeViewChanged()) {
+    deps->addresses->Set(BulkAddressesOf(membership.view()));
+    deps->node->view.Set(std::make_shared<const ClusterView>(
+        ClusterView{membership.view(), live}));
+  }
+  if (auto set = membership.TakeBuild(now)) Build(*std::move(set));
+  WakeAt(membership.wake());
+}
+
+void PlacementActorState::Perform(const PeerAction& action) {
+  switch (action.kind) {
+    case PeerAction::Kind::kConnect:
+      return Connect(action);
+    case PeerAction::Kind::kJoin:
+      return Join(action);
+    case PeerAction::Kind::kWelcome:
+      return Welcome(action);
+    case PeerAction::Kind::kForget:
+      return Forget(action.peer);
+    case PeerAction::Kind::kComplain:
+      spdlog::error("{} cannot be joined: {}", action.peer.name(),
+                    action.reason);
+      return;
+  }
+}
+
+void PlacementActorState::Connect(const PeerAction& action) {
+  self->request(deps->connector, kAnswerTimeout, caf::connect_atom::value,
+                action.addresses.host, action.addresses.control_port)
+      .then([this, action](
+                const caf::node_id&, const caf::strong_actor_ptr& peer,
+                const std::set<std::string>&) { OnConnected(action, peer); },
+            [this, action](const caf::error& why) { OnError(action, why); });
+}
+
+void PlacementActorState::Join(const PeerAction& action) {
+  self->request(at_hand.node, kAnswerTimeout, JoinAtom::value,
+                deps->node->self().name())
+      .then([this, action, peer = at_hand](
+                const PeerInfo& info) { OnAnswer(action, peer, info); },
+            [this, action](const caf::error& why) { OnError(action, why); });
+}
+
+void PlacementActorState::Welcome(const PeerAction& action) {
+  self->monitor(at_hand.node);
+  live[action.peer] = std::move(at_hand);
+  dials[action.peer] = action.dial;
+  spdlog::info("{} is up: {} of {} nodes live", action.peer.name(), live.size(),
+               deps->membership.view().members().size());
+}
+
+void PlacementActorState::Forget(const NodeId& peer) {
+  self->demonitor(live[peer].node.address());
+  live.erase(peer);
+  dials.erase(peer);
+  deps->node->transport->FailPeer(peer);
+  spdlog::warn("{} is down: {} of {} nodes live", peer.name(), live.size(),
+               deps->membership.view().members().size());
+}
+
+void PlacementActorState::Build(placement::MapMembers set) {
+  deps->node->pool.Post(
+      transfer::WorkOrder{},
+      [to = caf::actor_cast<PlacementActor>(self), set = std::move(set),
+       options = deps->membership.map_options()]() mutable {
+        absl::StatusOr<placement::ShardMap> map =
+            placement::ShardMap::Build(std::move(set), options);
+        KDN_CHECK(map.ok(), "a part of a valid member list is valid");
+        caf::anon_send(to, MapBuilt{std::make_shared<const placement::ShardMap>(
+                               *std::move(map))});
+      });
+}
+
+void PlacementActorState::WakeAt(absl::Time wake) {
+  if (wake >= tick_due) return;
+  tick_due = wake;
+  self->delayed_send(self, DelayUntil(wake, deps->node->clock->Now()),
+                     TickAtom::value, ++ticks);
+}
+
+std::map<NodeId, std::string> BulkAddressesOf(const placement::View& view) {
+  std::map<NodeId, std::string> addresses;
+  for (const placement::Member& member : view.members()) {
+    addresses[member.spec.id] = absl::StrCat(member.spec.addresses.host, ":",
+                                             member.spec.addresses.bulk_port);
+  }
+  return addresses;
 }
 
 PlacementActor::behavior_type MakePlacementActor(
     PlacementActor::stateful_pointer<PlacementActorState> self,
-    NodeContext* node, placement::MembershipView membership, PeerHandles own) {
+    PlacementActorDeps deps) {
   PlacementActorState* state = &self->state;
   self->set_down_handler(
       [state](const caf::down_msg& down) { state->OnDown(down); });
-  state->Init(self, node, std::move(membership), std::move(own));
-  return {[state](DialAtom, uint32_t member) { state->Dial(member); }};
+  state->Init(self, std::move(deps));
+  return {
+      [state](const MembersCall& call) { state->OnMembers(call); },
+      [state](const MapBuilt& built) { state->OnMapBuilt(built); },
+      [state](TickAtom, uint64_t number) { state->Tick(number); },
+  };
 }
 
 }  // namespace kdn::actors

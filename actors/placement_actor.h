@@ -1,52 +1,76 @@
 #ifndef KDN_ACTORS_PLACEMENT_ACTOR_H_
 #define KDN_ACTORS_PLACEMENT_ACTOR_H_
 
-#include <memory>
+#include <cstdint>
+#include <map>
 #include <optional>
-#include <vector>
+#include <string>
 
-#include "absl/container/flat_hash_map.h"
 #include "actors/messages.h"
 #include "actors/node_context.h"
-#include "placement/membership_view.h"
+#include "placement/membership.h"
+#include "transfer/address_book.h"
 
 namespace kdn::actors {
 
-// The shell around one placement::MembershipView: dials every member of the
-// static list until it answers, watches it, and publishes a ClusterView after
-// every change. No node leads: each sees for itself.
+struct PlacementActorDeps {
+  NodeContext* node = nullptr;
+  placement::Membership membership;
+  PeerHandles own;  // of this node
+  // Answers connect_atom as CAF's middleman actor does.
+  caf::actor connector;
+  transfer::AddressBook* addresses = nullptr;  // kept up to date
+};
+
+// The shell around one placement::Membership: connects, joins, watches, builds
+// maps on the worker pool, and publishes a ClusterView after every change.
 struct PlacementActorState {
   static inline const char* name = "placement";
 
-  void Init(PlacementActor::pointer self, NodeContext* node,
-            placement::MembershipView membership, PeerHandles own);
-  void Dial(uint32_t member);
-  void Join(uint32_t member, const caf::strong_actor_ptr& peer);
-  void OnJoined(uint32_t member, const NodeActor& peer, const PeerInfo& info);
+  void Init(PlacementActor::pointer self, PlacementActorDeps deps);
+  void OnConnected(const placement::PeerAction& dialled,
+                   const caf::strong_actor_ptr& peer);
+  void OnAnswer(const placement::PeerAction& dialled, PeerHandles peer,
+                const PeerInfo& info);
+  // No connection, or no answer that lets the peer join.
+  void OnError(const placement::PeerAction& dialled, const caf::error& why);
   void OnDown(const caf::down_msg& down);
-  void DialLater(uint32_t member);
-  void Publish();
+  void OnMembers(const MembersCall& call);
+  void OnMapBuilt(const MapBuilt& built);
+  void Tick(uint64_t number);
+
+  // Performs what the membership has decided.
+  void Perform();
+  void Perform(const placement::PeerAction& action);
+  void Connect(const placement::PeerAction& action);
+  void Join(const placement::PeerAction& action);
+  void Welcome(const placement::PeerAction& action);
+  void Forget(const NodeId& peer);
+  void Build(placement::MapMembers set);
+  void WakeAt(absl::Time wake);
 
   PlacementActor::pointer self = nullptr;
-  NodeContext* node = nullptr;
-  std::optional<placement::MembershipView> membership;
-  absl::flat_hash_map<NodeId, PeerHandles> live;
+  std::optional<PlacementActorDeps> deps;
+  LiveNodes live;                             // this node included
+  std::map<NodeId, placement::DialId> dials;  // of the peers in `live`
+  // The peer that the present event is about, for kJoin and kWelcome.
+  PeerHandles at_hand;
+  // Of the tick that is waited for; the ticks before it are void.
+  uint64_t ticks = 0;
+  absl::Time tick_due = absl::InfiniteFuture();
 };
 
-using LiveNodes = absl::flat_hash_map<NodeId, PeerHandles>;
-
-std::shared_ptr<const ClusterView> MakeView(
-    const placement::MembershipView& membership, const LiveNodes& live);
-
-// `own`: this node's handles. The view with this node alone must have been
-// published: an actor's first turn may come late.
+// The view with this node alone must have been published: an actor's first turn
+// may come late.
 PlacementActor::behavior_type MakePlacementActor(
     PlacementActor::stateful_pointer<PlacementActorState> self,
-    NodeContext* node, placement::MembershipView membership, PeerHandles own);
+    PlacementActorDeps deps);
+
+// "host:port" where each member of the view has its bulk server.
+std::map<NodeId, std::string> BulkAddressesOf(const placement::View& view);
 
 }  // namespace kdn::actors
 
-CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::PeerHandles)
-CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::placement::MembershipView)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::PlacementActorDeps)
 
 #endif  // KDN_ACTORS_PLACEMENT_ACTOR_H_

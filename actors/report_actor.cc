@@ -16,9 +16,12 @@ void ReportActorState::Init(QueryActor::pointer self_in, NodeContext* node_in,
   job.emplace(std::move(job_in));
   view = node->view.Get();
   std::vector<delivery::ReportedNode> nodes;
-  for (const MemberOptions& member : node->options.members) {
-    nodes.push_back(
-        {member.id, member.gateway_address, view->live.contains(member.id)});
+  for (const placement::Member& member : view->members()) {
+    // A member that is joining owns no shards yet: not alive, so that whoever
+    // waits for a node to be alive can store on it.
+    const bool alive = member.state == placement::MemberState::kServing ||
+                       member.state == placement::MemberState::kLeaving;
+    nodes.push_back({member.spec.id, member.spec.addresses.gateway, alive});
   }
   session.emplace(std::move(nodes), job->deadline);
 }

@@ -29,8 +29,8 @@ delivery::FetchTask TaskOf(const transfer::RetrieveContext& context,
   task.read_orders.reserve(request.chunks.size());
   for (const delivery::RetrieveChunk& chunk : request.chunks) {
     task.read_orders.push_back(
-        delivery::ReadOrder(view.OwnersOf(chunk.ref, node.walk_depth()),
-                            node.self(), node.options.replicas, grades));
+        delivery::ReadOrder(view.OwnersOf(chunk.ref, view.walk_depth()),
+                            node.self(), view.copies(), grades));
   }
   return task;
 }

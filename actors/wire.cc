@@ -86,6 +86,19 @@ absl::StatusOr<delivery::PushReceipt> FromWire(const CopyAnswer& answer) {
   return delivery::PushReceipt{ObjectVersion(answer.version), answer.existed};
 }
 
+caf::error RefusalOf(const absl::Status& why) {
+  return caf::make_error(caf::sec::invalid_argument,
+                         std::string(why.message()));
+}
+
+std::optional<std::string> RefusalIn(const caf::error& error) {
+  if (error != caf::sec::invalid_argument ||
+      !error.context().match_elements<std::string>()) {
+    return std::nullopt;
+  }
+  return error.context().get_as<std::string>(0);
+}
+
 namespace {
 
 MetricItem ToWire(const MetricSample& sample) {

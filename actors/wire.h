@@ -2,6 +2,7 @@
 #define KDN_ACTORS_WIRE_H_
 
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -37,6 +38,11 @@ absl::StatusOr<delivery::PushReceipt> FromWire(const CopyAnswer& answer);
 std::vector<MetricItem> ToWire(const MetricValues& values);
 // Metrics that only a newer peer knows are kept.
 MetricValues FromWire(const std::vector<MetricItem>& items);
+
+// A join is refused, for a reason that the asker logs.
+caf::error RefusalOf(const absl::Status& why);
+// The reason, when the error is a refusal.
+std::optional<std::string> RefusalIn(const caf::error& error);
 
 }  // namespace kdn::actors
 

@@ -3,7 +3,6 @@
 #include <spdlog/spdlog.h>
 
 #include <filesystem>
-#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -17,9 +16,12 @@ actors::NodeOptions NodeOptionsOf(const ClusterConfig& config,
   actors::NodeOptions options;
   options.self = self.id;
   for (const NodeConfig& node : config.nodes) {
-    options.members.push_back(actors::MemberOptions{
-        node.id, node.weight, node.host, node.control_port,
-        absl::StrCat(node.host, ":", node.gateway_port)});
+    options.members.push_back(placement::MemberSpec{
+        .id = node.id,
+        .weight = node.weight,
+        .zone = "",
+        .addresses = {node.host, node.control_port, node.bulk_port,
+                      absl::StrCat(node.host, ":", node.gateway_port)}});
   }
   options.replicas = config.replicas;
   options.memory_bytes = self.memory_bytes;
@@ -50,24 +52,6 @@ absl::Status AddCalibrations(const NodeConfig& self,
   return absl::OkStatus();
 }
 
-rpc::BulkTransport::Options TransportOptionsOf(const ClusterConfig& config,
-                                               const NodeConfig& self) {
-  std::map<NodeId, std::string> addresses;
-  for (const NodeConfig& node : config.nodes) {
-    addresses[node.id] = absl::StrCat(node.host, ":", node.bulk_port);
-  }
-  rpc::BulkTransport::Options options;
-  options.self = self.id;
-  options.resolve =
-      [addresses](const NodeId& peer) -> absl::StatusOr<std::string> {
-    const auto found = addresses.find(peer);
-    if (found != addresses.end()) return found->second;
-    return absl::NotFoundError(
-        absl::StrCat(peer.name(), " is not in the configuration"));
-  };
-  return options;
-}
-
 // The address to listen on. A node whose host is loopback listens on loopback.
 // Any other node listens on every interface, because its host may be an address
 // that only peers see.
@@ -84,14 +68,19 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
     return status;
   }
   std::unique_ptr<RunningNode> running(new RunningNode());
-  rpc::BulkTransport::Options transport = TransportOptionsOf(config, self);
+  rpc::BulkTransport::Options transport;
+  transport.self = self.id;
+  transport.resolve = [addresses = &running->addresses_](const NodeId& peer) {
+    return addresses->Find(peer);
+  };
   rpc::BulkServer::Options bulk;
   options.meters = transport.meters;
   const std::shared_ptr<Meters> meters = transport.meters;
   bulk.meters = transport.meters;
   running->transport_ = rpc::BulkTransport::Start(std::move(transport));
-  absl::StatusOr<std::unique_ptr<actors::Node>> node = actors::Node::Start(
-      std::move(options), running->transport_.get(), &running->clock_);
+  absl::StatusOr<std::unique_ptr<actors::Node>> node =
+      actors::Node::Start(std::move(options), running->transport_.get(),
+                          &running->addresses_, &running->clock_);
   if (!node.ok()) return node.status();
   running->node_ = *std::move(node);
 

@@ -11,6 +11,7 @@
 #include "rpc/bulk/client.h"
 #include "rpc/bulk/server.h"
 #include "rpc/gateway/gateway.h"
+#include "transfer/address_book.h"
 
 namespace kdn::cli {
 
@@ -27,6 +28,7 @@ class RunningNode {
  private:
   RunningNode() = default;
   RealClock clock_;
+  transfer::AddressBook addresses_;
   std::unique_ptr<rpc::BulkTransport> transport_;
   std::unique_ptr<actors::Node> node_;
   std::unique_ptr<rpc::BulkServer> bulk_server_;

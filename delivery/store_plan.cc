@@ -12,10 +12,4 @@ BuildPlace BuildPlaceOf(absl::Span<const NodeId> owners, const NodeId& self,
              : BuildPlace::kPartition;
 }
 
-int CopiesOf(int replicas, size_t nodes) {
-  return std::max(static_cast<int>(std::min<size_t>(
-                      static_cast<size_t>(std::max(replicas, 1)), nodes)),
-                  1);
-}
-
 }  // namespace kdn::delivery

@@ -25,10 +25,6 @@ enum class BuildPlace : uint8_t {
 BuildPlace BuildPlaceOf(absl::Span<const NodeId> owners, const NodeId& self,
                         int replicas);
 
-// Copies that a store makes: `replicas`, but never more than the cluster has
-// nodes to hold them, and at least one.
-int CopiesOf(int replicas, size_t nodes);
-
 }  // namespace kdn::delivery
 
 #endif  // KDN_DELIVERY_STORE_PLAN_H_

@@ -156,11 +156,17 @@ std::vector<NodeId> ShardMap::Owners(ShardId shard, int count) const {
   return owners;
 }
 
+std::vector<MapMember>::const_iterator ShardMap::Find(
+    const NodeId& node) const {
+  const auto at = std::lower_bound(
+      members_.begin(), members_.end(), node,
+      [](const MapMember& member, const NodeId& id) { return member.id < id; });
+  return at != members_.end() && at->id == node ? at : members_.end();
+}
+
 ShardMap::Counts ShardMap::CountsOf(const NodeId& node, int replicas) const {
   Counts counts;
-  const auto member =
-      std::find_if(members_.begin(), members_.end(),
-                   [&](const MapMember& m) { return m.id == node; });
+  const auto member = Find(node);
   if (member == members_.end()) return counts;
   const auto index = static_cast<uint16_t>(member - members_.begin());
   for (uint32_t shard = 0; shard < kShards; ++shard) {

@@ -46,6 +46,8 @@ class ShardMap {
   // By id.
   const std::vector<MapMember>& members() const { return members_; }
 
+  bool Has(const NodeId& node) const { return Find(node) != members_.end(); }
+
   // Indices into members(), first owner first; min(order_length, members) of
   // them, all different. REQUIRES: shard < kShards.
   absl::Span<const uint16_t> OrderOf(ShardId shard) const;
@@ -63,6 +65,7 @@ class ShardMap {
  private:
   ShardMap(std::vector<MapMember> members, const Options& options);
   void Fill();
+  std::vector<MapMember>::const_iterator Find(const NodeId& node) const;
 
   std::vector<MapMember> members_;
   Options options_;

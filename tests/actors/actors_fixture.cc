@@ -38,6 +38,14 @@ StorageActor::behavior_type MakeSilent(StorageActor::pointer self) {
   };
 }
 
+std::shared_ptr<const placement::ShardMap> MapOf(
+    const placement::MapMembers& members) {
+  absl::StatusOr<placement::ShardMap> map =
+      placement::ShardMap::Build(members, {});
+  EXPECT_TRUE(map.ok()) << map.status();
+  return std::make_shared<const placement::ShardMap>(*std::move(map));
+}
+
 }  // namespace
 
 ActorsTest::ActorsTest() {
@@ -86,14 +94,31 @@ void ActorsTest::RunWithPool() {
   Run();
 }
 
-void ActorsTest::Publish() {
-  std::vector<placement::MapMember> members;
-  for (const NodeId& id : {a_, b_, c_}) members.push_back({id, 1.0});
-  auto membership = placement::MembershipView::Create(a_, members, {});
-  ASSERT_TRUE(membership.ok()) << membership.status();
-  for (const auto& [id, handles] : live_) membership->Up(id);
-  node_->view.Set(MakeView(*membership, live_));
+std::shared_ptr<const ClusterView> ActorsTest::ViewOf(
+    const NodeId& self) const {
+  placement::MapMembers all;
+  placement::MapMembers live;
+  placement::View::Parts parts;
+  for (const NodeId& id : {a_, b_, c_}) {
+    const bool up = live_.contains(id);
+    all.push_back({id, 1.0});
+    if (up) live.push_back({id, 1.0});
+    placement::Member member;
+    member.spec.id = id;
+    member.state =
+        up ? placement::MemberState::kServing : placement::MemberState::kAway;
+    member.incarnation = placement::Incarnation(1);
+    parts.members.push_back(std::move(member));
+  }
+  parts.self = self;
+  parts.replicas = node_->options.replicas;
+  parts.map = MapOf(live);
+  parts.map_of_all = MapOf(all);
+  return std::make_shared<const ClusterView>(placement::View(std::move(parts)),
+                                             live_);
 }
+
+void ActorsTest::Publish() { node_->view.Set(ViewOf(a_)); }
 
 StorageActor ActorsTest::SpawnStorage(size_t arena_bytes,
                                       storage::DiskTier* disk) {
@@ -114,10 +139,11 @@ NodeContext& ActorsTest::SpawnNode(const NodeId& id) {
   peer.passing =
       std::make_unique<PassingMemory>(*storage::Arena::Create(1u << 20));
   peer_actors_.push_back(system_.spawn(
-      MakeNodeActor, NodeActorDeps{&peer, {}, nullptr, clock_.Now()}));
+      MakeNodeActor,
+      NodeActorDeps{&peer, live_[id].storage, nullptr, clock_.Now()}));
   live_[id].node = peer_actors_.back();
   Publish();
-  peer.view.Set(node_->view.Get());
+  peer.view.Set(ViewOf(id));
   return peer;
 }
 

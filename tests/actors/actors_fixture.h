@@ -90,6 +90,9 @@ class ActorsTest : public testing::Test {
   void RunWithPool();
   // Lets both clocks go on, a storage actor's tick at a time.
   void Advance(absl::Duration time);
+  // What `self` sees: the nodes in live_ serve, the others are away.
+  std::shared_ptr<const ClusterView> ViewOf(const NodeId& self) const;
+  // Gives the node under test its view.
   void Publish();
   StorageActor SpawnStorage(size_t arena_bytes = 1u << 20,
                             storage::DiskTier* disk = nullptr);

@@ -44,11 +44,12 @@ class NodeTest : public testing::Test {
     options.self = NodeId("n1");
     options.members.emplace_back();
     options.members[0].id = options.self;
-    options.members[0].host = "127.0.0.1";
+    options.members[0].addresses.host = "127.0.0.1";
     options.replicas = 1;
     options.workers = 1;
     options.memory_bytes = 16u << 20;
-    auto node = Node::Start(std::move(options), &transport_, &clock_);
+    auto node =
+        Node::Start(std::move(options), &transport_, &addresses_, &clock_);
     ASSERT_TRUE(node.ok()) << node.status();
     node_ = *std::move(node);
   }
@@ -79,6 +80,7 @@ class NodeTest : public testing::Test {
   }
 
   StopTransport transport_;
+  transfer::AddressBook addresses_;
   ManualClock clock_;
   std::unique_ptr<Node> node_;
 };
@@ -117,6 +119,15 @@ TEST_F(NodeTest, ALayerIsNotEncodedPastTheStoresDeadline) {
                    });
   done.WaitForNotification();
   EXPECT_TRUE(absl::IsDeadlineExceeded(encoded)) << encoded;
+}
+
+TEST_F(NodeTest, RefusesAMemberListWithoutItself) {
+  Start();
+  std::vector<placement::MemberSpec> list(1);
+  list[0].id = NodeId("n2");
+  EXPECT_TRUE(absl::IsInvalidArgument(node_->SetMembers(list)));
+  list.emplace_back().id = NodeId("n1");
+  EXPECT_TRUE(node_->SetMembers(list).ok());
 }
 
 }  // namespace

@@ -283,13 +283,6 @@ TEST(StorePlanTest, OnlyAHolderBuildsInItsPartition) {
   EXPECT_EQ(BuildPlaceOf({}, kSelf, 2), BuildPlace::kPassing);
 }
 
-TEST(StorePlanTest, NoMoreCopiesThanNodes) {
-  EXPECT_EQ(CopiesOf(2, 5), 2);
-  EXPECT_EQ(CopiesOf(3, 2), 2);
-  EXPECT_EQ(CopiesOf(2, 1), 1);
-  EXPECT_EQ(CopiesOf(2, 0), 1);
-}
-
 // `replicated` promises R distinct holders of one version, whatever fails on
 // the way and whatever the owners hold already.
 TEST(StoreSessionTest, AnOkAnswerAlwaysHasItsCopies) {

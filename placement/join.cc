@@ -1,0 +1,33 @@
+#include "placement/join.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace kdn::placement {
+
+absl::Status JudgeAnswer(const MemberSpec& expected, const JoinClaim& claim) {
+  if (claim.id != expected.id) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        expected.addresses.host, ":", expected.addresses.control_port,
+        " is configured as ", expected.id.name(), " but says it is '",
+        claim.id.name(), "'; check the ports of both"));
+  }
+  if (claim.partitions == 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(expected.id.name(), " has no storage"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status JudgeAsker(const NodeId& self, const NodeId& asker) {
+  if (asker.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("a node without a name wants to join ", self.name()));
+  }
+  if (asker == self) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "two nodes are named ", self.name(), "; give one of them another id"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace kdn::placement

@@ -1,0 +1,91 @@
+#include "placement/view.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "kv/check.h"
+
+namespace kdn::placement {
+
+View::View(Parts parts) : parts_(std::move(parts)) {
+  KDN_CHECK(parts_.map != nullptr && parts_.map_of_all != nullptr,
+            "a view without a map owns nothing");
+  for (const MapMember& member : parts_.map->members()) {
+    live_in_map_.push_back(IsLive(member.id));
+  }
+}
+
+const Member* View::Find(const NodeId& node) const {
+  const auto at =
+      std::lower_bound(parts_.members.begin(), parts_.members.end(), node,
+                       [](const Member& member, const NodeId& id) {
+                         return member.spec.id < id;
+                       });
+  if (at == parts_.members.end() || at->spec.id != node) return nullptr;
+  return &*at;
+}
+
+bool View::IsLive(const NodeId& node) const {
+  const Member* member = Find(node);
+  return member != nullptr && member->state != MemberState::kAway;
+}
+
+int View::copies() const {
+  return std::min(parts_.replicas, static_cast<int>(parts_.members.size()));
+}
+
+std::vector<NodeId> View::OwnersOf(const ChunkRef& ref, int count) const {
+  std::vector<NodeId> owners;
+  for (uint16_t member : parts_.map->OrderOf(ShardOf(ref.placement))) {
+    if (static_cast<int>(owners.size()) == count) break;
+    if (!live_in_map_[member]) continue;
+    owners.push_back(parts_.map->members()[member].id);
+  }
+  if (owners.empty()) owners.push_back(parts_.self);
+  return owners;
+}
+
+std::vector<NodeId> View::ReadOrderOf(const ChunkRef& ref) const {
+  return ReadOrder(OwnersOf(ref, walk_depth()), parts_.self, parts_.replicas);
+}
+
+std::optional<NodeId> View::AwayOwnerOf(const ChunkRef& ref) const {
+  for (const NodeId& owner :
+       parts_.map_of_all->Owners(ShardOf(ref.placement), walk_depth())) {
+    const Member* member = Find(owner);
+    if (member != nullptr && member->state == MemberState::kAway) return owner;
+  }
+  return std::nullopt;
+}
+
+void View::CheckInvariants() const {
+  KDN_CHECK(parts_.replicas >= 1, "nobody would hold a chunk");
+  for (size_t i = 1; i < parts_.members.size(); ++i) {
+    KDN_CHECK(parts_.members[i - 1].spec.id < parts_.members[i].spec.id,
+              "members are sorted and differ");
+  }
+  KDN_CHECK(IsLive(parts_.self), "a node answers itself");
+  for (const Member& member : parts_.members) {
+    const bool in_map = parts_.map->Has(member.spec.id);
+    const bool owns = member.state == MemberState::kServing ||
+                      member.state == MemberState::kLeaving;
+    KDN_CHECK(in_map || !owns, "who serves has shards");
+    KDN_CHECK(!in_map || member.state != MemberState::kJoining,
+              "who has shards serves");
+    KDN_CHECK(member.state == MemberState::kAway ||
+                  member.incarnation != Incarnation() ||
+                  member.spec.id == parts_.self,
+              "a peer that answers has been reached");
+  }
+}
+
+std::vector<NodeId> ReadOrder(std::vector<NodeId> owners, const NodeId& self,
+                              int copies) {
+  const auto end =
+      owners.begin() + std::min<size_t>(owners.size(), std::max(copies, 0));
+  const auto own = std::find(owners.begin(), end, self);
+  if (own != end) std::rotate(owners.begin(), own, own + 1);
+  return owners;
+}
+
+}  // namespace kdn::placement

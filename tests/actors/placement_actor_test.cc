@@ -1,0 +1,228 @@
+#include "actors/placement_actor.h"
+
+#include <map>
+#include <set>
+
+#include "actors/lookup_actor.h"
+#include "actors/node_actor.h"
+#include "actors/store_actor.h"
+#include "tests/actors/actors_fixture.h"
+
+namespace kdn::actors {
+namespace {
+
+using placement::MemberState;
+
+// What listens on which control port.
+using Listeners = std::map<uint16_t, NodeActor>;
+
+// Connects as CAF's middleman does, within the process.
+caf::behavior MakeConnector(caf::event_based_actor*,
+                            const Listeners* listeners) {
+  using Connected =
+      caf::result<caf::node_id, caf::strong_actor_ptr, std::set<std::string>>;
+  return {[listeners](caf::connect_atom, const std::string&,
+                      uint16_t port) -> Connected {
+    const auto listener = listeners->find(port);
+    if (listener == listeners->end()) {
+      return caf::make_error(caf::sec::cannot_connect_to_node);
+    }
+    return {caf::node_id(),
+            caf::actor_cast<caf::strong_actor_ptr>(listener->second),
+            std::set<std::string>()};
+  }};
+}
+
+class PlacementActorTest : public ActorsTest {
+ protected:
+  PlacementActorTest() {
+    for (const NodeId& id : {b_, c_}) SpawnNode(id);
+    connector_ = system_.spawn(MakeConnector, &listeners_);
+  }
+  ~PlacementActorTest() override {
+    caf::anon_send_exit(placement_, caf::exit_reason::user_shutdown);
+    caf::anon_send_exit(connector_, caf::exit_reason::user_shutdown);
+    listeners_.clear();
+    Run();
+  }
+
+  static placement::MemberSpec SpecOf(const NodeId& id) {
+    placement::MemberSpec spec;
+    spec.id = id;
+    spec.addresses = {"host-" + id.name(), PortOf(id),
+                      static_cast<uint16_t>(PortOf(id) + 100), "gateway"};
+    return spec;
+  }
+  static uint16_t PortOf(const NodeId& id) {
+    return static_cast<uint16_t>(id.name()[0]);
+  }
+  static std::vector<placement::MemberSpec> List(
+      const std::vector<NodeId>& ids) {
+    std::vector<placement::MemberSpec> list;
+    for (const NodeId& id : ids) list.push_back(SpecOf(id));
+    return list;
+  }
+  void Listen(const NodeId& id) { listeners_[PortOf(id)] = live_[id].node; }
+  // The placement actor of "a", which knows `ids`.
+  void Start(const std::vector<NodeId>& ids) {
+    auto membership =
+        placement::Membership::Create({.self = a_}, List(ids), clock_.Now());
+    ASSERT_TRUE(membership.ok()) << membership.status();
+    const PeerHandles own{NodeActor(), live_[a_].storage};
+    node_->view.Set(std::make_shared<const ClusterView>(membership->view(),
+                                                        LiveNodes{{a_, own}}));
+    placement_ =
+        system_.spawn(MakePlacementActor,
+                      PlacementActorDeps{node_.get(), *std::move(membership),
+                                         own, connector_, &addresses_});
+    Run();
+  }
+  // Lets a map that is due be built.
+  void BuildMap() {
+    Advance(absl::Milliseconds(80));
+    RunWithPool();
+  }
+  void SetMembers(const std::vector<NodeId>& ids) {
+    caf::anon_send(placement_, MembersCall{List(ids)});
+    Run();
+  }
+  std::shared_ptr<const ClusterView> Now() { return node_->view.Get(); }
+  MemberState StateOf(const NodeId& id) { return Now()->Find(id)->state; }
+  LookupResult Lookup(int i) {
+    Answer<std::vector<LookupResult>> answer;
+    system_.spawn(
+        MakeLookupActor, node_.get(),
+        LookupJob{{RefOf(i)}, "t", In(absl::Seconds(1)), answer.AsReply()});
+    Run();
+    EXPECT_EQ(answer.times, 1);
+    return answer.value.ok() ? (*answer.value)[0] : LookupResult();
+  }
+  // Begins a store of chunk `i` at "a"; returns the peer it is pushed to first.
+  NodeId FirstPushOf(int i) {
+    transport_.pushes.clear();
+    Run();  // stores whose pushes were dropped end
+    system_.spawn(MakeStoreActor, node_.get(),
+                  StoreJob{RefOf(i), InfoOf(i, 64), nullptr,
+                           delivery::BuildPlace::kPassing,
+                           Durability::kReplicated, absl::InfinitePast(),
+                           In(absl::Seconds(1)), stored_.AsReply()});
+    Run();
+    return transport_.pushes.empty() ? NodeId()
+                                     : transport_.pushes[0].request.peer;
+  }
+
+  Listeners listeners_;
+  caf::actor connector_;
+  transfer::AddressBook addresses_;
+  PlacementActor placement_;
+  Answer<StoreReceipt> stored_;
+};
+
+TEST_F(PlacementActorTest, APeerServesOnceTheMapWithItIsBuilt) {
+  Listen(b_);
+  Start({a_, b_, c_});
+  EXPECT_EQ(StateOf(b_), MemberState::kJoining);
+  EXPECT_EQ(StateOf(c_), MemberState::kAway);
+  EXPECT_TRUE(Now()->live.contains(b_));
+  EXPECT_EQ(Now()->map().members().size(), 1u) << "the last map serves";
+  BuildMap();
+  EXPECT_EQ(StateOf(b_), MemberState::kServing);
+  EXPECT_EQ(Now()->map().members().size(), 2u);
+  EXPECT_EQ(Now()->live.at(b_).storage, live_[b_].storage);
+}
+
+TEST_F(PlacementActorTest, MembersComeAndGoAtRunTime) {
+  Listen(b_);
+  Listen(c_);
+  Start({a_, b_});
+  BuildMap();
+  EXPECT_EQ(Now()->Find(c_), nullptr);
+  EXPECT_TRUE(absl::IsNotFound(addresses_.Find(c_).status()));
+
+  SetMembers({a_, b_, c_});
+  EXPECT_EQ(*addresses_.Find(c_), "host-c:199") << "the transport finds it";
+  BuildMap();
+  const int i = NumberOwnedBy({c_, b_});
+  EXPECT_EQ(FirstPushOf(i), c_);
+  Put(live_[c_].storage[0], i, 4096);
+  EXPECT_EQ(Lookup(i).node, c_);
+
+  SetMembers({a_, b_});
+  EXPECT_EQ(Now()->Find(c_), nullptr);
+  EXPECT_FALSE(Now()->live.contains(c_));
+  EXPECT_EQ(transport_.failed, (std::vector<NodeId>{c_}));
+  EXPECT_TRUE(absl::IsNotFound(addresses_.Find(c_).status()));
+  EXPECT_EQ(FirstPushOf(i), b_) << "before the new map is built";
+  BuildMap();
+  EXPECT_EQ(Now()->map().members().size(), 2u);
+  EXPECT_FALSE(Lookup(i).hit);
+}
+
+TEST_F(PlacementActorTest, AListWithoutThisNodeChangesNothing) {
+  Listen(b_);
+  Start({a_, b_});
+  BuildMap();
+  const Epoch before = Now()->epoch();
+  SetMembers({b_, c_});
+  EXPECT_EQ(Now()->epoch(), before);
+}
+
+TEST_F(PlacementActorTest, ALostPeerIsAwayAtOnceAndDialledAgain) {
+  Listen(b_);
+  Listen(c_);
+  Start({a_, b_, c_});
+  BuildMap();
+  const placement::Incarnation before = Now()->Find(b_)->incarnation;
+  caf::anon_send_exit(live_[b_].node, caf::exit_reason::kill);
+  listeners_.erase(PortOf(b_));
+  Run();
+  EXPECT_EQ(StateOf(b_), MemberState::kAway);
+  EXPECT_FALSE(Now()->live.contains(b_));
+  EXPECT_EQ(transport_.failed, (std::vector<NodeId>{b_}));
+  BuildMap();
+  EXPECT_EQ(Now()->map().members().size(), 2u);
+
+  const auto view = Now();
+  SpawnNode(b_);
+  node_->view.Set(view);  // SpawnNode has set another one
+  Listen(b_);
+  Advance(absl::Milliseconds(600));
+  RunWithPool();
+  EXPECT_EQ(StateOf(b_), MemberState::kServing);
+  EXPECT_GT(Now()->Find(b_)->incarnation, before);
+}
+
+TEST_F(PlacementActorTest, APeerOfAnotherNameIsNotAMember) {
+  listeners_[PortOf(b_)] = live_[c_].node;
+  Start({a_, b_});
+  BuildMap();
+  EXPECT_EQ(StateOf(b_), MemberState::kAway);
+  EXPECT_FALSE(Now()->live.contains(b_));
+}
+
+TEST_F(PlacementActorTest, ANodeOfTheSameNameRefuses) {
+  NodeActor twin = system_.spawn(
+      MakeNodeActor,
+      NodeActorDeps{node_.get(), live_[b_].storage, nullptr, clock_.Now()});
+  listeners_[PortOf(b_)] = twin;
+  Start({a_, b_});
+  EXPECT_EQ(StateOf(b_), MemberState::kAway);
+  std::optional<std::string> refusal;
+  caf::scoped_actor asker(system_);
+  auto join = asker->request(twin, caf::infinite, JoinAtom::value, "a");
+  Run();
+  join.receive([](const PeerInfo&) { FAIL() << "welcomed"; },
+               [&](const caf::error& why) { refusal = RefusalIn(why); });
+  ASSERT_TRUE(refusal);
+  EXPECT_NE(refusal->find("two nodes are named a"), std::string::npos);
+  caf::anon_send_exit(twin, caf::exit_reason::user_shutdown);
+}
+
+TEST(RefusalTest, OtherErrorsAreNoRefusals) {
+  EXPECT_EQ(RefusalIn(RefusalOf(absl::FailedPreconditionError("no"))), "no");
+  EXPECT_FALSE(RefusalIn(caf::make_error(caf::sec::request_timeout)));
+  EXPECT_FALSE(RefusalIn(caf::make_error(caf::sec::invalid_argument)));
+}
+
+}  // namespace
+}  // namespace kdn::actors
