@@ -111,8 +111,9 @@ TEST_F(BulkFaultsTest, ACancelledFetchEndsAtOnceAndThePeerStopsSending) {
 
 TEST_F(BulkFaultsTest, AFetchThatWaitsForAConnectionIsCancelledToo) {
   peer_.set_silent(true);
-  StartTransport(
-      {.self = NodeId("a"), .connections_per_peer_max = 1, .resolve = {}});
+  StartTransport({.self = NodeId("a"),
+                  .connections_per_peer_max = {1, 1, 1},
+                  .resolve = {}});
   auto first = Begin(FetchOf({chunks_[0]}));
   const delivery::FetchId first_fetch = last_fetch_;
   auto waiting = Begin(FetchOf({chunks_[1]}));
