@@ -281,6 +281,13 @@ void StorageActorState::Do(storage::action::WriteFailed& action) {
                           again ? absl::FormatDuration(action.again_in) : ""));
 }
 
+void StorageActorState::Do(storage::action::HeldLost& action) {
+  LogError("storage.held",
+           absl::StrCat("chunk ", ShortHex(action.key),
+                        " was pinned or had time to live left, and the disk "
+                        "dropped its only copy"));
+}
+
 StorageActor::behavior_type MakeStorageActor(
     StorageActor::stateful_pointer<StorageActorState> self,
     StorageActorDeps deps, std::vector<storage::ObjectInfo> restored) {

@@ -95,6 +95,7 @@ struct StorageActorState {
   void Do(storage::action::Pinned& action);
   void Do(storage::action::HoldChanged& action);
   void Do(storage::action::WriteFailed& action);
+  void Do(storage::action::HeldLost& action);
 
   StorageActor::pointer self = nullptr;
   StorageActorDeps deps;

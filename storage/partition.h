@@ -96,13 +96,19 @@ struct WriteFailed {
   int failures = 0;  // in a row
   absl::Duration again_in = absl::ZeroDuration();
 };
+// For the log: the disk dropped an object that a lease or a TTL holds and that
+// memory does not have. It decided to before it heard of the hold.
+struct HeldLost {
+  ChunkKey key;
+};
 }  // namespace action
 
 using Action =
     std::variant<action::Granted, action::Committed, action::Found,
                  action::Missed, action::Refused, action::WriteToDisk,
                  action::ReadFromDisk, action::RemoveFromDisk, action::Removed,
-                 action::Pinned, action::HoldChanged, action::WriteFailed>;
+                 action::Pinned, action::HoldChanged, action::WriteFailed,
+                 action::HeldLost>;
 using Actions = std::vector<Action>;
 
 // One partition of a node's shards: a memory tier over a disk tier, and the

@@ -217,6 +217,8 @@ Actions Partition::OnDiskRead(const ChunkKey& key, const absl::Status& status,
   } else {
     if (status.ok() && entry->second.object == nullptr) {
       impl_->PutInMemory(entry->second, read.block);
+      // Dropped while it was read, which makes it hot.
+      if (!entry->second.on_disk) impl_->QueueWrite(entry->second, false);
     }
     impl_->AnswerReaders(entry->second, read, status, actions);
     if (!status.ok()) impl_->OnReadFailed(entry->second, status);
@@ -312,6 +314,7 @@ Actions Partition::OnEvictedFromDisk(const ChunkKey& key, ObjectVersion version,
   if (entry.object == nullptr) {
     // A read that waits or is under way still has to be answered.
     if (impl_->reads.contains(key)) return actions;
+    if (impl_->leases.Held(key, now)) actions.push_back(action::HeldLost{key});
     impl_->ForgetIfNowhere(key, absl::NotFoundError("evicted"), actions);
   } else if (entry.read_since_write || impl_->leases.Held(key, now)) {
     impl_->QueueWrite(entry, /*sync=*/false);

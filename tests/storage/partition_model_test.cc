@@ -234,6 +234,7 @@ class Driver {
   void On(action::WriteFailed& it) {
     EXPECT_TRUE(absl::IsResourceExhausted(it.why));
   }
+  void On(action::HeldLost&) { ADD_FAILURE() << "nothing held was dropped"; }
   void On(action::WriteToDisk& it) { disk_work_.push_back(it); }
   void On(action::ReadFromDisk& it) { disk_work_.push_back(it); }
   void On(action::RemoveFromDisk& it) { disk_work_.push_back(it); }

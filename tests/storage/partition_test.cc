@@ -366,6 +366,19 @@ TEST_F(PartitionTest, EvictedFromDiskWhileItIsReadIsAMiss) {
   EXPECT_EQ(partition_->counters()["objects"], 0u);
 }
 
+TEST_F(PartitionTest, EvictedFromDiskWhileItIsReadItIsWrittenAgain) {
+  Make(1, true);
+  partition_->Restore(Info(1), kNow);
+  ASSERT_NE(Only<action::ReadFromDisk>(Read(1)), nullptr);
+  EXPECT_TRUE(EvictedFromDisk(1).empty());
+  const Actions actions =
+      partition_->OnDiskRead(Key(1), absl::OkStatus(), kNow);
+  EXPECT_NE(Only<action::Found>(actions), nullptr);
+  EXPECT_NE(Only<action::WriteToDisk>(actions), nullptr);
+  EXPECT_TRUE(Written(1).empty());
+  EXPECT_EQ(partition_->counters().disk_bytes, kObject);
+}
+
 TEST_F(PartitionTest, AReaderThatWaitsForRoomGetsWhatACommitBrings) {
   Make(2, true);
   partition_->Restore(Info(1), kNow);
@@ -671,6 +684,16 @@ TEST_F(PartitionTest, AnAcknowledgedPinOutlivesTheDisksCopy) {
   EXPECT_NE(Only<action::Granted>(Written(1, absl::OkStatus(), later)), nullptr)
       << "held on disk";
   EXPECT_TRUE(partition_->Held(Key(1), kNow));
+}
+
+TEST_F(PartitionTest, AHeldObjectThatTheDiskLostIsTold) {
+  Make(1, true);
+  partition_->Restore(Info(1), kNow);
+  ASSERT_TRUE(Pin(1, 5));
+  const Actions actions = EvictedFromDisk(1);
+  ASSERT_NE(Only<action::HeldLost>(actions), nullptr);
+  EXPECT_FALSE(Only<action::HoldChanged>(actions)->held);
+  EXPECT_NE(Only<action::Missed>(Read(1)), nullptr);
 }
 
 TEST_F(PartitionTest, ANoticeOfAnOlderVersionChangesNothing) {
