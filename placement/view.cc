@@ -45,10 +45,6 @@ std::vector<NodeId> View::OwnersOf(const ChunkRef& ref, int count) const {
   return owners;
 }
 
-std::vector<NodeId> View::ReadOrderOf(const ChunkRef& ref) const {
-  return ReadOrder(OwnersOf(ref, walk_depth()), parts_.self, parts_.replicas);
-}
-
 std::optional<NodeId> View::AwayOwnerOf(const ChunkRef& ref) const {
   for (const NodeId& owner :
        parts_.map_of_all->Owners(ShardOf(ref.placement), walk_depth())) {
@@ -77,15 +73,6 @@ void View::CheckInvariants() const {
                   member.spec.id == parts_.self,
               "a peer that answers has been reached");
   }
-}
-
-std::vector<NodeId> ReadOrder(std::vector<NodeId> owners, const NodeId& self,
-                              int copies) {
-  const auto end =
-      owners.begin() + std::min<size_t>(owners.size(), std::max(copies, 0));
-  const auto own = std::find(owners.begin(), end, self);
-  if (own != end) std::rotate(owners.begin(), own, own + 1);
-  return owners;
 }
 
 }  // namespace kdn::placement

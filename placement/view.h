@@ -53,10 +53,6 @@ class View {
   // Live owners of the chunk's shard, first owner first, at most `count`, at
   // least one. This node stands in where no owner is live.
   std::vector<NodeId> OwnersOf(const ChunkRef& ref, int count) const;
-  // The nodes to ask for the chunk, in this order: its owners down to
-  // walk_depth(), but this node first if it is to have a copy, since that copy
-  // crosses no wire.
-  std::vector<NodeId> ReadOrderOf(const ChunkRef& ref) const;
   // An owner of the chunk, down to walk_depth(), that is away. The owner may
   // hold a copy and come back with it.
   std::optional<NodeId> AwayOwnerOf(const ChunkRef& ref) const;
@@ -67,11 +63,6 @@ class View {
   Parts parts_;
   std::vector<bool> live_in_map_;  // parallel to map().members()
 };
-
-// What View::ReadOrderOf makes of `owners`, of which the first `copies` are to
-// have a copy.
-std::vector<NodeId> ReadOrder(std::vector<NodeId> owners, const NodeId& self,
-                              int copies);
 
 // Which of a node's `partitions` keeps a shard.
 inline size_t PartitionOf(ShardId shard, size_t partitions) {

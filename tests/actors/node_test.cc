@@ -22,7 +22,9 @@ class StopTransport final : public delivery::PeerTransport {
       delivery::Done<absl::StatusOr<delivery::PushReceipt>> done) override {
     done(absl::UnavailableError("no peers"));
   }
-  void FailPeer(const NodeId&) override { stopping.Notify(); }
+  void FailPeer(const NodeId&) override {
+    if (!stopping.HasBeenNotified()) stopping.Notify();
+  }
 
   absl::Notification stopping;
 

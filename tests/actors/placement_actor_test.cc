@@ -40,6 +40,7 @@ class PlacementActorTest : public ActorsTest {
     connector_ = system_.spawn(MakeConnector, &listeners_);
   }
   ~PlacementActorTest() override {
+    transport_.pushes.clear();  // ends the stores that wait for an answer
     caf::anon_send_exit(placement_, caf::exit_reason::user_shutdown);
     caf::anon_send_exit(connector_, caf::exit_reason::user_shutdown);
     listeners_.clear();

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <set>
 
 #include "absl/strings/str_cat.h"
 
@@ -120,36 +119,6 @@ TEST(ViewTest, CopiesAreAsManyAsThereAreMembers) {
   EXPECT_EQ(View(parts).walk_depth(), 4);
   parts.replicas = 7;
   EXPECT_EQ(View(parts).copies(), 4);
-}
-
-TEST(ViewTest, ReadOrderBeginsWithTheOwnCopy) {
-  const View view(FourMembers());
-  std::set<size_t> own_places;
-  for (int i = 0; i < 100; ++i) {
-    std::vector<NodeId> owners = view.OwnersOf(RefOf(i), 4);
-    const size_t place =
-        std::find(owners.begin(), owners.end(), kA) - owners.begin();
-    own_places.insert(place);
-    const std::vector<NodeId> order = view.ReadOrderOf(RefOf(i));
-    EXPECT_TRUE(std::is_permutation(order.begin(), order.end(), owners.begin(),
-                                    owners.end()));
-    if (place < 2) {
-      EXPECT_EQ(order[0], kA);
-    } else {
-      EXPECT_EQ(order, owners);
-    }
-  }
-  EXPECT_EQ(own_places.size(), 3u) << "every case has come up";
-}
-
-TEST(ReadOrderTest, OnlyANodeThatShouldHoldACopyReadsItsOwnFirst) {
-  const std::vector<NodeId> owners{kA, kB, kC};
-  EXPECT_EQ(ReadOrder(owners, kA, 2), owners);
-  EXPECT_EQ(ReadOrder(owners, kB, 2), (std::vector<NodeId>{kB, kA, kC}));
-  EXPECT_EQ(ReadOrder(owners, kC, 2), owners);
-  EXPECT_EQ(ReadOrder(owners, kD, 2), owners);
-  EXPECT_EQ(ReadOrder({kA}, kB, 2), (std::vector<NodeId>{kA}));
-  EXPECT_TRUE(ReadOrder({}, kA, 2).empty());
 }
 
 }  // namespace
