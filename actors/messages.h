@@ -74,9 +74,29 @@ struct SuspectQuery {
   uint64_t version = 0;
 };
 
+// placement::Introduction on the wire.
+struct IntroductionItem {
+  std::string cluster;
+  std::string node;
+  uint32_t oldest_version = 0;
+  uint32_t newest_version = 0;
+  uint32_t replicas = 0;
+  uint32_t shards = 0;
+  double weight = 0;
+  std::string zone;
+  bool knows_peer = false;  // else the two fields below mean nothing
+  double peer_weight = 0;
+  std::string peer_zone;
+};
+
+// A node asks to join. The first message between two nodes.
+struct JoinQuery {
+  IntroductionItem introduction;
+};
+
 // What a node tells a peer that joins it.
 struct PeerInfo {
-  std::string id;
+  IntroductionItem introduction;
   // Its storage actors; shard s lives in storage[s % storage.size()].
   std::vector<caf::strong_actor_ptr> storage;
 };
@@ -130,7 +150,17 @@ typename Inspector::result_type inspect(Inspector& f, SuspectQuery& q) {
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, PeerInfo& p) {
-  return f(caf::meta::type_name("PeerInfo"), p.id, p.storage);
+  return f(caf::meta::type_name("PeerInfo"), p.introduction, p.storage);
+}
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, IntroductionItem& i) {
+  return f(caf::meta::type_name("IntroductionItem"), i.cluster, i.node,
+           i.oldest_version, i.newest_version, i.replicas, i.shards, i.weight,
+           i.zone, i.knows_peer, i.peer_weight, i.peer_zone);
+}
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, JoinQuery& q) {
+  return f(caf::meta::type_name("JoinQuery"), q.introduction);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, MetricItem& m) {
@@ -154,6 +184,8 @@ CAF_ADD_TYPE_ID(kdn, (std::vector<kdn::actors::StatusItem>))
 CAF_ADD_TYPE_ID(kdn, (kdn::actors::CopyQuery))
 CAF_ADD_TYPE_ID(kdn, (kdn::actors::CopyAnswer))
 CAF_ADD_TYPE_ID(kdn, (kdn::actors::SuspectQuery))
+CAF_ADD_TYPE_ID(kdn, (kdn::actors::IntroductionItem))
+CAF_ADD_TYPE_ID(kdn, (kdn::actors::JoinQuery))
 CAF_ADD_TYPE_ID(kdn, (kdn::actors::PeerInfo))
 CAF_ADD_TYPE_ID(kdn, (kdn::actors::MetricItem))
 CAF_ADD_TYPE_ID(kdn, (std::vector<kdn::actors::MetricItem>))
@@ -198,7 +230,7 @@ using StorageActor = caf::typed_actor<
 using NodeActor = caf::typed_actor<
     // A peer (its name) is here; answered with what it needs to talk to us, or
     // with a refusal (RefusalIn).
-    caf::replies_to<JoinAtom, std::string>::with<PeerInfo>,
+    caf::replies_to<JoinAtom, JoinQuery>::with<PeerInfo>,
     caf::replies_to<ReportAtom>::with<NodeReport>,
     // A store lost against the object held here: hand that on.
     caf::replies_to<CopyAtom, CopyQuery>::with<CopyAnswer>,

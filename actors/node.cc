@@ -126,7 +126,7 @@ absl::Status NodeImpl::SpawnPlacement() {
                                     options.members, context_.clock->Now());
   if (!membership.ok()) return membership.status();
   const PeerHandles own{node_actor_, storage_};
-  addresses_->Set(BulkAddressesOf(membership->view()));
+  addresses_->Set(membership->view());
   context_.view.Set(std::make_shared<const ClusterView>(
       membership->view(), LiveNodes{{options.self, own}}));
   placement_actor_ = system_.spawn(

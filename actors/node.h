@@ -20,6 +20,7 @@
 namespace kdn::actors {
 
 struct NodeOptions {
+  std::string cluster;  // the name: nodes of two clusters do not join
   NodeId self;
   // The member list at the start, self among them; see Node::SetMembers.
   std::vector<placement::MemberSpec> members;

@@ -1,15 +1,17 @@
 #include "actors/node_actor.h"
 
-#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <fstream>
 #include <memory>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "actors/copy_actor.h"
 #include "actors/wire.h"
 #include "codec/format/object.h"
+#include "kv/log.h"
+#include "placement/introduction.h"
 #include "placement/join.h"
 
 namespace kdn::actors {
@@ -29,16 +31,18 @@ uint64_t ResidentBytes() {
 
 }  // namespace
 
-caf::result<PeerInfo> NodeActorState::Join(const std::string& peer) const {
-  const absl::Status verdict =
-      placement::JudgeAsker(deps.node->self(), NodeId(peer));
+caf::result<PeerInfo> NodeActorState::Join(const JoinQuery& query) const {
+  const placement::Introduction theirs = FromWire(query.introduction);
+  const placement::Introduction ours = deps.node->IntroductionTo(theirs.node);
+  absl::Status verdict = placement::JudgeAsker(deps.node->self(), theirs.node);
+  if (verdict.ok()) verdict = placement::AgreeOnVersion(ours, theirs).status();
   if (!verdict.ok()) {
-    spdlog::error("'{}' may not join: {}", peer,
-                  std::string(verdict.message()));
+    LogError("node.join", absl::StrCat("'", theirs.node.name(),
+                                       "' may not join: ", verdict.message()));
     return RefusalOf(verdict);
   }
   PeerInfo info;
-  info.id = deps.node->self().name();
+  info.introduction = ToWire(ours);
   for (const StorageActor& actor : deps.storage) {
     info.storage.push_back(caf::actor_cast<caf::strong_actor_ptr>(actor));
   }
@@ -141,7 +145,7 @@ NodeActor::behavior_type MakeNodeActor(
   state->deps = std::move(deps);
   self->delayed_send(self, kTick, TickAtom::value);
   return {
-      [state](JoinAtom, const std::string& peer) { return state->Join(peer); },
+      [state](JoinAtom, const JoinQuery& query) { return state->Join(query); },
       [state](ReportAtom) { return state->Report(); },
       [state](CopyAtom, const CopyQuery& query) { return state->Copy(query); },
       [state](SuspectAtom, const SuspectQuery& query) {

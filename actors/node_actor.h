@@ -22,7 +22,7 @@ struct NodeActorDeps {
 struct NodeActorState {
   static inline const char* name = "node";
 
-  caf::result<PeerInfo> Join(const std::string& peer) const;
+  caf::result<PeerInfo> Join(const JoinQuery& query) const;
   caf::result<NodeReport> Report();
   caf::result<CopyAnswer> Copy(const CopyQuery& query);
   void Suspect(const SuspectQuery& query);

@@ -15,6 +15,7 @@
 #include "codec/calibration/calibration.h"
 #include "delivery/peer_transport.h"
 #include "kv/clock.h"
+#include "placement/introduction.h"
 #include "placement/view.h"
 #include "storage/arena.h"
 #include "transfer/admission_gate.h"
@@ -115,6 +116,10 @@ struct NodeContext {
   }
 
   const NodeId& self() const { return options.self; }
+  // What this node tells `peer` before the two exchange data.
+  placement::Introduction IntroductionTo(const NodeId& peer) const {
+    return placement::IntroductionTo(peer, options.cluster, *view.Get());
+  }
   Meters& meters() const { return *options.meters; }
 
   const NodeOptions options;

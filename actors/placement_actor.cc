@@ -8,7 +8,6 @@
 #include <string>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "actors/delay.h"
 #include "actors/wire.h"
 #include "kv/check.h"
@@ -45,13 +44,21 @@ void PlacementActorState::OnConnected(const PeerAction& dialled,
 
 void PlacementActorState::OnAnswer(const PeerAction& dialled, PeerHandles peer,
                                    const PeerInfo& info) {
+  const absl::StatusOr<uint32_t> version = placement::AgreeOnVersion(
+      deps->node->IntroductionTo(dialled.peer), FromWire(info.introduction));
+  if (!version.ok()) {
+    deps->membership.OnRefused(dialled.peer, dialled.dial,
+                               std::string(version.status().message()),
+                               deps->node->clock->Now());
+    return Perform();
+  }
   at_hand = std::move(peer);
   for (const caf::strong_actor_ptr& actor : info.storage) {
     at_hand.storage.push_back(caf::actor_cast<StorageActor>(actor));
   }
   deps->membership.OnAnswer(
       dialled.peer, dialled.dial,
-      placement::JoinClaim{NodeId(info.id), info.storage.size()},
+      placement::JoinClaim{NodeId(info.introduction.node), info.storage.size()},
       deps->node->clock->Now());
   Perform();
 }
@@ -102,7 +109,7 @@ void PlacementActorState::Perform() {
   for (const PeerAction& action : membership.TakeActions(now)) Perform(action);
   at_hand = PeerHandles();
   if (membership.TakeViewChanged()) {
-    deps->addresses->Set(BulkAddressesOf(membership.view()));
+    deps->addresses->Set(membership.view());
     deps->node->view.Set(std::make_shared<const ClusterView>(
         ClusterView{membership.view(), live}));
   }
@@ -138,7 +145,7 @@ void PlacementActorState::Connect(const PeerAction& action) {
 
 void PlacementActorState::Join(const PeerAction& action) {
   self->request(at_hand.node, kAnswerTimeout, JoinAtom::value,
-                deps->node->self().name())
+                JoinQuery{ToWire(deps->node->IntroductionTo(action.peer))})
       .then([this, action, peer = at_hand](
                 const PeerInfo& info) { OnAnswer(action, peer, info); },
             [this, action](const caf::error& why) { OnError(action, why); });
@@ -179,15 +186,6 @@ void PlacementActorState::WakeAt(absl::Time wake) {
   tick_due = wake;
   self->delayed_send(self, DelayUntil(wake, deps->node->clock->Now()),
                      TickAtom::value, ++ticks);
-}
-
-std::map<NodeId, std::string> BulkAddressesOf(const placement::View& view) {
-  std::map<NodeId, std::string> addresses;
-  for (const placement::Member& member : view.members()) {
-    addresses[member.spec.id] = absl::StrCat(member.spec.addresses.host, ":",
-                                             member.spec.addresses.bulk_port);
-  }
-  return addresses;
 }
 
 PlacementActor::behavior_type MakePlacementActor(

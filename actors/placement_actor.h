@@ -66,9 +66,6 @@ PlacementActor::behavior_type MakePlacementActor(
     PlacementActor::stateful_pointer<PlacementActorState> self,
     PlacementActorDeps deps);
 
-// "host:port" where each member of the view has its bulk server.
-std::map<NodeId, std::string> BulkAddressesOf(const placement::View& view);
-
 }  // namespace kdn::actors
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::PlacementActorDeps)

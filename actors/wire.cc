@@ -149,4 +149,36 @@ MetricValues FromWire(const std::vector<MetricItem>& items) {
   return values;
 }
 
+IntroductionItem ToWire(const placement::Introduction& introduction) {
+  IntroductionItem item{.cluster = introduction.cluster,
+                        .node = introduction.node.name(),
+                        .oldest_version = introduction.versions.oldest,
+                        .newest_version = introduction.versions.newest,
+                        .replicas = introduction.replicas,
+                        .shards = introduction.shards,
+                        .weight = introduction.settings.weight,
+                        .zone = introduction.settings.zone};
+  if (introduction.peer_settings) {
+    item.knows_peer = true;
+    item.peer_weight = introduction.peer_settings->weight;
+    item.peer_zone = introduction.peer_settings->zone;
+  }
+  return item;
+}
+
+placement::Introduction FromWire(const IntroductionItem& item) {
+  placement::Introduction introduction{
+      .cluster = item.cluster,
+      .node = NodeId(item.node),
+      .versions = {item.oldest_version, item.newest_version},
+      .replicas = item.replicas,
+      .shards = item.shards,
+      .settings = {item.weight, item.zone},
+      .peer_settings = {}};
+  if (item.knows_peer) {
+    introduction.peer_settings = {item.peer_weight, item.peer_zone};
+  }
+  return introduction;
+}
+
 }  // namespace kdn::actors

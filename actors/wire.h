@@ -11,6 +11,7 @@
 #include "delivery/node_service.h"
 #include "kv/chunk_key.h"
 #include "kv/metric_values.h"
+#include "placement/introduction.h"
 
 // Between our types and what actor messages carry.
 namespace kdn::actors {
@@ -43,6 +44,9 @@ MetricValues FromWire(const std::vector<MetricItem>& items);
 caf::error RefusalOf(const absl::Status& why);
 // The reason, when the error is a refusal.
 std::optional<std::string> RefusalIn(const caf::error& error);
+
+IntroductionItem ToWire(const placement::Introduction& introduction);
+placement::Introduction FromWire(const IntroductionItem& item);
 
 }  // namespace kdn::actors
 

@@ -93,9 +93,9 @@ std::string HowItEnded(int status) {
 
 ClusterProcess::ClusterProcess(std::string program, std::string config_file,
                                ClusterConfig config, std::string log_dir)
-    : program_(std::move(program)),
-      config_file_(std::move(config_file)),
+    : config_file_(std::move(config_file)),
       config_(std::move(config)),
+      programs_(config_.nodes.size(), std::move(program)),
       log_dir_(std::move(log_dir)),
       pids_(config_.nodes.size(), 0) {}
 
@@ -132,7 +132,7 @@ absl::Status ClusterProcess::Start(size_t node) {
   const bool warn = spdlog::get_level() == spdlog::level::warn;
   const auto level = spdlog::level::to_string_view(spdlog::get_level());
   const std::vector<std::string> command = {
-      program_,
+      programs_[node],
       "--log-level",
       warn ? "warn" : std::string(level.data(), level.size()),
       "node",
@@ -254,7 +254,8 @@ absl::StatusOr<std::string> WriteLocalConfig(
   std::filesystem::create_directories(directory);
   const std::string path = directory + "/cluster.yaml";
   std::ofstream file(path);
-  file << "cluster:\n  name: local\n  replicas: " << options.replicas
+  file << "cluster:\n  name: " << options.name
+       << "\n  replicas: " << options.replicas
        << "\n  heartbeat: " << absl::FormatDuration(options.heartbeat)
        << "\n  peer_timeout: " << absl::FormatDuration(options.peer_timeout)
        << "\ndefaults:\n  host: 127.0.0.1\n  memory: " << options.memory_bytes

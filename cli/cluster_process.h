@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -27,6 +28,10 @@ class ClusterProcess {
   ClusterProcess(const ClusterProcess&) = delete;
   ClusterProcess& operator=(const ClusterProcess&) = delete;
 
+  // From its next start the node runs another program.
+  void set_program(size_t node, std::string program) {
+    programs_[node] = std::move(program);
+  }
   void set_stop_timeout(absl::Duration timeout) { stop_timeout_ = timeout; }
 
   const ClusterConfig& config() const { return config_; }
@@ -53,9 +58,9 @@ class ClusterProcess {
   std::string LogTail(size_t node) const;
 
  private:
-  const std::string program_;
   const std::string config_file_;
   const ClusterConfig config_;
+  std::vector<std::string> programs_;  // by node
   const std::string log_dir_;
   std::vector<pid_t> pids_;  // 0: not running
   absl::Duration stop_timeout_ = absl::Seconds(10);
@@ -68,6 +73,7 @@ std::string HowItEnded(int status);
 std::string LocalAddressOf(const NodeConfig& node);
 
 struct LocalClusterOptions {
+  std::string name = "local";
   int nodes = 3;
   int replicas = 2;
   uint64_t memory_bytes = 256u << 20;

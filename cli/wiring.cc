@@ -14,6 +14,7 @@ namespace {
 actors::NodeOptions NodeOptionsOf(const ClusterConfig& config,
                                   const NodeConfig& self) {
   actors::NodeOptions options;
+  options.cluster = config.name;
   options.self = self.id;
   for (const NodeConfig& node : config.nodes) {
     options.members.push_back(placement::MemberSpec{
@@ -73,7 +74,15 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
   transport.resolve = [addresses = &running->addresses_](const NodeId& peer) {
     return addresses->Find(peer);
   };
+  transport.introduce = [addresses = &running->addresses_,
+                         cluster = config.name,
+                         self = self.id](const NodeId& peer) {
+    const std::optional<placement::View> view = addresses->view();
+    return view ? placement::IntroductionTo(peer, cluster, *view)
+                : rpc::IntroduceByNameOnly(self)(peer);
+  };
   rpc::BulkServer::Options bulk;
+  bulk.introduce = transport.introduce;
   options.meters = transport.meters;
   const std::shared_ptr<Meters> meters = transport.meters;
   bulk.meters = transport.meters;

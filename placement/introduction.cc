@@ -37,6 +37,23 @@ std::string RangeOf(const PeerVersions& versions) {
 
 }  // namespace
 
+Introduction IntroductionTo(const NodeId& peer, const std::string& cluster,
+                            const View& view) {
+  const auto settings_of =
+      [&view](const NodeId& node) -> std::optional<MemberSettings> {
+    const Member* member = view.Find(node);
+    if (member == nullptr) return std::nullopt;
+    return MemberSettings{member->spec.weight, member->spec.zone};
+  };
+  return {.cluster = cluster,
+          .node = view.self(),
+          .versions = PeerVersionsOfThisBuild(),
+          .replicas = static_cast<uint32_t>(view.parts().replicas),
+          .shards = kShards,
+          .settings = settings_of(view.self()).value_or(MemberSettings()),
+          .peer_settings = settings_of(peer)};
+}
+
 absl::StatusOr<uint32_t> AgreeOnVersion(const Introduction& ours,
                                         const Introduction& theirs) {
   if (ours.cluster != theirs.cluster) {

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "kv/ids.h"
+#include "placement/view.h"
 
 namespace kdn::placement {
 
@@ -48,6 +49,10 @@ struct Introduction {
 
   bool operator==(const Introduction&) const = default;
 };
+
+// What the view's node says to `peer`.
+Introduction IntroductionTo(const NodeId& peer, const std::string& cluster,
+                            const View& view);
 
 // The version that both nodes speak to each other: the newest that both know.
 // FAILED_PRECONDITION, naming both nodes and what differs, when the nodes may

@@ -6,17 +6,25 @@
 
 namespace kdn::transfer {
 
-void AddressBook::Set(std::map<NodeId, std::string> addresses) {
+void AddressBook::Set(placement::View view) {
   absl::MutexLock lock(&mutex_);
-  addresses_ = std::move(addresses);
+  view_.emplace(std::move(view));
 }
 
 absl::StatusOr<std::string> AddressBook::Find(const NodeId& node) const {
   absl::MutexLock lock(&mutex_);
-  const auto found = addresses_.find(node);
-  if (found != addresses_.end()) return found->second;
-  return absl::NotFoundError(
-      absl::StrCat(node.name(), " is not a member of the cluster"));
+  const placement::Member* member = view_ ? view_->Find(node) : nullptr;
+  if (member == nullptr) {
+    return absl::NotFoundError(
+        absl::StrCat(node.name(), " is not a member of the cluster"));
+  }
+  const placement::Addresses& addresses = member->spec.addresses;
+  return absl::StrCat(addresses.host, ":", addresses.bulk_port);
+}
+
+std::optional<placement::View> AddressBook::view() const {
+  absl::MutexLock lock(&mutex_);
+  return view_;
 }
 
 }  // namespace kdn::transfer

@@ -1,29 +1,32 @@
 #ifndef KDN_TRANSFER_ADDRESS_BOOK_H_
 #define KDN_TRANSFER_ADDRESS_BOOK_H_
 
-#include <map>
+#include <optional>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "kv/ids.h"
+#include "placement/view.h"
 
 namespace kdn::transfer {
 
-// Where the bulk servers of a cluster's nodes listen: the node writes the
-// addresses whenever its member list changes, the transport reads one whenever
-// it connects. Thread-safe.
+// What the bulk plane needs of the node's view: where the members listen and
+// what the node says to each. The node writes it whenever its view changes, the
+// transport reads it whenever it connects. Thread-safe.
 class AddressBook {
  public:
-  // Replaces all addresses, each "host:port".
-  void Set(std::map<NodeId, std::string> addresses);
-  // NOT_FOUND when the node is not a member.
+  void Set(placement::View view);
+  // "host:port" of the member's bulk server. NOT_FOUND when the node is not a
+  // member, or no view was written yet.
   absl::StatusOr<std::string> Find(const NodeId& node) const;
+  // Unset before the first view.
+  std::optional<placement::View> view() const;
 
  private:
   mutable absl::Mutex mutex_;
-  std::map<NodeId, std::string> addresses_ ABSL_GUARDED_BY(mutex_);
+  std::optional<placement::View> view_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace kdn::transfer

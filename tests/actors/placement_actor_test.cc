@@ -210,13 +210,34 @@ TEST_F(PlacementActorTest, ANodeOfTheSameNameRefuses) {
   EXPECT_EQ(StateOf(b_), MemberState::kAway);
   std::optional<std::string> refusal;
   caf::scoped_actor asker(system_);
-  auto join = asker->request(twin, caf::infinite, JoinAtom::value, "a");
+  auto join = asker->request(twin, caf::infinite, JoinAtom::value,
+                             JoinQuery{{.node = "a"}});
   Run();
   join.receive([](const PeerInfo&) { FAIL() << "welcomed"; },
                [&](const caf::error& why) { refusal = RefusalIn(why); });
   ASSERT_TRUE(refusal);
   EXPECT_NE(refusal->find("two nodes are named a"), std::string::npos);
   caf::anon_send_exit(twin, caf::exit_reason::user_shutdown);
+}
+
+TEST_F(PlacementActorTest, ANodeOfAnotherClusterIsRefusedBothWays) {
+  Start({a_, b_});
+  BuildMap();
+  ASSERT_EQ(StateOf(b_), MemberState::kServing);
+  caf::scoped_actor asker(system_);
+  for (const bool same : {true, false}) {
+    placement::Introduction stranger = node_->IntroductionTo(a_);
+    stranger.node = NodeId("x");
+    if (!same) stranger.cluster = "another";
+    std::optional<std::string> refusal;
+    auto join = asker->request(live_[b_].node, caf::infinite, JoinAtom::value,
+                               JoinQuery{ToWire(stranger)});
+    Run();
+    join.receive([](const PeerInfo&) {},
+                 [&](const caf::error& why) { refusal = RefusalIn(why); });
+    EXPECT_EQ(refusal.has_value(), !same);
+    if (refusal) EXPECT_NE(refusal->find("'another'"), std::string::npos);
+  }
 }
 
 TEST(RefusalTest, OtherErrorsAreNoRefusals) {
