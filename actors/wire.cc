@@ -150,14 +150,15 @@ MetricValues FromWire(const std::vector<MetricItem>& items) {
 }
 
 IntroductionItem ToWire(const placement::Introduction& introduction) {
-  IntroductionItem item{.cluster = introduction.cluster,
-                        .node = introduction.node.name(),
-                        .oldest_version = introduction.versions.oldest,
-                        .newest_version = introduction.versions.newest,
-                        .replicas = introduction.replicas,
-                        .shards = introduction.shards,
-                        .weight = introduction.settings.weight,
-                        .zone = introduction.settings.zone};
+  IntroductionItem item;
+  item.cluster = introduction.cluster;
+  item.node = introduction.node.name();
+  item.oldest_version = introduction.versions.oldest;
+  item.newest_version = introduction.versions.newest;
+  item.replicas = introduction.replicas;
+  item.shards = introduction.shards;
+  item.weight = introduction.settings.weight;
+  item.zone = introduction.settings.zone;
   if (introduction.peer_settings) {
     item.knows_peer = true;
     item.peer_weight = introduction.peer_settings->weight;

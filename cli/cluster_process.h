@@ -80,7 +80,7 @@ struct LocalClusterOptions {
   uint64_t disk_bytes = 1u << 30;  // 0: no disk tier
   absl::Duration heartbeat = absl::Milliseconds(200);
   absl::Duration peer_timeout = absl::Seconds(2);
-  std::string calibrations;  // directory; empty: none
+  std::string calibrations = "";  // directory; empty: none
 };
 // Writes a configuration of nodes on free loopback ports, with data and sockets
 // below `directory`. Returns the path of the file.

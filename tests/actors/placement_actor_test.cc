@@ -40,7 +40,8 @@ class PlacementActorTest : public ActorsTest {
     connector_ = system_.spawn(MakeConnector, &listeners_);
   }
   ~PlacementActorTest() override {
-    transport_.pushes.clear();  // ends the stores that wait for an answer
+    EndStores();
+    Advance(absl::Seconds(2));  // past every deadline
     caf::anon_send_exit(placement_, caf::exit_reason::user_shutdown);
     caf::anon_send_exit(connector_, caf::exit_reason::user_shutdown);
     listeners_.clear();
@@ -98,10 +99,16 @@ class PlacementActorTest : public ActorsTest {
     EXPECT_EQ(answer.times, 1);
     return answer.value.ok() ? (*answer.value)[0] : LookupResult();
   }
+  // A push that is dropped fails, and its store tries the next node.
+  void EndStores() {
+    while (!transport_.pushes.empty()) {
+      transport_.pushes.clear();
+      Run();
+    }
+  }
   // Begins a store of chunk `i` at "a"; returns the peer it is pushed to first.
   NodeId FirstPushOf(int i) {
-    transport_.pushes.clear();
-    Run();  // stores whose pushes were dropped end
+    EndStores();
     system_.spawn(MakeStoreActor, node_.get(),
                   StoreJob{RefOf(i), InfoOf(i, 64), nullptr,
                            delivery::BuildPlace::kPassing,
@@ -211,7 +218,7 @@ TEST_F(PlacementActorTest, ANodeOfTheSameNameRefuses) {
   std::optional<std::string> refusal;
   caf::scoped_actor asker(system_);
   auto join = asker->request(twin, caf::infinite, JoinAtom::value,
-                             JoinQuery{{.node = "a"}});
+                             JoinQuery{ToWire(node_->IntroductionTo(b_))});
   Run();
   join.receive([](const PeerInfo&) { FAIL() << "welcomed"; },
                [&](const caf::error& why) { refusal = RefusalIn(why); });
@@ -220,7 +227,8 @@ TEST_F(PlacementActorTest, ANodeOfTheSameNameRefuses) {
   caf::anon_send_exit(twin, caf::exit_reason::user_shutdown);
 }
 
-TEST_F(PlacementActorTest, ANodeOfAnotherClusterIsRefusedBothWays) {
+TEST_F(PlacementActorTest, ANodeOfAnotherClusterIsRefused) {
+  Listen(b_);
   Start({a_, b_});
   BuildMap();
   ASSERT_EQ(StateOf(b_), MemberState::kServing);
@@ -235,8 +243,9 @@ TEST_F(PlacementActorTest, ANodeOfAnotherClusterIsRefusedBothWays) {
     Run();
     join.receive([](const PeerInfo&) {},
                  [&](const caf::error& why) { refusal = RefusalIn(why); });
-    EXPECT_EQ(refusal.has_value(), !same);
-    if (refusal) EXPECT_NE(refusal->find("'another'"), std::string::npos);
+    ASSERT_EQ(refusal.has_value(), !same);
+    if (same) continue;
+    EXPECT_NE(refusal->find("'another'"), std::string::npos);
   }
 }
 

@@ -376,7 +376,7 @@ TEST_F(PartitionTest, EvictedFromDiskWhileItIsReadItIsWrittenAgain) {
   EXPECT_NE(Only<action::Found>(actions), nullptr);
   EXPECT_NE(Only<action::WriteToDisk>(actions), nullptr);
   EXPECT_TRUE(Written(1).empty());
-  EXPECT_EQ(partition_->counters().disk_bytes, kObject);
+  EXPECT_EQ(partition_->counters()["disk_bytes"], kObject);
 }
 
 TEST_F(PartitionTest, AReaderThatWaitsForRoomGetsWhatACommitBrings) {

@@ -8,8 +8,9 @@ namespace kdn::transfer {
 namespace {
 
 placement::View ViewOf(std::vector<placement::MemberSpec> members) {
-  return placement::Membership::Create({.self = members[0].id},
-                                       std::move(members), absl::UnixEpoch())
+  const NodeId self = members[0].id;
+  return placement::Membership::Create({.self = self}, std::move(members),
+                                       absl::UnixEpoch())
       ->view();
 }
 
