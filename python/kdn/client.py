@@ -30,8 +30,8 @@ _log = logging.getLogger("kdn")
 
 @dataclass(eq=False)
 class Link:
-    """A connection as its users on other threads see it. `memory` is None where memory
-    cannot be shared with the node: KV passes the socket then."""
+    """A connection, for users on other threads. `memory` is None if this process and the
+    node share no memory; KV then passes through the connection."""
 
     loop: Loop
     connection: Connection
@@ -50,9 +50,9 @@ class Link:
     def array(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], timeout: float
     ) -> tuple[Region | None, np.ndarray[Any, Any]]:
-        """An array, in a region that the node maps too where that can be had. A node that
-        has no region to spare costs this call its region. A failure of another kind is
-        remembered and logged: no further call asks for one."""
+        """A new array, in memory shared with the node if possible; else the region is None.
+        If the node's limit is used up, only this call gets no region. After any other
+        failure, which is logged, no later call tries to share memory."""
         memory = self.memory
         if memory is not None and math.prod(shape) > 0:
             try:
@@ -65,11 +65,11 @@ class Link:
 
     def _stop_sharing(self, memory: Memory, why: NotShared) -> None:
         if self.memory is None:
-            return  # another thread has found out too
+            return  # another thread came first
         self.memory = None
         memory.close()
         node = self.connection.node.id
-        _log.warning("no memory can be shared with node %s, so KV passes the socket: %s", node, why)
+        _log.warning("cannot share memory with node %s, so KV passes the socket: %s", node, why)
 
     async def status(self, timeout: float) -> list[dict[str, Any]]:
         call = self.connection.live_session().status(deadlineMs=milliseconds(timeout))

@@ -52,7 +52,7 @@ def _fetch_descriptor(path: str, ticket: bytes) -> int:
 
 
 class NotShared(Unavailable):
-    """This process and the node cannot share memory: KV passes the socket."""
+    """This process and the node cannot share memory. KV passes through the connection."""
 
 
 class Region:

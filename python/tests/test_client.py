@@ -351,11 +351,11 @@ def test_where_memory_cannot_be_shared_kv_passes_the_socket(
     cluster: Cluster, namespace: str, refusal: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fetch(path: str, ticket: bytes) -> int:
-        if refusal == "gone":  # another container: there is no such path
+        if refusal == "gone":  # as in another container, which lacks the path
             return fetch_descriptor(path + ".nowhere", ticket)
         if refusal == "forbidden":
             raise PermissionError(13, "Permission denied")
-        return fetch_descriptor(path, b"?" * len(ticket))  # it hangs up
+        return fetch_descriptor(path, b"?" * len(ticket))  # the node hangs up
 
     fetch_descriptor = kdn.memory._fetch_descriptor
     monkeypatch.setattr("kdn.memory._fetch_descriptor", fetch)
@@ -365,7 +365,7 @@ def test_where_memory_cannot_be_shared_kv_passes_the_socket(
         chunk = knowledge.standalone([7] * 64)
         knowledge.store(chunk, kv_of(chunk))
         assert not client.shares_memory
-        monkeypatch.undo()  # what was decided stays
+        monkeypatch.undo()  # the client does not try again
         assert np.array_equal(knowledge.retrieve([chunk]).kv, kv_of(chunk))
         assert not client.shares_memory
     said = [record for record in caplog.records if "passes the socket" in record.message]

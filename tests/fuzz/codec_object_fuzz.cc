@@ -18,8 +18,8 @@
 namespace kdn::codec {
 namespace {
 
-// A prefix of version 3 that parses is exactly what the encoder would write. A
-// prefix of version 2 says nothing that version 3 cannot say.
+// A prefix of version 3 that parses is exactly what the encoder would write.
+// Version 3 can express every prefix of version 2.
 void CheckCanonical(const ObjectIndex& index,
                     absl::Span<const std::byte> object) {
   ObjectHeader header = index.header();
@@ -109,7 +109,7 @@ void Consume(absl::Span<const std::byte> object) {
   if (!index.ok()) {
     KDN_CHECK(absl::IsDataLoss(index.status()) ||
                   absl::IsUnimplemented(index.status()),
-              "bad bytes are DATA_LOSS, critical sections unknown");
+              "bad bytes are DATA_LOSS, unknown sections UNIMPLEMENTED");
     return;
   }
   CheckCanonical(*index, object);
@@ -139,7 +139,7 @@ std::string TextOf(absl::Span<const std::byte> bytes) {
   return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
 }
 
-// Headers of models that no encoder supports, and sections.
+// Adds headers of models that no encoder supports, and headers with sections.
 void AddHeaderSeeds(std::vector<std::string>* seeds) {
   codec::ChunkOptions options;
   options.levels = LevelSet::Of(Level::kInt8);
@@ -160,7 +160,7 @@ void AddHeaderSeeds(std::vector<std::string>* seeds) {
   }
 }
 
-// Objects that the encoder of version 2 wrote.
+// Adds objects that the encoder of version 2 wrote.
 void AddOlderSeeds(std::vector<std::string>* seeds) {
   for (const char* name :
        {"bf16", "fp16-gptj-yarn", "few-tokens", "chained-edited"}) {
