@@ -145,8 +145,7 @@ void AddStatusCommand(CLI::App& app, Program& program) {
       "hit rate: share of the chunks asked of the node's gateway that it "
       "delivered\n"
       "latencies: quantiles since the start of the node, at most 12.5 % above "
-      "the true ones\n"
-      "--explain says what each number of --json is");
+      "the true quantiles");
   auto address = std::make_shared<std::string>(kDefaultAddress);
   auto json = std::make_shared<bool>(false);
   command
@@ -156,7 +155,7 @@ void AddStatusCommand(CLI::App& app, Program& program) {
   command->add_flag("--json", *json, "print every metric, as JSON");
   auto explain = std::make_shared<bool>(false);
   command->add_flag("--explain", *explain,
-                    "print what each metric of --json is; asks no node");
+                    "describe each metric of --json; connects to no node");
   command->callback([&program, address, json, explain] {
     if (*explain) return Explain();
     program.exit_code = Report(Status(*address, *json));

@@ -1,4 +1,4 @@
-"""What a node reports of itself, as `kdn status --json` shows it."""
+"""Converts the status of a node to the form of `kdn status --json`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 
 
 def _quantile(buckets: list[list[int]], q: float) -> int:
-    """The largest value of the bucket that the quantile is in; 0 without any values."""
+    """The largest value of the bucket with the quantile `q`; 0 if there are no values."""
     rank = math.ceil(q * sum(count for _, count in buckets))
     seen = 0
     for at_most, count in buckets:
@@ -32,8 +32,8 @@ def _value_of(metric: Any) -> int | dict[str, Any]:
 
 
 def status_of(node: Any) -> dict[str, Any]:
-    """A wire NodeStatus with the keys of `kdn status --json`: "rate.plans" is
-    ["rate"]["plans"]."""
+    """The fields of a wire NodeStatus, with the keys of `kdn status --json`: the metric
+    "rate.plans" is ["rate"]["plans"]."""
     status: dict[str, Any] = {"id": node.id, "alive": node.alive, "gateway": node.gatewayAddress}
     for metric in node.metrics:
         *groups, name = metric.name.split(".")

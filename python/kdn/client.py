@@ -130,8 +130,8 @@ class Client(_Base):
         return Knowledge(self._link, calls, namespace, model)
 
     def status(self, timeout: float = DEFAULT_TIMEOUT) -> list[dict[str, Any]]:
-        """The status of every node of the cluster, with the metrics that `kdn status
-        --json` has. `kdn status --explain` says what each metric is."""
+        """The status of every node of the cluster, as in `kdn status --json`.
+        `kdn status --explain` describes each metric."""
         return self._link.loop.run(self._link.status(timeout))
 
     def ping(self, timeout: float = DEFAULT_TIMEOUT) -> None:

@@ -1,4 +1,4 @@
-"""The status of a node, without a node."""
+"""Tests the conversion of a node's status without a node."""
 
 from types import SimpleNamespace
 

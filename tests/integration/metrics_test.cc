@@ -71,7 +71,8 @@ class MetricsTest : public ClusterTest {
     for (const NodeStatus& node : *nodes) sum.Merge(node.metrics);
     return sum;
   }
-  // Objects are written to disk after their stores are answered.
+  // Waits until `objects` are on disk: they are written after their stores are
+  // answered.
   MetricValues OnceOnDisk(uint64_t objects) {
     const absl::Time deadline = SteadyNow() + absl::Seconds(20);
     MetricValues sum = OfAllNodes();
