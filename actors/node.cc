@@ -9,7 +9,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "actors/node_actor.h"
 #include "actors/node_context.h"
 #include "actors/node_services.h"
@@ -63,6 +65,38 @@ uint64_t ScratchBytes(const NodeOptions& options) {
 // Less than `kdn up` waits before it kills a node that stops.
 constexpr absl::Duration kFlushTimeout = absl::Seconds(8);
 
+// Tells the storage actors what the disk has dropped. The disk cleans from the
+// moment it is opened, which is before its actors are spawned: what it drops
+// until then is told when they are. Thread-safe.
+class EvictionRelay {
+ public:
+  void Tell(const storage::ObjectInfo& info) {
+    absl::MutexLock lock(&mutex_);
+    if (actors_.empty()) {
+      early_.push_back(info);
+    } else {
+      Send(info);
+    }
+  }
+  void Begin(std::vector<StorageActor> actors) {
+    absl::MutexLock lock(&mutex_);
+    actors_ = std::move(actors);
+    for (const storage::ObjectInfo& info : early_) Send(info);
+    early_.clear();
+  }
+
+ private:
+  void Send(const storage::ObjectInfo& info)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    caf::anon_send(actors_[placement::PartitionOf(info.shard, actors_.size())],
+                   DiskEviction{info.key, info.version});
+  }
+
+  absl::Mutex mutex_;
+  std::vector<StorageActor> actors_ ABSL_GUARDED_BY(mutex_);
+  std::vector<storage::ObjectInfo> early_ ABSL_GUARDED_BY(mutex_);
+};
+
 class NodeImpl final : public Node {
  public:
   NodeImpl(NodeOptions options, delivery::PeerTransport* transport,
@@ -97,6 +131,7 @@ class NodeImpl final : public Node {
   // Of each storage actor: two may hold one key, each under a shard of its own.
   std::vector<HeldKeys> held_;
   std::vector<StorageActor> storage_;
+  EvictionRelay evictions_;
   std::unique_ptr<storage::DiskTier> disk_;
   NodeServices services_;
   NodeActor node_actor_;
@@ -160,9 +195,7 @@ absl::Status NodeImpl::OpenDisk() {
     return held_[placement::PartitionOf(shard, held_.size())].Has(key);
   };
   disk.on_evicted = [this](const storage::ObjectInfo& info) {
-    caf::anon_send(
-        storage_[placement::PartitionOf(info.shard, storage_.size())],
-        DiskEviction{info.key, info.version});
+    evictions_.Tell(info);
   };
   absl::StatusOr<std::unique_ptr<storage::DiskTier>> opened =
       storage::DiskTier::Open(std::move(disk));
@@ -176,8 +209,12 @@ absl::Status NodeImpl::SpawnStorage() {
   const size_t actors = static_cast<size_t>(options.storage_actors);
   std::vector<std::vector<storage::ObjectInfo>> restored(actors);
   if (disk_ != nullptr) {
+    const absl::Time now = context_.clock->Now();
     absl::Status status = disk_->ForEach([&](const storage::ObjectInfo& info) {
-      restored[placement::PartitionOf(info.shard, actors)].push_back(info);
+      const size_t partition = placement::PartitionOf(info.shard, actors);
+      // The disk may ask before the partition has begun.
+      if (info.expires > now) held_[partition].Set(info.key, true);
+      restored[partition].push_back(info);
     });
     if (!status.ok()) return status;
   }
@@ -193,6 +230,7 @@ absl::Status NodeImpl::SpawnStorage() {
                          context_.clock, &context_.meters()},
         std::move(restored[i])));
   }
+  evictions_.Begin(storage_);
   return absl::OkStatus();
 }
 

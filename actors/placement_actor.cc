@@ -140,7 +140,11 @@ void PlacementActorState::Connect(const PeerAction& action) {
       .then([this, action](
                 const caf::node_id&, const caf::strong_actor_ptr& peer,
                 const std::set<std::string>&) { OnConnected(action, peer); },
-            [this, action](const caf::error& why) { OnError(action, why); });
+            [this, action](const caf::error&) {
+              deps->membership.OnFailed(action.peer, action.dial,
+                                        deps->node->clock->Now());
+              Perform();
+            });
 }
 
 void PlacementActorState::Join(const PeerAction& action) {

@@ -9,6 +9,12 @@
 namespace kdn::storage {
 namespace {
 
+// A copy that some store was promised to be durable stays so when it is written
+// again.
+bool MustSync(const Entry& entry) {
+  return entry.info.durability == Durability::kDurable;
+}
+
 // How long a write that failed waits for its next try: twice as long each time.
 constexpr absl::Duration kRetryMin = absl::Milliseconds(500);
 constexpr absl::Duration kRetryMax = absl::Minutes(1);
@@ -45,7 +51,8 @@ void Partition::Impl::QueueRetries(absl::Time now) {
   for (; more > 0 && !retries.empty(); --more) {
     const auto [at, key] = *retries.begin();
     if (at > now) return;
-    QueueWrite(entries.find(key)->second, /*sync=*/false);
+    Entry& entry = entries.find(key)->second;
+    QueueWrite(entry, MustSync(entry));
   }
 }
 
@@ -85,7 +92,8 @@ Actions Partition::Flush(absl::Time now) {
   Actions actions;
   while (!impl_->retries.empty()) {
     const ChunkKey key = impl_->retries.begin()->second;
-    impl_->QueueWrite(impl_->entries.find(key)->second, /*sync=*/false);
+    Entry& entry = impl_->entries.find(key)->second;
+    impl_->QueueWrite(entry, MustSync(entry));
   }
   impl_->Advance(now, actions);
   return actions;
@@ -157,7 +165,7 @@ void Partition::Impl::OnWritten(Entry& entry, Actions& actions) {
   if (entry.evicted_meanwhile) {
     // Whether the new record is still there is not known: it is written again.
     SetOnDisk(entry, false);
-    QueueWrite(entry, /*sync=*/false);
+    QueueWrite(entry, MustSync(entry));
   }
 }
 
@@ -218,7 +226,9 @@ Actions Partition::OnDiskRead(const ChunkKey& key, const absl::Status& status,
     if (status.ok() && entry->second.object == nullptr) {
       impl_->PutInMemory(entry->second, read.block);
       // Dropped while it was read, which makes it hot.
-      if (!entry->second.on_disk) impl_->QueueWrite(entry->second, false);
+      if (!entry->second.on_disk) {
+        impl_->QueueWrite(entry->second, MustSync(entry->second));
+      }
     }
     impl_->AnswerReaders(entry->second, read, status, actions);
     if (!status.ok()) impl_->OnReadFailed(entry->second, status);
@@ -256,7 +266,7 @@ void Partition::Impl::OnReadFailed(Entry& entry, const absl::Status& status) {
   counters["damaged"] += absl::IsDataLoss(status) ? 1 : 0;
   SetOnDisk(entry, false);
   // A commit brought the bytes meanwhile.
-  if (entry.object != nullptr) QueueWrite(entry, /*sync=*/false);
+  if (entry.object != nullptr) QueueWrite(entry, MustSync(entry));
 }
 
 void Partition::Impl::ForgetIfNowhere(const ChunkKey& key,
@@ -317,7 +327,7 @@ Actions Partition::OnEvictedFromDisk(const ChunkKey& key, ObjectVersion version,
     if (impl_->leases.Held(key, now)) actions.push_back(action::HeldLost{key});
     impl_->ForgetIfNowhere(key, absl::NotFoundError("evicted"), actions);
   } else if (entry.read_since_write || impl_->leases.Held(key, now)) {
-    impl_->QueueWrite(entry, /*sync=*/false);
+    impl_->QueueWrite(entry, MustSync(entry));
   }
   impl_->TellHolds(actions);
   impl_->Advance(now, actions);

@@ -15,7 +15,10 @@ namespace kdn::storage {
 namespace {
 
 constexpr char kName[] = "/STORE";
-constexpr char kMagic[] = "kdn-store-1";
+// Of the records' version: a build that does not know it leaves the directory
+// alone. Version 1 is still read.
+constexpr char kMagic[] = "kdn-store-2";
+constexpr char kMagicBefore[] = "kdn-store-1";
 constexpr size_t kTextMax = 256;  // of the magic and two numbers
 
 // Makes what was written to an existing file or directory last.
@@ -45,7 +48,8 @@ absl::StatusOr<std::optional<StoreMarker>> ReadStoreMarker(
   std::istringstream file(std::string(text, static_cast<size_t>(bytes)));
   std::string magic;
   StoreMarker marker;
-  if (!(file >> magic >> marker.store_id >> marker.epoch) || magic != kMagic) {
+  if (!(file >> magic >> marker.store_id >> marker.epoch) ||
+      (magic != kMagic && magic != kMagicBefore)) {
     return absl::FailedPreconditionError(
         absl::StrCat(path, " is not a marker of this store's format (", kMagic,
                      "): move the directory away or choose another"));

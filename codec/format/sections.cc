@@ -57,9 +57,26 @@ void WriteSections(absl::Span<const Section> sections, ByteWriter* out) {
   }
 }
 
+namespace {
+
+// Sections in so many bytes, as far as their lengths make sense.
+size_t CountSections(ByteReader in) {
+  size_t count = 0;
+  for (; in.remaining() > 0 && in.ok(); ++count) {
+    in.Bytes(2 * sizeof(uint16_t));  // id and flags
+    const auto length = in.Read<uint32_t>();
+    in.Bytes(sizeof(uint32_t));  // CRC
+    in.Bytes(length);
+  }
+  return count;
+}
+
+}  // namespace
+
 absl::Status ReadSections(uint32_t bytes, ByteReader* in,
                           std::vector<Section>* sections) {
   ByteReader own(in->Bytes(bytes));
+  sections->reserve(CountSections(own));  // at once: what it takes is bounded
   while (own.remaining() > 0) {
     const auto id = own.Read<uint16_t>();
     const auto flags = own.Read<uint16_t>();

@@ -149,7 +149,7 @@ void BulkTransportImpl::Account(const BulkJob& job, const absl::Status& status,
                                 absl::Duration took) {
   if (status.ok()) {
     options_.meters->Record(job.latency(), took);
-  } else if (!stopped_) {
+  } else if (!stopped_ && !absl::IsCancelled(status)) {
     LogWarning("bulk.request",
                absl::StrCat("a request to node ", job.peer().name(),
                             " failed: ", status.ToString()));

@@ -97,8 +97,8 @@ kj::Promise<absl::StatusOr<Retrieval::Outcomes>> Retrieval::Run() {
 kj::Promise<absl::StatusOr<Retrieval::Outcomes>> Retrieval::OnDeadline() {
   Cancel();
   kj::Promise<void> still = kj::READY_NOW;
-  // Of what is cancelled the layers being decoded are written all the same; an
-  // engine that has its answer uses the region for something else.
+  // A cancelled call still writes the layers that it is decoding. An engine
+  // that has its answer uses the region for something else.
   if (call_.region != nullptr && !windows_[0].answered) {
     auto paf = kj::newPromiseAndFulfiller<void>();
     region_still_ = kj::mv(paf.fulfiller);

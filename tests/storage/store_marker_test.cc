@@ -36,7 +36,7 @@ TEST(StoreMarkerTest, AHalfWrittenReplacementIsNotSeen) {
 
 TEST(StoreMarkerTest, AnotherFormatIsRefusedByName) {
   TempDirectory directory;
-  for (const char* text : {"", "kdn-store-2 1 1\n", "kdn-store-1 one two\n"}) {
+  for (const char* text : {"", "kdn-store-3 1 1\n", "kdn-store-1 one two\n"}) {
     std::ofstream(directory.path() + "/STORE") << text;
     const absl::Status status = ReadStoreMarker(directory.path()).status();
     EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
