@@ -107,8 +107,9 @@ void Partition::Impl::CommitNew(RequestId id, const ObjectInfo& info,
                                 ObjectRef object, Durability durability,
                                 absl::Time expires, absl::Time deadline,
                                 Actions& actions) {
-  const auto [at, unknown] = entries.try_emplace(info.key);
-  Entry& entry = at->second;
+  const auto added = entries.try_emplace(info.key);
+  const bool unknown = added.second;
+  Entry& entry = added.first->second;
   if (unknown) Add(entry);
   const absl::Time expires_before = entry.info.expires;
   entry.info = info;
