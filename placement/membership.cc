@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kv/check.h"
+#include "kv/invariants.h"
 
 namespace kdn::placement {
 namespace {
@@ -137,7 +138,7 @@ void Membership::OnMapBuilt(std::shared_ptr<const ShardMap> map,
 
 std::vector<PeerAction> Membership::TakeActions(absl::Time now) {
   Absorb(now);
-  CheckInDebugBuilds();
+  KDN_DCHECK_INVARIANTS(*this);
   return std::exchange(actions_, {});
 }
 
@@ -210,12 +211,6 @@ std::vector<Member> Membership::MembersFor(const ShardMap& map) const {
 
 bool Membership::TakeViewChanged() {
   return std::exchange(view_changed_, false);
-}
-
-void Membership::CheckInDebugBuilds() const {
-#ifndef NDEBUG
-  CheckInvariants();
-#endif
 }
 
 std::optional<MapMembers> Membership::TakeBuild(absl::Time now) {

@@ -84,7 +84,6 @@ class Membership {
   // built.
   void Refresh(absl::Time now);
   std::vector<Member> MembersFor(const ShardMap& map) const;
-  void CheckInDebugBuilds() const;
 
   Options options_;
   ShardMap::Options map_options_;

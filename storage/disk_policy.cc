@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "kv/check.h"
+#include "kv/invariants.h"
 #include "storage/eviction_s3fifo.h"
 #include "storage/record.h"
 
@@ -126,7 +127,7 @@ void BasicDiskPolicy<Order>::OnOpened(uint32_t segment) {
   segments_[segment];
   open_ = segment;
   clean_ = false;
-  DebugCheck();
+  KDN_DCHECK_INVARIANTS(*this);
 }
 
 template <EvictionPolicy Order>
@@ -334,7 +335,7 @@ uint32_t BasicDiskPolicy<Order>::BestToEvict(bool drop_hot) const {
 template <EvictionPolicy Order>
 auto BasicDiskPolicy<Order>::Begin(Job job) -> std::optional<Job> {
   job_ = job;
-  DebugCheck();
+  KDN_DCHECK_INVARIANTS(*this);
   return job;
 }
 
@@ -442,7 +443,7 @@ void BasicDiskPolicy<Order>::OnEmptied() {
   segments_.erase(at);
   job_.reset();
   clean_ = false;
-  DebugCheck();
+  KDN_DCHECK_INVARIANTS(*this);
 }
 
 template <EvictionPolicy Order>
@@ -452,7 +453,7 @@ void BasicDiskPolicy<Order>::OnEmptyFailed() {
   segment.stuck = ToMove(segment, *job_);
   job_.reset();
   clean_ = false;
-  DebugCheck();
+  KDN_DCHECK_INVARIANTS(*this);
 }
 
 template <EvictionPolicy Order>
@@ -484,13 +485,6 @@ bool BasicDiskPolicy<Order>::IsBeingWritten(uint32_t segment) const {
 template <EvictionPolicy Order>
 uint64_t BasicDiskPolicy<Order>::FreshSegmentBytes() const {
   return std::min(SegmentBytes(), Limit() > total_ ? Limit() - total_ : 0);
-}
-
-template <EvictionPolicy Order>
-void BasicDiskPolicy<Order>::DebugCheck() const {
-#ifndef NDEBUG
-  CheckInvariants();
-#endif
 }
 
 template <EvictionPolicy Order>

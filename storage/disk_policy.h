@@ -227,8 +227,6 @@ class BasicDiskPolicy {
   uint64_t TombstonesKept(typename Segments::const_iterator at) const;
   uint32_t EmptiestToClean() const;
   void CheckSegment(uint32_t number, const Segment& segment) const;
-  // In debug builds, after each event.
-  void DebugCheck() const;
 
   const uint64_t capacity_bytes_;
   const uint64_t segment_bytes_max_;

@@ -13,6 +13,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/node_hash_map.h"
+#include "kv/invariants.h"
 #include "kv/waiting_line.h"
 #include "storage/eviction_lru.h"
 #include "storage/lease_table.h"
@@ -236,11 +237,7 @@ struct Partition::Impl {
 class CheckedEvent {
  public:
   explicit CheckedEvent(const Partition* partition) : partition_(partition) {}
-  ~CheckedEvent() {
-#ifndef NDEBUG
-    partition_->CheckInvariants();
-#endif
-  }
+  ~CheckedEvent() { KDN_DCHECK_INVARIANTS(*partition_); }
   CheckedEvent(const CheckedEvent&) = delete;
   CheckedEvent& operator=(const CheckedEvent&) = delete;
 
