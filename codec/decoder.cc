@@ -77,7 +77,7 @@ absl::Status ObjectDecoder::CheckCall(Level level, int layer, int head_begin,
 }
 
 struct ObjectDecoder::Found {
-  StreamId first;  // of the ladder's first level
+  StreamId first;  // at the ladder's first level
   std::array<absl::Span<const std::byte>, kLadderSteps> levels;  // by step
 };
 
@@ -85,14 +85,15 @@ namespace {
 
 using HeadRows = absl::InlinedVector<MutableRows, 1>;
 
-// A stream on its way through a codec.
+// A stream that a codec is decoding.
 struct Decoding {
   absl::InlinedVector<StreamReader, kLadderSteps> readers;
   HeadRows heads;
   StreamJob job;
 };
 
-// As far as it helps: what reads a long stream has the CPU's own prefetching.
+// Prefetches the beginning of a stream. The CPU itself prefetches the rest of a
+// long one.
 void Prefetch(absl::Span<const std::byte> bytes) {
   constexpr size_t kMost = 16384;
   for (size_t at = 0; at < std::min(bytes.size(), kMost); at += kCacheLine) {
@@ -100,7 +101,8 @@ void Prefetch(absl::Span<const std::byte> bytes) {
   }
 }
 
-// The rows of the stream's heads that are in [head_begin, head_end).
+// The destination rows of the stream's heads. Null for a head that is not in
+// [head_begin, head_end).
 HeadRows WantedRows(const StreamId& id, int heads, int head_begin, int head_end,
                     const KvDestination& destination) {
   HeadRows rows(heads);
@@ -121,7 +123,7 @@ StreamContext ObjectDecoder::ContextOf(const StreamId& id) const {
     context.rotation = rotations_->For(CodecOf(id.level).k_form());
   }
   if (IsTransformCoded(id.level)) {
-    KDN_CHECK(calibration_ != nullptr, "transform-coded, and no calibration");
+    KDN_CHECK(calibration_ != nullptr, "transform-coded without a calibration");
     context.transform = &calibration_->Of(id.layer, id.part, id.head_group);
     context.tables = calibration_->tables();
   }
@@ -184,7 +186,7 @@ absl::Status ObjectDecoder::DecodeFound(
       decoding.job = {shape, absl::MakeSpan(decoding.readers),
                       ContextOf(one.first), decoding.heads};
     }
-    // The next two streams' bytes may be in no cache of this core yet.
+    // The bytes of the next two streams may not be in this core's caches yet.
     for (const Found& next : found.subspan(i + count, 2)) {
       for (const auto level : next.levels) Prefetch(level);
     }
@@ -222,7 +224,7 @@ absl::Status ObjectDecoder::DecodeLayer(
                  head_end)) {
     found.push_back({id, {}});
   }
-  // A level's streams lie together.
+  // `streams` has all streams of one level, then those of the next.
   size_t at = 0;
   for (size_t step = 0; step < ladder.size(); ++step) {
     for (Found& one : found) {

@@ -17,32 +17,33 @@
 
 namespace kdn::codec {
 
-// Decodes streams of one object to the positions a reader wants, straight into
-// the reader's memory, pages included. Verifies each stream's CRC as it goes
-// (the bytes are read once: checked while they are in cache). Thread-safe:
-// layers may be decoded by several threads at once. Movable. Keeps a reference
-// to `index`, which must outlive it.
+// Decodes streams of one object to the positions that a reader wants, directly
+// into the reader's memory, strided or paged. Checks each stream's CRC while it
+// decodes, so that the bytes are read from memory once. Thread-safe: several
+// threads may decode layers at once. Movable. Keeps a pointer to `index`, which
+// must outlive the decoder.
 class ObjectDecoder {
  public:
-  // INVALID_ARGUMENT unless there is one position per token, none negative.
-  // UNIMPLEMENTED when CheckSupported says so of the object's header.
-  // `calibration` is what CalibrationSet::ForObject gives for the object; it
-  // may be null where no transform-coded level will be decoded.
+  // INVALID_ARGUMENT unless there is one position for each token and none is
+  // negative. UNIMPLEMENTED as CheckSupported of the object's header.
+  // `calibration` is the one that CalibrationSet::ForObject returns; it may be
+  // null if no transform-coded level will be decoded.
   static absl::StatusOr<ObjectDecoder> Create(
       const ObjectIndex* index, std::shared_ptr<const Calibration> calibration,
       absl::Span<const int32_t> positions, Isa isa = BestIsa());
 
-  // Decodes one layer of heads [head_begin, head_end). `streams` is the
-  // concatenation of ObjectIndex::LayerRanges(level, layer, head_begin,
-  // head_end). `destination` shows one layer of heads head_end - head_begin,
-  // all tokens, the object's dtype. DATA_LOSS when a stream fails its checksum
-  // (the destination may then hold garbage and must not be used);
-  // INVALID_ARGUMENT when the destination's shape does not fit.
+  // Decodes one layer of heads [head_begin, head_end). `streams` are the bytes
+  // of ObjectIndex::LayerRanges(level, layer, head_begin, head_end), one range
+  // after the other. `destination` has one layer, head_end - head_begin heads,
+  // all tokens and the object's dtype. DATA_LOSS when a stream fails its
+  // checksum or cannot be decoded; the destination then holds garbage.
+  // INVALID_ARGUMENT when the object has no such level, layer or heads, or the
+  // destination has another shape.
   absl::Status DecodeLayer(Level level, int layer, int head_begin, int head_end,
                            absl::Span<const std::byte> streams,
                            const KvDestination& destination) const;
 
-  // The same, picking the streams out of a whole object.
+  // The same, from the bytes of a whole object.
   absl::Status DecodeLayerOf(absl::Span<const std::byte> object, Level level,
                              int layer, int head_begin, int head_end,
                              const KvDestination& destination) const;
@@ -54,18 +55,18 @@ class ObjectDecoder {
 
   absl::Status CheckCall(Level level, int layer, int head_begin, int head_end,
                          const KvShape& destination) const;
-  // Where a slice's streams are, in the order StreamsOf, each with its bytes at
-  // every level of a ladder.
+  // A stream of a slice, with its bytes at every level of a ladder.
   struct Found;
+  // Decodes streams that are in the order of StreamsOf.
   absl::Status DecodeFound(absl::Span<const Found> found,
                            absl::Span<const Level> ladder, int head_begin,
                            int head_end,
                            const KvDestination& destination) const;
-  // DATA_LOSS when the bytes cannot be such a stream's.
+  // DATA_LOSS when a stream's length is one that its level never gives.
   absl::Status CheckLengths(const Found& found,
                             absl::Span<const Level> ladder) const;
-  // What comes out of a stream that was decoded: damage explains whatever the
-  // codec said.
+  // The status of a stream after decoding: DATA_LOSS if a checksum is wrong,
+  // whatever the codec returned, else the codec's status.
   absl::Status Judge(const Found& found, absl::Span<const Level> ladder,
                      absl::Span<StreamReader> readers,
                      const absl::Status& decoded) const;

@@ -26,8 +26,8 @@ std::string ShapeText(const KvShape& shape) {
                       absl::string_view(dtype.data(), dtype.size()));
 }
 
-// The ladders of a set, each up to its most exact level: levels of one are
-// coded together.
+// The ladders of a set of levels, each up to the most exact level in the set.
+// The levels of a ladder are coded together.
 std::vector<absl::Span<const Level>> LaddersOf(LevelSet levels) {
   std::vector<absl::Span<const Level>> ladders;
   for (const Level level : LevelsOf(levels)) {
@@ -49,12 +49,14 @@ bool NeedsUndo(LevelSet levels) {
   return false;
 }
 
-// A decoded value may have overflowed: its error is as large as errors are.
+// The largest float for an error that is not finite: a decoded value may have
+// overflowed.
 float Certified(double error) {
   return error <= FLT_MAX ? static_cast<float>(error) : FLT_MAX;
 }
 
-// Of one layer that begins at a multiple of kGroupAlignment; such a multiple.
+// Upper bound of the bytes of a layer that begins at a multiple of
+// kGroupAlignment. Itself such a multiple.
 size_t LayerBytesMax(const ObjectHeader& header) {
   size_t layer_bytes = 0;
   for (Level level : LevelsOf(header.levels)) {
@@ -90,7 +92,7 @@ absl::StatusOr<ObjectEncoder> ObjectEncoder::Create(
   }
   if (absl::Status status = CheckHeader(header); !status.ok()) return status;
   if (!header.depth.has_value()) {
-    return absl::InvalidArgumentError("the header does not say the depth");
+    return absl::InvalidArgumentError("the header has no depth");
   }
   if (absl::Status s = CheckSupported(header); !s.ok()) return s;
   const size_t bytes_max = ObjectBytesMax(header);
@@ -177,7 +179,7 @@ absl::Status ObjectEncoder::MeasureErrors(
           .DecodeEach({shape, absl::MakeSpan(readers), context, rows}, measure);
   if (status.ok()) return status;
   return absl::InternalError(
-      absl::StrCat("what was encoded does not decode: ", status.message()));
+      absl::StrCat("an encoded stream does not decode: ", status.message()));
 }
 
 absl::Status ObjectEncoder::EncodeStreams(
@@ -210,8 +212,8 @@ absl::Status ObjectEncoder::EncodeLadder(absl::Span<const Level> ladder,
                                          int layer, const KvView& layer_kv,
                                          absl::Span<std::byte> room,
                                          size_t* cursor) {
-  // A level's streams lie together, but the streams of a head group are coded
-  // together: those of the finer levels wait here.
+  // The object has all streams of a level together, but the levels of one head
+  // group are coded together. So the streams of the finer levels wait here.
   std::vector<std::vector<std::byte>> waiting(ladder.size());
   std::vector<StreamRoom> rooms(ladder.size());
   std::vector<StreamEntry> entries(ladder.size());
@@ -268,8 +270,8 @@ absl::Status ObjectEncoder::CheckLayer(int layer,
   expected.layers = 1;
   if (layer_kv.shape() != expected) {
     return absl::InvalidArgumentError(
-        absl::StrCat("layer ", layer, " shows ", ShapeText(layer_kv.shape()),
-                     "; the header says ", ShapeText(expected)));
+        absl::StrCat("layer ", layer, " has ", ShapeText(layer_kv.shape()),
+                     "; the header has ", ShapeText(expected)));
   }
   return absl::OkStatus();
 }
@@ -279,7 +281,7 @@ absl::StatusOr<size_t> ObjectEncoder::Begin(int layer) {
   Place& place = progress_->places[layer];
   if (place.state != Place::kMissing) {
     return absl::FailedPreconditionError(
-        absl::StrCat("layer ", layer, " is there or on its way"));
+        absl::StrCat("layer ", layer, " is encoded or being encoded"));
   }
   place.state = Place::kBegun;
   place.at = layer == progress_->next

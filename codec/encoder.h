@@ -19,46 +19,45 @@
 
 namespace kdn::codec {
 
-// Upper bound of the object that a header will give; what to reserve before
-// encoding. REQUIRES: the header is valid (see ObjectEncoder::Create).
+// Upper bound in bytes of an object with this header: the memory to reserve for
+// encoding. REQUIRES: CheckHeader(header) is OK.
 size_t ObjectBytesMax(const ObjectHeader& header);
 
-// Encodes one chunk, layer by layer, into memory that the caller reserved.
-// Layers may be encoded by several threads at once, in any order; the object's
-// bytes are the same. How far a decoded value may be from a finite input is
-// bounded at every level (docs/formats.md, "int8" and "Errors"); how far it is,
-// is measured and goes into the index.
+// Encodes one chunk, layer by layer, into memory that the caller has reserved.
+// Several threads may encode layers at once, in any order; the object's bytes
+// are the same. The error of a decoded value is bounded for every finite input
+// (docs/formats.md, "int8" and "Errors"). The encoder measures the errors and
+// writes them into the index.
 //
 // Representation: the memory has a place for every layer, as large as a layer
-// may become. A layer is encoded where it will stay when those before it are
-// there, else in its place, from which it moves down to them: no memory is
-// needed besides.
+// may become. If all layers before it are encoded, a layer is encoded directly
+// after them. Otherwise it is encoded in its place, and moves down when they
+// are encoded. Moving layers needs no other memory.
 // Invariant: the layers before progress_->next are final and end at
-// progress_->end. Header and index are written last, by Finish, so half-encoded
-// memory never parses as an object.
+// progress_->end. Finish writes header and index last, so half-encoded memory
+// never parses as an object.
 class ObjectEncoder {
  public:
-  // INVALID_ARGUMENT when the header contradicts itself (shape vs tokens vs
-  // positions, depth vs condition, no level, bad RoPE) or `out` is smaller than
-  // ObjectBytesMax; UNIMPLEMENTED when CheckSupported says so.
-  // `out` must outlive the encoder; its content does not matter. The
-  // transform-coded levels are coded with `calibration`, whose id goes into the
-  // header; it may be null when there is none of them.
+  // INVALID_ARGUMENT as CheckHeader, or if the header has no depth, or if `out`
+  // is smaller than ObjectBytesMax; UNIMPLEMENTED as CheckSupported. `out` must
+  // outlive the encoder; its content does not matter. The transform-coded
+  // levels are coded with `calibration`, and the header gets its id.
+  // `calibration` may be null if the header has no such level.
   static absl::StatusOr<ObjectEncoder> Create(
       ObjectHeader header, std::shared_ptr<const Calibration> calibration,
       absl::Span<std::byte> out);
 
-  // Encodes a layer: K (after RoPE, as the engine holds it) and V.
-  // FAILED_PRECONDITION when it is there or on its way; one that was refused
-  // may be tried again. INVALID_ARGUMENT unless it is one of the header's and
-  // `layer_kv` shows exactly one layer of the header's shape. `layer_kv` is not
-  // kept. Thread-safe.
+  // Encodes a layer: K after RoPE, as the engine holds it, and V.
+  // FAILED_PRECONDITION if the layer is encoded or being encoded.
+  // INVALID_ARGUMENT unless the header has this layer, `layer_kv` has one layer
+  // of the header's shape, and every level can hold the values; the layer may
+  // then be tried again. Does not keep `layer_kv`. Thread-safe.
   absl::Status EncodeLayer(int layer, const KvView& layer_kv);
-  // The next one, for a caller that gives them in order 0, 1, ...;
-  // FAILED_PRECONDITION when all are there.
+  // Encodes layer layers_encoded(), for a caller that gives the layers in
+  // order. FAILED_PRECONDITION when all layers are encoded.
   absl::Status EncodeLayer(const KvView& layer_kv);
 
-  // Layers that are there with all those before them.
+  // The number of leading layers that are all encoded.
   int layers_encoded() const;
 
   struct Finished {
@@ -66,22 +65,22 @@ class ObjectEncoder {
     ObjectVersion version;
     size_t bytes = 0;
   };
-  // Writes header and index. FAILED_PRECONDITION unless every layer is there.
-  // Call once.
+  // Writes header and index. FAILED_PRECONDITION unless every layer is encoded.
+  // Call it once.
   absl::StatusOr<Finished> Finish();
 
  private:
   ObjectEncoder(ObjectHeader header,
                 std::shared_ptr<const Calibration> calibration,
                 absl::Span<std::byte> out);
-  // What is known of one layer: where it is, and whether.
+  // The state of one layer, and its bytes in out_.
   struct Place {
     enum { kMissing, kBegun, kThere } state = kMissing;
     size_t at = 0;
     size_t bytes = 0;
   };
-  // What threads share; the entries of a layer are its encoder's until the
-  // layer is there.
+  // The state that threads share. The entries_ of a layer are not in it: they
+  // belong to the thread that encodes the layer until the layer is kThere.
   struct Progress {
     absl::Mutex mutex;
     int next ABSL_GUARDED_BY(mutex) = 0;
@@ -90,24 +89,26 @@ class ObjectEncoder {
   };
 
   absl::Status CheckLayer(int layer, const KvView& layer_kv) const;
-  // Where to encode the layer.
+  // Makes the layer kBegun and returns the offset in out_ to encode it at.
   absl::StatusOr<size_t> Begin(int layer);
-  // Begun, and refused.
+  // Makes a layer that could not be encoded kMissing again.
   void Abandon(int layer);
-  // Begun, and encoded: it is put behind those before it, as are those behind
-  // it that wait for it.
+  // Makes an encoded layer kThere. Then moves down all layers that are kThere
+  // and directly follow the final ones.
   void Settle(int layer, size_t bytes);
   void MoveDown(int layer, const Place& from, size_t to);
   // Encodes the streams of a ladder of levels for one layer from room[*cursor]
-  // on and moves the cursor behind them. Offsets in entries count from `room`.
+  // on, and moves the cursor to their end. Offsets in their entries count from
+  // the beginning of `room`.
   absl::Status EncodeLadder(absl::Span<const Level> ladder, int layer,
                             const KvView& layer_kv, absl::Span<std::byte> room,
                             size_t* cursor);
-  // The streams of one head group into `rooms`, one per level.
+  // Encodes the streams of one head group into `rooms`, one for each level.
   absl::Status EncodeStreams(const StreamId& first, const KvView& layer_kv,
                              absl::Span<StreamRoom> rooms,
                              absl::Span<StreamEntry> entries) const;
-  // Decodes what was written and notes how far it is from `heads`.
+  // Decodes the streams in `rooms` and writes their errors against `heads` into
+  // `entries`.
   absl::Status MeasureErrors(const StreamId& first,
                              absl::Span<const Rows> heads,
                              absl::Span<const StreamRoom> rooms,
@@ -117,7 +118,7 @@ class ObjectEncoder {
 
   ObjectHeader header_;
   std::shared_ptr<const Calibration> calibration_;
-  // Bring K before RoPE and back; there when a level codes it so.
+  // Turn K to before RoPE and back. Set if a level codes K before RoPE.
   std::optional<RowRotation> undo_rope_;
   std::optional<RowRotation> apply_rope_;
   absl::Span<std::byte> out_;

@@ -17,10 +17,10 @@ namespace {
 
 constexpr float kLargestCode = 127.0f;
 
-// The step for values up to the magnitude whose bits are given. Never below the
-// smallest normal float, so that dividing by it is exact enough even where all
-// values are zero or subnormal, and never so large that the largest code
-// overflows.
+// The scale for values up to the magnitude with the bits `abs_bits`. At least
+// the smallest normal float, so that a division by it is exact enough even if
+// all values are zero or subnormal. Small enough that scale * kLargestCode does
+// not overflow.
 float ScaleFor(uint32_t abs_bits) {
   KDN_DCHECK(abs_bits < kernels::kInfinityBits, "range was not checked");
   const float scale = std::bit_cast<float>(abs_bits) / kLargestCode;
@@ -30,7 +30,7 @@ float ScaleFor(uint32_t abs_bits) {
 
 absl::Status NotFinite() {
   return absl::InvalidArgumentError(
-      "a value is not finite before RoPE; int8 cannot hold it");
+      "a value is not finite before RoPE: int8 holds only finite values");
 }
 
 size_t ScaleCount(const StreamShape& shape) {
@@ -59,8 +59,8 @@ void LoadTurned(const StreamShape& shape, const Rows& rows,
   }
 }
 
-// Reads every row once, since the memory may be an engine's, and keeps the
-// floats: the scales need all of them before the first code.
+// Reads every row once, because an engine may change its memory, and keeps the
+// floats: the scales depend on all of them.
 absl::Status EncodeByChannel(const StreamShape& shape, const Rows& rows,
                              const RowRotation* rotation,
                              absl::Span<std::byte> out) {
@@ -110,7 +110,8 @@ absl::StatusOr<std::vector<float>> ReadScales(
   for (size_t i = 0; i < scales.size(); ++i) {
     if (!(std::isfinite(scales[i]) && scales[i] > 0.0f)) {
       return absl::DataLossError(
-          absl::StrCat("scale ", i, " is ", scales[i], ", expected above 0"));
+          absl::StrCat("scale ", i, " is ", scales[i],
+                       ", expected a finite number above 0"));
     }
   }
   return scales;

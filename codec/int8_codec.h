@@ -5,13 +5,14 @@
 
 namespace kdn::codec {
 
-// 8 bits a value, symmetric: value = q * scale, q in [-127, 127].
+// 8 bits for each value, symmetric: value = q * scale, q in [-127, 127].
 //
-// K before RoPE has a scale per channel over the chunk's tokens: its outliers
-// stay in few channels, which RoPE would mix with their partners (KVQuant,
-// arXiv 2401.18079, section 3.1-3.2). V has a scale per token (KIVI, arXiv
-// 2402.02750). The stream is the fp32 scales, then [token][dim] of int8.
-// Every value is within half a scale of what was encoded, fp32 rounding aside.
+// K is coded before RoPE and has a scale for each channel over the chunk's
+// tokens: outliers of K stay in few channels, which RoPE would mix with their
+// partners (KVQuant, arXiv 2401.18079, sections 3.1 and 3.2). V has a scale for
+// each token (KIVI, arXiv 2402.02750). The stream has the fp32 scales, then
+// [token][dim] of int8. Every value is within half a scale of the encoded one,
+// apart from fp32 rounding.
 class Int8Codec final : public StreamCodec {
  public:
   KForm k_form() const override { return KForm::kBeforeRope; }

@@ -23,8 +23,8 @@
 
 namespace kdn::codec {
 
-// What one stream holds: the rows of the heads that share it, of one layer's K
-// or V.
+// The shape of one stream: the rows of the heads that share it, of one layer's
+// K or V.
 struct StreamShape {
   KvPart part = KvPart::kK;
   int heads = 1;
@@ -32,7 +32,7 @@ struct StreamShape {
   int head_dim = 0;
   Dtype dtype = Dtype::kBf16;
 
-  // Of one head.
+  // Bytes of a row of one head.
   size_t row_bytes() const {
     return static_cast<size_t>(head_dim) * SizeOf(dtype);
   }
@@ -58,26 +58,28 @@ inline Rows RowsOf(const KvView& layer_kv, KvPart part, int head) {
   return {layer_kv.At(0, part, head, 0), layer_kv.strides().token};
 }
 
-// In which form K is coded: as the engine rotated it, or before RoPE.
+// The form in which K is coded: as the engine rotated it, or before RoPE.
 enum class KForm { kAsComputed, kBeforeRope };
 
-// What a codec is told besides the rows.
+// The input of a codec besides rows and streams.
 struct StreamContext {
-  // Turns each row of each head; null: they stay as they are.
+  // Turns each row of each head, before encoding or after decoding. Null: rows
+  // do not turn.
   const RowRotation* rotation = nullptr;
-  // Of the tokens, when their KV was computed; what an encoder is told.
+  // The positions where the tokens' KV was computed. For encoders only.
   absl::Span<const int32_t> positions = {};
-  // Of the stream, for the levels that are transform-coded.
+  // The stream's transform and the calibration's tables. For transform-coded
+  // levels only.
   const StreamTransform* transform = nullptr;
   absl::Span<const FormatCoder::Table> tables;
-  // What a decoder may use; all give the same bits.
+  // The instructions that a decoder uses. All give the same bits.
   Isa isa = BestIsa();
-  // Whether decoded rows are read again at once: then codecs whose errors
-  // are measured do not write them past the caches.
+  // Whether the caller reads the decoded rows at once. Codecs whose errors are
+  // measured then do not write them past the caches.
   bool reads_rows = false;
 };
 
-// Writes a decoded row, past the caches unless it is read again.
+// Writes a decoded row, past the caches unless context.reads_rows.
 inline void CopyDecoded(const StreamContext& context,
                         absl::Span<const std::byte> row, std::byte* to) {
   if (context.reads_rows) {
@@ -87,7 +89,7 @@ inline void CopyDecoded(const StreamContext& context,
   }
 }
 
-// One call of Decode.
+// The arguments of one call of Decode.
 struct StreamJob {
   StreamShape shape;
   absl::Span<StreamReader> steps;
@@ -95,49 +97,51 @@ struct StreamJob {
   absl::Span<const MutableRows> heads;
 };
 
-// Where a stream goes, and how much of the room it took.
+// Memory for a stream. Encode sets `bytes` to the length of the stream.
 struct StreamRoom {
   absl::Span<std::byte> room;
   size_t bytes = 0;
 };
 
-// The inside of a ladder of levels: turns the rows of the heads of a stream
-// into one stream per level and back. The frame (object, encoder, decoder) owns
-// offsets, lengths, checksums, measured errors and the choice of rotation and
-// calibration; a codec sees rows only. A new level is a new implementation here
-// and an entry in CodecOf. Stateless: any thread.
+// Encodes the rows of a stream's heads at the levels of one ladder, one stream
+// for each level, and decodes them. Object, encoder and decoder deal with
+// offsets, lengths, checksums and measured errors, and choose rotation and
+// calibration. A new level needs an implementation of this class and an entry
+// in CodecOf. Stateless, so thread-safe.
 class StreamCodec {
  public:
   virtual ~StreamCodec() = default;
 
   virtual KForm k_form() const = 0;
-  // Whether rows come back bit for bit where they were computed.
+  // Whether decoding gives the same bits at the positions where the KV was
+  // computed.
   virtual bool is_exact() const { return false; }
   // Upper bound of a stream's bytes.
   virtual size_t BytesMax(const StreamShape& shape, Level level) const = 0;
-  // Whether Encode could have made a stream of `bytes`.
+  // Whether Encode can write a stream of `bytes` bytes.
   virtual bool MayHaveBytes(const StreamShape& shape, Level level,
                             uint32_t bytes) const = 0;
 
   // Writes the streams of the first steps.size() levels of the ladder. `heads`
-  // has the rows of each head of the stream. INVALID_ARGUMENT when the level
-  // cannot hold the values. REQUIRES: each room is BytesMax of its level.
+  // are the rows of each head of the stream. INVALID_ARGUMENT when a level
+  // cannot hold the values. REQUIRES: each room has at least BytesMax bytes of
+  // its level.
   virtual absl::Status Encode(const StreamShape& shape,
                               absl::Span<const Rows> heads,
                               const StreamContext& context,
                               absl::Span<StreamRoom> steps) const = 0;
-  // Writes the rows of a stream as its first steps.size() levels give them. A
-  // head whose rows have no base is not wanted. DATA_LOSS when a stream is none
-  // of this codec's, though its checksum may be right. The rows are ready for
-  // other threads on return. REQUIRES: MayHaveBytes(shape, level, size) of
-  // each.
+  // Decodes the first steps.size() levels of a ladder and writes the rows of
+  // `heads`; if the stream has several, skips those whose rows have a null
+  // base. DATA_LOSS when Encode cannot have written a stream; the checksum,
+  // which the caller compares, may be right even then. On return, other threads
+  // may read the rows.
+  // REQUIRES: MayHaveBytes of each stream's level and size.
   virtual absl::Status Decode(const StreamShape& shape,
                               absl::Span<StreamReader> steps,
                               const StreamContext& context,
                               absl::Span<const MutableRows> heads) const = 0;
-  // Decode at every level up to the last of job.steps, each from the one before
-  // it: `at(step)` is called when the rows are as Decode of step + 1 steps
-  // gives them.
+  // Decodes every level of job.steps in turn, each from the one before. Calls
+  // `at(step)` when the rows are what Decode of step + 1 steps gives.
   virtual absl::Status DecodeEach(const StreamJob& job,
                                   absl::FunctionRef<void(size_t)> at) const {
     KDN_CHECK(job.steps.size() == 1, "a ladder of one level");
@@ -145,7 +149,7 @@ class StreamCodec {
     if (status.ok()) at(0);
     return status;
   }
-  // Decode of two streams, which a codec may do side by side.
+  // Decodes two streams, which some codecs do faster side by side.
   virtual std::array<absl::Status, 2> DecodeTwo(const StreamJob& first,
                                                 const StreamJob& second) const {
     return {Decode(first.shape, first.steps, first.context, first.heads),
@@ -153,7 +157,7 @@ class StreamCodec {
   }
 };
 
-// The codec whose ladder the level is in.
+// The codec of the ladder that the level belongs to.
 const StreamCodec& CodecOf(Level level);
 
 }  // namespace kdn::codec

@@ -13,25 +13,26 @@
 
 namespace kdn::codec {
 
-// What the levels ask of an entropy coder. It codes runs of 8-bit symbols with
-// static tables that both sides know, a step being one symbol for each of
-// kLanes lanes; lane L of a run takes its frequencies from tables[(L >>
-// half_bit) & 1], from tables[0] if half_bit is -1. Types and constants come in
-// a struct of their own, so that a coder is replaced where FormatCoder
-// (format_coder.h) names it, and nothing is called through a pointer.
-// tests/codec/entropy/entropy_coder_test.cc holds a coder to what follows.
+// What the levels need of an entropy coder. It codes runs of 8-bit symbols with
+// static tables that encoder and decoder know. A step is one symbol for each of
+// kLanes lanes. Lane L of a run uses tables[(L >> half_bit) & 1], or tables[0]
+// if half_bit is -1. A coder is one struct with all its types and constants, so
+// that changing FormatCoder (format_coder.h) replaces the coder, without
+// virtual calls. tests/codec/entropy/entropy_coder_test.cc checks the
+// following:
 //
-//   Table    made of kSymbols frequencies, sum kTotal, INVALID_ARGUMENT for
-//            others; Normalise makes such of counts that are not all zero.
-//   Run      so many steps and whose tables; refers to them.
-//   Encoder  AddRun refers to symbols and tables until Finish, which writes the
-//            stream of all runs, BytesMax() bytes at most, and returns its
-//            bytes.
-//   Decoder  gives the symbols of the same runs back, of bytes that nobody
-//            vouches for; Finish is DATA_LOSS unless they were exactly those of
-//            an encoder. A run may be taken in parts.
-//   Job      what DecodePair decodes of one decoder, side by side with another,
-//            the symbols of one step and the next `stride` bytes apart.
+//   Table    is made from kSymbols frequencies that add up to kTotal; Create
+//            gives INVALID_ARGUMENT for others. Normalise makes frequencies
+//            from counts that are not all zero.
+//   Run      has a number of steps and pointers to its tables.
+//   Encoder  AddRun keeps pointers to symbols and tables until Finish. Finish
+//            writes the stream of all runs, at most BytesMax() bytes, and
+//            returns its length in bytes.
+//   Decoder  decodes the symbols of the same runs from untrusted bytes. A run
+//            may be decoded in parts. Finish is DATA_LOSS unless the bytes are
+//            exactly an encoder's stream of these runs.
+//   Job      is what DecodePair decodes with one of two decoders side by side.
+//            The symbols of one step and the next lie `stride` bytes apart.
 template <typename C>
 concept EntropyCoder = std::copyable<typename C::Table> &&
     std::copyable<typename C::Run> &&
@@ -55,7 +56,7 @@ concept EntropyCoder = std::copyable<typename C::Table> &&
     C::Table::Create(frequencies)
     } -> std::same_as<absl::StatusOr<typename C::Table>>;
   { table.frequency(uint8_t{0}) } -> std::same_as<uint32_t>;
-  // Of so many steps.
+  // Upper bound of the bytes of a stream of `size` steps.
   { C::BytesMax(size) } -> std::same_as<size_t>;
   encoder.AddRun(run, symbols);
   { encoder.BytesMax() } -> std::same_as<size_t>;

@@ -5,7 +5,8 @@
 
 namespace kdn::codec {
 
-// The entropy coder of the object format. Another one is another version of it.
+// The entropy coder of objects and calibrations. Another coder needs a new
+// version of both formats.
 using FormatCoder = RansCoder;
 
 }  // namespace kdn::codec

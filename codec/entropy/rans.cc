@@ -9,13 +9,13 @@
 namespace kdn::codec {
 namespace {
 
-// Where an encoder's states start, and the least that a state is.
+// The encoder's first state, and the smallest state.
 constexpr uint32_t kLowest = 1u << 16;
 constexpr int kWordBits = 16;
 constexpr int kTotalBits = 12;
 static_assert(kRansTotal == 1u << kTotalBits);
 constexpr size_t kStatesBytes = sizeof(uint32_t) * kRansLanes;
-// The most that one step takes.
+// The most bytes of words that one step takes.
 constexpr size_t kStepBytesMax = sizeof(uint16_t) * kRansLanes;
 
 using rans::EntryTables;
@@ -50,7 +50,7 @@ size_t DecodeOneScalar(rans::DecodeStream* stream, size_t steps,
           (entry >> 20);
       uint16_t word;
       std::memcpy(&word, at, sizeof(word));
-      // Arithmetic, since no predictor gets this branch right.
+      // Arithmetic instead of a branch that would often be mispredicted.
       const uint32_t takes = x < kLowest ? 1 : 0;
       x = x << (takes * kWordBits) | (word & (0u - takes));
       at += takes * sizeof(word);
@@ -78,7 +78,7 @@ size_t DecodeOne(Isa isa, rans::DecodeStream* stream, size_t steps,
   return DecodeOneScalar(stream, steps, stride);
 }
 
-// Null when there is none for such tables.
+// Null when there is no vector loop for this CPU and these tables.
 rans::DecodeSteps* DecodePairOf(Isa isa, const rans::DecodeStream* streams) {
 #if defined(__x86_64__)
   if (streams[0].tables.InReach() && streams[1].tables.InReach()) {
@@ -102,8 +102,9 @@ std::byte* EncodeStepsScalar(const RansRun& run, const uint8_t* symbols,
     const uint32_t frequency = entry >> 16;
     KDN_CHECK(frequency != 0, "a symbol without frequency");
     uint32_t x = states[lane];
-    // Arithmetic, since no predictor gets this branch right. Below the words is
-    // room for the states, so that a word may be written there in vain.
+    // Arithmetic instead of a branch that would often be mispredicted. The room
+    // for the states lies below the words, so the store below may also write a
+    // word that does not count.
     const uint32_t gives = x >> (32 - kTotalBits) >= frequency ? 1 : 0;
     const auto word = static_cast<uint16_t>(x);
     std::memcpy(end - sizeof(word), &word, sizeof(word));
@@ -182,8 +183,8 @@ void RansDecoder::EnterTail() {
   std::copy(next_, end_, tail_.begin());
   next_ = tail_.data();
   end_ = next_ + left;
-  // A step that begins behind the last word finds zeros for words; what lies
-  // behind shows that it should not have.
+  // A step that takes more words than there are reads zeros, and moves next_
+  // past end_, which Continue notices.
   last_start_ = end_;
   in_tail_ = true;
 }
@@ -246,7 +247,7 @@ absl::Status RansDecoder::Finish() const {
   bool good = !failed_ && next_ == end_;
   for (uint32_t state : states_) good &= state == kLowest;
   if (good) return absl::OkStatus();
-  return absl::DataLossError("not the symbols that were entropy-coded");
+  return absl::DataLossError("an entropy-coded stream is damaged");
 }
 
 }  // namespace kdn::codec

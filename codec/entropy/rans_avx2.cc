@@ -6,8 +6,9 @@
 
 #include <array>
 
-// Compiled for AVX2 function by function, not as a file: what inline functions
-// a file compiles may be what the linker keeps for the whole program.
+// Each function is compiled for AVX2, not the whole file: the linker may keep
+// this file's copy of an inline function for the whole program, and other CPUs
+// would run it.
 #define KDN_AVX2 __attribute__((target("avx2")))
 
 namespace kdn::codec::rans {
@@ -16,8 +17,8 @@ namespace {
 constexpr int kVectors = 4;
 constexpr int kWidth = 8;
 
-// For each mask of lanes that take a word: byte L is the place among the next
-// words of the one that lane L takes.
+// For each mask of lanes that take a word: byte L is the number, among the next
+// words, of the word that lane L takes.
 constexpr std::array<uint64_t, 256> MakePlaces() {
   std::array<uint64_t, 256> places{};
   for (uint32_t mask = 0; mask < 256; ++mask) {
@@ -31,7 +32,7 @@ constexpr std::array<uint64_t, 256> MakePlaces() {
 }
 constexpr std::array<uint64_t, 256> kPlaces = MakePlaces();
 
-// The lanes of `bits` as a mask of whole elements.
+// Element i has all bits set if bit i of `bits` is set, else none.
 KDN_AVX2 inline __m256i LanesOf(uint32_t bits) {
   const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
   const __m256i chosen =
@@ -39,7 +40,8 @@ KDN_AVX2 inline __m256i LanesOf(uint32_t bits) {
   return _mm256_cmpeq_epi32(chosen, lane);
 }
 
-// Advances 8 states by one symbol each, which stay in the entries returned.
+// Advances 8 states by one symbol each. Returns their table entries, with the
+// symbols in the low bytes.
 KDN_AVX2 inline __m256i Advance(const uint32_t* table, __m256i offset,
                                 __m256i* x) {
   const __m256i low12 = _mm256_set1_epi32(4095);
@@ -55,7 +57,7 @@ KDN_AVX2 inline __m256i Advance(const uint32_t* table, __m256i offset,
   return entry;
 }
 
-// Gives words to the states below 2^16; returns behind the last word taken.
+// Gives words to the states below 2^16. Returns the end of the words taken.
 KDN_AVX2 inline const std::byte* Refill(const std::byte* next, __m256i* x) {
   const __m256i takes =
       _mm256_cmpeq_epi32(_mm256_srli_epi32(*x, 16), _mm256_setzero_si256());
@@ -78,7 +80,7 @@ KDN_AVX2 inline __m256i Symbols(const __m256i* entries) {
                                           _mm256_and_si256(entries[1], low8));
   const __m256i high = _mm256_packus_epi32(_mm256_and_si256(entries[2], low8),
                                            _mm256_and_si256(entries[3], low8));
-  // Packing works within halves of 128 bits.
+  // The pack instructions work on halves of 128 bits; this restores the order.
   return _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high),
                                      _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
@@ -86,7 +88,7 @@ KDN_AVX2 inline __m256i Symbols(const __m256i* entries) {
 // The lanes of one stream.
 struct Lanes {
   __m256i x[kVectors];
-  // From the first table to a lane's own, in entries.
+  // Entries from the first table to the lane's table.
   __m256i offset[kVectors];
 };
 

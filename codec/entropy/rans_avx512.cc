@@ -7,12 +7,12 @@
 #include "kv/check.h"
 
 #if !defined(__clang__)
-// g++ 12 warns of its own _mm512_undefined_epi32 (GCC bug 105593).
+// g++ 12 warns about its own _mm512_undefined_epi32 (GCC bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
 
-// As in rans_avx2.cc.
+// For each function, for the reason given in rans_avx2.cc.
 #define KDN_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl")))
 
 namespace kdn::codec::rans {
@@ -23,7 +23,7 @@ constexpr int kWidth = 16;
 // 16 lanes: one of the two vectors of a step.
 struct Half {
   __m512i x;
-  // From the first table to a lane's own, in entries.
+  // Entries from the first table to the lane's table.
   __m512i offset;
 };
 
@@ -51,7 +51,7 @@ KDN_AVX512 inline void Advance(const uint32_t* table, Half* half,
                    _mm512_cvtepi32_epi8(entry));
 }
 
-// Gives words to the states below 2^16; returns behind the last word taken.
+// Gives words to the states below 2^16. Returns the end of the words taken.
 KDN_AVX512 inline const std::byte* Refill(const std::byte* next, __m512i* x) {
   const __mmask16 takes =
       _mm512_cmplt_epu32_mask(*x, _mm512_set1_epi32(1 << 16));
@@ -62,8 +62,9 @@ KDN_AVX512 inline const std::byte* Refill(const std::byte* next, __m512i* x) {
   return next + 2 * __builtin_popcount(takes);
 }
 
-// Writes the low words of the states that must shrink before `frequency` goes
-// in, below `end`; returns the lowest.
+// Writes the low words of the states that are too large for a symbol of
+// `frequency` downwards from `end`, and shifts these states. Returns the
+// address of the lowest word.
 KDN_AVX512 inline std::byte* GiveWords(__m512i frequency, __m512i* x,
                                        std::byte* end) {
   const __mmask16 gives =
@@ -78,8 +79,8 @@ KDN_AVX512 inline std::byte* GiveWords(__m512i frequency, __m512i* x,
   return end;
 }
 
-// The quotient is below 2^20, so that division of floats, rounded down
-// throughout, gives it or one less.
+// Integer division by way of floats. The quotient is below 2^20, so a float
+// division that always rounds down gives the quotient or one less.
 KDN_AVX512 inline __m512i Divide(__m512i x, __m512i frequency) {
   constexpr int kDown = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
   const __m512 approximate = _mm512_div_round_ps(

@@ -4,13 +4,14 @@
 #include <cstddef>
 #include <cstdint>
 
-// The loops of codec/entropy/rans.h, one per instruction set; private to it.
-// All give the same bits.
+// The loops of codec/entropy/rans.h, one for each instruction set; private to
+// it. All give the same bits.
 namespace kdn::codec::rans {
 
-// ceil(2^44 / f) divides every state exactly: with an error e < 1 in the
-// reciprocal, x * e / 2^44 < f * 2^20 / 2^44 <= 1 / f, too little to reach the
-// next integer. The product stays below 2^64, as f^2 <= 2^24.
+// x * ceil(2^44 / f) >> 44 is exactly x / f for every state x < f * 2^20. The
+// rounded-up reciprocal has an error e < 1, so the quotient is too large by
+// x * e / 2^44 < f * 2^20 / 2^44 <= 1 / f, too little to reach the next
+// integer. For the same reason, f^2 <= 2^24, the product is below 2^64.
 inline constexpr int kReciprocalBits = 44;
 
 // Lanes that use a run's second table, lane L at bit L.
@@ -20,27 +21,29 @@ constexpr uint32_t SecondLanes(int half_bit) {
   return half_bit < 0 ? 0 : kLanes[half_bit];
 }
 
-// Decode or encode entries of a run's tables. Lanes in `second_lanes` use the
-// second.
+// The decode or the encode entries of a run's tables. Lanes in `second_lanes`
+// use the second table.
 struct EntryTables {
   const uint32_t* first = nullptr;
   const uint32_t* second = nullptr;
   uint32_t second_lanes = 0;
 
-  // From the first to the second, in entries: what a vector loop adds to its
-  // 32-bit indices. In bytes that may be out of a gather's reach: see InReach.
+  // Entries from the first table to the second. A vector loop adds them to its
+  // 32-bit indices.
   int64_t Distance() const {
     return (reinterpret_cast<intptr_t>(second) -
             reinterpret_cast<intptr_t>(first)) /
            static_cast<int64_t>(sizeof(uint32_t));
   }
+  // Whether a gather with 32-bit indices from the first table reaches the
+  // second.
   bool InReach() const {
     constexpr int64_t kReach = int64_t{1} << 30;
     return Distance() < kReach && Distance() > -kReach;
   }
 };
 
-// A stream that is being decoded.
+// The position in a stream that is being decoded.
 struct DecodeStream {
   EntryTables tables;
   uint32_t* states = nullptr;
@@ -58,19 +61,19 @@ inline bool HaveWords(const DecodeStream* streams) {
   return true;
 }
 
-// Decodes steps of the streams, side by side, until `steps` are done or some
-// next word lies behind its `last_start`; returns how many, and moves the
-// streams on. The symbols of one step and the next are `stride` bytes apart.
-// REQUIRES: tables.InReach() of each.
+// Decodes steps of one or two streams side by side, until `steps` are done or a
+// stream's `next` is past its `last_start`. Advances the streams and returns
+// the number of steps. The symbols of one step and the next are `stride` bytes
+// apart. REQUIRES: tables.InReach() of each stream.
 using DecodeSteps = size_t(DecodeStream* streams, size_t steps, size_t stride);
 DecodeSteps DecodeOneAvx2;
 DecodeSteps DecodePairAvx2;
 DecodeSteps DecodeOneAvx512;
 DecodeSteps DecodePairAvx512;
 
-// Encodes a run from its last step to its first and writes words below `end`,
-// downwards; returns the lowest. CHECK-fails on a symbol without frequency.
-// REQUIRES: tables.InReach().
+// Encodes a run from its last step to its first. Writes words downwards from
+// `end` and returns the address of the last one written. CHECK-fails on a
+// symbol without frequency. REQUIRES: tables.InReach().
 std::byte* EncodeStepsAvx512(const EntryTables& tables, size_t steps,
                              const uint8_t* symbols, uint32_t* states,
                              std::byte* end);

@@ -8,9 +8,10 @@
 namespace kdn::codec {
 namespace {
 
-// Adding 1 to a frequency f shortens the code by count * log2(1 + 1 / f), which
-// is count * 2 / (2f + 1) up to a constant and a relative error of 1 / 12 f^2.
-// Whether that is more for (count_a, f_a) than for b.
+// Whether adding 1 to frequency f_a shortens the code more than adding 1 to
+// f_b. It shortens the code by count * log2(1 + 1 / f), which is
+// count * 2 / (2f + 1) up to a constant factor and a relative error of
+// 1 / (12 f^2).
 bool GainsMore(uint64_t count_a, uint64_t f_a, uint64_t count_b, uint64_t f_b) {
   return count_a * (2 * f_b + 1) > count_b * (2 * f_a + 1);
 }
@@ -27,7 +28,7 @@ void RaiseOne(absl::Span<const uint32_t> counts,
   ++(*frequencies)[best];
 }
 
-// Takes 1 where that lengthens the code least.
+// Takes 1 from the frequency where that lengthens the code least.
 void LowerOne(absl::Span<const uint32_t> counts,
               std::array<uint16_t, kRansSymbols>* frequencies) {
   size_t best = kRansSymbols;

@@ -15,7 +15,7 @@ constexpr uint64_t kOne = uint64_t{1} << kOneBits;
 constexpr uint64_t kRarest = kOne >> 17;
 
 ValueCounts Normalised(const ValueCounts& counts) {
-  // Few enough bits that a product with kOne fits.
+  // Fewer than 34 bits, so that the product with kOne fits into 64.
   uint64_t total = 0;
   for (const uint64_t count : counts) total += count;
   int shift = 0;

@@ -13,13 +13,13 @@
 
 namespace kdn::codec {
 
-// Streams hold the engine's own elements, so an object can only be
-// little-endian if the engine is.
+// Streams hold the engine's own elements, and objects are little-endian, so the
+// engine must be little-endian.
 static_assert(std::endian::native == std::endian::little);
 
-// Reads little-endian fields from bytes that nobody vouches for. Running past
-// the end is sticky: it yields zeros and ok() turns false, so a reader checks
-// once, after the last field. Does not own the bytes. Thread-compatible.
+// Reads little-endian fields from untrusted bytes. A read past the end yields
+// zeros, and ok() is false from then on, so that a caller checks once, after
+// the last field. Does not own the bytes. Thread-compatible.
 class ByteReader {
  public:
   explicit ByteReader(absl::Span<const std::byte> bytes) : bytes_(bytes) {}
@@ -56,8 +56,8 @@ class ByteReader {
   bool ok_ = true;
 };
 
-// Writes little-endian fields into memory that the caller sized; overrunning it
-// is a broken invariant. Does not own the memory. Thread-compatible.
+// Writes little-endian fields into memory of the caller. CHECK-fails when the
+// memory is too small. Does not own the memory. Thread-compatible.
 class ByteWriter {
  public:
   explicit ByteWriter(absl::Span<std::byte> out) : out_(out) {}
@@ -72,7 +72,7 @@ class ByteWriter {
     if (count > 0) std::memcpy(out_.data() + at_, data, count);
     at_ += count;
   }
-  // Fills what is left with zeros.
+  // Fills the rest of the memory with zeros.
   void ZeroRest() {
     if (at_ < out_.size()) std::memset(out_.data() + at_, 0, out_.size() - at_);
     at_ = out_.size();

@@ -11,7 +11,7 @@ namespace {
 
 constexpr size_t kFixedBytes = ObjectIndex::kFixedPrefixBytes;
 constexpr size_t kDigests = 4;
-// At the end of the fixed fields, by version.
+// Reserved bytes at the end of the fixed fields of versions 2 and 3.
 constexpr size_t kReserved2 = 16;
 constexpr size_t kReserved3 = 12;
 
@@ -22,8 +22,8 @@ bool AllZero(absl::Span<const std::byte> bytes) {
   return true;
 }
 
-// Behind the levels, up to the lengths of the names. False: a reserved byte is
-// not zero.
+// Both read the fields after the levels. False when a reserved byte is not
+// zero.
 bool ReadVersion2(ByteReader* in, FixedFields* fields) {
   fields->rope.pairing = static_cast<RopePairing>(in->Read<uint8_t>());
   fields->rope.scaling = static_cast<RopeScaling>(in->Read<uint8_t>());
@@ -39,7 +39,8 @@ bool ReadVersion3(ByteReader* in, FixedFields* fields) {
   const uint8_t reserved = in->Read<uint8_t>();
   const auto v_head_dim = in->Read<int32_t>();
   if (v_head_dim != fields->shape.head_dim) {
-    // 0 would mean that V is as K is; -1 is out of bounds.
+    // KvShape says "as K" with 0, but 0 in the file is an error: -1 is out of
+    // bounds.
     fields->shape.v_head_dim = v_head_dim == 0 ? -1 : v_head_dim;
   }
   fields->depth = in->Read<uint32_t>();
@@ -60,7 +61,6 @@ absl::Status CheckFixed(const FixedFields& fields) {
         "object of ", fields.shape.layers, " layers has ", fields.ropes,
         " rope descriptors and ", fields.sections_bytes, " bytes of sections"));
   }
-  // Sizes follow from the geometry, so a length that differs is a lie.
   const uint64_t expected = fields.expected_prefix_bytes();
   if (fields.prefix_bytes == expected) return absl::OkStatus();
   return absl::DataLossError(
@@ -130,7 +130,7 @@ absl::StatusOr<FixedFields> ReadFixed(absl::Span<const std::byte> bytes) {
   }
   ByteReader in(bytes.subspan(0, kFixedBytes));
   if (in.Text(kMagic.size()) != kMagic) {
-    return absl::DataLossError("no KDN object: wrong magic");
+    return absl::DataLossError("not a KDN object: wrong magic");
   }
   FixedFields fields;
   fields.version = in.Read<uint16_t>();
@@ -153,7 +153,8 @@ absl::StatusOr<FixedFields> ReadFixed(absl::Span<const std::byte> bytes) {
                                          : ReadVersion3(&in, &fields);
   KDN_CHECK(in.ok() && in.remaining() == 0, "the fixed fields are 64 bytes");
   if (fields.levels.bits() != level_bits || !zeros) {
-    return absl::DataLossError("object has unknown levels or reserved bytes");
+    return absl::DataLossError(
+        "object has unknown levels, or reserved bytes that are not zero");
   }
   if (absl::Status s = CheckFixed(fields); !s.ok()) return s;
   return fields;

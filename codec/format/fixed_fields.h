@@ -14,16 +14,17 @@
 namespace kdn::codec {
 
 inline constexpr std::string_view kMagic = "KDNOBJ";
-// What the encoder writes. Readers take this version and the one before it.
+// The encoder writes kFormatVersion. Readers accept all versions from
+// kFormatVersionOldest on.
 inline constexpr uint16_t kFormatVersion = 3;
 inline constexpr uint16_t kFormatVersionOldest = 2;
 
-// Of one stream in the index, and where the stream's CRC is in it.
+// Bytes of an index entry, and the offset of the stream's CRC in the entry.
 inline constexpr size_t kEntryBytes = 24;
 inline constexpr size_t kEntryCrcOffset = 12;
 
-// The first 64 bytes of an object: what the size of the rest of the prefix
-// follows from. docs/formats.md has their layout in either version.
+// The first 64 bytes of an object. They give the size of the rest of the
+// prefix. docs/formats.md has their layout in both versions.
 struct FixedFields {
   uint16_t version = kFormatVersion;
   uint64_t prefix_bytes = 0;
@@ -32,27 +33,29 @@ struct FixedFields {
   LevelSet levels;
   size_t ns_bytes = 0;
   size_t variant_bytes = 0;
-  // In version 2 only: the integers of the one RoPE descriptor.
+  // Version 2 only: the integers of the one RoPE descriptor.
   RopeSpec rope;
-  // In version 3 only.
+  // Version 3 only; version 2 has the values below.
   size_t ropes = 1;  // distinct descriptors
   std::optional<uint32_t> depth;
   uint32_t sections_bytes = 0;
 
-  // Where the index begins, and the sections behind it.
+  // Offsets of the index entries and of the sections in the object.
   uint64_t entries_offset() const;
   uint64_t sections_offset() const;
-  // What prefix_bytes has to be.
+  // The prefix_bytes that the other fields require.
   uint64_t expected_prefix_bytes() const;
 };
 
-// As the encoder writes them. REQUIRES: CheckHeader(header) is OK.
+// The fields of kFormatVersion, without the CRC. REQUIRES: CheckHeader(header)
+// is OK.
 FixedFields FixedFieldsOf(const ObjectHeader& header);
 
-// REQUIRES: the fields are of kFormatVersion and say the depth.
+// REQUIRES: the fields are of kFormatVersion and have the depth.
 void WriteFixed(const FixedFields& fields, ByteWriter* out);
-// DATA_LOSS unless magic, version and reserved bytes are ours, the geometry is
-// within bounds and the stated length agrees with it; nothing is allocated.
+// DATA_LOSS unless magic and version are known, reserved bytes are zero, the
+// geometry is within bounds, and prefix_bytes agrees with it. Allocates
+// nothing.
 absl::StatusOr<FixedFields> ReadFixed(absl::Span<const std::byte> bytes);
 
 }  // namespace kdn::codec

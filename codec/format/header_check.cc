@@ -17,7 +17,7 @@ absl::Status CheckBound(absl::string_view field, int value, int largest) {
       absl::StrCat(field, " is ", value, ", expected 1 to ", largest));
 }
 
-// The identity itself is checked by kv.
+// Validate(header.identity) checks the token ids themselves.
 absl::Status CheckTokens(const ObjectHeader& header) {
   const size_t tokens = header.shape.tokens;
   if (header.identity.tokens.size() != tokens ||
@@ -43,7 +43,7 @@ absl::Status CheckLevels(const ObjectHeader& header) {
   }
   if (header.levels != header.levels.WithRefined()) {
     return absl::InvalidArgumentError(
-        "the object would hold a level without those it refines");
+        "the object would hold a level without the levels that it refines");
   }
   if (!HasTransformCoded(header.levels)) {
     if (header.calibration.is_zero()) return absl::OkStatus();
@@ -64,8 +64,8 @@ absl::Status CheckRopes(const ObjectHeader& header) {
   if (header.layer_ropes.size() != static_cast<size_t>(header.shape.layers) ||
       header.layer_ropes.front() != header.rope) {
     return absl::InvalidArgumentError(absl::StrCat(
-        header.layer_ropes.size(), " layers have a rope, expected one for each",
-        " of ", header.shape.layers, ", the first layer's being the header's"));
+        "layer_ropes has ", header.layer_ropes.size(), " ropes for ",
+        header.shape.layers, " layers, or its first is not the header's rope"));
   }
   for (const RopeSpec& rope : header.layer_ropes) {
     if (absl::Status s = Validate(rope, header.shape.head_dim); !s.ok()) {
@@ -75,8 +75,8 @@ absl::Status CheckRopes(const ObjectHeader& header) {
   const size_t distinct = RopeTableOf(header).distinct.size();
   if (distinct > 1 && distinct <= kRopesMax) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      absl::StrCat(distinct, " ropes differ, expected 2 to ", kRopesMax,
-                   " where each layer has its own"));
+      absl::StrCat("layer_ropes has ", distinct,
+                   " distinct ropes, expected 2 to ", kRopesMax));
 }
 
 }  // namespace
@@ -92,7 +92,7 @@ absl::Status CheckShape(const KvShape& shape) {
   }
   if (shape.v_head_dim == shape.head_dim) {
     return absl::InvalidArgumentError(
-        "v_head_dim is that of K, which is told by 0");
+        "v_head_dim equals head_dim: set it to 0");
   }
   if (shape.dtype > Dtype::kFp32) {
     return absl::InvalidArgumentError(absl::StrCat(

@@ -6,18 +6,18 @@
 
 namespace kdn::codec {
 
-// INVALID_ARGUMENT naming the dimension that is out of bounds. Sizes computed
-// from a checked shape stay inside 63 bits.
+// INVALID_ARGUMENT naming the dimension that is out of bounds. Byte sizes that
+// are computed from a checked shape fit into 63 bits.
 absl::Status CheckShape(const KvShape& shape);
 
-// INVALID_ARGUMENT naming what in the header contradicts itself or is out of
-// bounds. A writer is told so; for a reader it means a damaged object.
+// INVALID_ARGUMENT naming the field that is out of bounds or contradicts
+// another field. A writer returns this status; a reader returns DATA_LOSS.
 absl::Status CheckHeader(const ObjectHeader& header);
 
-// UNIMPLEMENTED naming the field that neither the encoder nor the decoders know
-// how to follow, though the format carries it: layers whose K turns
-// differently, a V of another head_dim, a critical section. REQUIRES:
-// CheckHeader is OK.
+// UNIMPLEMENTED when the format can hold the object but the encoder and the
+// decoders cannot code it; names the field. That is: another RoPE in some
+// layers, another head_dim of V than of K, a critical section.
+// REQUIRES: CheckHeader is OK.
 absl::Status CheckSupported(const ObjectHeader& header);
 
 }  // namespace kdn::codec

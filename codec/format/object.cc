@@ -19,8 +19,9 @@ bool AllZero(absl::Span<const std::byte> bytes) {
                      [](std::byte byte) { return byte == std::byte{0}; });
 }
 
-// Walks the streams in file order: each must begin where the one before it
-// ends, have a length its codec makes, and the last must end the object.
+// Walks the streams in file order. Each must begin where the one before it
+// ends, or at the next multiple of kGroupAlignment for the first of a group,
+// and have a length that its codec can write. The last must end the object.
 absl::Status CheckStreams(const ParsedPrefix& parsed, uint64_t prefix_bytes,
                           uint64_t object_bytes) {
   const ObjectHeader& header = parsed.header;
@@ -46,7 +47,7 @@ absl::Status CheckStreams(const ParsedPrefix& parsed, uint64_t prefix_bytes,
       "object has ", object_bytes, " bytes, its streams end at ", cursor));
 }
 
-// The gaps that alignment leaves carry no checksum, so they must be zeros.
+// No checksum covers the gaps between groups, so they must be zeros.
 absl::Status VerifyPadding(const ObjectIndex& index,
                            absl::Span<const std::byte> object) {
   const ObjectHeader& header = index.header();

@@ -21,37 +21,38 @@ namespace kdn::codec {
 //
 //   header | index | sections | streams
 //
-// One stream per (level, layer, K|V, group of KV heads), each with its offset,
-// length, CRC32C and measured error in the index. The streams of one (layer,
-// level) lie back to back, K before V, so that a whole layer of a level is one
-// read. The
-// header is self-describing and carries everything the chunk's key is made of,
-// so that an object proves its own identity. Byte layout: docs/formats.md. All
-// of it is little-endian and bounded before it is believed.
+// There is one stream per (level, layer, K|V, group of KV heads). The index has
+// the offset, length, CRC32C and measured error of each. The streams of one
+// (layer, level) lie back to back, K before V, so that one read gets a whole
+// layer of a level. The header has everything that the chunk's key is computed
+// from, so that a reader can tell which chunk the object is. Byte layout:
+// docs/formats.md.
 
-// Names a calibration by its content; zero: none was needed.
+// The SHA-256 of a calibration's file. Zero: the built-in calibration, or no
+// level of the object needs one.
 using CalibrationId = Digest<struct CalibrationIdTag>;
 
-// What the header says, decoded.
+// The decoded header.
 struct ObjectHeader {
   ChunkIdentity identity;
   PlacementKey placement;
   KvShape shape;
-  // How K turns: in every layer, unless layer_ropes is there.
+  // The RoPE of K in every layer, unless layer_ropes is set.
   RopeSpec rope;
   // Absolute position of each token when the engine computed its KV.
   std::vector<int32_t> positions;
-  // Every level's refined ones are there too.
+  // Includes the levels that its levels refine.
   LevelSet levels;
-  // What the transform-coded levels were coded with.
+  // The calibration that the transform-coded levels were coded with.
   CalibrationId calibration = {};
-  // The number of chunks before this one in its chain. Objects of version 2 do
-  // not say.
+  // The number of chunks before this one in its chain. Unset for objects of
+  // version 2, which do not have it.
   std::optional<uint32_t> depth = 0;
-  // How K turns in each layer, where not all layers turn alike; else empty. The
-  // first is `rope`.
+  // The RoPE of K in each layer; the first is `rope`. Empty when all layers
+  // have the same.
   std::vector<RopeSpec> layer_ropes = {};
-  // By ascending id. An object that was read has none that is critical.
+  // In ascending order of ids. The header of a parsed object has no critical
+  // section.
   std::vector<Section> sections = {};
 };
 
@@ -67,9 +68,10 @@ struct StreamEntry {
   uint64_t offset = 0;  // from the first byte of the object
   uint32_t bytes = 0;
   uint32_t crc32c = 0;
-  // Measured when it was encoded, decoding what was written at the positions
-  // where it was computed, with the levels it refines: the largest difference
-  // to an element of the engine's, and the root of their mean square.
+  // The largest absolute difference of a decoded element to the engine's, and
+  // the root of the mean square of all differences. The encoder measures them
+  // by decoding the stream, with the levels that it refines, at the positions
+  // where the KV was computed.
   float error_max = 0.0f;
   float error_rms = 0.0f;
   bool operator==(const StreamEntry&) const = default;
@@ -81,20 +83,20 @@ struct ByteRange {
   bool operator==(const ByteRange&) const = default;
 };
 
-// A parsed and validated header and index. Owns its decoded fields; refers to
-// no object bytes.
+// A parsed and validated header and index. Owns its decoded fields; does not
+// refer to the object's bytes.
 class ObjectIndex {
  public:
-  // Parses the header and index of an object. `prefix` is its first bytes and
-  // may be longer than header and index; `object_bytes` is the whole object's
-  // size. DATA_LOSS (naming what is wrong) for anything not exactly as this
-  // code or the code of version 2 writes it: magic, version, checksum, bounds,
-  // stream lengths, key. UNIMPLEMENTED, naming its id, when a section is
-  // critical: the object is whole, but a newer reader has to decode it.
+  // Parses the header and index of an object. `prefix` is the first bytes of
+  // the object and may be longer than header and index; `object_bytes` is the
+  // size of the whole object. DATA_LOSS, naming what is wrong, unless magic,
+  // version, checksum, bounds and stream lengths are exactly as an encoder of
+  // version 2 or 3 writes them. UNIMPLEMENTED, naming the id, when a section is
+  // critical: the object is not damaged, but only a newer reader can decode it.
   static absl::StatusOr<ObjectIndex> Parse(absl::Span<const std::byte> prefix,
                                            uint64_t object_bytes);
-  // Bytes of header plus index, read from the first kFixedPrefixBytes of an
-  // object; DATA_LOSS if they are no such thing.
+  // Bytes of header, index and sections, read from the first kFixedPrefixBytes
+  // of an object. DATA_LOSS if these are not the beginning of an object.
   static constexpr size_t kFixedPrefixBytes = 64;
   static absl::StatusOr<uint64_t> PrefixBytes(
       absl::Span<const std::byte> fixed_prefix);
@@ -107,14 +109,15 @@ class ObjectIndex {
 
   // REQUIRES: the level is in header().levels, the rest inside header().shape.
   const StreamEntry& Entry(const StreamId& id) const;
-  // Where one layer of a slice lies, for each level that delivering `level`
-  // takes in the order (K, V), adjacent streams merged: what a partial read
-  // fetches. Exactly the streams' bytes, no padding: a range a level for all
-  // heads, two for fewer, none for no head. Groups that are only partly in the
-  // slice come whole. REQUIRES as for Entry.
+  // The byte ranges that a partial read fetches to deliver heads [head_begin,
+  // head_end) of one layer at `level`: the streams of each level of
+  // LadderTo(level), K before V, adjacent streams merged, without padding. For
+  // each level there is one range for all heads, two for fewer heads, none for
+  // no head. A head group that is partly in the slice is included whole.
+  // REQUIRES: as for Entry.
   std::vector<ByteRange> LayerRanges(Level level, int layer, int head_begin,
                                      int head_end) const;
-  // Of all of them together.
+  // The sum of the bytes of LayerRanges.
   uint64_t LayerBytes(Level level, int layer, int head_begin,
                       int head_end) const;
 
@@ -129,12 +132,12 @@ class ObjectIndex {
   std::vector<StreamEntry> entries_;
 };
 
-// DATA_LOSS with the stream's name unless `bytes` and `crc32c` are those of its
-// entry.
+// DATA_LOSS, naming the stream, unless `bytes` and `crc32c` are those of the
+// stream's index entry.
 absl::Status VerifyChecksum(const ObjectIndex& index, const StreamId& id,
                             size_t bytes, uint32_t crc32c);
 
-// The same, computing the CRC of `bytes`.
+// The same for the stream's `bytes`; computes their CRC.
 absl::Status VerifyStream(const ObjectIndex& index, const StreamId& id,
                           absl::Span<const std::byte> bytes);
 

@@ -45,7 +45,7 @@ D ReadDigest(ByteReader* in) {
   return digest.value_or(D());
 }
 
-// One descriptor for all layers, or one for each.
+// One RopeSpec for all layers, or one for each layer.
 absl::StatusOr<std::vector<RopeSpec>> ReadRopes(const FixedFields& fixed,
                                                 ByteReader* in) {
   if (fixed.version != 2) {
@@ -176,7 +176,8 @@ absl::StatusOr<ParsedPrefix> ReadPrefix(absl::Span<const std::byte> prefix) {
       ReadEntries(StreamCount(fixed->shape, fixed->levels), &in);
   for (const StreamEntry& entry : entries) {
     if (!IsError(entry.error_max) || !IsError(entry.error_rms)) {
-      return absl::DataLossError("object index: an error is not finite");
+      return absl::DataLossError(
+          "object index: an error is not finite or is below 0");
     }
   }
   const absl::Status sections =

@@ -13,23 +13,24 @@
 namespace kdn::codec {
 
 // The bytes of header, index and sections ("the prefix"), as docs/formats.md
-// describes them: the first 64 are fixed (fixed_fields.h) and give the size of
-// everything behind them.
+// describes them. The first 64 bytes (fixed_fields.h) give the size of the
+// rest.
 
-// Where the prefix keeps its own length and CRC.
+// Offsets of the prefix's length and of its CRC.
 inline constexpr size_t kPrefixBytesOffset = 8;
 inline constexpr size_t kCrcOffset = 12;
 
-// Bytes of the prefix of such an object. REQUIRES: CheckHeader(header) is OK.
+// Bytes of the prefix of an object with this header. REQUIRES:
+// CheckHeader(header) is OK.
 uint64_t PrefixBytesFor(const ObjectHeader& header);
 
-// The CRC32C of a prefix: over all of it but the field that holds the CRC.
+// The CRC32C of a prefix without the four bytes that hold the CRC.
 uint32_t PrefixCrc(absl::Span<const std::byte> prefix);
-// What names the object's version: XXH3-64 over the whole prefix.
+// The object's version: the XXH3-64 of the whole prefix.
 ObjectVersion VersionOf(absl::Span<const std::byte> prefix);
 
-// Fills `out` in the newest version. REQUIRES: the header is checked and says
-// its depth, there is one entry per stream and out.size() ==
+// Fills `out` with a prefix of kFormatVersion. REQUIRES: CheckHeader(header) is
+// OK, header.depth is set, there is one entry per stream, and out.size() ==
 // PrefixBytesFor(header).
 void WritePrefix(const ObjectHeader& header,
                  absl::Span<const StreamEntry> entries,
@@ -39,14 +40,14 @@ struct ParsedPrefix {
   ObjectHeader header;
   std::vector<StreamEntry> entries;
 };
-// The total length that the first kFixedPrefixBytes state, once magic, format
-// and geometry are plausible and agree with it. DATA_LOSS otherwise.
+// The length of the prefix, read from its first kFixedPrefixBytes. DATA_LOSS
+// as ReadFixed.
 absl::StatusOr<uint64_t> ReadPrefixBytes(
     absl::Span<const std::byte> fixed_prefix);
-// Reads a whole prefix. DATA_LOSS unless WritePrefix, or that of version 2,
-// would give these bytes; UNIMPLEMENTED when a section is critical. Allocates
-// in proportion to the prefix only. REQUIRES: prefix.size() is what
-// ReadPrefixBytes says.
+// Reads a whole prefix. DATA_LOSS unless an encoder of version 2 or 3 writes
+// these bytes; UNIMPLEMENTED when a section is critical. Allocates in
+// proportion to the prefix. REQUIRES: prefix.size() is ReadPrefixBytes of the
+// prefix.
 absl::StatusOr<ParsedPrefix> ReadPrefix(absl::Span<const std::byte> prefix);
 
 }  // namespace kdn::codec

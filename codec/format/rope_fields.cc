@@ -28,7 +28,8 @@ absl::StatusOr<RopeSpec> ReadDescriptor(ByteReader* in) {
   rope.pairing = static_cast<RopePairing>(in->Read<uint8_t>());
   rope.scaling = static_cast<RopeScaling>(in->Read<uint8_t>());
   if (in->Read<uint16_t>() != 0) {
-    return absl::DataLossError("rope descriptor has reserved bytes");
+    return absl::DataLossError(
+        "rope descriptor has reserved bytes that are not zero");
   }
   rope.rotary_dim = in->Read<int32_t>();
   rope.original_max_position = in->Read<int32_t>();
@@ -42,7 +43,7 @@ absl::Status CheckDistinct(const std::vector<RopeSpec>& ropes) {
     if (std::find(ropes.begin(), ropes.begin() + i, ropes[i]) !=
         ropes.begin() + i) {
       return absl::DataLossError(
-          absl::StrCat("rope descriptor ", i, " is there twice"));
+          absl::StrCat("rope descriptor ", i, " equals an earlier one"));
     }
   }
   return absl::OkStatus();

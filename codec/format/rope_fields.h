@@ -13,11 +13,11 @@
 namespace kdn::codec {
 
 // The RoPE part of a header: the distinct descriptors in the order in which
-// layers use them first, then, if there are more than one, each layer's. What
-// is read may be out of bounds; CheckHeader tells.
+// layers first use them, then, if there is more than one, the number of each
+// layer's descriptor.
 struct RopeTableFields {
   std::vector<RopeSpec> distinct;
-  std::vector<uint8_t> of_layer;  // empty where there is one descriptor
+  std::vector<uint8_t> of_layer;  // empty if there is one descriptor
 };
 
 inline constexpr size_t kRopesMax = 255;
@@ -25,12 +25,14 @@ inline constexpr size_t kRopesMax = 255;
 RopeTableFields RopeTableOf(const ObjectHeader& header);
 size_t RopeTableBytes(size_t ropes, int layers);
 void WriteRopeTable(const RopeTableFields& table, ByteWriter* out);
-// One descriptor for all layers, or one for each. DATA_LOSS unless the table is
-// one that RopeTableOf gives.
+// Returns one RopeSpec if all layers have the same, else one for each layer.
+// DATA_LOSS unless RopeTableOf gives this table. The fields may be out of
+// bounds: CheckHeader checks them.
 absl::StatusOr<std::vector<RopeSpec>> ReadRopeTable(size_t ropes, int layers,
                                                     ByteReader* in);
 
-// The numbers that are not integers, as version 2 has them by themselves too.
+// The fields of a descriptor that are doubles. Version 2 has them apart from
+// the integers.
 inline constexpr size_t kRopeDoubles = 7;
 void ReadRopeDoubles(ByteReader* in, RopeSpec* rope);
 

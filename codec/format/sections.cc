@@ -7,7 +7,7 @@ namespace kdn::codec {
 namespace {
 
 constexpr uint16_t kCritical = 1;
-// Of id, flags, length and CRC.
+// Bytes of a section's id, flags, length and CRC.
 constexpr size_t kHeadBytes = 12;
 
 }  // namespace
@@ -18,7 +18,7 @@ absl::Status CheckSections(absl::Span<const Section> sections) {
   for (const Section& section : sections) {
     if (section.id <= last) {
       return absl::InvalidArgumentError(
-          absl::StrCat("section ", section.id, " behind section ", last,
+          absl::StrCat("section ", section.id, " follows section ", last,
                        ", expected ids that ascend from 1"));
     }
     last = section.id;
@@ -59,7 +59,7 @@ void WriteSections(absl::Span<const Section> sections, ByteWriter* out) {
 
 namespace {
 
-// Sections in so many bytes, as far as their lengths make sense.
+// The number of sections, up to the first whose length goes past the end.
 size_t CountSections(ByteReader in) {
   size_t count = 0;
   for (; in.remaining() > 0 && in.ok(); ++count) {
@@ -76,7 +76,8 @@ size_t CountSections(ByteReader in) {
 absl::Status ReadSections(uint32_t bytes, ByteReader* in,
                           std::vector<Section>* sections) {
   ByteReader own(in->Bytes(bytes));
-  sections->reserve(CountSections(own));  // at once: what it takes is bounded
+  // Growing step by step would allocate more than the bytes justify.
+  sections->reserve(CountSections(own));
   while (own.remaining() > 0) {
     const auto id = own.Read<uint16_t>();
     const auto flags = own.Read<uint16_t>();
@@ -85,8 +86,8 @@ absl::Status ReadSections(uint32_t bytes, ByteReader* in,
     const absl::Span<const std::byte> content = own.Bytes(length);
     if (!own.ok() || (flags & ~kCritical) != 0) {
       return absl::DataLossError(
-          absl::StrCat("object section ", id, " has flags ", flags, " and ",
-                       length, " bytes, more than there are or unknown"));
+          absl::StrCat("object section ", id, " has unknown flags (", flags,
+                       ") or ends past the sections (", length, " bytes)"));
     }
     if (Crc32c(content) != crc) {
       return absl::DataLossError(

@@ -10,12 +10,12 @@
 namespace kdn::codec {
 namespace {
 
-// Of a layer's K or V.
+// Head groups of one layer's K or V.
 int HeadGroups(const KvShape& shape, KvPart part, Level level) {
   return shape.kv_heads / HeadsPerStream(shape, part, level);
 }
 
-// Streams of one level.
+// Streams of one level, all layers.
 size_t StreamsAt(const KvShape& shape, Level level) {
   return static_cast<size_t>(shape.layers) *
          (HeadGroups(shape, KvPart::kK, level) +

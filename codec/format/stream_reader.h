@@ -10,16 +10,15 @@
 
 namespace kdn::codec {
 
-// Hands out the bytes of one stream in order and folds each into the checksum
-// as it goes, so that memory is read once and what a codec works on is in the
-// cache. A codec may thus see bytes that turn out to be damaged; the frame
-// compares crc32c() once all are read. Does not own the bytes.
-// Thread-compatible.
+// Hands out the bytes of one stream in order and adds them to a CRC32C on the
+// way, so that memory is read once and the codec finds the bytes in the cache.
+// A codec may thus work on damaged bytes: the caller of the codec compares
+// crc32c() when all bytes are read. Does not own the bytes. Thread-compatible.
 class StreamReader {
  public:
   explicit StreamReader(absl::Span<const std::byte> stream) : stream_(stream) {}
 
-  // The next `bytes` of the stream. REQUIRES: they are there.
+  // The next `bytes` bytes of the stream. REQUIRES: bytes <= remaining().
   absl::Span<const std::byte> Next(size_t bytes) {
     KDN_CHECK(bytes <= remaining(), "past the end of the stream");
     const absl::Span<const std::byte> next = stream_.subspan(at_, bytes);
@@ -30,7 +29,7 @@ class StreamReader {
 
   size_t size() const { return stream_.size(); }
   size_t remaining() const { return stream_.size() - at_; }
-  // Of what has been handed out.
+  // The CRC32C of the bytes handed out so far.
   uint32_t crc32c() const { return crc_; }
 
  private:

@@ -13,12 +13,13 @@
 namespace kdn::codec {
 namespace {
 
-// From here on a second rANS stream is worth its 128 bytes: below 0.6 %.
+// From this number of values on there is a second rANS stream: its 128 bytes
+// are then less than 0.6 % of the whole.
 constexpr size_t kTwoStreamsValues = 16384;
-// Frequencies of all symbols and an offset for every dimension.
+// Two bytes for each frequency and one byte for each offset.
 constexpr size_t kSideBytesMax = 2 + 2 * FormatCoder::kSymbols + kHeadDimMax;
-// Where symbols of an average dimension come to lie with offsets: in the
-// middle, so that the range of symbols does not wrap around.
+// Offsets move the mean symbol of each dimension to the middle, so that the
+// range of symbols does not wrap around.
 constexpr uint32_t kCentre = 128;
 
 using Counts = std::array<uint32_t, FormatCoder::kSymbols>;
@@ -27,14 +28,15 @@ size_t StreamsOf(const StreamShape& shape) {
   return shape.values() >= kTwoStreamsValues ? 2 : 1;
 }
 
-// Of each stream.
+// Steps of each rANS stream.
 size_t StepsOf(const StreamShape& shape) {
   const size_t turn = StreamsOf(shape) * FormatCoder::kLanes;
   return (shape.values() + turn - 1) / turn;
 }
 
 Counts CountSymbols(const std::vector<uint8_t>& symbols, size_t values) {
-  // Four, since equal symbols in a row would wait for each other's count.
+  // Four tables of counts: with one, equal symbols in a row would each wait for
+  // the update of the one before.
   std::array<Counts, 4> counts{};
   size_t at = 0;
   for (; at + 4 <= values; at += 4) {
@@ -47,8 +49,8 @@ Counts CountSymbols(const std::vector<uint8_t>& symbols, size_t values) {
   return counts[0];
 }
 
-// What symbols of these counts take at best; compares two ways to code, so it
-// need not be exact.
+// The entropy of symbols with these counts. It serves to compare two ways of
+// coding, so it need not be exact.
 double CodeBits(const Counts& counts) {
   double bits = 0.0;
   double total = 0.0;
@@ -59,7 +61,8 @@ double CodeBits(const Counts& counts) {
   return bits + total * std::log2(total);
 }
 
-// What coded symbols of these counts take at least, with what surrounds them.
+// The least bytes that symbols with these counts take, with lengths, side
+// information and the states of the rANS streams.
 double LeastBytes(const StreamShape& shape, const Counts& counts) {
   const auto used = std::count_if(counts.begin(), counts.end(),
                                   [](uint32_t count) { return count > 0; });
@@ -68,7 +71,7 @@ double LeastBytes(const StreamShape& shape, const Counts& counts) {
                              StreamsOf(shape) * FormatCoder::BytesMax(0));
 }
 
-// Per dimension its mean symbol over the tokens, less kCentre, modulo 256.
+// For each dimension its mean symbol over the tokens, less kCentre, modulo 256.
 std::vector<uint8_t> OffsetsOf(const StreamShape& shape,
                                const std::vector<uint8_t>& symbols) {
   std::vector<uint32_t> sums(shape.head_dim);
@@ -76,7 +79,7 @@ std::vector<uint8_t> OffsetsOf(const StreamShape& shape,
     const uint8_t* row = symbols.data() + size_t(token) * shape.head_dim;
     for (int dim = 0; dim < shape.head_dim; ++dim) sums[dim] += row[dim];
   }
-  // Whole exponents, so that mantissa bits in a symbol stay aligned.
+  // Multiples of one exponent, so that mantissa bits in a symbol do not change.
   const uint32_t unit = shape.dtype == Dtype::kFp16 ? 8 : 1;
   std::vector<uint8_t> offsets(shape.head_dim);
   for (int dim = 0; dim < shape.head_dim; ++dim) {
@@ -112,8 +115,8 @@ void Subtract(const StreamShape& shape, const std::vector<uint8_t>& offsets,
   }
 }
 
-// Moves the symbols by offsets where that shortens the code by more than the
-// offsets take. Returns the offsets, empty when it does not.
+// Subtracts offsets from the symbols if that shortens the code by more than the
+// offsets take. Returns the offsets; empty if it does not.
 std::vector<uint8_t> Centre(const StreamShape& shape, Counts& counts,
                             std::vector<uint8_t>& symbols) {
   std::vector<uint8_t> offsets = OffsetsOf(shape, symbols);
@@ -148,7 +151,7 @@ size_t WriteSideInformation(
   return writer.written();
 }
 
-// Every streams-th step, from step number `first` on.
+// The steps first, first + streams, first + 2 * streams, ...
 std::vector<uint8_t> StepsInTurn(const std::vector<uint8_t>& symbols,
                                  size_t first, size_t streams) {
   std::vector<uint8_t> steps(symbols.size() / streams);
@@ -160,7 +163,7 @@ std::vector<uint8_t> StepsInTurn(const std::vector<uint8_t>& symbols,
   return steps;
 }
 
-// The second is empty when one is enough.
+// The rANS streams. The second is empty if there is only one.
 using CodedSymbols = std::array<std::vector<std::byte>, 2>;
 
 CodedSymbols EncodeSymbols(
@@ -195,7 +198,7 @@ size_t EncodeExponents(const StreamShape& shape, const Rows& rows,
   const std::vector<uint8_t> offsets = Centre(shape, counts, split.symbols);
   if (LeastBytes(shape, counts) + static_cast<double>(split.rest.size()) >=
       static_cast<double>(out.size())) {
-    return 0;  // not worth trying
+    return 0;  // would not fit
   }
   const auto frequencies = FormatCoder::Normalise(counts);
   std::array<std::byte, kSideBytesMax> side;

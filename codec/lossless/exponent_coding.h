@@ -16,60 +16,62 @@
 
 namespace kdn::codec {
 
-// Rows coded bit for bit: exponents, of which few occur in one head, by their
-// frequencies, sign and mantissa, which look random, as they are. About 10.7
-// bits for a bf16 value.
+// Codes rows bit for bit. Only few exponents occur in a head: they are entropy-
+// coded. Sign and mantissa look random: they are stored as they are. A bf16
+// value takes about 10.7 bits.
 //
-//   u16 bytes of side information | u32 bytes of the first rANS stream | u32 of
-//     the second, 0 when there is none
-//   side information: u8 first symbol | u8 how many, less one | frequency of
-//     each: u8 below 128, else u8 128 + high, u8 low | offsets, one u8 per
-//     dimension, or none: zeros
-//   rANS streams (codec/entropy/rans.h), one run of one table: the steps of
-//     [token][dim] in turns, padded to equally many whole steps by any symbol;
-//     each is a symbol (SplitRow) less its dimension's offset, modulo 256
-//   [token]: what SplitRow leaves besides the symbols
+//   u16 bytes of the side information | u32 bytes of the first rANS stream |
+//     u32 bytes of the second, 0 if there is none
+//   side information: u8 first symbol | u8 number of symbols less one |
+//     frequency of each symbol: u8 if below 128, else u8 128 + high, u8 low |
+//     offsets: one u8 for each dimension, or none, which means zeros
+//   one or two rANS streams (codec/entropy/rans.h), each one run with the one
+//     table: they take the steps of the symbols [token][dim] in turns and are
+//     padded with any symbol to the same number of whole steps. A coded symbol
+//     is SplitRow's less the offset of its dimension, modulo 256
+//   for each token, the rest of SplitRow
 //
-// Two rANS streams decode faster than one (RansDecoder::DecodePair), but a
-// stream costs 128 bytes: small ones are not worth it. Offsets
-// bring dimensions of different magnitude, as K has them, together.
+// Two rANS streams decode faster than one (RansDecoder::DecodePair), but each
+// costs 128 bytes, so short streams have one. Offsets give dimensions of
+// different magnitude, as K has them, similar symbols.
 
-// Of the three lengths.
+// Bytes of the three lengths.
 inline constexpr size_t kExponentSizesBytes =
     sizeof(uint16_t) + 2 * sizeof(uint32_t);
 
-// Writes the coded rows and returns their bytes; 0 when they do not fit.
+// Writes the coded rows and returns their length in bytes; 0 if they do not fit
+// into `out`.
 size_t EncodeExponents(const StreamShape& shape, const Rows& rows,
                        absl::Span<std::byte> out);
 
-// Gives coded rows back, one after the other. Trusts no byte. Does not own the
+// Decodes the rows one after the other, from untrusted bytes. Does not own the
 // reader. Thread-compatible.
 class ExponentDecoder {
  public:
-  // REQUIRES: the dimensions of `shape` are bounded (kHeadDimMax).
+  // REQUIRES: shape.head_dim is at most kHeadDimMax.
   ExponentDecoder(const StreamShape& shape, StreamReader* stream, Isa isa)
       : shape_(shape), stream_(stream), isa_(isa) {}
 
-  // Reads what comes before the rows. DATA_LOSS when it is nothing that
-  // EncodeExponents writes.
+  // Reads lengths and side information. DATA_LOSS unless EncodeExponents can
+  // write them.
   absl::Status Start();
-  // The next row, good until the next call, aligned for any element. The rows
-  // are good only if Finish is OK. REQUIRES: Start was OK; at most
-  // shape.tokens calls.
+  // The next row, valid until the next call, aligned to 64 bytes. The rows are
+  // right only if Finish is OK. REQUIRES: Start was OK; at most shape.tokens
+  // calls.
   const std::byte* NextRow();
-  // DATA_LOSS unless the stream was of exactly these rows.
+  // DATA_LOSS unless the rANS streams hold exactly these rows.
   absl::Status Finish() const;
 
  private:
-  // Values whose symbols are decoded at a time, unless one row is longer: still
-  // in the first-level cache when they are merged.
+  // Values that are decoded at a time, at least one row: few enough that their
+  // symbols are still in the first-level cache when they are merged.
   static constexpr size_t kBlockValues = 4096;
   static constexpr size_t kSymbolsRoom = kHeadDimMax + 4 * FormatCoder::kLanes;
   static_assert(kBlockValues <= kHeadDimMax, "the room for symbols");
 
   absl::Status ReadSideInformation(absl::Span<const std::byte> bytes);
   void DecodeBlock();
-  // Symbols of one step of each rANS stream.
+  // The number of symbols in one step of each rANS stream.
   size_t turn() const {
     return second_ ? 2 * FormatCoder::kLanes : FormatCoder::kLanes;
   }
@@ -81,14 +83,14 @@ class ExponentDecoder {
   std::optional<FormatCoder::Decoder> first_;
   std::optional<FormatCoder::Decoder> second_;
   std::array<uint8_t, kHeadDimMax> offsets_{};
-  // Rows [block_begin_, block_end_) have their symbols decoded, row token_ is
-  // the next to go out.
+  // The symbols of rows [block_begin_, block_end_) are decoded; row token_ is
+  // the next that NextRow returns.
   int block_begin_ = 0;
   int block_end_ = 0;
   int token_ = 0;
-  // Symbols decoded behind those rows, to the end of a turn.
+  // Number of symbols decoded after those rows, up to the end of a turn.
   size_t left_over_ = 0;
-  // What goes with the symbols, and how much of it the stream has handed out.
+  // The rest of all rows, and how many bytes of it stream_ has handed out.
   const std::byte* rest_ = nullptr;
   size_t rest_bytes_ = 0;
   alignas(64) std::array<uint8_t, kSymbolsRoom> symbols_;

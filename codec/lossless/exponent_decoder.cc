@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "absl/strings/str_cat.h"
 #include "codec/format/byte_io.h"
 #include "codec/lossless/exponent_coding.h"
 #include "codec/lossless/exponent_split.h"
@@ -9,11 +10,10 @@
 namespace kdn::codec {
 namespace {
 
-// Bytes whose checksum is folded in at a time: one round of the interleaved
-// CRC.
+// Bytes that are checked at a time: one round of the interleaved CRC.
 constexpr size_t kCheckedBytes = 3072;
 
-// Sum and place are checked by whoever makes a table of them.
+// All zero if the last symbol is past 255. Table::Create checks the sum.
 std::array<uint16_t, FormatCoder::kSymbols> ReadFrequencies(
     ByteReader& reader) {
   std::array<uint16_t, FormatCoder::kSymbols> frequencies{};
@@ -35,11 +35,13 @@ absl::Status ExponentDecoder::ReadSideInformation(
   ByteReader reader(bytes);
   table_ = FormatCoder::Table::Create(ReadFrequencies(reader));
   if (!reader.ok() || !table_.ok()) {
-    return absl::DataLossError("no frequencies of exponents");
+    return absl::DataLossError("the frequencies of exponents are no table");
   }
   const size_t dims = reader.remaining();
   if (dims != 0 && dims != static_cast<size_t>(shape_.head_dim)) {
-    return absl::DataLossError("not an offset per dimension");
+    return absl::DataLossError(absl::StrCat("coded exponents have ", dims,
+                                            " offsets, expected 0 or ",
+                                            shape_.head_dim));
   }
   const absl::Span<const std::byte> offsets = reader.Bytes(dims);
   if (dims != 0) std::memcpy(offsets_.data(), offsets.data(), dims);
@@ -48,7 +50,8 @@ absl::Status ExponentDecoder::ReadSideInformation(
 
 absl::Status ExponentDecoder::Start() {
   const auto shorter = [] {
-    return absl::DataLossError("parts of coded exponents are not its length");
+    return absl::DataLossError(
+        "the parts of coded exponents do not add up to the stream's length");
   };
   if (stream_->remaining() < kExponentSizesBytes) return shorter();
   ByteReader sizes(stream_->Next(kExponentSizesBytes));

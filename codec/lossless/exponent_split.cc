@@ -5,7 +5,7 @@
 namespace kdn::codec {
 namespace {
 
-// One body for all instruction sets, inlined into a function for each.
+// One body for all instruction sets; each set has a function that inlines it.
 #define KDN_INLINE __attribute__((always_inline)) inline
 
 template <typename T>
@@ -65,7 +65,7 @@ void SplitRow(Dtype dtype, const std::byte* row, size_t count, uint8_t* symbols,
   const bool wide = SizeOf(dtype) == sizeof(uint32_t);
   std::byte* const low = rest + count;
   for (size_t i = 0; i < count; ++i) {
-    // Little-endian: the upper half is the second.
+    // Little-endian: the upper half of an fp32 comes second.
     const uint16_t high = LoadAt<uint16_t>(row, wide ? 2 * i + 1 : i);
     symbols[i] = static_cast<uint8_t>(high >> 7);
     StoreAt(rest, i, static_cast<uint8_t>((high >> 8 & 0x80) | (high & 0x7f)));

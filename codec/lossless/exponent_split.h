@@ -7,23 +7,26 @@
 #include "codec/kernels/isa.h"
 #include "kv/dtype.h"
 
-// Takes elements apart into what entropy coding shortens and what it does not.
-// Of the upper 16 bits of an element, the only ones of bf16 and fp16:
-//   symbol = bits 14 to 7: the exponent; of fp16 3 bits of mantissa as well
-//   rest   = bit 15 (sign) as bit 7, then bits 6 to 0
-// fp32 has its lower 16 bits besides. Any bits split and merge back the same.
+// Splits elements into symbols, which entropy coding shortens, and the rest,
+// which it does not. From the upper 16 bits of an element (bf16 and fp16 have
+// no others):
+//   symbol = bits 14 to 7: the exponent, and in fp16 also 3 bits of mantissa
+//   rest   = bit 15 (the sign) as bit 7, then bits 6 to 0
+// The rest of an fp32 also has its lower 16 bits. Merging restores all bits,
+// NaNs included.
 namespace kdn::codec {
 
-// Bytes of an element besides its symbol.
+// Bytes of an element's rest.
 constexpr size_t RestBytes(Dtype dtype) { return SizeOf(dtype) - 1; }
 
-// Splits a row into `count` symbols and count * RestBytes(dtype) bytes: the
-// rest of each element, and behind them, for fp32, the lower 16 bits of each.
+// Splits a row of `count` elements into `count` symbols and
+// count * RestBytes(dtype) bytes of `rest`: one byte for each element, then,
+// for fp32, the lower 16 bits of each element.
 void SplitRow(Dtype dtype, const std::byte* row, size_t count, uint8_t* symbols,
               std::byte* rest);
 
-// The inverse, with offsets[i] added to symbol i modulo 256. Every `isa` gives
-// the same. REQUIRES: Supports(isa).
+// The inverse of SplitRow; adds offsets[i] to symbol i first, modulo 256. Every
+// `isa` gives the same row. REQUIRES: Supports(isa).
 void MergeRow(Dtype dtype, const uint8_t* symbols, const uint8_t* offsets,
               const std::byte* rest, size_t count, std::byte* row,
               Isa isa = BestIsa());

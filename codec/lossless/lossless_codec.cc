@@ -16,18 +16,18 @@ namespace {
 constexpr std::byte kRaw{0};
 constexpr std::byte kCoded{1};
 
-// Bytes whose checksum is folded in before their rows are copied: one round of
+// Bytes that are added to the CRC before their rows are copied: one round of
 // the interleaved CRC, far less than the first-level cache. With prefetching
-// and streaming stores, blocks of 3 KB decode at 0.67 of one large memcpy;
-// checking whole 64 KB streams first gave 0.43 (one core, bf16, token-major,
-// 192 MB).
+// and streaming stores, blocks of 3 KB decode at 0.67 of the rate of one large
+// memcpy; with whole 64 KB streams checked first, at 0.43 (one core, bf16,
+// token-major, 192 MB).
 constexpr size_t kBlockBytes = 3072;
 
 size_t RawBytes(const StreamShape& shape) {
   return shape.row_bytes() * shape.tokens;
 }
 
-// Copies the rows of an engine, which may lie apart, behind each other.
+// Copies an engine's rows, which may lie apart, to one dense array.
 void Gather(const StreamShape& shape, const Rows& rows, std::byte* out) {
   const size_t row_bytes = shape.row_bytes();
   if (rows.token_stride == static_cast<int64_t>(row_bytes)) {
@@ -39,7 +39,7 @@ void Gather(const StreamShape& shape, const Rows& rows, std::byte* out) {
   }
 }
 
-// Where decoded rows go.
+// Writes decoded rows to the engine's memory.
 class RowsOut {
  public:
   RowsOut(const StreamShape& shape, const RowRotation* rotation,
@@ -49,7 +49,7 @@ class RowsOut {
               "RoPE past the head");
   }
 
-  // Asks for the bytes `prefetch_ahead` behind the row, unless 0.
+  // Prefetches the bytes `prefetch_ahead` after `row`, unless that is 0.
   void Write(int token, const std::byte* row, size_t prefetch_ahead) {
     if (rotation_ != nullptr && rotation_->Moves(token)) {
       WriteTurned(token, row);
@@ -60,10 +60,10 @@ class RowsOut {
   }
 
  private:
-  // Only what turns goes through floats: the rest keeps its bits.
+  // Converts only the elements that turn to floats: the others keep their bits.
   void WriteTurned(int token, const std::byte* from) {
     const size_t count = rotation_->rotary_dim();
-    // To an aligned place, as the loops that convert want it.
+    // A copy that is aligned for the loops that convert elements.
     std::memcpy(row_.data(), from, shape_.row_bytes());
     kernels::LoadRow(shape_.dtype, row_.data(), count, turned_.data());
     rotation_->Rotate(token, turned_.data());
@@ -74,7 +74,7 @@ class RowsOut {
   const StreamShape& shape_;
   const RowRotation* rotation_;
   const MutableRows& rows_;
-  // Only the first elements are touched.
+  // Not initialised: only the head's own elements are used.
   std::array<float, kHeadDimMax> turned_;
   alignas(64) std::array<std::byte, kHeadDimMax * sizeof(float)> row_;
 };
@@ -109,7 +109,7 @@ size_t LosslessCodec::BytesMax(const StreamShape& shape, Level) const {
   return 1 + RawBytes(shape);
 }
 
-// Sign and mantissa are there in any case.
+// Both forms hold the sign and mantissa of each value.
 bool LosslessCodec::MayHaveBytes(const StreamShape& shape, Level level,
                                  uint32_t bytes) const {
   return bytes > shape.values() * RestBytes(shape.dtype) &&
@@ -125,7 +125,8 @@ absl::Status LosslessCodec::Encode(const StreamShape& shape,
   StreamRoom& out = steps.front();
   const size_t raw_bytes = RawBytes(shape);
   KDN_CHECK(out.room.size() > raw_bytes, "no room for the stream");
-  // Into less than the elements take, or not at all.
+  // Less room than the elements take: if the coded rows do not fit, the raw
+  // elements are shorter.
   const size_t coded_bytes =
       EncodeExponents(shape, heads.front(), out.room.subspan(1, raw_bytes - 1));
   out.room[0] = coded_bytes > 0 ? kCoded : kRaw;
@@ -149,7 +150,8 @@ absl::Status LosslessCodec::Decode(const StreamShape& shape,
   } else if (form == kRaw && stream->remaining() == RawBytes(shape)) {
     DecodeRaw(shape, stream, out);
   } else {
-    status = absl::DataLossError("neither raw nor coded elements");
+    status = absl::DataLossError(
+        "a lossless stream is neither raw nor coded elements");
   }
   kernels::FinishCopyOut();
   return status;

@@ -5,11 +5,12 @@
 
 namespace kdn::codec {
 
-// The engine's own elements, bit for bit: a byte that says how, then either
-// [token][dim] of them (0) or what codec/lossless/exponent_coding.h makes of
-// them (1), whichever is shorter. K stays as it was rotated, so that it returns
-// exactly where it was computed; elsewhere it is turned by the difference in
-// fp32 and rounded to the dtype once.
+// The engine's own elements, bit for bit. A stream is a byte for its form, then
+// either the elements [token][dim] (form 0) or the elements coded by
+// codec/lossless/exponent_coding.h (form 1), whichever is shorter. K is kept as
+// the engine rotated it, so that it is exact at the positions where it was
+// computed. For other positions it is turned by the difference in fp32 and
+// rounded to the dtype once.
 class LosslessCodec final : public StreamCodec {
  public:
   KForm k_form() const override { return KForm::kAsComputed; }
@@ -20,7 +21,7 @@ class LosslessCodec final : public StreamCodec {
   absl::Status Encode(const StreamShape& shape, absl::Span<const Rows> heads,
                       const StreamContext& context,
                       absl::Span<StreamRoom> steps) const override;
-  // DATA_LOSS when the stream is neither.
+  // DATA_LOSS when the stream has neither form.
   absl::Status Decode(const StreamShape& shape, absl::Span<StreamReader> steps,
                       const StreamContext& context,
                       absl::Span<const MutableRows> heads) const override;

@@ -1,4 +1,4 @@
-// The errors that an object states are those that its reader gets.
+// The errors in an object's index are the errors of the decoded rows.
 
 #include <gtest/gtest.h>
 
@@ -76,12 +76,12 @@ void ExpectErrorsToHold(const std::shared_ptr<const Calibration>& calibration,
   }
 }
 
-// What makes the value of (head, token, dimension).
+// The value of (head, token, dimension).
 using Values = std::function<double(int, int, int, std::mt19937*)>;
 struct Kind {
   const char* name;
   Values values;
-  // Nothing larger in fp16.
+  // Multiplies the values in fp16, to keep them inside its range.
   double fp16_scale = 1.0;
 };
 
@@ -89,7 +89,8 @@ double Normal(std::mt19937* rng) {
   return std::normal_distribution<double>()(*rng);
 }
 
-// The ratio of two normal values has no variance; kept inside fp16.
+// The ratio of two normal values, whose variance is infinite. Limited to the
+// range of fp16.
 double HeavyTailed(std::mt19937* rng) {
   return std::clamp(Normal(rng) / Normal(rng), -3e4, 3e4);
 }

@@ -1,4 +1,4 @@
-// Objects come from disks and peers: whatever their bytes are, the answer is
+// Objects come from disks and peers. Whatever their bytes are, the answer is
 // DATA_LOSS, never a crash, a read outside the object or a large allocation.
 
 #include <gtest/gtest.h>
@@ -46,7 +46,7 @@ TEST(Corruption, EveryFlippedBitIsFound) {
   }
 }
 
-// Of one layer of a level, every `stride`th bit.
+// Flips every `stride`th bit of one layer of a level, one at a time.
 void ExpectFlipsToBeFound(std::vector<std::byte> object, Level level, int layer,
                           uint64_t stride) {
   const auto index = ObjectIndex::Parse(object, object.size());
@@ -92,7 +92,7 @@ TEST(Corruption, EveryTruncationIsFound) {
     // A copy of exactly that size, so that a sanitizer sees any over-read.
     const std::vector<std::byte> part(object.begin(), object.begin() + bytes);
     EXPECT_EQ(ParseAndVerify(part).code(), absl::StatusCode::kDataLoss);
-    // Likewise when only the prefix handed over is short.
+    // The same when the object's size is right and the prefix is short.
     const auto index = ObjectIndex::Parse(part, object.size());
     if (index.ok()) {
       EXPECT_GE(bytes, index->prefix_bytes());
@@ -122,7 +122,7 @@ TEST(Corruption, RandomBytesAreNoObject) {
   }
 }
 
-// One field of the fixed prefix, overwritten; the checksum is made right.
+// One field of the prefix is overwritten, and its checksum repaired.
 struct Forgery {
   size_t offset;
   size_t bytes;
@@ -141,7 +141,7 @@ TEST_P(ForgeryTest, IsDataLossThoughTheChecksumIsRight) {
       PrefixCrc(absl::MakeSpan(object).subspan(0, original->prefix_bytes()));
   ByteWriter(absl::MakeSpan(object).subspan(kCrcOffset)).Write<uint32_t>(crc);
   EXPECT_EQ(ParseAndVerify(object).code(), absl::StatusCode::kDataLoss);
-  // Claiming a matching object size does not help.
+  // Nor is it accepted with a huge object size.
   EXPECT_EQ(ObjectIndex::Parse(object, ~uint64_t{0}).status().code(),
             absl::StatusCode::kDataLoss);
 }
@@ -150,7 +150,7 @@ TEST_P(ForgeryTest, IsDataLossThoughTheChecksumIsRight) {
 INSTANTIATE_TEST_SUITE_P(
     FixedFields, ForgeryTest,
     testing::Values(Forgery{6, 2, 1},            // an earlier format
-                    Forgery{6, 2, 2},            // one that is still read
+                    Forgery{6, 2, 2},            // version 2, fields of 3
                     Forgery{6, 2, 4},            // a later one
                     Forgery{8, 4, 0},            // no prefix
                     Forgery{8, 4, 63},           // shorter than itself
@@ -158,7 +158,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Forgery{16, 4, 0},           // layers
                     Forgery{16, 4, 0x7fffffff},  //
                     Forgery{16, 4, 0xffffffff},  //
-                    Forgery{16, 4, 1024},        // in bounds, but not there
+                    Forgery{16, 4, 1024},        // in bounds, but missing
                     Forgery{20, 4, 1024},        // heads
                     Forgery{20, 4, 0x80000000},  //
                     Forgery{24, 4, 0},           // tokens
@@ -175,7 +175,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Forgery{33, 1, 0x3f},        //
                     Forgery{33, 1, 0xff},        //
                     Forgery{34, 1, 0},           // rope descriptors
-                    Forgery{34, 1, 2},           // in bounds, but not there
+                    Forgery{34, 1, 2},           // in bounds, but missing
                     Forgery{34, 1, 3},           // more than layers
                     Forgery{35, 1, 1},           // reserved
                     Forgery{36, 4, 0},           // head_dim of V
@@ -191,7 +191,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Forgery{52, 8, 1},           // reserved
                     Forgery{60, 4, 1}));
 
-// Behind the four digests.
+// The descriptor follows the four digests.
 INSTANTIATE_TEST_SUITE_P(
     RopeDescriptor, ForgeryTest,
     testing::Values(Forgery{192, 1, 2},           // pairing
@@ -201,7 +201,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Forgery{196, 4, 0xfffffffe},  //
                     Forgery{204, 8, 0}));         // theta
 
-// Of a Tiny object: levels, layers, K and V; and what lies before the index.
+// The index of a Tiny object: an entry per level, layer, K and V; its offset.
 constexpr size_t kEntries = kLevelCount * 2 * 2;
 constexpr size_t kIndexBegin = 64 + 4 * 32 + 68 + 6 + 3 + 2 * 3 * 4;
 

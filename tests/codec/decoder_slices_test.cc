@@ -1,4 +1,4 @@
-// Heads of a chunk, decoded from the streams that hold them.
+// Decodes some heads of a chunk from the streams that hold them.
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 namespace kdn::codec {
 namespace {
 
-// What a reader that asks for LayerRanges receives.
+// The bytes of LayerRanges, as a reader fetches them.
 std::vector<std::byte> Fetch(const EncodedChunk& chunk, Level level, int layer,
                              int head_begin, int head_end) {
   std::vector<std::byte> streams;
@@ -22,8 +22,8 @@ std::vector<std::byte> Fetch(const EncodedChunk& chunk, Level level, int layer,
 
 class SliceTest : public testing::TestWithParam<Level> {};
 
-// Any slice of heads, fetched by ranges or picked out of the object, equals
-// those heads of the whole.
+// Decoding any slice of heads, from fetched ranges or from the whole object,
+// gives the same rows as decoding all heads.
 TEST_P(SliceTest, SlicesOfHeadsEqualTheWhole) {
   const Level level = GetParam();
   const ChunkOptions options;

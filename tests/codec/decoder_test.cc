@@ -21,7 +21,7 @@ TEST_P(LosslessTest, ReturnsTheSameBitsAtTheSamePositions) {
   const auto [dtype, from, to] = GetParam();
   ChunkOptions options;
   options.shape.dtype = dtype;
-  // Rows of whole cache lines, streams of more than one block, and neither.
+  // Rows of whole cache lines and streams of several blocks, or neither.
   const bool lines = to != Layout::kPadded || dtype == Dtype::kFp16;
   options.shape.head_dim = lines ? 32 : 9;
   options.shape.tokens = lines ? 70 : 5;
@@ -32,7 +32,7 @@ TEST_P(LosslessTest, ReturnsTheSameBitsAtTheSamePositions) {
                         decoded.view())
                   .ok());
   EXPECT_TRUE(SameElements(chunk.kv.view(), decoded.view()));
-  // Nothing between the rows is touched.
+  // The bytes between the rows do not change.
   KvBuffer expected = before;
   for (int layer = 0; layer < options.shape.layers; ++layer) {
     for (KvPart part : {KvPart::kK, KvPart::kV}) {
@@ -64,8 +64,8 @@ struct MoveCase {
 };
 class MoveTest : public testing::TestWithParam<MoveCase> {};
 
-// K at other positions against a double-precision rotation by the difference
-// of the engine's fp32 angles; the only error left is the dtype's rounding.
+// Compares K at other positions with a rotation in double by the difference of
+// the engine's fp32 angles. The only error left is the dtype's rounding.
 TEST_P(MoveTest, LosslessTurnsKByTheDifferenceAndCopiesTheRest) {
   const MoveCase& param = GetParam();
   ChunkOptions options;

@@ -35,8 +35,9 @@ class EncoderTest : public testing::Test {
     return ObjectEncoder::Create(header_, calibration_,
                                  absl::MakeSpan(memory_));
   }
-  // A layer with one of `bad` in it is refused, naming the stream; the encoder
-  // then goes on as if it had not been there.
+  // The encoder refuses a layer with a value of `bad` in it, and names the
+  // stream. It then accepts the good layer, and the object is the same as
+  // without the refused one.
   void ExpectRefusesAndGoesOn(std::initializer_list<float> bad,
                               const std::string& name_of_k,
                               const std::string& name_of_v) {
@@ -96,7 +97,7 @@ TEST_F(EncoderTest, TheBoundIsTightUpToOnePadding) {
     header_.levels = levels;
     const size_t bytes = Encode(header_, kv_.view()).size();
     EXPECT_LE(bytes, ObjectBytesMax(header_));
-    // The other levels code as short as they can.
+    // Only streams of int8 have a fixed length.
     if (levels == LevelSet::All()) continue;
     EXPECT_GT(bytes + 64, ObjectBytesMax(header_));
   }
@@ -117,7 +118,7 @@ TEST_F(EncoderTest, WhatCannotBeCompressedFitsTheBound) {
   }
   const ObjectHeader header = HeaderOf(options_);
   EXPECT_LE(Encode(header, kv.view()).size(), ObjectBytesMax(header));
-  // Not much more is reserved than the engine's own bytes.
+  // The bound is not much above the engine's own bytes.
   EXPECT_LT(ObjectBytesMax(header), options_.shape.bytes() * 1.2);
 }
 
@@ -223,7 +224,8 @@ TEST_F(EncoderTest, BaseNamesTheStreamOfAValueThatIsNotFiniteAndGoesOn) {
                          "level base layer 1 V head group 0");
 }
 
-// Layers that become short, and one that does not: none of a random pattern.
+// Layers that the codec makes much shorter, and layer 2, whose exponents are
+// random, so that it stays longer than the others.
 class LayersInAnyOrderTest : public EncoderTest {
  protected:
   LayersInAnyOrderTest() {
@@ -260,7 +262,7 @@ class LayersInAnyOrderTest : public EncoderTest {
 TEST_F(LayersInAnyOrderTest, EveryOrderGivesTheSameBytes) {
   std::vector<int> order = {0, 1, 2, 3, 4};
   do {
-    // What an older object has left there.
+    // Reused memory holds an older object's bytes.
     std::memset(memory_.data(), 0xee, memory_.size());
     auto encoder = Create();
     ASSERT_TRUE(encoder.ok()) << encoder.status();

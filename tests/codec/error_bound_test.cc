@@ -1,5 +1,5 @@
-// No value of a transform-coded stream is farther from what was encoded than
-// docs/formats.md says, "Errors", whatever the finite input.
+// For every finite input, the values of a transform-coded stream are within the
+// error bound of docs/formats.md, "Errors".
 
 #include <gtest/gtest.h>
 
@@ -23,9 +23,9 @@ namespace {
 
 constexpr Level kLadder[] = {Level::kBase, Level::kBase1, Level::kBase2};
 
-// Half the distance of two neighbours of the dtype around a value: no rounding
-// errs by more. `bits` of the significand are kept, of numbers of at least
-// 2^`exponent_min`.
+// Half the distance between two neighbours around `value` in a float format
+// with significands of `bits` bits and normal numbers from
+// 2^(exponent_min - 1) on: the largest error of rounding.
 double HalfUlp(double value, int bits, int exponent_min) {
   int exponent = exponent_min;
   if (value != 0) std::frexp(value, &exponent);
@@ -43,10 +43,10 @@ double RoundingOf(Dtype dtype, double value) {
   return 0.0;
 }
 
-// The streams of one V, taken apart.
+// The streams of one V and their parts.
 struct Coded {
   std::vector<std::vector<std::byte>> streams;
-  std::vector<StreamParts> parts;  // of the levels that code something
+  std::vector<StreamParts> parts;  // without the streams of form kNothing
 
   bool IsKept(int token) const {
     const std::vector<uint16_t>& kept = parts[0].raw_tokens;
@@ -76,7 +76,8 @@ class Bed {
     }
   }
 
-  // Rows of all heads side by side, [token][dim], rounded to the dtype.
+  // Encodes rows, [token][dim] with all heads side by side, and checks what
+  // every level decodes to. Rounds the rows to the dtype first.
   void ExpectBounded(std::vector<float> rows) const {
     for (float& value : rows) value = Stored(value);
     const Coded coded = Encode(rows);
@@ -115,7 +116,7 @@ class Bed {
             .tables = calibration_->tables()};
   }
 
-  // Rows of the heads in memory of [token][head][dim].
+  // The rows of each head in memory laid out as [token][head][dim].
   template <typename R, typename Bytes>
   std::vector<R> HeadsIn(Bytes* bytes) const {
     std::vector<R> heads;
@@ -166,8 +167,8 @@ class Bed {
     return rows;
   }
 
-  // Rounded to bf16, or the largest bf16 of the dtype, which is less than two
-  // roundings away.
+  // The bounds of a kept row. An element is rounded to bf16, or it becomes the
+  // largest bf16 that the dtype can hold, less than two roundings away.
   std::vector<double> KeptBound(const float* exact) const {
     std::vector<double> most;
     for (int d = 0; d < transform_.dim(); ++d) {
@@ -181,8 +182,8 @@ class Bed {
     return most;
   }
 
-  // How far a decoded value of the finest quantiser may be from what was to be
-  // coded.
+  // The largest difference of a decoded value to the exact one, in steps of the
+  // finest quantiser.
   double CellBound(int component, int reached) const {
     const auto& band = transform_.bands[component / kBandComponents];
     for (int step = reached; step >= 0; --step) {
@@ -205,7 +206,7 @@ class Bed {
     }
     std::vector<double> cells;
     for (int c = 0; c < transform_.components(); ++c) {
-      double summed = 0;  // what the encoder's sum for the component goes over
+      double summed = 0;  // of the magnitudes that the encoder adds up
       for (int d = 0; d < dim; ++d) {
         summed +=
             analysis_[c * dim + d] * std::fabs(double{exact[d]} - mean[d]);
@@ -219,7 +220,7 @@ class Bed {
         far += std::abs(transform_.synthesis.At(d, c)) * cells[c];
       }
       far *= transform_.scale * gain;
-      // The product and the sum are rounded as floats, then to the dtype.
+      // The product and the sum are rounded to fp32, then to the dtype.
       const double value = std::fabs(exact[d]) + far;
       most.push_back(far + RoundingOf(shape_.dtype, value) +
                      2 * RoundingOf(Dtype::kFp32, value + std::fabs(mean[d])));
@@ -234,7 +235,7 @@ class Bed {
   std::vector<double> analysis_;  // magnitudes, [component][dim]
 };
 
-// Makes the value of a token's dimension, of `largest`, the dtype's largest.
+// The value of a token's dimension. `largest` is the largest of the dtype.
 using Values =
     std::function<double(int token, int dim, double largest, std::mt19937&)>;
 struct Kind {
@@ -307,7 +308,8 @@ struct NamedCalibration {
   std::shared_ptr<const Calibration> calibration;
 };
 
-// Of normal values, one dimension a thousand times as wide as the others.
+// A calibration made from normal values whose first dimension is a thousand
+// times as wide as the others.
 std::shared_ptr<const Calibration> CalibratedOnFarDimension(
     const Calibration::Geometry& geometry) {
   ModelSpec spec;

@@ -12,10 +12,10 @@
 namespace kdn::codec {
 namespace {
 
-// The fp32 product q * scale is off by at most 127 * 2^-24 of a step.
+// In steps. The fp32 product q * scale is off by at most 127 * 2^-24 of a step.
 constexpr double kHalfStep = 0.5 + 127 * 0x1p-23;
 
-// Rows of one head with magnitudes from tiny to huge, as outlier channels have.
+// Rows of one head with magnitudes from tiny to huge, by channel and by token.
 std::vector<float> WideRows(int tokens, int dim, uint32_t seed) {
   std::mt19937 rng(seed);
   std::normal_distribution<float> normal;
@@ -44,7 +44,7 @@ absl::Status DecodeFrom(const StreamShape& shape,
   return Int8Codec().Decode(shape, {&reader, 1}, StreamContext(), {&rows, 1});
 }
 
-// Fills `stream`, which has the bytes that a stream takes.
+// Resizes `stream` to the stream's length and fills it.
 absl::Status EncodeTo(const StreamShape& shape, const std::vector<float>& rows,
                       std::vector<std::byte>* stream) {
   stream->resize(Int8Codec().BytesMax(shape, Level::kInt8));
@@ -56,7 +56,7 @@ absl::Status EncodeTo(const StreamShape& shape, const std::vector<float>& rows,
   return status;
 }
 
-// Encodes and decodes fp32 rows with no rotation; also gives the scales.
+// Encodes and decodes fp32 rows without rotation; also returns the scales.
 std::vector<float> ThereAndBack(const StreamShape& shape,
                                 const std::vector<float>& rows,
                                 std::vector<float>* scales) {
@@ -97,7 +97,7 @@ TEST_P(Int8CodecTest, EveryValueReturnsWithinHalfAStep) {
             << "seed " << seed << " token " << token << " dim " << i;
       }
     }
-    // The step is no larger than 127 codes need.
+    // The largest magnitude has the code 127.
     for (size_t i = 0; i < scales.size(); ++i) {
       EXPECT_NEAR(scales[i] * 127.0, largest[i], largest[i] * 0x1p-22);
     }
@@ -211,8 +211,8 @@ class Int8ObjectTest : public testing::TestWithParam<ObjectCase> {
   }
 };
 
-// Wherever K is asked for, undoing RoPE there gives what was encoded to half a
-// step per channel, and the rounding to the destination's dtype.
+// Decodes K at some positions and undoes RoPE there: each value is within half
+// a step of what was encoded, apart from the rounding to the dtype.
 TEST_P(Int8ObjectTest, KIsWithinHalfAStepBeforeRopeAtAnyPositions) {
   const ChunkOptions options = Options();
   const ObjectHeader header = HeaderOf(options);

@@ -1,7 +1,7 @@
 // main() of the tests that run once for each instruction set. KDN_ISA names the
-// one to run with; without it, that is the best of this CPU. A test of
-// instructions that the CPU lacks is skipped, and says so: it never runs with
-// weaker ones instead.
+// set to run with; if it is unset, the best set of this CPU is used. If the CPU
+// lacks the named set, the test prints so and is skipped. It never runs with a
+// weaker set instead.
 
 #include <gmock/gmock.h>
 

@@ -59,7 +59,7 @@ class PagedCache {
     pages_.block_table.assign(blocks.begin(), blocks.begin() + used);
   }
 
-  // By the words of the layout, not by the code under test.
+  // Computed from PageLayout's comments, not by the code under test.
   std::byte* At(int layer, KvPart part, int head, int token) const {
     const auto& bases = part == KvPart::kK ? pages_.keys : pages_.values;
     const int at = pages_.first_token + token;
@@ -77,7 +77,7 @@ class PagedCache {
   std::optional<AlignedMemory> memory_;
 };
 
-// The cache's bytes once it has the rows of `kv`, and nothing else is touched.
+// The cache's bytes with the rows of `kv` written into it.
 std::vector<std::byte> Filled(const PagedCache& cache, const KvView& kv) {
   const absl::Span<const std::byte> before = cache.bytes();
   std::vector<std::byte> after(before.begin(), before.end());
@@ -105,7 +105,8 @@ struct PagesCase {
 class PagesTest : public testing::TestWithParam<std::tuple<Level, PageLayout>> {
 };
 
-// Some tokens keep their rows, a whole stream does, the others are coded.
+// A chunk in which base keeps some tokens, keeps all rows of one stream, and
+// codes the others.
 EncodedChunk ChunkWithOutliers(const KvShape& shape) {
   ChunkOptions options;
   options.shape = shape;
@@ -145,8 +146,8 @@ TEST_P(PagesTest, GetTheRowsOfAViewAndNothingElseIsTouched) {
   }
 }
 
-// One rank's layers and heads: the pages are the slice's, their layers counted
-// from its first.
+// The pages hold the layers and heads of one rank. Layer 0 of the pages is the
+// first layer of the slice.
 TEST_P(PagesTest, OfASliceGetItsRows) {
   const auto [level, layout] = GetParam();
   std::mt19937 rng(12);

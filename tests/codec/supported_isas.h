@@ -8,7 +8,7 @@
 
 namespace kdn::codec {
 
-// What this machine can run of every loop, weakest first.
+// The instruction sets that this CPU has, weakest first.
 inline std::vector<Isa> IsasOfThisCpu() {
   std::vector<Isa> isas;
   for (const Isa isa : kIsas) {
@@ -17,8 +17,8 @@ inline std::vector<Isa> IsasOfThisCpu() {
   return isas;
 }
 
-// The instruction sets that a test of loops which take an Isa has to run: the
-// one that KDN_ISA forces, else all of this CPU.
+// The instruction sets that a test runs for loops that take an Isa: the one
+// that KDN_ISA forces, or else all that this CPU has.
 inline std::vector<Isa> IsasUnderTest() {
   if (std::getenv("KDN_ISA") != nullptr) return {BestIsa()};
   return IsasOfThisCpu();

@@ -10,7 +10,7 @@
 namespace kdn::codec {
 namespace {
 
-// Counts that fall by a factor at every value.
+// Counts that fall by `factor` from each value to the next larger one.
 ValueCounts Falling(double factor) {
   ValueCounts counts{};
   double height = 1e6;
@@ -21,7 +21,7 @@ ValueCounts Falling(double factor) {
   return counts;
 }
 
-// Of the differences that a level leaves to the one after the next.
+// Counts of the values -4 to 4: the refinements where a band skips one level.
 ValueCounts NineDifferences() {
   ValueCounts counts{};
   std::fill_n(counts.begin() + kValueMax - 4, 9, 1000);
@@ -39,7 +39,7 @@ BandStep Step(BandMode mode, int step, bool before, int shrink,
   return {mode, {first, second}, static_cast<uint8_t>(shrink)};
 }
 
-// By turns: how a band is coded at each level.
+// Five kinds of bands: how each is coded at each level.
 std::vector<std::array<BandStep, kLadderSteps>> Kinds(
     std::vector<RansTable>* tables) {
   constexpr BandMode kSingle = BandMode::kSingle;
@@ -61,7 +61,7 @@ std::vector<std::array<BandStep, kLadderSteps>> Kinds(
   };
 }
 
-// [component][dimension], `factor` times.
+// The matrix times `factor`, as [component][dimension].
 std::vector<float> ValuesOf(const AnalysisMatrix& matrix, float factor) {
   std::vector<float> values(static_cast<size_t>(matrix.components()) *
                             matrix.dim());

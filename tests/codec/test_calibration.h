@@ -9,7 +9,7 @@
 
 namespace kdn::codec {
 
-// What Calibration::Create takes, to be broken by a test.
+// The arguments of Calibration::Create, for tests to change.
 struct CalibrationParts {
   CalibrationId id;
   ModelFingerprint model;
@@ -22,9 +22,9 @@ struct CalibrationParts {
   }
 };
 
-// As a model's file would bring it: means of its own, bands in every mode,
-// some of them absent at some levels, tables that lack symbols. For rows of
-// about standard normal values. `id` is the id's first byte.
+// A calibration as a model's file may have it: with means, bands in every mode,
+// bands that some levels do not code, and tables that lack symbols. It suits
+// rows of about standard normal values. `id` is the first byte of its id.
 CalibrationParts PartsOf(const Calibration::Geometry& geometry, uint8_t id = 1);
 std::shared_ptr<const Calibration> MadeCalibration(
     const Calibration::Geometry& geometry, uint8_t id = 1);

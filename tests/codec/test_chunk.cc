@@ -51,7 +51,7 @@ KvStrides StridesOf(Layout layout, const KvShape& shape) {
     case Layout::kPadded:
       break;
   }
-  // Rows a few bytes apart, so that they are not aligned to their elements.
+  // A few bytes between rows, so that elements are not aligned.
   KvStrides strides;
   strides.head = static_cast<int64_t>(shape.head_bytes()) + 3;
   strides.token = strides.head * shape.kv_heads + 5;
@@ -120,7 +120,8 @@ bool SameElements(const KvView& a, const KvView& b) {
 
 absl::StatusOr<std::shared_ptr<const Calibration>> CalibrationOf(
     const ObjectHeader& header) {
-  // Making one takes longer than coding a small chunk.
+  // Static, because making a calibration takes longer than coding a small
+  // chunk.
   static CalibrationSet set;
   return set.ForObject(header);
 }
@@ -207,7 +208,7 @@ std::vector<int32_t> Shifted(std::vector<int32_t> positions, int32_t by) {
 
 std::vector<std::byte> ObjectOfZeros(const ObjectHeader& header) {
   KDN_CHECK(!HasTransformCoded(header.levels),
-            "levels whose zeros are streams");
+            "zeros are no stream of a transform-coded level");
   std::vector<StreamEntry> entries(StreamCount(header.shape, header.levels));
   const uint64_t prefix_bytes = PrefixBytesFor(header);
   uint64_t end = prefix_bytes;
@@ -227,7 +228,7 @@ std::vector<std::byte> ObjectOfZeros(const ObjectHeader& header) {
   return object;
 }
 
-// As far as the sections are where their lengths say.
+// Stops at the first section whose length goes past the end.
 void RepairSectionCrcs(const FixedFields& fixed, absl::Span<std::byte> object) {
   constexpr size_t kHeadBytes = 12;
   constexpr size_t kLengthOffset = 4;

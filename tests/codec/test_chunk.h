@@ -15,8 +15,8 @@
 
 namespace kdn::codec {
 
-// What a test wants of a chunk; the defaults are the smallest with more than
-// one of everything.
+// The chunk that a test wants. The defaults are small, with more than one
+// layer, head, token and dimension.
 struct ChunkOptions {
   KvShape shape = {.layers = 2,
                    .kv_heads = 3,
@@ -38,7 +38,7 @@ KvStrides StridesOf(Layout layout, const KvShape& shape);
 // Memory aligned to a cache line, as an engine's is.
 class AlignedMemory {
  public:
-  // At least so many bytes.
+  // At least `bytes` bytes, filled with `fill`.
   AlignedMemory(size_t bytes, std::byte fill);
 
   std::byte* data() { return lines_.front().bytes; }
@@ -78,20 +78,20 @@ class KvBuffer {
   AlignedMemory memory_;
 };
 
-// Whether two views show the same bits, whatever their layouts.
+// Whether two views have the same bits in all elements; strides may differ.
 bool SameElements(const KvView& a, const KvView& b);
 
-// The built-in calibration where the header needs one; null where it names
-// another.
+// The built-in calibration if the header needs a calibration. Null if it needs
+// none or names another.
 std::shared_ptr<const Calibration> TestCalibrationOf(
     const ObjectHeader& header);
-// The object of `kv`; CHECK-fails when encoding does.
+// Encodes `kv`; CHECK-fails when the encoder returns an error.
 std::vector<std::byte> Encode(const ObjectHeader& header, const KvView& kv);
-// The same, with a calibration of the test's own.
+// The same with the given calibration.
 std::vector<std::byte> EncodeWith(
     std::shared_ptr<const Calibration> calibration, const ObjectHeader& header,
     const KvView& kv);
-// An object of random values; a function of the options and the seed.
+// An object of random values. The same options and seed give the same object.
 std::vector<std::byte> RandomObject(const ChunkOptions& options, uint32_t seed);
 
 // Decodes all layers and heads of an object that was just encoded.
@@ -117,14 +117,14 @@ struct EncodedChunk {
 
 std::vector<int32_t> Shifted(std::vector<int32_t> positions, int32_t by);
 
-// The lossless and int8 levels of a header that an encoder may not support,
-// with streams of zeros: an object that parses and verifies. REQUIRES:
-// CheckHeader is OK, no other levels.
+// An object with this header and streams of zeros. It parses and verifies, also
+// if no encoder supports the header. REQUIRES: CheckHeader is OK; levels are
+// only lossless and int8.
 std::vector<std::byte> ObjectOfZeros(const ObjectHeader& header);
 
-// Makes a tampered object consistent again, as far as that is possible: the
-// checksums of its sections and its prefix, then those of its streams. What a
-// fuzzer needs to get past them.
+// Repair the checksums of a changed object, as far as its fields allow it, so
+// that tests and fuzzers get past them: RepairPrefixCrc those of the sections
+// and of the prefix, RepairStreamCrcs those of the streams too.
 void RepairPrefixCrc(absl::Span<std::byte> object);
 void RepairStreamCrcs(absl::Span<std::byte> object);
 

@@ -1,5 +1,5 @@
-// What is asked of every entropy coder, and that a simpler one can take the
-// place of rANS.
+// The requirements on an entropy coder, checked for rANS and for a simpler
+// coder that could replace it.
 
 #include "codec/entropy/entropy_coder.h"
 
@@ -16,7 +16,7 @@
 namespace kdn::codec {
 namespace {
 
-// Writes symbols as they are.
+// A coder that copies the symbols.
 struct PlainCoder {
   static constexpr int kLanes = 8;
   static constexpr size_t kSymbols = 256;
@@ -111,7 +111,7 @@ struct NoTables : PlainCoder {
 };
 static_assert(!EntropyCoder<NoTables>);
 
-// Runs of both kinds of tables, their symbols, and the stream of them.
+// Runs with one table and with two, their symbols, and their stream.
 template <typename Coder>
 struct Message {
   explicit Message(uint32_t seed) {

@@ -49,7 +49,7 @@ TEST(RansTable, RefusesWhatIsNoDistribution) {
   EXPECT_TRUE(RansTable::Create(frequencies).ok());
   ++frequencies[0];
   EXPECT_TRUE(absl::IsInvalidArgument(RansTable::Create(frequencies).status()));
-  // Would wrap around to 4096 in 16 bits.
+  // A 16-bit sum would wrap around to 4096.
   std::fill(frequencies.begin(), frequencies.end(), 0x1010);
   EXPECT_TRUE(absl::IsInvalidArgument(RansTable::Create(frequencies).status()));
   frequencies.assign(kRansSymbols - 1, 0);

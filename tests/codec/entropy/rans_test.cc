@@ -33,7 +33,8 @@ double EntropyBits(const std::vector<uint8_t>& symbols) {
   return bits;
 }
 
-// A rounded Gaussian; sigma 0 is one symbol only, a large one all 256.
+// Symbols of a rounded Gaussian. sigma 0 gives one symbol, a large sigma all
+// 256.
 std::vector<uint8_t> Gaussian(size_t count, double sigma, uint32_t seed) {
   std::mt19937 rng(seed);
   std::normal_distribution<double> normal(128.0, sigma);
@@ -70,8 +71,8 @@ Message OneRun(const std::vector<uint8_t>& symbols) {
   return message;
 }
 
-// Runs of any length, none included, over tables of very different entropies,
-// every lane's own table honoured.
+// Runs of many lengths, 0 included, with tables of very different entropies.
+// Each lane has symbols of its own table.
 Message ManyRuns(uint32_t seed) {
   std::mt19937 rng(seed);
   Message message;
@@ -120,7 +121,7 @@ Decoded Decode(const std::vector<std::byte>& stream,
   RansDecoder decoder(stream, isa);
   Decoded decoded;
   for (const RansRun& run : runs) {
-    // Its own memory, exactly as large, so that a sanitizer sees an overrun.
+    // Memory of exactly the run's size, so that a sanitizer sees an overrun.
     std::vector<uint8_t> symbols(run.symbols());
     decoder.DecodeRun(run, symbols.data());
     decoded.symbols.insert(decoded.symbols.end(), symbols.begin(),
@@ -166,7 +167,7 @@ TEST(Rans, RoundTripsManyRunsOverPairsOfTables) {
   }
 }
 
-// What each symbol costs most: frequency 1 throughout.
+// A symbol costs most with frequency 1: all symbols have it, or none.
 TEST(Rans, WorstCaseFitsTheBound) {
   std::vector<uint16_t> frequencies(kRansSymbols, 0);
   frequencies[255] = 1;
@@ -184,7 +185,7 @@ TEST(Rans, WorstCaseFitsTheBound) {
 
 TEST(Rans, TablesMayLieAnywhere) {
   const auto symbols = Gaussian(64 * kRansLanes, 3.0, 4);
-  // Beyond the reach of a vector's index when the stack is.
+  // Stack and heap are usually too far apart for a vector's 32-bit index.
   const RansTable on_stack = TableOf(symbols);
   const auto on_heap = std::make_unique<RansTable>(on_stack);
   Message message;
@@ -207,7 +208,8 @@ TEST(Rans, OneSymbolCostsNothing) {
   EXPECT_EQ(Encode(OneRun(Gaussian(32768, 0.0, 6)), BestIsa()).size(), 128);
 }
 
-// Side by side as one after the other, whatever the streams are.
+// Decoding two streams as a pair gives the same as decoding each alone, damaged
+// or not.
 void ExpectPairs(const std::vector<std::byte>& stream_a,
                  const std::vector<RansRun>& runs_a,
                  const std::vector<std::byte>& stream_b,
@@ -240,8 +242,8 @@ TEST(Rans, DecodesPairs) {
     std::mt19937 rng(seed);
     const Message a = ManyRuns(seed);
     std::vector<std::byte> stream_a = Encode(a, BestIsa());
-    // The same runs with their symbols shuffled and tables swapped, so that it
-    // ends elsewhere.
+    // The same runs with other symbols and with the first table only, so that
+    // the streams differ in length.
     Message b = a;
     for (size_t i = 0; i < b.runs.size(); ++i) {
       b.runs[i].half_bit = -1;
@@ -254,7 +256,7 @@ TEST(Rans, DecodesPairs) {
     for (Isa isa : IsasUnderTest()) {
       ExpectPairs(stream_a, a.runs, stream_b, b.runs, isa);
     }
-    // One or both damaged.
+    // One stream is damaged, then both.
     stream_b.resize(stream_b.size() / 4 * 2);
     for (Isa isa : IsasUnderTest()) {
       ExpectPairs(stream_a, a.runs, stream_b, b.runs, isa);
@@ -266,7 +268,8 @@ TEST(Rans, DecodesPairs) {
   }
 }
 
-// Bad bytes give the same symbols and the same verdict on every CPU.
+// Damaged bytes give the same symbols and the same status with every
+// instruction set.
 Decoded DecodeEverywhere(const std::vector<std::byte>& stream,
                          const std::vector<RansRun>& runs) {
   const Decoded scalar = Decode(stream, runs, Isa::kScalar);

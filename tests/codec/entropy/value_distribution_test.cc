@@ -18,7 +18,7 @@ uint64_t& At(ValueCounts* counts, int value) {
   return (*counts)[value + kValueMax];
 }
 
-// A pyramid, not quite symmetric.
+// Counts that fall linearly from 0 on both sides, not quite symmetric.
 ValueCounts Pyramid(int width, uint64_t height) {
   ValueCounts counts{};
   for (int value = -width; value <= width; ++value) {
@@ -39,7 +39,7 @@ TEST(Thirds, RefiningTheCoarserValueGivesTheValue) {
     EXPECT_EQ(AtStep(value, 2), value);
     EXPECT_EQ(AtStep(value, 1), coarser);
     EXPECT_EQ(AtStep(value, 0), Coarser(coarser));
-    // The cells nest: nine of the finest around each of the coarsest.
+    // Cells nest: a coarsest cell is the nine finest ones around its middle.
     EXPECT_LE(std::abs(value - CellOf(0) * AtStep(value, 0)), 4);
   }
 }
@@ -131,8 +131,8 @@ TEST(SymbolTable, LeavesOutWhatComesLessThanOnceInATwoToThe17th) {
   EXPECT_EQ(table.frequency(127), 0u);
 }
 
-// A table is part of what a calibration's id stands for, so it may not change
-// with the machine or the compiler: these numbers are from x86-64 and g++ 12.
+// Streams are coded with these tables, so they may not differ between machines
+// or compilers. The number is from x86-64 and g++ 12.
 TEST(SymbolTable, IsTheSameEverywhere) {
   uint32_t crc = 0;
   for (int width : {0, 1, 5, 20, 127}) {

@@ -76,7 +76,7 @@ TEST(ObjectIndex, RefusesAnotherObjectSize) {
   }
 }
 
-// Adjacent ranges merged, as LayerRanges does.
+// The streams' ranges, with adjacent ones merged as LayerRanges does.
 std::vector<ByteRange> RangesOf(const ObjectIndex& index,
                                 const std::vector<StreamId>& ids) {
   std::vector<ByteRange> ranges;
@@ -103,7 +103,7 @@ TEST(ObjectIndex, AWholeLayerOfALevelIsOneRange) {
     ASSERT_EQ(own.size(), 1u);
     EXPECT_EQ(own[0].offset, AlignUp(end));
     end = own[0].offset + own[0].bytes;
-    // It comes last, behind a range for each level that it refines.
+    // It comes last, after a range for each level that it refines.
     const auto ranges = index->LayerRanges(group.level, group.layer, 0, 3);
     ASSERT_FALSE(ranges.empty());
     EXPECT_LE(ranges.size(), LadderTo(group.level).size());
@@ -177,7 +177,7 @@ TEST(ObjectIndex, TheKeyFollowsTheTokensThatTheHeaderStates) {
   auto object = RandomObject({}, 1);
   const auto honest = ParseAll(object);
   ASSERT_TRUE(honest.ok());
-  // Token ids lie behind the digests, the RoPE numbers, "tenant" and "raw".
+  // Token ids follow the digests, the RoPE descriptor, "tenant" and "raw".
   const size_t token_0 = 64 + 4 * 32 + 68 + 6 + 3;
   ASSERT_EQ(object[token_0], std::byte{3});
   object[token_0] = std::byte{4};

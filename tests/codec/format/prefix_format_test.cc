@@ -1,5 +1,5 @@
-// What version 3 added to headers: depth, a rope for each layer, a head_dim of
-// V, sections.
+// The header fields that version 2 does not have: depth, a rope for each layer,
+// a head_dim of V, sections.
 
 #include "codec/format/prefix_format.h"
 
@@ -26,7 +26,7 @@ ObjectHeader Header() {
   return HeaderOf(options);
 }
 
-// As Gemma's: every third layer has another theta.
+// As in Gemma, some layers have another theta: here every third one.
 ObjectHeader WithLayerRopes() {
   ObjectHeader header = Header();
   for (int layer = 0; layer < header.shape.layers; ++layer) {
@@ -36,7 +36,7 @@ ObjectHeader WithLayerRopes() {
   return header;
 }
 
-// As of a compressed V: its rows are longer than those of K.
+// As in models with a compressed V, rows of V are longer than rows of K.
 ObjectHeader WithLongerV() {
   ObjectHeader header = Header();
   header.shape.v_head_dim = 20;
@@ -47,7 +47,7 @@ absl::StatusOr<ObjectIndex> Parsed(const std::vector<std::byte>& object) {
   return ObjectIndex::Parse(object, object.size());
 }
 
-// What a field of the prefix becomes; CRCs are made right.
+// Parses the object with one byte of the prefix changed and its CRCs repaired.
 absl::Status ParseWith(std::vector<std::byte> object, size_t at,
                        std::byte value) {
   object[at] = value;
@@ -81,7 +81,8 @@ TEST(PrefixFormat, ARopeTableHasOneSpelling) {
   const size_t table = 64 + 4 * 32;
   const size_t of_layer = table + 2 * 68;
   ASSERT_EQ(object[of_layer + 2], std::byte{1});
-  // A layer without a rope, the first layer with the second one, none with it.
+  // A layer names a rope that is missing; the first layer names the second
+  // rope; no layer names the second rope.
   for (const auto& [layer, rope] :
        {std::pair<int, int>{1, 2}, {0, 1}, {2, 0}}) {
     EXPECT_EQ(ParseWith(object, of_layer + layer, std::byte(rope)).code(),
@@ -93,7 +94,7 @@ TEST(PrefixFormat, ARopeTableHasOneSpelling) {
   std::memcpy(twice.data() + table + 68, twice.data() + table, 68);
   RepairPrefixCrc(absl::MakeSpan(twice));
   EXPECT_THAT(std::string(Parsed(twice).status().message()),
-              HasSubstr("twice"));
+              HasSubstr("equals an earlier one"));
   // Reserved bytes of a descriptor, and more descriptors than layers.
   EXPECT_EQ(ParseWith(object, table + 2, std::byte{1}).code(),
             absl::StatusCode::kDataLoss);
@@ -110,7 +111,7 @@ TEST(PrefixFormat, CarriesAnotherHeadDimOfV) {
   ASSERT_TRUE(index.ok()) << index.status();
   EXPECT_TRUE(VerifyObject(*index, object).ok());
   EXPECT_EQ(index->header().shape, header.shape);
-  // Of int8: a scale for each channel of K and for each token of V.
+  // int8 has a scale for each channel of K and for each token of V.
   EXPECT_EQ(index->Entry({Level::kInt8, 1, KvPart::kK, 2}).bytes,
             4u * 8 + 5 * 8);
   EXPECT_EQ(index->Entry({Level::kInt8, 1, KvPart::kV, 2}).bytes,
@@ -127,7 +128,7 @@ TEST(StreamLayout, KAndVMayShareStreamsDifferently) {
                    .dtype = Dtype::kBf16,
                    .v_head_dim = 128};
   const LevelSet levels = LevelSet::All();
-  // Two heads of K in a stream of base, one of V.
+  // A stream of base has two heads of K, or one head of V.
   EXPECT_EQ(StreamsOf(shape, {0, Level::kBase}).size(), 6u);
   EXPECT_EQ(StreamsOf(shape, {0, Level::kBase}, 1, 2).size(), 2u);
   std::vector<bool> seen(StreamCount(shape, levels));
@@ -190,7 +191,7 @@ TEST(Sections, DamageIsDataLossEvenInCriticalOnes) {
   header.sections = {{2, true, {std::byte{1}, std::byte{2}}}, {3, false, {}}};
   auto object = ObjectOfZeros(header);
   const size_t at = FixedFieldsOf(header).sections_offset();
-  // Content without its CRC: only the prefix's is made right.
+  // The content changes; only the prefix's CRC is repaired.
   auto content = object;
   content[at + 12] = std::byte{7};
   const uint64_t prefix_bytes = FixedFieldsOf(header).prefix_bytes;
@@ -219,7 +220,7 @@ TEST(CheckHeader, RefusesWhatVersion3CannotSay) {
   EXPECT_EQ(code(header), absl::StatusCode::kOk);
   header.depth = 0;
   EXPECT_EQ(code(header), kInvalid);
-  header.depth = std::nullopt;  // as version 2
+  header.depth = std::nullopt;  // as in version 2
   EXPECT_EQ(code(header), absl::StatusCode::kOk);
   std::vector<std::byte> room(ObjectBytesMax(header));
   EXPECT_EQ(ObjectEncoder::Create(header, nullptr, absl::MakeSpan(room))

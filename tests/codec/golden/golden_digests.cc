@@ -15,7 +15,8 @@
 namespace kdn::codec {
 namespace {
 
-// The rows [layer][K|V][token][head][dim] of a level at some positions.
+// The digest of the rows, [layer][K|V][token][head][dim], that a level decodes
+// to at `positions`.
 std::string RowsDigest(const ObjectIndex& index,
                        absl::Span<const std::byte> object,
                        std::shared_ptr<const Calibration> calibration,

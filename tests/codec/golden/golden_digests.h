@@ -10,8 +10,8 @@
 
 namespace kdn::codec {
 
-// Golden files are objects and calibrations that an older encoder wrote, and
-// the digests of what they decode to: tests/codec/golden/README.md.
+// Golden files are objects and calibrations of each version of the format, and
+// digests of the objects' rows: tests/codec/golden/README.md.
 
 std::vector<std::byte> ReadWholeFile(const std::string& path);
 // The SHA-256 in hex digits.
@@ -30,9 +30,9 @@ std::string Sha256Text(absl::Span<const std::byte> bytes);
 // last bit between libraries and between CPUs, so K that is coded before RoPE
 // is digested at the origin only, where every angle is zero. K of the lossless
 // level turns by cosines in fp64 that are rounded to fp32: the differences
-// vanish. A chunk whose K does not turn has all three. A chunk that no decoder
-// supports has no rows. CHECK-fails if the object does not parse, verify or
-// decode. `calibrations` has what the object names.
+// vanish. A chunk without RoPE has all three. A chunk that no decoder supports
+// has no rows. CHECK-fails if the object does not parse, verify or decode.
+// REQUIRES: `calibrations` has the calibration that the object names.
 std::vector<std::string> DigestsOf(absl::Span<const std::byte> object,
                                    CalibrationSet* calibrations, Isa isa);
 

@@ -1,5 +1,5 @@
-// Objects that encoders of every version wrote decode to the rows that they
-// decoded to then: for ever, and with every instruction set.
+// Golden objects of every version decode to the same rows for ever, with every
+// instruction set.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -53,7 +53,7 @@ class GoldenTest : public testing::TestWithParam<int> {
 
   const std::string folder_ = absl::StrCat(kFolder, GetParam());
   CalibrationSet calibrations_;
-  // By the name of the chunk.
+  // Keyed by the name of the object's file, without its suffix.
   std::map<std::string, std::vector<std::byte>> objects_;
   std::map<std::string, std::vector<std::string>> digests_;
 };
@@ -90,7 +90,7 @@ TEST_P(GoldenTest, HasEveryLevelOfEveryDtype) {
   EXPECT_EQ(calibrated.size(), 3u);
 }
 
-// A stream of base and of lossless begins with a byte that says its form.
+// The first byte of a stream gives its form, at all levels but int8.
 TEST_P(GoldenTest, HasEveryFormOfStream) {
   std::set<std::pair<Level, int>> forms;
   for (const auto& [name, object] : objects_) {
@@ -125,8 +125,9 @@ TEST_P(GoldenTest, EveryFlippedBitIsFound) {
   }
 }
 
-// What the digests leave out: at any position, K that is coded before RoPE is
-// the K of the origin, turned. In fp32 nothing is rounded between.
+// The digests leave out K that is coded before RoPE at other positions than the
+// origin. There it is the K of the origin, turned. In fp32, no rounding to the
+// dtype comes between.
 TEST_P(GoldenTest, KElsewhereIsKOfTheOriginTurned) {
   for (const char* name : {"fp32-llama3", "calibrated-fp32"}) {
     const std::vector<std::byte>& object = objects_[name];
@@ -162,7 +163,7 @@ TEST_P(GoldenTest, KElsewhereIsKOfTheOriginTurned) {
   }
 }
 
-// What the decoder makes of a stream does not depend on the object's version.
+// The rows of a stream do not depend on the object's version.
 TEST(Golden, RowsOfTheSameKvAreTheSameInEveryVersion) {
   std::map<std::string, std::string> rows;  // by chunk, level and positions
   for (const int version : {2, 3}) {
@@ -178,7 +179,7 @@ TEST(Golden, RowsOfTheSameKvAreTheSameInEveryVersion) {
   }
 }
 
-// Objects of version 3 say what those of version 2 do not.
+// Objects of version 3 have fields that objects of version 2 lack.
 TEST(Golden, HaveTheFieldsOfTheirVersion) {
   const auto header_of = [](const std::string& file) {
     const auto object = ReadWholeFile(kFolder + file);

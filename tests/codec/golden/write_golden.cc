@@ -1,6 +1,6 @@
-// Writes the golden files of the format that this build's encoder writes, into
-// an empty folder. A person runs it once for each version of the format, see
-// README.md beside it; neither a test nor CI does.
+// Writes golden files in the format version of this build's encoder into an
+// empty folder. A person runs the program once for each version of the format
+// (README.md in this folder). No test and no CI run starts it.
 
 #include <cstdio>
 #include <filesystem>
@@ -21,7 +21,7 @@ namespace {
 
 constexpr Calibration::Geometry kCalibrated = {
     .layers = 1, .kv_heads = 4, .head_dim = 16};
-// The model that HeaderOf names.
+// The fingerprint in HeaderOf's headers.
 ModelFingerprint TestModel() {
   return HeaderOf(ChunkOptions()).identity.fingerprint;
 }
@@ -29,7 +29,7 @@ ModelFingerprint TestModel() {
 struct GoldenChunk {
   std::string name;
   ObjectHeader header;
-  // Whether some rows and some elements are far from the others, so that
+  // Whether some rows and some elements lie far from the others, so that
   // streams have kept tokens and patches.
   bool outliers = false;
   bool calibrated = false;
@@ -39,7 +39,7 @@ GoldenChunk Chunk(std::string name, const ChunkOptions& options) {
   return {.name = std::move(name), .header = HeaderOf(options)};
 }
 
-// Streams of kept tokens, of patches, of every level.
+// Every level, with kept tokens and patches.
 GoldenChunk Bf16() {
   ChunkOptions options;
   options.shape = {2, 2, 24, 16, Dtype::kBf16};
@@ -87,7 +87,8 @@ GoldenChunk Calibrated(std::string name, Dtype dtype, int rotary_dim) {
   return chunk;
 }
 
-// Too few tokens for coding to be worth it: rows, and levels that say nothing.
+// With so few tokens, coding would take more bytes than rows: streams of base
+// have rows, and streams of base+1 and base+2 have nothing.
 GoldenChunk FewTokens() {
   ChunkOptions options;
   options.shape = {1, 2, 3, 8, Dtype::kBf16};
@@ -105,7 +106,7 @@ GoldenChunk OneLevel(std::string name, Level level) {
   return chunk;
 }
 
-// Behind another chunk, and edited.
+// A chunk that follows another one in its chain, and whose variant is an edit.
 GoldenChunk Chained() {
   GoldenChunk chunk = OneLevel("chained-edited", Level::kInt8);
   chunk.header.identity.condition = KeyOf(chunk.header.identity);
@@ -114,7 +115,7 @@ GoldenChunk Chained() {
   return chunk;
 }
 
-// With sections of later versions.
+// A chunk with sections that no version knows.
 GoldenChunk WithSections() {
   GoldenChunk chunk = OneLevel("sections", Level::kInt8);
   chunk.header.sections = {
@@ -123,7 +124,8 @@ GoldenChunk WithSections() {
   return chunk;
 }
 
-// Layers that turn differently, and a longer V: only the header is known.
+// Another RoPE in one layer, and rows of V longer than rows of K. No encoder
+// supports this header.
 ObjectHeader Unsupported() {
   ObjectHeader header = OneLevel("", Level::kInt8).header;
   header.shape.layers = 4;

@@ -24,7 +24,7 @@ StreamShape ShapeOf(Dtype dtype, int tokens, int head_dim) {
           .dtype = dtype};
 }
 
-// Standard normal times a magnitude of each dimension's own, 2^-spread to
+// Standard normal values times a magnitude for each dimension, 2^-spread to
 // 2^spread.
 std::vector<std::byte> Gaussian(const StreamShape& shape, double spread,
                                 uint32_t seed) {
@@ -80,7 +80,7 @@ Decoded Decode(const StreamShape& shape, const std::vector<std::byte>& stream) {
   return decoded;
 }
 
-// Returns the stream's bytes.
+// Returns the length of the stream.
 size_t ExpectRoundTrip(const StreamShape& shape,
                        const std::vector<std::byte>& elements) {
   const std::vector<std::byte> stream = Encode(shape, elements);
@@ -122,8 +122,8 @@ TEST(LosslessCodec, TakesTheLargestHead) {
   }
 }
 
-// NaNs, infinities, denormals and negative zeros among them. Most values are
-// alike, so that the stream is coded nevertheless.
+// Includes NaNs, infinities, denormals and negative zeros. Most values are
+// normal, so that coding is shorter and the encoder chooses it.
 TEST(LosslessCodec, CodesEveryPattern) {
   for (Dtype dtype : {Dtype::kBf16, Dtype::kFp16}) {
     const StreamShape shape = ShapeOf(dtype, 4096, 128);
@@ -194,7 +194,7 @@ TEST(LosslessCodec, RandomBytesDoNoHarm) {
     std::vector<std::byte> stream = AnyBits(1 + rng() % 700, rng());
     stream[0] = static_cast<std::byte>(round % 4 == 0 ? 0 : 1);
     if (stream.size() > 11) {
-      // Parts that fit, so that more is looked at.
+      // Lengths that add up, so that the decoder looks at the parts.
       const uint16_t side = rng() % 60;
       const uint32_t coded = static_cast<uint32_t>(
           stream.size() - 11 - side - shape.values() * RestBytes(shape.dtype));
