@@ -53,7 +53,7 @@ ValueCounts CodedCounts(const ValueCounts& finest, int step, bool before) {
 }
 
 FormatCoder::Table SymbolTable(const ValueCounts& coded, BandMode mode) {
-  KDN_CHECK(mode != BandMode::kAbsent, "what is not coded has no table");
+  KDN_CHECK(mode != BandMode::kAbsent, "a band that is not coded has no table");
   const ValueCounts p = Normalised(coded);
   std::array<uint32_t, FormatCoder::kSymbols> counts;
   for (size_t symbol = 0; symbol < FormatCoder::kSymbols; ++symbol) {

@@ -221,9 +221,9 @@ TEST(Corruption, TamperedIndexEntriesAreFoundThoughTheChecksumIsRight) {
   }
 }
 
-TEST(Corruption, ErrorsThatNobodyMeasuresAreFoundThoughTheChecksumIsRight) {
+TEST(Corruption, ImpossibleErrorsAreFoundThoughTheChecksumIsRight) {
   const std::vector<std::byte> object = RandomObject(Tiny(), 1);
-  for (size_t at : {size_t{16}, size_t{20}}) {  // the largest, the mean
+  for (size_t at : {size_t{16}, size_t{20}}) {  // largest, root mean square
     for (float error : {-1.0f, std::numeric_limits<float>::infinity(),
                         std::numeric_limits<float>::quiet_NaN()}) {
       std::vector<std::byte> forged = object;

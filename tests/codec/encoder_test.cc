@@ -103,7 +103,7 @@ TEST_F(EncoderTest, TheBoundIsTightUpToOnePadding) {
   }
 }
 
-TEST_F(EncoderTest, WhatCannotBeCompressedFitsTheBound) {
+TEST_F(EncoderTest, IncompressibleValuesFitTheBound) {
   std::mt19937 rng(12);
   options_.shape.tokens = 200;
   options_.levels = LevelSet::Of(Level::kLossless);
@@ -293,7 +293,7 @@ TEST_F(LayersInAnyOrderTest, AnyNumberOfThreadsGivesTheSameBytes) {
   }
 }
 
-TEST_F(LayersInAnyOrderTest, OneThatWasRefusedMayComeLate) {
+TEST_F(LayersInAnyOrderTest, ARefusedLayerMayBeEncodedLater) {
   auto encoder = Create();
   ASSERT_TRUE(encoder.ok()) << encoder.status();
   KvBuffer damaged = kv_;
@@ -309,7 +309,7 @@ TEST_F(LayersInAnyOrderTest, OneThatWasRefusedMayComeLate) {
   ExpectSameBytes(&*encoder);
 }
 
-TEST_F(LayersInAnyOrderTest, EachComesOnce) {
+TEST_F(LayersInAnyOrderTest, ALayerIsEncodedOnce) {
   auto encoder = Create();
   ASSERT_TRUE(encoder.ok()) << encoder.status();
   const KvView layer = kv_.view().Layer(0);

@@ -118,7 +118,7 @@ TEST_P(Int8CodecTest, ZerosSubnormalsAndTheLargestFloatsSurvive) {
   }
 }
 
-TEST_P(Int8CodecTest, RefusesWhatIsNotFinite) {
+TEST_P(Int8CodecTest, RefusesValuesThatAreNotFinite) {
   const StreamShape shape = Shape(3, 4);
   for (float bad : {std::numeric_limits<float>::infinity(),
                     -std::numeric_limits<float>::infinity(),

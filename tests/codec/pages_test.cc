@@ -14,7 +14,7 @@
 namespace kdn::codec {
 namespace {
 
-// How engines lay their pages out.
+// Layouts of pages in engines.
 enum class PageLayout {
   kApart,       // [2][blocks][block_tokens][heads][dim]
   kInBlock,     // [blocks][2][block_tokens][heads][dim]
@@ -122,7 +122,7 @@ EncodedChunk ChunkWithOutliers(const KvShape& shape) {
   return chunk;
 }
 
-TEST_P(PagesTest, GetTheRowsOfAViewAndNothingElseIsTouched) {
+TEST_P(PagesTest, GetTheRowsOfAViewAndNoOtherByteChanges) {
   const auto [level, layout] = GetParam();
   std::mt19937 rng(11);
   for (const PagesCase& each :
@@ -148,7 +148,7 @@ TEST_P(PagesTest, GetTheRowsOfAViewAndNothingElseIsTouched) {
 
 // The pages hold the layers and heads of one rank. Layer 0 of the pages is the
 // first layer of the slice.
-TEST_P(PagesTest, OfASliceGetItsRows) {
+TEST_P(PagesTest, PagesOfASliceGetItsRows) {
   const auto [level, layout] = GetParam();
   std::mt19937 rng(12);
   const KvShape whole{3, 4, 20, 32, Dtype::kBf16};

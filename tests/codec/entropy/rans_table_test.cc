@@ -44,7 +44,7 @@ TEST(NormaliseCounts, TakesFromTheLargestWhenRareSymbolsAreMany) {
   EXPECT_EQ(frequencies[9], kRansTotal - 255);
 }
 
-TEST(RansTable, RefusesWhatIsNoDistribution) {
+TEST(RansTable, RefusesFrequenciesThatAreNoDistribution) {
   std::vector<uint16_t> frequencies(kRansSymbols, 16);
   EXPECT_TRUE(RansTable::Create(frequencies).ok());
   ++frequencies[0];

@@ -292,7 +292,7 @@ TEST(Rans, EveryTruncationIsFound) {
   }
 }
 
-TEST(Rans, BytesTooManyAndRunsTooFewAreFound) {
+TEST(Rans, ExtraBytesAndMissingRunsAreFound) {
   Message message = ManyRuns(8);
   std::vector<std::byte> stream = Encode(message, BestIsa());
   stream.resize(stream.size() + 2);

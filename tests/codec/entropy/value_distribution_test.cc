@@ -44,7 +44,7 @@ TEST(Thirds, RefiningTheCoarserValueGivesTheValue) {
   }
 }
 
-TEST(Thirds, KernelsCountLikeThem) {
+TEST(Thirds, KernelsGiveTheSameValues) {
   std::vector<int8_t> values(2 * kValueMax + 1);
   std::iota(values.begin(), values.end(), static_cast<int8_t>(-kValueMax));
   for (int times : {0, 1, 2}) {
@@ -64,7 +64,7 @@ TEST(Thirds, KernelsCountLikeThem) {
   EXPECT_EQ(back, values);
 }
 
-TEST(CodedCounts, CountsEveryValueAsWhatItIsCodedAs) {
+TEST(CodedCounts, CountsEachValueByItsCodedValue) {
   for (int only = -kValueMax; only <= kValueMax; ++only) {
     ValueCounts finest{};
     At(&finest, only) = 5;
@@ -121,7 +121,7 @@ TEST(SymbolTable, AlwaysHasTheZeroSymbol) {
   }
 }
 
-TEST(SymbolTable, LeavesOutWhatComesLessThanOnceInATwoToThe17th) {
+TEST(SymbolTable, LeavesOutSymbolsRarerThanOnceInTwoToThe17th) {
   ValueCounts counts{};
   At(&counts, 0) = 1 << 20;
   At(&counts, 1) = 9;

@@ -163,7 +163,7 @@ TEST(ObjectIndex, HeadsThatShareAStreamComeTogether) {
             index->LayerRanges(Level::kBase, 0, 2, 4));
 }
 
-TEST(ObjectIndexDeathTest, AskingForWhatIsNotThereIsABug) {
+TEST(ObjectIndexDeathTest, AskingForAMissingStreamIsABug) {
   ChunkOptions options;
   options.levels = LevelSet::Of(Level::kLossless);
   const auto index = ParseAll(RandomObject(options, 1));

@@ -208,7 +208,7 @@ TEST(Sections, DamageIsDataLossEvenInCriticalOnes) {
   }
 }
 
-TEST(CheckHeader, RefusesWhatVersion3CannotSay) {
+TEST(CheckHeader, RefusesHeadersThatVersion3CannotHold) {
   const auto code = [](const ObjectHeader& header) {
     return CheckHeader(header).code();
   };
