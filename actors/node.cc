@@ -1,7 +1,5 @@
 #include "actors/node.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <caf/all.hpp>
 #include <caf/io/all.hpp>
@@ -17,6 +15,7 @@
 #include "actors/node_services.h"
 #include "actors/placement_actor.h"
 #include "actors/storage_actor.h"
+#include "kv/log.h"
 #include "placement/membership.h"
 
 namespace kdn::actors {
@@ -264,8 +263,10 @@ void NodeImpl::FlushPartitions() {
                   FlushAtom::value)
         .receive([](bool) {},
                  [&](const caf::error& error) {
-                   spdlog::error("some objects were not written to disk: {}",
-                                 system_.render(error));
+                   LogError("node.flush",
+                            absl::StrCat("the node stops, and some objects "
+                                         "were not written to disk: ",
+                                         system_.render(error)));
                  });
   }
 }
@@ -280,8 +281,10 @@ NodeImpl::~NodeImpl() {
   if (disk_ != nullptr) {
     FlushPartitions();
     if (absl::Status status = disk_->Flush(); !status.ok()) {
-      spdlog::error("flushing the disk tier: {}",
-                    std::string(status.message()));
+      LogError("node.flush",
+               absl::StrCat("the node stops, and its disk tier was not "
+                            "flushed: ",
+                            status.message()));
     }
   }
   caf::anon_send_exit(placement_actor_, caf::exit_reason::user_shutdown);

@@ -1,16 +1,16 @@
 #include "actors/placement_actor.h"
 
-#include <spdlog/spdlog.h>
-
 #include <caf/io/middleman_actor.hpp>
 #include <chrono>
 #include <set>
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "actors/delay.h"
 #include "actors/wire.h"
 #include "kv/check.h"
+#include "kv/log.h"
 
 namespace kdn::actors {
 namespace {
@@ -19,6 +19,12 @@ using placement::PeerAction;
 
 // Connecting and joining, each: a peer that takes longer is as good as away.
 constexpr auto kAnswerTimeout = std::chrono::seconds(2);
+
+// A site of the log for each peer, because the log limits the lines of a site:
+// a line about one peer must not suppress a line about another peer.
+std::string SiteOf(const char* place, const NodeId& peer) {
+  return absl::StrCat(place, " ", peer.name());
+}
 
 }  // namespace
 
@@ -86,8 +92,9 @@ void PlacementActorState::OnMembers(const MembersCall& call) {
   const absl::Status status =
       deps->membership.OnMembers(call.members, deps->node->clock->Now());
   if (!status.ok()) {
-    spdlog::error("the member list stays as it was: {}",
-                  std::string(status.message()));
+    LogError(
+        "placement.members",
+        absl::StrCat("the member list stays as it was: ", status.message()));
   }
   Perform();
 }
@@ -128,8 +135,9 @@ void PlacementActorState::Perform(const PeerAction& action) {
     case PeerAction::Kind::kForget:
       return Forget(action.peer);
     case PeerAction::Kind::kComplain:
-      spdlog::error("{} cannot be joined: {}", action.peer.name(),
-                    action.reason);
+      LogError(SiteOf("placement.join", action.peer),
+               absl::StrCat(action.peer.name(),
+                            " cannot be joined: ", action.reason));
       return;
   }
 }
@@ -159,8 +167,8 @@ void PlacementActorState::Welcome(const PeerAction& action) {
   self->monitor(at_hand.node);
   live[action.peer] = std::move(at_hand);
   dials[action.peer] = action.dial;
-  spdlog::info("{} is up: {} of {} nodes live", action.peer.name(), live.size(),
-               deps->membership.view().members().size());
+  LogInfo("placement.up",
+          absl::StrCat(action.peer.name(), " is up: ", CountLive()));
 }
 
 void PlacementActorState::Forget(const NodeId& peer) {
@@ -168,8 +176,13 @@ void PlacementActorState::Forget(const NodeId& peer) {
   live.erase(peer);
   dials.erase(peer);
   deps->node->transport->FailPeer(peer);
-  spdlog::warn("{} is down: {} of {} nodes live", peer.name(), live.size(),
-               deps->membership.view().members().size());
+  LogWarning(SiteOf("placement.down", peer),
+             absl::StrCat(peer.name(), " is down: ", CountLive()));
+}
+
+std::string PlacementActorState::CountLive() const {
+  return absl::StrCat(live.size(), " of ",
+                      deps->membership.view().members().size(), " nodes live");
 }
 
 void PlacementActorState::Build(placement::MapMembers set) {

@@ -46,6 +46,8 @@ struct PlacementActorState {
   void Join(const placement::PeerAction& action);
   void Welcome(const placement::PeerAction& action);
   void Forget(const NodeId& peer);
+  // "2 of 3 nodes live", for the log.
+  std::string CountLive() const;
   void Build(placement::MapMembers set);
   void WakeAt(absl::Time wake);
 

@@ -21,9 +21,10 @@ using LogSink = std::function<void(LogSeverity severity, absl::string_view site,
 // Lines go to `sink` from now on; null: nowhere. Thread-safe.
 void SetLogSink(LogSink sink);
 
-// `site` names the place in the code ("bulk.accept"): a string literal. Of one
-// site at most one warning and one error is written in ten seconds; the next
-// line says how many were left out. Information is always written. Thread-safe.
+// `site` names the place in the code ("bulk.accept"). Where each peer needs
+// lines of its own, the peer follows ("placement.down n2"). Of one site at most
+// one warning and one error is written in ten seconds; the next line says how
+// many were left out. Information is always written. Thread-safe.
 void LogInfo(absl::string_view site, absl::string_view message);
 void LogWarning(absl::string_view site, absl::string_view message);
 void LogError(absl::string_view site, absl::string_view message);

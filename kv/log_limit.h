@@ -13,7 +13,7 @@ namespace kdn {
 
 // Decides which lines of a log are written: of one site at most one line in an
 // interval. Time comes as an argument. It remembers every site for ever: sites
-// are places in the code, so there are few.
+// are places in the code, some of them once for each peer, so there are few.
 class LogLimit {
  public:
   explicit LogLimit(absl::Duration interval) : interval_(interval) {}
