@@ -99,11 +99,10 @@ class EvictionRelay {
 class NodeImpl final : public Node {
  public:
   NodeImpl(NodeOptions options, delivery::PeerTransport* transport,
-           transfer::AddressBook* addresses, const Clock* clock)
+           ViewHolder* view, const Clock* clock)
       : config_(options),
         system_(config_),
-        context_(std::move(options), transport, clock),
-        addresses_(addresses),
+        context_(std::move(options), transport, view, clock),
         held_(static_cast<size_t>(context_.options.storage_actors)),
         services_(&system_, &context_) {}
   ~NodeImpl() override;
@@ -126,7 +125,6 @@ class NodeImpl final : public Node {
   SystemConfig config_;
   caf::actor_system system_;
   NodeContext context_;
-  transfer::AddressBook* const addresses_;
   // Of each storage actor: two may hold one key, each under a shard of its own.
   std::vector<HeldKeys> held_;
   std::vector<StorageActor> storage_;
@@ -159,16 +157,14 @@ absl::Status NodeImpl::SpawnPlacement() {
                                      .dialling = {.retry = options.reconnect}},
                                     options.members, context_.clock->Now());
   if (!membership.ok()) return membership.status();
-  const PeerHandles own{node_actor_, storage_};
-  addresses_->Set(membership->view());
+  const PeerHandles own{node_actor_, storage_, /*version=*/0};
   context_.view.Set(std::make_shared<const ClusterView>(
       membership->view(), LiveNodes{{options.self, own}}));
   placement_actor_ = system_.spawn(
       MakePlacementActor,
       PlacementActorDeps{
           &context_, *std::move(membership), own,
-          caf::actor_cast<caf::actor>(system_.middleman().actor_handle()),
-          addresses_});
+          caf::actor_cast<caf::actor>(system_.middleman().actor_handle())});
   return absl::OkStatus();
 }
 
@@ -293,16 +289,19 @@ NodeImpl::~NodeImpl() {
     caf::anon_send_exit(actor, caf::exit_reason::user_shutdown);
   }
   system_.await_all_actors_done();
+  // The holder outlives the actor system, whose handles the view has.
+  context_.pool.Drain();
+  context_.view.Set(nullptr);
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Node>> Node::Start(
-    NodeOptions options, delivery::PeerTransport* transport,
-    transfer::AddressBook* addresses, const Clock* clock) {
+    NodeOptions options, delivery::PeerTransport* transport, ViewHolder* view,
+    const Clock* clock) {
   if (absl::Status status = Validate(options); !status.ok()) return status;
-  auto node = std::make_unique<NodeImpl>(std::move(options), transport,
-                                         addresses, clock);
+  auto node =
+      std::make_unique<NodeImpl>(std::move(options), transport, view, clock);
   if (absl::Status status = node->Start(); !status.ok()) return status;
   return node;
 }

@@ -15,9 +15,10 @@
 #include "kv/ids.h"
 #include "kv/meters.h"
 #include "placement/member.h"
-#include "transfer/address_book.h"
 
 namespace kdn::actors {
+
+class ViewHolder;
 
 struct NodeOptions {
   std::string cluster;  // the name: nodes of two clusters do not join
@@ -52,8 +53,8 @@ class Node {
   // they come up. UNAVAILABLE naming the address when the control port is
   // taken; the disk tier's errors as they are.
   static absl::StatusOr<std::unique_ptr<Node>> Start(
-      NodeOptions options, delivery::PeerTransport* transport,
-      transfer::AddressBook* addresses, const Clock* clock);
+      NodeOptions options, delivery::PeerTransport* transport, ViewHolder* view,
+      const Clock* clock);
   virtual ~Node() = default;
 
   virtual delivery::NodeService& service() = 0;

@@ -3,20 +3,16 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <utility>
-#include <vector>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
+#include "actors/cluster_view.h"
 #include "actors/messages.h"
 #include "actors/node.h"
 #include "codec/calibration/calibration.h"
 #include "delivery/peer_transport.h"
 #include "kv/clock.h"
 #include "placement/introduction.h"
-#include "placement/view.h"
 #include "storage/arena.h"
 #include "transfer/admission_gate.h"
 #include "transfer/decode_book.h"
@@ -25,53 +21,6 @@
 #include "transfer/work_pool.h"
 
 namespace kdn::actors {
-
-// How to talk to a live node.
-struct PeerHandles {
-  NodeActor node;
-  std::vector<StorageActor> storage;
-};
-
-// The nodes that answer, this one included.
-using LiveNodes = std::map<NodeId, PeerHandles>;
-
-// A placement::View and how to talk to the nodes that are live in it.
-// Immutable: whoever holds one decides on consistent data, and the next
-// decision takes the next.
-struct ClusterView : placement::View {
-  ClusterView(placement::View view, LiveNodes live_in)
-      : View(std::move(view)), live(std::move(live_in)) {}
-
-  static ShardId ShardOf(const ChunkRef& ref) {
-    return placement::ShardOf(ref.placement);
-  }
-  // Null when the node is not live in this view.
-  const StorageActor* StorageOf(const NodeId& node, ShardId shard) const {
-    const auto it = live.find(node);
-    if (it == live.end() || it->second.storage.empty()) return nullptr;
-    const std::vector<StorageActor>& storage = it->second.storage;
-    return &storage[placement::PartitionOf(shard, storage.size())];
-  }
-
-  const LiveNodes live;
-};
-
-// The present view. Thread-safe.
-class ViewHolder {
- public:
-  std::shared_ptr<const ClusterView> Get() const {
-    absl::ReaderMutexLock lock(&mutex_);
-    return view_;
-  }
-  void Set(std::shared_ptr<const ClusterView> view) {
-    absl::MutexLock lock(&mutex_);
-    view_ = std::move(view);
-  }
-
- private:
-  mutable absl::Mutex mutex_;
-  std::shared_ptr<const ClusterView> view_ ABSL_GUARDED_BY(mutex_);
-};
 
 // Memory for encoded objects that pass through this node: objects fetched from
 // peers for an engine (reads), and objects on their way to owners elsewhere
@@ -104,9 +53,10 @@ struct PassingMemory {
 // node; everything in it is immutable or thread-safe.
 struct NodeContext {
   NodeContext(NodeOptions options_in, delivery::PeerTransport* transport_in,
-              const Clock* clock_in)
+              ViewHolder* view_in, const Clock* clock_in)
       : options(std::move(options_in)),
         transport(transport_in),
+        view(*view_in),
         clock(clock_in),
         decoding(options.workers),
         pool(options.workers, options.meters.get()) {
@@ -124,10 +74,10 @@ struct NodeContext {
 
   const NodeOptions options;
   delivery::PeerTransport* const transport;
+  ViewHolder& view;
   const Clock* const clock;
   codec::CalibrationSet calibrations;
   std::unique_ptr<PassingMemory> passing;
-  ViewHolder view;
   transfer::LinkBook links;
   transfer::HealthBook health;
   transfer::DecodeBook decoding;

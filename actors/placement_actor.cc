@@ -20,8 +20,8 @@ using placement::PeerAction;
 // Connecting and joining, each: a peer that takes longer is as good as away.
 constexpr auto kAnswerTimeout = std::chrono::seconds(2);
 
-// A site of the log for each peer, because the log limits the lines of a site:
-// a line about one peer must not suppress a line about another peer.
+// A place in the log for each peer: a line about one peer must not keep a line
+// about another peer out of the log.
 std::string SiteOf(const char* place, const NodeId& peer) {
   return absl::StrCat(place, " ", peer.name());
 }
@@ -38,7 +38,8 @@ void PlacementActorState::Init(PlacementActor::pointer self_in,
 
 void PlacementActorState::OnConnected(const PeerAction& dialled,
                                       const caf::strong_actor_ptr& ptr) {
-  at_hand = PeerHandles{caf::actor_cast<NodeActor>(ptr), {}};
+  at_hand = PeerHandles();
+  at_hand.node = caf::actor_cast<NodeActor>(ptr);
   const absl::Time now = deps->node->clock->Now();
   if (at_hand.node) {
     deps->membership.OnConnected(dialled.peer, dialled.dial, now);
@@ -59,6 +60,7 @@ void PlacementActorState::OnAnswer(const PeerAction& dialled, PeerHandles peer,
     return Perform();
   }
   at_hand = std::move(peer);
+  at_hand.version = *version;
   for (const caf::strong_actor_ptr& actor : info.storage) {
     at_hand.storage.push_back(caf::actor_cast<StorageActor>(actor));
   }
@@ -116,7 +118,6 @@ void PlacementActorState::Perform() {
   for (const PeerAction& action : membership.TakeActions(now)) Perform(action);
   at_hand = PeerHandles();
   if (membership.TakeViewChanged()) {
-    deps->addresses->Set(membership.view());
     deps->node->view.Set(std::make_shared<const ClusterView>(
         ClusterView{membership.view(), live}));
   }
@@ -168,7 +169,8 @@ void PlacementActorState::Welcome(const PeerAction& action) {
   live[action.peer] = std::move(at_hand);
   dials[action.peer] = action.dial;
   LogInfo("placement.up",
-          absl::StrCat(action.peer.name(), " is up: ", CountLive()));
+          absl::StrCat(action.peer.name(), " is up and speaks version ",
+                       live[action.peer].version, ": ", CountLive()));
 }
 
 void PlacementActorState::Forget(const NodeId& peer) {

@@ -9,7 +9,6 @@
 #include "actors/messages.h"
 #include "actors/node_context.h"
 #include "placement/membership.h"
-#include "transfer/address_book.h"
 
 namespace kdn::actors {
 
@@ -19,7 +18,6 @@ struct PlacementActorDeps {
   PeerHandles own;  // of this node
   // Answers connect_atom as CAF's middleman actor does.
   caf::actor connector;
-  transfer::AddressBook* addresses = nullptr;  // kept up to date
 };
 
 // The shell around one placement::Membership: connects, joins, watches, builds

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "actors/cluster_view.h"
 #include "cli/calibration_files.h"
 
 namespace kdn::cli {
@@ -69,17 +70,17 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
     return status;
   }
   std::unique_ptr<RunningNode> running(new RunningNode());
+  running->view_ = std::make_unique<actors::ViewHolder>();
   rpc::BulkTransport::Options transport;
   transport.self = self.id;
-  transport.resolve = [addresses = &running->addresses_](const NodeId& peer) {
-    return addresses->Find(peer);
+  // The node publishes its first view before it asks anything of the transport,
+  // and before the bulk server starts.
+  const actors::ViewHolder* const view = running->view_.get();
+  transport.resolve = [view](const NodeId& peer) {
+    return view->Get()->BulkAddressOf(peer);
   };
-  transport.introduce = [addresses = &running->addresses_,
-                         cluster = config.name,
-                         self = self.id](const NodeId& peer) {
-    const std::optional<placement::View> view = addresses->view();
-    return view ? placement::IntroductionTo(peer, cluster, *view)
-                : rpc::IntroduceByNameOnly(self)(peer);
+  transport.introduce = [view, cluster = config.name](const NodeId& peer) {
+    return placement::IntroductionTo(peer, cluster, *view->Get());
   };
   rpc::BulkServer::Options bulk;
   bulk.introduce = transport.introduce;
@@ -89,7 +90,7 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
   running->transport_ = rpc::BulkTransport::Start(std::move(transport));
   absl::StatusOr<std::unique_ptr<actors::Node>> node =
       actors::Node::Start(std::move(options), running->transport_.get(),
-                          &running->addresses_, &running->clock_);
+                          running->view_.get(), &running->clock_);
   if (!node.ok()) return node.status();
   running->node_ = *std::move(node);
 

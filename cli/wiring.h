@@ -11,7 +11,6 @@
 #include "rpc/bulk/client.h"
 #include "rpc/bulk/server.h"
 #include "rpc/gateway/gateway.h"
-#include "transfer/address_book.h"
 
 namespace kdn::cli {
 
@@ -28,7 +27,7 @@ class RunningNode {
  private:
   RunningNode() = default;
   RealClock clock_;
-  transfer::AddressBook addresses_;
+  std::unique_ptr<actors::ViewHolder> view_;
   std::unique_ptr<rpc::BulkTransport> transport_;
   std::unique_ptr<actors::Node> node_;
   std::unique_ptr<rpc::BulkServer> bulk_server_;

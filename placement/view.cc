@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "kv/check.h"
 
 namespace kdn::placement {
@@ -23,6 +24,16 @@ const Member* View::Find(const NodeId& node) const {
                        });
   if (at == parts_.members.end() || at->spec.id != node) return nullptr;
   return &*at;
+}
+
+absl::StatusOr<std::string> View::BulkAddressOf(const NodeId& node) const {
+  const Member* member = Find(node);
+  if (member == nullptr) {
+    return absl::NotFoundError(
+        absl::StrCat(node.name(), " is not a member of the cluster"));
+  }
+  const Addresses& addresses = member->spec.addresses;
+  return absl::StrCat(addresses.host, ":", addresses.bulk_port);
 }
 
 bool View::IsLive(const NodeId& node) const {

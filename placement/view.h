@@ -3,8 +3,10 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "kv/chunk_key.h"
 #include "kv/ids.h"
 #include "placement/member.h"
@@ -39,6 +41,9 @@ class View {
   const std::vector<Member>& members() const { return parts_.members; }
   // Null when the node is not on the member list.
   const Member* Find(const NodeId& node) const;
+  // "host:port" of the member's bulk server. NOT_FOUND when the node is not on
+  // the member list.
+  absl::StatusOr<std::string> BulkAddressOf(const NodeId& node) const;
   // The node is on the list and answers. Always true for this node.
   bool IsLive(const NodeId& node) const;
   const ShardMap& map() const { return *parts_.map; }

@@ -56,12 +56,12 @@ ActorsTest::ActorsTest() {
     options.members.back().id = id;
   }
   options.workers = 1;
-  node_ =
-      std::make_unique<NodeContext>(std::move(options), &transport_, &clock_);
+  node_ = std::make_unique<NodeContext>(std::move(options), &transport_,
+                                        &views_.emplace_back(), &clock_);
   node_->passing =
       std::make_unique<PassingMemory>(*storage::Arena::Create(1u << 20));
   for (const NodeId& id : {a_, b_, c_}) {
-    live_[id] = PeerHandles{NodeActor(), {SpawnStorage()}};
+    live_[id].storage = {SpawnStorage()};
   }
   Publish();
 }
@@ -86,7 +86,8 @@ void ActorsTest::Advance(absl::Duration time) {
 }
 
 void ActorsTest::RunWithPool() {
-  // Tasks come from actors and end in messages, at most one from each call.
+  // Actors post tasks, and tasks send messages to actors: three rounds are
+  // enough for every call that the tests make.
   for (int round = 0; round < 3; ++round) {
     Run();
     node_->pool.Drain();
@@ -133,8 +134,8 @@ StorageActor ActorsTest::SpawnStorage(size_t arena_bytes,
 NodeContext& ActorsTest::SpawnNode(const NodeId& id) {
   NodeOptions options = node_->options;
   options.self = id;
-  peers_.push_back(
-      std::make_unique<NodeContext>(std::move(options), &transport_, &clock_));
+  peers_.push_back(std::make_unique<NodeContext>(
+      std::move(options), &transport_, &views_.emplace_back(), &clock_));
   NodeContext& peer = *peers_.back();
   peer.passing =
       std::make_unique<PassingMemory>(*storage::Arena::Create(1u << 20));

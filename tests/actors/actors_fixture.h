@@ -6,6 +6,7 @@
 #include <caf/all.hpp>
 #include <caf/scheduler/test_coordinator.hpp>
 #include <chrono>
+#include <deque>
 #include <memory>
 #include <string>
 #include <utility>
@@ -28,7 +29,7 @@ class ManualClock final : public Clock {
   absl::Time now_ = absl::UnixEpoch() + absl::Hours(1);
 };
 
-// Keeps every transfer until the test says what came of it.
+// A transport that keeps every transfer until the test ends it.
 class HeldTransport final : public delivery::PeerTransport {
  public:
   using PushDone = delivery::Done<absl::StatusOr<delivery::PushReceipt>>;
@@ -56,13 +57,11 @@ class HeldTransport final : public delivery::PeerTransport {
   };
   std::vector<HeldFetch> fetches;
   std::vector<HeldPush> pushes;
-  std::vector<size_t> cancelled;  // fetches
+  std::vector<size_t> cancelled;  // indices of fetches
   std::vector<NodeId> failed;
-
- private:
 };
 
-// What a caller got: how often it was answered, and with what.
+// Counts the answers to one call, and keeps the last one.
 template <typename T>
 struct Answer {
   int times = 0;
@@ -76,37 +75,38 @@ struct Answer {
   }
 };
 
-// Actors on CAF's deterministic scheduler: nothing runs, and no time passes,
-// but when the test says so. Three nodes in one system: "a" is the one under
-// test, the others have storage actors only.
+// Actors on CAF's deterministic scheduler: actors run, and time passes, only
+// when the test says so. One actor system has three nodes: "a" is under test,
+// "b" and "c" have only storage actors.
 class ActorsTest : public testing::Test {
  protected:
   ActorsTest();
   ~ActorsTest() override;
 
-  // Runs every actor until none has anything to do.
+  // Runs all actors until no message is left.
   void Run() { scheduler_.run(); }
-  // The same, and what the pool has been given by then, until both are idle.
+  // Runs all actors and the tasks of the worker pool until both are idle.
   void RunWithPool();
-  // Lets both clocks go on, a storage actor's tick at a time.
+  // Advances both clocks by one tick of the storage actors at a time.
   void Advance(absl::Duration time);
-  // What `self` sees: the nodes in live_ serve, the others are away.
+  // The view of `self`: the nodes in live_ serve, the other nodes are away.
   std::shared_ptr<const ClusterView> ViewOf(const NodeId& self) const;
-  // Gives the node under test its view.
+  // Publishes the view of the node under test.
   void Publish();
   StorageActor SpawnStorage(size_t arena_bytes = 1u << 20,
                             storage::DiskTier* disk = nullptr);
-  // The rest of the peer `id`: its node actor, and what that needs.
+  // Gives the peer `id` a node actor and a context.
   NodeContext& SpawnNode(const NodeId& id);
-  // A storage actor that takes requests and never answers.
+  // Spawns a storage actor that never answers.
   StorageActor SpawnSilent();
 
   // Chunk number `i` of namespace "t".
   static ChunkRef RefOf(int i);
-  // A chunk number whose owners are `owners`, first owner first.
+  // The first chunk number from `from` on whose owners are `owners`, first
+  // owner first.
   int NumberOwnedBy(const std::vector<NodeId>& owners, int from = 0) const;
   storage::ObjectInfo InfoOf(int i, size_t bytes) const;
-  // Stores chunk `i` in `storage`, of `bytes` times the byte i.
+  // Stores chunk `i` in `storage`: `bytes` bytes of the value `i`.
   void Put(const StorageActor& storage, int i, size_t bytes);
   absl::Time In(absl::Duration time) const { return clock_.Now() + time; }
 
@@ -127,6 +127,7 @@ class ActorsTest : public testing::Test {
   const NodeId a_{"a"};
   const NodeId b_{"b"};
   const NodeId c_{"c"};
+  std::deque<ViewHolder> views_;  // of each node
   std::unique_ptr<NodeContext> node_;
   LiveNodes live_;
   std::vector<StorageActor> spawned_;

@@ -8,7 +8,7 @@
 namespace kdn::actors {
 namespace {
 
-// Tells when the node begins to stop.
+// A transport without peers. Notifies the test when the node begins to stop.
 class StopTransport final : public delivery::PeerTransport {
  public:
   delivery::FetchId Fetch(delivery::FetchRequest,
@@ -27,8 +27,6 @@ class StopTransport final : public delivery::PeerTransport {
   }
 
   absl::Notification stopping;
-
- private:
 };
 
 class NodeTest : public testing::Test {
@@ -41,7 +39,7 @@ class NodeTest : public testing::Test {
     spec.rope.rotary_dim = 16;
     return spec;
   }
-  void Start() {
+  static NodeOptions Options() {
     NodeOptions options;
     options.self = NodeId("n1");
     options.members.emplace_back();
@@ -50,8 +48,10 @@ class NodeTest : public testing::Test {
     options.replicas = 1;
     options.workers = 1;
     options.memory_bytes = 16u << 20;
-    auto node =
-        Node::Start(std::move(options), &transport_, &addresses_, &clock_);
+    return options;
+  }
+  void Start() {
+    auto node = Node::Start(Options(), &transport_, &view_, &clock_);
     ASSERT_TRUE(node.ok()) << node.status();
     node_ = *std::move(node);
   }
@@ -82,7 +82,7 @@ class NodeTest : public testing::Test {
   }
 
   StopTransport transport_;
-  transfer::AddressBook addresses_;
+  ViewHolder view_;
   ManualClock clock_;
   std::unique_ptr<Node> node_;
 };

@@ -13,10 +13,10 @@ namespace {
 
 using placement::MemberState;
 
-// What listens on which control port.
+// The node actors that listen, by control port.
 using Listeners = std::map<uint16_t, NodeActor>;
 
-// Connects as CAF's middleman does, within the process.
+// Answers connect_atom as CAF's middleman does, within the process.
 caf::behavior MakeConnector(caf::event_based_actor*,
                             const Listeners* listeners) {
   using Connected =
@@ -65,21 +65,22 @@ class PlacementActorTest : public ActorsTest {
     return list;
   }
   void Listen(const NodeId& id) { listeners_[PortOf(id)] = live_[id].node; }
-  // The placement actor of "a", which knows `ids`.
+  // Spawns the placement actor of "a", with `ids` as the member list.
   void Start(const std::vector<NodeId>& ids) {
     auto membership =
         placement::Membership::Create({.self = a_}, List(ids), clock_.Now());
     ASSERT_TRUE(membership.ok()) << membership.status();
-    const PeerHandles own{NodeActor(), live_[a_].storage};
+    PeerHandles own;
+    own.storage = live_[a_].storage;
     node_->view.Set(std::make_shared<const ClusterView>(membership->view(),
                                                         LiveNodes{{a_, own}}));
     placement_ =
         system_.spawn(MakePlacementActor,
                       PlacementActorDeps{node_.get(), *std::move(membership),
-                                         own, connector_, &addresses_});
+                                         own, connector_});
     Run();
   }
-  // Lets a map that is due be built.
+  // Waits until a map is due, and has the pool build it.
   void BuildMap() {
     Advance(absl::Milliseconds(80));
     RunWithPool();
@@ -99,14 +100,15 @@ class PlacementActorTest : public ActorsTest {
     EXPECT_EQ(answer.times, 1);
     return answer.value.ok() ? (*answer.value)[0] : LookupResult();
   }
-  // A push that is dropped fails, and its store tries the next node.
+  // Drops all pushes. A dropped push fails, and its store tries the next node.
   void EndStores() {
     while (!transport_.pushes.empty()) {
       transport_.pushes.clear();
       Run();
     }
   }
-  // Begins a store of chunk `i` at "a"; returns the peer it is pushed to first.
+  // Begins a store of chunk `i` at "a". Returns the first peer that it is
+  // pushed to.
   NodeId FirstPushOf(int i) {
     EndStores();
     system_.spawn(MakeStoreActor, node_.get(),
@@ -121,7 +123,6 @@ class PlacementActorTest : public ActorsTest {
 
   Listeners listeners_;
   caf::actor connector_;
-  transfer::AddressBook addresses_;
   PlacementActor placement_;
   Answer<StoreReceipt> stored_;
 };
@@ -137,6 +138,8 @@ TEST_F(PlacementActorTest, APeerServesOnceTheMapWithItIsBuilt) {
   EXPECT_EQ(StateOf(b_), MemberState::kServing);
   EXPECT_EQ(Now()->map().members().size(), 2u);
   EXPECT_EQ(Now()->live.at(b_).storage, live_[b_].storage);
+  EXPECT_EQ(Now()->live.at(b_).version,
+            placement::PeerVersionsOfThisBuild().newest);
 }
 
 TEST_F(PlacementActorTest, MembersComeAndGoAtRunTime) {
@@ -145,10 +148,11 @@ TEST_F(PlacementActorTest, MembersComeAndGoAtRunTime) {
   Start({a_, b_});
   BuildMap();
   EXPECT_EQ(Now()->Find(c_), nullptr);
-  EXPECT_TRUE(absl::IsNotFound(addresses_.Find(c_).status()));
+  EXPECT_TRUE(absl::IsNotFound(Now()->BulkAddressOf(c_).status()));
 
   SetMembers({a_, b_, c_});
-  EXPECT_EQ(*addresses_.Find(c_), "host-c:199") << "the transport finds it";
+  EXPECT_EQ(*Now()->BulkAddressOf(c_), "host-c:199")
+      << "the transport finds it";
   BuildMap();
   const int i = NumberOwnedBy({c_, b_});
   EXPECT_EQ(FirstPushOf(i), c_);
@@ -159,7 +163,7 @@ TEST_F(PlacementActorTest, MembersComeAndGoAtRunTime) {
   EXPECT_EQ(Now()->Find(c_), nullptr);
   EXPECT_FALSE(Now()->live.contains(c_));
   EXPECT_EQ(transport_.failed, (std::vector<NodeId>{c_}));
-  EXPECT_TRUE(absl::IsNotFound(addresses_.Find(c_).status()));
+  EXPECT_TRUE(absl::IsNotFound(Now()->BulkAddressOf(c_).status()));
   EXPECT_EQ(FirstPushOf(i), b_) << "before the new map is built";
   BuildMap();
   EXPECT_EQ(Now()->map().members().size(), 2u);

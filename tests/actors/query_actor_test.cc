@@ -40,7 +40,7 @@ TEST_F(QueryActorTest, ALookupFindsChunksWhereverTheyAre) {
   const int there = NumberOwnedBy({c_, b_});
   const int nowhere = NumberOwnedBy({b_, c_});
   Put(StorageOf(a_), here, 4096);
-  Put(StorageOf(b_), there, 4096);  // the first owner has not got it
+  Put(StorageOf(b_), there, 4096);  // not at the first owner
   Answer<Results> answer;
   Lookup({here, there, nowhere}, &answer);
   ASSERT_EQ(answer.times, 1);
@@ -109,7 +109,8 @@ TEST_F(QueryActorTest, APinHoldsEveryCopy) {
       << (*removed.value)[0];
   Answer<Results> found;
   Lookup({i}, &found);
-  EXPECT_TRUE((*found.value)[0].hit) << "no copy may go while one is pinned";
+  EXPECT_TRUE((*found.value)[0].hit)
+      << "no copy is removed while one copy is pinned";
 }
 
 TEST_F(QueryActorTest, ARemovalIsNotDoneWhileAnOwnerIsAway) {
@@ -123,8 +124,8 @@ TEST_F(QueryActorTest, ARemovalIsNotDoneWhileAnOwnerIsAway) {
   EXPECT_TRUE(absl::IsUnavailable((*away.value)[0])) << (*away.value)[0];
   Answer<Results> found;
   Lookup({i}, &found);
-  EXPECT_FALSE((*found.value)[0].hit) << "the copies that are here are gone";
-  live_[c_] = PeerHandles{NodeActor(), {SpawnStorage()}};
+  EXPECT_FALSE((*found.value)[0].hit) << "the live owner has removed its copy";
+  live_[c_].storage = {SpawnStorage()};
   Publish();
   Put(StorageOf(c_), i, 4096);
   Answer<Statuses> back;
@@ -166,7 +167,7 @@ TEST_F(QueryActorTest, AReportDoesNotWaitForANodeThatDies) {
       MakeNodeActor,
       NodeActorDeps{node_.get(), {StorageOf(a_)}, nullptr, clock_.Now()});
   live_[a_].node = own;
-  // A node actor that waits for its partition, which never answers.
+  // A node actor whose partition never answers.
   const NodeActor silent = system_.spawn(
       MakeNodeActor,
       NodeActorDeps{node_.get(), {SpawnSilent()}, nullptr, clock_.Now()});
@@ -192,7 +193,7 @@ TEST_F(QueryActorTest, AReportDoesNotWaitForANodeThatDies) {
   Run();
 }
 
-TEST_F(QueryActorTest, PinningWhatIsNowhereIsNotFound) {
+TEST_F(QueryActorTest, PinningAChunkThatNoNodeHoldsIsNotFound) {
   Answer<Statuses> answer;
   Lease(LeaseOp::kPin, NumberOwnedBy({b_, c_}), 11, &answer);
   ASSERT_EQ(answer.times, 1);

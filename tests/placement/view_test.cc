@@ -28,7 +28,7 @@ Member In(const NodeId& id, MemberState state) {
   return member;
 }
 
-// "a" among four members, of which the map has three.
+// The view of "a": four members, three of them in the map.
 View::Parts FourMembers() {
   View::Parts parts;
   parts.self = kA;
@@ -46,6 +46,16 @@ ChunkRef RefOf(int i) {
   DigestBuilder name("view test");
   const ChunkKey key(name.Add(static_cast<uint64_t>(i)).Finish());
   return ChunkRef{key, PlacementOf(key)};
+}
+
+TEST(ViewTest, FindsBulkServersOfMembersOnly) {
+  View::Parts parts = FourMembers();
+  parts.members[1].spec.addresses.host = "two";
+  parts.members[1].spec.addresses.bulk_port = 2;
+  parts.members[1].state = MemberState::kAway;
+  EXPECT_EQ(*View(parts).BulkAddressOf(kB), "two:2");
+  EXPECT_TRUE(
+      absl::IsNotFound(View(parts).BulkAddressOf(NodeId("x")).status()));
 }
 
 TEST(ViewTest, OwnersAreThoseOfTheMap) {
@@ -107,7 +117,8 @@ TEST(ViewTest, AwayOwnersAreThoseOfTheMapOfAll) {
   View::Parts parts = FourMembers();
   EXPECT_FALSE(View(parts).AwayOwnerOf(RefOf(1)));
   parts.members[3].state = MemberState::kAway;
-  EXPECT_EQ(View(parts).AwayOwnerOf(RefOf(1)), kD) << "four nodes, walk of 4";
+  EXPECT_EQ(View(parts).AwayOwnerOf(RefOf(1)), kD)
+      << "the walk reaches all four nodes";
   parts.members.pop_back();
   EXPECT_FALSE(View(parts).AwayOwnerOf(RefOf(1)))
       << "a node off the list does not come back";
