@@ -269,8 +269,11 @@ void NodeImpl::FlushPartitions() {
 
 NodeImpl::~NodeImpl() {
   // Pending transfers hold actor handles: end them before the system goes.
-  for (const placement::Member& member : context_.view.Get()->members()) {
-    context_.transport->FailPeer(member.spec.id);
+  // A node that failed to start has no view.
+  if (const std::shared_ptr<const ClusterView> view = context_.view.Get()) {
+    for (const placement::Member& member : view->members()) {
+      context_.transport->FailPeer(member.spec.id);
+    }
   }
   // Commits still queued spawn actors, which have to be waited for below.
   context_.pool.Drain();

@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
+#include <string>
+
 #include "absl/synchronization/notification.h"
 #include "tests/actors/actors_fixture.h"
 
@@ -121,6 +125,20 @@ TEST_F(NodeTest, ALayerIsNotEncodedPastTheStoresDeadline) {
                    });
   done.WaitForNotification();
   EXPECT_TRUE(absl::IsDeadlineExceeded(encoded)) << encoded;
+}
+
+TEST_F(NodeTest, ANodeThatCannotOpenItsDiskSaysWhy) {
+  const std::string file = testing::TempDir() + "/kdn-node-test-file";
+  std::ofstream(file) << "no directory";
+  NodeOptions options = Options();
+  options.data_dir = file;
+  options.disk_bytes = 64u << 20;
+  const auto node =
+      Node::Start(std::move(options), &transport_, &view_, &clock_);
+  ASSERT_FALSE(node.ok());
+  EXPECT_NE(node.status().message().find(file), std::string::npos)
+      << node.status();
+  std::filesystem::remove(file);
 }
 
 TEST_F(NodeTest, RefusesAMemberListWithoutItself) {
