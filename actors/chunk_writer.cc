@@ -19,7 +19,8 @@ absl::StatusOr<codec::ObjectHeader> HeaderOf(
   if (request.identity.fingerprint != FingerprintOf(*request.model)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "the chunk's fingerprint ", ShortHex(request.identity.fingerprint),
-        " is not the model's"));
+        " is not the fingerprint of the model that the store describes, ",
+        ShortHex(FingerprintOf(*request.model))));
   }
   if (codec::HasTransformCoded(request.levels) &&
       request.model->head_dim > codec::kTransformDimMax) {

@@ -11,12 +11,13 @@
 
 namespace kdn::actors {
 
-// A store being encoded on the node's pool. What the tasks need is in State,
-// which outlives the stream when an engine goes away in the middle.
+// One store, which encodes its layers on the node's worker pool. The tasks on
+// the pool share State, so that they finish safely when the engine goes away
+// and the writer is destroyed.
 class NodeChunkWriter final : public delivery::ChunkWriter {
  public:
-  // `block` has room for codec::ObjectBytesMax of the request's header, in the
-  // memory that `built` names.
+  // REQUIRES: `block` has room for codec::ObjectBytesMax of the request's
+  // header, and lies in the memory that `built` names.
   static absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>> Create(
       caf::actor_system* system, NodeContext* node,
       delivery::StoreRequest request,
@@ -44,7 +45,7 @@ class NodeChunkWriter final : public delivery::ChunkWriter {
   const std::shared_ptr<State> state_;
 };
 
-// The object header that a store's request will give, but for its calibration.
+// The header of the object that the request asks for, without the calibration.
 // INVALID_ARGUMENT when the request contradicts itself or its model.
 absl::StatusOr<codec::ObjectHeader> HeaderOf(
     const delivery::StoreRequest& request);

@@ -18,7 +18,8 @@ caf::result<CopyAnswer> CopyActorState::Copy(const CopyQuery& query) {
   const std::optional<ChunkRef> ref = UnpackRef(query.ref);
   const std::shared_ptr<const ClusterView> view = node->view.Get();
   if (!ref || query.durability > 2) {
-    end(absl::InvalidArgumentError("a copy order that makes no sense"));
+    end(absl::InvalidArgumentError(
+        "the copy order names no chunk, or an unknown durability"));
     return promise;
   }
   const absl::Time now = node->clock->Now();
@@ -38,7 +39,7 @@ caf::result<CopyAnswer> CopyActorState::Copy(const CopyQuery& query) {
         if (!held.ok()) return end(held.status());
         if (held->info.version != version) {
           return end(absl::FailedPreconditionError(
-              "another version of the chunk has taken its place"));
+              "another version of the chunk has replaced the version to copy"));
         }
         push.object = std::move(held->object);
         transport->Push(std::move(push), std::move(end));

@@ -6,7 +6,7 @@
 
 namespace kdn::actors {
 
-// Reads one object of this node and pushes it to another.
+// Reads one object of this node and pushes the object to another node.
 struct CopyActorState {
   static inline const char* name = "copy";
 

@@ -8,8 +8,9 @@
 
 namespace kdn::actors {
 
-// The keys of one storage actor that leases or a TTL hold against eviction, as
-// the disk tier's threads may ask. The actor keeps it true. Thread-safe.
+// The keys that leases or TTLs hold against eviction in one partition. The
+// storage actor writes every change; the disk tier's threads read.
+// Thread-safe.
 class HeldKeys {
  public:
   void Set(const ChunkKey& key, bool held) {

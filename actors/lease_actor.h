@@ -12,12 +12,13 @@
 
 namespace kdn::actors {
 
+// One pin, unpin or removal of chunks.
 struct LeaseJob {
   LeaseOp op = LeaseOp::kPin;
   std::vector<ChunkRef> chunks;
   std::string ns;
   SessionId session;
-  absl::Time expires = absl::InfinitePast();
+  absl::Time expires = absl::InfinitePast();  // of pins
   absl::Time deadline;
   Reply<std::vector<absl::Status>> reply;
 };

@@ -21,13 +21,15 @@
 #include "storage/partition.h"
 #include "transfer/admission_gate.h"
 
-// Messages that stay inside one process: they hold handles to memory and
-// callbacks, never the bytes. CAF copies messages, hence the shared pointers.
+// Messages that stay inside one process. They hold callbacks and handles to
+// memory, never the bytes themselves. CAF copies messages, so the handles are
+// shared pointers. actors/messages.h says which actor understands which
+// message.
 namespace kdn::actors {
 
-// A callback that answers exactly once. Dropped unanswered (its actor died, the
-// message was lost), it answers by itself with an error, so that no caller
-// hangs.
+// A callback that answers exactly once. When the last copy goes without an
+// answer (its actor died, or the message was lost), the callback gets
+// UNAVAILABLE, so that no caller waits for ever.
 template <typename T>
 class Reply {
  public:
@@ -51,21 +53,24 @@ class Reply {
   std::shared_ptr<State> state_;
 };
 
+// Asks for a block to build or receive an object in.
 struct ReserveCall {
   size_t bytes = 0;
   absl::Time deadline;
   Reply<std::shared_ptr<storage::ArenaBlock>> reply;
 };
 
+// Makes a complete object visible in the partition.
 struct CommitCall {
   storage::ObjectInfo info;
   std::shared_ptr<storage::ArenaBlock> block;
   Durability durability = Durability::kReplicated;
-  absl::Time expires;
+  absl::Time expires;  // end of the TTL; InfinitePast: no TTL
   absl::Time deadline;
   Reply<delivery::PushReceipt> reply;
 };
 
+// Reads an object, from the disk if it is not in memory. NOT_FOUND is a miss.
 struct ReadCall {
   ChunkKey key;
   std::string ns;
@@ -73,52 +78,59 @@ struct ReadCall {
   Reply<delivery::PeerService::Held> reply;
 };
 
+// Drops an object that was found damaged, if it still has this version.
 struct DiscardCall {
   ChunkKey key;
   ObjectVersion version;
 };
 
+// The disk tier has ended a request, and holds neither its callback nor its
+// memory any more.
 struct DiskAnswer {
   enum class Kind { kWritten, kRead, kRemoved } kind = Kind::kWritten;
   ChunkKey key;
   absl::Status status;
 };
 
+// The disk tier has dropped an object to make room.
 struct DiskEviction {
   ChunkKey key;
   ObjectVersion version;
 };
 
-// How much of the window a chunk on its way really takes.
+// A peer begins to send a chunk, which takes so many bytes of memory. Before,
+// the retrieve's window counted the chunk at its largest possible size.
 struct HitSize {
   int chunk = 0;
   uint64_t bytes = 0;
 };
 
+// The try to get one chunk from one node has ended.
 struct AttemptEnd {
   int chunk = 0;
   NodeId node;
   delivery::AttemptResult result;
 };
 
-// Memory for fetching from peers, or why there is none.
+// The memory that a retrieve may fetch from peers into, or why there is none.
 struct WindowGrant {
   absl::StatusOr<transfer::AdmissionGate::Pass> pass =
       absl::UnknownError("no answer yet");
 };
 
+// A node has taken a copy of the object, or `result` says why not.
 struct SendEnd {
   NodeId node;
   absl::StatusOr<delivery::PushReceipt> result =
       absl::UnknownError("no answer yet");
 };
 
-// The member list is now this one.
+// The new member list.
 struct MembersCall {
   std::vector<placement::MemberSpec> members;
 };
 
-// The map that the placement actor has had built.
+// The shard map that the worker pool has built for the placement actor.
 struct MapBuilt {
   std::shared_ptr<const placement::ShardMap> map;
 };

@@ -12,6 +12,7 @@
 
 namespace kdn::actors {
 
+// One lookup of chunks.
 struct LookupJob {
   std::vector<ChunkRef> chunks;
   std::string ns;

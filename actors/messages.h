@@ -11,34 +11,55 @@
 #include "delivery/lease_session.h"
 #include "delivery/node_service.h"
 
-// Every message of the system and who understands it. All of CAF 0.17's own
-// spelling (type registration, inspect) is here, so that an upgrade touches
-// this header and the shells only.
+// The message map: every message that actors exchange, and, at the end of the
+// file, every actor with the messages that it understands. A message that stays
+// inside one process is in actors/local_calls.h.
+//
+//   actor            how many               pure class that it drives
+//   NodeActor        one per node           none
+//   PlacementActor   one per node           placement::Membership
+//   StorageActor     one per partition      storage::Partition
+//   RetrieveActor    one per retrieve       delivery::FetchSession
+//   StoreActor       one per store          delivery::StoreSession
+//   QueryActor       one per lookup, lease  delivery::LookupSession,
+//                    change or status call  LeaseSession or ReportSession
+//   CopyActor        one per CopyQuery      none
+//
+// The structs below also travel between nodes. Their fields never change: a new
+// message gets a new name, and is sent only to nodes of its version
+// (docs/protocol.md, "Introductions and versions"). Everything that CAF 0.17
+// spells its own way (type registration, inspect) is in this header, so that an
+// upgrade of CAF touches this header and the actors only.
 
 namespace kdn::actors {
 
-// Keys travel as one run of 32-byte strings: CAF copies that in one piece.
+// Asks a partition which chunks it holds.
 struct LookupQuery {
   std::string ns;
+  // PackKeys: the keys one after the other. CAF copies one vector of bytes in
+  // one piece.
   std::vector<char> keys;
 };
 
+// What a partition knows of one key. All fields are 0 when `hit` is false.
 struct LookupItem {
   bool hit = false;
-  uint8_t tier = 0;
-  uint8_t levels = 0;
-  uint64_t bytes = 0;
-  uint64_t version = 0;
+  uint8_t tier = 0;      // Tier
+  uint8_t levels = 0;    // LevelSet::bits
+  uint64_t bytes = 0;    // of the encoded copy
+  uint64_t version = 0;  // ObjectVersion
 };
 
 using delivery::LeaseOp;
 
+// Asks a partition to pin, unpin or remove chunks.
 struct LeaseQuery {
   uint8_t op = 0;  // LeaseOp
   std::string ns;
-  std::vector<char> keys;
-  uint64_t session = 0;
-  // From the moment the owner reads it: clocks are not compared between hosts.
+  std::vector<char> keys;  // PackKeys
+  uint64_t session = 0;    // SessionId of the engine that asks
+  // How long a pin holds. It counts from the moment when the partition reads
+  // the message, because the clocks of two hosts are never compared.
   int64_t ttl_us = 0;
 };
 
@@ -48,30 +69,33 @@ struct StatusItem {
   std::string message;
 };
 
-// Send your copy of a chunk to another node.
+// Asks a node to send its copy of a chunk to another node.
 struct CopyQuery {
   std::string ns;
-  std::vector<char> ref;
-  uint64_t version = 0;  // this one or none
-  std::string to;
+  std::vector<char> ref;   // PackRef
+  uint64_t version = 0;    // the node sends this version or refuses
+  std::string to;          // name of the node that gets the copy
   uint8_t durability = 0;  // Durability
-  // From the moment the holder reads it.
+  // Both count from the moment when the node reads the message. A TTL of 0: the
+  // copy has none.
   int64_t ttl_us = 0;
   int64_t timeout_us = 0;
 };
 
-// delivery::PushReceipt on the wire.
+// delivery::PushReceipt on the wire. Unless `status` is OK, the other fields
+// mean nothing.
 struct CopyAnswer {
   StatusItem status;
   uint64_t version = 0;
   bool existed = false;
 };
 
-// What came from your copy of a chunk failed its checksum.
+// Tells a node that streams from its copy of a chunk failed their checksums at
+// the receiver.
 struct SuspectQuery {
   std::string ns;
-  std::vector<char> ref;
-  uint64_t version = 0;
+  std::vector<char> ref;  // PackRef
+  uint64_t version = 0;   // of the copy
 };
 
 // placement::Introduction on the wire.
@@ -84,20 +108,23 @@ struct IntroductionItem {
   uint32_t shards = 0;
   double weight = 0;
   std::string zone;
-  bool knows_peer = false;  // else the two fields below mean nothing
+  // Whether the speaking node lists the node that it speaks to. If not, the two
+  // fields below mean nothing.
+  bool knows_peer = false;
   double peer_weight = 0;
   std::string peer_zone;
 };
 
-// A node asks to join. The first message between two nodes.
+// Asks a node to join the asking node. The first message between two nodes.
 struct JoinQuery {
   IntroductionItem introduction;
 };
 
-// What a node tells a peer that joins it.
+// The answer to a JoinQuery that is not refused.
 struct PeerInfo {
   IntroductionItem introduction;
-  // Its storage actors; shard s lives in storage[s % storage.size()].
+  // The storage actors of the node that answers. placement::PartitionOf says
+  // which of them keeps a shard.
   std::vector<caf::strong_actor_ptr> storage;
 };
 
@@ -105,13 +132,14 @@ struct PeerInfo {
 struct MetricItem {
   std::string name;
   uint8_t type = 0;    // MetricType
-  uint64_t value = 0;  // of a histogram: the sum of its values
-  // Of a histogram: for each bucket that is not empty its largest value and its
-  // count.
+  uint64_t value = 0;  // of a histogram: the sum of the recorded values
+  // Two numbers for each bucket of a histogram that is not empty: the largest
+  // value that the bucket takes, and the number of values in it. Empty for
+  // other types.
   std::vector<uint64_t> buckets;
 };
 
-// NodeStatus on the wire. A metric that is 0 is left out.
+// The metrics of one node. A metric that is 0 is left out.
 struct NodeReport {
   std::string id;
   std::vector<MetricItem> metrics;
@@ -206,73 +234,91 @@ CAF_END_TYPE_ID_BLOCK(kdn)
 
 namespace kdn::actors {
 
-// Keeps one partition of a node's shards: storage::Partition and its disk.
+// Keeps one partition of a node's shards, in memory and on disk.
 using StorageActor = caf::typed_actor<
-    // What is there, without reading it; one item per key.
+    // From any node: says which chunks the partition holds, without reading
+    // them. One item for each key, in the order of the keys.
     caf::replies_to<LookupAtom, LookupQuery>::with<std::vector<LookupItem>>,
-    // Pin, unpin or remove; one status per key.
+    // From any node: pins, unpins or removes chunks. One status for each key.
     caf::replies_to<LeaseAtom, LeaseQuery>::with<std::vector<StatusItem>>,
-    // The session has ended: its leases go.
+    // From any node: the session with this id has ended; drops its pins.
     caf::reacts_to<ReleaseAtom, uint64_t>,
-    // The metrics of this partition; one that is 0 is left out.
+    // From its own node: the metrics of the partition.
     caf::replies_to<CountAtom>::with<std::vector<MetricItem>>,
-    // Answered, with true, once nothing waits to be written to disk.
+    // From its own node: answers true once no object waits for the disk.
     caf::replies_to<FlushAtom>::with<bool>,
-    // Inside the process only: calls with memory and callbacks in them.
+    // From its own node: calls that carry memory and callbacks.
     caf::reacts_to<ReserveCall>, caf::reacts_to<CommitCall>,
     caf::reacts_to<ReadCall>, caf::reacts_to<DiscardCall>,
-    // The disk tier has answered, or dropped an object on its own.
+    // From the disk tier: a request has ended; an object was dropped to make
+    // room.
     caf::reacts_to<DiskAnswer>, caf::reacts_to<DiskEviction>,
-    // Time passes: deadlines, leases, requests waiting for room.
+    // From itself: ends leases, and the requests that are past their deadlines.
     caf::reacts_to<TickAtom>>;
 
-// The one actor of a node that its peers dial.
+// The actor of a node that peers dial.
 using NodeActor = caf::typed_actor<
-    // A peer (its name) is here; answered with what it needs to talk to us, or
-    // with a refusal (RefusalIn).
+    // From a peer: lets the peer join this node. Answers with the handles that
+    // the peer needs, or refuses with an error that RefusalIn reads.
     caf::replies_to<JoinAtom, JoinQuery>::with<PeerInfo>,
+    // From any node: the metrics of this node.
     caf::replies_to<ReportAtom>::with<NodeReport>,
-    // A store lost against the object held here: hand that on.
+    // From the node of a store that lost against the copy here: sends the copy
+    // on to another owner.
     caf::replies_to<CopyAtom, CopyQuery>::with<CopyAnswer>,
-    // Verify the object held here, and drop it if it is damaged.
+    // From a node that received damaged streams: verifies the copy here, and
+    // drops the copy if it is damaged.
     caf::reacts_to<SuspectAtom, SuspectQuery>,
-    // Inside the process only. Time passes: who waits for passing memory.
+    // From itself: ends the requests for passing memory that are past their
+    // deadlines.
     caf::reacts_to<TickAtom>>;
 
-// Knows who is alive; publishes a ClusterView after every change.
+// Decides which nodes are alive, and publishes a ClusterView after every
+// change.
 using PlacementActor = caf::typed_actor<
-    // Inside the process only.
-    caf::reacts_to<MembersCall>, caf::reacts_to<MapBuilt>,
-    // Time passes (number of the tick): peers are due to be dialled, maps to be
-    // built.
+    // From Node::SetMembers: the new member list.
+    caf::reacts_to<MembersCall>,
+    // From the worker pool: a shard map is built.
+    caf::reacts_to<MapBuilt>,
+    // From itself, with the number of the tick: dials the peers, and starts the
+    // map build, that are due.
     caf::reacts_to<TickAtom, uint64_t>>;
 
-// One lookup, lease change or status call at all the nodes it concerns; gone
-// when answered.
+// One lookup, lease change or status call. Asks all nodes that it concerns, and
+// ends when the caller has its answer.
 using QueryActor = caf::typed_actor<
-    // Watches deadline and membership.
+    // From itself: gives up nodes that died, and all of them at the deadline.
     caf::reacts_to<TickAtom>>;
 
-// One retrieve: delivery::FetchSession. Gone when answered.
+// One retrieve. Ends when the engine has its answer.
 using RetrieveActor = caf::typed_actor<
-    // The try of one chunk has ended.
-    caf::reacts_to<AttemptEnd>, caf::reacts_to<HitSize>,
-    // Peers may be asked, or there is no memory for it.
+    // From a local or remote fetch: the try to get one chunk has ended.
+    caf::reacts_to<AttemptEnd>,
+    // From a remote fetch: the size of a chunk that a peer begins to send.
+    caf::reacts_to<HitSize>,
+    // From the passing memory: there is memory to fetch into, or there is none.
     caf::reacts_to<WindowGrant>,
-    // The engine went away.
-    caf::reacts_to<CancelAtom>, caf::reacts_to<DeadlineAtom>>;
+    // From the request's Cancellation: nobody wants the result any more.
+    caf::reacts_to<CancelAtom>,
+    // From itself: the deadline has come.
+    caf::reacts_to<DeadlineAtom>>;
 
-// One store from its commit on: delivery::StoreSession. Gone when every copy is
-// accounted for.
+// One store, from its commit on. Ends when every node that was to get a copy
+// has answered.
 using StoreActor = caf::typed_actor<
-    // A node has taken its copy, or not.
-    caf::reacts_to<SendEnd>, caf::reacts_to<DeadlineAtom>>;
+    // From the partition or the transport: a node has taken the object, or has
+    // failed.
+    caf::reacts_to<SendEnd>,
+    // From itself: the deadline has come.
+    caf::reacts_to<DeadlineAtom>>;
 
-// One object on its way from this node to another. Gone when answered.
-using CopyActor =
-    caf::typed_actor<caf::replies_to<CopyAtom, CopyQuery>::with<CopyAnswer>,
-                     // The other node has taken it, or not.
-                     caf::reacts_to<SendEnd>>;
+// Sends one object of this node to another node. Ends with its answer.
+using CopyActor = caf::typed_actor<
+    // From the node actor: the order.
+    caf::replies_to<CopyAtom, CopyQuery>::with<CopyAnswer>,
+    // From the partition or the transport: the other node has taken the object,
+    // or the copy has failed.
+    caf::reacts_to<SendEnd>>;
 
 }  // namespace kdn::actors
 

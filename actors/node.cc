@@ -21,8 +21,8 @@
 namespace kdn::actors {
 namespace {
 
-// Heartbeat and timeout both have to be set, or a silent peer is never noticed;
-// the sharing scheduler without extra I/O workers halves CAF's round trip.
+// CAF notices a silent peer only when both heartbeat and timeout are set. The
+// sharing scheduler without extra I/O workers halves CAF's round trip.
 class SystemConfig : public caf::actor_system_config {
  public:
   explicit SystemConfig(const NodeOptions& options) {
@@ -54,19 +54,20 @@ absl::Status Validate(const NodeOptions& options) {
                                     options.members);
 }
 
-// Out of the node's memory budget: what passes through, and what stays.
+// The part of the node's memory that is for objects that pass through. The
+// storage actors share the rest.
 uint64_t ScratchBytes(const NodeOptions& options) {
   constexpr uint64_t kScratchMin = 64u << 20;
   const uint64_t memory = options.memory_bytes;
   return std::max(memory / 4, std::min(memory / 2, kScratchMin));
 }
 
-// Less than `kdn up` waits before it kills a node that stops.
+// Shorter than the 10 s after which `kdn up` kills a node that stops.
 constexpr absl::Duration kFlushTimeout = absl::Seconds(8);
 
-// Tells the storage actors what the disk has dropped. The disk cleans from the
-// moment it is opened, which is before its actors are spawned: what it drops
-// until then is told when they are. Thread-safe.
+// Tells the storage actors which objects the disk tier has dropped. The disk
+// tier may drop objects as soon as it is open, before the storage actors exist:
+// the relay keeps these notices until Begin. Thread-safe.
 class EvictionRelay {
  public:
   void Tell(const storage::ObjectInfo& info) {
@@ -120,12 +121,13 @@ class NodeImpl final : public Node {
   absl::Status Publish(const NodeActor& node);
   void FlushPartitions();
 
-  // In the order of need: actors refer to the context, tasks of its pool and
-  // the disk's threads hold handles of the system's actors.
+  // Destroyed in reverse order: actors use the context, and tasks of its pool
+  // and the disk tier's threads hold handles of actors.
   SystemConfig config_;
   caf::actor_system system_;
   NodeContext context_;
-  // Of each storage actor: two may hold one key, each under a shard of its own.
+  // One for each storage actor. Two storage actors may hold the same key, under
+  // different shards.
   std::vector<HeldKeys> held_;
   std::vector<StorageActor> storage_;
   EvictionRelay evictions_;
@@ -207,7 +209,7 @@ absl::Status NodeImpl::SpawnStorage() {
     const absl::Time now = context_.clock->Now();
     absl::Status status = disk_->ForEach([&](const storage::ObjectInfo& info) {
       const size_t partition = placement::PartitionOf(info.shard, actors);
-      // The disk may ask before the partition has begun.
+      // The disk tier may ask for holds before the storage actor exists.
       if (info.expires > now) held_[partition].Set(info.key, true);
       restored[partition].push_back(info);
     });
@@ -246,7 +248,8 @@ absl::Status NodeImpl::Publish(const NodeActor& node) {
       ": is the port taken? (", system_.render(port.error()), ")"));
 }
 
-// Partitions give the disk a few objects at a time: the others wait in them.
+// DiskTier::Flush does not suffice: a partition hands the disk tier only a few
+// objects at a time, and the others wait in the partition.
 void NodeImpl::FlushPartitions() {
   const absl::Time deadline = context_.clock->Now() + kFlushTimeout;
   caf::scoped_actor asking(system_);
@@ -268,14 +271,14 @@ void NodeImpl::FlushPartitions() {
 }
 
 NodeImpl::~NodeImpl() {
-  // Pending transfers hold actor handles: end them before the system goes.
+  // Transfers under way hold actor handles, so they end before the system does.
   // A node that failed to start has no view.
   if (const std::shared_ptr<const ClusterView> view = context_.view.Get()) {
     for (const placement::Member& member : view->members()) {
       context_.transport->FailPeer(member.spec.id);
     }
   }
-  // Commits still queued spawn actors, which have to be waited for below.
+  // Commits in the pool's queue spawn actors, which the wait below must cover.
   context_.pool.Drain();
   if (disk_ != nullptr) {
     FlushPartitions();
@@ -292,7 +295,7 @@ NodeImpl::~NodeImpl() {
     caf::anon_send_exit(actor, caf::exit_reason::user_shutdown);
   }
   system_.await_all_actors_done();
-  // The holder outlives the actor system, whose handles the view has.
+  // The holder outlives the actor system, but the view holds handles of actors.
   context_.pool.Drain();
   context_.view.Set(nullptr);
 }

@@ -21,37 +21,43 @@ namespace kdn::actors {
 class ViewHolder;
 
 struct NodeOptions {
-  std::string cluster;  // the name: nodes of two clusters do not join
+  // Name of the cluster. Nodes of clusters with different names do not join.
+  std::string cluster;
   NodeId self;
-  // The member list at the start, self among them; see Node::SetMembers.
+  // The member list at the start, with this node. Node::SetMembers replaces it.
   std::vector<placement::MemberSpec> members;
   int replicas = 2;
-  uint64_t memory_bytes = 1u << 30;  // arena of the memory tier
-  std::string data_dir;              // empty: no disk tier
-  uint64_t disk_bytes = 0;
-  int storage_actors = 2;  // partitions of the node's shards
-  int workers = 2;         // threads that encode and decode
-  // Of several for one model, the last is what new objects are coded with.
+  // Memory of the storage actors and for objects that pass through, together.
+  uint64_t memory_bytes = 1u << 30;
+  std::string data_dir;     // of the disk tier; empty: no disk tier
+  uint64_t disk_bytes = 0;  // capacity of the disk tier
+  int storage_actors = 2;   // partitions of the node's shards
+  int workers = 2;          // threads that encode and decode
+  // The last calibration of a model codes new objects. The earlier ones decode
+  // the objects that were coded with them.
   std::vector<std::shared_ptr<const codec::Calibration>> calibrations;
   absl::Duration heartbeat = absl::Milliseconds(200);
-  // A peer silent for this long is dead.
+  // A peer that is silent for this long counts as dead.
   absl::Duration peer_timeout = absl::Seconds(2);
+  // How long after a failure a peer is dialled again.
   absl::Duration reconnect = absl::Milliseconds(250);
-  // The node counts into it, and reports what others counted there: its gateway
-  // and its transports.
+  // The node counts its own metrics here and reports all of them. The node's
+  // gateway, transport and bulk server count into the same meters.
   std::shared_ptr<Meters> meters = std::make_shared<Meters>();
 };
 
-// A running node: the actor system, its storage, delivery and placement actors
-// and its worker threads. The gateway and the bulk server are wired to it by
-// cli/. Stops everything when destroyed; peers then see it go. Thread-safe.
+// A running node: the actor system with all actors of the node, the disk tier
+// and the worker threads. cli/ connects the gateway, the transport and the bulk
+// server to the node. The destructor writes what waits for the disk and stops
+// everything; peers then lose the connection. Thread-safe.
 class Node {
  public:
-  // `transport` and `addresses` must outlive the node. The node keeps the
-  // addresses of its members' bulk servers in `addresses`, where `transport`
-  // looks for them. Returns once the node serves its own store; peers join as
-  // they come up. UNAVAILABLE naming the address when the control port is
-  // taken; the disk tier's errors as they are.
+  // Returns once the node serves the objects that it holds. Peers join as they
+  // come up. The node publishes its view in `view`, where the transport and the
+  // bulk server find the addresses of peers. INVALID_ARGUMENT for options that
+  // make no node; UNAVAILABLE, naming the address, when the control port is
+  // taken; the disk tier's errors as they are. REQUIRES: `transport`, `view`
+  // and `clock` outlive the node.
   static absl::StatusOr<std::unique_ptr<Node>> Start(
       NodeOptions options, delivery::PeerTransport* transport, ViewHolder* view,
       const Clock* clock);
@@ -60,10 +66,10 @@ class Node {
   virtual delivery::NodeService& service() = 0;
   virtual delivery::PeerService& peer_service() = 0;
 
-  // Replaces the member list; soon after, the node dials who is new and forgets
-  // who is gone. INVALID_ARGUMENT, and nothing changes, for a list that does
-  // not have this node or of which no map can be built. New addresses of this
-  // node itself count from its next start.
+  // Replaces the member list. Soon after, the node dials the new members and
+  // forgets those that are off the list. INVALID_ARGUMENT, and nothing changes,
+  // when the list lacks this node or no shard map can be built of the list. A
+  // new address of this node itself takes effect at its next start.
   virtual absl::Status SetMembers(
       std::vector<placement::MemberSpec> members) = 0;
 };

@@ -37,7 +37,7 @@ caf::result<PeerInfo> NodeActorState::Join(const JoinQuery& query) const {
   absl::Status verdict = placement::JudgeAsker(deps.node->self(), theirs.node);
   if (verdict.ok()) verdict = placement::AgreeOnVersion(ours, theirs).status();
   if (!verdict.ok()) {
-    LogError("node.join", absl::StrCat("'", theirs.node.name(),
+    LogError("node.join", absl::StrCat("node '", theirs.node.name(),
                                        "' may not join: ", verdict.message()));
     return RefusalOf(verdict);
   }
@@ -87,8 +87,8 @@ caf::result<NodeReport> NodeActorState::Report() {
               if (--*waiting > 0) return;
               promise.deliver(NodeReport{id, ToWire(*values)});
             },
-            // Unhandled, the error would end this actor, and peers would take
-            // a node that is only busy for dead.
+            // CAF ends an actor that does not handle an error. Peers would then
+            // take a node for dead that is only busy.
             [promise](const caf::error& busy) mutable {
               if (promise.pending()) promise.deliver(busy);
             });
@@ -107,7 +107,8 @@ void NodeActorState::Suspect(const SuspectQuery& query) {
   const std::shared_ptr<const ClusterView> view = deps.node->view.Get();
   const StorageActor storage =
       *view->StorageOf(deps.node->self(), view->ShardOf(*ref));
-  // What has to come from disk was verified on its way.
+  // The read may come from disk, which verifies the object. The task below
+  // verifies the object once more, because memory may hold the damaged copy.
   auto reply = Reply<delivery::PeerService::Held>::To(
       [storage, key = ref->key, version = ObjectVersion(query.version),
        pool =
@@ -120,9 +121,9 @@ void NodeActorState::Suspect(const SuspectQuery& query) {
                                                    object->size());
                      if (index.ok() &&
                          codec::VerifyObject(*index, object->bytes()).ok()) {
-                       return;  // damaged on its way
+                       return;  // the copy is sound: the link damaged it
                      }
-                     // Of a newer node.
+                     // A newer node wrote the object: it is not damaged.
                      if (absl::IsUnimplemented(index.status())) return;
                      caf::anon_send(storage, DiscardCall{key, version});
                    });

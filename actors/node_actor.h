@@ -17,8 +17,10 @@ struct NodeActorDeps {
   absl::Time started;
 };
 
-// What peers see of a node: who it is, its storage actors, its numbers. And the
-// clock of what has none.
+// The actor that peers dial. It lets peers join, reports the node's metrics,
+// and takes peers' orders to copy or verify an object. Its tick also ends the
+// requests for passing memory that are past their deadlines, because passing
+// memory has no clock of its own.
 struct NodeActorState {
   static inline const char* name = "node";
 
@@ -27,15 +29,15 @@ struct NodeActorState {
   caf::result<CopyAnswer> Copy(const CopyQuery& query);
   void Suspect(const SuspectQuery& query);
   void Tick();
-  // All but those of the storage actors.
+  // The node's metrics without those of its storage actors.
   MetricValues OwnMetrics();
-  // The node's shards; counted once a map.
+  // How many shards the node owns. Counted once for each shard map.
   const placement::ShardMap::Counts& CountsOn(const ClusterView& view);
 
   NodeActor::pointer self = nullptr;
   NodeActorDeps deps;
-  std::shared_ptr<const placement::ShardMap> counted;
-  placement::ShardMap::Counts counts;  // of that map
+  std::shared_ptr<const placement::ShardMap> counted;  // null: none yet
+  placement::ShardMap::Counts counts;                  // in `counted`
 };
 
 NodeActor::behavior_type MakeNodeActor(

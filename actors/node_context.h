@@ -50,7 +50,7 @@ struct PassingMemory {
 };
 
 // What the actors and the services of one node share. Lives as long as the
-// node; everything in it is immutable or thread-safe.
+// node. Every member is immutable or thread-safe.
 struct NodeContext {
   NodeContext(NodeOptions options_in, delivery::PeerTransport* transport_in,
               ViewHolder* view_in, const Clock* clock_in)
@@ -81,7 +81,7 @@ struct NodeContext {
   transfer::LinkBook links;
   transfer::HealthBook health;
   transfer::DecodeBook decoding;
-  transfer::WorkPool pool;  // first to go: its tasks use the rest
+  transfer::WorkPool pool;  // the last member: its tasks use the others
 };
 
 }  // namespace kdn::actors

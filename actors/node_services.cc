@@ -22,8 +22,8 @@ absl::StatusOr<storage::ObjectInfo> VerifyArrived(
   if (!index.ok()) return index.status();
   if (index->key() != ref.key || index->header().placement != ref.placement) {
     return absl::DataLossError(
-        absl::StrCat("announced as chunk ", ShortHex(ref.key),
-                     ", the object is of ", ShortHex(index->key())));
+        absl::StrCat("the object was announced as chunk ", ShortHex(ref.key),
+                     " and is of chunk ", ShortHex(index->key())));
   }
   if (absl::Status status = codec::VerifyObject(*index, object); !status.ok()) {
     return status;
@@ -36,12 +36,12 @@ absl::StatusOr<storage::ObjectInfo> VerifyArrived(
   info.bytes = object.size();
   info.levels = index->header().levels.bits();
   info.placement = ref.placement;
-  // Objects of version 2 do not say.
+  // Objects of format version 2 do not state their depth.
   info.depth = index->header().depth.value_or(0);
   return info;
 }
 
-// A block that gives `pass` back when it goes.
+// Allocates a block that holds `pass` until the block itself is freed.
 absl::StatusOr<std::shared_ptr<storage::ArenaBlock>> AllocateWith(
     transfer::AdmissionGate::Pass pass, storage::Arena& arena, size_t bytes) {
   absl::StatusOr<std::shared_ptr<storage::ArenaBlock>> block =
@@ -159,8 +159,8 @@ void NodeServices::Remove(std::vector<ChunkRef> chunks, Namespace ns,
 }
 
 SessionId NodeServices::OpenSession() {
-  // Named by node, time and count: a restarted node never reuses the session of
-  // a client whose leases its peers still keep.
+  // The id is a hash of node, time and count. A node that restarts must not
+  // reuse an id, because its peers may still keep leases of the old session.
   DigestBuilder builder("kdn-session-1");
   builder.Add(std::string_view(node_->self().name()))
       .Add(static_cast<uint64_t>(absl::ToUnixNanos(node_->clock->WallNow())))
@@ -171,7 +171,8 @@ SessionId NodeServices::OpenSession() {
 }
 
 void NodeServices::CloseSession(SessionId session) {
-  // Held: the placement actor replaces it at any moment.
+  // A local variable, because the placement actor may replace the view during
+  // the loop.
   const std::shared_ptr<const ClusterView> view = node_->view.Get();
   for (const auto& [id, peer] : view->live) {
     for (const StorageActor& storage : peer.storage) {

@@ -10,9 +10,9 @@
 
 namespace kdn::actors {
 
-// A node as its gateway and its peers' transports see it: turns each call into
-// one actor or one actor message. Thread-safe; holds no state of its own but
-// the session counter.
+// The node as the gateway sees it (NodeService) and as the bulk server sees it
+// (PeerService). Turns each call into one actor or one actor message. Its only
+// state is the session counter. Thread-safe.
 class NodeServices final : public delivery::NodeService,
                            public delivery::PeerService {
  public:
@@ -58,7 +58,7 @@ class NodeServices final : public delivery::NodeService,
   void Lease(LeaseOp op, std::vector<ChunkRef> chunks, const Namespace& ns,
              SessionId session, absl::Time expires, absl::Time deadline,
              delivery::Done<std::vector<absl::Status>> done);
-  // This node's storage actor for the chunk.
+  // The storage actor of this node that keeps the chunk's shard.
   StorageActor StorageFor(const ChunkRef& ref) const;
 
   caf::actor_system* const system_;

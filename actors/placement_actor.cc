@@ -17,11 +17,12 @@ namespace {
 
 using placement::PeerAction;
 
-// Connecting and joining, each: a peer that takes longer is as good as away.
+// The time for connecting, and again for joining. A peer that takes longer
+// counts as away.
 constexpr auto kAnswerTimeout = std::chrono::seconds(2);
 
-// A place in the log for each peer: a line about one peer must not keep a line
-// about another peer out of the log.
+// A site of the log for each peer, because the log limits the lines of a site:
+// a line about one peer must not suppress a line about another peer.
 std::string SiteOf(const char* place, const NodeId& peer) {
   return absl::StrCat(place, " ", peer.name());
 }
@@ -107,7 +108,7 @@ void PlacementActorState::OnMapBuilt(const MapBuilt& built) {
 }
 
 void PlacementActorState::Tick(uint64_t number) {
-  if (number != ticks) return;  // an earlier tick has come in its place
+  if (number != ticks) return;  // another tick has replaced it
   tick_due = absl::InfiniteFuture();
   Perform();
 }

@@ -16,12 +16,13 @@ struct PlacementActorDeps {
   NodeContext* node = nullptr;
   placement::Membership membership;
   PeerHandles own;  // of this node
-  // Answers connect_atom as CAF's middleman actor does.
+  // Answers connect_atom, as CAF's middleman actor does.
   caf::actor connector;
 };
 
-// The shell around one placement::Membership: connects, joins, watches, builds
-// maps on the worker pool, and publishes a ClusterView after every change.
+// The shell around one placement::Membership. It connects to peers, joins and
+// watches them, has shard maps built on the worker pool, and publishes a
+// ClusterView after every change.
 struct PlacementActorState {
   static inline const char* name = "placement";
 
@@ -30,7 +31,7 @@ struct PlacementActorState {
                    const caf::strong_actor_ptr& peer);
   void OnAnswer(const placement::PeerAction& dialled, PeerHandles peer,
                 const PeerInfo& info);
-  // No connection, or no answer that lets the peer join.
+  // The peer answered the join with an error, or not in time.
   void OnError(const placement::PeerAction& dialled, const caf::error& why);
   void OnDown(const caf::down_msg& down);
   void OnMembers(const MembersCall& call);
@@ -53,15 +54,17 @@ struct PlacementActorState {
   std::optional<PlacementActorDeps> deps;
   LiveNodes live;                             // this node included
   std::map<NodeId, placement::DialId> dials;  // of the peers in `live`
-  // The peer that the present event is about, for kJoin and kWelcome.
+  // The handles of the peer that the present event is about, for the actions
+  // kJoin and kWelcome.
   PeerHandles at_hand;
-  // Of the tick that is waited for; the ticks before it are void.
+  // The number of the last tick that was scheduled. Earlier ticks are ignored.
   uint64_t ticks = 0;
+  // When that tick comes. InfiniteFuture: no tick is scheduled.
   absl::Time tick_due = absl::InfiniteFuture();
 };
 
-// The view with this node alone must have been published: an actor's first turn
-// may come late.
+// REQUIRES: a view with this node alone is published, because the actor's first
+// turn may come late.
 PlacementActor::behavior_type MakePlacementActor(
     PlacementActor::stateful_pointer<PlacementActorState> self,
     PlacementActorDeps deps);

@@ -4,9 +4,10 @@
 #include "actors/node_context.h"
 #include "delivery/pending_asks.h"
 
-// What the queries of delivery/ are told of the cluster's view.
+// What the actors tell the query sessions of delivery/ about the view.
 namespace kdn::actors {
 
+// How many partitions each live node has.
 inline delivery::PartitionCounts PartitionsOf(const ClusterView& view) {
   delivery::PartitionCounts partitions;
   for (const auto& [id, peer] : view.live) {
@@ -16,8 +17,9 @@ inline delivery::PartitionCounts PartitionsOf(const ClusterView& view) {
   return partitions;
 }
 
-// Whether `id` is alive in `newest` with the actors that it had in `then`: a
-// node that died and came back does not answer what it was asked before.
+// Whether `id` is alive in `newest` with the same actors as in `then`. A node
+// that died and came back has new actors, and never answers what the old ones
+// were asked.
 inline bool IsStillLive(const ClusterView& then, const ClusterView& newest,
                         const NodeId& id) {
   const auto before = then.live.find(id);

@@ -17,8 +17,8 @@ void ReportActorState::Init(QueryActor::pointer self_in, NodeContext* node_in,
   view = node->view.Get();
   std::vector<delivery::ReportedNode> nodes;
   for (const placement::Member& member : view->members()) {
-    // A member that is joining owns no shards yet: not alive, so that whoever
-    // waits for a node to be alive can store on it.
+    // A member that is joining owns no shards yet and is not reported as alive:
+    // a caller that waits until a node is alive can then store on the node.
     const bool alive = member.state == placement::MemberState::kServing ||
                        member.state == placement::MemberState::kLeaving;
     nodes.push_back({member.spec.id, member.spec.addresses.gateway, alive});

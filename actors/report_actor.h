@@ -11,6 +11,7 @@
 
 namespace kdn::actors {
 
+// One status call.
 struct ReportJob {
   absl::Time deadline;
   Reply<std::vector<NodeStatus>> reply;

@@ -14,7 +14,7 @@
 
 namespace kdn::actors {
 
-// What a retrieve answers to.
+// One retrieve, and the callback that gets its outcomes.
 struct RetrieveJob {
   std::shared_ptr<transfer::RetrieveContext> context;
   std::shared_ptr<delivery::Done<std::vector<ChunkOutcome>>> done;
@@ -40,7 +40,7 @@ struct RetrieveActorState {
   std::shared_ptr<const ClusterView> view;
   std::optional<delivery::FetchSession> session;
   RequesterId requester;
-  // The transport's name of each of the session's fetches.
+  // The transport's ids of the fetches, by the session's number of the fetch.
   absl::flat_hash_map<int, delivery::FetchId> fetches;
   transfer::AdmissionGate::Pass window;  // held until the retrieve is over
 
@@ -57,7 +57,8 @@ struct RetrieveActorState {
     return job.context->request;
   }
   const StorageActor& StorageHere(const ChunkRef& ref) const;
-  // Told to the session before any other event.
+  // Tells the session that the request is cancelled, if it is. Events call this
+  // first, because they may overtake CancelAtom.
   void NoticeCancellation();
   void Count(const std::vector<ChunkOutcome>& outcomes) const;
 };

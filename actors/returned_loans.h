@@ -11,8 +11,8 @@
 
 namespace kdn::actors {
 
-// The loans that readers have returned and the storage actor has not yet told
-// its partition of. Readers let go on any thread. Thread-safe.
+// The loans that readers have returned, until the storage actor reports them to
+// its partition. Readers return loans on any thread. Thread-safe.
 class ReturnedLoans {
  public:
   void Add(const storage::Loan& loan) {
@@ -29,8 +29,8 @@ class ReturnedLoans {
   std::vector<storage::Loan> loans_ ABSL_GUARDED_BY(mutex_);
 };
 
-// The same block. When the last holder of the returned pointer lets go, the
-// block is let go of first, and then `gone()` is called.
+// Returns a pointer to the same block. When the last copy of the pointer goes,
+// it first drops its share of `block` and then calls `gone()`.
 template <typename Block, typename Gone>
 std::shared_ptr<Block> WhenGone(std::shared_ptr<Block> block, Gone gone) {
   Block* const raw = block.get();

@@ -14,8 +14,9 @@ constexpr auto kTick = std::chrono::milliseconds(20);
 
 }  // namespace
 
-// One request to the disk. Sends the answer when the disk holds nothing of the
-// request any more: neither the callback nor the memory.
+// One request to the disk tier. The callback and the memory of the request
+// share this object. Its destructor sends the answer, so the disk tier holds
+// neither of them any more when the answer comes.
 class DiskRequest {
  public:
   DiskRequest(StorageActor to, DiskAnswer::Kind kind, const ChunkKey& key,
@@ -54,7 +55,8 @@ class DiskRequest {
   const Clock* const clock_;
   Meters* const meters_;
   const absl::Time asked_;
-  absl::Status status_ = absl::UnavailableError("the disk gave no answer");
+  absl::Status status_ =
+      absl::UnavailableError("the disk tier dropped the request unanswered");
 };
 
 void StorageActorState::Init(StorageActor::pointer self_in,
@@ -111,7 +113,9 @@ void StorageActorState::LeaseOne(const LeaseQuery& query, const ChunkKey& key,
       return Perform(partition->Remove(id, key, query.ns, session));
   }
   storage::action::Refused refused{
-      id, absl::InvalidArgumentError("unknown lease operation")};
+      id, absl::InvalidArgumentError(
+              absl::StrCat("this node does not know the lease operation ",
+                           static_cast<int>(query.op)))};
   Do(refused);
 }
 
@@ -172,7 +176,7 @@ void StorageActorState::TakeReturned() {
 void StorageActorState::Tick() {
   TakeReturned();
   Perform(partition->OnTick(deps.clock->Now()));
-  AnswerFlushes();  // what waits for the disk may have been removed
+  AnswerFlushes();  // the last object that waited may have been removed
   self->delayed_send(self, kTick, TickAtom::value);
 }
 
@@ -184,7 +188,7 @@ void StorageActorState::Perform(storage::Actions actions) {
 
 namespace {
 
-// Takes the reply of a request that has come to its end. Each has exactly one.
+// Takes the reply of a request that ends. Each request has exactly one reply.
 template <typename R, typename Map>
 R TakeReply(Map& replies, storage::RequestId id) {
   auto node = replies.extract(id);
@@ -284,8 +288,8 @@ void StorageActorState::Do(storage::action::WriteFailed& action) {
 void StorageActorState::Do(storage::action::HeldLost& action) {
   LogError("storage.held",
            absl::StrCat("chunk ", ShortHex(action.key),
-                        " was pinned or had time to live left, and the disk "
-                        "dropped its only copy"));
+                        " was pinned or had a TTL, and the disk dropped this "
+                        "node's only copy"));
 }
 
 StorageActor::behavior_type MakeStorageActor(

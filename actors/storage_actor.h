@@ -18,16 +18,17 @@
 
 namespace kdn::actors {
 
+// What a storage actor gets from its node. The pointers outlive the actor.
 struct StorageActorDeps {
   std::shared_ptr<storage::BlockSource> blocks;
   storage::DiskTier* disk = nullptr;  // null: memory only
-  HeldKeys* held = nullptr;
+  HeldKeys* held = nullptr;           // the actor keeps it up to date
   const Clock* clock = nullptr;
   Meters* meters = nullptr;
 };
 
-// Answers a lease call when the last of its keys is done: removals wait for the
-// disk.
+// The answer to a lease call. Sent when the last of its keys is done, which may
+// be late, because a removal waits for the disk.
 class LeaseAnswer {
  public:
   using Promise = caf::typed_response_promise<std::vector<StatusItem>>;
@@ -35,7 +36,8 @@ class LeaseAnswer {
       : promise_(std::move(promise)), items_(keys), open_(keys) {
     if (open_ == 0) promise_.deliver(std::move(items_));
   }
-  // The actor stops with removals open: who asked need not wait for a deadline.
+  // Answers with an error when the actor stops before all keys are done, so
+  // that the asking node need not wait for its deadline.
   ~LeaseAnswer();
   LeaseAnswer(const LeaseAnswer&) = delete;
   LeaseAnswer& operator=(const LeaseAnswer&) = delete;
@@ -58,8 +60,8 @@ struct LeaseReply {
 
 class DiskRequest;
 
-// The shell around one storage::Partition: turns messages into events and
-// actions into answers and disk requests.
+// The shell around one storage::Partition. It turns messages into events, and
+// the partition's actions into answers, disk requests and lines in the log.
 struct StorageActorState {
   static inline const char* name = "storage";
 
@@ -75,9 +77,9 @@ struct StorageActorState {
   void Read(const ReadCall& call);
   void OnDisk(const DiskAnswer& answer);
   caf::result<bool> Flush();
-  // Answers whoever waits for the disk, when nothing does any more.
+  // Answers the flush calls when no object waits for the disk.
   void AnswerFlushes();
-  // Tells the partition what readers have let go of.
+  // Tells the partition which loans readers have returned.
   void TakeReturned();
   void Tick();
 
@@ -105,12 +107,13 @@ struct StorageActorState {
                                 Reply<delivery::PushReceipt>,
                                 Reply<delivery::PeerService::Held>, LeaseReply>;
   absl::flat_hash_map<storage::RequestId, AnyReply> replies;
-  // Shared with the readers, who may outlive the actor.
+  // Shared with the readers, because a reader may outlive the actor.
   std::shared_ptr<ReturnedLoans> returned = std::make_shared<ReturnedLoans>();
   std::vector<caf::typed_response_promise<bool>> flushes;
 };
 
-// `restored`: what the disk tier holds of this partition's shards already.
+// `restored`: the objects of this partition that the disk tier has from an
+// earlier run.
 StorageActor::behavior_type MakeStorageActor(
     StorageActor::stateful_pointer<StorageActorState> self,
     StorageActorDeps deps, std::vector<storage::ObjectInfo> restored);

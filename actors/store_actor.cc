@@ -105,7 +105,8 @@ void StoreActorState::Do(const delivery::PushTo& push) {
 
 void StoreActorState::Do(const delivery::CopyFrom& copy) {
   const auto winner = view->live.find(copy.winner);
-  KDN_CHECK(winner != view->live.end(), "who holds an object was sent to");
+  KDN_CHECK(winner != view->live.end(),
+            "the winner is a node that was sent to");
   const std::chrono::microseconds timeout =
       TimeoutUntil(copy.deadline, node->clock->Now());
   self->request(winner->second.node, timeout, CopyAtom::value,
@@ -118,7 +119,7 @@ void StoreActorState::Do(const delivery::CopyFrom& copy) {
           },
           [this, to = copy.to, from = copy.winner](const caf::error&) {
             OnSent(SendEnd{to, absl::UnavailableError(absl::StrCat(
-                                   from.name(), " hands nothing on"))});
+                                   from.name(), " did not send its copy on"))});
           });
 }
 

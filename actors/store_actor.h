@@ -12,15 +12,15 @@
 
 namespace kdn::actors {
 
-// An encoded object on its way to its owners.
+// One store: an encoded object that goes to its owners.
 struct StoreJob {
   ChunkRef ref;
   storage::ObjectInfo info;
   std::shared_ptr<storage::ArenaBlock> block;
-  // Whose memory the block is of.
+  // Which memory the block lies in.
   delivery::BuildPlace built = delivery::BuildPlace::kPartition;
   Durability durability = Durability::kReplicated;
-  absl::Time expires = absl::InfinitePast();
+  absl::Time expires = absl::InfinitePast();  // TTL; InfinitePast: none
   absl::Time deadline;
   Reply<StoreReceipt> reply;
 };
@@ -49,7 +49,8 @@ struct StoreActorState {
   void Do(const delivery::AwaitDeadline& deadline);
   void Do(const delivery::AnswerStore& answer);
   void Do(const delivery::StoreIsOver& over);
-  // Copies the object into the partition's memory first.
+  // Copies the object into the partition's memory and commits the copy.
+  // `room_deadline` ends the wait for that memory.
   void CommitCopy(const StorageActor& storage, absl::Time room_deadline,
                   CommitCall commit);
 };

@@ -116,7 +116,7 @@ MetricItem ToWire(const MetricSample& sample) {
 MetricSample FromWire(const MetricItem& item) {
   MetricSample sample;
   sample.name = item.name;
-  // A type of a newer peer is read as a gauge.
+  // A type that only a newer peer knows is read as a gauge.
   if (item.type <= static_cast<uint8_t>(MetricType::kHistogram)) {
     sample.type = static_cast<MetricType>(item.type);
   }

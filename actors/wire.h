@@ -13,19 +13,20 @@
 #include "kv/metric_values.h"
 #include "placement/introduction.h"
 
-// Between our types and what actor messages carry.
+// Conversions between KDN's types and the fields of actor messages.
 namespace kdn::actors {
 
 std::vector<char> PackKeys(absl::Span<const ChunkKey> keys);
-// A tail that is no whole key is dropped: the answer is then too short and the
-// asker treats it as none.
+// Drops a tail that is shorter than a key. The answer then has too few items,
+// and the asking node treats it as no answer.
 std::vector<ChunkKey> UnpackKeys(const std::vector<char>& bytes);
 
-// One chunk.
+// The key and the placement key of one chunk. UnpackRef answers nullopt for
+// bytes of another length.
 std::vector<char> PackRef(const ChunkRef& ref);
 std::optional<ChunkRef> UnpackRef(const std::vector<char>& bytes);
 
-// Null: a miss.
+// A null `info` is a miss.
 LookupItem ToWire(const storage::ObjectInfo* info);
 LookupResult FromWire(const LookupItem& item, const NodeId& node);
 
@@ -35,14 +36,14 @@ absl::Status FromWire(const StatusItem& item);
 CopyAnswer ToWire(const absl::StatusOr<delivery::PushReceipt>& result);
 absl::StatusOr<delivery::PushReceipt> FromWire(const CopyAnswer& answer);
 
-// A metric that is 0 is left out.
+// Leaves out the metrics that are 0.
 std::vector<MetricItem> ToWire(const MetricValues& values);
-// Metrics that only a newer peer knows are kept.
+// Keeps the metrics that only a newer peer knows.
 MetricValues FromWire(const std::vector<MetricItem>& items);
 
-// A join is refused, for a reason that the asker logs.
+// The error that refuses a join. The node that asked logs the reason.
 caf::error RefusalOf(const absl::Status& why);
-// The reason, when the error is a refusal.
+// The reason of a refusal. Nullopt for any other error.
 std::optional<std::string> RefusalIn(const caf::error& error);
 
 IntroductionItem ToWire(const placement::Introduction& introduction);

@@ -122,12 +122,13 @@ void Dialler::Refuse(Peer& peer, std::string reason, absl::Time now) {
 
 void Dialler::CheckInvariants() const {
   for (const auto& [id, peer] : peers_) {
-    KDN_CHECK(peer.spec.id == id, "a peer is listed under its name");
-    KDN_CHECK(peer.dial <= last_dial_, "dials are counted");
+    KDN_CHECK(peer.spec.id == id, "a peer is listed under its own id");
+    KDN_CHECK(peer.dial <= last_dial_,
+              "no dial has a greater id than the last one");
     KDN_CHECK(peer.phase == Phase::kWaiting || peer.dial != DialId(),
-              "a peer was dialled before it can answer");
+              "only a peer that was dialled can answer");
     KDN_CHECK(peer.phase != Phase::kUp || peer.complaint.empty(),
-              "a peer that is up gives no reason to complain");
+              "there is no complaint about a peer that is up");
   }
 }
 

@@ -13,58 +13,63 @@
 
 namespace kdn::placement {
 
-// Something to do about a peer.
+// What the caller does about a peer, and what it reports afterwards.
 struct PeerAction {
   enum class Kind {
-    kConnect,  // connect to `addresses`, then OnConnected or OnFailed
-    kJoin,     // join over the connection, then OnAnswer, OnRefused or OnFailed
-    kWelcome,  // the peer is up: watch it, then OnDown when it goes
-    kForget,   // the peer is up no longer: fail what it was asked for
-    kComplain,  // tell people `reason`: nothing changes until they act
+    // Connect to `addresses`; report OnConnected or OnFailed.
+    kConnect,
+    // Join over the connection; report OnAnswer, OnRefused or OnFailed.
+    kJoin,
+    // The peer is up: watch the connection; report OnDown when it is lost.
+    kWelcome,
+    // The peer is not up any more: fail the requests to it.
+    kForget,
+    // Log `reason`: the peer stays away until people change something.
+    kComplain,
   };
   Kind kind = Kind::kConnect;
   NodeId peer;
   DialId dial;
-  Addresses addresses;  // kConnect
-  std::string reason;   // kComplain
+  Addresses addresses;
+  std::string reason;  // of kComplain
 };
 
-// Decides whom a node dials and when, whom it takes for a member, and what the
-// loss of a peer means. Every peer is dialled until it is up; after a failure
-// or a loss it is dialled again `retry` later. A peer that must not be joined,
-// or that refuses, waits longer every time, and people are told once per
-// reason: such a mistake does not go away by itself.
+// Decides when a node dials each of its peers, and which peers are up. A peer
+// is dialled until it is up. After a failure or a loss, the peer is dialled
+// again `retry` later. A peer that refuses, or that must not be joined, is
+// dialled at growing intervals, and each reason is logged once, because such a
+// mistake does not go away by itself.
 //
-// Events and the time in, actions out. Each dial has an id, and an event of an
-// earlier dial changes nothing, so answers may come late. Pure;
+// Events and the time in, actions out. Each dial has an id. An event of an
+// earlier dial changes nothing, so events may come late. Pure;
 // thread-compatible.
 class Dialler {
  public:
   struct Options {
     absl::Duration retry = absl::Milliseconds(250);
-    // Longest wait after a refusal, as a multiple of `retry`.
+    // The longest interval after a refusal, as a multiple of `retry`.
     int refusal_factor_max = 16;
   };
   explicit Dialler(Options options) : options_(options) {}
 
-  // The peers to reach from now on: every member but this node. A peer whose
-  // addresses have changed is forgotten and dialled there.
+  // Sets the peers to reach: every member but this node. A peer with new
+  // addresses is forgotten and dialled at the new addresses.
   void SetPeers(const std::vector<MemberSpec>& peers, absl::Time now);
   void OnConnected(const NodeId& peer, DialId dial);
   void OnAnswer(const NodeId& peer, DialId dial, const JoinClaim& claim,
                 absl::Time now);
-  // The peer will not be joined by this node.
+  // The peer does not let this node join, or must not be joined.
   void OnRefused(const NodeId& peer, DialId dial, const std::string& reason,
                  absl::Time now);
-  // Not reached, or no answer in time.
+  // The peer was not reached, or did not answer in time.
   void OnFailed(const NodeId& peer, DialId dial, absl::Time now);
-  // A peer that was welcomed has gone.
+  // The connection to a peer that was up is lost.
   void OnDown(const NodeId& peer, DialId dial, absl::Time now);
 
-  // What is to be done now, in this order; call after every event and at
-  // wake().
+  // The actions that are due, to be performed in this order. Call after every
+  // event and at wake().
   std::vector<PeerAction> TakeActions(absl::Time now);
-  // When the next peer is due to be dialled; InfiniteFuture if none is.
+  // When the next peer is due to be dialled. InfiniteFuture: no peer waits.
   absl::Time wake() const;
 
   bool IsUp(const NodeId& peer) const;
@@ -75,12 +80,13 @@ class Dialler {
   struct Peer {
     MemberSpec spec;
     Phase phase = Phase::kWaiting;
-    absl::Time due;  // kWaiting
-    DialId dial;     // the present or last one
-    int refusals = 0;
-    std::string complaint;  // what people were told last
+    absl::Time due;         // when kWaiting ends
+    DialId dial;            // the present dial, or the last one
+    int refusals = 0;       // since the peer was last up
+    std::string complaint;  // the reason that was logged last
   };
-  // Null when the event is of an earlier dial.
+  // The peer of an event. Null when the event is of an earlier dial, or comes
+  // in another phase.
   Peer* Find(const NodeId& peer, DialId dial, Phase phase);
   void Act(PeerAction::Kind kind, const Peer& peer, std::string reason = "");
   void Wait(Peer& peer, absl::Duration wait, absl::Time now);

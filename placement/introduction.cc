@@ -67,7 +67,7 @@ absl::StatusOr<uint32_t> AgreeOnVersion(const Introduction& ours,
     return Differ(
         ours, theirs,
         absl::StrCat("this node speaks versions ", RangeOf(ours.versions),
-                     ", the other one ", RangeOf(theirs.versions),
+                     ", the other node ", RangeOf(theirs.versions),
                      "; upgrade one version at a time"));
   }
   if (ours.replicas != theirs.replicas) {

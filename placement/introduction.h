@@ -11,8 +11,9 @@
 
 namespace kdn::placement {
 
-// The versions of the messages between nodes that one build speaks, both ends
-// included. docs/protocol.md, "Versions", says what each version added.
+// The versions of the messages between nodes that one build speaks: `oldest`,
+// `newest` and all between. docs/protocol.md, "Introductions and versions",
+// says what each version added.
 struct PeerVersions {
   uint32_t oldest = 0;
   uint32_t newest = 0;
@@ -20,43 +21,50 @@ struct PeerVersions {
   bool operator==(const PeerVersions&) const = default;
 };
 
-// The versions that this build speaks. A definition of its own file, so that a
+// The versions that this build speaks. Defined in a file of its own, so that a
 // test can link a program that speaks the version before.
 PeerVersions PeerVersionsOfThisBuild();
 
-// What placement depends on in a member's entry of the configuration.
+// The settings of one member's entry in the configuration that all nodes must
+// agree on, because placement depends on them.
 struct MemberSettings {
   double weight = 1.0;
-  std::string zone;  // empty: none
+  std::string zone;  // as in MemberSpec
 
   bool operator==(const MemberSettings&) const = default;
 };
 
-// What a node tells another node before the two exchange data. The settings of
-// a cluster have to be the same on both: otherwise the nodes would place one
-// chunk on different owners, or read the data of a foreign cluster. Members may
-// differ, because a list of members changes while the cluster runs.
+// What a node tells another node before the two exchange data. Both nodes need
+// the same settings of the cluster. Otherwise they would place one chunk on
+// different owners, or read the data of a foreign cluster. Their lists of
+// members may differ, because a list changes while the cluster runs.
 struct Introduction {
   std::string cluster;  // the name in the configuration
-  NodeId node;          // who speaks
+  NodeId node;          // the node that speaks
   PeerVersions versions;
   uint32_t replicas = 0;
   uint32_t shards = 0;
   MemberSettings settings;  // of the node that speaks
-  // Of the node that is spoken to, as the speaking node's configuration has
-  // them; unset when that node is not on the speaking node's list of members.
+  // Settings of the node that is spoken to, as the speaking node's
+  // configuration has them. Unset when the speaking node does not list it.
   std::optional<MemberSettings> peer_settings;
 
   bool operator==(const Introduction&) const = default;
 };
 
-// What the view's node says to `peer`.
+// The introduction of the view's node to `peer`.
 Introduction IntroductionTo(const NodeId& peer, const std::string& cluster,
                             const View& view);
 
-// The version that both nodes speak to each other: the newest that both know.
-// FAILED_PRECONDITION, naming both nodes and what differs, when the nodes may
-// not exchange data. Both nodes come to the same answer.
+// Whether two nodes may exchange data, and the version that they then speak to
+// each other: the newest that both know. FAILED_PRECONDITION, naming both nodes
+// and what differs, when the nodes may not exchange data. Both nodes come to
+// the same answer.
+//
+// The version gates no message so far, because version 4 added none: a node
+// sends the same to peers of versions 3 and 4. It does not gate the format of
+// objects either. An object names its own format, a node writes only the newest
+// format, and a peer that cannot read an object refuses it (docs/formats.md).
 absl::StatusOr<uint32_t> AgreeOnVersion(const Introduction& ours,
                                         const Introduction& theirs);
 

@@ -9,19 +9,20 @@
 
 namespace kdn::placement {
 
-// What a node says of itself when it answers a node that joins it.
+// What a node says about itself when it answers a join.
 struct JoinClaim {
   NodeId id;
   size_t partitions = 0;  // storage actors
 };
 
-// May the node that answered at the addresses of `expected` be taken for that
-// member? FAILED_PRECONDITION with the reason, for the logs, when not.
+// Judges the node that answered at the addresses of `expected`: OK when it is
+// that member. Otherwise FAILED_PRECONDITION with the reason, for the log.
 absl::Status JudgeAnswer(const MemberSpec& expected, const JoinClaim& claim);
 
-// May `self` answer a node that joins as `asker`? FAILED_PRECONDITION with the
-// reason, for the logs of both, when not. A node that is not on the member list
-// may be answered: its list can be newer.
+// Judges a node that asks to join `self` under the name `asker`: OK when it
+// may. Otherwise FAILED_PRECONDITION with the reason, for the logs of both
+// nodes. A node that is not on the member list may join, because its own list
+// can be newer.
 absl::Status JudgeAsker(const NodeId& self, const NodeId& asker);
 
 }  // namespace kdn::placement

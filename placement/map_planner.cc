@@ -20,7 +20,7 @@ void MapPlanner::Want(std::vector<MapMembers> sets, absl::Time now) {
   if (FirstMissing() == nullptr) {
     due_.reset();
   } else if (!due_ || (changed && *due_ <= now)) {
-    due_ = now + coalesce_;  // the first change since the last build began
+    due_ = now + coalesce_;  // counts from the first change since a build
   }
 }
 
@@ -31,7 +31,8 @@ std::optional<MapMembers> MapPlanner::TakeBuild(absl::Time now) {
 }
 
 void MapPlanner::OnBuilt(std::shared_ptr<const ShardMap> map) {
-  KDN_CHECK(building_ == map->members(), "a map that nobody asked for");
+  KDN_CHECK(building_ == map->members(),
+            "the map is of the set that TakeBuild returned");
   building_.reset();
   Keep(std::move(map));
 }
@@ -79,7 +80,7 @@ void MapPlanner::CheckInvariants() const {
   KDN_CHECK(due_.has_value() == (FirstMissing() != nullptr),
             "a build is due while a wanted map is missing");
   KDN_CHECK(!building_ || Find(*building_) == nullptr,
-            "a map is built that is kept");
+            "the map under way is not among the kept maps");
 }
 
 }  // namespace kdn::placement

@@ -11,13 +11,13 @@
 
 namespace kdn::placement {
 
-// The members of a map, by id.
+// The members of a map, sorted by id.
 using MapMembers = std::vector<MapMember>;
 
-// Decides which shard maps are built, and when. A build takes tens of
-// milliseconds of a worker, so changes that come close together cost one build,
-// and maps of earlier member sets are kept: a node that flaps costs one build,
-// not one per flap. Events and the time in, builds out. Pure;
+// Decides which shard maps are built, and when. A build occupies a worker for
+// tens of milliseconds. So changes that come close together share one build,
+// and maps of earlier member sets are kept: a node that comes and goes costs
+// one build, not one each time. Events and the time in, builds out. Pure;
 // thread-compatible.
 class MapPlanner {
  public:
@@ -28,35 +28,36 @@ class MapPlanner {
   // change.
   explicit MapPlanner(absl::Duration coalesce) : coalesce_(coalesce) {}
 
-  // Maps of these sets are wanted from now on, the more urgent ones first.
+  // Sets the member sets whose maps are needed, the most urgent set first.
   // REQUIRES: at most kWantedMax sets, each sorted by id.
   void Want(std::vector<MapMembers> sets, absl::Time now);
-  // The set whose map is to be built now. The caller builds the map and calls
-  // OnBuilt; until then there is no other build.
+  // The set to build a map of now; nullopt when no build is due. The caller
+  // builds the map and calls OnBuilt; until then no other build is due.
   std::optional<MapMembers> TakeBuild(absl::Time now);
-  // REQUIRES: a map of the set that TakeBuild handed out last.
+  // REQUIRES: `map` is of the set that TakeBuild returned last.
   void OnBuilt(std::shared_ptr<const ShardMap> map);
-  // A map that was built without being asked for.
+  // Adds a map that the caller built unasked.
   void Keep(std::shared_ptr<const ShardMap> map);
 
   // Null when the map is not kept.
   std::shared_ptr<const ShardMap> Find(const MapMembers& set) const;
-  // When TakeBuild has something; InfiniteFuture while it has to wait for an
-  // event.
+  // When the next build is due. InfiniteFuture: only after an event.
   absl::Time wake() const;
   void CheckInvariants() const;
 
  private:
+  // The first wanted set without a map. Null when every map is there.
   const MapMembers* FirstMissing() const;
-  // Moves the wanted maps to the front of kept_: they are never dropped.
+  // Moves the wanted maps to the front of kept_, where they are not dropped.
   void Touch();
 
   absl::Duration coalesce_;
   std::vector<MapMembers> wanted_;
-  // The wanted maps, then the last built first.
+  // The wanted maps, then the others, the newest map first.
   std::deque<std::shared_ptr<const ShardMap>> kept_;
   std::optional<MapMembers> building_;
-  std::optional<absl::Time> due_;  // set while a wanted map is missing
+  // When the next build is due. Set while a wanted map is missing.
+  std::optional<absl::Time> due_;
 };
 
 }  // namespace kdn::placement

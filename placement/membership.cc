@@ -18,11 +18,11 @@ MapMembers MapMembersOf(const std::vector<MemberSpec>& list) {
   return members;
 }
 
-// REQUIRES: a valid set.
+// REQUIRES: ShardMap::Validate accepts the set.
 std::shared_ptr<const ShardMap> BuildNow(const MapMembers& set,
                                          const ShardMap::Options& options) {
   absl::StatusOr<ShardMap> map = ShardMap::Build(set, options);
-  KDN_CHECK(map.ok(), "a part of a valid list is valid");
+  KDN_CHECK(map.ok(), "part of a valid member list makes a map");
   return std::make_shared<const ShardMap>(*std::move(map));
 }
 
@@ -32,7 +32,7 @@ absl::Status ValidateMembers(const NodeId& self, int replicas,
                              const std::vector<MemberSpec>& list) {
   if (replicas < 1) {
     return absl::InvalidArgumentError(
-        absl::StrCat(replicas, " replicas, expected 1 or more"));
+        absl::StrCat("'replicas' is ", replicas, ", expected 1 or more"));
   }
   const bool listed =
       std::any_of(list.begin(), list.end(),
@@ -153,7 +153,7 @@ void Membership::Absorb(absl::Time now) {
 
 bool Membership::TakeIn(const PeerAction& action) {
   const auto entry = entries_.find(action.peer);
-  if (entry == entries_.end()) return false;  // just taken off the list
+  if (entry == entries_.end()) return false;  // it was taken off the list
   switch (action.kind) {
     case PeerAction::Kind::kWelcome:
       entry->second.up = true;
@@ -226,11 +226,12 @@ void Membership::CheckInvariants() const {
   planner_.CheckInvariants();
   view_->CheckInvariants();
   KDN_CHECK(view_->members().size() == entries_.size(),
-            "the view has the members of the list");
+            "the view has exactly the members of the list");
   for (const auto& [id, entry] : entries_) {
-    KDN_CHECK(view_->IsLive(id) == entry.up, "the view is out of date");
+    KDN_CHECK(view_->IsLive(id) == entry.up,
+              "the view says which members are up");
     KDN_CHECK(entry.up == (id == options_.self || dialler_.IsUp(id)),
-              "a member is up when the dialler says so");
+              "exactly this node and the peers that the dialler has up are up");
   }
 }
 

@@ -18,33 +18,35 @@
 
 namespace kdn::placement {
 
-// Everything that one node decides about membership: whom it dials (Dialler),
-// which shard maps are built and when (MapPlanner), and what it believes about
-// the cluster (View). No node leads: each sees for itself.
+// Everything that one node decides about membership: which peers it dials
+// (Dialler), which shard maps are built and when (MapPlanner), and what it
+// believes about the cluster (View). No node leads: each node decides for
+// itself.
 //
-// Events and the time in; peer actions, builds and views out. The caller
-// performs them after every event and at wake(). A view shows a lost or gained
-// peer at once; shards change hands when the new map is built, and the last map
-// serves until then. Pure; thread-compatible.
+// Events and the time in; peer actions, builds and views out. After every event
+// and at wake(), the caller performs the actions, then publishes the view if it
+// changed, then begins the build. A view shows the loss or the gain of a peer
+// at once. Shards change owners when the new map is built; the last map serves
+// until then. Pure; thread-compatible.
 class Membership {
  public:
   struct Options {
     NodeId self;
     int replicas = 2;
     Dialler::Options dialling = {};
-    absl::Duration coalesce = absl::Milliseconds(50);
+    absl::Duration coalesce = absl::Milliseconds(50);  // see MapPlanner
   };
 
-  // This node alone is live. Builds two maps. INVALID_ARGUMENT as
-  // ValidateMembers.
+  // Begins with this node as the only live member. Builds two maps.
+  // INVALID_ARGUMENT as ValidateMembers.
   static absl::StatusOr<Membership> Create(Options options,
                                            std::vector<MemberSpec> list,
                                            absl::Time now);
 
-  // The member list is now this one. INVALID_ARGUMENT, and the list before
-  // stays, when ValidateMembers refuses the list.
+  // Replaces the member list. INVALID_ARGUMENT, and nothing changes, when
+  // ValidateMembers refuses the list.
   absl::Status OnMembers(std::vector<MemberSpec> list, absl::Time now);
-  // What came of a PeerAction, as the functions of Dialler.
+  // The results of peer actions, as the functions of Dialler.
   void OnConnected(const NodeId& peer, DialId dial, absl::Time now);
   void OnAnswer(const NodeId& peer, DialId dial, const JoinClaim& claim,
                 absl::Time now);
@@ -52,15 +54,18 @@ class Membership {
                  absl::Time now);
   void OnFailed(const NodeId& peer, DialId dial, absl::Time now);
   void OnDown(const NodeId& peer, DialId dial, absl::Time now);
-  // The map of the set that TakeBuild named last is built.
+  // The map of the set that TakeBuild returned last is built.
   void OnMapBuilt(std::shared_ptr<const ShardMap> map, absl::Time now);
 
-  // To be performed in this order, before the view is taken.
+  // The actions that are due, to be performed in this order, before the view is
+  // published.
   std::vector<PeerAction> TakeActions(absl::Time now);
   // True once after every change of the view.
   bool TakeViewChanged();
-  // A member set to build a map of now with map_options().
+  // The member set to build a map of now, with map_options(). Nullopt when no
+  // build is due.
   std::optional<MapMembers> TakeBuild(absl::Time now);
+  // When actions or a build are due without an event. InfiniteFuture: never.
   absl::Time wake() const;
 
   const View& view() const { return *view_; }
@@ -76,12 +81,12 @@ class Membership {
 
   Membership(Options options, std::vector<MemberSpec> list, absl::Time now);
   void SetList(std::vector<MemberSpec> list, absl::Time now);
-  // Takes over what the dialler has decided.
+  // Takes the dialler's actions over, and refreshes the view if need be.
   void Absorb(absl::Time now);
-  // True when the action changes the view.
+  // Applies an action to entries_. True when the view changes.
   bool TakeIn(const PeerAction& action);
-  // Wants the maps of the present members and makes a view with those that are
-  // built.
+  // Asks for the maps of the present members, and makes a view with the newest
+  // maps that are built.
   void Refresh(absl::Time now);
   std::vector<Member> MembersFor(const ShardMap& map) const;
 
@@ -97,12 +102,12 @@ class Membership {
   bool view_changed_ = false;
 };
 
-// INVALID_ARGUMENT: `self` is not on the list, fewer than one replica, or as
-// ShardMap::Validate.
+// INVALID_ARGUMENT when `self` is not on the list, when there is less than one
+// replica, or when ShardMap::Validate refuses the list.
 absl::Status ValidateMembers(const NodeId& self, int replicas,
                              const std::vector<MemberSpec>& list);
 
-// Orders are long enough for View::walk_depth().
+// Options for maps whose owner orders are long enough for View::walk_depth().
 ShardMap::Options MapOptionsFor(int replicas);
 
 }  // namespace kdn::placement

@@ -6,14 +6,14 @@
 
 namespace kdn::placement {
 
-// The arithmetic of weighted rendezvous hashing, in integers and exactly
-// rounded operations only, so that no two builds, compilers or libraries
-// disagree about an owner.
+// The arithmetic of weighted rendezvous hashing. It uses only integers and
+// operations that IEEE 754 rounds exactly, so that two builds, compilers or
+// libraries never disagree about an owner.
 
 // A 64-bit hash of a node's name (FNV-1a, finished with Mix).
 uint64_t HashOf(std::string_view name);
 
-// SplitMix64's finaliser (Steele et al., 2014): every input bit moves every
+// SplitMix64's finaliser (Steele et al., 2014): every input bit affects every
 // output bit.
 constexpr uint64_t Mix(uint64_t x) {
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
@@ -21,13 +21,13 @@ constexpr uint64_t Mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-// -ln(u) for u = bits / 2^64, of which the leading 53 bits count; 0 is taken
-// for 1. Positive and finite for every input, relative error below 1e-14 on
-// those bits. Built from +, -, *, / of doubles in a fixed order: std::log may
-// differ between C libraries in the last bit.
+// -ln(u) for u = bits / 2^64. Only the leading 53 bits of `bits` count, and 0
+// is taken for 1. Positive and finite for every input; the relative error on
+// these bits is below 1e-14. Computed with +, -, * and / of doubles in a fixed
+// order, because std::log may differ between C libraries in the last bit.
 double NegativeLog(uint64_t bits);
 
-// What a shard brings into the hashes of all nodes for it.
+// The part of a shard in its RankBits, the same for all nodes.
 constexpr uint64_t SaltOf(uint32_t shard) {
   return Mix(shard + 0x9e3779b97f4a7c15ull);
 }
@@ -38,9 +38,9 @@ constexpr uint64_t RankBits(uint64_t node_hash, uint64_t salt) {
   return bits == 0 ? 1 : bits;
 }
 
-// Smaller ranks earlier. Exponentially distributed with rate `weight`, so the
-// node with the smallest rank is chosen with probability weight / sum.
-// REQUIRES: weight > 0.
+// The rank of a node for a shard: smaller ranks own the shard earlier. Ranks
+// are exponentially distributed with rate `weight`, so a node has the smallest
+// rank with probability weight / sum of the weights. REQUIRES: weight > 0.
 inline double RankOf(uint64_t node_hash, uint32_t shard, double weight) {
   return NegativeLog(RankBits(node_hash, SaltOf(shard))) / weight;
 }

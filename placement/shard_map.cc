@@ -12,8 +12,8 @@
 namespace kdn::placement {
 namespace {
 
-// Shards in an order that has nothing to do with their numbers: who is full
-// first must not hang on where a key range lies.
+// All shards in an order that is unrelated to their numbers. Fill caps nodes in
+// this order, and a cap must not hit one range of shard numbers.
 std::vector<uint32_t> FillingOrder() {
   std::vector<std::pair<uint64_t, uint32_t>> mixed;
   mixed.reserve(kShards);
@@ -27,7 +27,8 @@ std::vector<uint32_t> FillingOrder() {
   return order;
 }
 
-// How many shards each member may lead. They add up to kShards or more.
+// How many shards each member may be the first owner of. The caps add up to
+// kShards or more.
 std::vector<uint32_t> CapsOf(const std::vector<MapMember>& members,
                              const ShardMap::Options& options) {
   double total = 0.0;
@@ -71,7 +72,8 @@ absl::Status ShardMap::Validate(std::vector<MapMember> members,
                                 const Options& options) {
   if (members.empty() || members.size() > kMembersMax) {
     return absl::InvalidArgumentError(
-        absl::StrCat(members.size(), " members, expected 1 to ", kMembersMax));
+        absl::StrCat("the list has ", members.size(),
+                     " members, expected 1 to ", kMembersMax));
   }
   SortById(members);
   double total = 0.0;
@@ -89,8 +91,9 @@ absl::Status ShardMap::Validate(std::vector<MapMember> members,
   }
   if (options.order_length < 1 || !(options.slack >= 0.0)) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "slack ", options.slack, ", order length ", options.order_length,
-        "; expected slack 0 or more, order length 1 or more"));
+        "slack is ", options.slack, " and order_length is ",
+        options.order_length,
+        ", expected slack of 0 or more and order_length of 1 or more"));
   }
   return absl::OkStatus();
 }
@@ -119,14 +122,15 @@ void ShardMap::Fill() {
   ShardRanks ranks(members_, static_cast<size_t>(order_length_));
   for (uint32_t shard : FillingOrder()) {
     absl::Span<const uint16_t> ranked = ranks.First(ShardId(shard));
-    // Nearly always one of the nodes that are kept has room.
+    // Nearly always, one of the first nodes has room.
     auto first = std::find_if(ranked.begin(), ranked.end(), has_room);
     if (first == ranked.end()) {
       ranked = ranks.All(ShardId(shard));
       first = std::find_if(ranked.begin(), ranked.end(), has_room);
     }
-    KDN_CHECK(first != ranked.end(), "the caps add up to every shard");
-    // The first node with room leads. The nodes before it stay next in line.
+    KDN_CHECK(first != ranked.end(), "the caps add up to kShards or more");
+    // The first node with room is the first owner. The nodes before it follow
+    // in their order.
     --room[*first];
     uint16_t* order = &order_[static_cast<size_t>(shard) * order_length_];
     uint16_t* const end = order + order_length_;

@@ -15,51 +15,53 @@ namespace kdn::placement {
 // The shard of a chunk, the same in every cluster.
 ShardId ShardOf(const PlacementKey& key);
 
-// Which nodes own which shard: every shard's nodes in weighted rendezvous order
-// (Thaler and Ravishankar, 1998; weights as -w / ln u), the first owner under a
-// cap of ceil((1 + slack) * w / W * kShards) shards per node so that no node
-// gets noticeably more than its share.
+// Which nodes own which shard. The owners of a shard are the nodes in weighted
+// rendezvous order (Thaler and Ravishankar, 1998; weights as -w / ln u). A node
+// is the first owner of at most ceil((1 + slack) * w / W * kShards) shards, so
+// that no node gets noticeably more than its share w / W.
 //
-// A pure function of the members and options, the same on every machine: nodes
-// that see the same members agree without talking, nobody ships a map, a lookup
-// is one array read, the next owner is the natural replica and successor.
-// Immutable.
+// A map is a pure function of the members and options, the same on every
+// machine. So nodes that see the same members agree without a message, and no
+// node sends a map. A lookup reads one array. When a node is lost, the next
+// owner in the order, which has a replica, takes its place. Immutable.
 class ShardMap {
  public:
   struct Options {
     double slack = 0.01;
-    // Owners kept per shard, first owner included. A longer order begins like a
-    // shorter one.
+    // How many owners the map keeps for each shard, with the first owner. A
+    // longer order begins like a shorter one.
     int order_length = 8;
   };
   static constexpr size_t kMembersMax = 1024;
 
-  // INVALID_ARGUMENT: no members, too many, an id empty or twice, a weight that
-  // is not finite and positive, weights whose sum is not finite, options out of
-  // range.
+  // INVALID_ARGUMENT for no members or more than kMembersMax, for an id that is
+  // empty or listed twice, for a weight that is not finite and positive, when
+  // the sum of the weights is not finite, and for options out of range.
   static absl::Status Validate(std::vector<MapMember> members,
                                const Options& options);
   // Errors as Validate. Takes tens of milliseconds for a hundred members.
   static absl::StatusOr<ShardMap> Build(std::vector<MapMember> members,
                                         const Options& options);
 
-  // By id.
+  // Sorted by id.
   const std::vector<MapMember>& members() const { return members_; }
 
   bool Has(const NodeId& node) const { return Find(node) != members_.end(); }
 
-  // Indices into members(), first owner first; min(order_length, members) of
-  // them, all different. REQUIRES: shard < kShards.
+  // The owners as indices into members(), first owner first. The order has
+  // min(order_length, number of members) different indices. REQUIRES: shard <
+  // kShards.
   absl::Span<const uint16_t> OrderOf(ShardId shard) const;
   const NodeId& FirstOwner(ShardId shard) const;
-  // The first `count` owners, fewer if there are fewer.
+  // The first `count` owners, or all owners if the order is shorter.
   std::vector<NodeId> Owners(ShardId shard, int count) const;
 
   struct Counts {
-    uint64_t primary = 0;  // shards whose first owner the node is
-    uint64_t held = 0;     // shards whose first `replicas` owners include it
+    uint64_t primary = 0;  // shards with the node as first owner
+    // Shards with the node among the first `replicas` owners.
+    uint64_t held = 0;
   };
-  // Zero for a node that is not a member. Walks every shard.
+  // The counts of one node; zero when it is not a member. Reads every shard.
   Counts CountsOf(const NodeId& node, int replicas) const;
 
  private:

@@ -12,13 +12,13 @@ namespace {
 
 constexpr double kNoLimit = std::numeric_limits<double>::infinity();
 
-// Ranks with such weights overflow or lose precision: the limits below are then
-// no bounds.
+// With such a weight, ranks overflow or lose precision, and the limits below
+// are not bounds any more.
 bool IsExtreme(const MapMember& member) {
   return member.weight < 1e-280 || member.weight > 1e280;
 }
 
-// How many members have a rank below `limit`, on average over all shards.
+// The number of members with a rank below `limit`, on average over all shards.
 double MembersBelow(double limit, const std::vector<MapMember>& members) {
   double sum = 0.0;
   for (const MapMember& member : members) {
@@ -27,11 +27,11 @@ double MembersBelow(double limit, const std::vector<MapMember>& members) {
   return sum;
 }
 
-// A rank that more than `first` members fall short of in nearly every shard.
-// Only the speed depends on it.
+// A limit that more than `first` ranks are below in nearly every shard. Only
+// the speed depends on the limit.
 double RankLimit(const std::vector<MapMember>& members, size_t first) {
-  // The number of members below a limit scatters like a Poisson variable: with
-  // 3 standard deviations to spare 1 shard of 100 has too few (first = 8).
+  // The number of ranks below a limit is nearly Poisson distributed. With 3
+  // standard deviations to spare, 1 shard of 100 has too few (first = 8).
   const double wanted =
       static_cast<double>(first) + 3.0 * std::sqrt(static_cast<double>(first));
   if (wanted > 0.75 * static_cast<double>(members.size()) ||
@@ -47,8 +47,9 @@ double RankLimit(const std::vector<MapMember>& members, size_t first) {
   return high;
 }
 
-// Any smaller hash has a rank above `limit`: -ln(hash / 2^64) is then at least
-// limit * weight + 1e-9, and ranks are exact to 1e-14 of at most 44.4.
+// The smallest hash whose rank may be below `limit`. For any smaller hash,
+// -ln(hash / 2^64) is at least limit * weight + 1e-9, and NegativeLog is exact
+// to 1e-14 of at most 44.4.
 uint64_t SmallestHash(double limit, double weight) {
   if (limit == kNoLimit) return 0;
   const double least = std::exp(-limit * weight) * (1.0 - 1e-9);
@@ -59,7 +60,8 @@ uint64_t SmallestHash(double limit, double weight) {
 
 ShardRanks::ShardRanks(const std::vector<MapMember>& members, size_t first)
     : first_(first), rank_limit_(RankLimit(members, first)) {
-  KDN_CHECK(first >= 1 && first <= members.size(), "no such order");
+  KDN_CHECK(first >= 1 && first <= members.size(),
+            "an order has between one member and all members");
   KDN_CHECK(members.size() <= 65536, "the index of a member has 16 bits");
   for (const MapMember& member : members) {
     nodes_.push_back(Node{HashOf(member.id.name()), member.weight,
@@ -72,7 +74,8 @@ size_t ShardRanks::Select(uint64_t salt) {
   size_t count = 0;
   for (size_t i = 0; i < nodes_.size(); ++i) {
     const uint64_t hash = RankBits(nodes_[i].name_hash, salt);
-    // Written always and kept sometimes: a branch would be hard to predict.
+    // Writes every candidate and keeps some, because the CPU could not predict
+    // a branch here.
     candidates_[count] = Candidate{hash, static_cast<uint16_t>(i)};
     count += hash >= nodes_[i].hash_min ? 1 : 0;
   }
@@ -88,7 +91,8 @@ absl::Span<const uint16_t> ShardRanks::First(ShardId shard) {
     ranked_[i] = {NegativeLog(hash) / nodes_[node].weight, node};
   }
   std::sort(ranked_.begin(), ranked_.end());
-  // A rank above the limit may have others before it that are no candidates.
+  // If the last rank is above the limit, a member that is no candidate may have
+  // a smaller rank.
   if (ranked_[first_ - 1].first > rank_limit_) {
     return All(shard).subspan(0, first_);
   }

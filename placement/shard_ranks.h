@@ -10,30 +10,31 @@
 
 namespace kdn::placement {
 
-// A node as far as the shard map knows nodes.
+// A node as the shard map knows it.
 struct MapMember {
   NodeId id;
   double weight = 1.0;
   bool operator==(const MapMember&) const = default;
 };
 
-// Ranks the members of a map for one shard after the other: smaller RankOf
-// first, of equal ranks the smaller index first.
+// Ranks the members of a map for one shard at a time: the member with the
+// smallest RankOf first, and of equal ranks the smallest index first.
 //
-// A rank is -ln(hash) / weight, and the logarithm is what costs time. First()
-// needs the smallest ranks only: it takes the logarithm of a hash only when the
-// hash is so great that the rank can be below rank_limit_. That is one integer
-// comparison per member, with a limit per weight. A shard with too few ranks
-// below rank_limit_ is ranked by All().
+// A rank is -ln(hash) / weight, and the logarithm takes most of the time.
+// First() needs only the smallest ranks, so it takes the logarithm of a hash
+// only when the hash is so large that the rank can be below rank_limit_. This
+// test is one integer comparison for each member, with a bound that depends on
+// the weight. When too few ranks of a shard are below rank_limit_, First() uses
+// All().
 //
-// Holds scratch memory: not thread-safe, not even for reading.
+// The functions write scratch memory: not thread-safe, not even for reading.
 class ShardRanks {
  public:
-  // `first`: how many members First() returns. REQUIRES: 1 <= first <= number
-  // of members <= 65,536; every weight is finite and positive.
+  // First() returns `first` members. REQUIRES: 1 <= first <= number of members
+  // <= 65,536; every weight is finite and positive.
   ShardRanks(const std::vector<MapMember>& members, size_t first);
 
-  // Indices of the `first` members of smallest rank, in rank order: the
+  // Indices of the `first` members with the smallest ranks, in rank order: the
   // beginning of All(). Valid until the next call.
   absl::Span<const uint16_t> First(ShardId shard);
   // Indices of all members in rank order. Valid until the next call.
@@ -43,7 +44,7 @@ class ShardRanks {
   struct Node {
     uint64_t name_hash = 0;
     double weight = 0.0;
-    // A smaller hash has a rank above rank_limit_. 0: no hash is too small.
+    // Smaller hashes have ranks above rank_limit_. 0: no hash is too small.
     uint64_t hash_min = 0;
   };
   struct Candidate {
@@ -52,7 +53,8 @@ class ShardRanks {
   };
   using Ranked = std::pair<double, uint16_t>;  // rank, index
 
-  // Fills candidates_; returns how many they are.
+  // Fills candidates_ with the members whose hash is large enough. Returns how
+  // many they are.
   size_t Select(uint64_t salt);
   absl::Span<const uint16_t> Indices(size_t count);
 

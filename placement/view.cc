@@ -10,7 +10,7 @@ namespace kdn::placement {
 
 View::View(Parts parts) : parts_(std::move(parts)) {
   KDN_CHECK(parts_.map != nullptr && parts_.map_of_all != nullptr,
-            "a view without a map owns nothing");
+            "a view has both maps");
   for (const MapMember& member : parts_.map->members()) {
     live_in_map_.push_back(IsLive(member.id));
   }
@@ -66,23 +66,23 @@ std::optional<NodeId> View::AwayOwnerOf(const ChunkRef& ref) const {
 }
 
 void View::CheckInvariants() const {
-  KDN_CHECK(parts_.replicas >= 1, "nobody would hold a chunk");
+  KDN_CHECK(parts_.replicas >= 1, "every chunk has a copy");
   for (size_t i = 1; i < parts_.members.size(); ++i) {
     KDN_CHECK(parts_.members[i - 1].spec.id < parts_.members[i].spec.id,
-              "members are sorted and differ");
+              "members are sorted by id, and no id comes twice");
   }
-  KDN_CHECK(IsLive(parts_.self), "a node answers itself");
+  KDN_CHECK(IsLive(parts_.self), "this node is live");
   for (const Member& member : parts_.members) {
     const bool in_map = parts_.map->Has(member.spec.id);
     const bool owns = member.state == MemberState::kServing ||
                       member.state == MemberState::kLeaving;
-    KDN_CHECK(in_map || !owns, "who serves has shards");
+    KDN_CHECK(in_map || !owns, "a member that serves or leaves is in the map");
     KDN_CHECK(!in_map || member.state != MemberState::kJoining,
-              "who has shards serves");
+              "a member that joins is not in the map");
     KDN_CHECK(member.state == MemberState::kAway ||
                   member.incarnation != Incarnation() ||
                   member.spec.id == parts_.self,
-              "a peer that answers has been reached");
+              "a live peer was reached at least once");
   }
 }
 

@@ -14,21 +14,22 @@
 
 namespace kdn::placement {
 
-// What one node believes about the cluster at one moment: the members and their
-// states, and who owns which shard. A value: whoever holds a view decides on
-// consistent data, and takes a newer view for the next decision.
+// What one node believes about the cluster at one moment: the members, their
+// states, and the owners of every shard. A value: code that holds a view makes
+// one decision on consistent data, and takes a newer view for the next one.
 //
 // The shard map may be older than the member states, because building a map
-// takes time. Owners are then those of the map's members that answer.
+// takes time. The view then passes over owners that do not answer.
 class View {
  public:
   struct Parts {
     NodeId self;
-    int replicas = 1;  // copies wanted of a chunk
+    int replicas = 1;  // copies that each chunk should have
     Epoch epoch;
-    std::vector<Member> members;          // by id; self among them
-    std::shared_ptr<const ShardMap> map;  // of the members that own shards
-    // Of all members of the list, whether they answer or not.
+    std::vector<Member> members;  // sorted by id, with this node
+    // Has the members that own shards.
+    std::shared_ptr<const ShardMap> map;
+    // Has all members of the list, whether they answer or not.
     std::shared_ptr<const ShardMap> map_of_all;
     bool operator==(const Parts&) const = default;
   };
@@ -48,18 +49,19 @@ class View {
   bool IsLive(const NodeId& node) const;
   const ShardMap& map() const { return *parts_.map; }
 
-  // Copies wanted of a chunk: the configured replicas, or as many as there are
-  // members.
+  // How many copies a chunk should have: the configured replicas, but no more
+  // than there are members.
   int copies() const;
-  // How far down the owner order readers and lookups walk: past the copies,
-  // because a node with an older view may have stored further down.
+  // How many owners readers and lookups ask. More than there are copies,
+  // because a node with an older view may have stored further down the order.
   int walk_depth() const { return parts_.replicas + 2; }
 
-  // Live owners of the chunk's shard, first owner first, at most `count`, at
-  // least one. This node stands in where no owner is live.
+  // The live owners of the chunk's shard, first owner first: at least one and
+  // at most `count`. When no owner is live, this node is the owner.
   std::vector<NodeId> OwnersOf(const ChunkRef& ref, int count) const;
-  // An owner of the chunk, down to walk_depth(), that is away. The owner may
-  // hold a copy and come back with it.
+  // An owner of the chunk, among the first walk_depth() of map_of_all, that is
+  // away. It may hold a copy and come back with the copy. Nullopt: no such
+  // owner.
   std::optional<NodeId> AwayOwnerOf(const ChunkRef& ref) const;
 
   void CheckInvariants() const;
@@ -69,7 +71,7 @@ class View {
   std::vector<bool> live_in_map_;  // parallel to map().members()
 };
 
-// Which of a node's `partitions` keeps a shard.
+// The index of the partition, of a node's `partitions`, that keeps a shard.
 inline size_t PartitionOf(ShardId shard, size_t partitions) {
   return shard.value() % partitions;
 }

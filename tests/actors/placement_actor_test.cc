@@ -227,7 +227,7 @@ TEST_F(PlacementActorTest, ANodeOfTheSameNameRefuses) {
   join.receive([](const PeerInfo&) { FAIL() << "welcomed"; },
                [&](const caf::error& why) { refusal = RefusalIn(why); });
   ASSERT_TRUE(refusal);
-  EXPECT_NE(refusal->find("two nodes are named a"), std::string::npos);
+  EXPECT_NE(refusal->find("two nodes have the id a"), std::string::npos);
   caf::anon_send_exit(twin, caf::exit_reason::user_shutdown);
 }
 

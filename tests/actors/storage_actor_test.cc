@@ -12,7 +12,7 @@ namespace {
 using Held = delivery::PeerService::Held;
 using Block = std::shared_ptr<storage::ArenaBlock>;
 
-// Keeps every request until the test answers it.
+// A disk tier that keeps every request until the test answers it.
 class HeldDisk final : public storage::DiskTier {
  public:
   void Write(const storage::ObjectInfo&, storage::ObjectRef, bool,
@@ -73,7 +73,7 @@ class StorageActorTest : public ActorsTest {
   StorageActor storage_ = SpawnStorage(kArenaBytes);
 };
 
-TEST_F(StorageActorTest, WhatIsCommittedIsReadAndAnotherNamespaceMisses) {
+TEST_F(StorageActorTest, ACommittedObjectIsReadAndMissedInAnotherNamespace) {
   Put(storage_, 1, 5000);
   Answer<Held> found;
   Read(storage_, 1, &found);
@@ -89,9 +89,9 @@ TEST_F(StorageActorTest, WhatIsCommittedIsReadAndAnotherNamespaceMisses) {
   EXPECT_TRUE(absl::IsNotFound(missed.value.status()));
 }
 
-// Found by a node that stopped with more objects than the disk takes at a time:
-// those in line behind them were lost.
-TEST_F(StorageActorTest, AFlushIsDoneWhenAllThatWaitedIsWritten) {
+// A node that stops must not lose the objects that wait in line behind the few
+// that the disk takes at a time.
+TEST_F(StorageActorTest, AFlushIsDoneWhenEveryWaitingObjectIsWritten) {
   HeldDisk disk;
   const StorageActor storage = SpawnStorage(kArenaBytes, &disk);
   constexpr int kObjects = 20;
@@ -178,7 +178,8 @@ TEST_F(StorageActorTest, ARemovalIsAnsweredByTheDisk) {
   ASSERT_EQ(disk.asked.size(), 2u);
   disk.asked[0](absl::UnavailableError("broken"));
   Run();
-  EXPECT_TRUE(self->mailbox().empty()) << "one removal is not on disk yet";
+  EXPECT_TRUE(self->mailbox().empty())
+      << "one removal has not reached the disk";
   disk.asked[1](absl::OkStatus());
   Run();
   asked.receive([&](const std::vector<StatusItem>& all) { items = all; },
@@ -202,7 +203,7 @@ TEST_F(StorageActorTest, AnActorThatStopsWithRemovalsOpenSaysSo) {
   Run();
   caf::anon_send_exit(storage, caf::exit_reason::user_shutdown);
   Run();
-  ASSERT_FALSE(self->mailbox().empty()) << "waits for nobody";
+  ASSERT_FALSE(self->mailbox().empty()) << "the caller still waits";
   asked.receive([](const std::vector<StatusItem>&) { FAIL() << "not removed"; },
                 [](const caf::error&) {});
 }
@@ -224,7 +225,7 @@ TEST_F(StorageActorTest, AnObjectIsHeldNoLongerThanATickBeyondItsLease) {
   EXPECT_TRUE(absl::IsNotFound(Lease(LeaseOp::kUnpin, 1, 11)));
 }
 
-TEST_F(StorageActorTest, WhatAReaderHoldsIsNotEvictedUntilTheReaderLetsGo) {
+TEST_F(StorageActorTest, AnObjectOnLoanIsNotEvictedUntilItIsReturned) {
   Put(storage_, 1, kArenaBytes);
   Answer<Held> reader;
   Read(storage_, 1, &reader);
@@ -280,7 +281,7 @@ TEST_F(StorageActorTest, UnknownOperationsAreRefusedNotPerformed) {
   EXPECT_TRUE(found.value.ok());
 }
 
-TEST_F(StorageActorTest, AnActorThatStopsAnswersWhatItStillOwes) {
+TEST_F(StorageActorTest, AnActorThatStopsAnswersItsOpenRequests) {
   Answer<Block> all;
   ReserveAll(&all);
   Answer<Block> waits;
@@ -293,7 +294,7 @@ TEST_F(StorageActorTest, AnActorThatStopsAnswersWhatItStillOwes) {
   EXPECT_TRUE(absl::IsUnavailable(waits.value.status()));
 }
 
-TEST_F(StorageActorTest, WhatIsRestoredIsHeldUntilItsTtlRunsOut) {
+TEST_F(StorageActorTest, ARestoredObjectIsHeldUntilItsTtlRunsOut) {
   HeldDisk disk;
   std::vector<storage::ObjectInfo> restored;
   for (int i = 0; i < 3; ++i) restored.push_back(InfoOf(i, 4096));
@@ -318,8 +319,8 @@ TEST_F(StorageActorTest, WhatIsRestoredIsHeldUntilItsTtlRunsOut) {
   Run();
 }
 
-// The disk's threads call while nothing else runs: Flush waits for them.
-TEST_F(StorageActorTest, WhatMemoryLetGoOfComesBackFromDisk) {
+// The disk tier has real threads here. Flush waits for them.
+TEST_F(StorageActorTest, AnEvictedObjectComesBackFromDisk) {
   const std::string directory = testing::TempDir() + "/kdn-actors-disk";
   std::filesystem::remove_all(directory);
   storage::DiskTier::Options options;

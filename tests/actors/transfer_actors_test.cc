@@ -1,4 +1,4 @@
-// A retrieve and a store, their transfers in the test's hand.
+// Retrieves and stores. The test decides how each of their transfers ends.
 #include <gmock/gmock.h>
 
 #include <algorithm>
@@ -27,7 +27,7 @@ ModelSpec SmallModel() {
 
 using transfer::AdmissionGate;
 
-// All that the class may hold.
+// Takes all memory that the class may hold.
 AdmissionGate::Pass TakeAllOf(PassingMemory& memory, WorkClass work_class) {
   return memory.gate.TryTake(memory.gate.most_of(work_class), work_class);
 }
@@ -75,13 +75,13 @@ class RetrieveActorTest : public ActorsTest {
     retrieve_ = system_.spawn(MakeRetrieveActor, node_.get(), std::move(job));
     Run();
   }
-  // An object of zeros at the base level.
+  // A chunk of zeros, encoded at the base level.
   struct Encoded {
     ChunkRef ref;
     storage::ObjectInfo info;
     std::vector<std::byte> bytes;
   };
-  // The built-in calibration under a name of its own.
+  // The built-in calibration under another id.
   static std::shared_ptr<const codec::Calibration> Foreign() {
     const auto geometry = codec::GeometryOf(ShapeOf(SmallModel(), 4));
     const auto built_in = codec::Calibration::Uncalibrated(geometry);
@@ -134,7 +134,7 @@ class RetrieveActorTest : public ActorsTest {
     chunk.info.levels = header.levels.bits();
     return chunk;
   }
-  // Stores it in this node.
+  // Stores the chunk in this node.
   void Commit(const Encoded& chunk) {
     Answer<std::shared_ptr<storage::ArenaBlock>> block;
     caf::anon_send(
@@ -152,7 +152,7 @@ class RetrieveActorTest : public ActorsTest {
     Run();
     ASSERT_TRUE(committed.value.ok()) << committed.value.status();
   }
-  // Numbers of `count` chunks with these owners.
+  // The numbers of `count` chunks with these owners.
   std::vector<int> NumbersOwnedBy(const std::vector<NodeId>& owners,
                                   int count) const {
     std::vector<int> numbers;
@@ -162,14 +162,15 @@ class RetrieveActorTest : public ActorsTest {
     }
     return numbers;
   }
-  // The fetch under way number `i` ends with nothing received.
+  // Ends fetch `i` with `status`; nothing further is received.
   void EndFetch(size_t i, const absl::Status& status) {
     transport_.fetches[i].sink->OnDone(status);
     transport_.fetches[i].sink = nullptr;
     Run();
   }
 
-  // An actor goes when its transfers have ended, and the system waits for it.
+  // Ends the open fetches: an actor ends after its fetches, and the actor
+  // system waits for all actors.
   void TearDown() override {
     for (size_t i = 0; i < transport_.fetches.size(); ++i) {
       if (transport_.fetches[i].sink != nullptr) {
@@ -187,7 +188,7 @@ class RetrieveActorTest : public ActorsTest {
 
 TEST_F(RetrieveActorTest, APeersCopyThatIsDamagedIsDroppedThere) {
   const int i = NumberOwnedBy({b_, c_});
-  Put(live_[b_].storage[0], i, 4096);  // no object at all
+  Put(live_[b_].storage[0], i, 4096);  // bytes that are no object
   NodeContext& b = SpawnNode(b_);
   Retrieve({i}, absl::Seconds(2));
   ASSERT_EQ(transport_.fetches.size(), 1u);
@@ -197,7 +198,8 @@ TEST_F(RetrieveActorTest, APeersCopyThatIsDamagedIsDroppedThere) {
   damaged.version = ObjectVersion(7);
   caf::anon_send(retrieve_, AttemptEnd{0, b_, damaged});
   Run();
-  ASSERT_EQ(transport_.fetches.size(), 2u) << "asked elsewhere meanwhile";
+  ASSERT_EQ(transport_.fetches.size(), 2u)
+      << "the next owner is asked meanwhile";
   b.pool.Drain();
   Run();
   Answer<delivery::PeerService::Held> held;
@@ -222,10 +224,10 @@ TEST_F(RetrieveActorTest, APeerThatBreaksIsReplacedByTheNextOwner) {
   transport_.fetches[1].sink->OnNoHit(0, absl::NotFoundError("not there"),
                                       ObjectVersion());
   EndFetch(1, absl::OkStatus());
-  // The last owner in order is this node itself, and it has not got it either.
+  // The last owner in the order is this node, which has no copy either.
   ASSERT_EQ(outcomes_.times, 1);
   EXPECT_EQ(outcomes_.of[0].kind, OutcomeKind::kFailed)
-      << "a miss would hide that one owner could not say";
+      << "a miss would hide that one owner did not answer";
   EXPECT_TRUE(absl::IsUnavailable(outcomes_.of[0].why)) << outcomes_.of[0].why;
   EXPECT_EQ(node_->meters().Get("chunks_failed"), 1u);
 }
@@ -235,7 +237,7 @@ TEST_F(RetrieveActorTest, AMissingCalibrationIsNoDamageAndTheWalkGoesOn) {
   Commit(chunk);
   RetrieveRefs({chunk.ref}, absl::Seconds(2));
   RunWithPool();
-  // The next owner's copy may have been coded otherwise.
+  // The next owner is asked, because its copy may need another calibration.
   for (size_t i = 0; i < transport_.fetches.size(); ++i) {
     transport_.fetches[i].sink->OnNoHit(0, absl::NotFoundError("not there"),
                                         ObjectVersion());
@@ -247,7 +249,7 @@ TEST_F(RetrieveActorTest, AMissingCalibrationIsNoDamageAndTheWalkGoesOn) {
   EXPECT_TRUE(absl::IsFailedPrecondition(outcomes_.of[0].why));
   EXPECT_THAT(std::string(outcomes_.of[0].why.message()),
               testing::HasSubstr(ShortHex(Foreign()->id())));
-  // The copy is still there, and delivered once the calibration is.
+  // The copy is kept, and is delivered once the node has the calibration.
   node_->calibrations.Add(Foreign());
   outcomes_ = {};
   RetrieveRefs({chunk.ref}, absl::Seconds(2));
@@ -257,7 +259,7 @@ TEST_F(RetrieveActorTest, AMissingCalibrationIsNoDamageAndTheWalkGoesOn) {
   EXPECT_EQ(outcomes_.of[0].level, Level::kBase);
 }
 
-TEST_F(RetrieveActorTest, WhatNobodyHasIsAMiss) {
+TEST_F(RetrieveActorTest, AChunkThatNoNodeHoldsIsAMiss) {
   Retrieve({NumberOwnedBy({a_, b_})}, absl::Seconds(2));
   for (size_t i = 0; i < transport_.fetches.size(); ++i) {
     transport_.fetches[i].sink->OnNoHit(0, absl::NotFoundError("not there"),
@@ -269,7 +271,7 @@ TEST_F(RetrieveActorTest, WhatNobodyHasIsAMiss) {
   EXPECT_EQ(node_->meters().Get("chunks_missed"), 1u);
 }
 
-TEST_F(RetrieveActorTest, AFetchMayTakeWhatItsLinkCarriesInTime) {
+TEST_F(RetrieveActorTest, AFetchMaySendAsMuchAsItsLinkCarriesInTime) {
   const int first = NumberOwnedBy({b_, c_});
   const int second = NumberOwnedBy({b_, c_}, first + 1);
   Retrieve({first}, absl::Seconds(2));
@@ -282,13 +284,14 @@ TEST_F(RetrieveActorTest, AFetchMayTakeWhatItsLinkCarriesInTime) {
   node_->links.OnTransfer(b_, 10'000'000, absl::Seconds(1), clock_.Now());
   Retrieve({first, second}, absl::Seconds(2));
   ASSERT_EQ(transport_.fetches.size(), 2u);
-  // Half of the time is for a replica, a part of the link is nobody's.
+  // 0.8 of the measured rate, for half of the time. The other half is for a
+  // replica.
   EXPECT_EQ(transport_.fetches[1].request.budget.bytes_max, 8'000'000u);
   cancellation_->Cancel();
   EndFetch(1, absl::UnavailableError("cut"));
 }
 
-TEST_F(RetrieveActorTest, NobodyElseIsAskedForWhatIsBetterRecomputed) {
+TEST_F(RetrieveActorTest, NoOtherOwnerIsAskedForAChunkToRecompute) {
   Retrieve({NumberOwnedBy({b_, c_})}, absl::Seconds(2));
   ASSERT_EQ(transport_.fetches.size(), 1u);
   transport_.fetches[0].sink->OnRecompute(0);
@@ -333,17 +336,18 @@ TEST_F(RetrieveActorTest, SmallChunksCountAsThePagesTheyTake) {
                 storage::Arena::kPageBytes);
 }
 
-TEST_F(RetrieveActorTest, TheDeadlineIsATypedFailureAndWaitsForTheMemory) {
+TEST_F(RetrieveActorTest, PastTheDeadlineTheAnswerWaitsForTheTransport) {
   Retrieve({NumberOwnedBy({b_, c_})}, absl::Milliseconds(500));
   Advance(absl::Milliseconds(600));
   EXPECT_TRUE(cancellation_->cancelled());
-  // The transport may still write into the engine's memory: not answered yet.
+  // No answer yet: the transport may still write into the engine's memory.
   EXPECT_EQ(outcomes_.times, 0);
   EndFetch(0, absl::DeadlineExceededError("late"));
   ASSERT_EQ(outcomes_.times, 1);
   EXPECT_EQ(outcomes_.of[0].kind, OutcomeKind::kFailed);
   EXPECT_TRUE(absl::IsDeadlineExceeded(outcomes_.of[0].why));
-  EXPECT_EQ(transport_.fetches.size(), 1u) << "asked on after the deadline";
+  EXPECT_EQ(transport_.fetches.size(), 1u)
+      << "no owner is asked after the deadline";
 }
 
 TEST_F(RetrieveActorTest, NoOtherNodeIsAskedForAnEngineThatWentAway) {
@@ -363,7 +367,7 @@ TEST_F(RetrieveActorTest, AFetchStopsWhenTheEngineGoesAway) {
   cancellation_->Cancel();
   Run();
   EXPECT_EQ(transport_.cancelled, (std::vector<size_t>{1, 2}));
-  EXPECT_EQ(outcomes_.times, 0) << "they may still write";
+  EXPECT_EQ(outcomes_.times, 0) << "the fetches may still write";
   EndFetch(1, absl::CancelledError("nobody wants it"));
   EndFetch(2, absl::CancelledError("nobody wants it"));
   ASSERT_EQ(outcomes_.times, 1);
@@ -390,8 +394,8 @@ TEST_F(RetrieveActorTest, APeerThatHungIsNotTheFirstToBeAskedAgain) {
   };
   EXPECT_EQ(first_asked(), c_);
   Advance(delivery::PeerHealth::kBackoff);
-  EXPECT_EQ(first_asked(), b_) << "tried again";
-  EXPECT_EQ(first_asked(), b_) << "and believed in";
+  EXPECT_EQ(first_asked(), b_) << "the peer is tried again";
+  EXPECT_EQ(first_asked(), b_) << "and has recovered";
 }
 
 TEST_F(RetrieveActorTest, WaitsForMemoryInsteadOfFailing) {
@@ -407,7 +411,7 @@ TEST_F(RetrieveActorTest, WaitsForMemoryInsteadOfFailing) {
   EXPECT_GT(room.used(), 0u);
   cancellation_->Cancel();
   EndFetch(0, absl::UnavailableError("cut"));
-  EXPECT_EQ(room.used(), 0u) << "given back with the retrieve";
+  EXPECT_EQ(room.used(), 0u) << "the retrieve gave its memory back";
 }
 
 TEST_F(RetrieveActorTest, WaitsForMemoryNoLongerThanItsDeadline) {
@@ -420,7 +424,7 @@ TEST_F(RetrieveActorTest, WaitsForMemoryNoLongerThanItsDeadline) {
   others = nullptr;
   Run();
   EXPECT_TRUE(transport_.fetches.empty());
-  EXPECT_EQ(room.used(), 0u) << "a share for one that is gone goes on";
+  EXPECT_EQ(room.used(), 0u) << "the grant was for a retrieve that has ended";
 }
 
 TEST_F(RetrieveActorTest, MemoryThatComesAfterTheEngineLeftIsNotUsed) {
@@ -436,7 +440,7 @@ TEST_F(RetrieveActorTest, MemoryThatComesAfterTheEngineLeftIsNotUsed) {
   EXPECT_EQ(room.used(), 0u);
 }
 
-TEST_F(RetrieveActorTest, WhenTooManyWaitForMemoryItSaysSoAtOnce) {
+TEST_F(RetrieveActorTest, ARetrieveFailsAtOnceWhenTooManyWaitForMemory) {
   AdmissionGate& room = node_->passing->gate;
   const AdmissionGate::Pass others =
       TakeAllOf(*node_->passing, WorkClass::kRead);
@@ -488,7 +492,7 @@ TEST_F(BeginStoreTest, HeadsTooLargeForATransformAreRefusedWithTheReason) {
 
 using PassingMemoryTest = ActorsTest;
 
-TEST_F(PassingMemoryTest, AStoreWaitsForItNoLongerThanItsDeadline) {
+TEST_F(PassingMemoryTest, AStoreWaitsNoLongerThanItsDeadline) {
   const NodeActor ticking = system_.spawn(
       MakeNodeActor, NodeActorDeps{node_.get(), {}, nullptr, clock_.Now()});
   const AdmissionGate::Pass others =
@@ -527,7 +531,7 @@ TEST_F(PassingMemoryTest, AStoreWaitsForItNoLongerThanItsDeadline) {
 
 class StoreActorTest : public ActorsTest {
  protected:
-  // From scratch memory, as a node that is no owner does.
+  // Stores a chunk from passing memory, as a node that is no owner does.
   void Store(int i, Durability durability = kReplicated,
              ObjectVersion version = ObjectVersion(7)) {
     auto block = *node_->passing->arena->Allocate(4096);
@@ -576,13 +580,13 @@ TEST_F(StoreActorTest, TheFirstOwnerTakesItAloneThenTheReplica) {
   EXPECT_EQ(answer_.value->holders, (std::vector<NodeId>{b_, c_}));
 }
 
-TEST_F(StoreActorTest, AWinnersNodeHandsItsObjectOn) {
+TEST_F(StoreActorTest, TheWinnersNodeSendsItsObjectOn) {
   const int i = NumberOwnedBy({b_, c_});
   Put(live_[b_].storage[0], i, 4096);
   SpawnNode(b_);
   Store(i, Durability::kDurable, ObjectVersion(8));
   EndPush(0, delivery::PushReceipt{ObjectVersion(7), true});
-  EXPECT_EQ(answer_.times, 0) << "one copy of it is not durable";
+  EXPECT_EQ(answer_.times, 0) << "durable means two copies";
   ASSERT_EQ(transport_.pushes.size(), 2u);
   const delivery::PushRequest& copy = transport_.pushes[1].request;
   EXPECT_EQ(copy.peer, c_);
@@ -607,7 +611,7 @@ TEST_F(StoreActorTest, AnOwnerThatFailsIsReplacedByTheNextOne) {
   EXPECT_EQ(answer_.value->holders, (std::vector<NodeId>{c_, a_}));
 }
 
-TEST_F(StoreActorTest, WhatANodeKeepsAfterAllIsNoLongerInScratchMemory) {
+TEST_F(StoreActorTest, ACopyThatTheNodeKeepsLeavesPassingMemory) {
   const int i = NumberOwnedBy({b_, c_, a_});
   Store(i);
   EndPush(0, absl::UnavailableError("cut"));
@@ -624,7 +628,7 @@ TEST_F(StoreActorTest, WhatANodeKeepsAfterAllIsNoLongerInScratchMemory) {
   EXPECT_EQ(held.value->object->bytes()[4095], std::byte{5});
 }
 
-TEST_F(StoreActorTest, ANodeWithoutRoomForItRefusesAndTheWalkGoesOn) {
+TEST_F(StoreActorTest, AStoreGoesOnWhenThisNodeHasNoRoom) {
   live_[a_].storage = {SpawnStorage(/*arena_bytes=*/4096)};
   Publish();
   Answer<std::shared_ptr<storage::ArenaBlock>> all;
@@ -634,7 +638,7 @@ TEST_F(StoreActorTest, ANodeWithoutRoomForItRefusesAndTheWalkGoesOn) {
   ASSERT_TRUE(all.value.ok()) << all.value.status();
   Store(NumberOwnedBy({b_, a_, c_}));
   EndPush(0, taken_);
-  ASSERT_EQ(transport_.pushes.size(), 1u) << "it waits for room here";
+  ASSERT_EQ(transport_.pushes.size(), 1u) << "the store waits for room here";
   Advance(absl::Milliseconds(600));
   ASSERT_EQ(transport_.pushes.size(), 2u);
   EXPECT_EQ(transport_.pushes[1].request.peer, c_);
@@ -673,7 +677,7 @@ TEST_F(StoreActorTest, CacheIsAnsweredByTheFirstCopy) {
   EXPECT_EQ(answer_.value->holders[0], a_);
 }
 
-// Found by a node that crashed when a client left while a peer came up.
+// A client leaves while a peer comes up: the view changes during the call.
 TEST_F(ActorsTest, SessionsCloseWhileViewsChange) {
   NodeServices services(&system_, node_.get());
   Publish();

@@ -25,7 +25,7 @@ TEST(ActorsWireTest, MetricsKeepNamesAndValues) {
   EXPECT_EQ(FromWire(ToWire(values)), values);
 }
 
-TEST(ActorsWireTest, WhatIsZeroIsLeftOut) {
+TEST(ActorsWireTest, AMetricThatIsZeroIsLeftOut) {
   MetricValues values;
   EXPECT_TRUE(ToWire(values).empty());
   values["leases"] = 3;
@@ -43,8 +43,8 @@ TEST(ActorsWireTest, MetricsOfANewerPeerAreKept) {
   EXPECT_EQ(FromWire(ToWire(values)), values);
 }
 
-TEST(ActorsWireTest, NonsenseOfAPeerIsNoHarm) {
-  // A type that nobody knows, and a bucket without its count.
+TEST(ActorsWireTest, MalformedMetricsOfAPeerDoNoHarm) {
+  // A type that does not exist, and a bucket without a count.
   const std::vector<MetricItem> items = {
       {"newer", 200, 3, {}},
       {"lookup_us", static_cast<uint8_t>(MetricType::kHistogram), 9, {5, 1, 6}},

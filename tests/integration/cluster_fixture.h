@@ -24,7 +24,7 @@ class ClusterTest : public testing::Test {
   void StartAll();
   void StopAll(int signal);
 
-  // Connects to `node`. Closes the connection before.
+  // Closes the connection, if there is one, and connects to `node`.
   rpc::Knowledge& Connect(size_t node);
   rpc::Client& client() { return *client_; }
   // Throws when no node is connected, which ends the test.

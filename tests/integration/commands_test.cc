@@ -96,14 +96,14 @@ class Calibrations {
                                               static_cast<int64_t>(getpid()));
 };
 
-TEST(CodecCommandTest, ACalibrationIsOfItsTextAndLoads) {
+TEST(CodecCommandTest, ACalibrationLoadsAndTheSameTextGivesTheSameBytes) {
   const Calibrations calibrations;
   const Ran made = calibrations.Make("a.kdncal");
   ASSERT_EQ(made.exit_code, 0) << made.output;
   ASSERT_EQ(calibrations.Make("b.kdncal").exit_code, 0);
   const auto files = cli::LoadCalibrations(calibrations.directory());
   ASSERT_TRUE(files.ok()) << files.status();
-  ASSERT_EQ(files->size(), 2u) << "and nothing else is left behind";
+  ASSERT_EQ(files->size(), 2u) << "no other file is left behind";
   const codec::Calibration& calibration = *files->front().calibration;
   EXPECT_EQ(calibration.id(), (*files)[1].calibration->id())
       << "the same text gives the same bytes";
@@ -210,7 +210,7 @@ class UpTest : public testing::Test {
     const absl::Time deadline = SteadyNow() + absl::Seconds(60);
     while (SteadyNow() < deadline) {
       if (condition()) return true;
-      absl::SleepFor(absl::Milliseconds(20));  // no event says when to look
+      absl::SleepFor(absl::Milliseconds(20));  // there is no event to wait for
     }
     return false;
   }

@@ -74,7 +74,7 @@ TEST_F(EngineTest, AnEngineThatDisconnectsMidStreamLeavesNothingBehind) {
   EXPECT_EQ(delivered, chunk.kv);
 }
 
-TEST_F(EngineTest, WhatDoesNotFitIsRefusedAndChangesNothing) {
+TEST_F(EngineTest, ARequestThatDoesNotFitIsRefusedAndChangesNothing) {
   Configure({});
   StartAll();
   const Chunk chunk = Make(1);

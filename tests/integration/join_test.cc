@@ -1,4 +1,5 @@
-// Which nodes exchange data: those of one cluster, also while it is upgraded.
+// Nodes of one cluster exchange data, also while the cluster is upgraded. Nodes
+// of different clusters do not.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -20,8 +21,8 @@ std::string TextOf(const std::string& file) {
   return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
 }
 
-// A new version is rolled out node by node, under reads and writes.
-TEST_F(ClusterTest, NodesOfTheVersionBeforeWorkBesideNewOnes) {
+// Upgrades the nodes one after the other, under reads and writes.
+TEST_F(ClusterTest, NodesOfTheVersionBeforeWorkBesideNewNodes) {
   constexpr int kNodes = 3;
   Configure({.nodes = kNodes});
   for (size_t node = 0; node < kNodes; ++node) {
@@ -54,7 +55,7 @@ TEST_F(ClusterTest, NodesOfTheVersionBeforeWorkBesideNewOnes) {
   }
 }
 
-// Before, the two merged silently and stored each other's chunks.
+// Two clusters that merged would store each other's chunks.
 TEST_F(ClusterTest, TwoClustersThatShareAnAddressDoNotMerge) {
   Configure({.nodes = 2});
   StartAll();
@@ -94,7 +95,7 @@ TEST_F(ClusterTest, TwoClustersThatShareAnAddressDoNotMerge) {
   }
   EXPECT_THAT(TextOf(log), HasSubstr("of cluster 'another'"));
   EXPECT_THAT(cluster_->LogTail(1), HasSubstr("of cluster 'another'"));
-  // What the stranger stores stays with it.
+  // The other cluster does not find our chunk.
   auto client = rpc::Client::Connect(stranger.AddressOf(0));
   ASSERT_TRUE(client.ok()) << client.status();
   auto knowledge = (*client)->Open(*Namespace::Parse("test"), model_);

@@ -141,7 +141,7 @@ TEST_F(LevelsTest, EachLevelIsDeliveredAloneFromEveryNode) {
   EXPECT_EQ(nodes_without, 1) << "two copies, three nodes";
 }
 
-TEST_F(LevelsTest, SlicesOfEachLevelAreItsPieces) {
+TEST_F(LevelsTest, ASliceOfALevelIsAPieceOfTheWhole) {
   Configure({});
   StartAll();
   const Chunk chunk = MakeFinite(2, LevelSet::Of(Level::kBase2));
@@ -196,7 +196,7 @@ TEST_F(LevelsTest, OneNodeDiesAndEveryLevelIsStillThere) {
   }
 }
 
-TEST_F(LevelsTest, WhatALevelCannotHoldIsRefusedWithTheReason) {
+TEST_F(LevelsTest, ValuesThatALevelCannotHoldAreRefusedWithTheReason) {
   Configure({});
   StartAll();
   Chunk chunk = MakeFinite(3, LevelSet::Of(Level::kBase));

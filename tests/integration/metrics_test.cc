@@ -42,7 +42,8 @@ bool IsOfTrouble(std::string_view name) {
          std::end(kOfTrouble);
 }
 
-// Half a megabyte of KV a chunk: less says nothing about the rate of a link.
+// A model with half a megabyte of KV per chunk. Smaller chunks do not measure
+// the rate of a link.
 ModelSpec LargerModel() {
   ModelSpec model;
   model.name = "metrics";
@@ -80,7 +81,7 @@ class MetricsTest : public ClusterTest {
   }
 };
 
-TEST_F(MetricsTest, EveryMetricIsCountedBySomebody) {
+TEST_F(MetricsTest, EveryMetricIsCounted) {
   constexpr int kChunks = 10;
   Configure({});
   StartAll();

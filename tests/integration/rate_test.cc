@@ -294,7 +294,7 @@ TEST_P(RateTest, AThrottledLinkMeetsTheDeadlineAtALowerLevel) {
             kDeadline);
 }
 
-TEST_P(RateTest, WhatTheEngineDoesFasterIsLeftToIt) {
+TEST_P(RateTest, ChunksThatTheEngineRecomputesFasterAreNotSent) {
   EXPECT_EQ(RetrieveAll(kLong).hits, kChunks);
   // The base level takes at least some 300 bytes per token, so this link
   // carries at most 10,000 tokens per second.

@@ -25,7 +25,7 @@ MemberSpec SpecOf(const NodeId& id, uint16_t port = 1) {
 
 class DiallerTest : public testing::Test {
  protected:
-  // The only action there is now.
+  // Takes the actions that are due now, and expects exactly one.
   PeerAction Only() {
     std::vector<PeerAction> actions = dialler_.TakeActions(now_);
     dialler_.CheckInvariants();
@@ -33,7 +33,7 @@ class DiallerTest : public testing::Test {
     return actions.empty() ? PeerAction{} : actions[0];
   }
   bool Idle() { return dialler_.TakeActions(now_).empty(); }
-  // "b" is up. Returns its dial.
+  // Dials "b" until it is up. Returns the id of the dial.
   DialId BringUp() {
     dialler_.SetPeers({SpecOf(kB)}, now_);
     const DialId dial = Only().dial;
@@ -94,7 +94,7 @@ TEST_F(DiallerTest, ALostPeerIsForgottenAndDialledAgain) {
   EXPECT_EQ(Only().kind, Kind::kConnect);
 }
 
-TEST_F(DiallerTest, AWrongIdIsToldOnceAndTriedEverMoreRarely) {
+TEST_F(DiallerTest, AWrongIdIsLoggedOnceAndDialledEverMoreRarely) {
   dialler_.SetPeers({SpecOf(kB)}, now_);
   int complaints = 0;
   absl::Duration wait = kRetry;
@@ -105,8 +105,8 @@ TEST_F(DiallerTest, AWrongIdIsToldOnceAndTriedEverMoreRarely) {
     dialler_.OnAnswer(kB, dial, JoinClaim{kC, 2}, now_);
     for (const PeerAction& action : dialler_.TakeActions(now_)) {
       EXPECT_EQ(action.kind, Kind::kComplain);
-      EXPECT_NE(action.reason.find("host-b:1 is configured as b but says it is "
-                                   "'c'"),
+      EXPECT_NE(action.reason.find("host-b:1 is configured as b but says that "
+                                   "it is 'c'"),
                 std::string::npos)
           << action.reason;
       ++complaints;
@@ -118,7 +118,7 @@ TEST_F(DiallerTest, AWrongIdIsToldOnceAndTriedEverMoreRarely) {
   EXPECT_EQ(complaints, 1);
 }
 
-TEST_F(DiallerTest, APeerThatRefusesIsToldAgainWhenTheReasonChanges) {
+TEST_F(DiallerTest, ARefusalIsLoggedAgainWhenTheReasonChanges) {
   dialler_.SetPeers({SpecOf(kB)}, now_);
   std::vector<std::string> told;
   for (const char* reason : {"too old", "too old", "too young"}) {
@@ -169,8 +169,8 @@ TEST_F(DiallerTest, ANewAddressIsDialledAndTheOldOneForgotten) {
   EXPECT_EQ(actions[1].addresses.control_port, 2);
 }
 
-// Random answers, late and early, to the dials of peers that come and go: what
-// was welcomed and not forgotten is up, and every other peer is dialled again.
+// Peers come and go, and their answers are random, early or late. A peer is up
+// from its welcome until it is forgotten.
 TEST_F(DiallerTest, WelcomesAndForgetsAlternate) {
   std::mt19937 random(3);
   const std::vector<NodeId> all{kB, kC, NodeId("d"), NodeId("e")};
@@ -216,11 +216,11 @@ TEST_F(DiallerTest, WelcomesAndForgetsAlternate) {
   }
 }
 
-TEST(JudgeAskerTest, RefusesItsOwnNameAndNoName) {
+TEST(JudgeAskerTest, RefusesItsOwnIdAndAnEmptyId) {
   EXPECT_TRUE(JudgeAsker(kB, kC).ok());
   const absl::Status own = JudgeAsker(kB, kB);
   EXPECT_TRUE(absl::IsFailedPrecondition(own));
-  EXPECT_NE(own.message().find("two nodes are named b"), std::string::npos);
+  EXPECT_NE(own.message().find("two nodes have the id b"), std::string::npos);
   EXPECT_TRUE(absl::IsFailedPrecondition(JudgeAsker(kB, NodeId())));
 }
 

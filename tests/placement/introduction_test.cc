@@ -33,7 +33,7 @@ TEST(IntroductionTest, ANodeSpeaksTheNewestVersionThatBothKnow) {
   EXPECT_EQ(*AgreeOnVersion(old, IntroductionOf("n1")), 3u);
 }
 
-TEST(IntroductionTest, WhatDiffersIsNamedByBothSides) {
+TEST(IntroductionTest, BothNodesNameTheDifference) {
   struct Case {
     std::function<void(Introduction&)> change;
     std::string named;
@@ -62,8 +62,8 @@ TEST(IntroductionTest, WhatDiffersIsNamedByBothSides) {
   }
 }
 
-// The list of one node may be newer than that of the other.
-TEST(IntroductionTest, ANodeThatTheOtherDoesNotKnowIsNoReasonToRefuse) {
+// One node may have a newer list of members than the other node.
+TEST(IntroductionTest, ANodeThatIsNotOnTheOthersListIsNotRefused) {
   Introduction theirs = IntroductionOf("n9");
   theirs.peer_settings.reset();
   EXPECT_TRUE(AgreeOnVersion(IntroductionOf("n1"), theirs).ok());

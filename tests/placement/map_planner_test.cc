@@ -25,7 +25,7 @@ std::shared_ptr<const ShardMap> MapOf(const MapMembers& set) {
 
 class MapPlannerTest : public testing::Test {
  protected:
-  // Builds whatever is due at `now`; returns how many maps.
+  // Builds every map that is due at `now`. Returns how many it built.
   int BuildAll(absl::Time now) {
     int builds = 0;
     while (const std::optional<MapMembers> set = planner_.TakeBuild(now)) {
@@ -107,14 +107,14 @@ TEST_F(MapPlannerTest, TheLastEightMapsAreKept) {
     now += kCoalesce;
     BuildAll(now);
   }
-  EXPECT_NE(planner_.Find(all), nullptr) << "wanted all the time";
+  EXPECT_NE(planner_.Find(all), nullptr) << "it was wanted all the time";
   EXPECT_EQ(planner_.Find(Set({"n4"})), nullptr);
   for (int i = 5; i < 12; ++i) {
     EXPECT_NE(planner_.Find(Set({absl::StrCat("n", i)})), nullptr) << i;
   }
 }
 
-// Whatever comes, a wanted map is there one build and two waits later.
+// After any events, a wanted map is built within one wait.
 TEST_F(MapPlannerTest, EveryWantedMapIsBuiltInTheEnd) {
   std::mt19937 random(11);
   absl::Time now = start_;

@@ -29,8 +29,8 @@ std::vector<MemberSpec> List(const std::vector<NodeId>& ids) {
   return list;
 }
 
-// One node without a network: connections succeed, peers that are in
-// `reachable` answer, and maps are built when the test says so.
+// Drives the membership of one node without a network. Peers in `reachable`
+// connect and answer; other peers fail. Maps are built when the test says so.
 class Driver {
  public:
   explicit Driver(const std::vector<MemberSpec>& list, NodeId self = kA)
@@ -39,7 +39,7 @@ class Driver {
     membership_.TakeViewChanged();
   }
 
-  // Does everything that is due, builds excepted.
+  // Performs all actions that are due. Builds no map.
   void Run() {
     for (bool more = true; more;) {
       more = false;
@@ -171,7 +171,8 @@ TEST(MembershipTest, ANodeThatFlapsGetsTheSameMapBack) {
   node.Advance(absl::Seconds(1));
   node.Run();
   EXPECT_EQ(node->view().parts().map, with_b) << "without a wait";
-  EXPECT_EQ(node.builds, builds) << "alone it was at the start";
+  EXPECT_EQ(node.builds, builds)
+      << "the map of this node alone is there from the start";
 }
 
 TEST(MembershipTest, MembersThatComeTogetherCostOneBuild) {
@@ -197,7 +198,7 @@ TEST(MembershipTest, MembersComeAndGoAtRunTime) {
   EXPECT_EQ(node.InMap(), (std::vector<NodeId>{kA, kB, kC}));
   ASSERT_TRUE(node->OnMembers(List({kA, kC}), node.now()).ok());
   node.Run();
-  EXPECT_FALSE(node.up.contains(kB)) << "forgotten";
+  EXPECT_FALSE(node.up.contains(kB)) << "it was forgotten";
   EXPECT_EQ(node->view().Find(kB), nullptr);
   node.Settle();
   EXPECT_EQ(node.InMap(), (std::vector<NodeId>{kA, kC}));
@@ -238,7 +239,8 @@ TEST(MembershipTest, OrdersReachAsFarAsReadersWalk) {
   EXPECT_EQ(MapOptionsFor(16).order_length, 18);
 }
 
-// Two nodes that see the same members agree, however they came to it.
+// Two nodes that see the same members have the same owners, whatever each of
+// them saw before.
 TEST(MembershipTest, TheViewIsAFunctionOfTheMembers) {
   Driver one(List({kA, kB, kC, kD}));
   one.reachable = {kB, kC};
@@ -255,9 +257,9 @@ TEST(MembershipTest, TheViewIsAFunctionOfTheMembers) {
   }
 }
 
-// Random joins, losses, lists and builds. At every moment the view has a live
-// owner for every chunk; when all is quiet the map has exactly the members that
-// answer.
+// Random joins, losses, lists and builds. The view has a live owner for every
+// chunk at any time. When no more events come, the map has exactly the members
+// that answer.
 TEST(MembershipTest, SettlesOnTheMembersThatAnswer) {
   std::mt19937 random(17);
   const std::vector<NodeId> all{kA, kB, kC, kD, NodeId("e")};

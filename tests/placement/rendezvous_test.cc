@@ -9,7 +9,7 @@
 namespace kdn::placement {
 namespace {
 
-// What NegativeLog says it looks at: the leading 53 bits.
+// The bits that count for NegativeLog: the leading 53.
 uint64_t Leading53(uint64_t bits) {
   const int spare = 11 - std::countl_zero(bits);
   return spare > 0 ? bits >> spare << spare : bits;
@@ -52,7 +52,7 @@ TEST(RendezvousTest, NegativeLogIsPositiveAndFiniteAtTheEnds) {
   }
 }
 
-// Two builds that disagree here would look for the same chunk on two nodes.
+// Two builds that disagree here would look for one chunk on different nodes.
 TEST(RendezvousTest, RanksNeverChange) {
   EXPECT_EQ(HashOf("n1"), 17934566338607214163ull);
   EXPECT_EQ(RankOf(HashOf("n1"), 0, 1.0), 0x1.e898282554d53p+0);

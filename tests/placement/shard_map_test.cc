@@ -33,8 +33,8 @@ ShardMap MapOf(std::vector<MapMember> members, double slack = 0.01) {
   return *std::move(map);
 }
 
-// Shards whose first owner differs although the old one is still there and the
-// new one was there before.
+// How many shards change their first owner although the old owner is still a
+// member and the new owner was a member before.
 int NeedlessMoves(const ShardMap& before, const ShardMap& after) {
   const auto has = [](const ShardMap& map, const NodeId& id) {
     return std::any_of(map.members().begin(), map.members().end(),
@@ -175,7 +175,7 @@ TEST(ShardMapTest, ExtremeWeightsStillGiveEveryShardAnOwner) {
   EXPECT_EQ(map.CountsOf(NodeId("stranger"), 2).held, 0u);
 }
 
-// Every rank of every shard, sorted whole: what Build must come to.
+// The orders that Build must give. Ranks all members for every shard.
 std::vector<uint16_t> PlainOrders(const std::vector<MapMember>& members,
                                   const ShardMap::Options& options) {
   const size_t n = members.size();
@@ -235,7 +235,7 @@ TEST(ShardMapTest, IsThePlainMapForManySetsOfMembers) {
     const int nodes = 1 + static_cast<int>(random() % 40);
     std::vector<MapMember> members;
     for (int i = 0; i < nodes; ++i) {
-      // Equal weights, a few different ones, all different, far apart.
+      // Equal weights, a few different weights, all different, far apart.
       const double mixed[] = {1.0, 1.0 + static_cast<double>(random() % 3),
                               0.5 + static_cast<double>(random() % 1000),
                               std::pow(10.0, random() % 20)};
@@ -284,8 +284,8 @@ uint64_t DigestOf(const ShardMap& map) {
   return digest;
 }
 
-// Two versions of this program that disagree here would look for the same chunk
-// on different nodes. A change of these values is a change of format.
+// Two versions of this program that disagree here would look for one chunk on
+// different nodes. A change of these values is a change of format.
 TEST(ShardMapTest, OrdersNeverChange) {
   const ShardMap map = MapOf(
       {{NodeId("n1")}, {NodeId("n2")}, {NodeId("n3")}, {NodeId("n4"), 2.5}});
@@ -296,8 +296,8 @@ TEST(ShardMapTest, OrdersNeverChange) {
   EXPECT_EQ(DigestOf(map), 5025370772749881160u);
 }
 
-// As OrdersNeverChange, for so many members that the map is built from the
-// greatest hashes only.
+// As OrdersNeverChange, with so many members that ShardRanks ranks only those
+// with the largest hashes.
 TEST(ShardMapTest, OrdersOfManyMembersNeverChange) {
   std::vector<MapMember> members;
   for (int i = 0; i < 128; ++i) {

@@ -59,7 +59,8 @@ TEST(ShardRanksTest, FirstIsTheBeginningOfAll) {
 }
 
 TEST(ShardRanksTest, MembersOfOneHashComeInTheirOrder) {
-  // Two of one name cannot be members of a map, but two names may collide.
+  // A map never has two members of one id, but the hashes of two ids may be
+  // equal.
   const std::vector<MapMember> twins(40, MapMember{NodeId("n"), 1.0});
   ShardRanks ranks(twins, 3);
   EXPECT_EQ(Copy(ranks.First(ShardId(9))), (std::vector<uint16_t>{0, 1, 2}));
