@@ -5,6 +5,7 @@
 #include "codec/format/rope_fields.h"
 #include "codec/format/stream_layout.h"
 #include "kv/check.h"
+#include "kv/crc32c.h"
 
 namespace kdn::codec {
 namespace {
@@ -68,6 +69,24 @@ absl::Status CheckFixed(const FixedFields& fields) {
                    " bytes of header and index, its shape needs ", expected));
 }
 
+// The error for an object of a version that is not read. An object whose CRC
+// is wrong is damaged, whatever its version.
+absl::Status RefuseVersion(uint16_t version,
+                           absl::Span<const std::byte> bytes) {
+  ByteReader in(bytes.subspan(kPrefixBytesOffset));
+  const auto prefix_bytes = in.Read<uint32_t>();
+  const auto crc = in.Read<uint32_t>();
+  const bool whole = prefix_bytes <= bytes.size();
+  if (prefix_bytes < kFixedBytes ||
+      (whole && PrefixCrc(bytes.subspan(0, prefix_bytes)) != crc)) {
+    return absl::DataLossError(absl::StrCat(
+        "object format ", version, ", with a header that fails its checksum"));
+  }
+  return absl::UnimplementedError(
+      absl::StrCat("object format ", version, "; this build of KDN reads ",
+                   kFormatVersionOldest, " to ", kFormatVersion));
+}
+
 }  // namespace
 
 uint64_t FixedFields::entries_offset() const {
@@ -123,6 +142,12 @@ void WriteFixed(const FixedFields& fields, ByteWriter* out) {
   KDN_CHECK(out->written() == kFixedBytes, "the fixed fields are 64 bytes");
 }
 
+uint32_t PrefixCrc(absl::Span<const std::byte> prefix) {
+  KDN_CHECK(prefix.size() >= kFixedBytes, "a prefix has its fixed fields");
+  const uint32_t before = Crc32c(prefix.subspan(0, kCrcOffset));
+  return ExtendCrc32c(before, prefix.subspan(kCrcOffset + sizeof(uint32_t)));
+}
+
 absl::StatusOr<FixedFields> ReadFixed(absl::Span<const std::byte> bytes) {
   if (bytes.size() < kFixedBytes) {
     return absl::DataLossError(absl::StrCat("object ends after ", bytes.size(),
@@ -136,9 +161,7 @@ absl::StatusOr<FixedFields> ReadFixed(absl::Span<const std::byte> bytes) {
   fields.version = in.Read<uint16_t>();
   if (fields.version < kFormatVersionOldest ||
       fields.version > kFormatVersion) {
-    return absl::DataLossError(absl::StrCat("object format ", fields.version,
-                                            ", expected ", kFormatVersionOldest,
-                                            " to ", kFormatVersion));
+    return RefuseVersion(fields.version, bytes);
   }
   fields.prefix_bytes = in.Read<uint32_t>();
   fields.crc = in.Read<uint32_t>();

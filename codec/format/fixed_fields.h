@@ -19,6 +19,11 @@ inline constexpr std::string_view kMagic = "KDNOBJ";
 inline constexpr uint16_t kFormatVersion = 3;
 inline constexpr uint16_t kFormatVersionOldest = 2;
 
+// Offsets of the prefix's length and of its CRC. Magic, version, length and CRC
+// have the same places in every version.
+inline constexpr size_t kPrefixBytesOffset = 8;
+inline constexpr size_t kCrcOffset = 12;
+
 // Bytes of an index entry, and the offset of the stream's CRC in the entry.
 inline constexpr size_t kEntryBytes = 24;
 inline constexpr size_t kEntryCrcOffset = 12;
@@ -47,15 +52,21 @@ struct FixedFields {
   uint64_t expected_prefix_bytes() const;
 };
 
+// The CRC32C of a prefix without the four bytes that hold the CRC. REQUIRES: at
+// least the 64 bytes of the fixed fields.
+uint32_t PrefixCrc(absl::Span<const std::byte> prefix);
+
 // The fields of kFormatVersion, without the CRC. REQUIRES: CheckHeader(header)
 // is OK.
 FixedFields FixedFieldsOf(const ObjectHeader& header);
 
 // REQUIRES: the fields are of kFormatVersion and have the depth.
 void WriteFixed(const FixedFields& fields, ByteWriter* out);
-// DATA_LOSS unless magic and version are known, reserved bytes are zero, the
-// geometry is within bounds, and prefix_bytes agrees with it. Allocates
-// nothing.
+// UNIMPLEMENTED when the version is not one that this build reads. `bytes` is
+// the prefix or a beginning of it; with the whole prefix, DATA_LOSS when the
+// version is unknown and the CRC is wrong. DATA_LOSS, too, unless the magic is
+// right, reserved bytes are zero, the geometry is within bounds, and
+// prefix_bytes agrees with it. Allocates nothing.
 absl::StatusOr<FixedFields> ReadFixed(absl::Span<const std::byte> bytes);
 
 }  // namespace kdn::codec

@@ -91,12 +91,14 @@ class ObjectIndex {
   // the object and may be longer than header and index; `object_bytes` is the
   // size of the whole object. DATA_LOSS, naming what is wrong, unless magic,
   // version, checksum, bounds and stream lengths are exactly as an encoder of
-  // version 2 or 3 writes them. UNIMPLEMENTED, naming the id, when a section is
-  // critical: the object is not damaged, but only a newer reader can decode it.
+  // version 2 or 3 writes them. UNIMPLEMENTED when the version is another one,
+  // or a section is critical: the object is not damaged, but only another
+  // reader can decode it.
   static absl::StatusOr<ObjectIndex> Parse(absl::Span<const std::byte> prefix,
                                            uint64_t object_bytes);
   // Bytes of header, index and sections, read from the first kFixedPrefixBytes
-  // of an object. DATA_LOSS if these are not the beginning of an object.
+  // of an object. DATA_LOSS if these are not the beginning of an object, and
+  // UNIMPLEMENTED if the version is another one.
   static constexpr size_t kFixedPrefixBytes = 64;
   static absl::StatusOr<uint64_t> PrefixBytes(
       absl::Span<const std::byte> fixed_prefix);

@@ -15,7 +15,6 @@
 #include "codec/format/sections.h"
 #include "codec/format/stream_layout.h"
 #include "kv/check.h"
-#include "kv/crc32c.h"
 
 namespace kdn::codec {
 namespace {
@@ -115,12 +114,6 @@ bool AllZero(absl::Span<const std::byte> bytes) {
 
 uint64_t PrefixBytesFor(const ObjectHeader& header) {
   return FixedFieldsOf(header).prefix_bytes;
-}
-
-uint32_t PrefixCrc(absl::Span<const std::byte> prefix) {
-  KDN_CHECK(prefix.size() >= kFixedBytes, "a prefix has its fixed fields");
-  const uint32_t before = Crc32c(prefix.subspan(0, kCrcOffset));
-  return ExtendCrc32c(before, prefix.subspan(kCrcOffset + sizeof(uint32_t)));
 }
 
 ObjectVersion VersionOf(absl::Span<const std::byte> prefix) {

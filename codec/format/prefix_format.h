@@ -16,16 +16,10 @@ namespace kdn::codec {
 // describes them. The first 64 bytes (fixed_fields.h) give the size of the
 // rest.
 
-// Offsets of the prefix's length and of its CRC.
-inline constexpr size_t kPrefixBytesOffset = 8;
-inline constexpr size_t kCrcOffset = 12;
-
 // Bytes of the prefix of an object with this header. REQUIRES:
 // CheckHeader(header) is OK.
 uint64_t PrefixBytesFor(const ObjectHeader& header);
 
-// The CRC32C of a prefix without the four bytes that hold the CRC.
-uint32_t PrefixCrc(absl::Span<const std::byte> prefix);
 // The object's version: the XXH3-64 of the whole prefix.
 ObjectVersion VersionOf(absl::Span<const std::byte> prefix);
 
@@ -40,14 +34,14 @@ struct ParsedPrefix {
   ObjectHeader header;
   std::vector<StreamEntry> entries;
 };
-// The length of the prefix, read from its first kFixedPrefixBytes. DATA_LOSS
-// as ReadFixed.
+// The length of the prefix, read from its first kFixedPrefixBytes. Errors as
+// ReadFixed.
 absl::StatusOr<uint64_t> ReadPrefixBytes(
     absl::Span<const std::byte> fixed_prefix);
 // Reads a whole prefix. DATA_LOSS unless an encoder of version 2 or 3 writes
-// these bytes; UNIMPLEMENTED when a section is critical. Allocates in
-// proportion to the prefix. REQUIRES: prefix.size() is ReadPrefixBytes of the
-// prefix.
+// these bytes; UNIMPLEMENTED when a section is critical, or the version is
+// another one. Allocates in proportion to the prefix. REQUIRES: prefix.size()
+// is ReadPrefixBytes of the prefix.
 absl::StatusOr<ParsedPrefix> ReadPrefix(absl::Span<const std::byte> prefix);
 
 }  // namespace kdn::codec

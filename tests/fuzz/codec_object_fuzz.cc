@@ -109,7 +109,8 @@ void Consume(absl::Span<const std::byte> object) {
   if (!index.ok()) {
     KDN_CHECK(absl::IsDataLoss(index.status()) ||
                   absl::IsUnimplemented(index.status()),
-              "bad bytes are DATA_LOSS, unknown sections UNIMPLEMENTED");
+              "bad bytes are DATA_LOSS, unknown versions and sections "
+              "UNIMPLEMENTED");
     return;
   }
   CheckCanonical(*index, object);
