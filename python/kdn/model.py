@@ -159,9 +159,9 @@ class ModelSpec:
         kind = config.get("model_type")
         if kind is not None and kind not in ARCHITECTURES:
             raise Unimplemented(f"models of type {kind!r}: {', '.join(ARCHITECTURES)} are supported")
-        for name in ("num_attention_heads", "num_hidden_layers"):
-            if name not in config:
-                raise InvalidArgument(f"the model config has no {name}")
+        for key in ("num_attention_heads", "num_hidden_layers"):
+            if key not in config:
+                raise InvalidArgument(f"the model config has no {key}")
         heads = int(config["num_attention_heads"])
         head_dim = int(config.get("head_dim") or config["hidden_size"] // heads)
         return cls(

@@ -89,6 +89,7 @@ def test_old_and_new_configs_are_one_model() -> None:
         {**common, "rope_parameters": {"rope_theta": 5e5, **scaling}}, weights_digest="w", tokenizer_digest="t"
     )
     assert old == new
+    assert old.name == ""
     assert old.head_dim == 32
     assert old.rope.scaling == "llama3"
 
@@ -132,6 +133,7 @@ def test_the_shipped_model_is_read() -> None:
     model = kdn.ModelSpec.from_directory(MODEL)
     assert (model.num_layers, model.num_kv_heads, model.head_dim) == (4, 2, 32)
     assert model.kv_bytes(256) == 4 * 2 * 2 * 256 * 32 * 2
+    assert model.name == MODEL.name
 
 
 def test_digests_of_different_fields_differ() -> None:
