@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ._connection import Connection, Deadline, answer_of, check, milliseconds
-from ._schema import LEVELS, wire
+from ._schema import LEVELS, OUTCOME_KINDS, TIERS, code_of, wire
 from .errors import InvalidArgument, KdnError, Unimplemented, error_of
 from .keys import Chunk, fingerprint_of
 from .memory import Region
@@ -37,6 +37,31 @@ def levels_mask(levels: Sequence[str] | None) -> int:
 
 def _levels_of(mask: int) -> frozenset[str]:
     return frozenset(name for name, bit in LEVELS.items() if mask >> bit & 1)
+
+
+def _tier_of(result: Any) -> str:
+    return TIERS.get(result.tier.raw, "memory")
+
+
+def found_of(result: Any) -> Found:
+    """The value of a wire LookupResult."""
+    if not result.hit:
+        return Found(False)
+    return Found(True, result.node, _tier_of(result), _levels_of(result.levels), result.bytes, result.version)
+
+
+def outcome_of(outcome: Any) -> Outcome:
+    """The value of a wire ChunkOutcome."""
+    kind = OUTCOME_KINDS.get(outcome.kind.raw)
+    if kind == "failed":
+        why = error_of(code_of(outcome.why), outcome.why.message)
+        return Outcome(kind, why, wire_bytes=outcome.wireBytes)
+    if kind in ("miss", "recompute"):
+        return Outcome(kind)
+    level = _LEVEL_NAMES.get(outcome.level.raw, "")
+    if kind != "hit" or not level:
+        return Outcome("failed", Unimplemented("an outcome or a level that this client does not know"))
+    return Outcome(kind, None, level, outcome.source, _tier_of(outcome), outcome.version, outcome.wireBytes)
 
 
 @contextlib.contextmanager
@@ -161,10 +186,7 @@ class Calls:
         request.deadlineMs = milliseconds(timeout)
         answer = await answer_of(request.send(), timeout, "looking chunks up")
         check(answer.status)
-        return [
-            Found(True, r.node, str(r.tier), _levels_of(r.levels), r.bytes, r.version) if r.hit else Found(False)
-            for r in answer.results
-        ]
+        return [found_of(result) for result in answer.results]
 
     async def statuses(
         self, method: str, chunks: Sequence[Chunk], timeout: float, ttl_ms: int | None = None
@@ -178,8 +200,7 @@ class Calls:
         answer = await answer_of(request.send(), timeout, f"{method}: {len(chunks)} chunks")
         check(answer.status)
         return [
-            None if str(status.code) == "ok" else error_of(str(status.code), status.message)
-            for status in answer.statuses
+            None if code_of(status) == "ok" else error_of(code_of(status), status.message) for status in answer.statuses
         ]
 
     async def store(self, call: StoreCall) -> Receipt:
@@ -259,7 +280,7 @@ class Calls:
         asking.deadlineMs = milliseconds(call.timeout)
         answer = await answer_of(asking.send(), call.timeout, "retrieving chunks")
         check(answer.status)
-        return [self._outcome(o) for o in answer.outcomes]
+        return [outcome_of(outcome) for outcome in answer.outcomes]
 
     def _fill_chunks(self, builders: Any, call: RetrieveCall) -> None:
         layer, part, head, token, _ = call.out.strides
@@ -270,16 +291,3 @@ class Calls:
             if call.region is not None:
                 builder.offset = span.start * token
                 builder.strides = {"layer": layer, "part": part, "token": token, "head": head}
-
-    @staticmethod
-    def _outcome(outcome: Any) -> Outcome:
-        kind = str(outcome.kind)
-        if kind == "failed":
-            why = error_of(str(outcome.why.code), outcome.why.message)
-            return Outcome(kind, why, wire_bytes=outcome.wireBytes)
-        if kind in ("miss", "recompute"):
-            return Outcome(kind)
-        level = _LEVEL_NAMES.get(outcome.level.raw, "")
-        if kind != "hit" or not level:
-            return Outcome("failed", Unimplemented("an outcome or a level that this client does not know"))
-        return Outcome(kind, None, level, outcome.source, str(outcome.tier), outcome.version, outcome.wireBytes)

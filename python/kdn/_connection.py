@@ -11,7 +11,7 @@ from typing import Any
 
 import capnp
 
-from ._schema import PROTOCOL_VERSION, wire
+from ._schema import PROTOCOL_VERSION, code_of, wire
 from .errors import DeadlineExceeded, Disconnected, FailedPrecondition, InvalidArgument, Unavailable, error_of
 from .keys import golden_vectors
 from .types import NodeInfo
@@ -55,7 +55,7 @@ class Deadline:
 
 def check(status: Any) -> None:
     """Raises the error of a wire status; does nothing for "ok"."""
-    code = str(status.code)
+    code = code_of(status)
     if code != "ok":
         raise error_of(code, status.message)
 

@@ -20,3 +20,20 @@ LEVELS: dict[str, int] = {
     "base+2": 4,
 }
 DURABILITIES: dict[str, int] = dict(wire.Durability.schema.enumerants)
+
+
+def _names(enum: Any) -> dict[int, str]:
+    return {number: name for name, number in enum.schema.enumerants.items()}
+
+
+# The names of the enumerants in an answer, by number. pycapnp gives no name for the number
+# of a newer node. Level has names of its own.
+CODES = _names(wire.Code)
+TIERS = _names(wire.Tier)
+OUTCOME_KINDS = _names(wire.OutcomeKind)
+METRIC_TYPES = _names(wire.MetricType)
+
+
+def code_of(status: Any) -> str:
+    """The code of a wire status; "unknown" for a code of a newer node."""
+    return CODES.get(status.code.raw, "unknown")

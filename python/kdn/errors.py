@@ -78,7 +78,7 @@ class Disconnected(Unavailable):
 
 
 class DataLoss(KdnError):
-    """The copy was damaged and has been dropped."""
+    """A copy is damaged: compute the KV again."""
 
     code = "dataLoss"
 
