@@ -1,12 +1,11 @@
 #include <cstdio>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_replace.h"
 #include "cli/commands.h"
 #include "cli/connect.h"
+#include "cli/status_json.h"
 #include "rpc/client/client.h"
 
 namespace kdn::cli {
@@ -79,31 +78,6 @@ void PrintLatencies(const std::vector<NodeStatus>& nodes) {
   }
 }
 
-nlohmann::json ToJson(const Histogram& histogram) {
-  nlohmann::json buckets = nlohmann::json::array();
-  for (const Histogram::Bucket& bucket : histogram.Buckets()) {
-    buckets.push_back({bucket.at_most, bucket.count});
-  }
-  return {
-      {"count", histogram.count()},      {"sum", histogram.sum()},
-      {"p50", histogram.Quantile(0.5)},  {"p90", histogram.Quantile(0.9)},
-      {"p99", histogram.Quantile(0.99)}, {"p999", histogram.Quantile(0.999)},
-      {"buckets", std::move(buckets)}};
-}
-
-nlohmann::json ToJson(const NodeStatus& node) {
-  nlohmann::json json = {{"id", node.id.name()},
-                         {"alive", node.alive},
-                         {"gateway", node.gateway_address}};
-  for (const MetricSample& sample : node.metrics.Samples()) {
-    const std::string path = absl::StrReplaceAll(sample.name, {{".", "/"}});
-    json[nlohmann::json::json_pointer("/" + path)] =
-        sample.type == MetricType::kHistogram ? ToJson(sample.histogram)
-                                              : nlohmann::json(sample.value);
-  }
-  return json;
-}
-
 void Explain() {
   for (const MetricInfo& info : kMetricTable) {
     std::printf("%-28s %-10s %-13s %s\n", std::string(info.name).c_str(),
@@ -123,9 +97,7 @@ absl::Status Status(const std::string& address, bool json) {
     PrintLatencies(*nodes);
     return absl::OkStatus();
   }
-  nlohmann::json list = nlohmann::json::array();
-  for (const NodeStatus& node : *nodes) list.push_back(ToJson(node));
-  std::printf("%s\n", list.dump(2).c_str());
+  std::printf("%s\n", StatusJson(*nodes).c_str());
   return absl::OkStatus();
 }
 

@@ -18,7 +18,7 @@ std::string_view Name(MetricType type);
 
 struct MetricInfo {
   // The name in C++, on every wire, in `kdn status --json` and in Python. A dot
-  // is one more level of nesting there.
+  // ends the name of a group of metrics.
   std::string_view name;
   MetricType type;
   std::string_view unit;

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
+
+from ._schema import METRIC_TYPES
 
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 
@@ -20,7 +23,7 @@ def _quantile(buckets: list[list[int]], q: float) -> int:
 
 
 def _value_of(metric: Any) -> int | dict[str, Any]:
-    if str(metric.type) != "histogram":
+    if METRIC_TYPES.get(metric.type.raw) != "histogram":
         return int(metric.value)
     buckets = [[bucket.atMost, bucket.count] for bucket in metric.buckets]
     return {
@@ -31,14 +34,16 @@ def _value_of(metric: Any) -> int | dict[str, Any]:
     }
 
 
-def status_of(node: Any) -> dict[str, Any]:
-    """The fields of a wire NodeStatus, with the keys of `kdn status --json`: the metric
-    "rate.plans" is ["rate"]["plans"]."""
-    status: dict[str, Any] = {"id": node.id, "alive": node.alive, "gateway": node.gatewayAddress}
+def _metrics_of(node: Any) -> dict[str, Any]:
+    metrics: dict[str, Any] = {}
     for metric in node.metrics:
-        *groups, name = metric.name.split(".")
-        place = status
-        for group in groups:
-            place = place.setdefault(group, {})
-        place[name] = _value_of(metric)
-    return status
+        # No metric has a name that is not UTF-8; the other metrics of the node are shown.
+        with contextlib.suppress(UnicodeDecodeError):
+            metrics[metric.name] = _value_of(metric)
+    return metrics
+
+
+def status_of(node: Any) -> dict[str, Any]:
+    """The fields of a wire NodeStatus, with the keys of `kdn status --json`. All metrics are
+    under "metrics", so that no name of a newer node's metric collides with another key."""
+    return {"id": node.id, "alive": node.alive, "gateway": node.gatewayAddress, "metrics": _metrics_of(node)}

@@ -194,7 +194,7 @@ def test_an_engine_outlives_nodes_and_cluster(short_path: Path, namespace: str) 
     with Cluster(short_path) as three, Engine([three.unix(0), three.unix(1)], namespace) as engine:
         cold = engine.ask()
         with kdn.Client(three.unix(2)) as client:  # waits until the background saves are stored
-            wait_until(lambda: sum(node["stores"] for node in client.status()) >= 4)
+            wait_until(lambda: sum(node["metrics"]["stores"] for node in client.status()) >= 4)
         three.kill(2)  # a replica
         warm = engine.ask()
         assert [a["delivered"] for a in warm] == whole_chunks(warm), "every chunk has another owner"

@@ -241,8 +241,9 @@ TEST_F(UpTest, KnowledgeInjectedAtOneNodeIsAskedForAtAnother) {
   for (const char* id : {"n1", "n2", "n3"}) {
     EXPECT_THAT(status.output, HasSubstr(id));
   }
-  for (const char* key : {"\"rate\": {", "\"plans\"", "\"retrieve_us\": {",
-                          "\"p99\"", "\"disk_live_bytes\""}) {
+  for (const char* key :
+       {"\"metrics\": {", "\"rate.plans\"", "\"retrieve_us\": {", "\"p99\"",
+        "\"disk_live_bytes\""}) {
     EXPECT_THAT(status.output, HasSubstr(key));
   }
   const Ran table = Kdn(absl::StrCat("status --connect ", addresses_[2]));
