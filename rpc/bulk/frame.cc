@@ -66,8 +66,14 @@ kj::Promise<void> WriteFrame(kj::AsyncOutputStream& stream,
   return writing.attach(kj::mv(frame));
 }
 
+kj::Exception ExceptionOf(kj::Exception::Type type, absl::string_view what) {
+  return kj::Exception(type, __FILE__, __LINE__,
+                       kj::heapString(what.data(), what.size()));
+}
+
 kj::Exception Nonsense(const absl::Status& why) {
-  return KJ_EXCEPTION(FAILED, "nonsense from a peer", why.ToString().c_str());
+  return ExceptionOf(kj::Exception::Type::FAILED,
+                     absl::StrCat("malformed: ", why.ToString()));
 }
 
 void ToWire(const absl::Status& status, peer::Status::Builder out) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "codec/format/object.h"
 #include "rpc/event_loop.h"
@@ -54,6 +55,8 @@ kj::Array<kj::byte> FrameOf(capnp::MessageBuilder& message);
 kj::Promise<void> WriteFrame(kj::AsyncOutputStream& stream,
                              capnp::MessageBuilder& message);
 
+// An exception whose description is `what` alone.
+kj::Exception ExceptionOf(kj::Exception::Type type, absl::string_view what);
 // What a peer's nonsense ends its connection with.
 kj::Exception Nonsense(const absl::Status& why);
 

@@ -6,7 +6,6 @@
 #include <cerrno>
 
 #include "absl/strings/str_cat.h"
-#include "kv/log.h"
 #include "rpc/bulk/frame.h"
 #include "rpc/listener.h"
 #include "rpc/wire.h"
@@ -53,7 +52,8 @@ kj::Promise<kj::Own<BulkPool::Lease>> BulkPool::Acquire(WorkClass work_class,
                                                   .work_class = work_class,
                                                   .requester = requester});
   if (!status.ok()) {
-    return KJ_EXCEPTION(OVERLOADED, "no connection", status.ToString().c_str());
+    return ExceptionOf(kj::Exception::Type::OVERLOADED,
+                       absl::StrCat("no connection: ", status.message()));
   }
   auto paf = kj::newPromiseAndFulfiller<kj::Own<Lease>>();
   waiters_.emplace(id.value(), kj::mv(paf.fulfiller));
@@ -71,8 +71,9 @@ kj::Promise<kj::Own<BulkPool::Lease>> BulkPool::Ready(kj::Own<Lease> lease) {
   }
   const absl::StatusOr<std::string> address = options_.resolve(peer_);
   if (!address.ok()) {
-    return KJ_EXCEPTION(DISCONNECTED, "no address of a peer",
-                        address.status().ToString().c_str());
+    return ExceptionOf(
+        kj::Exception::Type::DISCONNECTED,
+        absl::StrCat("no address: ", address.status().message()));
   }
   kj::Promise<kj::Own<kj::AsyncIoStream>> connecting =
       loop_.io()
@@ -104,12 +105,10 @@ kj::Promise<void> BulkPool::Greet(kj::AsyncIoStream& stream) {
       .then([this](kj::Own<Frame> frame) {
         const absl::Status status = Judge(frame->As<peer::Hello>());
         if (status.ok()) return;
-        LogWarning("bulk.hello",
-                   absl::StrCat("no data from or to node ", peer_.name(), ": ",
-                                status.message()));
-        // Whoever it is, it is not the peer: nothing is said of its copies.
-        kj::throwFatalException(KJ_EXCEPTION(DISCONNECTED, "refused by a peer",
-                                             status.ToString().c_str()));
+        // Not FAILED, which is DATA_LOSS: no copy of the peer is damaged.
+        kj::throwFatalException(
+            ExceptionOf(kj::Exception::Type::DISCONNECTED,
+                        absl::StrCat("hello refused: ", status.message())));
       });
 }
 

@@ -17,7 +17,10 @@ kj::Promise<void> BulkSession::Run() {
         auto greeting = Greet(frame->As<peer::Hello>());
         return greeting.attach(kj::mv(frame));
       })
-      .then([this] { return ServeRequests(); });
+      .then([this](bool accepted) -> kj::Promise<void> {
+        if (!accepted) return kj::READY_NOW;
+        return ServeRequests();
+      });
 }
 
 absl::Status BulkSession::Judge(const placement::Introduction& ours,
@@ -29,12 +32,13 @@ absl::Status BulkSession::Judge(const placement::Introduction& ours,
   return JudgeHello(ours, hello);
 }
 
-kj::Promise<void> BulkSession::Greet(peer::Hello::Reader hello) {
+kj::Promise<bool> BulkSession::Greet(peer::Hello::Reader hello) {
   const std::string caller = hello.getIntroduction().getNode().cStr();
   const placement::Introduction ours =
       shared_.options.introduce(NodeId(caller));
   const absl::Status status = Judge(ours, hello);
   if (!status.ok()) {
+    shared_.options.meters->Add("peer_refused");
     LogWarning("bulk.hello", absl::StrCat("refused a connection of node ",
                                           caller, ": ", status.message()));
   }
@@ -44,9 +48,8 @@ kj::Promise<void> BulkSession::Greet(peer::Hello::Reader hello) {
   answer.setTo(caller);
   ToWire(status, answer.initStatus());
   auto writing = WriteFrame(*stream_, *message);
-  return writing.attach(kj::mv(message)).then([status]() -> kj::Promise<void> {
-    if (!status.ok()) return Nonsense(status);
-    return kj::READY_NOW;
+  return writing.attach(kj::mv(message)).then([accepted = status.ok()] {
+    return accepted;
   });
 }
 

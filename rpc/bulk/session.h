@@ -79,7 +79,8 @@ class BulkSession {
 
   absl::Status Judge(const placement::Introduction& ours,
                      peer::Hello::Reader hello) const;
-  kj::Promise<void> Greet(peer::Hello::Reader hello);
+  // Answers the hello. False when the peer was refused.
+  kj::Promise<bool> Greet(peer::Hello::Reader hello);
   kj::Promise<void> ServeRequests();
   kj::Promise<void> Serve(peer::Request::Reader request);
   // Answers a request that this server does not know.
