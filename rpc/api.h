@@ -14,8 +14,8 @@
 #include "kv/kv_view.h"
 #include "kv/level.h"
 
-// What an engine gives to and gets from the client library: plain values, in
-// the words of kdn.capnp and with its numbers.
+// The values that an engine gives to the client library and gets from it. Names
+// and numbers are those of kdn.capnp.
 namespace kdn::rpc {
 
 inline constexpr uint32_t kProtocolVersion = 1;
@@ -23,7 +23,7 @@ inline constexpr absl::Duration kDefaultTimeout = absl::Seconds(10);
 inline constexpr absl::Duration kTimeoutMax = absl::Minutes(10);
 inline constexpr absl::Duration kTtlMax = absl::Hours(24 * 30);
 
-// The gateway's node and what it lets one session do.
+// The gateway's node, and the limits of one session.
 struct NodeInfo {
   NodeId id;
   std::string software;
@@ -38,13 +38,13 @@ struct NodeInfo {
 
 struct StoreSpec {
   ChunkIdentity identity;
-  PlacementKey placement;          // zero: that of a standalone chunk
+  PlacementKey placement;          // zero: the key, as for a standalone chunk
   std::vector<int32_t> positions;  // one per token
-  // What these refine is kept too.
+  // The levels to keep. The levels that they refine are kept too.
   LevelSet levels = LevelSet::Of(Level::kLossless);
   Durability durability = Durability::kReplicated;
   absl::Duration ttl = absl::ZeroDuration();  // zero: none
-  // The number of chunks before it in its chain, see ChainChunk.
+  // The number of chunks before this one in its chain: see ChainChunk.
   uint32_t depth = 0;
 };
 
@@ -57,12 +57,13 @@ struct RetrieveChunk {
 struct RetrieveSpec {
   std::vector<RetrieveChunk> chunks;
   std::optional<KvSlice> slice = std::nullopt;  // none: the whole model
-  // The best one is delivered that is held and that there is time for.
+  // Each layer comes at the most exact accepted level that the copy keeps and
+  // for which there is time.
   LevelSet accept = LevelSet::All();
-  // Of the engine: a chunk that would take longer to load or to decode is
-  // kRecompute. Zero: unknown.
+  // How fast the engine prefills; zero: unknown. A chunk that takes longer to
+  // load or to decode is kRecompute.
   double prefill_tokens_per_second = 0;
-  // The engine has no use for a chunk behind one that it recomputes.
+  // True: the engine cannot use a chunk behind one that it recomputes.
   bool leading_chunks = false;
 };
 

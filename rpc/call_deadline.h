@@ -9,13 +9,12 @@
 
 namespace kdn::rpc {
 
-// When a call began, and when it must have been answered, on both clocks it is
-// measured with. The node gets a little less time than the caller, so that its
-// own answer to a late call (usually a miss) arrives before the gateway gives
-// up on it.
+// The beginning and the deadline of a call, on the clock of the event loop and
+// on the node's. The node gets a little less time than the caller, so that its
+// answer to a late call (usually a miss) arrives before the gateway gives up.
 struct CallDeadline {
-  kj::TimePoint at = kj::origin<kj::TimePoint>();
-  absl::Time of_node;
+  kj::TimePoint at = kj::origin<kj::TimePoint>();  // the caller's deadline
+  absl::Time of_node;                              // the node's deadline
   absl::Time begun;
 
   static CallDeadline After(absl::Duration timeout) {

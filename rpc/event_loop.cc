@@ -23,7 +23,7 @@ bool LoopInbox::Post(Task task) {
   }
   if (wake) {
     const uint64_t one = 1;
-    // Fails only when the counter is full, and then the loop is awake anyway.
+    // The write fails only when the counter is full; then the loop is awake.
     [[maybe_unused]] ssize_t written = write(wake_fd_, &one, sizeof(one));
   }
   return true;

@@ -18,22 +18,23 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "kv/check.h"
 
 namespace kdn::rpc {
 
-// Closures that any thread leaves for a loop thread. One wake-up (a write to an
-// eventfd) per batch, however many are left before the loop gets to them: a
-// wake-up across cores costs some 35 us. Thread-safe; shared by the loop and by
-// everyone who may still post when the loop is gone.
+// Closures that any thread posts to a loop thread. A batch of posts wakes the
+// loop once, with a write to an eventfd, because a wake-up across cores costs
+// some 35 us. Thread-safe. Shared by the loop and by every thread that may
+// still post when the loop is gone.
 class LoopInbox {
  public:
   using Task = absl::AnyInvocable<void()>;
   LoopInbox();
   ~LoopInbox();
-  // False, and the task is destroyed here, once the loop is closed.
+  // False once the loop is closed; then the task is destroyed here.
   bool Post(Task task);
   std::vector<Task> TakeAll();
   void Close();
@@ -46,32 +47,34 @@ class LoopInbox {
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
-// A thread with a KJ event loop, and the answers it waits for from other
-// threads. Promises, capabilities and streams made on it live and die on it.
+// A thread with a KJ event loop, and the answers that the loop expects from
+// other threads. Promises, capabilities and streams that are made on the thread
+// are used and destroyed on it.
 //
-// Invariant: what is kept for an expected answer (Expect) is kept until the
-// answer came, whether or not anyone still waits for it, because the answering
-// side may use that memory until then.
+// Invariant: the `keep` of an expected answer (Expect) lives until the answer
+// has come, even when nobody waits for it any more, because the answering
+// thread may use that memory until then.
 class EventLoop {
  public:
   EventLoop();
-  ~EventLoop();  // REQUIRES: everything made on the loop is gone already
+  ~EventLoop();  // REQUIRES: everything made on the loop has been destroyed
   EventLoop(const EventLoop&) = delete;
   EventLoop& operator=(const EventLoop&) = delete;
 
-  // Any thread: runs `task` on the loop, later.
+  // Any thread: runs `task` on the loop later. False once the loop has ended.
   bool Post(LoopInbox::Task task) { return inbox_->Post(std::move(task)); }
-  // For who may outlive the loop.
+  // For threads that may still post when the loop is gone.
   std::shared_ptr<LoopInbox> inbox() const { return inbox_; }
-  // Any thread but the loop's: runs `body` there and waits for its end.
+  // Any thread but the loop's: runs `body` on the loop and waits until it ends.
   void Run(absl::FunctionRef<void()> body);
-  // The same, also waiting for the promise it returns.
+  // The same, and waits for the promise that `body` returns.
   void RunAsync(absl::FunctionRef<kj::Promise<void>()> body);
 
-  // The rest: loop thread only.
+  // Loop thread only, from here on.
   kj::AsyncIoProvider& io() { return *io_->provider; }
   kj::LowLevelAsyncIoProvider& low_level_io() { return *io_->lowLevelProvider; }
-  // The timer's own idea of now is as old as the loop's last poll.
+  // The present. The loop's timer is no clock: its time is that of the loop's
+  // last poll.
   static kj::TimePoint Now() { return kj::systemPreciseMonotonicClock().now(); }
   static kj::TimePoint In(absl::Duration time) {
     return Now() + absl::ToInt64Microseconds(time) * kj::MICROSECONDS;
@@ -89,13 +92,16 @@ class EventLoop {
     absl::AnyInvocable<void(T)> done;  // call once, on any thread
     kj::Promise<T> promise;
   };
-  // A pair of a callback for another thread and a promise of what it is called
-  // with. `keep` is let go on the loop thread once `done` was called or dropped
-  // (a dropped one fails the promise). `lent`: it is memory the other thread
-  // uses, so the loop may not end before.
+  // A callback for another thread, and a promise of the value with which the
+  // callback is called. Dropping the callback fails the promise. `keep` is
+  // released on the loop thread after the call or the drop. `lent`: the other
+  // thread uses the memory of `keep`, so the loop must not end before; see
+  // WhenNothingLent.
   template <typename T>
   Expected<T> Expect(std::shared_ptr<void> keep = nullptr, bool lent = false);
+  // Resolves when no lent `keep` is left.
   kj::Promise<void> WhenNothingLent();
+  // Answers that have not come yet. Any thread.
   uint64_t expected() const { return expected_count_.load(); }
 
  private:
@@ -131,8 +137,8 @@ struct EventLoop::TypedLanding : Landing {
   kj::Own<kj::PromiseFulfiller<T>> fulfiller;
 };
 
-// The callable behind Expected::done. Reports its own death, so that an answer
-// that never comes is an error at once.
+// The callable in Expected::done. Its destructor fails the promise if it was
+// never called, so that a dropped callback is an error at once.
 template <typename T>
 struct EventLoop::Fulfilment {
   EventLoop* loop;
@@ -171,21 +177,25 @@ EventLoop::Expected<T> EventLoop::Expect(std::shared_ptr<void> keep,
   return Expected<T>{Fulfilment<T>(this, id), kj::mv(paf.promise)};
 }
 
-// `promise`, or DEADLINE_EXCEEDED once `deadline` has passed, or UNAVAILABLE
-// when the other side dropped the question.
+// The value of `promise`; DEADLINE_EXCEEDED once `deadline` has passed;
+// UNAVAILABLE when the promise fails, for instance because a callback was
+// dropped. The messages of the errors begin with `what`.
 template <typename T>
 kj::Promise<T> ByDeadline(EventLoop& loop, kj::Promise<T> promise,
                           kj::TimePoint deadline, const char* what) {
   return promise
       .catch_([what](kj::Exception&&) -> T {
-        return absl::UnavailableError(absl::string_view(what));
+        return absl::UnavailableError(
+            absl::StrCat(what, ": ended without an answer"));
       })
       .exclusiveJoin(loop.At(deadline).then([what]() -> T {
-        return absl::DeadlineExceededError(absl::string_view(what));
+        return absl::DeadlineExceededError(
+            absl::StrCat(what, ": no answer by the deadline"));
       }));
 }
 
-// `promise`, or an exception when it takes longer than `limit`.
+// The value of `promise`, or a DISCONNECTED exception when it takes longer than
+// `limit`.
 template <typename T>
 kj::Promise<T> Within(EventLoop& loop, absl::Duration limit,
                       kj::Promise<T> promise) {

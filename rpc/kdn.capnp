@@ -1,80 +1,89 @@
 @0xa7d3c1f06b52e984;
 # The contract between an LLM engine and the Knowledge Delivery Network.
 #
-# Bootstrap capability of a gateway connection (TCP, or a Unix socket for an
-# engine on the same host): Kdn. A client
-#   1. calls Kdn.hello and compares the golden vectors it gets with its own,
-#   2. calls Session.open for each (tenant, model) it serves,
-#   3. calls lookup / store / retrieve / pin ... on the Knowledge it got.
+# The bootstrap capability of a gateway connection is Kdn. The connection is TCP, or
+# a Unix socket for an engine on the same host. A client
+#   1. calls Kdn.hello and compares the golden vectors in the answer with its own,
+#   2. calls Session.open for each (tenant, model) that it serves,
+#   3. calls lookup, store, retrieve, pin ... on the Knowledge that it got.
 #
-# Conventions, everywhere in this file
-# - Every call answers with a Status; an exception means only that the transport
-#   or the peer's implementation of this file broke. When status.code is not ok,
-#   the other results are unset.
-# - Every call ends by its deadline. deadlineMs counts from the moment the
-#   gateway reads the request: 1 to 600000; 0 means 10000. Clocks are never
-#   compared between hosts.
+# Conventions of this file
+# - Every call answers with a Status; the exceptions to this rule say so. When
+#   status.code is not ok, the other results are unset, unless a comment says
+#   otherwise. An exception means only that the transport, or the other side's
+#   implementation of this file, is broken.
+# - Every call with a deadlineMs ends by its deadline. The time counts from the
+#   moment when the gateway reads the request: 1 to 600000 ms; 0 means 10000. Clocks
+#   of different hosts are never compared.
 # - Sizes and offsets are bytes. Times to live are milliseconds.
-# - Keys, placements and fingerprints are 32 bytes of SHA-256.
-# - A request with a value that the gateway does not know is unimplemented: a
-#   member of a union, an enumerant, a bit of a level mask. The gateway does
-#   nothing of such a request.
-# - A chunk is at most 4096 tokens; a call names at most NodeInfo.chunksPerCallMax
-#   chunks; a message is at most NodeInfo.messageBytesMax bytes. More is
-#   invalidArgument, or, for a message, the end of the connection.
-# - Dropping a capability gives back what it stands for. A connection that breaks
-#   drops all of its capabilities.
+# - Keys, placements and fingerprints are 32 bytes: a SHA-256.
+# - A gateway answers unimplemented to a request with a value that it does not know:
+#   a member of a union, an enumerant, a bit of a level mask. It does no part of
+#   such a request.
+# - A chunk has at most 4096 tokens, and a call names at most
+#   NodeInfo.chunksPerCallMax chunks: more is invalidArgument. A message has at most
+#   NodeInfo.messageBytesMax bytes: a larger one ends the connection.
+# - Dropping a capability gives back what it stands for. When a connection breaks,
+#   all of its capabilities are dropped.
 #
-# How a key is made. A digest is SHA-256 of a byte string to which fields are
-# added in order: an integer as 8 bytes little-endian; a double as the integer of
-# its IEEE 754 bits; text and bytes as their length (8 bytes little-endian) and
-# themselves; token ids as their count (8 bytes) and 4 bytes little-endian each.
-#   model fingerprint: text "kdn-model-1", numLayers, numKvHeads, headDim, dtype,
-#     rope.theta, rope.rotaryDim, rope.pairing, rope.scaling, rope.factor,
-#     rope.lowFreqFactor, rope.highFreqFactor, rope.originalMaxPosition,
-#     rope.betaFast, rope.betaSlow, rope.attentionFactor, weightsDigest,
-#     tokenizerDigest (the name does not count; integers and enums as integers,
-#     Float64 fields as doubles);
-#   chunk key: text "kdn-chunk-1", bytes fingerprint, text namespace, bytes
-#     condition (32 zero bytes when standalone), text variant, token ids.
-# A prefix chain is cut into chunks of 256 tokens, the condition of each being the
-# key of the one before it. The placement of a chunk is the key of the first chunk
-# of its run of 16 consecutive chunks; a standalone chunk's placement is its key.
+# How keys are computed. A digest is the SHA-256 of a byte string. Fields are appended
+# to the string in the order given:
+#   integer      8 bytes, little-endian; an enum is its number
+#   double       the integer of its IEEE 754 bits
+#   text, bytes  the length as an integer, then the bytes
+#   token ids    their count as an integer, then 4 bytes per id, little-endian
+# The model fingerprint is the digest of
+#   text "kdn-model-1", numLayers, numKvHeads, headDim, dtype, rope.theta,
+#   rope.rotaryDim, rope.pairing, rope.scaling, rope.factor, rope.lowFreqFactor,
+#   rope.highFreqFactor, rope.originalMaxPosition, rope.betaFast, rope.betaSlow,
+#   rope.attentionFactor, weightsDigest, tokenizerDigest.
+#   Float64 fields are doubles. The name of the model does not count.
+# The chunk key is the digest of
+#   text "kdn-chunk-1", bytes fingerprint, text namespace, bytes condition (32 zero
+#   bytes for a standalone chunk), text variant, token ids.
+# A prefix chain is a text that is cut into chunks of 256 tokens; the last chunk may
+# have fewer. The condition of each chunk is the key of the chunk before it; the first
+# chunk is standalone. The placement of a chunk decides which nodes own it. Each 16
+# consecutive chunks of a chain have one placement: the key of the first of them. The
+# placement of a standalone chunk is its key.
 
 using Cxx = import "/capnp/c++.capnp";
 $Cxx.namespace("kdn::rpc::wire");
 
 const protocolVersion :UInt32 = 1;
-# The newest version this file speaks. Fields and methods are only ever added
-# within a version; anything else makes a new one.
+# The newest version that this file describes. Within a version, fields and methods
+# are only added. Any other change makes a new version.
 
 # ---------------------------------------------------------------- errors
 
 enum Code {
-  # Numbered as absl::StatusCode and gRPC. What the caller should do:
+  # The numbers are those of absl::StatusCode and gRPC. What the caller should do:
   ok @0;
-  cancelled @1;           # Nobody wanted it any more.
+  cancelled @1;           # The caller went away or cancelled the call.
   unknown @2;
   invalidArgument @3;     # Fix the call.
-  deadlineExceeded @4;    # Too late; a store may have been done all the same.
-  notFound @5;            # A miss: recompute.
+  deadlineExceeded @4;    # It took too long. A store may still have been done.
+  notFound @5;            # A miss: compute the KV.
   alreadyExists @6;
   permissionDenied @7;
-  resourceExhausted @8;   # Back off, then try again.
-  failedPrecondition @9;  # Refresh: hello or open again; or the session is over;
-                          # of a chunk: see ChunkOutcome.
+  resourceExhausted @8;   # Wait, then try again.
+  failedPrecondition @9;  # The state does not allow the call, and the message says
+                          # why. Usually the session is over or client and gateway
+                          # differ: say hello or open again. Of a chunk: see
+                          # ChunkOutcome. Of remove: the chunk is pinned.
   aborted @10;
   outOfRange @11;
-  unimplemented @12;
+  unimplemented @12;      # The server does not know the call or a value in it.
   internal @13;           # A bug of the server.
   unavailable @14;        # Try another node.
-  dataLoss @15;           # The copy was damaged and has been dropped.
+  dataLoss @15;           # A copy is damaged: compute the KV.
   unauthenticated @16;
 }
 
 struct Status {
   code @0 :Code;
-  message @1 :Text;  # For people: ids and numbers. Empty when ok.
+  message @1 :Text;  # For people: says what is wrong, with ids and numbers. Empty
+                     # when the code is ok.
 }
 
 # ---------------------------------------------------------------- hello
@@ -84,24 +93,32 @@ interface Kdn {
             goldenVectors :List(GoldenVector))
       -> (status :Status, protocolVersion :UInt32, node :NodeInfo,
           goldenVectors :List(GoldenVector), session :Session);
-  # `protocolVersion` is the newest the client speaks; the answer is the version
-  # both will use. failedPrecondition when the server no longer speaks one that
-  # old, or when a golden vector of the client differs from the server's own
-  # (status.message names it; goldenVectors are set in this case too): such a
-  # client hashes differently and would miss silently for ever. A client sends
-  # every vector that it can compute, at least the one labelled "first-chunk",
-  # else invalidArgument. Who has not said hello 10 s after connecting is hung up on. resourceExhausted when the gateway has its maximum of
-  # sessions.
+  # The first call of a connection. The gateway hangs up on a client that has not
+  # said hello 10 s after it connected.
+  #   protocolVersion  the newest version that the client speaks. In the answer: the
+  #                    version that both sides use from here on.
+  #   clientName       names the client in the node's log.
+  #   goldenVectors    every golden vector that the client can compute, at least the
+  #                    one labelled "first-chunk", else invalidArgument. In the
+  #                    answer: those of the gateway.
+  # failedPrecondition when the gateway does not speak so old a version, or when a
+  # golden vector of the client differs from the gateway's. Then protocolVersion and
+  # goldenVectors of the answer are set too, and status.message names the version or
+  # the vector. A client with another vector computes other keys than the gateway, and
+  # would never find a chunk.
+  # resourceExhausted when the gateway has its maximum of sessions.
 }
 
 struct GoldenVector {
-  # The key of a fixed identity. The model is {numLayers 2, numKvHeads 1, headDim
-  # 64, dtype bf16, rope {theta 500000, rotaryDim 64, others default}, weights
-  # digest "weights", tokenizer digest "tokenizer"}, the namespace "golden", the
-  # tokens 0, 1, ..., 256 cut as a prefix chain.
-  #   "model": the fingerprint; "first-chunk": the key of the first 256 tokens;
-  #   "chained-chunk": the key of the last token behind them.
+  # A key that both sides compute from fixed values. The model is {numLayers 2,
+  # numKvHeads 1, headDim 64, dtype bf16, rope {theta 500000, rotaryDim 64, the other
+  # fields at their defaults}, weightsDigest "weights", tokenizerDigest "tokenizer"}.
+  # The namespace is "golden", the variant "raw". The tokens are 0, 1, ..., 256, cut
+  # into a prefix chain of two chunks.
   label @0 :Text;
+  # "model": the model's fingerprint. "first-chunk": the key of the first chunk, which
+  # has 256 tokens. "chained-chunk": the key of the second chunk, which has one token.
+  # The gateway ignores other labels.
   key @1 :Data;
 }
 
@@ -110,9 +127,10 @@ struct NodeInfo {
   software @1 :Text;
   chunksPerCallMax @2 :UInt32;
   messageBytesMax @3 :UInt64;
-  memoryBytesMax @4 :UInt64;    # shared memory of one session, 0: not offered here
-  storesInFlightMax @5 :UInt32; # open StoreStreams of one session
-  storeBytesMax @6 :UInt64;     # raw KV of the open StoreStreams of one session
+  memoryBytesMax @4 :UInt64;    # Shared memory of one session. 0: none over this
+                                # connection.
+  storesInFlightMax @5 :UInt32; # Open StoreStreams of one session.
+  storeBytesMax @6 :UInt64;     # Raw KV of the open StoreStreams of one session.
   features @7 :List(Text);
   # Names of what this node can do beyond protocol version 1. A client uses a
   # feature only when its name is here, and ignores names that it does not know.
@@ -120,40 +138,46 @@ struct NodeInfo {
 }
 
 interface Session {
-  # One connected engine. Dropping it releases its pins and makes its Knowledge
-  # and streams useless (failedPrecondition).
+  # One connected engine. Dropping the session releases its pins. After that, calls
+  # on its Knowledge and StoreStreams answer failedPrecondition.
 
   open @0 (namespace :Text, model :ModelSpec, fingerprint :Data)
       -> (status :Status, knowledge :Knowledge, fingerprint :Data);
-  # Registers the model and names the tenant. `fingerprint` is the client's own,
-  # computed as said above; failedPrecondition when the server computes another
-  # from `model` (stale or differing client; nothing would ever be found).
-  # invalidArgument for a model or namespace that makes no sense.
+  # Registers the model and names the tenant. `fingerprint` is the client's
+  # fingerprint of the model; in the answer it is the gateway's, also when the two
+  # differ. failedPrecondition when they differ: the client describes the model in
+  # another way than it computes keys, and would never find a chunk. invalidArgument
+  # for a model or a namespace that is not valid. A namespace has 1 to 128 characters
+  # of A-Z a-z 0-9 . _ -
 
   openMemory @1 (bytes :UInt64) -> (status :Status, memory :SharedMemory);
-  # A region that gateway and engine both map. Only over a Unix socket;
-  # failedPrecondition over TCP. resourceExhausted when the session's or the
-  # gateway's budget is used up.
+  # A memory region that gateway and engine both map. Only over a Unix socket:
+  # failedPrecondition over TCP. resourceExhausted when the budget of the session or
+  # of the gateway is used up.
 
   info @2 () -> (status :Status, node :NodeInfo, session :UInt64);
+  # The gateway's node and the number of this session.
 
   status @3 (deadlineMs :UInt32)
       -> (status :Status, nodes :List(NodeStatus), self :Text);
-  # Every node of the cluster's configuration, the dead ones with alive = false.
+  # Every node of the cluster's configuration; `alive` is false for a node that is
+  # down. `self` is the id of the gateway's node.
 }
 
 interface SharedMemory {
-  # A region whose memfd travels as this capability's file descriptor (C++:
-  # getFd(); valid while the capability lives, so duplicate it). Map it shared.
-  # The region goes back to the budget when the last reference is dropped and no
-  # call uses it any more; an engine may keep its own mapping as long as it likes.
+  # A shared region. Its memfd travels as the file descriptor of this capability (in
+  # C++: getFd(), valid while the capability lives, so duplicate it). Map it shared.
+  # The region goes back to the budget when the last reference to the capability is
+  # dropped and no call uses the region any more. An engine may keep its mapping for
+  # longer.
   size @0 () -> (bytes :UInt64);
+  # Carries no status.
 
   ticket @1 () -> (status :Status, socket :Text, ticket :Data);
-  # For clients whose Cap'n Proto library cannot receive descriptors: connect to
-  # the Unix socket at path `socket`, send the bytes of `ticket`, and receive one
-  # byte with the descriptor attached (SCM_RIGHTS). A ticket works once, and no
-  # longer than this capability; asking again makes the last one worthless.
+  # For clients whose Cap'n Proto library cannot receive file descriptors. Connect to
+  # the Unix socket at the path `socket`, send the bytes of `ticket`, and receive one
+  # byte with the descriptor attached (SCM_RIGHTS). A ticket works once, while this
+  # capability lives, and only until the next ticket is asked for.
 }
 
 # ---------------------------------------------------------------- the model
@@ -163,10 +187,10 @@ enum RopeScaling { none @0; linear @1; llama3 @2; yarn @3; }
 enum RopePairing { neoX @0; gptJ @1; }
 
 struct RopeSpec {
-  # Everything that decides the rotation of K. Fields a scaling does not use keep
-  # their defaults, because all of them count in the fingerprint.
+  # Everything that decides the rotation of K. Fields that the scaling does not use
+  # keep their defaults, because all fields count in the fingerprint.
   theta @0 :Float64 = 10000.0;
-  rotaryDim @1 :UInt32;  # elements of a head that are rotated; 0: none
+  rotaryDim @1 :UInt32;  # Elements of a head that are rotated. 0: none.
   pairing @2 :RopePairing;
   scaling @3 :RopeScaling;
   factor @4 :Float64 = 1.0;
@@ -179,27 +203,31 @@ struct RopeSpec {
 }
 
 struct ModelSpec {
-  name @0 :Text;       # for people
+  name @0 :Text;       # For people.
   numLayers @1 :UInt32;
   numKvHeads @2 :UInt32;
   headDim @3 :UInt32;
-  dtype @4 :Dtype;     # of the KV cache in the engine
+  dtype @4 :Dtype;     # Of the KV cache in the engine.
   rope @5 :RopeSpec;
   weightsDigest @6 :Text;
+  # Any text that changes when the weights change. Engines that shall find each
+  # other's chunks use the same text.
   tokenizerDigest @7 :Text;
+  # The same of the tokenizer.
 }
 
 # ---------------------------------------------------------------- tensors
 
 struct Strides {
-  # Byte strides of a KV tensor [layer][K|V][token][head][dim] whose dim elements
-  # are contiguous, in the model's dtype, little-endian. With h = headDim x
-  # sizeof(dtype), H heads and T tokens, densely packed:
+  # Byte strides of a KV tensor [layer][K|V][token][head][dim]. The elements of `dim`
+  # are contiguous, in the model's dtype, little-endian. For H heads, T tokens and
+  # h = headDim x sizeof(dtype), the densely packed layouts are:
   #   token-major (vLLM, C order):     head = h,     token = H*h, part = T*H*h
   #   head-major (DynamicCache):       token = h,    head = T*h,  part = T*H*h
-  # and layer = 2*part in both. Padding is welcome, negative strides are not.
+  # In both, layer = 2*part. Strides may be larger than that (padding). A stride
+  # above 2^63 - 1 is invalidArgument.
   layer @0 :UInt64;
-  part @1 :UInt64;   # from K to V
+  part @1 :UInt64;   # From K to V.
   token @2 :UInt64;
   head @3 :UInt64;
 }
@@ -207,8 +235,8 @@ struct Strides {
 enum Layout { tokenMajor @0; headMajor @1; }
 
 struct Slice {
-  # Half-open ranges of layers and KV heads: what one rank of a tensor- or
-  # pipeline-parallel engine holds. All zero: the whole model.
+  # Half-open ranges of layers and KV heads, for instance those of one rank of a
+  # tensor- or pipeline-parallel engine. All four 0: the whole model.
   layerBegin @0 :UInt32;
   layerEnd @1 :UInt32;
   headBegin @2 :UInt32;
@@ -217,27 +245,31 @@ struct Slice {
 
 struct ChunkRef {
   key @0 :Data;
-  placement @1 :Data;  # empty: the key itself
+  placement @1 :Data;  # Empty: the key itself.
 }
 
 # ---------------------------------------------------------------- knowledge
 
 enum Durability {
-  cache @0;       # acked once one owner has it in memory
-  replicated @1;  # acked once R distinct nodes have it
-  durable @2;     # acked once R nodes have it synced to disk
+  # When a store is acknowledged. R is the number of replicas of the cluster, or the
+  # number of its nodes if that is less.
+  cache @0;       # One owner has the chunk in memory.
+  replicated @1;  # R nodes have it in memory.
+  durable @2;     # R nodes have it synced to disk.
 }
 
 enum Level {
-  lossless @0;  # the engine's own bytes
-  int8 @1;      # 8 bits a value
-  # Transform-coded, each finer than the one before, which it needs.
+  # A quality at which a chunk is stored and delivered. A set of levels is a bit mask:
+  # bit i is the level with the number i. From the most exact level down: lossless,
+  # int8, base2, base1, base.
+  lossless @0;  # The engine's own bytes.
+  int8 @1;      # 8 bits per value.
+  # The transform-coded levels. base1 refines base, and base2 refines base1: a level
+  # is decoded together with the levels that it refines.
   base @2;
-  base1 @3;     # people and APIs write "base+1"
-  base2 @4;     # "base+2"
+  base1 @3;     # Written "base+1" for people and in APIs.
+  base2 @4;     # Written "base+2".
 }
-# A set of levels is a bit mask: bit i is the level numbered i. From the best
-# down: lossless, int8, base2, base1, base.
 
 enum Tier { memory @0; disk @1; }
 
@@ -246,142 +278,155 @@ interface Knowledge {
 
   lookup @0 (chunks :List(ChunkRef), deadlineMs :UInt32)
       -> (status :Status, results :List(LookupResult));
-  # One result per chunk, in order.
+  # One result per chunk, in order. An owner that does not answer in time counts as
+  # a miss.
 
   store @1 (request :StoreRequest, deadlineMs :UInt32)
       -> (status :Status, stream :StoreStream);
-  # Begins one chunk. The deadline covers everything up to commit's answer.
-  # invalidArgument when the key differs from the one the gateway computes.
+  # Begins to store one chunk. The deadline covers everything up to the answer of
+  # commit. invalidArgument when the key is not the one that the gateway computes.
 
   retrieve @2 (request :RetrieveRequest, sink :LayerSink, deadlineMs :UInt32)
       -> (status :Status, outcomes :List(ChunkOutcome));
-  # Delivers chunks; one outcome each, in order. Answers after the last call to
-  # `sink`. When the deadline passes, chunks not complete by then are failed with
-  # deadlineExceeded. Cancelling the call stops the delivery. Once a call is
-  # answered ok nothing more is written into its region: at the deadline the answer
-  # waits for the layer that is being written. A region whose call was cancelled,
-  # failed or got no answer may be written at any time: give it back.
+  # Delivers chunks. One outcome per chunk, in order. The answer comes after the last
+  # call to `sink`. At the deadline, every chunk that is not complete fails with
+  # deadlineExceeded. Cancelling the call stops the delivery.
+  #
+  # Into a shared region: once the call has answered ok, nothing more is written into
+  # the region. So at the deadline the answer waits until the layer that is being
+  # written is complete. After a call that was cancelled, failed or got no answer, the
+  # node may still write into the region: drop the region and do not use it again.
 
   pin @3 (chunks :List(ChunkRef), ttlMs :UInt64, deadlineMs :UInt32)
       -> (status :Status, statuses :List(Status));
-  # Holds every copy against eviction for ttlMs (1 ms to 30 days) or until the
-  # session ends, or its node does: pin again after a restart. Pinning again extends. notFound where nobody has the chunk.
+  # Keeps every copy from eviction for ttlMs (1 ms to 30 days), or until the session
+  # ends. A node forgets its pins when it stops: pin again when it has started again.
+  # Pinning a pinned chunk extends the time. One status per chunk, in order: notFound
+  # when no node has the chunk.
 
   unpin @4 (chunks :List(ChunkRef), deadlineMs :UInt32)
       -> (status :Status, statuses :List(Status));
+  # Ends the session's pins. One status per chunk, in order.
 
   remove @5 (chunks :List(ChunkRef), deadlineMs :UInt32)
       -> (status :Status, statuses :List(Status));
-  # ok: no copy is left, nor comes back when a node is started again. notFound: no
-  # node had one. failedPrecondition for a chunk that another session pins.
-  # unavailable: the copies that could be reached are removed, but a node that is
-  # away may hold one, or a disk failed; remove it again later.
+  # Removes every copy. One status per chunk, in order:
+  #   ok                  no copy is left, and none comes back when a node restarts
+  #   notFound            no node had a copy
+  #   failedPrecondition  another session has pinned the chunk
+  #   unavailable         the copies within reach are removed, but a node that is down
+  #                       may hold a copy, or a disk failed: remove again later
 }
 
 struct LookupResult {
-  hit @0 :Bool;
-  node @1 :Text;
-  tier @2 :Tier;
-  levels @3 :UInt8;    # all that it can be delivered at
-  bytes @4 :UInt64;    # of the encoded object
-  version @5 :UInt64;  # equal versions are equal bytes
+  hit @0 :Bool;        # False: no node has the chunk, and the other fields are unset.
+  node @1 :Text;       # A node that has the chunk.
+  tier @2 :Tier;       # Where that node has it.
+  levels @3 :UInt8;    # The set of levels at which it can be delivered.
+  bytes @4 :UInt64;    # Of the encoded object.
+  version @5 :UInt64;  # Copies with equal versions have equal bytes.
 }
 
 struct StoreRequest {
-  key @0 :Data;          # as the client computes it
-  condition @1 :Data;    # key of the chunk before it; empty: standalone
-  variant @2 :Text;      # empty: "raw"
+  key @0 :Data;          # The key that the client computes.
+  condition @1 :Data;    # The key of the chunk before it. Empty: a standalone chunk.
+  variant @2 :Text;      # Empty: "raw". The characters are those of a namespace.
   tokens @3 :List(Int32);
-  placement @4 :Data;    # empty: the key itself
+  placement @4 :Data;    # Empty: the key itself.
   positions @5 :List(Int32);
-  # Where each token stood when its KV was computed; one per token, none negative.
+  # The position of each token when its KV was computed: one per token, none negative.
   levels @6 :UInt8;
-  # The qualities to keep; 0: lossless. base1 keeps base too, base2 both. The
-  # transform-coded ones take a headDim of 256 at most: else invalidArgument.
+  # The set of levels to keep; 0: lossless. The levels that these refine are kept too.
+  # base, base1 and base2 take a headDim of at most 256: else invalidArgument.
   durability @7 :Durability = replicated;
-  ttlMs @8 :UInt64;      # not evicted before; 0: no promise; at most 30 days.
-  # Like a pin, each copy is held by the run of the node that has it: a node that is
-  # started again keeps its copies on disk, but may evict them.
+  ttlMs @8 :UInt64;
+  # The copies are not evicted for this time. At most 30 days; 0: they may be evicted
+  # at once. A copy on disk keeps its time when its node starts again.
   memory @9 :SharedMemory;
-  # Where the layers lie; null: they come inline.
+  # The region in which the layers lie. Null: the layers come in the messages.
   depth @10 :UInt32;
-  # The number of chunks before this one in its chain; 0 for a standalone chunk, and
-  # only for such: else invalidArgument.
+  # The number of chunks before this one in its chain. 0 for a standalone chunk, and
+  # at least 1 for every other chunk: else invalidArgument.
 }
 
 interface StoreStream {
-  # One chunk on its way in. Dropping it before commit abandons it: nothing ever
-  # becomes visible.
+  # A store in progress. Dropping the stream before commit abandons the store: the
+  # chunk never becomes visible.
 
   layer @0 (bytes :Data, offset :UInt64, strides :Strides) -> ();
-  # The next layer, all KV heads: K after RoPE, as the engine holds it, and V.
-  # `strides` (layer does not matter) describe the tensor inside `bytes` from byte
-  # `offset` on, or inside the store's memory when there is one; the memory must
-  # stay as it is until commit answers. Answered once the layer has been
-  # encoded, four at a time: keep some calls unanswered for throughput, not all of
-  # them (what is unanswered counts against the connection, see docs/protocol.md).
-  # Carries no status: commit reports the first error. Cancelling a call spoils the
-  # store.
+  # The next layer with all KV heads: K after RoPE, as the engine holds it, and V.
+  # `strides` describes the tensor, which begins at byte `offset` of `bytes`, or of
+  # the store's region if there is one. strides.layer is ignored. In a region, the
+  # layer must not change until commit has answered.
+  #
+  # Carries no status: commit reports the first error of a store. A layer is answered
+  # when it has been encoded, and the node encodes four layers of a store at a time.
+  # For throughput, send some layers before the earlier ones are answered, but not
+  # all: the bytes of unanswered calls count against the connection (docs/protocol.md,
+  # "Budgets"). Cancelling a layer call makes commit fail.
 
   commit @1 () -> (status :Status, receipt :StoreReceipt);
-  # After all numLayers layers, once; it need not wait for their answers, only for
-  # their order. It ends the store, whatever it answers: layers behind it have no
-  # part in it. invalidArgument when layers are missing.
-  # deadlineExceeded or unavailable when too few nodes acked; a retry is safe.
+  # Completes the store: once, after all numLayers layers. It may be sent before the
+  # layers are answered, but not before they are sent. Commit ends the store, whatever
+  # it answers: a layer that is sent after it has no effect. invalidArgument when
+  # layers are missing. deadlineExceeded or unavailable when too few nodes
+  # acknowledged the chunk; storing it again is safe.
 }
 
 struct StoreReceipt {
   key @0 :Data;
   version @1 :UInt64;
-  existed @2 :Bool;   # an earlier object of this key won; nothing changed
-  bytes @3 :UInt64;   # of one encoded copy
-  holders @4 :List(Text);
+  existed @2 :Bool;   # The cluster had an object of this key already, and keeps it.
+  bytes @3 :UInt64;   # Of one encoded copy.
+  holders @4 :List(Text);  # The nodes that acknowledged a copy.
 }
 
 struct RetrieveRequest {
   chunks @0 :List(Chunk);
   slice @1 :Slice;
   accept @2 :UInt8;
-  # Levels; the best one of them is delivered that is held and that the links
-  # between nodes carry in half the time there is, layer by layer; 0: all. Accepting base2 does
-  # not accept base.
+  # The set of accepted levels; 0: all. Each layer comes at the most exact accepted
+  # level that the copy keeps and that the links between nodes carry in half of the
+  # call's time. A level does not stand for the levels that it refines: a client that
+  # accepts base2 does not get base.
   destination :union {
     inline @3 :Layout;
-    # Each layer comes through sink.data, densely packed: K then V.
+    # Each layer comes through sink.data, densely packed in this layout: K then V.
+    # invalidArgument without a sink.
     memory @4 :SharedMemory;
-    # Each chunk is written into this region at its offset and strides. sink may
-    # be null, else it hears of each layer through sink.ready.
+    # Each chunk is written into this region, at the chunk's offset and strides. The
+    # sink may be null; if there is one, it is told of complete layers by sink.ready.
   }
 
   prefillTokensPerSecond @5 :Float64;
-  # Of the engine. Where loading or decoding a chunk would take longer a lower accepted
-  # level comes, or its outcome is recompute; 0: unknown, then it is only where the
-  # link cannot carry it by the deadline.
+  # How fast the engine prefills. A chunk that takes longer to load or to decode comes
+  # at a lower accepted level, or its outcome is recompute. 0: unknown. Then the
+  # outcome is recompute only for chunks that the link cannot carry in time.
   leadingChunks @6 :Bool;
-  # The engine has no use for a chunk behind one that it recomputes: each node gives
-  # up chunks from the end of those that it sends together.
+  # True: the engine cannot use a chunk behind one that it recomputes. Then each node
+  # leaves out chunks from the end of those that it is asked for.
 
   struct Chunk {
     ref @0 :ChunkRef;
     positions @1 :List(Int32);
-    # Where the engine wants each token; one per token of the chunk. K comes
-    # rotated to these.
-    offset @2 :UInt64;
-    strides @3 :Strides;  # layer 0 and head 0 are the slice's first
+    # The position of each token in the engine: one per token of the chunk, none
+    # negative. K is delivered with the rotation for these positions.
+    offset @2 :UInt64;    # Of the chunk's first byte in the region.
+    strides @3 :Strides;  # Of the slice: layer 0 and head 0 are the slice's first.
   }
 }
 
 interface LayerSink {
-  # Implemented by the client. `layer` counts from the slice's first; the layers
-  # of one chunk come in order. What came of a chunk whose outcome is not a hit
-  # must not be used.
+  # Implemented by the client. `chunk` is the index of a chunk in the request. `layer`
+  # counts from the first layer of the slice. The layers of one chunk come in order.
+  # Do not use the layers of a chunk whose outcome is not a hit.
   data @0 (chunk :UInt32, layer :UInt32, bytes :Data) -> stream;
-  # An engine that takes none for 10 s ends the retrieve (unavailable): others wait
-  # for the memory that it holds.
+  # One layer of an inline retrieve. A client that takes no layer for 10 s ends the
+  # retrieve with unavailable, because other retrieves wait for the memory.
   ready @1 (layers :List(LayerRef)) -> stream;
-  # These are complete and verified in shared memory.
+  # These layers are complete and verified in the shared region.
   done @2 ();
-  # The last call: what came before has arrived once this is answered.
+  # The last call. When the client answers it, all earlier calls have arrived.
 }
 
 struct LayerRef {
@@ -389,20 +434,27 @@ struct LayerRef {
   layer @1 :UInt32;
 }
 
-enum OutcomeKind { hit @0; miss @1; failed @2; recompute @3; }
+enum OutcomeKind {
+  hit @0;        # The chunk is delivered.
+  miss @1;       # No node has the chunk at an accepted level: compute its KV.
+  failed @2;     # A node has the chunk but could not deliver it: compute its KV.
+  recompute @3;  # A node has the chunk, but the engine computes its KV sooner, or the
+                 # time does not suffice to load it: compute its KV.
+}
 
 struct ChunkOutcome {
-  # A miss is nobody's fault: recompute. A failure says why; recompute as well.
-  # recompute: it is held, but that is faster, or all that there is time for.
-  # failedPrecondition is one of the node's: it has not got the calibration that
-  # the chunk was coded with, or met two versions of it. Another node may do.
   kind @0 :OutcomeKind;
-  why @1 :Status;        # failed only
-  level @2 :Level;       # the least exact of its layers
-  source @3 :Text;       # the node it came from
-  tier @4 :Tier;
+  why @1 :Status;
+  # Why the chunk failed; unset for other kinds. failedPrecondition: the gateway's
+  # node lacks the calibration with which the chunk was coded, or found two versions
+  # of the chunk. Another node may deliver it.
+
+  # The fields below are set for a hit only.
+  level @2 :Level;       # The least exact level of the chunk's layers.
+  source @3 :Text;       # The node from which the chunk came.
+  tier @4 :Tier;         # Where that node had it.
   version @5 :UInt64;
-  wireBytes @6 :UInt64;  # that crossed between nodes for it
+  wireBytes @6 :UInt64;  # Bytes that nodes sent each other for this chunk.
 }
 
 # ---------------------------------------------------------------- status
@@ -412,26 +464,26 @@ struct NodeStatus {
   gatewayAddress @1 :Text;
   alive @2 :Bool;
   metrics @3 :List(Metric);
-  # Every metric that the node of the gateway knows, and what newer nodes report
-  # besides. All are 0 when the node is not alive. `kdn status --explain` prints
-  # names, units and meanings; docs/operations.md has them too. Show a metric of an
-  # unknown name as it is: a newer node has more of them.
+  # Every metric that the gateway's node knows, and the metrics that only newer nodes
+  # report. All are 0 when the node is not alive. docs/operations.md and
+  # `kdn status --explain` have names, units and meanings. A client shows a metric
+  # whose name it does not know as it is.
 }
 
 enum MetricType {
-  counter @0;    # grows only, from the start of the node
-  gauge @1;      # holds now
-  histogram @2;  # a distribution since the start of the node
+  counter @0;    # Grows only, from the start of the node.
+  gauge @1;      # The present value.
+  histogram @2;  # The distribution of values since the start of the node.
 }
 
 struct Metric {
   name @0 :Text;
   type @1 :MetricType;
-  value @2 :UInt64;            # of a histogram: the sum of its values
-  buckets @3 :List(Bucket);    # of a histogram: those that are not empty
+  value @2 :UInt64;            # Of a histogram: the sum of its values.
+  buckets @3 :List(Bucket);    # Of a histogram: the buckets that are not empty.
   struct Bucket {
-    # Values that are greater than the atMost of the bucket before and at most
-    # this one. The range of a bucket is at most an eighth of its smallest value.
+    # Counts the values that are at most atMost and belong to no lower bucket. The
+    # range of a bucket is at most an eighth of its smallest value.
     atMost @0 :UInt64;
     count @1 :UInt64;
   }

@@ -12,24 +12,26 @@
 
 namespace kdn::rpc {
 
-// Opens a listening TCP socket. ALREADY_EXISTS naming the address when it is in
-// use, INVALID_ARGUMENT when it is none of this host's. Resolves names, so it
-// may block.
+// Opens a listening TCP socket. ALREADY_EXISTS when the address is in use,
+// INVALID_ARGUMENT when it is not an address of this host; both name it.
+// Resolves names, so it may block.
 absl::StatusOr<int> ListenTcp(const std::string& host, uint16_t port);
-// The same on a Unix socket of mode 0600. A socket file that nobody listens on
-// is replaced; anything else at `path` is ALREADY_EXISTS.
+// Opens a listening Unix socket of mode 0600. Replaces a socket file that no
+// process listens on; any other file at `path` is ALREADY_EXISTS.
 absl::StatusOr<int> ListenUnix(const std::string& path);
-// The port a listening socket got.
+// The port of a listening TCP socket; 0 on failure.
 uint16_t PortOf(int fd);
 
-// Accepts connections for as long as the promise lives; each goes to
-// `on_stream`. Out of descriptors, it waits and goes on. Loop thread only.
+// Accepts connections while the promise lives, and calls `on_stream` with each.
+// When accepting fails, for instance because the process has no file descriptor
+// left, it logs the error, waits 100 ms and goes on. Loop thread only.
 kj::Promise<void> AcceptAll(
     EventLoop& loop, int listening_fd,
     std::function<void(kj::Own<kj::AsyncIoStream>)> on_stream);
 
-// No Nagle; a send buffer of 1 MB, so that a connection carries 1 MB a round
-// trip (docs/operations.md). The receive buffer stays the kernel's to tune.
+// Sets the options of a TCP connection: no Nagle, keepalive, and a send buffer
+// of 1 MB, so that a connection carries 1 MB per round trip
+// (docs/operations.md). The kernel tunes the receive buffer.
 void TuneTcp(kj::AsyncIoStream& stream);
 
 }  // namespace kdn::rpc

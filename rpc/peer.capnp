@@ -1,11 +1,11 @@
 @0xd18f4b6e93a2c705;
-# Headers of the bulk plane between nodes: objects over plain TCP. docs/protocol.md
+# Headers of the bulk plane: objects between nodes, over plain TCP. docs/protocol.md
 # ("Between nodes") has the order of messages and bytes.
 #
-# A connection carries frames: 4 bytes little-endian length (at most
-# frameBytesMax), then that many bytes of one Cap'n Proto message in the standard
-# stream framing. Object bytes follow some frames raw, as many as the frame says.
-# Either side hangs up on a frame that makes no sense.
+# A connection carries frames. A frame is a length (4 bytes, little-endian, at most
+# frameBytesMax) and as many bytes of one Cap'n Proto message in the standard stream
+# framing. After some frames come raw bytes of objects; the frame says how many. Each
+# side hangs up when it receives a malformed frame.
 
 using Cxx = import "/capnp/c++.capnp";
 $Cxx.namespace("kdn::rpc::peer");
@@ -13,34 +13,34 @@ $Cxx.namespace("kdn::rpc::peer");
 const frameBytesMax :UInt32 = 8388608;
 
 struct Status {
-  code @0 :UInt16;  # absl::StatusCode
+  code @0 :UInt16;  # The number of an absl::StatusCode.
   message @1 :Text;
 }
 
 struct MemberSettings {
   weight @0 :Float64;
-  zone @1 :Text;  # empty: none
+  zone @1 :Text;  # Empty: none.
 }
 
 struct Introduction {
-  # What two nodes compare before they exchange data. docs/protocol.md,
+  # What two nodes compare before they exchange data: docs/protocol.md,
   # "Introductions and versions".
-  cluster @0 :Text;  # the name in the configuration
-  node @1 :Text;     # the node that speaks
+  cluster @0 :Text;  # The name in the configuration.
+  node @1 :Text;     # The node that speaks.
   oldestVersion @2 :UInt32;
   newestVersion @3 :UInt32;
   replicas @4 :UInt32;
   shards @5 :UInt32;
-  settings @6 :MemberSettings;      # of the node that speaks
-  peerSettings @7 :MemberSettings;  # of the node that is spoken to; absent when
-                                    # the node that speaks does not know it
+  settings @6 :MemberSettings;      # Of the node that speaks.
+  peerSettings @7 :MemberSettings;  # Of the node that is spoken to. Absent when it
+                                    # is not on the speaker's list of members.
 }
 
 struct Hello {
-  # First frame in each direction; the caller speaks first.
+  # The first frame in each direction. The caller speaks first.
   introduction @0 :Introduction;
-  to @1 :Text;        # the node that the caller believes to speak to
-  status @2 :Status;  # of the answer: why the server hangs up
+  to @1 :Text;        # The node to which the speaker believes to speak.
+  status @2 :Status;  # In the server's answer: ok, or why the server hangs up.
 }
 
 struct ChunkRef {
@@ -49,8 +49,7 @@ struct ChunkRef {
 }
 
 struct Request {
-  # deadlineMs counts from when the server reads the frame.
-  deadlineMs @0 :UInt32;
+  deadlineMs @0 :UInt32;  # Counts from the moment when the server reads the frame.
   union {
     fetch @1 :Fetch;
     push @2 :Push;
@@ -58,61 +57,69 @@ struct Request {
 }
 
 struct Fetch {
+  # Asks for a slice of chunks: half-open ranges of layers and KV heads.
   namespace @0 :Text;
   chunks @1 :List(ChunkRef);
   layerBegin @2 :UInt32;
   layerEnd @3 :UInt32;
   headBegin @4 :UInt32;
   headEnd @5 :UInt32;
-  accept @6 :UInt8;
+  accept @6 :UInt8;   # The set of accepted levels: bit i is the level with number i.
   budget @7 :Budget;
 }
 
 struct Budget {
-  # What the answer may take of the link; the serving node, who knows the indexes,
-  # chooses each layer's level so that it does.
-  bytesMax @0 :UInt64;  # all ones: no limit
+  # Limits what the answer takes of the link. The server knows the sizes and errors of
+  # all levels, and chooses the level of each layer within these limits.
+  bytesMax @0 :UInt64;  # All bits set: no limit.
   bytesPerTokenMax @1 :Float64;
-  # Where a chunk costs more a token, recomputing it is faster; 0: nobody knows.
-  setupBytes @2 :UInt64;  # what the link would carry before the first byte comes
+  # The engine prefills a chunk sooner if the chunk takes more bytes per token than
+  # this. 0: unknown.
+  setupBytes @2 :UInt64;
+  # Bytes that the link could carry in the time before the first byte arrives.
   leadingChunks @3 :Bool;
-  # Chunks behind one that is recomputed are of no use.
+  # True: chunks behind a chunk that is recomputed are of no use.
   levelsTooSlow @4 :UInt8;
-  # Bits as of accept: whoever asks decodes these more slowly than the engine would
-  # recompute. A chunk held at no other accepted level is not sent.
+  # Levels that the caller decodes more slowly than its engine prefills; bits as in
+  # accept. A chunk whose only accepted levels are among them is not sent.
 }
 
 struct FetchItem {
-  # One frame per chunk, in groups: the items of a group, then, for each layer of
-  # the slice and each hit of the group, that layer's streams, raw. A server ends
-  # a group where the next chunk keeps it waiting, for memory or a disk. A hit's frame is
-  # followed by prefixBytes raw bytes: header and index of the object.
-  status @0 :Status;  # ok: a hit; notFound: a miss; else why it cannot be read
-  levels @1 :List(UInt8);  # one a layer of the slice
+  # One frame per chunk. Chunks come in groups: the frames of all chunks of a group,
+  # each hit's frame followed by prefixBytes raw bytes (header and index of the
+  # object). Then, for each layer of the slice, the raw streams of that layer, hit by
+  # hit. The server ends a group when the next chunk has to wait for memory or a disk.
+  status @0 :Status;
+  # ok: a hit, or a chunk to recompute. notFound: a miss. Another code: why the copy
+  # cannot be read.
+  levels @1 :List(UInt8);  # One level per layer of the slice.
   tier @2 :UInt8;
   objectBytes @3 :UInt64;
   prefixBytes @4 :UInt32;
-  streamBytes @5 :UInt64;  # all layers of the slice together
-  item @6 :UInt32;         # which of the chunks asked for
+  streamBytes @5 :UInt64;  # Bytes of all layers of the slice together.
+  item @6 :UInt32;         # The index of the chunk in the request.
   endsGroup @7 :Bool;
   recompute @8 :Bool;
-  # With ok: it is held, but the budget is not for it. Nothing follows the frame.
-  version @9 :UInt64;      # of a copy that is held, and is no object; 0: none is
+  # With status ok: the server has the chunk but does not send it, because the budget
+  # does not allow it. Nothing follows the frame.
+  version @9 :UInt64;
+  # The version of a copy that the server has but cannot parse, so that the copy can
+  # be checked. 0: there is no such copy.
 }
 
 struct Push {
-  # Answered by PushGo; if that is ok, objectBytes raw bytes follow from the
-  # caller, and PushDone answers them.
+  # Hands an object to the server. The server answers with PushGo. If that is ok, the
+  # caller sends objectBytes raw bytes, and the server answers with PushDone.
   chunk @0 :ChunkRef;
   objectBytes @1 :UInt64;
-  durability @2 :UInt8;
-  ttlMs @3 :UInt64;  # held against eviction for so long; 0: not at all
+  durability @2 :UInt8;  # The number of a Durability of kdn.capnp.
+  ttlMs @3 :UInt64;      # The copy is not evicted for this time. 0: no promise.
 }
 
 struct Refusal {
-  # Answers a request of a kind that the server does not know: unimplemented. Every
-  # answer begins with its Status, so the caller reads this one as the answer that
-  # it expects. The connection stays.
+  # Answers a request that the server does not know, with unimplemented. Every answer
+  # begins with its Status, so the caller reads a Refusal as the answer that it
+  # expects. The connection stays open.
   status @0 :Status;
 }
 
@@ -122,6 +129,6 @@ struct PushGo {
 
 struct PushDone {
   status @0 :Status;
-  version @1 :UInt64;
-  existed @2 :Bool;
+  version @1 :UInt64;  # Of the object that the server has.
+  existed @2 :Bool;    # The server had an object of this key already, and keeps it.
 }

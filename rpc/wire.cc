@@ -89,7 +89,7 @@ absl::StatusCode FromWire(wire::Code code) {
     case wire::Code::UNAUTHENTICATED:
       return absl::StatusCode::kUnauthenticated;
   }
-  // A newer peer's code: all that is known is that it is an error.
+  // A code of a newer peer is an error of an unknown kind.
   return absl::StatusCode::kUnknown;
 }
 
@@ -140,7 +140,8 @@ void ToWire(const RopeSpec& rope, wire::RopeSpec::Builder out) {
   out.setAttentionFactor(rope.attention_factor);
 }
 
-// Numbers that do not fit an int become the largest, which every bound refuses.
+// A number that does not fit an int becomes the largest int, which is above
+// every bound.
 int ClampToInt(uint32_t value) {
   return static_cast<int>(
       std::min<uint32_t>(value, std::numeric_limits<int32_t>::max()));
@@ -150,7 +151,7 @@ absl::StatusOr<RopeSpec> FromWire(wire::RopeSpec::Reader rope) {
   if (rope.getPairing() > wire::RopePairing::GPT_J ||
       rope.getScaling() > wire::RopeScaling::YARN) {
     return absl::UnimplementedError(
-        "model.rope has a pairing or scaling this node does not know");
+        "model.rope has a pairing or scaling that this node does not know");
   }
   RopeSpec out;
   out.theta = rope.getTheta();
@@ -187,7 +188,8 @@ absl::StatusOr<ModelSpec> FromWire(wire::ModelSpec::Reader model) {
   out.num_kv_heads = ClampToInt(model.getNumKvHeads());
   out.head_dim = ClampToInt(model.getHeadDim());
   if (model.getDtype() > wire::Dtype::FP32) {
-    return absl::UnimplementedError("a dtype this node does not know");
+    return absl::UnimplementedError(
+        "model.dtype is a dtype that this node does not know");
   }
   out.dtype = static_cast<Dtype>(model.getDtype());
   absl::StatusOr<RopeSpec> rope = FromWire(model.getRope());
@@ -256,9 +258,9 @@ absl::StatusOr<std::vector<ChunkRef>> FromWire(
   std::vector<ChunkRef> out;
   out.reserve(refs.size());
   for (const auto ref : refs) {
-    absl::StatusOr<ChunkRef> one = FromWire(ref);
-    if (!one.ok()) return one.status();
-    out.push_back(*one);
+    absl::StatusOr<ChunkRef> parsed = FromWire(ref);
+    if (!parsed.ok()) return parsed.status();
+    out.push_back(*parsed);
   }
   return out;
 }
@@ -343,8 +345,8 @@ absl::StatusOr<LevelSet> LevelsFromWire(uint8_t bits, LevelSet when_zero) {
   const LevelSet levels = LevelSet::FromBits(bits);
   if (levels.bits() != bits) {
     return absl::UnimplementedError(
-        absl::StrCat("level mask ", bits, " names a level that is not one of ",
-                     kLevelCount));
+        absl::StrCat("level mask ", bits, " has a bit beyond the ", kLevelCount,
+                     " levels that this node knows"));
   }
   return levels;
 }
@@ -364,7 +366,7 @@ uint32_t TimeoutToWire(absl::Duration timeout) {
       std::clamp(absl::Ceil(timeout, absl::Milliseconds(1)),
                  absl::Milliseconds(1), kTimeoutMax);
   const int64_t ms = absl::ToInt64Milliseconds(clamped);
-  KDN_CHECK(ms >= 1 && ms <= 600000, "a timeout left its bounds");
+  KDN_CHECK(ms >= 1 && ms <= 600000, "a clamped timeout is out of bounds");
   return static_cast<uint32_t>(ms);
 }
 

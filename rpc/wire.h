@@ -19,22 +19,24 @@
 #include "kv/model_spec.h"
 #include "rpc/kdn.capnp.h"
 
-// Between kdn.capnp's structs and the project's values, for client and gateway
-// alike. FromWire believes nothing: what does not fit is INVALID_ARGUMENT, and
-// an enumerant or a level that this build does not know is UNIMPLEMENTED.
+// Converts between the structs of kdn.capnp and the project's values, for
+// client and gateway. FromWire checks every field: a value that is not valid is
+// INVALID_ARGUMENT, and an enumerant or a level that this build does not know
+// is UNIMPLEMENTED.
 namespace kdn::rpc {
 
 wire::Code ToWire(absl::StatusCode code);
 absl::StatusCode FromWire(wire::Code code);
 void ToWire(const absl::Status& status, wire::Status::Builder out);
 absl::Status FromWire(wire::Status::Reader status);
-// A broken transport, as a status: DISCONNECTED is UNAVAILABLE.
+// The status of an exception: DISCONNECTED, a broken transport, is UNAVAILABLE.
 absl::Status FromException(const kj::Exception& exception);
 
 inline std::string FromWire(capnp::Text::Reader text) {
   return std::string(text.begin(), text.end());
 }
-// All of it: a std::string handed to a setter itself ends at its first zero.
+// The whole text. A setter that gets the std::string itself ends it at its
+// first zero byte.
 inline capnp::Text::Reader TextOf(const std::string& text) {
   return capnp::Text::Reader(text.c_str(), text.size());
 }
@@ -59,11 +61,12 @@ void ToWire(const ModelSpec& model, wire::ModelSpec::Builder out);
 absl::StatusOr<ModelSpec> FromWire(wire::ModelSpec::Reader model);
 
 void ToWire(const KvStrides& strides, wire::Strides::Builder out);
-// A stride above 2^63 - 1 comes out negative, which ValidateInside refuses.
+// A stride above 2^63 - 1 becomes negative, and ValidateInside refuses it.
 KvStrides FromWire(wire::Strides::Reader strides);
 
 void ToWire(const KvSlice& slice, wire::Slice::Builder out);
-// All zero is the whole model. INVALID_ARGUMENT outside the model.
+// Four zeros are the whole model. INVALID_ARGUMENT for a slice that is not
+// inside the model.
 absl::StatusOr<KvSlice> FromWire(wire::Slice::Reader slice,
                                  const ModelSpec& model);
 
@@ -81,18 +84,21 @@ void FillList(absl::Span<const int32_t> values, ListBuilder out) {
 std::vector<int32_t> FromWire(capnp::List<int32_t>::Reader values);
 
 void ToWire(const MetricSample& sample, wire::Metric::Builder out);
-// A type of a newer node is read as a gauge.
+// A type that only a newer node knows is read as a gauge.
 MetricSample FromWire(wire::Metric::Reader metric);
 
 wire::Level ToWire(Level level);
-// In an answer: one of a newer node is shown as the first.
+// A level that only a newer node knows is read as lossless: check for it
+// before.
 Level FromWire(wire::Level level);
-// 0 is `when_zero`; UNIMPLEMENTED for a bit that is no level.
+// The set of levels of a bit mask; `when_zero` for 0. UNIMPLEMENTED for a bit
+// that is not a level.
 absl::StatusOr<LevelSet> LevelsFromWire(uint8_t bits, LevelSet when_zero);
 
-// A request's deadlineMs. INVALID_ARGUMENT above ten minutes.
+// The timeout of a request's deadlineMs. INVALID_ARGUMENT above ten minutes.
 absl::StatusOr<absl::Duration> TimeoutFromWire(uint32_t deadline_ms);
-// Whole milliseconds, at least one, at most ten minutes.
+// The deadlineMs of a timeout: rounded up to a whole millisecond, at least 1,
+// at most ten minutes.
 uint32_t TimeoutToWire(absl::Duration timeout);
 
 }  // namespace kdn::rpc

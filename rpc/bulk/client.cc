@@ -13,7 +13,8 @@
 namespace kdn::rpc {
 namespace {
 
-// A transport's exception as a status: FAILED is nonsense from the peer.
+// The status of a connection's exception. FAILED means that the peer sent
+// something malformed.
 absl::Status StatusOf(const NodeId& peer, const kj::Exception& broken) {
   const std::string text =
       absl::StrCat("peer ", peer.name(), ": ", broken.getDescription().cStr());
@@ -64,7 +65,7 @@ class BulkTransportImpl final : public BulkTransport,
                                      options_.meters.get()));
   }
   void FailPeer(const NodeId& peer) override {
-    loop_.Post([this, peer] { Fail(&peer, "declared dead"); });
+    loop_.Post([this, peer] { Fail(&peer, "this node counts it as dead"); });
   }
   void Stop() override;
 
@@ -82,7 +83,7 @@ class BulkTransportImpl final : public BulkTransport,
   void Account(const BulkJob& job, const absl::Status& status,
                absl::Duration took);
   BulkPool& PoolOf(const NodeId& peer);
-  // Ends what is pending, of one peer or (null) of all.
+  // Ends the pending requests to one peer, or to all peers (null).
   void Fail(const NodeId* peer, absl::string_view why);
   void taskFailed(kj::Exception&& broken) override {
     KDN_CHECK(false, broken.getDescription().cStr());
@@ -106,11 +107,13 @@ uint64_t BulkTransportImpl::Submit(std::shared_ptr<BulkJob> job) {
   return id;
 }
 
-// The connection is closed with the answer still on it: so the peer notices.
+// Ending the job closes its connection while the answer is under way, so that
+// the peer stops sending.
 void BulkTransportImpl::Cancel(uint64_t id) {
   const auto active = active_.find(id);
   if (active == active_.end()) return;
-  active->second.abort->fulfill(absl::CancelledError("nobody wants it"));
+  active->second.abort->fulfill(
+      absl::CancelledError("the caller cancelled it"));
 }
 
 BulkPool& BulkTransportImpl::PoolOf(const NodeId& peer) {
@@ -197,10 +200,10 @@ void BulkTransportImpl::Stop() {
 }  // namespace
 
 std::unique_ptr<BulkTransport> BulkTransport::Start(Options options) {
-  KDN_CHECK(options.resolve != nullptr, "a transport must find its peers");
+  KDN_CHECK(options.resolve != nullptr, "a transport needs `resolve`");
   for (const WorkClass work_class : kWorkClasses) {
     KDN_CHECK(options.connections_per_peer_max[work_class] > 0,
-              "no connections, no bytes");
+              "each class of work needs a connection");
   }
   return std::make_unique<BulkTransportImpl>(std::move(options));
 }

@@ -16,39 +16,41 @@
 
 namespace kdn::rpc {
 
-// Fetches objects from and pushes objects to other nodes' BulkServers, on one
-// event loop thread of its own. A small pool of connections per peer, some for
-// each class of work, one request at a time on each. Where all are in use the
-// requesters of a class take turns (kdn::Admission). Bytes are read(2) straight
-// into what FetchSink::OnHit gives and written straight from the object's
-// memory.
+// Fetches objects from the BulkServers of other nodes, and pushes objects to
+// them. It has one event loop thread of its own. To each peer it keeps a few
+// connections for each class of work; a connection carries one request at a
+// time. When all connections of a class are in use, its requesters take turns
+// (kdn::Admission). Bytes are read(2) straight into the memory that
+// FetchSink::OnHit gives, and written straight from the object's memory.
 //
-// Invariants: every request ends by its deadline, exactly once; a broken or
-// slow connection fails only the request on it; callbacks run on the loop
+// Invariants: every request ends exactly once, by its deadline. A broken or
+// slow connection fails only the request on it. Callbacks run on the loop
 // thread, one at a time.
 class BulkTransport : public delivery::PeerTransport {
  public:
   struct Options {
     NodeId self;
-    Introduce introduce = nullptr;  // unset: by name only
-    // To one peer. A class never uses the connections of another class, so that
-    // pushes that wait for room at the peer do not hold up fetches.
+    Introduce introduce = nullptr;  // null: IntroduceByNameOnly
+    // Most connections to one peer, by class of work. No class uses the
+    // connections of another class, so that pushes that wait for room at the
+    // peer do not hold up fetches.
     PerClass<int> connections_per_peer_max = {
         .read = 4, .write = 4, .background = 1};
-    // Requests that wait for a connection, per peer and class; one more is
-    // RESOURCE_EXHAUSTED.
+    // Most requests that wait for a connection, per peer and class; a further
+    // request is RESOURCE_EXHAUSTED.
     int waiting_max = 1024;
     absl::Duration connect_timeout = absl::Seconds(1);
-    // Told "host:port" of a peer; any thread.
+    // Gives the "host:port" of a peer. Called on the loop thread.
     std::function<absl::StatusOr<std::string>(const NodeId&)> resolve;
-    // Counted into; a node's server counts into the same.
+    // The transport counts bytes and times here. The transport and the server
+    // of a node share it.
     std::shared_ptr<Meters> meters = std::make_shared<Meters>();
   };
 
   static std::unique_ptr<BulkTransport> Start(Options options);
 
-  // Fails what is pending with UNAVAILABLE and joins. Calls after it fail at
-  // once. Idempotent; the destructor does it too.
+  // Fails all pending requests with UNAVAILABLE and waits for their callbacks.
+  // Later requests fail at once. Idempotent; the destructor calls it.
   virtual void Stop() = 0;
 };
 

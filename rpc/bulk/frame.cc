@@ -27,7 +27,7 @@ kj::Promise<uint32_t> ReadFrameLength(kj::AsyncInputStream& stream) {
     const uint32_t value = LengthFrom(length.begin());
     KJ_REQUIRE(value >= sizeof(capnp::word) && value <= peer::FRAME_BYTES_MAX &&
                    value % sizeof(capnp::word) == 0,
-               "a frame of an impossible length", value);
+               "a frame has an impossible length", value);
     return value;
   });
 }
@@ -71,7 +71,7 @@ kj::Exception ExceptionOf(kj::Exception::Type type, absl::string_view what) {
                        kj::heapString(what.data(), what.size()));
 }
 
-kj::Exception Nonsense(const absl::Status& why) {
+kj::Exception Malformed(const absl::Status& why) {
   return ExceptionOf(kj::Exception::Type::FAILED,
                      absl::StrCat("malformed: ", why.ToString()));
 }
@@ -112,7 +112,7 @@ absl::Status CheckSlice(const KvShape& shape, const KvSlice& slice) {
       slice.head_begin >= slice.head_end || slice.head_end > shape.kv_heads) {
     return absl::InvalidArgumentError(absl::StrCat(
         "layers [", slice.layer_begin, ", ", slice.layer_end, "), heads [",
-        slice.head_begin, ", ", slice.head_end, ") of an object with ",
+        slice.head_begin, ", ", slice.head_end, ") of an object that has ",
         shape.layers, " layers and ", shape.kv_heads, " heads"));
   }
   return absl::OkStatus();
@@ -125,11 +125,13 @@ absl::Status CheckSlice(const codec::ObjectIndex& index,
     return s;
   }
   if (layout.levels.size() != static_cast<size_t>(slice.layers())) {
-    return absl::InvalidArgumentError("not a level for each layer");
+    return absl::InvalidArgumentError(absl::StrCat(
+        layout.levels.size(), " levels for ", slice.layers(), " layers"));
   }
   for (const Level level : layout.levels) {
     if (index.header().levels.Has(level)) continue;
-    return absl::NotFoundError("the object does not have that level");
+    return absl::NotFoundError(absl::StrCat("the object does not have level ",
+                                            std::string(Name(level))));
   }
   return absl::OkStatus();
 }

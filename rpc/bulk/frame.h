@@ -16,18 +16,19 @@
 #include "rpc/event_loop.h"
 #include "rpc/peer.capnp.h"
 
-// Frames of the bulk plane (peer.capnp), and the bytes between them. Errors are
-// exceptions here, as everywhere in KJ; bulk_server and bulk_client turn them
-// into statuses.
+// Frames of the bulk plane (peer.capnp), and the raw bytes between them. Errors
+// are KJ exceptions. BulkTransport turns them into statuses; a BulkSession ends
+// with them.
 namespace kdn::rpc {
 
-// Bytes moved by one system call at most, and between two looks at the clock.
+// The most bytes that one read or write moves; between two of them, the stall
+// timeout starts again.
 inline constexpr size_t kBulkBlockBytes = 4u << 20;
-// Header and index of the largest object anyone may send: 24 bytes a stream, up
-// to 2^21 streams a level.
+// The most bytes of header and index of an object that is received: 24 bytes
+// per stream, up to 2^21 streams per level.
 inline constexpr uint32_t kPrefixBytesMax = 256u << 20;
 
-// A received frame: one message, readable while this lives.
+// A received frame: one message, which can be read while the frame lives.
 class Frame {
  public:
   explicit Frame(kj::Array<capnp::word> words)
@@ -42,23 +43,24 @@ class Frame {
   capnp::FlatArrayMessageReader reader_;
 };
 
-// Fails (DISCONNECTED) at the end of the stream and (FAILED) for a length that
-// no frame has.
+// Fails with DISCONNECTED at the end of the stream, and with FAILED for a
+// length that no frame can have.
 kj::Promise<kj::Own<Frame>> ReadFrame(kj::AsyncInputStream& stream);
-// Its two halves, for who waits for the first as long as it takes.
+// The two halves of ReadFrame, for a caller with a time limit for the second
+// half only.
 kj::Promise<uint32_t> ReadFrameLength(kj::AsyncInputStream& stream);
 kj::Promise<kj::Own<Frame>> ReadFrameBody(kj::AsyncInputStream& stream,
                                           uint32_t length);
 
-// A message as the bytes of its frame.
+// The bytes of a message's frame.
 kj::Array<kj::byte> FrameOf(capnp::MessageBuilder& message);
 kj::Promise<void> WriteFrame(kj::AsyncOutputStream& stream,
                              capnp::MessageBuilder& message);
 
 // An exception whose description is `what` alone.
 kj::Exception ExceptionOf(kj::Exception::Type type, absl::string_view what);
-// What a peer's nonsense ends its connection with.
-kj::Exception Nonsense(const absl::Status& why);
+// Ends the connection of a peer that sent something malformed.
+kj::Exception Malformed(const absl::Status& why);
 
 void ToWire(const absl::Status& status, peer::Status::Builder out);
 absl::Status FromWire(peer::Status::Reader status);
@@ -71,7 +73,7 @@ struct SliceLayout {
   uint64_t LayerBytes(const codec::ObjectIndex& index, int layer) const;
   uint64_t AllBytes(const codec::ObjectIndex& index) const;
 };
-// OK when such objects have the slice.
+// OK when objects of this shape have the slice.
 absl::Status CheckSlice(const KvShape& shape, const KvSlice& slice);
 // OK when the object has the slice and the levels.
 absl::Status CheckSlice(const codec::ObjectIndex& index,

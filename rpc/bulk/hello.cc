@@ -18,7 +18,8 @@ absl::StatusOr<placement::MemberSettings> FromWire(
     peer::MemberSettings::Reader settings) {
   const double weight = settings.getWeight();
   if (!std::isfinite(weight) || weight <= 0) {
-    return absl::InvalidArgumentError("a weight that no member can have");
+    return absl::InvalidArgumentError(
+        "the weight of a member is not finite and positive");
   }
   return placement::MemberSettings{weight, settings.getZone().cStr()};
 }
@@ -60,7 +61,9 @@ absl::StatusOr<placement::Introduction> FromWire(
       .settings = {},
       .peer_settings = {}};
   if (out.node.empty() || out.versions.oldest > out.versions.newest) {
-    return absl::InvalidArgumentError("an introduction of no node");
+    return absl::InvalidArgumentError(
+        "the introduction has no node name, or its oldest version is above its "
+        "newest");
   }
   absl::StatusOr<placement::MemberSettings> settings =
       FromWire(introduction.getSettings());

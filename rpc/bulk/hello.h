@@ -10,22 +10,24 @@
 
 namespace kdn::rpc {
 
-// What this node says to a peer. Called on any thread.
+// Gives the introduction of this node to a peer. Called on any thread.
 using Introduce = std::function<placement::Introduction(const NodeId& peer)>;
 
-// The introduction of a node that knows its name and nothing of its cluster.
+// Introductions with the node's name and versions, and nothing about the
+// cluster.
 Introduce IntroduceByNameOnly(NodeId self);
 
 void ToWire(const placement::Introduction& introduction,
             peer::Introduction::Builder out);
 
-// INVALID_ARGUMENT for values that no node has: no name, a weight that is not
-// finite and positive, an oldest version above the newest.
+// INVALID_ARGUMENT for values that no node can have: an empty name, a weight
+// that is not finite and positive, an oldest version above the newest.
 absl::StatusOr<placement::Introduction> FromWire(
     peer::Introduction::Reader introduction);
 
-// May `ours` exchange data with the node that says `hello`?
-// FAILED_PRECONDITION, naming both nodes and what differs, or INVALID_ARGUMENT.
+// OK when `ours` may exchange data with the node that sent `hello`.
+// FAILED_PRECONDITION, naming both nodes and the difference, when the
+// introductions do not fit; INVALID_ARGUMENT when the hello is not valid.
 absl::Status JudgeHello(const placement::Introduction& ours,
                         peer::Hello::Reader hello);
 

@@ -39,7 +39,7 @@ void FillFetch(const delivery::FetchRequest& request,
                           delivery::Reuse::kLeadingChunks);
 }
 
-// None when one of them is no level that was asked for.
+// The levels of a list of numbers; empty when one of them was not accepted.
 std::vector<Level> LevelsOf(capnp::List<uint8_t>::Reader levels,
                             LevelSet accept) {
   std::vector<Level> known;
@@ -51,8 +51,8 @@ std::vector<Level> LevelsOf(capnp::List<uint8_t>::Reader levels,
   return known;
 }
 
-kj::Exception Lies(int item, absl::string_view what) {
-  return Nonsense(
+kj::Exception BadItem(int item, absl::string_view what) {
+  return Malformed(
       absl::DataLossError(absl::StrCat("chunk ", item, ": ", what)));
 }
 
@@ -95,14 +95,15 @@ kj::Promise<void> FetchJob::ReadItem(kj::AsyncIoStream& stream,
                                      peer::FetchItem::Reader header) {
   const uint32_t item = header.getItem();
   if (item >= seen_.size() || seen_[item]) {
-    return Nonsense(absl::DataLossError(
+    return Malformed(absl::DataLossError(
         absl::StrCat("item ", item, " of ", seen_.size(),
-                     ": never asked for, or told of already")));
+                     " was not asked for, or has come before")));
   }
   seen_[item] = true;
   --unseen_;
   if (unseen_ == 0 && !header.getEndsGroup()) {
-    return Lies(static_cast<int>(item), "the last one, and its group is open");
+    return BadItem(static_cast<int>(item),
+                   "the last item does not end its group");
   }
   const absl::Status status = FromWire(header.getStatus());
   if (status.ok() && header.getRecompute()) {
@@ -132,7 +133,7 @@ kj::Promise<void> FetchJob::ReadHit(kj::AsyncIoStream& stream, int item,
   const auto tier = static_cast<Tier>(header.getTier());
   if (bytes > kPrefixBytesMax || bytes > object_bytes ||
       layout.levels.empty() || tier > Tier::kDisk) {
-    return Lies(item, "an impossible header");
+    return BadItem(item, "an impossible header");
   }
   auto prefix = kj::heapArray<kj::byte>(bytes);
   auto reading = stream.read(prefix.begin(), bytes);
@@ -143,13 +144,13 @@ kj::Promise<void> FetchJob::ReadHit(kj::AsyncIoStream& stream, int item,
         absl::MakeConstSpan(reinterpret_cast<const std::byte*>(prefix.begin()),
                             prefix.size()),
         object_bytes);
-    // What follows cannot be made sense of without the index.
-    if (!index.ok()) return Nonsense(index.status());
+    // Without the index, the receiver cannot tell where the next bytes belong.
+    if (!index.ok()) return Malformed(index.status());
     if (index->key() != request_.chunks[item].key) {
-      return Lies(item, "another chunk's object");
+      return BadItem(item, "the object of another chunk");
     }
     if (absl::Status status = CheckSlice(*index, layout); !status.ok()) {
-      return Nonsense(status);
+      return Malformed(status);
     }
     Hit hit{.item = item, .layer_bytes = {}};
     uint64_t all_bytes = 0;
@@ -158,7 +159,7 @@ kj::Promise<void> FetchJob::ReadHit(kj::AsyncIoStream& stream, int item,
       all_bytes += hit.layer_bytes.back();
     }
     if (all_bytes != stream_bytes) {
-      return Lies(item, "streams of another size than its index says");
+      return BadItem(item, "streamBytes differs from the sizes in the index");
     }
     Accept(std::move(hit), *std::move(index), std::move(layout.levels), tier,
            stream_bytes);
@@ -173,7 +174,8 @@ void FetchJob::Accept(Hit hit, codec::ObjectIndex index,
       hit.item, std::move(index), std::move(levels), tier, stream_bytes);
   hit.skipped = !place.ok();
   if (place.ok()) {
-    KDN_CHECK(place->size() == stream_bytes, "a place of the wrong size");
+    KDN_CHECK(place->size() == stream_bytes,
+              "a sink gave memory of the wrong size");
     hit.next = place->data();
   }
   hits_.push_back(std::move(hit));
@@ -202,9 +204,9 @@ kj::Promise<void> FetchJob::ReadLayers(kj::AsyncIoStream& stream, int layer,
   });
 }
 
-// A single hit's layers are contiguous on the wire and in memory: one read may
-// take as much as there is. `ready` bytes of `layer` and the next ones are
-// there.
+// The layers of a single hit are contiguous on the wire and in memory, so one
+// read takes as many bytes as have arrived. `ready`: bytes from the start of
+// `layer` on that have been read.
 kj::Promise<void> FetchJob::ReadOnlyHit(kj::AsyncIoStream& stream, int layer,
                                         uint64_t ready) {
   Hit& hit = hits_[0];
@@ -255,7 +257,7 @@ kj::Promise<absl::Status> PushJob::Run(kj::AsyncIoStream& stream) {
   push.setObjectBytes(request_.object->size());
   push.setDurability(static_cast<uint8_t>(request_.durability));
   if (request_.expires > SteadyNow()) {
-    // Rounded up: a TTL may not run out early at a replica.
+    // Rounded up, so that a TTL does not end early at a replica.
     push.setTtlMs(static_cast<uint64_t>(absl::ToInt64Milliseconds(
         absl::Ceil(request_.expires - SteadyNow(), absl::Milliseconds(1)))));
   }

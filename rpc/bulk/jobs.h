@@ -13,9 +13,9 @@
 
 namespace kdn::rpc {
 
-// One request of a BulkTransport and what it tells its caller. Made on the
-// caller's thread, then used on the loop thread only. Finish is called exactly
-// once, after which the job is done with.
+// One request of a BulkTransport, and how its result reaches the caller.
+// Created on the caller's thread, then used on the loop thread only. Finish is
+// called exactly once, as the last call.
 class BulkJob {
  public:
   virtual ~BulkJob() = default;
@@ -23,11 +23,11 @@ class BulkJob {
   virtual absl::Time deadline() const = 0;
   virtual WorkClass work_class() const = 0;
   virtual RequesterId requester() const = 0;
-  // The histogram of what such requests take.
+  // The histogram of the times that such requests take.
   virtual Metric latency() const = 0;
-  // Speaks the request's whole dialogue on a connection that has said hello.
-  // The status is the peer's answer; an exception means the connection is
-  // spoilt.
+  // Sends the request and reads the whole answer, on a connection that has said
+  // hello. The status is the peer's answer. After an exception the connection
+  // cannot be used again.
   virtual kj::Promise<absl::Status> Run(kj::AsyncIoStream& stream) = 0;
   virtual void Finish(const absl::Status& status) = 0;
 };
@@ -48,15 +48,15 @@ class FetchJob final : public BulkJob {
   void Finish(const absl::Status& status) override;
 
  private:
-  // A chunk the peer holds, and where its streams go.
+  // A chunk that the peer sends, and where its streams go.
   struct Hit {
     int item = 0;
     std::vector<uint64_t> layer_bytes;
     std::byte* next = nullptr;
-    bool skipped = false;  // read, and thrown away
+    bool skipped = false;  // its streams are read and dropped
   };
 
-  // What is left of the answer: items, and the layers of each group.
+  // Reads the rest of the answer: items, and the layers of each group.
   kj::Promise<void> ReadItems(kj::AsyncIoStream& stream);
   kj::Promise<void> ReadItem(kj::AsyncIoStream& stream,
                              peer::FetchItem::Reader header);
@@ -74,10 +74,10 @@ class FetchJob final : public BulkJob {
   delivery::FetchRequest request_;
   std::unique_ptr<delivery::FetchSink> sink_;
   Meters* meters_;
-  std::vector<Hit> hits_;   // of the group being read
-  std::vector<bool> seen_;  // by chunk asked for
-  size_t unseen_ = 0;
-  kj::Array<kj::byte> junk_;  // where skipped bytes go
+  std::vector<Hit> hits_;     // of the group that is being read
+  std::vector<bool> seen_;    // by chunk: its item has come
+  size_t unseen_ = 0;         // chunks whose item has not come
+  kj::Array<kj::byte> junk_;  // skipped bytes are read into it
 };
 
 class PushJob final : public BulkJob {
@@ -106,7 +106,7 @@ class PushJob final : public BulkJob {
   delivery::PushReceipt receipt_;
 };
 
-// Milliseconds until `deadline`, as the wire says it: at least 1.
+// The wire's deadlineMs for `deadline`: at least 1.
 uint32_t MillisUntil(absl::Time deadline);
 
 }  // namespace kdn::rpc

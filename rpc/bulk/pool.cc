@@ -13,7 +13,8 @@
 namespace kdn::rpc {
 namespace {
 
-// False once the peer has closed it, or has said something nobody asked for.
+// False when the peer has closed the connection, or has sent bytes that no
+// request asked for.
 bool StillQuiet(const kj::AsyncIoStream& stream) {
   KJ_IF_MAYBE (fd, stream.getFd()) {
     char byte;
@@ -119,7 +120,8 @@ absl::Status BulkPool::Judge(peer::Hello::Reader answer) const {
   const auto from = answer.getIntroduction().getNode();
   if (from != peer_.name().c_str()) {
     return absl::FailedPreconditionError(
-        absl::StrCat("node ", from.cStr(), " answers at its address"));
+        absl::StrCat("node ", from.cStr(), " answers at the address of node ",
+                     peer_.name()));
   }
   return JudgeHello(options_.introduce(peer_), answer);
 }
@@ -131,7 +133,7 @@ void BulkPool::TakeBack(AdmissionId id, kj::Own<kj::AsyncIoStream> stream) {
 }
 
 void BulkPool::GiveUp(AdmissionId id) {
-  if (waiters_.erase(id.value()) == 0) return;  // it has its lease
+  if (waiters_.erase(id.value()) == 0) return;  // the request has its lease
   admission_.Withdraw(id);
   Serve();
 }

@@ -14,16 +14,16 @@
 
 namespace kdn::rpc {
 
-// The connections of one BulkTransport to one peer: a shell around an Admission
-// of connections. Invariant: the living Leases of a class are never more than
-// its connections_per_peer_max, idle connections and Leases together never more
-// than the sum. Loop thread only; lives behind a shared_ptr.
+// The connections of one BulkTransport to one peer. An Admission decides which
+// request gets a connection. Invariants: a class has at most its
+// connections_per_peer_max of Leases; Leases and idle connections together are
+// at most the sum of these. Loop thread only; owned by shared_ptrs.
 class BulkPool : public std::enable_shared_from_this<BulkPool> {
  public:
   BulkPool(EventLoop& loop, const BulkTransport::Options& options, NodeId peer);
 
-  // The right to one connection. The connection goes back to the pool only if
-  // it was declared clean, else it is closed.
+  // The right to one connection. At its end, a clean connection goes back to
+  // the pool; any other connection is closed.
   class Lease {
    public:
     Lease(std::shared_ptr<BulkPool> pool, AdmissionId id)
@@ -35,7 +35,7 @@ class BulkPool : public std::enable_shared_from_this<BulkPool> {
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
     kj::AsyncIoStream& stream() { return *stream_; }
-    // The dialogue on it is over and both sides know.
+    // The request on the connection has ended, and both sides know it.
     void set_clean() { clean_ = true; }
 
    private:
@@ -46,21 +46,24 @@ class BulkPool : public std::enable_shared_from_this<BulkPool> {
     bool clean_ = false;
   };
 
-  // A connection that has said hello. Waits while the class has all of its
-  // connections; dropping the promise gives the request up. Fails as an
-  // exception: OVERLOADED when too many wait, else when the peer cannot be
-  // reached.
+  // A connection that has said hello. Waits while all connections of the class
+  // are in use; dropping the promise ends the wait. Fails with an OVERLOADED
+  // exception when too many requests wait, and with another exception when the
+  // peer cannot be reached or a side refuses the hello.
   kj::Promise<kj::Own<Lease>> Acquire(WorkClass work_class,
                                       RequesterId requester);
   void CloseIdle();
 
  private:
-  // The lease's own connection if it still stands, else a new one.
+  // The lease with its idle connection if that is still open, else with a new
+  // connection.
   kj::Promise<kj::Own<Lease>> Ready(kj::Own<Lease> lease);
   kj::Promise<void> Greet(kj::AsyncIoStream& stream);
   absl::Status Judge(peer::Hello::Reader answer) const;
   void TakeBack(AdmissionId id, kj::Own<kj::AsyncIoStream> stream);
+  // Ends the wait of a request whose promise was dropped.
   void GiveUp(AdmissionId id);
+  // Gives connections to the requests whose turn it is.
   void Serve();
 
   EventLoop& loop_;

@@ -22,8 +22,8 @@ kj::ArrayPtr<const kj::byte> BytesOf(absl::Span<const std::byte> bytes) {
                       bytes.size());
 }
 
-// Appends a piece, grown out of the one before when they touch and that is not
-// before `first`, cut into blocks.
+// Appends a piece, cut into blocks. It is merged with the last piece if the two
+// touch and the last piece is not before index `first`.
 void AddPiece(kj::ArrayPtr<const kj::byte> piece, size_t first,
               std::vector<kj::ArrayPtr<const kj::byte>>& pieces) {
   if (pieces.size() > first && pieces.back().end() == piece.begin()) {
@@ -51,7 +51,7 @@ int IntOf(uint32_t value) {
   return static_cast<int>(std::min<uint32_t>(value, 1u << 20));
 }
 
-// What one chunk of a fetch looks like on the wire, before its streams.
+// The frame of one chunk of a fetch.
 kj::Array<kj::byte> ItemFrame(unsigned number, bool ends_group,
                               const absl::Status& status,
                               const SliceLayout& layout, Tier tier,
@@ -99,17 +99,17 @@ kj::Promise<void> BulkSession::ServeFetch(peer::Fetch::Reader request,
   const auto chunks = request.getChunks();
   const absl::StatusOr<Namespace> ns =
       Namespace::Parse(FromWire(request.getNamespace()));
-  if (!ns.ok()) return Nonsense(ns.status());
+  if (!ns.ok()) return Malformed(ns.status());
   if (chunks.size() >
       static_cast<unsigned>(shared_.options.items_per_fetch_max)) {
-    return Nonsense(absl::InvalidArgumentError(
+    return Malformed(absl::InvalidArgumentError(
         absl::StrCat(chunks.size(), " chunks in a fetch, expected at most ",
                      shared_.options.items_per_fetch_max)));
   }
   std::vector<ChunkRef> refs;
   for (const auto chunk : chunks) {
     const absl::StatusOr<ChunkRef> ref = RefOf(chunk);
-    if (!ref.ok()) return Nonsense(ref.status());
+    if (!ref.ok()) return Malformed(ref.status());
     refs.push_back(*ref);
   }
   auto fetch = std::make_shared<Fetch>(
@@ -123,7 +123,7 @@ kj::Promise<void> BulkSession::ServeFetch(peer::Fetch::Reader request,
     auto expected = loop_.Expect<Held>();
     shared_.service->ReadLocal(refs[i], *ns, deadline.of_node,
                                std::move(expected.done));
-    // The fetch owns its reads.
+    // The fetch owns its reads, so the reference stays valid.
     fetch->reads.push_back(
         ByDeadline(loop_, kj::mv(expected.promise), deadline.at,
                    "reading an object")
@@ -188,7 +188,7 @@ BulkSession::Item BulkSession::ItemOf(
   }
   const LevelSet offered = index->header().levels & accept;
   if (offered.empty()) {
-    item.status = absl::NotFoundError("no level of it is acceptable");
+    item.status = absl::NotFoundError("the copy keeps no accepted level");
     return item;
   }
   item.layout.slice = slice;
@@ -212,7 +212,8 @@ void BulkSession::Plan(Fetch& fetch, std::vector<Item>& items) {
   }
 }
 
-// Frames and prefixes in the order asked for, then layer-major streams.
+// The pieces of a group: frames and prefixes in the order of the items, then
+// the streams, layer by layer.
 std::shared_ptr<BulkSession::Group> BulkSession::Arrange(
     std::vector<Item> items, const KvSlice& slice) {
   auto out = std::make_shared<Group>();
@@ -229,7 +230,7 @@ std::shared_ptr<BulkSession::Group> BulkSession::Arrange(
         out->pieces.size(), out->pieces);
   }
   out->first_stream = out->pieces.size();
-  // A slice is only known to be sound where an object agreed with it.
+  // Without a hit, the slice has not been checked against an object.
   if (std::none_of(out->items.begin(), out->items.end(),
                    [](const Item& item) { return item.is_sent(); })) {
     return out;
@@ -262,7 +263,8 @@ kj::Promise<void> BulkSession::SendFrom(std::shared_ptr<Group> group,
     ++end;
   }
   if (end == next) return kj::READY_NOW;
-  // Before the write: the peer may have counted them when it returns.
+  // Counted before the write: the peer may have received the bytes, and
+  // reported them, when the write returns.
   shared_.options.meters->Add("peer_bytes_out", stream_bytes);
   auto writing = stream_->write(kj::arrayPtr(pieces.data() + next, end - next));
   return Within(loop_, shared_.options.stall_timeout, kj::mv(writing))
@@ -272,9 +274,11 @@ kj::Promise<void> BulkSession::SendFrom(std::shared_ptr<Group> group,
 kj::Promise<void> BulkSession::ServePush(peer::Push::Reader request,
                                          absl::Duration timeout) {
   const absl::StatusOr<ChunkRef> ref = RefOf(request.getChunk());
-  if (!ref.ok()) return Nonsense(ref.status());
+  if (!ref.ok()) return Malformed(ref.status());
   if (request.getDurability() > static_cast<uint8_t>(Durability::kDurable)) {
-    return Refuse(absl::UnimplementedError("a durability of a newer node"));
+    return Refuse(absl::UnimplementedError(
+        absl::StrCat("node ", shared_.options.self.name(),
+                     " does not know durability ", request.getDurability())));
   }
   const CallDeadline deadline = CallDeadline::After(timeout);
   auto push = std::make_shared<Pushing>();

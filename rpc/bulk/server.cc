@@ -70,7 +70,8 @@ class BulkServerImpl final : public BulkServer,
   }
   void Refuse(absl::string_view why) {
     shared_.options.meters->Add("peer_refused");
-    LogWarning("bulk.serve", absl::StrCat("a peer was hung up on: ", why));
+    LogWarning("bulk.serve",
+               absl::StrCat("closed the connection of a peer: ", why));
   }
 
   BulkShared shared_;
@@ -85,7 +86,7 @@ class BulkServerImpl final : public BulkServer,
 
 absl::StatusOr<std::unique_ptr<BulkServer>> BulkServer::Start(
     Options options, delivery::PeerService* service) {
-  KDN_CHECK(service != nullptr, "a bulk server serves a node");
+  KDN_CHECK(service != nullptr, "a bulk server needs a service");
   auto server = std::make_unique<BulkServerImpl>(std::move(options), service);
   if (absl::Status status = server->Listen(); !status.ok()) return status;
   return server;

@@ -14,28 +14,30 @@
 
 namespace kdn::rpc {
 
-// Serves this node's encoded objects to other nodes over plain TCP
-// (docs/protocol.md, "Between nodes") on one event loop thread of its own.
-// Object bytes are gather-written straight from the arena, pushes are read
-// straight into it. Thread-safe.
+// Serves this node's encoded objects to other nodes, over plain TCP
+// (docs/protocol.md, "Between nodes"). It has one event loop thread of its own.
+// Objects are written straight from the arena with gather writes, and pushes
+// are read straight into the arena. Thread-safe.
 //
-// Invariants: bytes from a peer are bounded before they are believed, nonsense
-// costs the peer its connection and nothing else; an object being sent is held
-// by reference until its last byte is in the socket.
+// Invariants: sizes that a peer sends are checked before they are used. A
+// malformed message ends the peer's connection and has no other effect. An
+// object is held by reference until its last byte is in the socket.
 class BulkServer {
  public:
   struct Options {
     NodeId self;
-    Introduce introduce = nullptr;  // unset: by name only
+    Introduce introduce = nullptr;  // null: IntroduceByNameOnly
     std::string host = "127.0.0.1";
-    uint16_t port = 0;  // 0: any free one, see port()
-    // Nine per peer at most: see BulkTransport.
+    uint16_t port = 0;  // 0: any free port, see port()
+    // A peer opens at most nine: see BulkTransport.
     int connections_max = 1024;
     int items_per_fetch_max = delivery::kItemsPerFetchMax;
     uint64_t push_bytes_max = 4ull << 30;
-    // A peer that takes or gives not one byte for this long is hung up on.
+    // The server hangs up on a peer when a block that the peer should take or
+    // send takes longer than this.
     absl::Duration stall_timeout = absl::Seconds(10);
-    // Counted into; a node's transport counts into the same.
+    // The server counts bytes and refusals here. The server and the transport
+    // of a node share it.
     std::shared_ptr<Meters> meters = std::make_shared<Meters>();
   };
 
@@ -50,7 +52,7 @@ class BulkServer {
 
   virtual uint16_t port() const = 0;
   virtual Counters counters() const = 0;
-  // Hangs up and joins. Idempotent; the destructor does it too.
+  // Hangs up on every peer. Idempotent; the destructor calls it.
   virtual void Stop() = 0;
 };
 

@@ -54,7 +54,7 @@ kj::Promise<bool> BulkSession::Greet(peer::Hello::Reader hello) {
 }
 
 kj::Promise<void> BulkSession::ServeRequests() {
-  // No limit on the wait: pooled connections idle for as long as they like.
+  // No time limit for the length: a connection may be idle in the peer's pool.
   return ReadFrameLength(*stream_)
       .then([this](uint32_t length) {
         return Within(loop_, shared_.options.stall_timeout,
@@ -70,7 +70,7 @@ kj::Promise<void> BulkSession::ServeRequests() {
 kj::Promise<void> BulkSession::Serve(peer::Request::Reader request) {
   absl::StatusOr<absl::Duration> timeout =
       TimeoutFromWire(request.getDeadlineMs());
-  if (!timeout.ok()) return Nonsense(timeout.status());
+  if (!timeout.ok()) return Malformed(timeout.status());
   switch (request.which()) {
     case peer::Request::FETCH:
       return ServeFetch(request.getFetch(), *timeout);

@@ -13,37 +13,36 @@
 
 namespace kdn::rpc {
 
-// What the sessions of one bulk server share.
+// The parts that all sessions of one bulk server share.
 struct BulkShared {
   BulkServer::Options options;
   delivery::PeerService* service = nullptr;
   EventLoop* loop = nullptr;
 };
 
-// The serving end of one connection: hello, then one request after the other.
-// Any exception ends it, and only it. Loop thread only.
+// The server's side of one connection: hello, then one request after the other.
+// An exception ends this session only. Loop thread only.
 class BulkSession {
  public:
   BulkSession(BulkShared& shared, kj::Own<kj::AsyncIoStream> stream)
       : shared_(shared), loop_(*shared.loop), stream_(kj::mv(stream)) {}
 
-  // Resolves, or fails, when the peer is to be hung up on.
+  // Resolves or fails when the connection is to be closed.
   kj::Promise<void> Run();
 
  private:
-  // One chunk of a fetch: what is held of it, and which bytes of that go out.
+  // One chunk of a fetch: the copy that this node has, and the levels to send.
   struct Item {
-    unsigned number = 0;  // among the chunks asked for
+    unsigned number = 0;  // its index in the request
     absl::Status status;
     delivery::PeerService::Held held;
-    ObjectVersion damaged;  // of what is held, where that is no object
+    ObjectVersion damaged;  // version of a copy that cannot be parsed
     std::optional<codec::ObjectIndex> index;
-    // No levels: held, but better recomputed.
-    SliceLayout layout;
+    SliceLayout layout;  // without levels: the engine recomputes the chunk
 
     bool is_sent() const { return status.ok() && !layout.levels.empty(); }
   };
-  // A fetch being served.
+  // A fetch in progress.
   struct Fetch {
     Fetch(const KvSlice& slice_in, LevelSet accept_in,
           const delivery::SendBudget& budget, size_t chunks)
@@ -57,11 +56,11 @@ class BulkSession {
     const LevelSet accept;
     delivery::FetchPlan plan;
     delivery::ServeOrder order;
-    std::vector<Item> items;  // by chunk; filled by its read
+    std::vector<Item> items;  // by chunk; set when the chunk has been read
     std::vector<kj::Promise<void>> reads;
     kj::Own<kj::PromiseFulfiller<void>> all_read;
   };
-  // Some of its chunks on their way out.
+  // Chunks of a fetch that are sent together.
   struct Group {
     std::vector<Item> items;
     std::vector<kj::Array<kj::byte>> frames;
@@ -83,7 +82,7 @@ class BulkSession {
   kj::Promise<bool> Greet(peer::Hello::Reader hello);
   kj::Promise<void> ServeRequests();
   kj::Promise<void> Serve(peer::Request::Reader request);
-  // Answers a request that this server does not know.
+  // Answers a request that this server does not know, with a Refusal.
   kj::Promise<void> Refuse(const absl::Status& why);
   kj::Promise<void> ServeFetch(peer::Fetch::Reader fetch,
                                absl::Duration timeout);
@@ -91,9 +90,9 @@ class BulkSession {
                      absl::StatusOr<delivery::PeerService::Held> held,
                      const KvSlice& slice, LevelSet accept);
   kj::Promise<void> SendGroups(std::shared_ptr<Fetch> fetch);
-  // Gives each of a group's chunks its levels.
+  // Decides the levels of each chunk of a group.
   static void Plan(Fetch& fetch, std::vector<Item>& items);
-  // Resolves when a group is due.
+  // Resolves when a group is due to be sent.
   kj::Promise<void> AwaitGroup(Fetch& fetch);
   static std::vector<Item> TakeItems(Fetch& fetch);
   static std::shared_ptr<Group> Arrange(std::vector<Item> items,
@@ -103,7 +102,7 @@ class BulkSession {
                        const absl::Status& status);
   kj::Promise<void> Receive(std::shared_ptr<Pushing> push, uint64_t done);
   kj::Promise<void> Commit(std::shared_ptr<Pushing> push);
-  // Sends pieces[next...], a block at a time.
+  // Sends the pieces from `next` on, one block at a time.
   kj::Promise<void> SendFrom(std::shared_ptr<Group> group, size_t next);
 
   BulkShared& shared_;

@@ -19,21 +19,22 @@
 
 // The engine's side of kdn.capnp.
 //
-// Blocking and thread-confined: an object is used by the thread that made it
-// (checked). All clients of a thread share that thread's event loop, so a call
-// costs no hop to another thread, and several clients or stores in flight make
-// progress while any one of them waits. Every call ends by its timeout (0.1 s
-// later at the latest when the gateway is silent) with a typed status; a broken
-// connection is UNAVAILABLE, for good: connect again. No exception gets out.
+// Calls block, and an object is used by the thread that made it only (checked).
+// All clients of a thread share the event loop of that thread: a call needs no
+// other thread, and all clients and stores of the thread make progress while
+// one of them waits. Every call ends with a status by its timeout, or 0.1 s
+// later when the gateway does not answer. When a connection breaks, all calls
+// are UNAVAILABLE from then on: connect again. The library throws no
+// exceptions.
 namespace kdn::rpc {
 
 class Connection;  // internal: one connection and its session
 
-// Memory for KV views. A shared region is mapped by the gateway too: what is
-// stored from it or delivered into it passes no socket. The memory of a region
-// that is not shared belongs to this process alone, and the KV passes the
-// socket. A region is given back when it is destroyed (the gateway hears of it
-// with this thread's next call); views into it are dangling then.
+// Memory for KV views. The gateway maps a shared region too, so KV that is
+// stored from it or delivered into it passes no socket. A region that is not
+// shared is memory of this process only, and its KV passes the socket.
+// Destroying a region gives it back (the gateway learns of it with this
+// thread's next call) and leaves views into it dangling.
 class Region {
  public:
   virtual ~Region() = default;
@@ -42,28 +43,29 @@ class Region {
   virtual size_t size() const = 0;
 };
 
-// One chunk going in, layer by layer. Destroying it before Commit abandons it.
+// A store of one chunk, layer by layer. Destroying the stream before Commit
+// abandons the store.
 class StoreStream {
  public:
   virtual ~StoreStream() = default;
-  // Sends the next layer: a view of exactly one layer, all KV heads, as it lies
-  // in the engine. May return before the gateway has read it: over a socket the
-  // bytes are copied out, in a Region they must stay until Commit returns.
-  // INVALID_ARGUMENT for another shape or a view outside the stream's Region.
+  // Sends the next layer: a view of exactly one layer with all KV heads. May
+  // return before the gateway has read the layer. Over a socket the bytes have
+  // been copied by then; in a Region they must not change until Commit returns.
+  // INVALID_ARGUMENT for another shape, or a view outside the stream's Region.
   virtual absl::Status PutLayer(const KvView& layer) = 0;
   virtual absl::StatusOr<StoreReceipt> Commit() = 0;
 };
 
-// A store that runs while its thread waits for anything in this library.
-// Destroying it first abandons the store unless it was just being committed.
+// A store that makes progress while its thread waits for any call of this
+// library. Destroying it abandons the store, unless the commit has been sent.
 class PendingStore {
  public:
   virtual ~PendingStore() = default;
-  // The receipt, or why not. Call once.
+  // Waits for the receipt or the error of the store. Call once.
   virtual absl::StatusOr<StoreReceipt> Await() = 0;
 };
 
-// The chunks of one tenant and one model. Keeps its connection open.
+// The chunks of one tenant and one model. Keeps the client's connection open.
 class Knowledge {
  public:
   virtual ~Knowledge() = default;
@@ -79,30 +81,32 @@ class Knowledge {
   virtual absl::StatusOr<StoreReceipt> Store(
       const StoreSpec& spec, const KvView& kv,
       absl::Duration timeout = kDefaultTimeout) = 0;
-  // The same, not waited for: keep a window of these in flight for throughput
-  // (the gateway bounds it: NodeInfo::stores_in_flight_max). `kv` must stay as
-  // it is until Await returns or the ticket is gone.
+  // Begins the same store and does not wait for it. For throughput, keep
+  // several in flight, at most NodeInfo::stores_in_flight_max. `kv` must not
+  // change until Await returns or the PendingStore is destroyed.
   virtual std::unique_ptr<PendingStore> StoreAsync(
       const StoreSpec& spec, const KvView& kv,
       absl::Duration timeout = kDefaultTimeout) = 0;
   // With a shared `region`, every layer must lie in it. The timeout covers
-  // everything from here to the end of Commit.
+  // everything from this call to the end of Commit.
   virtual absl::StatusOr<std::unique_ptr<StoreStream>> BeginStore(
       const StoreSpec& spec, absl::Duration timeout = kDefaultTimeout,
       const Region* region = nullptr) = 0;
 
-  // on_layer(chunk, layer): that layer (from the slice's first) is in its
-  // destination; those of one chunk in order. Runs inside Retrieve and must not
-  // call this library. What it announced of a chunk whose outcome is not a hit
-  // must not be used.
+  // on_layer(chunk, layer): this layer, counted from the slice's first, is in
+  // its destination. The layers of one chunk come in order. Called inside
+  // Retrieve; must not call this library. Do not use the layers of a chunk
+  // whose outcome is not a hit.
   using OnLayer = std::function<void(int chunk, int layer)>;
   // Fills the destinations: through shared memory when all of them lie in one
-  // Region of this connection, else over the socket. One outcome per chunk.
+  // shared Region of this connection, else over the socket. One outcome per
+  // chunk, in order.
   virtual absl::StatusOr<std::vector<ChunkOutcome>> Retrieve(
       const RetrieveSpec& spec, OnLayer on_layer = nullptr,
       absl::Duration timeout = kDefaultTimeout) = 0;
 
-  // One status per chunk. A pin lasts `ttl` or until the client is gone.
+  // Pin, Unpin and Remove give one status per chunk, in order. A pin ends after
+  // `ttl`, or with the client's session.
   virtual absl::StatusOr<std::vector<absl::Status>> Pin(
       absl::Span<const ChunkRef> chunks, absl::Duration ttl,
       absl::Duration timeout = kDefaultTimeout) = 0;
@@ -132,22 +136,23 @@ class Client {
 
   const NodeInfo& node() const;
   SessionId session() const;
-  // False once the connection broke.
+  // False once the connection has broken.
   bool connected() const;
-  // False once it is known that regions of this connection cannot be shared.
+  // False once the client knows that regions of this connection cannot be
+  // shared.
   bool shares_memory() const;
 
   absl::StatusOr<std::unique_ptr<Knowledge>> Open(
       const Namespace& ns, const ModelSpec& model,
       absl::Duration timeout = kDefaultTimeout);
-  // A region that is shared where that is possible. It is not possible over
-  // TCP, with a gateway in another container, or where a descriptor is refused.
-  // The client finds out once per connection, remembers and logs the reason,
-  // and gives regions of this process's own memory from then on.
-  // RESOURCE_EXHAUSTED when the budget of the gateway is used up.
+  // A region that is shared if possible. Sharing is not possible over TCP, with
+  // a gateway in another container, or where passing a descriptor is refused.
+  // The client finds this out once per connection, logs the reason, and gives
+  // regions of this process's own memory from then on. RESOURCE_EXHAUSTED when
+  // the budget of the gateway is used up.
   absl::StatusOr<std::unique_ptr<Region>> OpenMemory(
       size_t bytes, absl::Duration timeout = kDefaultTimeout);
-  // An empty call to the gateway and back.
+  // Makes an empty call to the gateway.
   absl::Status Ping(absl::Duration timeout = kDefaultTimeout);
   absl::StatusOr<std::vector<NodeStatus>> Status(
       absl::Duration timeout = kDefaultTimeout);

@@ -16,7 +16,7 @@ namespace {
 
 constexpr unsigned kFdsPerMessageMax = 1;
 
-// Answers carry at most what a gateway accepts itself.
+// Answers of up to 1 GB are read.
 capnp::ReaderOptions ReaderLimits() {
   capnp::ReaderOptions options;
   options.traversalLimitInWords = (1ull << 30) / sizeof(capnp::word);
@@ -111,7 +111,9 @@ absl::Status Connection::Hello(const ConnectOptions& options) {
 
 absl::StatusOr<std::unique_ptr<Region>> Connection::OpenMemory(
     size_t bytes, absl::Duration timeout) {
-  if (bytes == 0) return absl::InvalidArgumentError("a region of 0 bytes");
+  if (bytes == 0) {
+    return absl::InvalidArgumentError("a region needs at least 1 byte");
+  }
   if (shares_memory_) {
     absl::StatusOr<std::unique_ptr<Region>> region = OpenShared(bytes, timeout);
     if (region.ok() || !MeansUnshared(region.status())) return region;
@@ -157,7 +159,7 @@ absl::StatusOr<std::unique_ptr<Region>> Connection::OpenShared(
     return region;
   }
   return absl::FailedPreconditionError(
-      "the gateway's memory came without a file descriptor");
+      "the gateway sent a region without its file descriptor");
 }
 
 const RegionImpl* Connection::RegionAround(const std::byte* begin,

@@ -18,14 +18,15 @@
 
 namespace kdn::rpc {
 
-// The gateway ends calls by their deadline; its last word may take this long.
+// The gateway answers a call by its deadline. The client waits this much
+// longer.
 inline constexpr absl::Duration kAnswerGrace = absl::Milliseconds(100);
 
 class RegionImpl;
 
-// One connection to a gateway and the session on it. Shared by everything made
-// through it; ends (and with it the session) with the last of them. Confined to
-// the thread of its loop.
+// One connection to a gateway, and the session on it. All objects that are made
+// through the connection share it; connection and session end with the last of
+// these objects. Confined to the thread of its loop.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   static absl::StatusOr<std::shared_ptr<Connection>> Open(
@@ -38,14 +39,15 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool connected() const { return *connected_; }
   bool shares_memory() const { return shares_memory_; }
 
-  // Sends a request and waits for its answer, whose status must be ok.
+  // Sends a request and waits for the answer. An answer whose status is not ok
+  // is returned as that status.
   template <typename Params, typename Results>
   absl::StatusOr<capnp::Response<Results>> Call(
       capnp::Request<Params, Results> request, absl::Duration timeout);
 
   absl::StatusOr<std::unique_ptr<Region>> OpenMemory(size_t bytes,
                                                      absl::Duration timeout);
-  // The region of this connection that [begin, begin + bytes) lies in, or null.
+  // The shared region that contains [begin, begin + bytes), or null.
   const RegionImpl* RegionAround(const std::byte* begin, uint64_t bytes) const;
   void Forget(const RegionImpl* region);
 
@@ -67,7 +69,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   NodeInfo node_;
   SessionId session_id_;
   std::vector<const RegionImpl*> regions_;
-  bool shares_memory_ = false;  // as far as is known
+  bool shares_memory_ = false;  // true until sharing has failed
 };
 
 class RegionImpl final : public Region {

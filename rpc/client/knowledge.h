@@ -48,11 +48,13 @@ class KnowledgeImpl final : public Knowledge {
       absl::Span<const ChunkRef> chunks, absl::Duration timeout) override;
 
  private:
-  // OK when spec and shape make a chunk of this model and tenant.
+  // OK when the chunk is of this model and tenant.
   absl::Status CheckStore(const StoreSpec& spec) const;
+  // OK when `kv` is all KV of the chunk.
   absl::Status CheckWhole(const StoreSpec& spec, const KvView& kv) const;
   absl::Status CheckRetrieve(const RetrieveSpec& spec,
                              const KvSlice& slice) const;
+  // The region that contains all destinations, or null.
   const RegionImpl* RegionOfAll(const RetrieveSpec& spec) const;
   template <typename Request>
   absl::StatusOr<std::vector<absl::Status>> CallForStatuses(
@@ -66,7 +68,7 @@ class KnowledgeImpl final : public Knowledge {
   ModelFingerprint fingerprint_;
 };
 
-// The bytes a view reaches, from its base on; views of all layers.
+// Bytes from the base of a view to the end of its last element.
 uint64_t ReachOf(const KvView& view);
 
 }  // namespace kdn::rpc

@@ -14,8 +14,8 @@ struct Plane {
   int64_t inner_stride, outer_stride;  // in the view
 };
 
-// Dense memory counts through `inner` fastest; pieces that touch in the view
-// become one.
+// In packed memory, `inner` is the fastest index. Pieces that are contiguous in
+// the view are merged.
 Plane PlaneOf(const KvShape& shape, const KvStrides& strides,
               DenseLayout layout) {
   Plane plane{shape.head_bytes(), shape.kv_heads, shape.tokens, strides.head,
@@ -33,7 +33,8 @@ Plane PlaneOf(const KvShape& shape, const KvStrides& strides,
   return plane;
 }
 
-// Calls copy(view pointer, packed offset, bytes) for every run of a layer.
+// Calls copy(pointer into the view, offset in the packed layer, bytes) for each
+// contiguous run of a layer.
 template <typename T, typename Copy>
 void ForEachRun(const BasicKvView<T>& view, DenseLayout layout, Copy copy) {
   const KvShape& shape = view.shape();
@@ -83,7 +84,7 @@ uint64_t FootprintOf(const KvView& view) {
   const KvShape& shape = view.shape();
   const KvStrides& strides = view.strides();
   KDN_CHECK(shape.layers == 1 && shape.tokens > 0 && shape.kv_heads > 0,
-            "a footprint is that of one layer");
+            "a footprint is computed for one layer that is not empty");
   return static_cast<uint64_t>(strides.part +
                                (shape.tokens - 1) * strides.token +
                                (shape.kv_heads - 1) * strides.head) +

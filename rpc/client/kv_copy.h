@@ -8,16 +8,16 @@
 
 namespace kdn::rpc {
 
-// The two ways a layer is packed densely on the wire, numbered as wire::Layout.
+// The two orders of a densely packed layer, with the numbers of wire::Layout.
 enum class DenseLayout : uint8_t { kTokenMajor = 0, kHeadMajor = 1 };
 
-// The packed layout that copies to or from memory of these strides in the
-// longest runs.
+// The layout whose contiguous runs are longest when a layer is copied between
+// it and memory of these strides.
 DenseLayout NearestLayout(const KvStrides& strides);
 KvStrides StridesOf(DenseLayout layout, const KvShape& shape);
 
-// Copies one packed layer (shape().layer_bytes() bytes) into a view, or out of
-// one. REQUIRES: the view shows exactly one layer.
+// Copy one layer from packed memory of shape().layer_bytes() bytes into a view,
+// and from a view into packed memory. REQUIRES: a view of exactly one layer.
 void UnpackLayer(const std::byte* packed, DenseLayout layout,
                  const MutableKvView& view);
 void PackLayer(const KvView& view, DenseLayout layout, std::byte* packed);

@@ -18,11 +18,11 @@ std::shared_ptr<ClientLoop> ClientLoop::OfThisThread() {
 
 void ClientLoop::CheckThread() const {
   KDN_CHECK(std::this_thread::get_id() == thread_,
-            "a client is used by the thread that made it");
+            "a client is used only by the thread that made it");
 }
 
-// Counted from the real time: the timer's own is that of the loop's last poll,
-// which may be long ago on a thread that was busy elsewhere.
+// Reads the clock, because the timer's time is that of the loop's last poll,
+// which may be long ago on a thread that did other work.
 kj::Promise<void> ClientLoop::After(absl::Duration timeout) {
   return io_.provider->getTimer().atTime(
       kj::systemPreciseMonotonicClock().now() +

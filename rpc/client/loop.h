@@ -13,8 +13,8 @@
 
 namespace kdn::rpc {
 
-// The KJ event loop of the calling thread, shared by all clients made on it and
-// ended with the last of them. Blocking calls run it.
+// The KJ event loop of one thread. All clients that are made on the thread
+// share it, and it ends with the last of them. It runs during blocking calls.
 class ClientLoop {
  public:
   static std::shared_ptr<ClientLoop> OfThisThread();
@@ -22,8 +22,8 @@ class ClientLoop {
   kj::AsyncIoProvider& io() { return *io_.provider; }
   void CheckThread() const;
 
-  // The promise's value; DEADLINE_EXCEEDED when it took longer than `timeout`
-  // (the promise is then cancelled), or the exception as a status.
+  // The value of the promise, or the status of its exception. DEADLINE_EXCEEDED
+  // when it takes longer than `timeout`; then the promise is cancelled.
   template <typename T>
   absl::StatusOr<T> Wait(kj::Promise<T> promise, absl::Duration timeout);
   absl::Status WaitVoid(kj::Promise<void> promise, absl::Duration timeout);

@@ -12,8 +12,8 @@
 namespace kdn::rpc {
 namespace {
 
-// What a retrieve under way delivers into. Emptied when the call is over: the
-// gateway may hold on to the sink for longer.
+// Where a retrieve delivers. `spec` is null once the call has ended, because
+// the gateway may keep the sink, and call it, for longer.
 struct Delivery {
   const RetrieveSpec* spec = nullptr;
   DenseLayout layout = DenseLayout::kTokenMajor;
@@ -52,11 +52,12 @@ class LayerSinkServer final : public wire::LayerSink::Server {
   kj::Promise<void> done(DoneContext) override { return kj::READY_NOW; }
 
  private:
-  // Null when the call is over. Throws, to the gateway, for nonsense.
+  // Null when the call has ended. Throws for a chunk or a layer that was not
+  // asked for; the gateway gets the exception.
   const RetrieveChunk* ChunkOf(uint32_t chunk, uint32_t layer) const {
     if (delivery_->spec == nullptr) return nullptr;
     const std::vector<RetrieveChunk>& chunks = delivery_->spec->chunks;
-    KJ_REQUIRE(chunk < chunks.size(), "a chunk nobody asked for", chunk);
+    KJ_REQUIRE(chunk < chunks.size(), "a chunk that was not asked for", chunk);
     KJ_REQUIRE(
         layer < static_cast<uint32_t>(chunks[chunk].destination.shape().layers),
         "a layer outside the slice", layer);

@@ -11,14 +11,14 @@
 namespace kdn::rpc {
 namespace {
 
-// Those that the gateway has encoded at once, and as many behind them.
+// Most unanswered layers of a store: the four that the gateway encodes at the
+// same time, and four that wait.
 constexpr size_t kLayersUnanswered = 8;
-// And in messages half of what a connection may have unanswered: other calls
-// are read meanwhile.
+// Most bytes of them in messages: half of the bytes that a connection may have
+// unanswered, so that the gateway still reads other calls.
 constexpr size_t kBytesUnanswered = 32 << 20;
 
-// Puts a layer's bytes into the message: as they lie when they are dense in any
-// order, else packed.
+// Puts a layer into the message: in its own order if it is dense, else packed.
 void FillInline(const KvView& layer,
                 wire::StoreStream::LayerParams::Builder request) {
   const KvShape& shape = layer.shape();
@@ -69,7 +69,8 @@ absl::Status Upload::CheckLayer(const KvView& layer) const {
     return status;
   }
   if (region_ != nullptr && !region_->Holds(layer.base(), FootprintOf(layer))) {
-    return absl::InvalidArgumentError("a layer outside the store's region");
+    return absl::InvalidArgumentError(
+        "a layer lies outside the store's region");
   }
   const uint64_t bytes_max = connection_->node().message_bytes_max;
   if (region_ == nullptr && layer.shape().layer_bytes() > bytes_max / 2) {
@@ -237,7 +238,8 @@ absl::StatusOr<std::unique_ptr<StoreStream>> KnowledgeImpl::BeginStore(
   const RegionImpl* own =
       shared ? connection_->RegionAround(region->data(), 1) : nullptr;
   if (shared && own == nullptr) {
-    return absl::InvalidArgumentError("a region of another connection");
+    return absl::InvalidArgumentError(
+        "the region belongs to another connection");
   }
   auto upload =
       std::make_unique<Upload>(connection_, capability_, shape, own, timeout);

@@ -12,28 +12,31 @@
 
 namespace kdn::rpc {
 
-// One chunk on its way to the gateway: begin, a layer at a time, commit. All of
-// it as promises, so that it can be waited for step by step (StoreStream) or
-// run beside others (PendingStore). Lives on its connection's loop.
+// A store of one chunk at the gateway: begin, one layer after the other,
+// commit. Each step is a promise, so that a caller can wait for each step
+// (StoreStream) or run the store beside others (PendingStore). Used on the
+// connection's loop.
 class Upload {
  public:
-  // `region`: where every layer lies; null: they are sent inline.
+  // `region`: contains every layer; null: layers are sent in messages.
   Upload(std::shared_ptr<Connection> connection,
          wire::Knowledge::Client knowledge, const KvShape& shape,
          const RegionImpl* region, absl::Duration timeout);
 
   kj::Promise<absl::Status> Begin(const StoreSpec& spec);
-  // Resolves when the next layer may be sent: a few are on their way at a time.
+  // Resolves when the next layer may be sent: a few layers are unanswered at a
+  // time.
   kj::Promise<void> SendLayer(const KvView& layer);
   kj::Promise<absl::StatusOr<StoreReceipt>> Commit();
-  // All of it. `kv` must stay until it is resolved.
+  // The whole store. `kv` must not change until the promise resolves.
   kj::Promise<absl::StatusOr<StoreReceipt>> Run(const StoreSpec& spec,
                                                 const KvView& kv);
 
-  // INVALID_ARGUMENT unless `layer` is one layer of the chunk, in the region.
+  // INVALID_ARGUMENT unless `layer` is one layer of the chunk and, if there is
+  // a region, lies in it.
   absl::Status CheckLayer(const KvView& layer) const;
   Connection& connection() { return *connection_; }
-  // What is left of the timeout, and the grace for the last answer.
+  // The time that is left of the timeout, plus kAnswerGrace.
   absl::Duration TimeLeft() const;
 
  private:
@@ -63,7 +66,7 @@ class StoreStreamImpl final : public StoreStream {
 
 class PendingStoreImpl final : public PendingStore {
  public:
-  // A store that is refused before it began.
+  // A store that is refused before it begins.
   explicit PendingStoreImpl(absl::Status refused)
       : refused_(std::move(refused)) {}
   PendingStoreImpl(std::unique_ptr<Upload> upload, const StoreSpec& spec,

@@ -10,7 +10,7 @@
 namespace kdn::rpc {
 namespace {
 
-// A tier of a newer node is shown as the first one.
+// A tier that only a newer node knows is read as memory.
 Tier FromWire(wire::Tier tier) {
   return tier == wire::Tier::DISK ? Tier::kDisk : Tier::kMemory;
 }
@@ -54,7 +54,7 @@ LookupResult FromWire(wire::LookupResult::Reader result) {
 
 ChunkOutcome FromWire(wire::ChunkOutcome::Reader outcome) {
   ChunkOutcome out;
-  // Stays when the kind is one of a newer node: such a chunk is never used.
+  // The value for a kind that only a newer node knows.
   out.kind = OutcomeKind::kFailed;
   switch (outcome.getKind()) {
     case wire::OutcomeKind::HIT:
@@ -123,7 +123,7 @@ void ToWire(const StoreSpec& spec, wire::StoreRequest::Builder out) {
 absl::Status CheckCount(size_t answered, size_t asked) {
   if (answered == asked) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat("the gateway answered for ", answered,
-                                          " chunks of ", asked));
+                                          " chunks, expected ", asked));
 }
 
 }  // namespace kdn::rpc

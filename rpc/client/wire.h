@@ -7,8 +7,8 @@
 #include "rpc/api.h"
 #include "rpc/kdn.capnp.h"
 
-// Between kdn.capnp's structs and api.h's, for the client. An answer that makes
-// no sense is DATA_LOSS: the gateway is not what it says it is.
+// Converts between the structs of kdn.capnp and the values of api.h, for the
+// client. An answer that is not valid is DATA_LOSS.
 namespace kdn::rpc {
 
 NodeInfo FromWire(wire::NodeInfo::Reader info);

@@ -10,7 +10,7 @@
 namespace kdn::rpc {
 namespace {
 
-// A visit is one round trip on one host.
+// A client needs one round trip on one host.
 constexpr auto kVisitMax = 2 * kj::SECONDS;
 
 }  // namespace
@@ -20,7 +20,7 @@ std::string DescriptorDesk::Issue(const std::shared_ptr<SharedRegion>& region) {
   std::string ticket(kTicketBytes, '\0');
   const ssize_t got = getrandom(ticket.data(), ticket.size(), 0);
   KDN_CHECK(got == static_cast<ssize_t>(kTicketBytes),
-            "the kernel gives 16 random bytes at once");
+            "getrandom gives 16 bytes at once");
   tickets_[ticket] = region;
   return ticket;
 }

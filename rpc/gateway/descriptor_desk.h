@@ -11,11 +11,11 @@ namespace kdn::rpc {
 
 struct SharedRegion;
 
-// Hands a region's descriptor to clients whose Cap'n Proto library cannot
-// receive one: they connect to a Unix socket of its own, send a ticket that the
-// region's capability gave them, and get the descriptor as ancillary data
-// (SCM_RIGHTS) of one zero byte. Who brings no valid ticket is hung up on. Loop
-// thread only.
+// Gives the file descriptors of regions to clients whose Cap'n Proto library
+// cannot receive descriptors. Such a client connects to the desk's Unix socket,
+// sends a ticket that it got from the region's capability, and receives the
+// descriptor as ancillary data (SCM_RIGHTS) of one zero byte. Without a valid
+// ticket, the desk hangs up. Loop thread only.
 class DescriptorDesk {
  public:
   static constexpr size_t kTicketBytes = 16;
@@ -24,10 +24,11 @@ class DescriptorDesk {
       : loop_(loop), path_(std::move(path)) {}
   const std::string& path() const { return path_; }
 
-  // A ticket that works once, until the region is gone or it is withdrawn.
+  // A new ticket for the region. It works once, and not after Withdraw or the
+  // end of the region.
   std::string Issue(const std::shared_ptr<SharedRegion>& region);
   void Withdraw(const std::string& ticket) { tickets_.erase(ticket); }
-  // One client's visit.
+  // Serves one connection of a client.
   kj::Promise<void> Serve(kj::Own<kj::AsyncIoStream> stream);
 
  private:

@@ -15,9 +15,11 @@
 namespace kdn::rpc {
 namespace {
 
-// Engines that have connected but not said hello yet, beyond the sessions.
+// Most connections beyond the sessions: of engines that have not said hello,
+// and of clients that fetch descriptors.
 constexpr uint64_t kHelloesMax = 64;
-// Nobody sends descriptors here, but 0 would also switch sending them off.
+// Clients send no descriptors, but 0 would also keep the gateway from sending
+// them.
 constexpr unsigned kFdsPerMessageMax = 1;
 
 capnp::ReaderOptions ReaderOptionsOf(const Gateway::Options& options) {
@@ -27,7 +29,7 @@ capnp::ReaderOptions ReaderOptionsOf(const Gateway::Options& options) {
   return reader;
 }
 
-// One engine's connection: the stream, and the RPC system that speaks on it.
+// The connection of one engine: the stream and its RPC system.
 struct EngineConnection {
   using RpcSystem = capnp::RpcSystem<capnp::rpc::twoparty::VatId>;
   kj::Own<kj::AsyncIoStream> stream;
@@ -92,7 +94,7 @@ class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
   void ServeDesk(int fd, const std::string& path);
   void Accept(kj::Own<kj::AsyncIoStream> stream, bool local);
   void taskFailed(kj::Exception&& broken) override {
-    // An engine that goes away is no error.
+    // An engine that disconnects is not an error.
     if (broken.getType() == kj::Exception::Type::DISCONNECTED) return;
     LogWarning("gateway.connection", broken.getDescription().cStr());
   }
@@ -107,7 +109,7 @@ class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
   bool unix_bound_ = false;
   bool stopped_ = false;
   EventLoop loop_;
-  // Made, used and let go on the loop thread.
+  // Created, used and released on the loop thread.
   std::shared_ptr<GatewayState> state_;
   kj::Own<kj::TaskSet> tasks_;
 };
@@ -189,12 +191,12 @@ void GatewayImpl::Stop() {
 
 absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(
     Options options, delivery::NodeService* node) {
-  KDN_CHECK(node != nullptr, "a gateway serves a node");
+  KDN_CHECK(node != nullptr, "a gateway needs a node");
   if (options.sessions_max < 1 || options.chunks_per_call_max < 1 ||
       options.window_bytes > options.scratch_bytes_max) {
     return absl::InvalidArgumentError(
-        "gateway options: at least one session and chunk, and a window no "
-        "larger than the scratch memory");
+        "gateway options: sessions_max and chunks_per_call_max must be at "
+        "least 1, window_bytes at most scratch_bytes_max");
   }
   auto gateway = std::make_unique<GatewayImpl>(std::move(options), node);
   if (absl::Status status = gateway->Listen(); !status.ok()) return status;

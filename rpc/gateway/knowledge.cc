@@ -97,7 +97,7 @@ KnowledgeServer::StatusesDone KnowledgeServer::ReleasedIfLate(
   return [weak = std::weak_ptr<SessionState>(session_), id = session_->id,
           node = &session_->node(), inbox = session_->loop().inbox(),
           done = std::move(done)](Statuses statuses) mutable {
-    // The session's state belongs to the loop thread.
+    // The session's state is used on the loop thread only.
     inbox->Post([weak, id, node] {
       const std::shared_ptr<SessionState> session = weak.lock();
       if (session == nullptr || session->closed) node->CloseSession(id);
@@ -147,7 +147,7 @@ KnowledgeServer::RegionOf(wire::SharedMemory::Client memory,
         return absl::InvalidArgumentError(
             "the memory is not a region that this session opened");
       });
-  // It may be a promise that the client never keeps.
+  // The capability may be a promise that the client never fulfils.
   return ByDeadline<Region>(session_->loop(), found.attach(kj::mv(held)),
                             deadline, "finding the shared memory of a call");
 }
@@ -269,16 +269,17 @@ absl::Status KnowledgeServer::CheckDestination(
   switch (destination.which()) {
     case wire::RetrieveRequest::Destination::INLINE:
       if (destination.getInline() > wire::Layout::HEAD_MAJOR) {
-        return absl::UnimplementedError("a layout this node does not know");
+        return absl::UnimplementedError(
+            "a layout that this node does not know");
       }
       if (!has_sink) {
-        return absl::InvalidArgumentError("an inline retrieve without a sink");
+        return absl::InvalidArgumentError("an inline retrieve needs a sink");
       }
       return absl::OkStatus();
     case wire::RetrieveRequest::Destination::MEMORY:
       return absl::OkStatus();
   }
-  return absl::UnimplementedError("a destination this node does not know");
+  return absl::UnimplementedError("a destination that this node does not know");
 }
 
 kj::Promise<void> KnowledgeServer::retrieve(RetrieveContext context) {

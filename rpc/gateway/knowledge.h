@@ -11,7 +11,7 @@
 
 namespace kdn::rpc {
 
-// The chunks of one tenant and one model, to one engine: decodes and checks a
+// Serves the chunks of one tenant and one model to one engine: checks a
 // request, asks the node, encodes the answer. Loop thread only.
 class KnowledgeServer final : public wire::Knowledge::Server {
  public:
@@ -34,7 +34,7 @@ class KnowledgeServer final : public wire::Knowledge::Server {
  private:
   using Statuses = std::vector<absl::Status>;
   using StatusesDone = delivery::Done<Statuses>;
-  // What lookup, pin, unpin and remove have in common: the chunks they name.
+  // The checked parameters of lookup, pin, unpin and remove.
   struct Asked {
     std::vector<ChunkRef> chunks;
     CallDeadline deadline;
@@ -44,17 +44,18 @@ class KnowledgeServer final : public wire::Knowledge::Server {
   template <typename Context, typename Ask>
   kj::Promise<void> AskForStatuses(Context context, const char* what, Ask ask);
 
-  // Calls `done`, and takes leases back that a session got as it ended.
+  // A callback that calls `done`, and that releases the new leases if the
+  // session has ended meanwhile.
   StatusesDone ReleasedIfLate(StatusesDone done) const;
 
-  // The region of this session that a client's capability stands for.
+  // The region of this session that a client's capability means.
   kj::Promise<absl::StatusOr<std::shared_ptr<SharedRegion>>> RegionOf(
       wire::SharedMemory::Client memory, kj::TimePoint deadline) const;
   kj::Promise<void> BeginStore(StoreContext context,
                                delivery::StoreRequest request,
                                CallDeadline deadline,
                                std::shared_ptr<SharedRegion> region);
-  // UNIMPLEMENTED for a destination of a newer client.
+  // UNIMPLEMENTED for a destination that only a newer client knows.
   static absl::Status CheckDestination(
       wire::RetrieveRequest::Destination::Reader destination, bool has_sink);
   absl::StatusOr<RetrieveCall> ParseRetrieve(

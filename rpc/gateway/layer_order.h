@@ -9,10 +9,11 @@
 
 namespace kdn::rpc {
 
-// Puts the layers that several workers complete in any order back into the
-// order an engine computes in. Representation: per chunk, which layers are
-// complete and how many of them, from the first on, were given out. Invariant:
-// the layers of one chunk are given out once each and in order. Pure.
+// Workers complete the layers of a chunk in any order; this class gives them
+// out in the order in which an engine computes. Representation, per chunk: the
+// layers that are complete, and the number of layers that were given out.
+// Invariant: the layers of one chunk are given out once each and in order.
+// Pure.
 class LayerOrder {
  public:
   struct Ready {
@@ -26,9 +27,9 @@ class LayerOrder {
         complete_(static_cast<size_t>(chunks) * layers),
         given_(chunks) {}
 
-  // Layer `layer` of `chunk` is complete: appends what may go out now.
-  // Told again (a second replica stood in for the first), it changes nothing.
-  // REQUIRES: inside the bounds.
+  // Layer `layer` of `chunk` is complete: appends the layers that may go out
+  // now to `out`. A layer may be completed again, by a second replica; that has
+  // no effect. REQUIRES: chunk and layer are in range.
   void Complete(int chunk, int layer, std::vector<Ready>& out);
 
   // Layers of `chunk` given out so far.

@@ -97,8 +97,8 @@ kj::Promise<absl::StatusOr<Retrieval::Outcomes>> Retrieval::Run() {
 kj::Promise<absl::StatusOr<Retrieval::Outcomes>> Retrieval::OnDeadline() {
   Cancel();
   kj::Promise<void> still = kj::READY_NOW;
-  // A cancelled call still writes the layers that it is decoding. An engine
-  // that has its answer uses the region for something else.
+  // A cancelled call still writes the layers that it is decoding. After the
+  // answer, the engine may use the region for other things.
   if (call_.region != nullptr && !windows_[0].answered) {
     auto paf = kj::newPromiseAndFulfiller<void>();
     region_still_ = kj::mv(paf.fulfiller);
@@ -119,7 +119,8 @@ void Retrieval::StartWindows() {
 void Retrieval::StartWindow(int index) {
   Window& window = windows_[index];
   if (call_.region != nullptr) return AskNode(index);
-  // Nothing here keeps this object alive: it owns the promise.
+  // The continuation uses `this` without a reference: this object owns the
+  // promise.
   window_promises_.push_back(
       session_->gateway->scratch
           ->Acquire(window.bytes, RequesterId(session_->id.value()))
@@ -209,7 +210,7 @@ void Retrieval::TakeLayers() {
   for (const LayerOrder::Ready& ready : inbox_->TakeAll()) {
     order_.Complete(ready.chunk, ready.layer, to_send_);
   }
-  // Of what arrived together, the layer an engine computes first goes first.
+  // Of the layers that arrived together, the engine computes the lowest first.
   std::stable_sort(
       to_send_.begin() + static_cast<int64_t>(before), to_send_.end(),
       [](const auto& a, const auto& b) { return a.layer < b.layer; });
@@ -233,7 +234,8 @@ kj::Promise<void> Retrieval::SendAll() {
     sending_ = false;
     return kj::READY_NOW;
   }
-  // Others wait for the scratch that an engine holds which takes nothing.
+  // An engine that takes no layers holds scratch for which other retrieves
+  // wait.
   return Within(session_->loop(), session_->gateway->options.engine_stall_max,
                 SendOne())
       .then([this] { return SendAll(); });
@@ -297,8 +299,8 @@ void Retrieval::FinishWindowIfDone(int index) {
   }
 }
 
-// The client has everything once it answered the last call, because calls to
-// one sink arrive in order.
+// When the client has answered the last call, it has received every layer,
+// because calls to one sink arrive in order.
 kj::Promise<absl::StatusOr<Retrieval::Outcomes>> Retrieval::Farewell() {
   KJ_IF_MAYBE (sink, sink_) {
     return sink->doneRequest().send().then(

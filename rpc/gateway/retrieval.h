@@ -21,7 +21,7 @@
 namespace kdn::rpc {
 
 // A checked retrieve request. With a region, every chunk's destination lies in
-// it; without, destinations are still to be made and `inline_layout` says how.
+// it. Without a region, destinations are made later, in `inline_layout`.
 struct RetrieveCall {
   std::shared_ptr<const ModelSpec> model;
   Namespace ns;
@@ -34,8 +34,8 @@ struct RetrieveCall {
   wire::Layout inline_layout = wire::Layout::TOKEN_MAJOR;
 };
 
-// Layers as the node's workers complete them, on their way to the loop thread:
-// one wake-up per batch. Thread-safe.
+// Passes complete layers from the node's workers to the loop thread, with one
+// wake-up per batch. Thread-safe.
 class LayerInbox {
  public:
   explicit LayerInbox(std::function<void()> wake) : wake_(std::move(wake)) {}
@@ -48,7 +48,7 @@ class LayerInbox {
   std::vector<LayerOrder::Ready> layers_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Times the first layer of a retrieve that is complete. Thread-safe.
+// Records the time to the first complete layer of a retrieve. Thread-safe.
 class FirstLayer {
  public:
   FirstLayer(std::shared_ptr<Meters> meters, absl::Time begun)
@@ -64,14 +64,15 @@ class FirstLayer {
   std::atomic<bool> seen_{false};
 };
 
-// One retrieve under way. Cuts it into windows (all of it at once into a
-// region; bounded steps of scratch memory inline, two of them under way so that
-// fetching and sending overlap), asks the node for each, passes layers on to
-// the client's sink one message at a time at the pace the client takes them.
+// One retrieve in progress. It cuts the retrieve into windows and asks the node
+// for each window. Into a region there is one window. Inline, a window has a
+// bounded amount of scratch memory, and two windows are in progress so that
+// fetching and sending overlap. Layers go to the client's sink one message at a
+// time, at the pace at which the client takes them.
 //
-// Invariant: a window's memory is held by the node call that fills it, whatever
-// becomes of this object; destroying this object cancels those calls. Loop
-// thread only; lives behind a shared_ptr.
+// Invariant: the node call that fills a window holds the window's memory, also
+// when this object is gone. The destructor cancels these calls. Loop thread
+// only; owned by shared_ptrs.
 class Retrieval : public std::enable_shared_from_this<Retrieval> {
  public:
   using Outcomes = std::vector<ChunkOutcome>;
@@ -79,10 +80,10 @@ class Retrieval : public std::enable_shared_from_this<Retrieval> {
             kj::Maybe<wire::LayerSink::Client> sink, CallDeadline deadline);
   ~Retrieval();
 
-  // Starts, and resolves once every chunk has its outcome and the sink has
-  // everything. Chunks not complete by the deadline are failed with
-  // DEADLINE_EXCEEDED; a region's outcomes come no sooner than the node has
-  // ceased to write there. Call once, keep this alive meanwhile.
+  // Resolves when every chunk has its outcome and the sink has every layer.
+  // Chunks that are not complete at the deadline fail with DEADLINE_EXCEEDED.
+  // With a region, the outcomes come only when the node has stopped writing.
+  // Call once, and keep this object alive until the promise resolves.
   kj::Promise<absl::StatusOr<Outcomes>> Run();
 
  private:
@@ -93,7 +94,7 @@ class Retrieval : public std::enable_shared_from_this<Retrieval> {
     std::shared_ptr<Scratch> scratch;
     std::vector<MutableKvView> views;  // of the scratch, by chunk
     std::shared_ptr<Cancellation> cancellation;
-    int unsent = 0;  // layers given to the sending queue, not yet sent
+    int unsent = 0;  // its layers in to_send_ that have not been sent
     bool answered = false;
   };
 
@@ -128,13 +129,15 @@ class Retrieval : public std::enable_shared_from_this<Retrieval> {
   int next_window_ = 0;
   int active_windows_ = 0;
   int finished_windows_ = 0;
-  std::vector<LayerOrder::Ready> to_send_;  // a queue: sent up to next_to_send_
+  std::vector<LayerOrder::Ready> to_send_;  // sent up to next_to_send_
   size_t next_to_send_ = 0;
   bool sending_ = false;
   Outcomes outcomes_;
-  std::vector<bool> settled_;  // by chunk: outcome known, layers passed on
+  std::vector<bool> settled_;  // by chunk: outcome known, layers sent
   kj::Own<kj::PromiseFulfiller<absl::Status>> finished_;
-  kj::Own<kj::PromiseFulfiller<void>> region_still_;  // set at the deadline
+  // Set at the deadline; fulfilled when the node has stopped writing the
+  // region.
+  kj::Own<kj::PromiseFulfiller<void>> region_still_;
   kj::Promise<void> send_promise_ = nullptr;
   std::vector<kj::Promise<void>> window_promises_;
 };

@@ -47,7 +47,7 @@ kj::Promise<ScratchPool::Result> ScratchPool::Wait(size_t bytes,
 void ScratchPool::OnAnswer(uint64_t id,
                            absl::StatusOr<AdmissionGate::Pass> pass) {
   auto found = waiters_.extract(id);
-  if (found.empty()) return;  // it gave up
+  if (found.empty()) return;  // the request was withdrawn
   Waiter& waiter = found.mapped();
   if (pass.ok()) {
     waiter.fulfiller->fulfill(

@@ -17,8 +17,8 @@
 
 namespace kdn::rpc {
 
-// Memory that a chunk is decoded into before it is sent; never initialised.
-// Free it on any thread.
+// Memory into which chunks are decoded before they are sent. It is not
+// initialised. Any thread may destroy it.
 class Scratch {
  public:
   Scratch(transfer::AdmissionGate::Pass pass, size_t bytes)
@@ -39,15 +39,15 @@ class Scratch {
   size_t size_;
 };
 
-// The shell around an AdmissionGate for a loop thread: hands out scratch within
-// a budget, as promises. Requesters that wait take turns. Loop thread only;
-// lives behind a shared_ptr.
+// Gives out scratch memory within a budget, as promises on a loop thread. An
+// AdmissionGate decides which request is next; requesters that wait take turns.
+// Loop thread only; owned by shared_ptrs.
 class ScratchPool : public std::enable_shared_from_this<ScratchPool> {
  public:
   static std::shared_ptr<ScratchPool> Create(EventLoop& loop, uint64_t limit);
 
-  // RESOURCE_EXHAUSTED when `bytes` is more than the whole budget, or too many
-  // requests wait. Dropping the promise gives the request up.
+  // RESOURCE_EXHAUSTED when `bytes` is more than the whole budget, or when too
+  // many requests wait. Dropping the promise withdraws the request.
   kj::Promise<absl::StatusOr<std::shared_ptr<Scratch>>> Acquire(
       size_t bytes, RequesterId requester);
   uint64_t used() const { return gate_->used(); }

@@ -17,7 +17,7 @@ namespace kdn::rpc {
 namespace {
 
 constexpr uint64_t kPageBytes = 4096;
-// Each is a file descriptor of the node.
+// Each region is a file descriptor of the node.
 constexpr int kRegionsPerSessionMax = 64;
 constexpr int kModelsPerSessionMax = 256;
 
@@ -28,7 +28,8 @@ absl::Status CheckVersion(uint32_t client) {
                    ", this node ", kProtocolVersion, " and newer"));
 }
 
-// What both sides computed must agree, and enough must have been compared.
+// OK when every golden vector that both sides know is equal, and "first-chunk"
+// is among them.
 absl::Status CheckGolden(capnp::List<wire::GoldenVector>::Reader theirs) {
   bool first_chunk_seen = false;
   const std::vector<GoldenVector> ours = GoldenVectors();
@@ -49,7 +50,7 @@ absl::Status CheckGolden(capnp::List<wire::GoldenVector>::Reader theirs) {
   }
   if (first_chunk_seen) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      "hello without the golden vector 'first-chunk'");
+      "hello needs the golden vector 'first-chunk'");
 }
 
 void FillGolden(wire::Kdn::HelloResults::Builder results) {
@@ -154,7 +155,7 @@ absl::StatusOr<std::shared_ptr<SharedRegion>> SessionServer::MakeRegion(
         "shared memory needs a Unix socket: this session came over TCP");
   }
   if (bytes == 0) {
-    return absl::InvalidArgumentError("a region of 0 bytes");
+    return absl::InvalidArgumentError("a region needs at least 1 byte");
   }
   const uint64_t padding = (kPageBytes - bytes % kPageBytes) % kPageBytes;
   auto region = std::make_shared<SharedRegion>();

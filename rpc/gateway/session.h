@@ -8,11 +8,12 @@
 
 namespace kdn::rpc {
 
-// The bootstrap capability of one connection: says hello, makes a session.
+// The bootstrap capability of one connection: answers hello and makes a
+// session.
 class KdnServer final : public wire::Kdn::Server {
  public:
-  // `local`: the connection is a Unix socket, so descriptors can be passed.
-  // `greeted` is set by a hello that was accepted.
+  // `local`: the connection is a Unix socket, over which descriptors can be
+  // sent. An accepted hello sets `greeted`.
   KdnServer(std::shared_ptr<GatewayState> gateway, bool local,
             std::shared_ptr<bool> greeted)
       : gateway_(std::move(gateway)),

@@ -23,8 +23,8 @@ namespace kdn::rpc {
 
 using transfer::AdmissionGate;
 
-// What all sessions of a gateway share. Made and used on the loop thread; the
-// budgets count atomically, so that usage can be read anywhere.
+// The parts that all sessions of a gateway share. Created and used on the loop
+// thread; only the usage of the budgets may be read on any thread.
 struct GatewayState {
   Gateway::Options options;
   delivery::NodeService* node = nullptr;
@@ -36,8 +36,9 @@ struct GatewayState {
   std::shared_ptr<DescriptorDesk> desk;  // null: no Unix socket
 };
 
-// Memory an engine maps too. Shared by the capability and by every node call
-// that uses it, so a client that goes away takes no memory from under the node.
+// Memory that an engine maps too. The capability and every node call that uses
+// the memory share it, so it stays valid for the node when the client
+// disconnects.
 struct SharedRegion {
   SharedMemory memory;
   AdmissionGate::Pass in_gateway;
@@ -65,16 +66,17 @@ class SharedMemoryServer final : public wire::SharedMemory::Server {
   std::shared_ptr<SharedRegion> region_;
   std::shared_ptr<DescriptorDesk> desk_;
   AdmissionGate::Pass slot_;
-  std::string ticket_;  // the one outstanding, if any
+  std::string ticket_;  // the last one issued; empty: none
 };
 
-// One connected engine, shared by its Session capability and everything opened
-// through it. Loop thread only. `closed` once the Session capability is gone:
-// nothing new may start then, and its leases are released.
+// One connected engine. Its Session capability and all objects that were opened
+// through it share this state. Loop thread only.
 struct SessionState {
   std::shared_ptr<GatewayState> gateway;
   SessionId id;
   bool local = false;  // over a Unix socket
+  // The Session capability is gone: its leases are released, and no new call
+  // may start.
   bool closed = false;
   AdmissionGate::Pass slot;
   std::shared_ptr<AdmissionGate> regions;
@@ -93,7 +95,8 @@ struct SessionState {
   }
 };
 
-// The node's plain answer as one that may also be late or missing.
+// Turns a promise of a plain answer into one of an answer or a status, for
+// ByDeadline.
 template <typename T>
 kj::Promise<absl::StatusOr<T>> AnswerOrStatus(kj::Promise<T> promise) {
   return promise.then([](T value) -> absl::StatusOr<T> { return value; });

@@ -43,17 +43,17 @@ StoreStreamServer::Turn StoreStreamServer::TakeTurn(int layer) {
 }
 
 kj::Promise<void> StoreStreamServer::layer(LayerContext context) {
-  if (committed_) return kj::READY_NOW;  // it has no part in the store
+  if (committed_) return kj::READY_NOW;  // not part of the store
   if (layers_ == shape_.layers) {
     if (error_.ok()) {
       error_ = absl::InvalidArgumentError(
-          absl::StrCat("a layer too many: the model has ", shape_.layers));
+          absl::StrCat("too many layers: the model has ", shape_.layers));
     }
     return kj::READY_NOW;
   }
   const int layer = layers_++;
-  // Not to be cancelled: the node reads the layer out of this call's message,
-  // which lives as long as the call does and no longer, whoever hangs up.
+  // No allowCancellation: the node reads the layer from this call's message,
+  // which lives exactly as long as the call, also when the client hangs up.
   Turn turn = TakeTurn(layer);
   return turn.mine
       .then([this, layer, context] { return PutLayer(layer, context); })
@@ -82,7 +82,7 @@ void StoreStreamServer::Expire() {
   if (error_.ok()) {
     error_ = absl::DeadlineExceededError("the store's deadline passed");
   }
-  // A call under way keeps the node's stream and the region until it is done.
+  // A call in progress holds the node's stream and the region until it is done.
   stream_ = nullptr;
   region_ = nullptr;
   budget_ = Budget{};
@@ -91,7 +91,7 @@ void StoreStreamServer::Expire() {
 kj::Promise<void> StoreStreamServer::commit(CommitContext context) {
   context.allowCancellation();
   if (committed_) {
-    ToWire(absl::FailedPreconditionError("committed already"),
+    ToWire(absl::FailedPreconditionError("the store was committed before"),
            context.getResults().initStatus());
     return kj::READY_NOW;
   }

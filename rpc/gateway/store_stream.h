@@ -9,13 +9,13 @@
 
 namespace kdn::rpc {
 
-// One chunk on its way in. The node encodes kLayersAtOnce of its layers at a
-// time; the others queue up here. Layers are read where they lie: in the
-// request message or in the engine's region. Cap'n Proto frees a message once
+// A store of one chunk. The node encodes kLayersAtOnce of its layers at a time;
+// further layers wait here. The node reads a layer where it lies: in the
+// request message or in the engine's region. Cap'n Proto frees a message when
 // its call is answered, so a layer is answered only when the node is done with
-// it, deadline or not; commit is the call that ends by the deadline. At the
-// deadline what the store holds is let go of, whether its client says anything
-// or not. Loop thread only.
+// it, even after the deadline. Only commit ends by the deadline. At the
+// deadline the store releases its region and budgets, whatever the client does.
+// Loop thread only.
 class StoreStreamServer final : public wire::StoreStream::Server {
  public:
   struct Budget {
@@ -43,13 +43,14 @@ class StoreStreamServer final : public wire::StoreStream::Server {
   kj::Promise<void> commit(CommitContext context) override;
 
  private:
-  // So that one store leaves threads of a large node to the others, and what
-  // its messages hold is bounded.
+  // A bound, so that one store does not take all threads of a node, and for the
+  // memory of its messages.
   static constexpr int kLayersAtOnce = 4;
   static kj::Array<kj::Promise<void>> FirstTurns();
 
-  // Resolves when the call kLayersAtOnce before this one is done; `done` is to
-  // be fulfilled when this one is (dropping it spoils the store).
+  // `mine` resolves when the layer kLayersAtOnce before this one is done. The
+  // caller fulfils `done` when this layer is done; dropping `done` makes commit
+  // fail.
   struct Turn {
     kj::Promise<void> mine;
     kj::Own<kj::PromiseFulfiller<void>> done;
@@ -58,22 +59,22 @@ class StoreStreamServer final : public wire::StoreStream::Server {
   kj::Promise<void> PutLayer(int layer, LayerContext context);
   kj::Promise<absl::StatusOr<StoreReceipt>> CommitNow();
   void Expire();
-  // Where the layer of this call lies. INVALID_ARGUMENT when it is outside its
-  // memory.
+  // A view of the layer of this call. INVALID_ARGUMENT when the layer does not
+  // lie inside its message or region.
   absl::StatusOr<KvView> ViewOf(
       int layer, wire::StoreStream::LayerParams::Reader params) const;
 
   std::shared_ptr<SessionState> session_;
-  // Shared with calls under way: the node's stream outlives this object until
-  // they are done.
+  // Calls in progress share the node's stream, so it lives until they are done,
+  // also without this object.
   std::shared_ptr<delivery::ChunkWriter> stream_;
   KvShape shape_;
   CallDeadline deadline_;
   std::shared_ptr<SharedRegion> region_;
   Budget budget_;
-  int layers_ = 0;  // that calls brought
+  int layers_ = 0;  // layers that have come
   bool committed_ = false;
-  absl::Status error_;  // the first; commit reports it
+  absl::Status error_;  // the first error; commit reports it
   kj::Array<kj::Promise<void>> turns_;
   kj::Promise<void> expiry_;
 };

@@ -15,7 +15,8 @@ namespace {
 // NodeInfo.features; docs/protocol.md says what each name means.
 constexpr std::array<const char*, 1> kFeatures = {"refuses-unknown"};
 
-// The identity a store claims, and its placement, once the key agrees.
+// Fills in identity, depth and placement of a store, after comparing the
+// client's key with the key that this node computes.
 absl::Status FillIdentity(wire::StoreRequest::Reader request,
                           delivery::StoreRequest& out) {
   const auto claimed = DigestFromWire<ChunkKey>(request.getKey(), "chunk key");
@@ -166,7 +167,8 @@ absl::StatusOr<delivery::StoreRequest> StoreFromWire(
   if (!ttl.ok()) return ttl.status();
   out.ttl = *ttl;
   if (request.getDurability() > wire::Durability::DURABLE) {
-    return absl::UnimplementedError("a durability this node does not know");
+    return absl::UnimplementedError(
+        "a durability that this node does not know");
   }
   out.durability = static_cast<Durability>(request.getDurability());
   return out;

@@ -10,7 +10,8 @@
 #include "rpc/gateway/session_state.h"
 #include "rpc/kdn.capnp.h"
 
-// Between kdn.capnp's structs and delivery/'s, for the gateway.
+// Converts between the structs of kdn.capnp and those of delivery/, for the
+// gateway.
 namespace kdn::rpc {
 
 void FillNodeInfo(const GatewayState& gateway, bool local,
@@ -21,16 +22,18 @@ void FillLookupResult(const LookupResult& result,
 void FillOutcome(const ChunkOutcome& outcome, wire::ChunkOutcome::Builder out);
 void FillReceipt(const StoreReceipt& receipt, wire::StoreReceipt::Builder out);
 
-// Everything of a store but its deadline, checked: the key is the one this node
-// computes, positions and levels make sense. INVALID_ARGUMENT otherwise.
+// The checked fields of a store, without its deadline. INVALID_ARGUMENT when
+// the key is not the one that this node computes, or a field is not valid;
+// UNIMPLEMENTED for a level or a durability that this node does not know.
 absl::StatusOr<delivery::StoreRequest> StoreFromWire(
     wire::StoreRequest::Reader request, std::shared_ptr<const ModelSpec> model,
     const ModelFingerprint& fingerprint, const Namespace& ns);
 
-// INVALID_ARGUMENT unless 1 ms to 30 days, or 0 where `zero_allowed`.
+// INVALID_ARGUMENT unless it is 1 ms to 30 days, or 0 and `zero_allowed`.
 absl::StatusOr<absl::Duration> TtlFromWire(uint64_t ttl_ms, bool zero_allowed);
 
-// INVALID_ARGUMENT unless there are 1 to kChunkTokensMax, none negative.
+// INVALID_ARGUMENT unless there are 1 to kChunkTokensMax positions, none of
+// them negative.
 absl::Status CheckPositions(const std::vector<int32_t>& positions);
 
 }  // namespace kdn::rpc

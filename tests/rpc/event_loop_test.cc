@@ -28,7 +28,7 @@ TEST(EventLoopTest, TasksOfEachThreadRunInOrder) {
   loop.Run([] {});
   std::vector<int> all(500);
   std::iota(all.begin(), all.end(), 0);
-  for (const auto& one : seen) EXPECT_EQ(one, all);
+  for (const auto& tasks : seen) EXPECT_EQ(tasks, all);
 }
 
 TEST(EventLoopTest, AnswersArriveOnTheLoop) {
@@ -47,7 +47,7 @@ TEST(EventLoopTest, AnswersArriveOnTheLoop) {
   EXPECT_EQ(loop.expected(), 0u);
 }
 
-TEST(EventLoopTest, DroppedQuestionIsUnavailable) {
+TEST(EventLoopTest, DroppedCallbackIsUnavailable) {
   EventLoop loop;
   absl::Status got;
   loop.RunAsync([&] {
@@ -60,7 +60,7 @@ TEST(EventLoopTest, DroppedQuestionIsUnavailable) {
   EXPECT_TRUE(absl::IsUnavailable(got)) << got;
 }
 
-TEST(EventLoopTest, WhatIsLentIsKeptUntilTheAnswerEvenWhenNobodyWaits) {
+TEST(EventLoopTest, LentMemoryIsKeptUntilTheAnswerEvenWhenNobodyWaits) {
   EventLoop loop;
   absl::AnyInvocable<void(absl::Status)> done;
   auto kept = std::make_shared<int>(1);
@@ -109,7 +109,8 @@ class ScratchPoolTest : public testing::Test {
     });
     return scratch;
   }
-  // The request is granted later, noted under `name` and given back at once.
+  // Requests scratch. When the request is granted, adds `name` to order_ and
+  // gives the scratch back. `of`: the number of grants that the test expects.
   void Wait(size_t bytes, int name, uint64_t requester, int of) {
     loop_.Run([&] {
       waits_.push_back(kj::heap(pool_->Acquire(bytes, RequesterId(requester))
@@ -134,7 +135,7 @@ TEST_F(ScratchPoolTest, WaitersAreServedInOrder) {
   std::shared_ptr<Scratch> first = Take(80);
   EXPECT_EQ(pool_->used(), 80u);
   Wait(90, 2, /*requester=*/1, /*of=*/2);
-  Wait(10, 3, /*requester=*/1, /*of=*/2);  // would fit, but it is not its turn
+  Wait(10, 3, /*requester=*/1, /*of=*/2);  // fits, but has to wait
   EXPECT_TRUE(order_.empty());
   first = nullptr;  // given back on this thread
   all_.WaitForNotification();
@@ -155,7 +156,7 @@ TEST_F(ScratchPoolTest, RequestersTakeTurns) {
   EXPECT_EQ(order_, std::vector<int>({0, 9, 1, 2, 3, 4}));
 }
 
-TEST_F(ScratchPoolTest, WhoGivesUpLetsTheNextOneIn) {
+TEST_F(ScratchPoolTest, AWithdrawnRequestLetsTheNextOneIn) {
   const std::shared_ptr<Scratch> first = Take(80);
   Wait(90, 2, /*requester=*/1, /*of=*/1);
   Wait(20, 3, /*requester=*/1, /*of=*/1);

@@ -19,19 +19,19 @@
 
 namespace kdn::rpc {
 
-// A node that keeps raw KV in a map, answers on a thread of its own, and can be
-// told to misbehave. Thread-safe.
+// A node that keeps raw KV in a map and answers on a thread of its own. A test
+// can make it silent, slow or wrong. Thread-safe.
 class FakeNode final : public delivery::NodeService {
  public:
   FakeNode();
   ~FakeNode() override;
 
-  // While silent, calls are taken and not answered; Speak answers them.
+  // While silent, the node answers no calls. Speak answers them.
   void BeSilent();
   void Speak();
   // Runs on the node's thread before each layer of a retrieve is copied.
   void set_before_layer(std::function<void(int chunk, int layer)> hook);
-  // Layers of a chunk are completed in reverse order.
+  // True: the layers of a chunk are completed in reverse order.
   void set_layers_backwards(bool on) { layers_backwards_ = on; }
   void set_outcome(const ChunkKey& key, ChunkOutcome outcome);
   void set_begin_store(absl::Status status);
@@ -39,7 +39,7 @@ class FakeNode final : public delivery::NodeService {
   int sessions_open() const;
   int pins() const;
   int pins_made() const;
-  // Taken while silent.
+  // Layers of stores that the node has not encoded yet.
   int layers_waiting() const;
   int retrieves_cancelled() const;
   bool WaitForSessionsOpen(int count) const;

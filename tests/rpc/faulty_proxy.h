@@ -13,26 +13,28 @@
 
 namespace kdn::rpc {
 
-// A TCP proxy that passes bytes on, and does one bad thing to what the server
-// sends, or passes it on no faster than it may. Blocking sockets on threads of
-// its own; ends its connections when destroyed.
+// A TCP proxy. It passes bytes on, but does one fault to the bytes of the
+// server, or passes them on at a limited rate. It uses blocking sockets on
+// threads of its own. The destructor ends its connections.
 class FaultyProxy {
  public:
   struct Fault {
-    std::optional<uint64_t> flip_bit_at = {};  // of the server's bytes
-    std::optional<uint64_t> stall_at = {};  // passes nothing on after so many
-    std::optional<uint64_t> cut_at = {};    // hangs up after so many
+    // Offsets in the bytes that the server sends on one connection.
+    std::optional<uint64_t> flip_bit_at = {};  // a bit of this byte is flipped
+    std::optional<uint64_t> stall_at = {};     // no byte is passed on from here
+    std::optional<uint64_t> cut_at = {};       // the proxy hangs up here
   };
   FaultyProxy(uint16_t server_port, Fault fault);
   ~FaultyProxy();
   uint16_t port() const { return port_; }
-  // Of what the server sends, all connections together; 0: as fast as it comes.
+  // Limits the server's bytes of all connections together; 0: no limit.
   void set_bytes_per_second(double rate) { bytes_per_second_ = rate; }
 
  private:
   void Accept();
   void Pump(int from, int to, bool faulty);
-  // Sends what the server sent as the pace allows. False when nobody listens.
+  // Passes bytes of the server on at the limited rate. False when the client
+  // has hung up.
   bool SendPaced(int to, const uint8_t* bytes, size_t count);
 
   const uint16_t server_port_;
@@ -47,10 +49,11 @@ class FaultyProxy {
   std::thread acceptor_;
 };
 
-// Connects to a local port; -1 when refused.
+// Connects to a local port. Returns the socket; -1 when the connection is
+// refused.
 int ConnectLocal(uint16_t port);
-// Sends all of it and reads until the other side hangs up or is quiet for
-// `quiet_ms`. Returns what came.
+// Sends the bytes, and reads until the other side hangs up or has sent nothing
+// for `quiet_ms`. Returns the bytes that came.
 std::vector<uint8_t> Exchange(int fd, const std::vector<uint8_t>& bytes,
                               int quiet_ms);
 

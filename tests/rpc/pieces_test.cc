@@ -1,4 +1,4 @@
-// The small pure parts: order of layers, budgets, packing.
+// Tests of the pure parts: the order of layers, and packing.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -19,7 +19,7 @@ TEST(LayerOrderTest, AnyOrderInGivesEachChunksLayersInOrder) {
     for (int c = 0; c < kChunks; ++c) {
       for (int l = 0; l < kLayers; ++l) in.push_back({c, l});
     }
-    in.insert(in.end(), in.begin(), in.begin() + 6);  // some told twice
+    in.insert(in.end(), in.begin(), in.begin() + 6);  // some complete twice
     std::shuffle(in.begin(), in.end(), random);
     LayerOrder order(kChunks, kLayers);
     std::vector<LayerOrder::Ready> out;
@@ -33,7 +33,7 @@ TEST(LayerOrderTest, AnyOrderInGivesEachChunksLayersInOrder) {
   }
 }
 
-TEST(LayerOrderTest, HoleHoldsBackWhatIsBehindIt) {
+TEST(LayerOrderTest, AMissingLayerHoldsBackTheLayersBehindIt) {
   LayerOrder order(1, 3);
   std::vector<LayerOrder::Ready> out;
   order.Complete(0, 2, out);

@@ -28,7 +28,7 @@ TEST(WireTest, EveryStatusCodeComesBack) {
   EXPECT_EQ(FromWire(static_cast<wire::Code>(99)), absl::StatusCode::kUnknown);
 }
 
-TEST(WireTest, ExceptionsSayWhatToDo) {
+TEST(WireTest, ExceptionsBecomeCodes) {
   EXPECT_TRUE(
       absl::IsUnavailable(FromException(KJ_EXCEPTION(DISCONNECTED, "gone"))));
   EXPECT_TRUE(absl::IsResourceExhausted(
@@ -60,7 +60,7 @@ TEST(WireTest, ModelComesBackWhole) {
   EXPECT_TRUE(absl::IsUnimplemented(FromWire(out.asReader()).status()));
 }
 
-TEST(WireTest, DefaultRopeFieldsAreTheProjects) {
+TEST(WireTest, DefaultsOfRopeFieldsAreThoseOfRopeSpec) {
   capnp::MallocMessageBuilder message;
   auto out = message.initRoot<wire::ModelSpec>();
   ModelSpec model = TestModel();
@@ -115,7 +115,7 @@ TEST(WireTest, EveryLevelComesBack) {
   std::set<wire::Level> seen;
   for (const Level level : kLevelsByQuality) {
     EXPECT_EQ(FromWire(ToWire(level)), level) << Name(level);
-    // The masks count on it.
+    // Level masks rely on equal numbers.
     EXPECT_EQ(static_cast<int>(ToWire(level)), static_cast<int>(level));
     seen.insert(ToWire(level));
   }

@@ -31,7 +31,7 @@ TEST_F(BulkTest, FetchBringsEveryChunkLayerByLayer) {
   EXPECT_EQ(values.histogram("peer_push_us").count(), 0u);
 }
 
-TEST_F(BulkTest, AServerWithoutRoomForAllSendsWhatItHas) {
+TEST_F(BulkTest, AServerWithoutRoomForAllChunksSendsGroups) {
   HoldAll();
   peer_.set_room(1);
   auto record = Fetch(FetchOf(chunks_));
@@ -73,10 +73,10 @@ TEST_F(BulkTest, SingleChunkComesInOrderToo) {
   EXPECT_EQ(server_->counters().connections, 1u) << "the connection is reused";
 }
 
-TEST_F(BulkTest, SliceAndLevelAreWhatWasAskedFor) {
+TEST_F(BulkTest, SliceAndLevelAreThoseOfTheRequest) {
   HoldAll(LevelSet::All());
   for (const Level level : kLevelsByQuality) {
-    for (const size_t chunks : {4, 1}) {  // one alone is read otherwise
+    for (const size_t chunks : {4, 1}) {  // other code reads a single chunk
       delivery::FetchRequest request =
           FetchOf({chunks_.begin(), chunks_.begin() + chunks});
       request.slice = KvSlice{1, 3, 1, 2};
@@ -92,7 +92,7 @@ TEST_F(BulkTest, SliceAndLevelAreWhatWasAskedFor) {
   }
 }
 
-TEST_F(BulkTest, ARefinedLevelTravelsWithWhatItRefines) {
+TEST_F(BulkTest, ALevelComesWithTheLevelsThatItRefines) {
   HoldAll(LevelSet::Of(Level::kBase2).WithRefined());
   size_t coarser = 0;
   for (const Level level : {Level::kBase, Level::kBase1, Level::kBase2}) {
@@ -158,7 +158,7 @@ TEST_F(BulkTest, MissFailureAndUnacceptableLevelAreTyped) {
   EXPECT_TRUE(absl::IsNotFound(record->items[3].why));
 }
 
-TEST_F(BulkTest, ACopyThatIsNoObjectIsNamed) {
+TEST_F(BulkTest, ACopyThatCannotBeParsedIsReportedWithItsVersion) {
   peer_.HoldJunk(chunks_[0].ref.key);
   peer_.Hold(chunks_[1], LevelSet::Of(Level::kLossless));
   auto record = Fetch(FetchOf({chunks_[0], chunks_[1], chunks_[2]}));
@@ -262,7 +262,7 @@ TEST_F(BulkTest, DamagedPushIsRefusedByTheReceiver) {
   EXPECT_EQ(peer_.object(chunks_[0].ref.key), nullptr);
 }
 
-TEST_F(BulkTest, AHelloThatIsRefusedIsNoDamage) {
+TEST_F(BulkTest, ARefusedHelloIsNotDamage) {
   HoldAll();
   delivery::FetchRequest request = FetchOf(chunks_);
   request.peer = NodeId("c");  // at the address of b

@@ -16,25 +16,25 @@
 
 namespace kdn::rpc {
 
-// The node behind a bulk server: real codec objects in a real arena, answers on
-// the calling thread. Thread-safe.
+// The node of a bulk server. It has real objects of the codec in a real arena,
+// and answers on the calling thread. Thread-safe.
 class FakePeer final : public delivery::PeerService {
  public:
   explicit FakePeer(size_t arena_bytes = 64u << 20);
 
   // Encodes and holds a chunk.
   void Hold(const TestChunk& chunk, LevelSet levels);
-  // What is no object at all.
+  // Holds bytes that are not an object.
   void HoldJunk(const ChunkKey& key);
-  // What its storage says that every copy is of.
+  // The version that its storage reports for every copy.
   static constexpr ObjectVersion kVersion{7};
   void set_failure(const ChunkKey& key, absl::Status status);
-  // At most `room` objects are out at a time; who reads another waits until one
-  // was let go of, as for the memory of a small node.
+  // At most `room` objects are lent at a time. A further read waits until an
+  // object is returned, as on a node with little memory.
   void set_room(int room);
-  // ReadLocal is taken and never answered.
+  // While true, ReadLocal is never answered.
   void set_silent(bool silent);
-  // While false, ReserveLocal is taken and not answered.
+  // While false, ReserveLocal is not answered.
   void set_reserving(bool reserving);
   storage::ObjectRef object(const ChunkKey& key) const;
   size_t arena_used() const { return arena_->used_bytes(); }
@@ -74,7 +74,7 @@ class FakePeer final : public delivery::PeerService {
       ABSL_GUARDED_BY(mutex_);
 };
 
-// What came of one fetch, recorded and verified as a node would.
+// Records the results of one fetch, and verifies them as a node would.
 class RecordingSink final : public delivery::FetchSink {
  public:
   struct Item {
@@ -89,7 +89,7 @@ class RecordingSink final : public delivery::FetchSink {
   };
   struct Record {
     std::vector<Item> items;
-    std::vector<std::pair<int, int>> order;  // (layer, item) as they came
+    std::vector<std::pair<int, int>> order;  // (layer, item), as they came
     absl::Status status;
     absl::Notification done;
     absl::Notification first_layer;

@@ -46,7 +46,7 @@ TEST_F(BulkFaultsTest, FlippedBitAnywhereNeverPassesUnseen) {
     request.deadline = SteadyNow() + absl::Milliseconds(500);
     auto record = Fetch(std::move(request));
     const RecordingSink::Item& item = record->items[0];
-    // A flip in padding or in the tier is harmless; otherwise it is noticed.
+    // A flip in padding or in the tier is harmless. A check finds any other.
     if (record->status.ok() && item.why.ok() && item.verified.ok()) {
       ASSERT_EQ(item.layers, model_.num_layers) << "bit flipped at " << at;
       EXPECT_EQ(item.index->key(), chunks_[0].ref.key);
@@ -55,7 +55,7 @@ TEST_F(BulkFaultsTest, FlippedBitAnywhereNeverPassesUnseen) {
   }
 }
 
-TEST_F(BulkFaultsTest, CutConnectionFailsOnlyWhatIsOnIt) {
+TEST_F(BulkFaultsTest, CutConnectionFailsOnlyItsRequest) {
   HoldAll();
   Break({.cut_at = peer_.object(chunks_[0].ref.key)->size() / 2});
   auto record = Fetch(FetchOf({chunks_[0]}));
@@ -77,7 +77,7 @@ TEST_F(BulkFaultsTest, StalledPeerEndsByTheDeadline) {
   EXPECT_LT(SteadyNow(), deadline + absl::Seconds(10));
 }
 
-TEST_F(BulkFaultsTest, DeadPeerFailsWhatIsPendingAtOnce) {
+TEST_F(BulkFaultsTest, PendingRequestsToADeadPeerFailAtOnce) {
   peer_.set_silent(true);
   auto first = Begin(FetchOf({chunks_[0]}));
   auto second = Begin(FetchOf({chunks_[1]}));
@@ -172,7 +172,7 @@ TEST_F(BulkFaultsTest, WrongNodeIsRefusedAtHelloAndEachSideLogsItOnce) {
               testing::UnorderedElementsAre("bulk.hello", "bulk.request"));
 }
 
-TEST_F(BulkFaultsTest, NodesOfTwoClustersExchangeNothing) {
+TEST_F(BulkFaultsTest, NodesOfTwoClustersExchangeNoData) {
   HoldAll();
   const auto of_cluster = [](const char* cluster, const char* node) {
     return [cluster, node](const NodeId& peer) {

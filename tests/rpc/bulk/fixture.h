@@ -13,8 +13,8 @@
 
 namespace kdn::rpc {
 
-// A bulk server "b" that holds `chunks`, and a transport "a" that reaches it on
-// port_ (the server's own unless a test puts something between).
+// A bulk server of node "b", and a transport of node "a" that connects to
+// port_: the server's port, unless a test puts a proxy between them.
 class BulkFixture : public ::testing::Test {
  protected:
   void SetUp() override {

@@ -1,5 +1,5 @@
-// Bytes that no honest peer sends, to both ports. The servers may hang up; they
-// may not crash, stay busy, or serve others worse.
+// Sends bytes that no correct peer sends to a bulk server and to a gateway. The
+// servers may hang up. They must not crash, stay busy, or fail other requests.
 #include <capnp/any.h>
 #include <capnp/schema.h>
 #include <gtest/gtest.h>
@@ -84,7 +84,8 @@ Bytes FutureBytes() {
   return out;
 }
 
-// The message of the frame that begins at `at`, which moves behind it.
+// The frame that begins at `at`; null when it is not whole. Moves `at` behind
+// the frame.
 std::unique_ptr<Frame> NextFrame(const Bytes& bytes, size_t& at) {
   uint32_t length = 0;
   if (at + sizeof(length) > bytes.size()) return nullptr;
@@ -97,7 +98,8 @@ std::unique_ptr<Frame> NextFrame(const Bytes& bytes, size_t& at) {
   return std::make_unique<Frame>(kj::mv(words));
 }
 
-// One of: flip bits, cut, repeat, insert noise.
+// Flips bits, cuts off the end, repeats the beginning, or overwrites bytes with
+// noise.
 Bytes Mutate(Bytes bytes, std::mt19937_64& random) {
   const size_t at = random() % bytes.size();
   switch (random() % 4) {
@@ -149,7 +151,7 @@ TEST_F(HostileBulkTest, MutatedRequestsNeverHurtOthers) {
   EXPECT_TRUE(Eventually([&] { return server_->counters().connections == 1; }));
 }
 
-TEST_F(HostileBulkTest, AbsurdLengthsAreRefusedBeforeTheyAreBelieved) {
+TEST_F(HostileBulkTest, ImpossibleLengthsAreRefusedBeforeMemoryIsReserved) {
   Attack(server_->port(), {0xff, 0xff, 0xff, 0xff, 1, 2, 3});
   Attack(server_->port(), {0, 0, 0, 0});
   Attack(server_->port(), {9, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9});
@@ -162,7 +164,8 @@ TEST_F(HostileBulkTest, AbsurdLengthsAreRefusedBeforeTheyAreBelieved) {
   EXPECT_EQ(peer_.arena_used(), 0u);
 }
 
-TEST_F(HostileBulkTest, RequestsOfANewerNodeAreUnimplementedAndNothingElse) {
+TEST_F(HostileBulkTest,
+       RequestsOfANewerNodeAreUnimplementedAndTheConnectionStays) {
   capnp::MallocMessageBuilder message;
   auto request = message.initRoot<peer::Request>();
   auto push = request.initPush();
@@ -198,7 +201,7 @@ TEST_F(HostileBulkTest, RequestsOfANewerNodeAreUnimplementedAndNothingElse) {
   EXPECT_EQ(server_meters_->Get("peer_refused"), 0u);
 }
 
-TEST_F(HostileBulkTest, PushThatNeverComesIsHungUpOnAndLeavesNothing) {
+TEST_F(HostileBulkTest, AStalledPushEndsItsConnectionAndLeavesNothing) {
   BulkServer::Options options{.self = NodeId("b")};
   options.stall_timeout = absl::Milliseconds(100);
   StartServer(options);
@@ -214,7 +217,7 @@ TEST_F(HostileBulkTest, PushThatNeverComesIsHungUpOnAndLeavesNothing) {
   close(fd);
 }
 
-TEST_F(HostileBulkTest, HelloThatNeverComesIsHungUpOn) {
+TEST_F(HostileBulkTest, AConnectionWithoutHelloIsClosed) {
   BulkServer::Options options{.self = NodeId("b")};
   options.stall_timeout = absl::Milliseconds(50);
   StartServer(options);
@@ -226,7 +229,7 @@ TEST_F(HostileBulkTest, HelloThatNeverComesIsHungUpOn) {
 
 class HostileRpcTest : public GatewayFixture {};
 
-// A real client's bytes, recorded, are what the mutations start from.
+// Records the bytes of a real client, for the test to mutate.
 Bytes RecordHello() {
   const int listening = *ListenTcp("127.0.0.1", 0);
   Bytes recorded;

@@ -1,4 +1,4 @@
-// What a client that is wrong, old or hostile gets for an answer.
+// Tests the answers to clients that are wrong, old or hostile.
 #include <capnp/any.h>
 #include <capnp/schema.h>
 #include <gmock/gmock.h>
@@ -23,7 +23,8 @@ using ::testing::HasSubstr;
 
 class IgnorantSink final : public wire::LayerSink::Server {};
 
-// Writes the number of the set member of a union that is a group of `builder`.
+// Writes `number` as the set member of a union. The union is a group of
+// `builder`.
 template <typename Builder, typename Group>
 void SetDiscriminant(Builder builder, Group, uint16_t number) {
   const auto proto =
@@ -34,7 +35,8 @@ void SetDiscriminant(Builder builder, Group, uint16_t number) {
 
 class ContractTest : public GatewayFixture {
  protected:
-  // A store request for the chunk that only needs its one mistake.
+  // Fills in a valid store request for the chunk, to which a test adds a
+  // mistake.
   void FillStore(const TestChunk& chunk, wire::StoreRequest::Builder out) {
     out.setKey(ToWire(chunk.ref.key));
     const auto& tokens = chunk.spec.identity.tokens;
@@ -182,7 +184,7 @@ TEST_F(ContractTest, SessionThatEndedEndsItsKnowledge) {
   auto knowledge = client.Open(ns_, model_);
   client.EndSession();
   EXPECT_TRUE(Eventually([&] {
-    // The release leaves when this thread's loop runs.
+    // The release is sent when this thread's loop runs.
     auto turn = client.loop().WaitVoid(kj::evalLater([] {}), absl::Seconds(1));
     return turn.ok() && node_.sessions_open() == 0;
   }));
@@ -190,8 +192,7 @@ TEST_F(ContractTest, SessionThatEndedEndsItsKnowledge) {
   EXPECT_TRUE(absl::IsFailedPrecondition(client.StatusOf(kj::mv(lookup))));
 }
 
-// What a newer client may say. An answer without the thing that it asked for
-// would be worse than no answer.
+// A newer client gets an error rather than an answer that ignores its value.
 TEST_F(ContractTest, ValuesOfANewerClientAreUnimplemented) {
   RawClient client(tcp_address());
   auto knowledge = client.Open(ns_, model_);
@@ -248,8 +249,8 @@ TEST_F(ContractTest, SharedMemoryNeedsAUnixSocketAndABudget) {
   }));
 }
 
-// What a client does whose Cap'n Proto library cannot receive descriptors: -1
-// when the gateway hangs up instead.
+// Fetches a descriptor with a ticket, like a client whose Cap'n Proto library
+// cannot receive descriptors. Returns -1 when the gateway hangs up.
 int FetchDescriptor(const std::string& path, const std::string& ticket) {
   const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_un at{};
@@ -352,13 +353,13 @@ TEST_F(ContractTest, MemoryThatIsOnlyPromisedEndsACallAtItsDeadline) {
   EXPECT_TRUE(absl::IsDeadlineExceeded(client.StatusOf(kj::mv(retrieve))));
 }
 
-// Takes the first layer it is sent, and never says so.
+// Receives the first layer and never answers.
 class StuckSink final : public wire::LayerSink::Server {
  public:
   kj::Promise<void> data(DataContext) override { return kj::NEVER_DONE; }
 };
 
-TEST_F(ContractTest, AnEngineThatTakesNothingLosesItsScratch) {
+TEST_F(ContractTest, AnEngineThatTakesNoLayersLosesItsScratch) {
   Gateway::Options options;
   options.engine_stall_max = absl::Milliseconds(100);
   StartGateway(options);
@@ -382,7 +383,7 @@ TEST_F(ContractTest, AnEngineThatTakesNothingLosesItsScratch) {
   EXPECT_TRUE(Eventually([&] { return gateway_->usage().scratch_bytes == 0; }));
 }
 
-TEST_F(ContractTest, WhoeverSaysNoHelloIsHungUpOn) {
+TEST_F(ContractTest, AClientWithoutHelloIsDisconnected) {
   Gateway::Options options;
   options.hello_timeout = absl::Milliseconds(50);
   StartGateway(options);

@@ -24,8 +24,8 @@ namespace kdn::rpc {
 
 inline constexpr uint64_t kSeed = 20240611;
 
-// True as soon as `condition` is; false after a time that is never reached in a
-// run that works.
+// Waits until `condition` is true. False after 20 s, which a correct run never
+// needs.
 inline bool Eventually(const std::function<bool()>& condition) {
   const absl::Time limit = SteadyNow() + absl::Seconds(20);
   while (!condition()) {
@@ -157,7 +157,7 @@ inline Landing MakeLanding(const KvShape& shape, const KvStrides& strides,
   return landing;
 }
 
-// True when `got` shows what `slice` of `chunk` holds.
+// True when `got` equals the slice of the chunk.
 inline bool SameKv(const KvView& got, const TestChunk& chunk,
                    const KvSlice& slice) {
   const KvView all = chunk.view();

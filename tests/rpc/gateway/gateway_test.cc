@@ -13,7 +13,7 @@ using ::testing::HasSubstr;
 
 using GatewayTest = GatewayFixture;
 
-TEST_F(GatewayTest, HelloTellsWhoServesAndWhatItAllows) {
+TEST_F(GatewayTest, HelloNamesTheNodeAndItsLimits) {
   auto tcp = MakeClient(tcp_address());
   EXPECT_EQ(tcp->node().id, NodeId("fake"));
   EXPECT_EQ(tcp->node().memory_bytes_max, 0u);
@@ -113,7 +113,7 @@ TEST_F(GatewayTest, ClientThatGoesAwayLosesItsPins) {
   EXPECT_EQ(node_.pins(), 0);
 }
 
-TEST_F(GatewayTest, APinThatLandsAfterItsClientIsGoneIsTakenBack) {
+TEST_F(GatewayTest, APinThatIsMadeAfterItsClientIsGoneIsReleased) {
   auto knowledge = OpenOn(tcp_address());
   const TestChunk chunk = MakeChunk(ns_, model_, 6);
   ASSERT_TRUE(knowledge->Store(chunk.spec, chunk.view()).ok());

@@ -13,7 +13,7 @@
 
 namespace kdn::rpc {
 
-// A client that says whatever a test wants, without the library's own checks.
+// A client that sends what a test wants, without the checks of the library.
 class RawClient {
  public:
   explicit RawClient(const std::string& address)
@@ -35,7 +35,7 @@ class RawClient {
     vat.setSide(capnp::rpc::twoparty::Side::SERVER);
     return rpc_.bootstrap(vat).castAs<wire::Kdn>();
   }
-  // The session of a hello that is accepted; the same every time.
+  // The session. The first call says hello.
   wire::Session::Client& Session() {
     if (!session_) {
       auto hello = kdn().helloRequest();
@@ -68,7 +68,7 @@ class RawClient {
     return loop_->Wait(kj::Promise<capnp::Response<Results>>(request.send()),
                        absl::Seconds(20));
   }
-  // The status an answer carries, or the transport's.
+  // The status of the answer, or of the transport if there is no answer.
   template <typename Params, typename Results>
   absl::Status StatusOf(capnp::Request<Params, Results> request) {
     auto answer = Send(kj::mv(request));

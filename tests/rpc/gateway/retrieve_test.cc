@@ -87,8 +87,8 @@ TEST_F(RetrieveTest, CallsAreTimed) {
             values.histogram("retrieve_us").sum());
 }
 
-// Passes bytes between Unix sockets and drops descriptors, as what stands
-// between containers may do.
+// Passes bytes between Unix sockets and drops descriptors, as a proxy between
+// containers may do.
 class PlainProxy {
  public:
   PlainProxy(const std::string& path, const std::string& server)
@@ -112,7 +112,7 @@ class PlainProxy {
     EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&at), sizeof(at)), 0);
     return fd;
   }
-  // Until one side hangs up.
+  // Passes bytes until one side hangs up.
   static void Pass(int a, int b) {
     pollfd ends[2] = {{a, POLLIN, 0}, {b, POLLIN, 0}};
     for (bool open = true; open;) {
@@ -218,7 +218,7 @@ TEST_F(RetrieveTest, SharedMemoryInEveryLayoutAndSlice) {
   }
 }
 
-TEST_F(RetrieveTest, LayersThatCompleteBackwardsAreToldForwards) {
+TEST_F(RetrieveTest, LayersThatCompleteInReverseComeInOrder) {
   auto knowledge = StoreChunks(tcp_address(), 2);
   node_.set_layers_backwards(true);
   RetrieveSpec spec;
@@ -263,7 +263,7 @@ TEST_F(RetrieveTest, EachChunkHasItsOwnOutcome) {
   EXPECT_EQ((*outcomes)[3].kind, OutcomeKind::kMiss);
 }
 
-// Many windows through little scratch, several clients at once.
+// Two clients retrieve many windows at once, with little scratch memory.
 TEST_F(RetrieveTest, ScratchIsBoundedAndShared) {
   Gateway::Options options;
   const size_t chunk_bytes = MakeChunk(ns_, model_, 1, 7).shape.bytes();
@@ -328,7 +328,7 @@ TEST_F(RetrieveTest, ClientThatHangsUpMidStreamCancelsAndFreesEverything) {
     Landing landing =
         MakeLanding(chunks_[0].shape, KvStrides::TokenMajor(chunks_[0].shape),
                     chunks_[0].shape.bytes());
-    // Gives up (and then hangs up) while the node is still at it.
+    // Gives up, then hangs up, while the node still works on the call.
     auto outcomes = (*own)->Retrieve(
         {.chunks = {{chunks_[0].ref, chunks_[0].spec.positions, landing.view}}},
         nullptr, absl::Milliseconds(50));
@@ -413,7 +413,7 @@ TEST_F(RetrieveTest, AMissingCalibrationReachesTheEngine) {
   EXPECT_EQ(outcomes->front().why, failed.why);
 }
 
-TEST_F(RetrieveTest, ARegionIsStillOnceItsRetrieveIsAnswered) {
+TEST_F(RetrieveTest, ARegionIsNotWrittenAfterTheAnswer) {
   auto knowledge = StoreChunks(tcp_address(), 1);
   absl::Notification reached, go_on;
   node_.set_before_layer([&](int, int) {
@@ -444,7 +444,8 @@ TEST_F(RetrieveTest, ARegionIsStillOnceItsRetrieveIsAnswered) {
                                    ADD_FAILURE()
                                        << broken.getDescription().cStr();
                                  });
-  // The node is at the layer: this call ends by its own, later, deadline.
+  // The node is still busy with the layer when this call ends, at its own,
+  // later deadline.
   auto later = own.lookupRequest();
   ToWire(chunks_[0].ref, later.initChunks(1)[0]);
   later.setDeadlineMs(600);
@@ -456,7 +457,7 @@ TEST_F(RetrieveTest, ARegionIsStillOnceItsRetrieveIsAnswered) {
   EXPECT_TRUE(answered);
 }
 
-TEST_F(RetrieveTest, WhatMakesNoSenseIsRefused) {
+TEST_F(RetrieveTest, InvalidRequestsAreRefused) {
   auto knowledge = StoreChunks(tcp_address(), 1);
   const TestChunk& chunk = chunks_[0];
   Landing landing = MakeLanding(chunk.shape, KvStrides::TokenMajor(chunk.shape),

@@ -9,7 +9,7 @@ namespace {
 
 class StoreTest : public GatewayFixture {
  protected:
-  // What the node holds of `chunk`, fetched inline.
+  // Whether the node holds the chunk with its KV. Retrieves it inline.
   bool HoldsIt(Knowledge& knowledge, const TestChunk& chunk) {
     Landing landing = MakeLanding(
         chunk.shape, KvStrides::TokenMajor(chunk.shape), chunk.shape.bytes());
@@ -20,7 +20,7 @@ class StoreTest : public GatewayFixture {
   }
 };
 
-// The chunk's KV copied into memory with the strides.
+// A copy of the chunk's KV with these strides.
 std::vector<std::byte> CopyOf(const TestChunk& chunk, const KvStrides& strides,
                               size_t bytes) {
   std::vector<std::byte> memory(bytes);
@@ -61,7 +61,7 @@ TEST_F(StoreTest, EveryLayoutInlineAndShared) {
   }
 }
 
-TEST_F(StoreTest, LayerByLayerAndEverythingItCarries) {
+TEST_F(StoreTest, LayerByLayerWithEveryField) {
   auto knowledge = OpenOn(tcp_address());
   TestChunk chunk = MakeChunk(ns_, model_, 1);
   chunk.spec.levels = LevelSet::All();
@@ -95,7 +95,7 @@ TEST_F(StoreTest, AChunkBehindAnotherSaysItsDepth) {
   EXPECT_EQ(node_.last_store().depth, 7u);
 }
 
-TEST_F(StoreTest, TheNodeHasAFewLayersAtOnce) {
+TEST_F(StoreTest, TheNodeGetsFourLayersAtATime) {
   OpenOn(tcp_address());
   ModelSpec model = model_;
   model.num_layers = 7;
@@ -118,7 +118,7 @@ TEST_F(StoreTest, TheNodeHasAFewLayersAtOnce) {
   EXPECT_TRUE(HoldsIt(**knowledge, chunk));
 }
 
-TEST_F(StoreTest, ALevelBringsThoseItRefines) {
+TEST_F(StoreTest, ALevelKeepsTheLevelsThatItRefines) {
   auto knowledge = OpenOn(tcp_address());
   const LevelSet base = LevelSet::Of(Level::kBase);
   const LevelSet base1 = base.With(Level::kBase1);
@@ -140,7 +140,7 @@ TEST_F(StoreTest, ALevelBringsThoseItRefines) {
   }
 }
 
-TEST_F(StoreTest, UncommittedIsNeverVisibleAndGivesItsBudgetBack) {
+TEST_F(StoreTest, AnUncommittedStoreIsNeverVisibleAndReturnsItsBudget) {
   auto knowledge = OpenOn(tcp_address());
   const TestChunk chunk = MakeChunk(ns_, model_, 3);
   {
@@ -153,7 +153,7 @@ TEST_F(StoreTest, UncommittedIsNeverVisibleAndGivesItsBudgetBack) {
   }
   EXPECT_FALSE(knowledge->Lookup({&chunk.ref, 1})->front().hit);
   EXPECT_TRUE(Eventually([&] {
-    // A call drives this thread's loop, which lets the stream go.
+    // A call runs this thread's loop, which drops the stream.
     return client_->Ping().ok() && gateway_->usage().store_bytes == 0;
   }));
 }
@@ -201,7 +201,7 @@ TEST_F(StoreTest, StoresInFlightAreBounded) {
   }));
 }
 
-TEST_F(StoreTest, NodeThatRefusesIsHeard) {
+TEST_F(StoreTest, ARefusalOfTheNodeReachesTheClient) {
   auto knowledge = OpenOn(tcp_address());
   const TestChunk chunk = MakeChunk(ns_, model_, 5);
   node_.set_begin_store(absl::ResourceExhaustedError("memory tier is full"));
@@ -240,7 +240,7 @@ TEST_F(StoreTest, WrongShapesPositionsAndRegionsAreRefused) {
   EXPECT_TRUE(
       absl::IsInvalidArgument(knowledge->Store(spec, chunk.view()).status()));
   spec.identity.condition = chunk.ref.key;
-  spec.depth = 0;  // of one behind another
+  spec.depth = 0;  // of a chunk behind another
   EXPECT_TRUE(
       absl::IsInvalidArgument(knowledge->Store(spec, chunk.view()).status()));
   auto region = client_->OpenMemory(1 << 12);
