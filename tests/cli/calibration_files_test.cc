@@ -101,7 +101,7 @@ TEST_F(CalibrationFilesTest, AMissingDirectoryIsNamed) {
               AllOf(HasSubstr(PathOf("nowhere")), HasSubstr("No such file")));
 }
 
-TEST_F(CalibrationFilesTest, WhatIsSavedLoadsAndReplacesWhatWasThere) {
+TEST_F(CalibrationFilesTest, ASavedCalibrationLoadsAndReplacesTheOldFile) {
   const std::string path = PathOf("m.kdncal");
   for (const std::string model : {"first", "second"}) {
     ASSERT_TRUE(SaveCalibration(Smallest(model), path).ok());
@@ -113,7 +113,7 @@ TEST_F(CalibrationFilesTest, WhatIsSavedLoadsAndReplacesWhatWasThere) {
   EXPECT_EQ(FilesLeft(), 1) << "only the file is left";
 }
 
-TEST_F(CalibrationFilesTest, WhatCannotBeSavedIsNamedAndLeavesNothing) {
+TEST_F(CalibrationFilesTest, AFailedSaveNamesTheFileAndLeavesNothing) {
   const std::vector<std::byte> bytes = Smallest("m");
   for (const std::string name : {"nowhere/m.kdncal", "folder.kdncal"}) {
     std::filesystem::create_directory(PathOf("folder.kdncal"));

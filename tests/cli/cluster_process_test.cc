@@ -29,7 +29,7 @@ class ClusterProcessTest : public testing::Test {
   std::string file_;
 };
 
-TEST_F(ClusterProcessTest, PortsAreNoneThatAConnectionMayTake) {
+TEST_F(ClusterProcessTest, PortsAreOutsideTheRangeOfConnections) {
   const ClusterConfig config = Write();
   for (const NodeConfig& node : config.nodes) {
     for (const int port :

@@ -75,7 +75,7 @@ TEST(ConfigTest, AMistakeNamesFileLineAndWhatWasExpected) {
               HasSubstr("expected a whole number from 1 to 65535"));
 }
 
-TEST(ConfigTest, TwoNodesOfAHostShareNoDirectory) {
+TEST(ConfigTest, TwoNodesOfOneHostMustNotShareADirectory) {
   EXPECT_THAT(Mistakes(With("data_dir: /e", "data_dir: /d")),
               HasSubstr("data_dir /d on 127.0.0.1 is taken"));
 }
@@ -94,7 +94,7 @@ TEST(ConfigTest, EveryMistakeIsReportedAtOnce) {
   EXPECT_THAT(mistakes, HasSubstr("f.yaml:10:"));
 }
 
-TEST(ConfigTest, CollisionsAndHolesAreFound) {
+TEST(ConfigTest, CollisionsAndMissingSettingsAreFound) {
   EXPECT_THAT(Mistakes(With("control_port: 4", "control_port: 2")),
               HasSubstr("control_port 2 on 127.0.0.1 is taken"));
   EXPECT_THAT(Mistakes(With("id: n2", "id: n1")), HasSubstr("there twice"));
@@ -108,7 +108,7 @@ TEST(ConfigTest, CollisionsAndHolesAreFound) {
   EXPECT_THAT(Mistakes("cluster: {}"), HasSubstr("no 'nodes'"));
 }
 
-TEST(ConfigTest, WhatIsNotYamlIsSaidSo) {
+TEST(ConfigTest, ATextThatIsNotYamlIsReported) {
   EXPECT_THAT(Mistakes("nodes: [\n"), HasSubstr("not YAML"));
   EXPECT_THAT(Mistakes("just text"), HasSubstr("expected the configuration"));
 }

@@ -20,7 +20,7 @@ TEST(LevelListTest, ReadsEveryNameAloneAndTogether) {
             LevelSet::All());
 }
 
-TEST(LevelListTest, WhatIsNoLevelIsNamedAndTheOthersToo) {
+TEST(LevelListTest, AWordThatIsNotALevelIsNamed) {
   for (const char* text : {"", "both", "base1", "int8,", "int8, base"}) {
     const auto levels = ParseLevelList(text);
     ASSERT_TRUE(absl::IsInvalidArgument(levels.status())) << text;

@@ -19,7 +19,7 @@ void FillDirectory(const std::string& path) {
   std::ofstream(path + "/logs/deep/n1.log") << "a line\n";
 }
 
-TEST(TempDirectoryTest, GoesWithWhatIsInIt) {
+TEST(TempDirectoryTest, IsRemovedWithItsContents) {
   std::string path;
   {
     absl::StatusOr<TempDirectory> made =
@@ -43,12 +43,12 @@ TEST(TempDirectoryTest, StaysWhenKept) {
   fs::remove_all(path);
 }
 
-TEST(TempDirectoryTest, NowhereToMakeItIsAnError) {
+TEST(TempDirectoryTest, AMissingParentIsAnError) {
   const auto made = TempDirectory::Create("/proc/nowhere", "kdn-test-");
   EXPECT_TRUE(absl::IsUnavailable(made.status())) << made.status();
 }
 
-TEST(TempDirectoryTest, GoesWhenASignalEndsTheProgram) {
+TEST(TempDirectoryTest, IsRemovedWhenASignalEndsTheProgram) {
   for (int number : {SIGINT, SIGTERM}) {
     int pipe_ends[2];
     ASSERT_EQ(pipe(pipe_ends), 0);
