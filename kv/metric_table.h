@@ -61,7 +61,7 @@ inline constexpr MetricInfo kMetricTable[] = {
     {"evictions_lost", MetricType::kCounter, "objects",
      "objects dropped altogether to make room"},
     {"damaged", MetricType::kCounter, "objects",
-     "objects that failed a checksum and were dropped"},
+     "copies that failed a checksum or could not be parsed"},
     {"removed", MetricType::kCounter, "objects",
      "objects that engines removed"},
     {"disk_write_failures", MetricType::kCounter, "objects",
@@ -136,18 +136,19 @@ inline constexpr MetricInfo kMetricTable[] = {
     {"pool_wait_us", MetricType::kHistogram, "microseconds",
      "the wait of a task (to encode, decode or verify) for a worker thread"},
 
-    // Its peers. Over all nodes that live since the start, the sums of
-    // peer_bytes_in and peer_bytes_out are equal.
+    // Its peers. Over all nodes, the sums of peer_bytes_in and peer_bytes_out
+    // differ by transfers that broke off or are in progress, and by restarts.
     {"peer_bytes_in", MetricType::kCounter, "bytes",
-     "bytes of objects that came from peers, pushed or fetched"},
+     "bytes of pushed objects and of fetched streams that came from peers"},
     {"peer_bytes_out", MetricType::kCounter, "bytes",
-     "bytes of objects that went to peers, pushed or fetched"},
+     "bytes of pushed objects and of fetched streams that went to peers"},
     {"peer_fetch_us", MetricType::kHistogram, "microseconds",
      "a fetch from a peer, the wait for a connection included"},
     {"peer_push_us", MetricType::kHistogram, "microseconds",
      "a push to a peer, the wait for a connection included"},
     {"peer_refused", MetricType::kCounter, "connections",
-     "connections of peers that were refused: wrong hello, nonsense, too many"},
+     "connections of peers that were refused: wrong hello, malformed messages, "
+     "too many"},
 
     // Rate control: fetches from peers, until their last layer is decoded.
     {"rate.plans", MetricType::kCounter, "fetches",
