@@ -81,7 +81,7 @@ struct Budget {
   # True: chunks behind a chunk that is recomputed are of no use.
   levelsTooSlow @4 :UInt8;
   # Levels that the caller decodes more slowly than its engine prefills; bits as in
-  # accept. A chunk whose only accepted levels are among them is not sent.
+  # accept. A chunk is not sent if the copy keeps no other accepted level.
 }
 
 struct FetchItem {

@@ -59,7 +59,8 @@ kj::Promise<void> WriteFrame(kj::AsyncOutputStream& stream,
 
 // An exception whose description is `what` alone.
 kj::Exception ExceptionOf(kj::Exception::Type type, absl::string_view what);
-// Ends the connection of a peer that sent something malformed.
+// The exception that ends the connection of a peer that sent something
+// malformed.
 kj::Exception Malformed(const absl::Status& why);
 
 void ToWire(const absl::Status& status, peer::Status::Builder out);
