@@ -30,7 +30,7 @@ struct GoldenChunk {
   std::string name;
   ObjectHeader header;
   // Whether some rows and some elements lie far from the others, so that
-  // streams have kept tokens and patches.
+  // streams have raw tokens and patches.
   bool outliers = false;
   bool calibrated = false;
 };
@@ -39,7 +39,7 @@ GoldenChunk Chunk(std::string name, const ChunkOptions& options) {
   return {.name = std::move(name), .header = HeaderOf(options)};
 }
 
-// Every level, with kept tokens and patches.
+// Every level, with raw tokens and patches.
 GoldenChunk Bf16() {
   ChunkOptions options;
   options.shape = {2, 2, 24, 16, Dtype::kBf16};

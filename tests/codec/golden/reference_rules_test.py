@@ -1,0 +1,207 @@
+#!/usr/bin/env python3
+"""Tests of reference/ beyond the golden digests: what it refuses, and objects that KDN
+stores but does not encode."""
+
+from __future__ import annotations
+
+import math
+import struct
+import unittest
+from pathlib import Path
+
+import reference
+from reference import Level, Part, StreamId
+from reference.built_in import built_in_tables
+from reference.byte_reader import crc32c
+from reference.floats import Dtype, elements_of, fp32, values_of
+from reference.rans import LANES, RansDecoder, RansTable
+from reference.rope import RopeDescriptor, frequencies
+from reference_objects import Shape, rans_stream, with_crc, write_object
+
+FOLDER = Path(__file__).parent
+
+
+def golden(name: str) -> bytes:
+    return (FOLDER / name).read_bytes()
+
+
+def one_patch(dim: int) -> bytes:
+    """A stream of base for eight tokens: mean 1, gain 2, and component 0 of token 7 is 1."""
+    mean = struct.pack("<f", 2.0) + b"\x80\x3f" * dim
+    patches = struct.pack("<IHBb", 1, 7, 0, 1)
+    symbols = rans_stream(136, 2 * dim // 16, RansTable(built_in_tables()[0]))
+    return b"\0" + mean + b"\0\0" + patches + symbols
+
+
+def edited(data: bytes, offset: int, new: bytes) -> bytes:
+    """The object with other bytes in its prefix, and the right CRC."""
+    size = struct.unpack_from("<I", data, 8)[0]
+    prefix = data[:offset] + new + data[offset + len(new) : size]
+    return with_crc(prefix) + data[size:]
+
+
+class WhatTheDocumentStates(unittest.TestCase):
+    def test_crcs(self) -> None:
+        self.assertEqual(crc32c(b"123456789"), 0xE3069283)
+        tables = b"".join(struct.pack("<256H", *table) for table in built_in_tables())
+        self.assertEqual(crc32c(tables), 0xD5DE6995)
+
+    def test_rounding_is_to_nearest_with_ties_to_even(self) -> None:
+        for dtype, value, expected in (
+            (Dtype.BF16, 1 + 2**-8, 1.0),
+            (Dtype.BF16, 1 + 3 * 2**-8, 1 + 2**-6),
+            (Dtype.FP16, 1 + 2**-11, 1.0),
+            (Dtype.BF16, fp32(3.4e38), math.inf),
+            (Dtype.FP16, -65520.0, -math.inf),
+        ):
+            self.assertEqual(values_of(dtype, elements_of(dtype, [value])), [expected])
+        for dtype in Dtype:
+            self.assertTrue(math.isnan(values_of(dtype, elements_of(dtype, [math.nan]))[0]))
+
+    def test_yarn_with_a_ramp_of_no_width(self) -> None:
+        rope = RopeDescriptor(0, 3, 4, 6, 10000.0, 4.0, 0.0, 0.0, 1.0, 1.0, 1.0)
+        self.assertEqual(frequencies(rope), [1.0, fp32(0.01 / 4)])
+
+
+class Refusals(unittest.TestCase):
+    def assert_refused(self, data: bytes, text: str, error: type[Exception] = reference.DataLoss) -> None:
+        with self.assertRaisesRegex(error, text):
+            reference.parse_object(data)
+
+    def test_a_damaged_byte_anywhere(self) -> None:
+        for version in (2, 3):
+            data = golden(f"{version}/few-tokens.kdnobj")
+            for at in range(len(data)):
+                damaged = data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :]
+                with self.subTest(version=version, at=at):
+                    self.assert_refused(damaged, "")
+
+    def test_an_object_that_is_cut_or_too_long(self) -> None:
+        data = golden("3/few-tokens.kdnobj")
+        for size in range(len(data)):
+            self.assert_refused(data[:size], "")
+        self.assert_refused(data + b"\0", "expected 1410")
+
+    def test_fields_of_the_prefix(self) -> None:
+        data = golden("3/few-tokens.kdnobj")
+        positions = 64 + 128 + 68 + sum(struct.unpack_from("<HH", data, 44)) + 4 * 3
+        for offset, new, text in (
+            (6, b"\4\0", "version 4, expected 2 or 3"),
+            (8, struct.pack("<I", 64), "a prefix of 64 bytes, expected"),
+            (24, struct.pack("<i", 4097), "tokens = 4097, expected 1 to 4096"),
+            (28, struct.pack("<i", 257), "head_dim of K = 257, expected 1 to 256"),
+            (32, b"\3", "dtype 3, expected 0 to 2"),
+            (33, b"\x14", r"base\+2 without base\+1"),
+            (33, b"\x20", "level bits 0x20"),
+            (34, b"\2", "RoPE descriptors = 2, expected 1 to 1"),
+            (35, b"\1", "a reserved byte is not zero"),
+            (40, b"\1", "depth 1 without a condition"),
+            (192, b"\2", "pairing 2, expected 0 or 1"),
+            (204, struct.pack("<d", 1.0), "theta 1.0, expected above 1"),
+            (260, b" ", "name b' "),
+            (positions, struct.pack("<i", -1), "position -1, expected at least 0"),
+        ):
+            with self.subTest(text):
+                self.assert_refused(edited(data, offset, new), text)
+
+    def test_sections(self) -> None:
+        data = golden("3/sections.kdnobj")
+        head = struct.pack("<HHI", 1000, 0, 21)
+        critical = edited(data, data.index(head) + 2, b"\1")
+        self.assert_refused(critical, "section 1000 is critical", reference.Unimplemented)
+        self.assert_refused(edited(data, data.index(head) + 2, b"\2"), "section 1000 has flags 0x2")
+        self.assert_refused(edited(data, data.index(head) + 12, b"\7"), "the CRC of section 1000 is wrong")
+
+    def test_a_missing_calibration_is_named(self) -> None:
+        stored = reference.parse_object(golden("3/calibrated-bf16.kdnobj"))
+        name = stored.header.calibration.hex()
+        with self.assertRaisesRegex(reference.FailedPrecondition, f"its calibration {name} is missing"):
+            reference.decode(stored, Level.BASE, stored.header.positions)
+
+    def test_a_damaged_calibration(self) -> None:
+        data = golden("3/four-heads-of-16.kdncal")
+        with self.assertRaisesRegex(reference.DataLoss, "calibration: its CRC is wrong"):
+            reference.parse_calibration(data[:-1] + bytes([data[-1] ^ 1]))
+
+    def test_a_stream_whose_scales_are_zero(self) -> None:
+        stored = reference.parse_object(golden("3/layers-and-parts-differ.kdnobj"))
+        with self.assertRaisesRegex(reference.DataLoss, "a scale is not finite or not above 0"):
+            reference.decode(stored, Level.INT8, stored.header.positions)
+
+    def test_rans_streams(self) -> None:
+        table = RansTable([2048, 2048] + [0] * 254)
+        good = rans_stream(1, 40, table)
+        for stream, text in (
+            (good[:-1], "expected 128 or more, and even"),
+            (good[:126], "expected 128 or more, and even"),
+            (b"\0" * 4 + good[4:], "a state is below 2"),
+            (good[:-2], "words are missing"),
+            (good + b"\0\0", "words are left over"),
+            (good[:-2] + bytes([good[-2] ^ 1, good[-1]]), "a state does not end at 2"),
+        ):
+            with self.subTest(text), self.assertRaisesRegex(reference.DataLoss, text):
+                decoder = RansDecoder(stream)
+                decoder.run(40, [table] * LANES)
+                decoder.finish()
+        decoder = RansDecoder(good)
+        self.assertEqual(set(decoder.run(40, [table] * LANES)), {1})
+        decoder.finish()
+
+
+class WrittenObjects(unittest.TestCase):
+    """Objects that no golden file shows: different head_dims of K and V, and different RoPEs of
+    the layers, which KDN stores but does not encode; and a level that adds nothing to coded base."""
+
+    def test_each_layer_turns_with_its_own_rope(self) -> None:
+        shape = Shape(layers=2, kv_heads=1, tokens=2, k_head_dim=4, v_head_dim=6, dtype=Dtype.FP32)
+        k = struct.pack("<4f8b", 1, 1, 1, 0.5, *[1, 2, 3, 8] * 2)
+        v = struct.pack("<2f12b", 0.5, 2, *range(12))
+        ropes = [
+            RopeDescriptor(0, 0, 2, 0, 10000.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0),
+            RopeDescriptor(1, 0, 4, 0, 100.0, 1.0, 0.0, 0.0, 0.0, 0.0, 2.0),
+        ]
+        streams = {StreamId(Level.INT8, layer, part, 0): (k, v)[part] for layer in (0, 1) for part in Part}
+        stored = reference.parse_object(write_object(shape, streams, ropes, b"\0\1"))
+        decoded = values_of(Dtype.FP32, reference.decode(stored, Level.INT8, [3, 0]))
+        cos, sin = math.cos, math.sin
+        turned = [cos(3) - 2 * sin(3), 2 * cos(3) + sin(3)]
+        second = [2 * turned[0], 2 * turned[1], 6 * cos(0.3) - 8 * sin(0.3), 8 * cos(0.3) + 6 * sin(0.3)]
+        v_rows = [0, 0.5, 1, 1.5, 2, 2.5, 12, 14, 16, 18, 20, 22]
+        expected = [*turned, 3, 4, 1, 2, 3, 4, *v_rows]
+        expected += [*second, 2, 4, 6, 8, *v_rows]
+        self.assertEqual(len(decoded), len(expected))
+        for got, wanted in zip(decoded, expected):
+            self.assertAlmostEqual(got, wanted, places=5)
+
+    def test_groups_of_k_and_v_have_different_numbers_of_heads(self) -> None:
+        shape = Shape(layers=1, kv_heads=2, tokens=2, k_head_dim=64, v_head_dim=128, dtype=Dtype.BF16)
+        k = bytes(range(256)) + bytes(256)
+        v = [bytes([head]) * 512 for head in (5, 6)]
+        streams = {StreamId(Level.BASE, 0, Part.K, 0): b"\1" + k}
+        streams |= {StreamId(Level.BASE, 0, Part.V, group): b"\1" + v[group] for group in (0, 1)}
+        stored = reference.parse_object(write_object(shape, streams))
+        decoded = reference.decode(stored, Level.BASE, [0, 0])
+        self.assertEqual(decoded, k + 2 * (v[0][:256] + v[1][:256]))
+
+    def test_transforms_of_k_and_v_differ(self) -> None:
+        shape = Shape(layers=1, kv_heads=3, tokens=8, k_head_dim=16, v_head_dim=32, dtype=Dtype.FP32)
+        streams = {StreamId(Level.BASE, 0, part, 0): one_patch(3 * (16, 32)[part]) for part in Part}
+        stored = reference.parse_object(write_object(shape, streams))
+        decoded = values_of(Dtype.FP32, reference.decode(stored, Level.BASE, [0] * 8))
+        k, v = decoded[: 8 * 48], decoded[8 * 48 :]
+        self.assertEqual(set(k[: 7 * 48] + v[: 7 * 96]), {1.0})
+        # The first column has 11 in 32 dimensions of K, and 8 in 64 dimensions of V.
+        self.assertEqual(k[7 * 48 :], [1 + 9 * 11 * 2 / 64] * 32 + [1.0] * 16)
+        self.assertEqual(v[7 * 96 :], [1 + 9 * 8 * 2 / 64] * 64 + [1.0] * 32)
+
+    def test_a_level_with_nothing_gives_the_rows_of_the_level_before(self) -> None:
+        shape = Shape(layers=1, kv_heads=3, tokens=8, k_head_dim=16, v_head_dim=16, dtype=Dtype.FP16)
+        streams = {StreamId(Level.BASE, 0, part, 0): one_patch(48) for part in Part}
+        streams |= {StreamId(Level.BASE1, 0, part, 0): b"\2" for part in Part}
+        stored = reference.parse_object(write_object(shape, streams))
+        coarse, fine = (reference.decode(stored, level, [0] * 8) for level in (Level.BASE, Level.BASE1))
+        self.assertEqual(coarse, fine)
+
+
+if __name__ == "__main__":
+    unittest.main()
