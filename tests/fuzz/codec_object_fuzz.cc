@@ -51,7 +51,7 @@ constexpr size_t ParsedMax(size_t object_bytes) {
 
 // The most bytes that decoding a layer at one level may allocate, without the
 // rows themselves. Values and floats are in proportion to the elements of the
-// header's shape, angles to its rotary_dim, patches and kept tokens to the
+// header's shape, angles to its rotary_dim, patches and raw tokens to the
 // bytes of the streams.
 size_t DecodedMax(const ObjectHeader& header, size_t object_bytes) {
   const KvShape& shape = header.shape;

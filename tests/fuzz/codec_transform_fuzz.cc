@@ -88,7 +88,7 @@ struct HeadRows {
 };
 
 // The most bytes that decoding may allocate, freed or not, without the decoded
-// rows. Patches and kept tokens are in proportion to the streams' bytes; values
+// rows. Patches and raw tokens are in proportion to the streams' bytes; values
 // and the floats and sums of 32 tokens are in proportion to the shape.
 size_t AllocatedMax(const StreamShape& shape, size_t stream_bytes) {
   const size_t tokens = shape.tokens + 32;

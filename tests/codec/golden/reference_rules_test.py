@@ -86,7 +86,6 @@ class Refusals(unittest.TestCase):
         data = golden("3/few-tokens.kdnobj")
         positions = 64 + 128 + 68 + sum(struct.unpack_from("<HH", data, 44)) + 4 * 3
         for offset, new, text in (
-            (6, b"\4\0", "version 4, expected 2 or 3"),
             (8, struct.pack("<I", 64), "a prefix of 64 bytes, expected"),
             (24, struct.pack("<i", 4097), "tokens = 4097, expected 1 to 4096"),
             (28, struct.pack("<i", 257), "head_dim of K = 257, expected 1 to 256"),
@@ -103,6 +102,10 @@ class Refusals(unittest.TestCase):
         ):
             with self.subTest(text):
                 self.assert_refused(edited(data, offset, new), text)
+
+    def test_an_unknown_version(self) -> None:
+        data = golden("3/few-tokens.kdnobj")
+        self.assert_refused(edited(data, 6, b"\4\0"), "version 4, expected 2 or 3", reference.Unimplemented)
 
     def test_sections(self) -> None:
         data = golden("3/sections.kdnobj")

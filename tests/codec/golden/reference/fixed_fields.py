@@ -6,8 +6,8 @@ import enum
 from dataclasses import dataclass
 from typing import Any
 
-from .byte_reader import ByteReader, is_zero
-from .errors import require
+from .byte_reader import ByteReader, crc32c, is_zero
+from .errors import Unimplemented, require
 from .floats import Dtype
 
 FIXED_BYTES = 64
@@ -63,12 +63,19 @@ class FixedFields:
         return self.k_head_dim if part is Part.K else self.v_head_dim
 
 
+def prefix_crc(prefix: bytes) -> int:
+    """The CRC of a prefix, without the four bytes that hold the CRC."""
+    return crc32c(prefix[:12] + prefix[16:])
+
+
 def parse_fixed_fields(data: bytes) -> FixedFields:
     """Parses and checks "The first 64 bytes" of an object of version 2 or 3."""
     reader = ByteReader(data[:FIXED_BYTES], "the first 64 bytes of the object")
     require(reader.take(6) == b"KDNOBJ", "object: the magic is not KDNOBJ")
     version, prefix_bytes, crc = reader.values("HII")
-    require(version in (2, 3), f"object: version {version}, expected 2 or 3")
+    if version not in (2, 3):
+        require(crc == prefix_crc(data[:prefix_bytes]), f"object: version {version}, and its CRC is wrong")
+        raise Unimplemented(f"object: version {version}, expected 2 or 3")
     layers, kv_heads, tokens, k_head_dim, dtype, mask = reader.values("4iBB")
     require(dtype in list(Dtype), f"object: dtype {dtype}, expected 0 to 2")
     rest = _fields_of_version_2(reader, k_head_dim) if version == 2 else _fields_of_version_3(reader)

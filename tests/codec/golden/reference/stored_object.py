@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from .byte_reader import ByteReader, crc32c, is_zero
 from .errors import Unimplemented, require
-from .fixed_fields import FIXED_BYTES, FixedFields, Level, Part, parse_fixed_fields
+from .fixed_fields import FIXED_BYTES, FixedFields, Level, Part, parse_fixed_fields, prefix_crc
 from .header import Header, header_bytes, parse_header
 from .transform import heads_coded_together
 
@@ -96,7 +96,7 @@ def _checked_prefix(fixed: FixedFields, data: bytes) -> bytes:
     require(fixed.prefix_bytes == expected, f"object: a prefix of {fixed.prefix_bytes} bytes, expected {expected}")
     require(len(data) >= expected, f"object: {len(data)} bytes, less than its prefix of {expected}")
     prefix = data[:expected]
-    require(crc32c(prefix[:12] + prefix[16:]) == fixed.crc, "object: the CRC of the prefix is wrong")
+    require(prefix_crc(prefix) == fixed.crc, "object: the CRC of the prefix is wrong")
     return prefix
 
 
