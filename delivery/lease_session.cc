@@ -31,8 +31,8 @@ std::vector<LeaseAction> LeaseSession::TakeActions(absl::Time now) {
       if (task_.op == LeaseOp::kRemove) MergeAway();
       actions.emplace_back(AnswerLease{merged_});
     }
-  } else if (std::exchange(wake_due_, false)) {
-    actions.emplace_back(WakeAt{pending_.NextLook(now)});
+  } else if (const std::optional<WakeAt> wake = pending_.TakeWake(now)) {
+    actions.emplace_back(*wake);
   }
   KDN_DCHECK_INVARIANTS(*this);
   return actions;
@@ -58,8 +58,8 @@ void LeaseSession::OnAnswer(int number,
   const std::optional<Ask> ask = pending_.End(number);
   if (!ask) return;
   if (statuses.size() != ask->items.size()) {
-    MergeAll(*ask,
-             absl::InternalError(ask->node.name() + " answered too little"));
+    MergeAll(*ask, absl::InternalError(ask->node.name() +
+                                       " answered for too few chunks"));
     return;
   }
   for (size_t i = 0; i < statuses.size(); ++i) {
@@ -75,7 +75,6 @@ void LeaseSession::OnNoAnswer(int number) {
 }
 
 void LeaseSession::OnTime(absl::Time now, IsLive is_live) {
-  wake_due_ = true;
   const bool is_late = now >= task_.deadline;
   for (const Ask& ask : pending_.EndOverdue(now, is_live)) {
     MergeAll(ask,

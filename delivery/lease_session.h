@@ -13,24 +13,24 @@
 
 namespace kdn::delivery {
 
-// The numbers are those of the actors' messages.
+// The actors' messages carry these numbers.
 enum class LeaseOp : uint8_t { kPin = 0, kUnpin = 1, kRemove = 2 };
 
-// What one pin, unpin or removal is about.
+// The input of one pin, unpin or removal.
 struct LeaseTask {
   LeaseOp op = LeaseOp::kPin;
   // For each chunk, the live nodes that may hold a copy.
   std::vector<std::vector<NodeId>> owners;
-  // For each chunk, a node that may hold a copy and is not alive, if there is
-  // one.
+  // For each chunk, a node that may hold a copy but is not alive; unset: every
+  // node that may hold a copy is alive.
   std::vector<std::optional<NodeId>> away;
-  std::vector<ShardId> shards;  // of each chunk
+  std::vector<ShardId> shards;  // by chunk
   PartitionCounts partitions;
   absl::Time deadline;
 };
 
-// An action: ask a partition of a node for the change. Ends with OnAnswer or
-// OnNoAnswer.
+// An action: ask a partition of a node for the change. Call OnAnswer or
+// OnNoAnswer at the end.
 struct AskLease {
   int number = 0;
   NodeId node;
@@ -46,29 +46,29 @@ struct AnswerLease {
 
 using LeaseAction = std::variant<AskLease, WakeAt, AnswerLease>;
 
-// What the answers of two owners for one chunk come to. A copy that could not
-// be removed still exists, so its error must show; one copy pinned is enough to
-// keep the chunk. NOT_FOUND says nothing.
+// Merges the answers of two owners for one chunk. An error of a removal wins,
+// because the copy still exists. OK of a pin or unpin wins, because one pinned
+// copy keeps the chunk. NOT_FOUND always loses.
 absl::Status MergeLeases(LeaseOp op, const absl::Status& one,
                          const absl::Status& other);
 
-// One pin, unpin or removal: asks every owner that may hold a copy, because
-// each copy has leases of its own. A removal is not done while one of the
-// owners is away, because that owner may come back with a copy. An owner that
-// dies while it is asked counts as one that does not answer, at once. Events in
-// (OnAnswer, OnNoAnswer, OnTime), actions out (TakeActions). Pure;
-// thread-compatible.
+// One pin, unpin or removal. Asks every owner that may hold a copy, because
+// each copy has leases of its own. A removal fails while an owner is away,
+// because that owner may come back with a copy. An owner that dies counts at
+// once as one that does not answer. Events in (OnAnswer, OnNoAnswer, OnTime),
+// actions out (TakeActions). Pure; thread-compatible.
 class LeaseSession {
  public:
   explicit LeaseSession(LeaseTask task);
 
   // What to do now. Call once at the beginning and after every event.
   std::vector<LeaseAction> TakeActions(absl::Time now);
-  // A status for each chunk of the ask, in that order. Ignored when the ask has
-  // ended.
+  // `statuses`: one for each chunk of the ask, in its order. Ignored when the
+  // ask has ended.
   void OnAnswer(int number, const std::vector<absl::Status>& statuses);
-  // The partition refuses to answer, or cannot be reached.
+  // The partition refused to answer, or could not be reached.
   void OnNoAnswer(int number);
+  // The time of a WakeAt has come.
   void OnTime(absl::Time now, IsLive is_live);
 
   bool done() const { return begun_ && pending_.empty(); }
@@ -83,7 +83,6 @@ class LeaseSession {
   PendingAsks pending_;
   std::vector<absl::Status> merged_;
   bool begun_ = false;
-  bool wake_due_ = true;
   bool answered_ = false;
 };
 

@@ -23,8 +23,8 @@ std::vector<LookupAction> LookupSession::TakeActions(absl::Time now) {
     if (!std::exchange(answered_, true)) {
       actions.emplace_back(AnswerLookup{results_});
     }
-  } else if (std::exchange(wake_due_, false)) {
-    actions.emplace_back(WakeAt{pending_.NextLook(now)});
+  } else if (const std::optional<WakeAt> wake = pending_.TakeWake(now)) {
+    actions.emplace_back(*wake);
   }
   KDN_DCHECK_INVARIANTS(*this);
   return actions;
@@ -35,7 +35,7 @@ void LookupSession::AddAsks(std::vector<LookupAction>& actions) {
   for (; !asks.empty(); asks = walk_.TakeAsks()) {
     for (const Ask& ask : asks) {
       if (!partitions_.contains(ask.node)) {
-        MoveOn(ask, absl::UnavailableError(ask.node.name() + " is gone"));
+        MoveOn(ask, absl::UnavailableError(ask.node.name() + " is not alive"));
       }
     }
     for (auto& [at, chunks] : GroupByPartition(asks, shards_, partitions_)) {
@@ -51,8 +51,8 @@ void LookupSession::OnAnswer(int number,
   const std::optional<Ask> ask = pending_.End(number);
   if (!ask) return;
   if (found.size() != ask->items.size()) {
-    MoveOn(*ask,
-           absl::InternalError(ask->node.name() + " answered too little"));
+    MoveOn(*ask, absl::InternalError(ask->node.name() +
+                                     " answered for too few chunks"));
     return;
   }
   for (size_t i = 0; i < found.size(); ++i) {
@@ -61,7 +61,7 @@ void LookupSession::OnAnswer(int number,
       results_[chunk] = found[i];
       walk_.Found(chunk);
     } else {
-      walk_.MoveOn(chunk, absl::NotFoundError("not there"));
+      walk_.MoveOn(chunk, absl::NotFoundError("the node does not hold it"));
     }
   }
 }
@@ -73,7 +73,6 @@ void LookupSession::OnNoAnswer(int number) {
 }
 
 void LookupSession::OnTime(absl::Time now, IsLive is_live) {
-  wake_due_ = true;
   if (now >= pending_.deadline()) {
     pending_.EndAll();
     walk_.Abandon(absl::DeadlineExceededError("the lookup's deadline passed"));
@@ -91,7 +90,8 @@ void LookupSession::MoveOn(const Ask& ask, const absl::Status& why) {
 void LookupSession::CheckInvariants() const {
   walk_.CheckInvariants();
   KDN_CHECK(shards_.size() == results_.size(), "a shard for each chunk");
-  KDN_CHECK(done() == pending_.empty(), "it waits for what it asked, only");
+  KDN_CHECK(done() == pending_.empty(),
+            "a lookup is done when no ask is pending");
   KDN_CHECK(!answered_ || done(), "the answer is the last action");
 }
 

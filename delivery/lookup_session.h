@@ -14,17 +14,17 @@
 
 namespace kdn::delivery {
 
-// What one lookup is about.
+// The input of one lookup.
 struct LookupTask {
   // For each chunk, the nodes to ask, in this order.
   std::vector<std::vector<NodeId>> read_orders;
-  std::vector<ShardId> shards;  // of each chunk
+  std::vector<ShardId> shards;  // by chunk
   PartitionCounts partitions;
   absl::Time deadline;
 };
 
-// An action: ask a partition of a node which of some chunks it holds. Ends with
-// OnAnswer or OnNoAnswer.
+// An action: ask a partition of a node which of some chunks it holds. Call
+// OnAnswer or OnNoAnswer at the end.
 struct AskLookup {
   int number = 0;
   NodeId node;
@@ -41,8 +41,8 @@ struct AnswerLookup {
 using LookupAction = std::variant<AskLookup, WakeAt, AnswerLookup>;
 
 // One lookup: walks every chunk through its owner order until a node has it.
-// Passes over a node that says nothing useful: one that is dead, dies, or
-// answers too little. A chunk that is not found by the deadline is a miss.
+// Passes over a node that is dead, dies, or answers for too few chunks. A chunk
+// that is not found by the deadline is a miss.
 // Events in (OnAnswer, OnNoAnswer, OnTime), actions out (TakeActions). Pure;
 // thread-compatible.
 class LookupSession {
@@ -51,11 +51,12 @@ class LookupSession {
 
   // What to do now. Call once at the beginning and after every event.
   std::vector<LookupAction> TakeActions(absl::Time now);
-  // What the asked partition has of each chunk of the ask, in that order.
-  // Ignored when the ask has ended.
+  // `found`: one result for each chunk of the ask, in its order. Ignored when
+  // the ask has ended.
   void OnAnswer(int number, const std::vector<LookupResult>& found);
-  // The partition refuses to answer, or cannot be reached.
+  // The partition refused to answer, or could not be reached.
   void OnNoAnswer(int number);
+  // The time of a WakeAt has come.
   void OnTime(absl::Time now, IsLive is_live);
 
   bool done() const { return walk_.done(); }
@@ -70,7 +71,6 @@ class LookupSession {
   ReplicaWalk walk_;
   PendingAsks pending_;
   std::vector<LookupResult> results_;
-  bool wake_due_ = true;
   bool answered_ = false;
 };
 

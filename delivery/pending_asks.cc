@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "placement/view.h"
+
 namespace kdn::delivery {
 
 int PendingAsks::Begin(Ask ask) {
@@ -16,6 +18,7 @@ std::optional<Ask> PendingAsks::End(int number) {
 }
 
 std::vector<Ask> PendingAsks::EndOverdue(absl::Time now, IsLive is_live) {
+  wake_due_ = true;
   if (now >= deadline_) return EndAll();
   std::vector<Ask> ended;
   for (auto it = asks_.begin(); it != asks_.end();) {
@@ -37,8 +40,9 @@ std::vector<Ask> PendingAsks::EndAll() {
   return ended;
 }
 
-absl::Time PendingAsks::NextLook(absl::Time now) const {
-  return std::min(now + kWatch, deadline_);
+std::optional<WakeAt> PendingAsks::TakeWake(absl::Time now) {
+  if (!std::exchange(wake_due_, false)) return std::nullopt;
+  return WakeAt{std::min(now + kWatch, deadline_)};
 }
 
 std::map<PartitionOfNode, std::vector<int>> GroupByPartition(
@@ -49,8 +53,9 @@ std::map<PartitionOfNode, std::vector<int>> GroupByPartition(
     const auto live = partitions.find(ask.node);
     if (live == partitions.end() || live->second == 0) continue;
     for (const int item : ask.items) {
-      const uint32_t partition = shard_of_item[item].value() % live->second;
-      groups[{ask.node, partition}].push_back(item);
+      const size_t partition =
+          placement::PartitionOf(shard_of_item[item], live->second);
+      groups[{ask.node, static_cast<uint32_t>(partition)}].push_back(item);
     }
   }
   return groups;

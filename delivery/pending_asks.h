@@ -14,11 +14,11 @@
 
 namespace kdn::delivery {
 
-// Over how many partitions each live node spreads its shards: shard s is in
-// partition s modulo that number. Nodes that are not listed are not alive.
+// By live node: the number of partitions over which the node spreads its shards
+// (placement::PartitionOf). A node that is not listed is not alive.
 using PartitionCounts = std::map<NodeId, uint32_t>;
 
-// Whether a node is alive now and has been since the query began.
+// True when the node is alive and has been alive since the query began.
 using IsLive = absl::FunctionRef<bool(const NodeId&)>;
 
 // An action: tell the query, with OnTime, when `at` has come.
@@ -26,10 +26,10 @@ struct WakeAt {
   absl::Time at;
 };
 
-// What one query (a lookup, a change of leases, a status call) has asked of
-// nodes and still waits for. An ask ends when its answer comes, when its node
-// dies, or when the query's deadline passes. A node that is alive and silent is
-// waited for until the deadline. Pure; thread-compatible.
+// The asks of one query (a lookup, a change of leases, a status call) that are
+// not answered yet. An ask ends when its answer comes, when its node dies, or
+// when the query's deadline passes. The query waits until the deadline for a
+// node that is alive and silent. Pure; thread-compatible.
 class PendingAsks {
  public:
   // How soon a query notices that a node it waits for has died.
@@ -39,27 +39,30 @@ class PendingAsks {
 
   // Returns the new ask's number.
   int Begin(Ask ask);
-  // The ask with this number, which ends; unset when it has ended before.
+  // Ends the ask with this number and returns it; unset when it has ended
+  // before.
   std::optional<Ask> End(int number);
-  // The asks that end because time has passed, in the order in which they
-  // began: those whose node is dead, or all at the deadline.
+  // A wake-up came. Ends and returns the asks of dead nodes, or at the deadline
+  // all asks, in the order in which they began.
   std::vector<Ask> EndOverdue(absl::Time now, IsLive is_live);
   std::vector<Ask> EndAll();
+  // When EndOverdue is due next. Unset while a wake-up that was taken has not
+  // come yet.
+  std::optional<WakeAt> TakeWake(absl::Time now);
 
   bool empty() const { return asks_.empty(); }
   absl::Time deadline() const { return deadline_; }
-  // When to call EndOverdue next.
-  absl::Time NextLook(absl::Time now) const;
 
  private:
   const absl::Time deadline_;
   std::map<int, Ask> asks_;  // by number
   int next_ = 0;
+  bool wake_due_ = true;
 };
 
-// The items of `asks` by the partition that holds each item's shard at the
-// asked node, ordered by node and partition. Items that are asked of a node
-// that is not alive are left out.
+// The items of `asks`, grouped by the asked node and its partition that holds
+// the item's shard, in the order of nodes and partitions. Leaves out the items
+// that are asked of a node that is not alive.
 using PartitionOfNode = std::pair<NodeId, uint32_t>;
 std::map<PartitionOfNode, std::vector<int>> GroupByPartition(
     const std::vector<Ask>& asks, const std::vector<ShardId>& shard_of_item,

@@ -35,8 +35,8 @@ std::vector<ReportAction> ReportSession::TakeActions(absl::Time now) {
     if (!std::exchange(answered_, true)) {
       actions.emplace_back(AnswerReport{statuses_});
     }
-  } else if (std::exchange(wake_due_, false)) {
-    actions.emplace_back(WakeAt{pending_.NextLook(now)});
+  } else if (const std::optional<WakeAt> wake = pending_.TakeWake(now)) {
+    actions.emplace_back(*wake);
   }
   KDN_DCHECK_INVARIANTS(*this);
   return actions;
@@ -51,15 +51,14 @@ void ReportSession::OnAnswer(int number, MetricValues metrics) {
 }
 
 void ReportSession::OnTime(absl::Time now, IsLive is_live) {
-  wake_due_ = true;
   pending_.EndOverdue(now, is_live);
 }
 
 void ReportSession::CheckInvariants() const {
-  KDN_CHECK(statuses_.size() == nodes_.size(), "a status for each node");
+  KDN_CHECK(statuses_.size() == nodes_.size(), "each node has a status");
   for (size_t i = 0; i < nodes_.size(); ++i) {
     KDN_CHECK(nodes_[i].is_live || !statuses_[i].alive,
-              "a node that was not asked has said nothing");
+              "a node that is not asked is not alive");
   }
   KDN_CHECK(!answered_ || done(), "the answer is the last action");
 }

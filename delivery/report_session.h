@@ -12,14 +12,15 @@
 
 namespace kdn::delivery {
 
-// A node of the configuration, and whether there is anyone to ask.
+// A node of the configuration.
 struct ReportedNode {
   NodeId id;
   std::string gateway_address;
-  bool is_live = false;
+  bool is_live = false;  // false: the node is not asked
 };
 
-// An action: ask a node for its numbers. Ends with OnAnswer or OnNoAnswer.
+// An action: ask a node for its metrics. Call OnAnswer or OnNoAnswer at the
+// end.
 struct AskReport {
   int number = 0;
   NodeId node;
@@ -46,6 +47,7 @@ class ReportSession {
   // Ignored when the ask has ended.
   void OnAnswer(int number, MetricValues metrics);
   void OnNoAnswer(int number) { pending_.End(number); }
+  // The time of a WakeAt has come.
   void OnTime(absl::Time now, IsLive is_live);
 
   bool done() const { return begun_ && pending_.empty(); }
@@ -56,7 +58,6 @@ class ReportSession {
   PendingAsks pending_;
   std::vector<NodeStatus> statuses_;
   bool begun_ = false;
-  bool wake_due_ = true;
   bool answered_ = false;
 };
 

@@ -3,22 +3,17 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <random>
+#include <utility>
+#include <vector>
+
+#include "tests/delivery/query_driver.h"
 
 namespace kdn::delivery {
 namespace {
 
-const NodeId kA("a");
-const NodeId kB("b");
-const NodeId kC("c");
-const absl::Time kNow = absl::UnixEpoch() + absl::Hours(1);
-const absl::Time kDeadline = kNow + absl::Seconds(1);
-
 const absl::Status kOk = absl::OkStatus();
 const absl::Status kMissing = absl::NotFoundError("not there");
 const absl::Status kPinned = absl::FailedPreconditionError("pinned");
-
-bool AllLive(const NodeId&) { return true; }
 
 LeaseTask TaskOf(LeaseOp op, std::vector<std::vector<NodeId>> owners) {
   LeaseTask task;
@@ -31,35 +26,14 @@ LeaseTask TaskOf(LeaseOp op, std::vector<std::vector<NodeId>> owners) {
   return task;
 }
 
-// A LeaseSession and what it has asked for.
-class Driven {
+class Driven : public QueryDriver<LeaseSession, AskLease, AnswerLease> {
  public:
-  explicit Driven(LeaseTask task) : session(std::move(task)) { Take(kNow); }
+  explicit Driven(LeaseTask task) : QueryDriver(std::move(task)) { Take(); }
 
-  void Take(absl::Time now) {
-    for (const LeaseAction& action : session.TakeActions(now)) {
-      if (const auto* ask = std::get_if<AskLease>(&action)) {
-        asks.push_back(*ask);
-      } else if (const auto* wake = std::get_if<WakeAt>(&action)) {
-        wake_at = wake->at;
-      } else if (const auto* answer = std::get_if<AnswerLease>(&action)) {
-        EXPECT_FALSE(answered) << "answered once";
-        answered = true;
-        statuses = answer->statuses;
-      }
-    }
-    session.CheckInvariants();
-  }
   void Answer(size_t ask, const std::vector<absl::Status>& of_chunks) {
     session.OnAnswer(asks[ask].number, of_chunks);
-    Take(kNow);
+    Take();
   }
-
-  LeaseSession session;
-  std::vector<AskLease> asks;
-  absl::Time wake_at = absl::InfinitePast();
-  bool answered = false;
-  std::vector<absl::Status> statuses;
 };
 
 TEST(LeaseSessionTest, EveryOwnerIsAskedOnce) {
@@ -71,26 +45,26 @@ TEST(LeaseSessionTest, EveryOwnerIsAskedOnce) {
   EXPECT_EQ(driven.asks[2].node, kC);
   driven.Answer(0, {kMissing, kOk});
   driven.Answer(1, {kMissing});
-  EXPECT_FALSE(driven.answered);
+  EXPECT_FALSE(driven.answer.has_value());
   driven.Answer(2, {kMissing});
-  ASSERT_TRUE(driven.answered);
-  EXPECT_TRUE(absl::IsNotFound(driven.statuses[0]));
-  EXPECT_TRUE(driven.statuses[1].ok());
+  ASSERT_TRUE(driven.answer.has_value());
+  EXPECT_TRUE(absl::IsNotFound(driven.answer->statuses[0]));
+  EXPECT_TRUE(driven.answer->statuses[1].ok());
 }
 
 TEST(LeaseSessionTest, OnePinnedCopyKeepsTheChunk) {
   Driven driven(TaskOf(LeaseOp::kPin, {{kA, kB}}));
   driven.session.OnNoAnswer(driven.asks[0].number);
   driven.Answer(1, {kOk});
-  EXPECT_TRUE(driven.statuses[0].ok()) << driven.statuses[0];
+  EXPECT_TRUE(driven.answer->statuses[0].ok()) << driven.answer->statuses[0];
 }
 
-TEST(LeaseSessionTest, ACopyThatStaysFailsTheRemoval) {
+TEST(LeaseSessionTest, ACopyThatIsNotRemovedFailsTheRemoval) {
   Driven driven(TaskOf(LeaseOp::kRemove, {{kA, kB, kC}}));
   driven.Answer(0, {kOk});
   driven.Answer(1, {kPinned});
   driven.Answer(2, {kMissing});
-  EXPECT_EQ(driven.statuses[0], kPinned);
+  EXPECT_EQ(driven.answer->statuses[0], kPinned);
 }
 
 TEST(LeaseSessionTest, ARemovalIsNotDoneWhileAnOwnerIsAway) {
@@ -99,7 +73,7 @@ TEST(LeaseSessionTest, ARemovalIsNotDoneWhileAnOwnerIsAway) {
     task.away[0] = kB;
     Driven driven(std::move(task));
     driven.Answer(0, {kOk});
-    EXPECT_EQ(driven.statuses[0].ok(), op != LeaseOp::kRemove);
+    EXPECT_EQ(driven.answer->statuses[0].ok(), op != LeaseOp::kRemove);
   }
 }
 
@@ -107,9 +81,9 @@ TEST(LeaseSessionTest, WithoutAnyOwnerItIsAnsweredAtOnce) {
   LeaseTask task = TaskOf(LeaseOp::kRemove, {{}, {}});
   task.away[1] = kB;
   Driven driven(std::move(task));
-  ASSERT_TRUE(driven.answered);
-  EXPECT_TRUE(absl::IsNotFound(driven.statuses[0]));
-  EXPECT_TRUE(absl::IsUnavailable(driven.statuses[1]));
+  ASSERT_TRUE(driven.answer.has_value());
+  EXPECT_TRUE(absl::IsNotFound(driven.answer->statuses[0]));
+  EXPECT_TRUE(absl::IsUnavailable(driven.answer->statuses[1]));
 }
 
 TEST(LeaseSessionTest, AnOwnerThatDiesIsNotWaitedFor) {
@@ -120,8 +94,8 @@ TEST(LeaseSessionTest, AnOwnerThatDiesIsNotWaitedFor) {
     driven.session.OnTime(driven.wake_at,
                           [](const NodeId& id) { return id != kB; });
     driven.Take(driven.wake_at);
-    ASSERT_TRUE(driven.answered);
-    EXPECT_EQ(driven.statuses[0].ok(), op == LeaseOp::kPin);
+    ASSERT_TRUE(driven.answer.has_value());
+    EXPECT_EQ(driven.answer->statuses[0].ok(), op == LeaseOp::kPin);
     driven.session.OnAnswer(driven.asks[1].number, {kOk});
     driven.Take(driven.wake_at);
   }
@@ -132,20 +106,21 @@ TEST(LeaseSessionTest, ASilentOwnerIsAwaitedUntilTheDeadline) {
   driven.Answer(0, {kOk});
   driven.session.OnTime(kNow + absl::Milliseconds(950), AllLive);
   driven.Take(kNow + absl::Milliseconds(950));
-  EXPECT_FALSE(driven.answered);
+  EXPECT_FALSE(driven.answer.has_value());
   EXPECT_EQ(driven.wake_at, kDeadline);
   driven.session.OnTime(kDeadline, AllLive);
   driven.Take(kDeadline);
-  ASSERT_TRUE(driven.answered);
-  EXPECT_TRUE(absl::IsUnavailable(driven.statuses[0])) << driven.statuses[0];
+  ASSERT_TRUE(driven.answer.has_value());
+  EXPECT_TRUE(absl::IsUnavailable(driven.answer->statuses[0]))
+      << driven.answer->statuses[0];
 }
 
-// A removal whose answer got lost on the way said NOT_FOUND once.
-TEST(LeaseSessionTest, AnAnswerThatIsTooShortIsAnError) {
+// The chunks without a status must not count as NOT_FOUND.
+TEST(LeaseSessionTest, AnAnswerForTooFewChunksIsAnError) {
   Driven driven(TaskOf(LeaseOp::kRemove, {{kA}, {kA}}));
   driven.Answer(0, {kOk});
-  ASSERT_TRUE(driven.answered);
-  for (const absl::Status& status : driven.statuses) {
+  ASSERT_TRUE(driven.answer.has_value());
+  for (const absl::Status& status : driven.answer->statuses) {
     EXPECT_FALSE(status.ok() || absl::IsNotFound(status)) << status;
   }
 }

@@ -5,18 +5,15 @@
 #include <algorithm>
 #include <random>
 #include <set>
+#include <utility>
+#include <vector>
+
+#include "tests/delivery/query_driver.h"
 
 namespace kdn::delivery {
 namespace {
 
-const NodeId kA("a");
-const NodeId kB("b");
-const NodeId kC("c");
-const absl::Time kNow = absl::UnixEpoch() + absl::Hours(1);
-const absl::Time kDeadline = kNow + absl::Seconds(1);
 using Orders = std::vector<std::vector<NodeId>>;
-
-bool AllLive(const NodeId&) { return true; }
 
 LookupTask TaskOf(Orders orders) {
   LookupTask task;
@@ -36,36 +33,13 @@ LookupResult HitAt(const NodeId& node) {
   return result;
 }
 
-// A LookupSession and what it has asked for.
-class Driven {
+class Driven : public QueryDriver<LookupSession, AskLookup, AnswerLookup> {
  public:
   explicit Driven(Orders orders) : Driven(TaskOf(std::move(orders))) {}
-  explicit Driven(LookupTask task) : session(std::move(task)) {}
-
-  std::vector<AskLookup> Take(absl::Time now = kNow) {
-    std::vector<AskLookup> asks;
-    for (const LookupAction& action : session.TakeActions(now)) {
-      if (const auto* ask = std::get_if<AskLookup>(&action)) {
-        asks.push_back(*ask);
-      } else if (const auto* wake = std::get_if<WakeAt>(&action)) {
-        wake_at = wake->at;
-      } else if (const auto* answer = std::get_if<AnswerLookup>(&action)) {
-        EXPECT_FALSE(answered) << "answered once";
-        answered = true;
-        results = answer->results;
-      }
-    }
-    session.CheckInvariants();
-    return asks;
-  }
-
-  LookupSession session;
-  absl::Time wake_at = absl::InfinitePast();
-  bool answered = false;
-  std::vector<LookupResult> results;
+  explicit Driven(LookupTask task) : QueryDriver(std::move(task)) {}
 };
 
-TEST(LookupSessionTest, AChunkIsFoundWhereverItIs) {
+TEST(LookupSessionTest, AChunkIsFoundAtAnyOfItsOwners) {
   Driven driven(Orders{{kA, kB}, {kB, kA}});
   std::vector<AskLookup> asks = driven.Take();
   ASSERT_EQ(asks.size(), 2u);
@@ -81,15 +55,15 @@ TEST(LookupSessionTest, AChunkIsFoundWhereverItIs) {
   EXPECT_EQ(asks[0].chunks, std::vector<int>{0});
   driven.session.OnAnswer(asks[0].number, {LookupResult()});
   EXPECT_TRUE(driven.Take().empty());
-  ASSERT_TRUE(driven.answered);
-  EXPECT_FALSE(driven.results[0].hit);
-  EXPECT_EQ(driven.results[1].node, kB);
+  ASSERT_TRUE(driven.answer.has_value());
+  EXPECT_FALSE(driven.answer->results[0].hit);
+  EXPECT_EQ(driven.answer->results[1].node, kB);
 }
 
 TEST(LookupSessionTest, NothingToLookUpIsAnsweredAtOnce) {
   Driven driven(Orders{});
   EXPECT_TRUE(driven.Take().empty());
-  EXPECT_TRUE(driven.answered);
+  EXPECT_TRUE(driven.answer.has_value());
 }
 
 TEST(LookupSessionTest, ANodeOutsideTheViewIsPassedOver) {
@@ -101,7 +75,7 @@ TEST(LookupSessionTest, ANodeOutsideTheViewIsPassedOver) {
   EXPECT_EQ(asks[0].node, kB);
 }
 
-TEST(LookupSessionTest, ADeadNodeIsLeftAtTheNextLook) {
+TEST(LookupSessionTest, ADeadNodeIsPassedOverAtTheNextWakeUp) {
   Driven driven(Orders{{kA, kB}});
   const int dead = driven.Take()[0].number;
   EXPECT_EQ(driven.wake_at, kNow + PendingAsks::kWatch);
@@ -112,11 +86,12 @@ TEST(LookupSessionTest, ADeadNodeIsLeftAtTheNextLook) {
   EXPECT_EQ(asks[0].node, kB);
   driven.session.OnAnswer(dead, {HitAt(kA)});
   EXPECT_TRUE(driven.Take().empty());
-  EXPECT_FALSE(driven.answered) << "an answer that came too late";
+  EXPECT_FALSE(driven.answer.has_value())
+      << "the answer of the dead node came too late";
   driven.session.OnAnswer(asks[0].number, {HitAt(kB)});
   driven.Take();
-  ASSERT_TRUE(driven.answered);
-  EXPECT_EQ(driven.results[0].node, kB);
+  ASSERT_TRUE(driven.answer.has_value());
+  EXPECT_EQ(driven.answer->results[0].node, kB);
 }
 
 TEST(LookupSessionTest, ASilentNodeIsAwaitedUntilTheDeadline) {
@@ -124,15 +99,15 @@ TEST(LookupSessionTest, ASilentNodeIsAwaitedUntilTheDeadline) {
   driven.Take();
   driven.session.OnTime(kDeadline - absl::Milliseconds(1), AllLive);
   EXPECT_TRUE(driven.Take(kDeadline - absl::Milliseconds(1)).empty());
-  EXPECT_FALSE(driven.answered);
+  EXPECT_FALSE(driven.answer.has_value());
   EXPECT_EQ(driven.wake_at, kDeadline);
   driven.session.OnTime(kDeadline, AllLive);
   EXPECT_TRUE(driven.Take(kDeadline).empty());
-  ASSERT_TRUE(driven.answered);
-  EXPECT_FALSE(driven.results[0].hit);
+  ASSERT_TRUE(driven.answer.has_value());
+  EXPECT_FALSE(driven.answer->results[0].hit);
 }
 
-TEST(LookupSessionTest, AnAnswerThatIsTooShortIsNone) {
+TEST(LookupSessionTest, AnAnswerForTooFewChunksIsIgnored) {
   LookupTask task = TaskOf(Orders{{kA, kB}, {kA, kB}});
   task.partitions = {{kA, 1}, {kB, 1}};
   Driven driven(std::move(task));
@@ -142,8 +117,8 @@ TEST(LookupSessionTest, AnAnswerThatIsTooShortIsNone) {
   EXPECT_EQ(asks[0].chunks, (std::vector<int>{0, 1}));
 }
 
-// Random answers, errors and deaths: every chunk is answered once, and is a hit
-// exactly where a node said so.
+// Answers, errors and deaths are random. Every chunk is answered once, and is a
+// hit exactly when a node said so.
 TEST(LookupSessionTest, SettlesEveryChunkUnderRandomFailures) {
   for (uint32_t seed = 1; seed <= 300; ++seed) {
     SCOPED_TRACE(seed);
@@ -158,11 +133,11 @@ TEST(LookupSessionTest, SettlesEveryChunkUnderRandomFailures) {
     std::vector<AskLookup> open;
     std::vector<bool> hit(orders.size());
     std::set<NodeId> dead;
-    for (absl::Time now = kNow; !driven.answered;
-         now += absl::Milliseconds(1)) {
+    for (absl::Time now = kNow; !driven.answer; now += absl::Milliseconds(1)) {
       for (AskLookup& ask : driven.Take(now)) open.push_back(std::move(ask));
-      if (driven.answered) break;
-      ASSERT_FALSE(open.empty()) << "not over, and nothing to wait for";
+      if (driven.answer) break;
+      ASSERT_FALSE(open.empty())
+          << "the lookup is not over and waits for nothing";
       std::shuffle(open.begin(), open.end(), random);
       const AskLookup ask = open.back();
       open.pop_back();
@@ -185,9 +160,9 @@ TEST(LookupSessionTest, SettlesEveryChunkUnderRandomFailures) {
         driven.session.OnAnswer(ask.number, found);
       }
       if (!dead.empty()) {
-        // What is asked of a dead node from now on ends at the next look.
+        // A new ask of a dead node ends at the next wake-up.
         for (AskLookup& fresh : driven.Take(now)) open.push_back(fresh);
-        if (driven.answered) break;
+        if (driven.answer) break;
         driven.session.OnTime(
             now, [&](const NodeId& id) { return !dead.contains(id); });
         std::erase_if(open, [&](const AskLookup& other) {
@@ -195,9 +170,9 @@ TEST(LookupSessionTest, SettlesEveryChunkUnderRandomFailures) {
         });
       }
     }
-    ASSERT_EQ(driven.results.size(), orders.size());
+    ASSERT_EQ(driven.answer->results.size(), orders.size());
     for (size_t i = 0; i < orders.size(); ++i) {
-      EXPECT_EQ(driven.results[i].hit, hit[i]);
+      EXPECT_EQ(driven.answer->results[i].hit, hit[i]);
     }
   }
 }

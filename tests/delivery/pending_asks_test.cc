@@ -2,15 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/delivery/query_driver.h"
+
 namespace kdn::delivery {
 namespace {
-
-const NodeId kA("a");
-const NodeId kB("b");
-const absl::Time kNow = absl::UnixEpoch() + absl::Hours(1);
-const absl::Time kDeadline = kNow + absl::Seconds(1);
-
-bool AllLive(const NodeId&) { return true; }
 
 TEST(PendingAsksTest, AnAskEndsOnce) {
   PendingAsks pending(kDeadline);
@@ -45,10 +40,12 @@ TEST(PendingAsksTest, TheDeadlineEndsAll) {
   EXPECT_TRUE(pending.empty());
 }
 
-TEST(PendingAsksTest, LooksAgainSoonAndAtTheDeadline) {
-  const PendingAsks pending(kDeadline);
-  EXPECT_EQ(pending.NextLook(kNow), kNow + PendingAsks::kWatch);
-  EXPECT_EQ(pending.NextLook(kDeadline - absl::Milliseconds(1)), kDeadline);
+TEST(PendingAsksTest, OneWakeUpAtATimeSoonOrAtTheDeadline) {
+  PendingAsks pending(kDeadline);
+  EXPECT_EQ(pending.TakeWake(kNow)->at, kNow + PendingAsks::kWatch);
+  EXPECT_FALSE(pending.TakeWake(kNow).has_value());
+  pending.EndOverdue(kNow, AllLive);
+  EXPECT_EQ(pending.TakeWake(kDeadline - absl::Milliseconds(1))->at, kDeadline);
 }
 
 TEST(PendingAsksTest, ItemsAreGroupedByNodeAndPartition) {

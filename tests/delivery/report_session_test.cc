@@ -2,16 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <vector>
+
+#include "tests/delivery/query_driver.h"
+
 namespace kdn::delivery {
 namespace {
-
-const NodeId kA("a");
-const NodeId kB("b");
-const NodeId kC("c");
-const absl::Time kNow = absl::UnixEpoch() + absl::Hours(1);
-const absl::Time kDeadline = kNow + absl::Seconds(1);
-
-bool AllLive(const NodeId&) { return true; }
 
 MetricValues SevenStores() {
   MetricValues values;
@@ -21,26 +17,14 @@ MetricValues SevenStores() {
 
 class ReportSessionTest : public testing::Test {
  protected:
-  ReportSessionTest() { Take(kNow); }
-  void Take(absl::Time now) {
-    for (const ReportAction& action : session_.TakeActions(now)) {
-      if (const auto* ask = std::get_if<AskReport>(&action)) {
-        asks_.push_back(*ask);
-      } else if (const auto* answer = std::get_if<AnswerReport>(&action)) {
-        EXPECT_FALSE(answered_) << "answered once";
-        answered_ = true;
-        statuses_ = answer->statuses;
-      }
-    }
-    session_.CheckInvariants();
-  }
+  ReportSessionTest() { driven_.Take(); }
 
-  ReportSession session_{
-      {{kA, "1.1.1.1:1", true}, {kB, "1.1.1.1:2", false}, {kC, "", true}},
+  QueryDriver<ReportSession, AskReport, AnswerReport> driven_{
+      std::vector<ReportedNode>{
+          {kA, "1.1.1.1:1", true}, {kB, "1.1.1.1:2", false}, {kC, "", true}},
       kDeadline};
-  std::vector<AskReport> asks_;
-  bool answered_ = false;
-  std::vector<NodeStatus> statuses_;
+  ReportSession& session_ = driven_.session;
+  std::vector<AskReport>& asks_ = driven_.asks;
 };
 
 TEST_F(ReportSessionTest, EveryLiveNodeIsAskedAndAllAreReported) {
@@ -48,35 +32,35 @@ TEST_F(ReportSessionTest, EveryLiveNodeIsAskedAndAllAreReported) {
   EXPECT_EQ(asks_[1].node, kC);
   session_.OnAnswer(asks_[1].number, SevenStores());
   session_.OnAnswer(asks_[0].number, SevenStores());
-  Take(kNow);
-  ASSERT_TRUE(answered_);
-  ASSERT_EQ(statuses_.size(), 3u);
-  EXPECT_TRUE(statuses_[0].alive);
-  EXPECT_EQ(statuses_[0].metrics["stores"], 7u);
-  EXPECT_EQ(statuses_[0].gateway_address, "1.1.1.1:1");
-  EXPECT_FALSE(statuses_[1].alive);
-  EXPECT_EQ(statuses_[1].id, kB);
-  EXPECT_TRUE(statuses_[2].alive);
+  driven_.Take(kNow);
+  ASSERT_TRUE(driven_.answer.has_value());
+  ASSERT_EQ(driven_.answer->statuses.size(), 3u);
+  EXPECT_TRUE(driven_.answer->statuses[0].alive);
+  EXPECT_EQ(driven_.answer->statuses[0].metrics["stores"], 7u);
+  EXPECT_EQ(driven_.answer->statuses[0].gateway_address, "1.1.1.1:1");
+  EXPECT_FALSE(driven_.answer->statuses[1].alive);
+  EXPECT_EQ(driven_.answer->statuses[1].id, kB);
+  EXPECT_TRUE(driven_.answer->statuses[2].alive);
 }
 
 TEST_F(ReportSessionTest, ANodeThatDiesIsNotWaitedFor) {
   session_.OnAnswer(asks_[0].number, SevenStores());
   session_.OnTime(kNow, [](const NodeId& id) { return id != kC; });
-  Take(kNow);
-  ASSERT_TRUE(answered_);
-  EXPECT_FALSE(statuses_[2].alive);
+  driven_.Take(kNow);
+  ASSERT_TRUE(driven_.answer.has_value());
+  EXPECT_FALSE(driven_.answer->statuses[2].alive);
 }
 
 TEST_F(ReportSessionTest, ASilentNodeIsNotAliveAtTheDeadline) {
   session_.OnNoAnswer(asks_[0].number);
   session_.OnTime(kNow, AllLive);
-  Take(kNow);
-  EXPECT_FALSE(answered_);
+  driven_.Take(kNow);
+  EXPECT_FALSE(driven_.answer.has_value());
   session_.OnTime(kDeadline, AllLive);
-  Take(kDeadline);
-  ASSERT_TRUE(answered_);
-  EXPECT_FALSE(statuses_[0].alive);
-  EXPECT_FALSE(statuses_[2].alive);
+  driven_.Take(kDeadline);
+  ASSERT_TRUE(driven_.answer.has_value());
+  EXPECT_FALSE(driven_.answer->statuses[0].alive);
+  EXPECT_FALSE(driven_.answer->statuses[2].alive);
 }
 
 }  // namespace
