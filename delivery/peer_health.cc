@@ -8,8 +8,8 @@
 namespace kdn::delivery {
 
 void PeerHealth::OnBegin(absl::Time now) {
-  // This fetch tries the peer again; the next one does when nothing has come
-  // of this one after another while.
+  // This fetch tries the peer again. If it is not answered, a later fetch tries
+  // again after another backoff.
   if (failures_ > 0 && now >= retry_at_) retry_at_ = now + Backoff();
   const bool was_given_up = now - silent_since_ >= kSilence + kBackoffMax;
   if (waiting_ == 0 || was_given_up) silent_since_ = now;
@@ -18,7 +18,7 @@ void PeerHealth::OnBegin(absl::Time now) {
 }
 
 void PeerHealth::OnAnswer(absl::Time began, absl::Time now) {
-  KDN_CHECK(waiting_ > 0, "an answer to a fetch that never began");
+  KDN_CHECK(waiting_ > 0, "an answer to a fetch that has not begun");
   --waiting_;
   failures_ = 0;
   silent_since_ = now;
@@ -32,10 +32,14 @@ void PeerHealth::OnAnswer(absl::Time began, absl::Time now) {
   KDN_DCHECK_INVARIANTS(*this);
 }
 
+void PeerHealth::OnProgress(absl::Time now) {
+  silent_since_ = std::max(silent_since_, now);
+}
+
 void PeerHealth::OnEnd(FetchEnd end, bool answered, absl::Time began,
                        absl::Time now) {
   if (!answered) {
-    KDN_CHECK(waiting_ > 0, "a fetch ended that never began");
+    KDN_CHECK(waiting_ > 0, "a fetch ended that has not begun");
     --waiting_;
   }
   const bool had_time = now - began >= kPatience;
@@ -48,7 +52,7 @@ void PeerHealth::OnEnd(FetchEnd end, bool answered, absl::Time began,
 
 void PeerHealth::Fail(absl::Time began, absl::Time now) {
   if (now - last_failure_ > kForgotten) failures_ = 0;
-  // Fetches that were under way together fail together: one failure.
+  // Fetches that were under way at the same time and fail are one failure.
   if (failures_ == 0 || began >= last_failure_) ++failures_;
   last_failure_ = now;
   retry_at_ = now + Backoff();
@@ -82,7 +86,7 @@ void PeerHealth::CheckInvariants() const {
   KDN_CHECK(waiting_ >= 0, "fetches that wait are miscounted");
   KDN_CHECK(failures_ >= 0, "failures are miscounted");
   KDN_CHECK(answers_ >= 0 && answers_ <= kAnswersMin, "answers are miscounted");
-  KDN_CHECK(latency_s_ >= 0, "no answer comes before its question");
+  KDN_CHECK(latency_s_ >= 0, "a latency is not negative");
 }
 
 }  // namespace kdn::delivery

@@ -14,58 +14,67 @@ namespace kdn::delivery {
 enum class FetchEnd : uint8_t {
   kDone,       // the whole answer came
   kLate,       // the deadline passed first
-  kBroken,     // there was no connection, or the connection broke
-  kWithdrawn,  // this node gave up: says nothing of the peer
+  kBroken,     // the peer could not be reached, or the connection broke
+  kWithdrawn,  // this node gave up: no evidence about the peer
 };
 
-// What a read order needs to know of a peer at one moment.
+// What a read order takes into account about a peer.
 struct PeerGrade {
-  // The peer just failed to answer: only for what nobody else has.
+  // True when the peer just failed to answer: it is asked last.
   bool is_failing = false;
-  // From a fetch to the first of its answer; unset: not known well enough.
+  // The time from a fetch to the first part of its answer; unset: unknown.
   std::optional<absl::Duration> latency;
 };
 
-// The grades of the peers that something is known of.
+// The grades of the peers about which something is known.
 using PeerGrades = std::map<NodeId, PeerGrade>;
 
-// How well a peer answers this node, learnt from fetches: its latency, its
-// failures, and how many fetches wait for it. Not every retrieve has to learn
-// anew that a peer is slow or hung.
+// How well a peer answers this node: its latency, its failures, and how many
+// fetches wait for it. PeerHealth learns this from fetches, so that not every
+// retrieve has to find out anew that a peer is slow or hung.
 //
-// A peer is failing after a fetch that broke or was not answered in time, and
-// while fetches wait for it and none has been answered for kSilence. That is
-// believed for a while only, longer after each failure in a row; then the next
-// fetch tries the peer again, and the others wait for what comes of that fetch.
-// One answer is enough to believe in the peer again. What is known of its
-// latency is forgotten when it is not used. Only clear evidence counts: a fetch
-// that had little time, or that this node withdrew, says nothing; nor does an
-// answer that began and was slow, which is the link's (see LinkRate).
+// Failing. A peer is failing after a fetch that broke or was not answered in
+// time. A peer is also failing while fetches wait for it and it has sent
+// nothing for kSilence. It stays failing for a while, which is longer after
+// each failure in a row. Then one fetch tries the peer again. The peer is
+// failing for the other fetches until that fetch is answered or the same while
+// has passed again. One answer ends the failing.
+//
+// Evidence. Only clear evidence counts. A fetch that had little time, or that
+// this node withdrew, counts neither for nor against the peer. An answer that
+// began and then was slow is the link's fault (see LinkRate). The latency is
+// unknown again when no answer has come for a while.
 //
 // Has no clock. Pure; thread-compatible.
 class PeerHealth {
  public:
-  // How long a failure is believed: doubled by each further one in a row.
+  // How long a peer is failing after a failure. Each further failure in a row
+  // doubles it, up to kBackoffMax.
   static constexpr absl::Duration kBackoff = absl::Seconds(1);
   static constexpr absl::Duration kBackoffMax = absl::Seconds(30);
-  // Failures so long ago are not in a row with a new one.
+  // A failure after so long a time begins a new row.
   static constexpr absl::Duration kForgotten = absl::Minutes(5);
-  // A fetch that had less time for an answer does not count as failed.
+  // A late fetch that had less time than this does not count as a failure.
   static constexpr absl::Duration kPatience = absl::Milliseconds(250);
   static constexpr absl::Duration kSilence = absl::Seconds(1);
-  // Fewer answers say nothing of the latency, nor do older ones.
+  // The latency is known after so many answers, and forgotten when no answer
+  // has come for kLatencyFresh.
   static constexpr int kAnswersMin = 3;
   static constexpr absl::Duration kLatencyFresh = absl::Seconds(10);
-  // Of an answer in the latency's moving average.
+  // The weight of an answer in the moving average of the latency.
   static constexpr double kWeight = 0.3;
 
+  // A fetch has a connection to the peer, or dials one. The time that a fetch
+  // waits for one of this node's connections is not the peer's silence.
   void OnBegin(absl::Time now);
-  // The first of the answer to a fetch that began at `began` has come.
+  // The first part of the answer to a fetch that began at `began` has come.
   void OnAnswer(absl::Time began, absl::Time now);
-  // Every fetch that began ends so, once; `answered`: after OnAnswer.
+  // A further part of an answer has come.
+  void OnProgress(absl::Time now);
+  // Call it once for every fetch that began. `answered`: OnAnswer was called.
   void OnEnd(FetchEnd end, bool answered, absl::Time began, absl::Time now);
 
-  // Fetches that have begun and not been answered.
+  // How many fetches have begun and are not answered.
   int waiting() const { return waiting_; }
   bool IsFailing(absl::Time now) const;
   std::optional<absl::Duration> LatencyAt(absl::Time now) const;
@@ -77,7 +86,8 @@ class PeerHealth {
   void Fail(absl::Time began, absl::Time now);
 
   int waiting_ = 0;
-  // The last answer, or when fetches began to wait; counts while they do.
+  // When the peer last sent a part of an answer, or when fetches began to wait
+  // if that was later. Counts while fetches wait.
   absl::Time silent_since_ = absl::InfinitePast();
   int failures_ = 0;  // in a row
   absl::Time last_failure_ = absl::InfinitePast();

@@ -21,12 +21,12 @@
 #include "storage/arena.h"
 #include "storage/partition.h"
 
-// Encoded objects between nodes: the bytes plane as the node sees it (rpc/
-// implements PeerTransport) and the node as the bytes plane sees it (actors/
-// implements PeerService).
+// The interfaces for moving encoded objects between nodes. The node calls
+// PeerTransport, which rpc/ implements. The transport's serving side calls
+// PeerService, which actors/ implements.
 namespace kdn::delivery {
 
-// A peer refuses to be asked for more chunks than this in one fetch.
+// The most chunks of one fetch: a peer refuses a larger fetch.
 inline constexpr int kItemsPerFetchMax = 1024;
 
 struct FetchRequest {
@@ -45,26 +45,33 @@ struct FetchRequest {
 class FetchSink {
  public:
   virtual ~FetchSink() = default;
-  // The peer holds chunk `i` and will send `stream_bytes`: the slice's layers
-  // in order, each at its level as ObjectIndex::LayerRanges. Returns where they
-  // go (stream_bytes long, valid until OnLayer took its last layer, or
-  // OnDone), or an error to have the chunk skipped.
+  // The fetch has got one of the transport's connections to the peer, or the
+  // right to dial one: from here on, silence is the peer's. First call. It does
+  // not come when the fetch ends while it still waits for a connection.
+  virtual void OnBegin() = 0;
+  // The peer holds chunk `i` and sends `stream_bytes`: the slice's layers in
+  // order, each at its level as ObjectIndex::LayerRanges says. Returns the
+  // memory for them, which is stream_bytes long and valid until OnLayer got the
+  // chunk's last layer, or until OnDone. An error skips the chunk.
   virtual absl::StatusOr<absl::Span<std::byte>> OnHit(
       int i, codec::ObjectIndex index, std::vector<Level> levels, Tier tier,
       uint64_t stream_bytes) = 0;
-  // The peer holds it, and sends nothing: the budget is not for it.
+  // The peer holds the chunk but does not send it: recomputing is faster, or
+  // there is no time to send it.
   virtual void OnRecompute(int i) = 0;
-  // NOT_FOUND is a miss; anything else the peer's failure to read it. `version`
-  // is of a copy that makes no sense; zero where there is none.
+  // The peer does not send the chunk. NOT_FOUND is a miss; any other error says
+  // why the peer failed to read the chunk. `version`: of a damaged copy at the
+  // peer; zero: the peer found no damaged copy.
   virtual void OnNoHit(int i, const absl::Status& why,
                        ObjectVersion version) = 0;
-  // The streams of one layer (counted from the slice's first) of chunk `i` are
-  // in place, not yet verified. Layer-major over the fetch's chunks.
+  // The streams of one layer of chunk `i` are in place, but not yet verified.
+  // `layer` counts from the slice's first layer. Of the chunks that a peer
+  // sends together, layer 0 of all comes first, then layer 1, and so on.
   virtual void OnLayer(int i, int layer,
                        absl::Span<const std::byte> streams) = 0;
-  // Last call. Not OK when the connection broke, the peer spoke nonsense
-  // (DATA_LOSS), or the deadline passed: chunks that have not had all their
-  // layers are then to be had elsewhere.
+  // Last call. Not OK when the connection broke, when the peer's bytes make no
+  // sense (DATA_LOSS), or when the deadline passed. Chunks whose layers have
+  // not all come are then to be fetched from another node.
   virtual void OnDone(const absl::Status& status) = 0;
 };
 
@@ -76,6 +83,8 @@ struct PushRequest {
   absl::Time expires;  // TTL; InfinitePast: none
   absl::Time deadline;
   WorkClass work_class = WorkClass::kWrite;  // never kRead
+  // Requesters take turns where connections are short. Unset: copies that other
+  // nodes asked for, which share one turn.
   RequesterId requester{};
 };
 
@@ -84,27 +93,27 @@ struct PushReceipt {
   bool existed = false;
 };
 
-// Names one fetch of a transport, for ever.
+// Names one fetch of a transport. A transport uses each id once.
 using FetchId = StrongInt<struct FetchIdTag, uint64_t>;
 
-// Thread-safe; calls return at once; callbacks run by the deadline.
+// Thread-safe. Calls return at once; callbacks run by the deadline.
 class PeerTransport {
  public:
   virtual ~PeerTransport() = default;
   virtual FetchId Fetch(FetchRequest request,
                         std::unique_ptr<FetchSink> sink) = 0;
-  // Nobody wants the rest of the fetch: it ends with CANCELLED as soon as it
-  // can, and the peer stops sending. No effect when the fetch has ended.
+  // Ends the fetch with CANCELLED as soon as possible, and the peer stops
+  // sending. No effect when the fetch has ended.
   virtual void CancelFetch(FetchId fetch) = 0;
   virtual void Push(PushRequest request,
                     Done<absl::StatusOr<PushReceipt>> done) = 0;
-  // The peer is known dead: its pending calls fail with UNAVAILABLE now instead
-  // of at their deadlines.
+  // The peer is dead: its pending calls fail with UNAVAILABLE at once and not
+  // at their deadlines.
   virtual void FailPeer(const NodeId& peer) = 0;
 };
 
-// What the transport's serving side asks of its node. Thread-safe; every call
-// returns at once and done runs exactly once, by the deadline.
+// What the transport's serving side calls at its node. Thread-safe. Every call
+// returns at once, and `done` runs exactly once, by the deadline.
 class PeerService {
  public:
   struct Held {
@@ -116,12 +125,14 @@ class PeerService {
   virtual void ReadLocal(const ChunkRef& ref, const Namespace& ns,
                          absl::Time deadline,
                          Done<absl::StatusOr<Held>> done) = 0;
-  // Room for an object about to arrive. RESOURCE_EXHAUSTED.
+  // Memory for an object that is about to arrive. RESOURCE_EXHAUSTED when there
+  // is none by the deadline.
   virtual void ReserveLocal(
       const ChunkRef& ref, size_t bytes, absl::Time deadline,
       Done<absl::StatusOr<std::shared_ptr<storage::ArenaBlock>>> done) = 0;
-  // Verifies the object (header, identity against `ref`, every stream) and
-  // makes it visible. DATA_LOSS when it is damaged: nothing changed.
+  // Verifies the object (the header, that it is the chunk `ref`, every stream)
+  // and makes it visible. DATA_LOSS when the object is damaged; nothing changes
+  // then.
   virtual void CommitLocal(const ChunkRef& ref,
                            std::shared_ptr<storage::ArenaBlock> block,
                            Durability durability, absl::Time expires,

@@ -13,6 +13,11 @@ void HealthBook::OnAnswer(const NodeId& peer, absl::Time began,
   peers_[peer].OnAnswer(began, now);
 }
 
+void HealthBook::OnProgress(const NodeId& peer, absl::Time now) {
+  absl::MutexLock lock(&mutex_);
+  peers_[peer].OnProgress(now);
+}
+
 void HealthBook::OnEnd(const NodeId& peer, delivery::FetchEnd end,
                        bool answered, absl::Time began, absl::Time now) {
   absl::MutexLock lock(&mutex_);

@@ -11,16 +11,17 @@
 
 namespace kdn::transfer {
 
-// What a node has learnt of how well its peers answer: a delivery::PeerHealth
-// for each. Has no clock. Thread-safe.
+// What a node has learnt about how well its peers answer: a
+// delivery::PeerHealth for each peer. Has no clock. Thread-safe.
 class HealthBook {
  public:
-  // As of delivery::PeerHealth.
+  // See delivery::PeerHealth.
   void OnBegin(const NodeId& peer, absl::Time now);
   void OnAnswer(const NodeId& peer, absl::Time began, absl::Time now);
+  void OnProgress(const NodeId& peer, absl::Time now);
   void OnEnd(const NodeId& peer, delivery::FetchEnd end, bool answered,
              absl::Time began, absl::Time now);
-  // Of the peers that are failing or whose latency is known.
+  // The grades of the peers that are failing or have a known latency.
   delivery::PeerGrades GradesAt(absl::Time now) const;
 
  private:

@@ -15,7 +15,7 @@
 namespace kdn::transfer {
 namespace {
 
-// Of the slice's streams that delivering a chunk of `shape` at `level` takes.
+// The most bytes of the slice's streams that deliver a chunk at `level`.
 uint64_t StreamBytesMax(const KvShape& shape, const KvSlice& slice,
                         Level level) {
   uint64_t layer_bytes = 0;
@@ -36,7 +36,7 @@ delivery::FetchEnd EndOf(const absl::Status& status) {
     case absl::StatusCode::kDeadlineExceeded:
       return delivery::FetchEnd::kLate;
     case absl::StatusCode::kUnavailable:
-    case absl::StatusCode::kDataLoss:  // it spoke nonsense
+    case absl::StatusCode::kDataLoss:  // its bytes make no sense
       return delivery::FetchEnd::kBroken;
     default:
       return delivery::FetchEnd::kWithdrawn;
@@ -64,7 +64,8 @@ uint64_t FetchBytesMax(const delivery::RetrieveRequest& request) {
   return InPages(most);
 }
 
-// Its end is the event: then both the fetch and the last try have let it go.
+// The fetch and each try hold a pointer. The destructor runs when all of them
+// have ended, and reports the delivery.
 class RemoteFetch::Reckoning {
  public:
   explicit Reckoning(const Link& link) : book_(link.book), clock_(link.clock) {}
@@ -80,7 +81,7 @@ class RemoteFetch::Reckoning {
     absl::MutexLock lock(&mutex_);
     decoded_ = std::max(decoded_, clock_->Now());
   }
-  // `first`: when the first byte was due.
+  // All bytes have come. `first`: when the first byte was due.
   void OnBytesEnd(const delivery::DeliveryReport& report, absl::Time first) {
     absl::MutexLock lock(&mutex_);
     report_ = report;
@@ -110,14 +111,21 @@ RemoteFetch::RemoteFetch(std::shared_ptr<RetrieveContext> context,
       on_size_(std::move(on_size)),
       on_attempt_(std::move(on_attempt)),
       receiving_(items_.size()),
-      reckoning_(std::make_shared<Reckoning>(link_)),
-      began_(link_.clock->Now()) {
-  link_.health->OnBegin(link_.peer, began_);
+      reckoning_(std::make_shared<Reckoning>(link_)) {}
+
+void RemoteFetch::OnBegin() {
+  KDN_CHECK(!began_, "a fetch begins once");
+  began_ = link_.clock->Now();
+  link_.health->OnBegin(link_.peer, *began_);
 }
 
 void RemoteFetch::NoteAnswer(absl::Time now) {
-  if (std::exchange(answered_, true)) return;
-  link_.health->OnAnswer(link_.peer, began_, now);
+  KDN_CHECK(began_.has_value(), "an answer to a fetch that has not begun");
+  if (std::exchange(answered_, true)) {
+    link_.health->OnProgress(link_.peer, now);
+  } else {
+    link_.health->OnAnswer(link_.peer, *began_, now);
+  }
 }
 
 absl::StatusOr<absl::Span<std::byte>> RemoteFetch::OnHit(
@@ -125,7 +133,7 @@ absl::StatusOr<absl::Span<std::byte>> RemoteFetch::OnHit(
     uint64_t stream_bytes) {
   const absl::Time now = link_.clock->Now();
   NoteAnswer(now);
-  // What the peer's disk or memory took is not the link's.
+  // Time in which no layer is owed is the peer's disk, not the link.
   if (layers_owed_ == 0) {
     first_ = plan_.chunks_loaded == 0 ? now : first_ + (now - last_);
     last_ = now;
@@ -145,8 +153,8 @@ absl::StatusOr<absl::Span<std::byte>> RemoteFetch::OnHit(
   }
   const absl::Span<std::byte> place = (*block)->bytes();
   const int chunk = items_[i].chunk;
-  // A try ends when every layer is accounted for: nothing reads the block then,
-  // and nothing more is written there.
+  // A try ends when every layer has ended: then nothing reads the block or
+  // writes to it.
   absl::StatusOr<std::shared_ptr<ChunkDecode>> decode = ChunkDecode::Create(
       context_, chunk, std::move(index), std::move(levels), tier,
       items_[i].pinned,
@@ -192,12 +200,14 @@ void RemoteFetch::OnNoHit(int i, const absl::Status& why,
 void RemoteFetch::OnLayer(int i, int layer,
                           absl::Span<const std::byte> streams) {
   Receiving& item = receiving_[i];
-  KDN_CHECK(item.decode != nullptr, "a layer came for a chunk without a hit");
+  KDN_CHECK(item.decode != nullptr,
+            "a layer of a chunk that the peer did not announce");
   KDN_CHECK(item.layers_left > 0, "more layers came than were asked for");
   --item.layers_left;
   --layers_owed_;
   bytes_ += streams.size();
   last_ = link_.clock->Now();
+  NoteAnswer(last_);
   item.decode->AddWireBytes(streams.size());
   pool_->Post(WorkOrder{WorkClass::kRead, requester_, layer},
               [decode = item.decode, layer, streams] {
@@ -206,13 +216,18 @@ void RemoteFetch::OnLayer(int i, int layer,
 }
 
 void RemoteFetch::OnDone(const absl::Status& status) {
-  // When a fetch succeeded does not matter to its peer's health.
-  link_.health->OnEnd(link_.peer, EndOf(status), answered_, began_,
-                      status.ok() ? last_ : link_.clock->Now());
+  // The end of a fetch that never had a connection says nothing of the peer.
+  if (began_) {
+    // The time of a success does not matter to the peer's health.
+    link_.health->OnEnd(link_.peer, EndOf(status), answered_, *began_,
+                        status.ok() ? last_ : link_.clock->Now());
+  }
   Settle(status);
   reckoning_ = nullptr;
   const absl::Status why =
-      status.ok() ? absl::UnavailableError("the peer sent too little") : status;
+      status.ok()
+          ? absl::UnavailableError("the peer did not send the whole chunk")
+          : status;
   for (size_t i = 0; i < receiving_.size(); ++i) {
     Receiving& item = receiving_[i];
     if (item.decode != nullptr) {
@@ -224,11 +239,11 @@ void RemoteFetch::OnDone(const absl::Status& status) {
 }
 
 void RemoteFetch::Settle(const absl::Status& status) {
-  // Nothing was there to plan with.
+  // The peer held no chunk and had nothing to plan.
   if (plan_.chunks_loaded == 0 && plan_.chunks.empty()) return;
-  // What was thrown away took time too.
+  // Skipped bytes took time on the link but were not counted.
   if (skipped_) return;
-  // A peer that broke says nothing of the link; one that was too slow does.
+  // A broken connection says nothing about the link's rate; a late one does.
   if (!status.ok() && !absl::IsDeadlineExceeded(status)) return;
   if (!status.ok() && layers_owed_ > 0) last_ = link_.clock->Now();
   const absl::Duration took =

@@ -18,28 +18,29 @@
 
 namespace kdn::transfer {
 
-// Most bytes that one chunk of the retrieve takes while it is fetched: streams
-// of the accepted levels, in whole pages of an arena.
+// The most bytes that one chunk of the retrieve takes while it is fetched: the
+// streams of an accepted level, in whole pages of an arena.
 uint64_t FetchBytesMax(const delivery::RetrieveRequest& request);
 
 // Receives some chunks of a retrieve from one peer and decodes them: each layer
-// on the pool, as soon as its bytes are in place. The encoded bytes live in
-// blocks of `scratch` until the chunk's try ends, not a moment longer: whoever
-// hears of that end may count on the memory.
+// on the pool, as soon as its bytes are in place. The encoded bytes of a chunk
+// lie in a block of `scratch`, which is freed before the end of the chunk's try
+// is reported.
 //
 // Reports the end of each chunk's try exactly once, whatever the peer does.
-// Times what comes: so the link's rate and the peer's health are learnt.
+// Reports times to the LinkBook and the HealthBook, which learn the link's rate
+// and the peer's health from them.
 class RemoteFetch final : public delivery::FetchSink {
  public:
   // Any thread; (chunk, result).
   using OnAttempt = std::function<void(int, delivery::AttemptResult)>;
-  // (chunk, bytes of `scratch` that it takes), before the end of its try.
+  // (chunk, bytes of `scratch` that it takes); before the end of its try.
   using OnSize = std::function<void(int, uint64_t)>;
 
-  // Where it comes from, and what was expected of that.
+  // The link that the chunks come over.
   struct Link {
     NodeId peer;
-    delivery::DeliveryTarget target;
+    delivery::DeliveryTarget target;  // the prediction is made from it
     LinkBook* book = nullptr;
     HealthBook* health = nullptr;
     const Clock* clock = nullptr;
@@ -50,6 +51,7 @@ class RemoteFetch final : public delivery::FetchSink {
               storage::Arena* scratch, WorkPool* pool, RequesterId requester,
               OnSize on_size, OnAttempt on_attempt);
 
+  void OnBegin() override;
   absl::StatusOr<absl::Span<std::byte>> OnHit(int i, codec::ObjectIndex index,
                                               std::vector<Level> levels,
                                               Tier tier,
@@ -63,18 +65,18 @@ class RemoteFetch final : public delivery::FetchSink {
   struct Receiving {
     std::shared_ptr<ChunkDecode> decode;
     int layers_left = 0;
-    bool reported = false;  // its end was reported without a decode
+    bool reported = false;  // its end was reported and `decode` is null
   };
-  // Shared with the chunks' tries: counts what came of the fetch when its bytes
-  // and its decoding have ended, whichever is later.
+  // Reports the delivery to the book once all bytes have come and are decoded.
+  // Shared with the tries of the chunks.
   class Reckoning;
   int TokensOf(int i) const;
   absl::Duration DecodingOf(int i, absl::Span<const Level> levels) const;
   void Report(int i, delivery::AttemptResult result);
   void ReportError(int i, const absl::Status& why);
-  // The peer said something: the first time, its latency is known.
+  // The peer sent a part of its answer. The first part tells its latency.
   void NoteAnswer(absl::Time now);
-  // Tells the book what came of what was planned.
+  // Tells the book how the fetch compares with its plan.
   void Settle(const absl::Status& status);
 
   const std::shared_ptr<RetrieveContext> context_;
@@ -87,15 +89,17 @@ class RemoteFetch final : public delivery::FetchSink {
   const OnAttempt on_attempt_;
   std::vector<Receiving> receiving_;
   std::shared_ptr<Reckoning> reckoning_;
-  delivery::LevelPlan plan_;  // what the peer made of the budget
-  absl::Duration decoding_;   // as predicted, of what is loaded
-  const absl::Time began_;
+  delivery::LevelPlan plan_;         // the peer's plan, as far as it is known
+  absl::Duration decoding_;          // predicted, of the loaded chunks
+  std::optional<absl::Time> began_;  // OnBegin
   bool answered_ = false;
   bool skipped_ = false;
   uint64_t bytes_ = 0;
-  int layers_owed_ = 0;  // by the peer, of what it said that it holds
-  absl::Time first_;     // when the first of them was due, later by every pause
-  absl::Time last_;
+  int layers_owed_ = 0;  // announced by the peer and not yet come
+  // When the first layer was due. Each pause in which no layer is owed moves it
+  // on by the length of the pause.
+  absl::Time first_;
+  absl::Time last_;  // when the last layer came
 };
 
 }  // namespace kdn::transfer

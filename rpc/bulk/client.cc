@@ -166,6 +166,10 @@ kj::Promise<absl::Status> BulkTransportImpl::Drive(
                .Acquire(job->work_class(), job->requester());
          })
       .then([job](kj::Own<BulkPool::Lease> lease) {
+        job->Begin();
+        return BulkPool::Connect(kj::mv(lease));
+      })
+      .then([job](kj::Own<BulkPool::Lease> lease) {
         auto running = job->Run(lease->stream());
         return running.then(
             [lease = kj::mv(lease)](absl::Status status) mutable {

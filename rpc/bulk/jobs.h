@@ -25,6 +25,9 @@ class BulkJob {
   virtual RequesterId requester() const = 0;
   // The histogram of the times that such requests take.
   virtual Metric latency() const = 0;
+  // The job has the lease of a connection. From now on the time that passes is
+  // the peer's.
+  virtual void Begin() {}
   // Sends the request and reads the whole answer, on a connection that has said
   // hello. The status is the peer's answer. After an exception the connection
   // cannot be used again.
@@ -44,6 +47,7 @@ class FetchJob final : public BulkJob {
   WorkClass work_class() const override { return WorkClass::kRead; }
   RequesterId requester() const override { return request_.requester; }
   Metric latency() const override { return "peer_fetch_us"; }
+  void Begin() override { sink_->OnBegin(); }
   kj::Promise<absl::Status> Run(kj::AsyncIoStream& stream) override;
   void Finish(const absl::Status& status) override;
 

@@ -59,11 +59,13 @@ kj::Promise<kj::Own<BulkPool::Lease>> BulkPool::Acquire(WorkClass work_class,
   auto paf = kj::newPromiseAndFulfiller<kj::Own<Lease>>();
   waiters_.emplace(id.value(), kj::mv(paf.fulfiller));
   Serve();
-  return paf.promise
-      .attach(kj::defer([self = shared_from_this(), id] { self->GiveUp(id); }))
-      .then([self = shared_from_this()](kj::Own<Lease> lease) {
-        return self->Ready(kj::mv(lease));
-      });
+  return paf.promise.attach(
+      kj::defer([self = shared_from_this(), id] { self->GiveUp(id); }));
+}
+
+kj::Promise<kj::Own<BulkPool::Lease>> BulkPool::Connect(kj::Own<Lease> lease) {
+  BulkPool& pool = *lease->pool_;
+  return pool.Ready(kj::mv(lease));
 }
 
 kj::Promise<kj::Own<BulkPool::Lease>> BulkPool::Ready(kj::Own<Lease> lease) {

@@ -34,6 +34,7 @@ class BulkPool : public std::enable_shared_from_this<BulkPool> {
     }
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
+    // REQUIRES: Connect has given the lease a connection.
     kj::AsyncIoStream& stream() { return *stream_; }
     // The request on the connection has ended, and both sides know it.
     void set_clean() { clean_ = true; }
@@ -46,17 +47,18 @@ class BulkPool : public std::enable_shared_from_this<BulkPool> {
     bool clean_ = false;
   };
 
-  // A connection that has said hello. Waits while all connections of the class
-  // are in use; dropping the promise ends the wait. Fails with an OVERLOADED
-  // exception when too many requests wait, and with another exception when the
-  // peer cannot be reached or a side refuses the hello.
+  // The right to one connection. Waits while all connections of the class are
+  // in use; dropping the promise ends the wait. Fails with an OVERLOADED
+  // exception when too many requests wait.
   kj::Promise<kj::Own<Lease>> Acquire(WorkClass work_class,
                                       RequesterId requester);
+  // The lease with a connection that has said hello: its idle connection if
+  // that is still open, else a new one. Fails with an exception when the peer
+  // cannot be reached or a side refuses the hello.
+  static kj::Promise<kj::Own<Lease>> Connect(kj::Own<Lease> lease);
   void CloseIdle();
 
  private:
-  // The lease with its idle connection if that is still open, else with a new
-  // connection.
   kj::Promise<kj::Own<Lease>> Ready(kj::Own<Lease> lease);
   kj::Promise<void> Greet(kj::AsyncIoStream& stream);
   absl::Status Judge(peer::Hello::Reader answer) const;

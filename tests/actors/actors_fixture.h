@@ -36,6 +36,7 @@ class HeldTransport final : public delivery::PeerTransport {
 
   delivery::FetchId Fetch(delivery::FetchRequest request,
                           std::unique_ptr<delivery::FetchSink> sink) override {
+    sink->OnBegin();
     fetches.push_back({std::move(request), std::move(sink)});
     return delivery::FetchId(fetches.size() - 1);
   }

@@ -41,19 +41,19 @@ TEST_F(PeerHealthTest, NothingIsKnownAtFirst) {
   EXPECT_EQ(health_.waiting(), 0);
 }
 
-TEST_F(PeerHealthTest, ATimeoutIsBelievedForAWhile) {
+TEST_F(PeerHealthTest, APeerFailsForAWhileAfterATimeout) {
   Unanswered(FetchEnd::kLate, absl::Seconds(2));
   EXPECT_TRUE(IsFailing());
   now_ += PeerHealth::kBackoff;
   EXPECT_FALSE(IsFailing()) << "the peer is tried again";
 }
 
-TEST_F(PeerHealthTest, ABrokenConnectionIsBelievedAtOnce) {
+TEST_F(PeerHealthTest, APeerFailsAtOnceAfterABrokenConnection) {
   Unanswered(FetchEnd::kBroken, absl::ZeroDuration());
   EXPECT_TRUE(IsFailing());
 }
 
-TEST_F(PeerHealthTest, WhatIsNoEvidenceIsNotBelieved) {
+TEST_F(PeerHealthTest, UnclearEvidenceDoesNotCount) {
   Unanswered(FetchEnd::kLate, PeerHealth::kPatience / 2);
   EXPECT_FALSE(IsFailing()) << "the fetch had too little time";
   Unanswered(FetchEnd::kWithdrawn, absl::Seconds(5));
@@ -72,13 +72,13 @@ TEST_F(PeerHealthTest, OneFetchTriesThePeerAgainAndTheOthersWait) {
   EXPECT_FALSE(IsFailing());
   const absl::Time began = now_;
   health_.OnBegin(began);
-  EXPECT_TRUE(IsFailing()) << "that fetch finds out";
+  EXPECT_TRUE(IsFailing()) << "the others wait for that fetch";
   now_ += absl::Milliseconds(2);
   health_.OnAnswer(began, now_);
   EXPECT_FALSE(IsFailing()) << "one answer is enough";
 }
 
-TEST_F(PeerHealthTest, EachFailureInARowIsBelievedLongerUpToALimit) {
+TEST_F(PeerHealthTest, EachFailureInARowLastsLongerUpToALimit) {
   absl::Duration expected = PeerHealth::kBackoff;
   for (int i = 0; i < 12; ++i) {
     Unanswered(FetchEnd::kLate, absl::Milliseconds(300));
@@ -120,6 +120,22 @@ TEST_F(PeerHealthTest, APeerThatAnswersOthersIsNotHung) {
   EXPECT_TRUE(IsFailing());
 }
 
+TEST_F(PeerHealthTest, APeerThatStillSendsIsNotHung) {
+  const absl::Time began = now_;
+  health_.OnBegin(began);
+  health_.OnAnswer(began, now_);
+  health_.OnBegin(now_);
+  for (int i = 0; i < 5; ++i) {
+    now_ += PeerHealth::kSilence * 0.9;
+    EXPECT_FALSE(IsFailing());
+    health_.OnProgress(now_);
+  }
+  EXPECT_FALSE(IsFailing()) << "its answer to the first fetch goes on";
+  EXPECT_TRUE(health_.IsFailing(now_ + PeerHealth::kSilence));
+  health_.OnProgress(now_ - absl::Seconds(1));
+  EXPECT_FALSE(IsFailing()) << "an event that comes late changes nothing";
+}
+
 TEST_F(PeerHealthTest, AHungPeerIsTriedAgainThoughItsFetchesGoOn) {
   health_.OnBegin(now_);
   now_ += PeerHealth::kSilence + PeerHealth::kBackoffMax;
@@ -141,11 +157,12 @@ TEST_F(PeerHealthTest, LatencyTakesAFewAnswersAndIsForgotten) {
   now_ += PeerHealth::kLatencyFresh + absl::Seconds(1);
   EXPECT_FALSE(health_.LatencyAt(now_).has_value());
   Answered(absl::Milliseconds(1));
-  EXPECT_FALSE(health_.LatencyAt(now_).has_value()) << "learnt anew";
+  EXPECT_FALSE(health_.LatencyAt(now_).has_value())
+      << "the latency is learnt anew";
 }
 
-// Whatever happens, a peer that is left alone is tried again within a bounded
-// time, and one that answers is believed in.
+// After any events, a peer that nobody asks is tried again within a bounded
+// time, and a peer that answers is not failing.
 TEST_F(PeerHealthTest, NoPeerIsGivenUpForGood) {
   for (uint32_t seed = 1; seed <= 300; ++seed) {
     SCOPED_TRACE(seed);
@@ -168,6 +185,10 @@ TEST_F(PeerHealthTest, NoPeerIsGivenUpForGood) {
         health_.OnAnswer(open.back().began, now_);
         open.back().answered = true;
         EXPECT_FALSE(IsFailing());
+        continue;
+      }
+      if (open.back().answered && random() % 2 == 0) {
+        health_.OnProgress(now_);
         continue;
       }
       health_.OnEnd(static_cast<FetchEnd>(random() % 4), open.back().answered,

@@ -1,5 +1,5 @@
-// From encoded bytes to an engine's memory: FetchFromMemory and RemoteFetch
-// over real objects.
+// FetchFromMemory and RemoteFetch with real objects, from encoded bytes to an
+// engine's memory.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -40,7 +40,7 @@ class FetchDeliveryTest : public testing::Test {
     out_.resize(shape.bytes());
   }
 
-  // Values that every level can hold.
+  // Fills the KV with finite values, which every level can encode.
   void FillFinite() {
     std::mt19937 random(9);
     std::normal_distribution<float> normal;
@@ -132,8 +132,8 @@ class FetchDeliveryTest : public testing::Test {
     return result;
   }
 
-  // What a transport does, by hand: receives `layers` layers and breaks off
-  // unless those were all.
+  // Does what a transport does: delivers `layers` layers and then reports a
+  // broken connection, unless these were all layers.
   delivery::AttemptResult Receive(std::shared_ptr<RetrieveContext> context,
                                   std::optional<ObjectVersion> pinned,
                                   int layers,
@@ -151,6 +151,7 @@ class FetchDeliveryTest : public testing::Test {
             result = std::move(r);
             done.Notify();
           });
+      fetch.OnBegin();
       const auto index =
           codec::ObjectIndex::Parse(object_->bytes(), object_->size());
       EXPECT_TRUE(index.ok()) << index.status();
@@ -175,7 +176,7 @@ class FetchDeliveryTest : public testing::Test {
         }
         fetch.OnLayer(0, layer, into->subspan(begin, at - begin));
       }
-      {  // the end of a try cancels what is not decoded by then
+      {  // the end of a failed try cancels the layers that are not decoded yet
         absl::MutexLock lock(&mutex_);
         const auto announced = [&] {
           return announced_.size() >= static_cast<size_t>(layers);
@@ -190,7 +191,7 @@ class FetchDeliveryTest : public testing::Test {
     return result;
   }
 
-  // Of the first `layers` layers, lossless.
+  // The bytes of the first `layers` layers, lossless.
   uint64_t LayersBytes(int layers) const {
     const auto index =
         codec::ObjectIndex::Parse(object_->bytes(), object_->size());
@@ -210,10 +211,21 @@ class FetchDeliveryTest : public testing::Test {
     return bytes;
   }
 
+  bool IsFailing(absl::Time now) const {
+    const delivery::PeerGrades grades = health_.GradesAt(now);
+    const auto it = grades.find(NodeId("b"));
+    return it != grades.end() && it->second.is_failing;
+  }
+
   const Namespace ns_ = *Namespace::Parse("t");
-  // Goes on by a second with every look at it.
+  // Advances by a second each time it is read.
   class SteppingClock final : public Clock {
    public:
+    // Does not advance.
+    absl::Time Last() const {
+      absl::MutexLock lock(&mutex_);
+      return now_;
+    }
     absl::Time Now() const override {
       absl::MutexLock lock(&mutex_);
       return now_ = now_ + absl::Seconds(1);
@@ -240,13 +252,13 @@ class FetchDeliveryTest : public testing::Test {
   std::shared_ptr<storage::ArenaBlock> object_;
   ChunkKey key_;
   ObjectVersion version_;
-  uint64_t size_ = 0;          // that the last try took of the window
-  size_t scratch_at_end_ = 0;  // used when the last try ended
+  uint64_t size_ = 0;          // bytes of the window that the last try took
+  size_t scratch_at_end_ = 0;  // bytes in use when the last try ended
   absl::Mutex mutex_;
   std::map<int, int> announced_;
 };
 
-TEST_F(FetchDeliveryTest, MemoryGivesTheVeryBytesAndAnnouncesEachLayerOnce) {
+TEST_F(FetchDeliveryTest, AChunkInMemoryComesBitForBitAndIsAnnouncedOnce) {
   const delivery::AttemptResult result = FetchHere(Context(key_));
   EXPECT_TRUE(result.status.ok()) << result.status;
   EXPECT_EQ(out_, kv_);
@@ -264,8 +276,8 @@ TEST_F(FetchDeliveryTest, AnotherChunkOrLevelOrVersionIsNotDelivered) {
   EXPECT_TRUE(announced_.empty());
 }
 
-// Pages of 16 tokens in an order of their own, the chunk beginning inside one.
-TEST_F(FetchDeliveryTest, PagesGetTheVeryBytesFromHereAndFromAPeer) {
+// Pages of 16 tokens in mixed order. The chunk begins inside a page.
+TEST_F(FetchDeliveryTest, PagesGetTheSameBytesFromHereAndFromAPeer) {
   const KvShape shape = ShapeOf(Model(), kTokens);
   KvPages pages{.keys = {},
                 .values = {},
@@ -308,7 +320,7 @@ TEST_F(FetchDeliveryTest, PagesGetTheVeryBytesFromHereAndFromAPeer) {
   EXPECT_EQ(here, expected);
 }
 
-TEST_F(FetchDeliveryTest, EveryLevelComesAlikeFromHereAndFromAPeer) {
+TEST_F(FetchDeliveryTest, EveryLevelIsEqualFromHereAndFromAPeer) {
   FillFinite();
   object_ = Encode(LevelSet::All());
   for (const Level level : kLevelsByQuality) {
@@ -344,7 +356,8 @@ TEST_F(FetchDeliveryTest, EachLayerComesAtItsOwnLevel) {
   const delivery::AttemptResult result =
       Receive(Context(key_), std::nullopt, 3, levels);
   ASSERT_TRUE(result.status.ok()) << result.status;
-  EXPECT_EQ(result.level, Level::kBase) << "the least exact of them";
+  EXPECT_EQ(result.level, Level::kBase)
+      << "the least exact level of its layers";
   const size_t layer_bytes = out_.size() / 3;
   for (size_t layer = 0; layer < 3; ++layer) {
     const auto from = static_cast<ptrdiff_t>(layer * layer_bytes);
@@ -365,11 +378,11 @@ TEST_F(FetchDeliveryTest, LayersOfAnEarlierTryKeepItsLevel) {
   ASSERT_EQ(announced_.size(), 2u);
   const delivery::AttemptResult whole = Receive(context, version_, 3);
   ASSERT_TRUE(whole.status.ok()) << whole.status;
-  EXPECT_EQ(whole.level, Level::kBase) << "two of its layers are";
+  EXPECT_EQ(whole.level, Level::kBase) << "two of its layers are at base";
 }
 
-TEST_F(FetchDeliveryTest, TheLinkIsTimedAndThePredictionJudged) {
-  // A layer a second, the clock being looked at once each.
+TEST_F(FetchDeliveryTest, TheLinkIsMeasuredAndThePredictionIsCompared) {
+  // One layer a second, because the clock is read once per layer.
   ASSERT_TRUE(Receive(Context(key_), std::nullopt, 3).status.ok());
   const std::optional<double> rate =
       links_.BytesPerSecond(NodeId("b"), absl::UnixEpoch() + absl::Seconds(5));
@@ -378,8 +391,8 @@ TEST_F(FetchDeliveryTest, TheLinkIsTimedAndThePredictionJudged) {
   EXPECT_EQ(links_.counters()["rate.plans"], 1u);
   EXPECT_EQ(links_.counters()["rate.plans_blind"], 1u)
       << "nothing was predicted";
-  // Twice as fast was expected, and an engine that prefills all in a second.
-  // Another look at the clock tells when the last layer was decoded.
+  // The expected rate is twice as high, and the engine prefills all tokens in a
+  // second. The clock is read once more when the last layer is decoded.
   target_.bytes_per_second = *rate * 2;
   target_.prefill_tokens_per_second = kTokens;
   announced_.clear();
@@ -394,7 +407,7 @@ TEST_F(FetchDeliveryTest, TheLinkIsTimedAndThePredictionJudged) {
   EXPECT_EQ(counters["rate.slower_than_recompute"], 1u);
 }
 
-TEST_F(FetchDeliveryTest, DecodingIsTimedAndWhatTakesLongerThanPrefillIsLeft) {
+TEST_F(FetchDeliveryTest, LevelsThatDecodeSlowerThanPrefillAreNotUsed) {
   FillFinite();
   object_ = Encode(LevelSet::Of(Level::kBase1).WithRefined());
   const auto rate = [&](Level level) {
@@ -405,7 +418,7 @@ TEST_F(FetchDeliveryTest, DecodingIsTimedAndWhatTakesLongerThanPrefillIsLeft) {
     ASSERT_TRUE(FetchHere(Context(key_)).status.ok());
   }
   EXPECT_EQ(rate(Level::kBase), 0) << "unknown";
-  // Tokens of 384 bytes; an hour a token at the best level.
+  // A token has 384 bytes and takes an hour at the best level.
   target_.prefill_tokens_per_second = 1e3;
   decoding_.OnLayer(Level::kBase1, 384, absl::Hours(1), real_clock_.Now());
   const delivery::AttemptResult coarser = FetchHere(Context(key_));
@@ -422,12 +435,12 @@ TEST_F(FetchDeliveryTest, DecodingIsTimedAndWhatTakesLongerThanPrefillIsLeft) {
   EXPECT_TRUE(announced_.empty());
   target_.prefill_tokens_per_second = 0;
   EXPECT_EQ(FetchHere(Context(key_)).level, Level::kBase1)
-      << "an engine that cannot say is served all the same";
+      << "the engine's rate is unknown";
 }
 
-TEST_F(FetchDeliveryTest, TimeToDecodeIsPredicted) {
+TEST_F(FetchDeliveryTest, TheTimeToDecodeIsPredicted) {
   target_.bytes_per_second = 1e9;
-  // All of the chunk in 9 s.
+  // Two workers decode the chunk in 9 s.
   for (int i = 0; i < delivery::DecodeRateEstimate::kLayersMin; ++i) {
     decoding_.OnLayer(Level::kLossless, kv_.size(), absl::Seconds(18),
                       real_clock_.Now());
@@ -436,7 +449,7 @@ TEST_F(FetchDeliveryTest, TimeToDecodeIsPredicted) {
   EXPECT_NEAR(links_.counters()["rate.load_us_predicted"], 9e6, 2);
 }
 
-TEST_F(FetchDeliveryTest, WaitingForAPeersDiskIsNotTheLinks) {
+TEST_F(FetchDeliveryTest, WaitingForAPeersDiskDoesNotCountForTheLink) {
   auto context = Context(key_);
   const auto index =
       codec::ObjectIndex::Parse(object_->bytes(), object_->size());
@@ -445,6 +458,7 @@ TEST_F(FetchDeliveryTest, WaitingForAPeersDiskIsNotTheLinks) {
       context, {{0, std::nullopt}, {0, std::nullopt}}, Link(), arena_.get(),
       &pool_, pool_.NextRequester(), [](int, uint64_t) {},
       [](int, delivery::AttemptResult) {});
+  fetch.OnBegin();
   for (int i = 0; i < 2; ++i) {
     const auto into =
         fetch.OnHit(i, *index, std::vector<Level>(3, Level::kLossless),
@@ -456,7 +470,7 @@ TEST_F(FetchDeliveryTest, WaitingForAPeersDiskIsNotTheLinks) {
       fetch.OnLayer(i, layer, into->subspan(at, bytes));
       at += bytes;
     }
-    for (int look = 0; look < 100; ++look) clock_.Now();  // and seconds pass
+    for (int look = 0; look < 100; ++look) clock_.Now();  // seconds pass
     pool_.Drain();
   }
   fetch.OnDone(absl::OkStatus());
@@ -464,18 +478,16 @@ TEST_F(FetchDeliveryTest, WaitingForAPeersDiskIsNotTheLinks) {
                    LayersBytes(3) * 2 / 6.0);
 }
 
-TEST_F(FetchDeliveryTest, APeerThatBreaksSaysNothingOfTheLink) {
+TEST_F(FetchDeliveryTest, ABrokenConnectionSaysNothingAboutTheLink) {
   EXPECT_FALSE(Receive(Context(key_), std::nullopt, 2).status.ok());
   EXPECT_EQ(links_.BytesPerSecond(NodeId("b"), absl::UnixEpoch()),
             std::nullopt);
   EXPECT_EQ(links_.counters()["rate.plans"], 0u);
 }
 
-TEST_F(FetchDeliveryTest, HowAFetchEndsIsLearntOfThePeer) {
+TEST_F(FetchDeliveryTest, TheEndOfAFetchTellsAPeersHealth) {
   const auto is_failing = [&](absl::Duration later) {
-    const delivery::PeerGrades grades = health_.GradesAt(clock_.Now() + later);
-    const auto it = grades.find(NodeId("b"));
-    return it != grades.end() && it->second.is_failing;
+    return IsFailing(clock_.Now() + later);
   };
   ASSERT_TRUE(Receive(Context(key_), std::nullopt, 3).status.ok());
   EXPECT_FALSE(is_failing(-absl::Minutes(1)));
@@ -485,7 +497,48 @@ TEST_F(FetchDeliveryTest, HowAFetchEndsIsLearntOfThePeer) {
   EXPECT_FALSE(is_failing(delivery::PeerHealth::kBackoff));
 }
 
-// The built-in calibration under a name of its own.
+TEST_F(FetchDeliveryTest, WaitingForAConnectionIsNotThePeersSilence) {
+  RemoteFetch fetch(
+      Context(key_), {{0, std::nullopt}}, Link(), arena_.get(), &pool_,
+      pool_.NextRequester(), [](int, uint64_t) {},
+      [](int, delivery::AttemptResult) {});
+  EXPECT_FALSE(IsFailing(clock_.Now() + delivery::PeerHealth::kSilence));
+  fetch.OnDone(absl::DeadlineExceededError("no connection was free"));
+  EXPECT_FALSE(IsFailing(clock_.Now()));
+}
+
+// One fetch is answered and receives a layer every few seconds while another
+// one waits for the first part of its answer.
+TEST_F(FetchDeliveryTest, EachLayerThatArrivesIsASignOfLife) {
+  const auto index =
+      codec::ObjectIndex::Parse(object_->bytes(), object_->size());
+  ASSERT_TRUE(index.ok()) << index.status();
+  std::vector<std::unique_ptr<RemoteFetch>> fetches;
+  for (int i = 0; i < 2; ++i) {
+    fetches.push_back(std::make_unique<RemoteFetch>(
+        Context(key_), std::vector<delivery::ChunkWanted>{{0, std::nullopt}},
+        Link(), arena_.get(), &pool_, pool_.NextRequester(),
+        [](int, uint64_t) {}, [](int, delivery::AttemptResult) {}));
+    fetches[i]->OnBegin();
+  }
+  const auto into =
+      fetches[0]->OnHit(0, *index, std::vector<Level>(3, Level::kLossless),
+                        Tier::kMemory, LayersBytes(3));
+  ASSERT_TRUE(into.ok()) << into.status();
+  size_t at = 0;
+  for (int layer = 0; layer < 3; ++layer) {
+    for (int look = 0; look < 3; ++look) clock_.Now();  // seconds pass
+    EXPECT_TRUE(IsFailing(clock_.Now()));
+    const size_t bytes = BytesOf(*index, Level::kLossless, layer);
+    fetches[0]->OnLayer(0, layer, into->subspan(at, bytes));
+    at += bytes;
+    EXPECT_FALSE(IsFailing(clock_.Last()));
+  }
+  pool_.Drain();
+  for (const auto& fetch : fetches) fetch->OnDone(absl::OkStatus());
+}
+
+// The built-in calibration under another name.
 std::shared_ptr<const codec::Calibration> Foreign() {
   const auto geometry = codec::GeometryOf(ShapeOf(Model(), kTokens));
   const auto built_in = codec::Calibration::Uncalibrated(geometry);
@@ -498,7 +551,7 @@ std::shared_ptr<const codec::Calibration> Foreign() {
   return *made;
 }
 
-TEST_F(FetchDeliveryTest, ACalibrationThatIsNotHereIsNamedAndNoDamage) {
+TEST_F(FetchDeliveryTest, AMissingCalibrationIsNamedAndIsNoDamage) {
   FillFinite();
   const auto foreign = Foreign();
   object_ = Encode(LevelSet::Of(Level::kBase), foreign);
@@ -524,6 +577,7 @@ TEST_F(FetchDeliveryTest, APeersChunkWithoutItsCalibrationTakesNoMemory) {
       Context(key_), {{0, std::nullopt}}, Link(), arena_.get(), &pool_,
       pool_.NextRequester(), [](int, uint64_t) {},
       [&](int, delivery::AttemptResult r) { result = std::move(r); });
+  fetch.OnBegin();
   EXPECT_TRUE(absl::IsFailedPrecondition(
       fetch
           .OnHit(0, *index, std::vector<Level>(3, Level::kBase), Tier::kMemory,
@@ -534,7 +588,7 @@ TEST_F(FetchDeliveryTest, APeersChunkWithoutItsCalibrationTakesNoMemory) {
   fetch.OnDone(absl::OkStatus());
 }
 
-TEST_F(FetchDeliveryTest, WhatAChunkTakesWhileItIsFetchedIsBounded) {
+TEST_F(FetchDeliveryTest, TheMemoryOfAChunkThatIsFetchedIsBounded) {
   const auto bound = [](LevelSet accept, int tokens, KvSlice slice) {
     ModelSpec model = Model();
     model.num_layers = 32;
@@ -552,10 +606,10 @@ TEST_F(FetchDeliveryTest, WhatAChunkTakesWhileItIsFetchedIsBounded) {
   };
   const KvSlice whole{0, 32, 0, 8};
   const LevelSet lossless = LevelSet::Of(Level::kLossless);
-  const uint64_t raw = 2ull * 32 * 8 * 128 * 2;  // a token
+  const uint64_t raw = 2ull * 32 * 8 * 128 * 2;  // bytes of a token
   EXPECT_GE(bound(lossless, 256, whole), 256 * raw);
   EXPECT_LE(bound(lossless, 256, whole), 256 * raw * 17 / 16);
-  // What surrounds a stream counts where there are few tokens.
+  // The overhead of a stream counts when there are few tokens.
   EXPECT_GT(bound(LevelSet::Of(Level::kBase2), 1, whole), 2 * raw);
   EXPECT_LT(bound(LevelSet::Of(Level::kBase), 1, whole), 2 * raw);
   EXPECT_EQ(bound(LevelSet::All(), 1, whole),
@@ -597,7 +651,7 @@ TEST_F(FetchDeliveryTest, ALaterTryLeavesAnnouncedLayersAlone) {
   const auto context = Context(key_);
   ASSERT_FALSE(Receive(context, std::nullopt, 2).status.ok());
   ASSERT_EQ(announced_.size(), 2u);
-  // The replica's bytes of a layer the engine already reads are damaged.
+  // Damages the object in a layer that the engine already reads.
   std::memset(out_.data() + out_.size() / 3 * 2, 0, out_.size() / 3);
   object_->bytes()[object_->size() / 2] ^= std::byte{1};
   const delivery::AttemptResult second = Receive(context, version_, 3);

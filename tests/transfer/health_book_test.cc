@@ -12,7 +12,7 @@ const NodeId kA("a");
 const NodeId kB("b");
 const absl::Time kNow = absl::UnixEpoch() + absl::Hours(1);
 
-TEST(HealthBookTest, OnlyPeersThatSomethingIsKnownOfAreGraded) {
+TEST(HealthBookTest, GradesOnlyPeersAboutWhichItKnowsSomething) {
   HealthBook book;
   EXPECT_TRUE(book.GradesAt(kNow).empty());
   book.OnBegin(kA, kNow);

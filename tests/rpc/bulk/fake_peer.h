@@ -91,6 +91,7 @@ class RecordingSink final : public delivery::FetchSink {
     std::vector<Item> items;
     std::vector<std::pair<int, int>> order;  // (layer, item), as they came
     absl::Status status;
+    absl::Notification begun;
     absl::Notification done;
     absl::Notification first_layer;
     bool refuse_all = false;
@@ -101,6 +102,7 @@ class RecordingSink final : public delivery::FetchSink {
     record_->items.resize(items);
   }
 
+  void OnBegin() override { record_->begun.Notify(); }
   absl::StatusOr<absl::Span<std::byte>> OnHit(int i, codec::ObjectIndex index,
                                               std::vector<Level> levels,
                                               Tier tier,

@@ -121,6 +121,8 @@ TEST_F(BulkFaultsTest, AFetchThatWaitsForAConnectionIsCancelledToo) {
   transport_->CancelFetch(last_fetch_);
   waiting->done.WaitForNotification();
   EXPECT_TRUE(absl::IsCancelled(waiting->status)) << waiting->status;
+  EXPECT_FALSE(waiting->begun.HasBeenNotified()) << "it never had a connection";
+  EXPECT_TRUE(first->begun.HasBeenNotified());
   EXPECT_FALSE(first->done.HasBeenNotified());
   transport_->CancelFetch(first_fetch);
   first->done.WaitForNotification();
@@ -200,6 +202,7 @@ TEST_F(BulkFaultsTest, NobodyThereIsUnavailable) {
   server_ = nullptr;
   auto record = Fetch(FetchOf({chunks_[0]}));
   EXPECT_TRUE(absl::IsUnavailable(record->status)) << record->status;
+  EXPECT_TRUE(record->begun.HasBeenNotified()) << "it dialled the peer";
   EXPECT_FALSE(Push(chunks_[0], nullptr).ok());
 }
 
