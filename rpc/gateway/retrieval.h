@@ -48,7 +48,8 @@ class LayerInbox {
   std::vector<LayerOrder::Ready> layers_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Records the time to the first complete layer of a retrieve. Thread-safe.
+// Records the time from the begin of a retrieve to its first complete layer.
+// Thread-safe.
 class FirstLayer {
  public:
   FirstLayer(std::shared_ptr<Meters> meters, absl::Time begun)

@@ -37,6 +37,22 @@ class RetrieveTest : public GatewayFixture {
     shape.kv_heads = slice.heads();
     return shape;
   }
+  // A retrieve of all chunks into memory that the gateway does not share.
+  struct InlineRetrieve {
+    RetrieveSpec spec;
+    std::vector<Landing> landings;  // by chunk
+  };
+  InlineRetrieve RetrieveAll() const {
+    InlineRetrieve all;
+    for (const TestChunk& chunk : chunks_) {
+      all.landings.push_back(MakeLanding(chunk.shape,
+                                         KvStrides::TokenMajor(chunk.shape),
+                                         chunk.shape.bytes()));
+      all.spec.chunks.push_back(
+          {chunk.ref, chunk.spec.positions, all.landings.back().view});
+    }
+    return all;
+  }
   std::vector<TestChunk> chunks_;
 };
 
@@ -221,20 +237,14 @@ TEST_F(RetrieveTest, SharedMemoryInEveryLayoutAndSlice) {
 TEST_F(RetrieveTest, LayersThatCompleteInReverseComeInOrder) {
   auto knowledge = StoreChunks(tcp_address(), 2);
   node_.set_layers_backwards(true);
-  RetrieveSpec spec;
-  std::vector<Landing> landings;
-  for (const TestChunk& chunk : chunks_) {
-    landings.push_back(MakeLanding(
-        chunk.shape, KvStrides::TokenMajor(chunk.shape), chunk.shape.bytes()));
-    spec.chunks.push_back(
-        {chunk.ref, chunk.spec.positions, landings.back().view});
-  }
+  const InlineRetrieve all = RetrieveAll();
   std::vector<std::vector<int>> layers(2);
-  ASSERT_TRUE(
-      knowledge
-          ->Retrieve(spec, [&](int chunk,
-                               int layer) { layers[chunk].push_back(layer); })
-          .ok());
+  ASSERT_TRUE(knowledge
+                  ->Retrieve(all.spec,
+                             [&](int chunk, int layer) {
+                               layers[chunk].push_back(layer);
+                             })
+                  .ok());
   EXPECT_EQ(layers[0], std::vector<int>({0, 1, 2}));
   EXPECT_EQ(layers[1], std::vector<int>({0, 1, 2}));
 }
@@ -246,15 +256,8 @@ TEST_F(RetrieveTest, EachChunkHasItsOwnOutcome) {
   damaged.why = absl::DataLossError("every copy is damaged");
   node_.set_outcome(chunks_[1].ref.key, damaged);
   chunks_.push_back(MakeChunk(ns_, model_, 7000));
-  RetrieveSpec spec;
-  std::vector<Landing> landings;
-  for (const TestChunk& chunk : chunks_) {
-    landings.push_back(MakeLanding(
-        chunk.shape, KvStrides::TokenMajor(chunk.shape), chunk.shape.bytes()));
-    spec.chunks.push_back(
-        {chunk.ref, chunk.spec.positions, landings.back().view});
-  }
-  auto outcomes = knowledge->Retrieve(spec);
+  const InlineRetrieve all = RetrieveAll();
+  auto outcomes = knowledge->Retrieve(all.spec);
   ASSERT_TRUE(outcomes.ok()) << outcomes.status();
   EXPECT_EQ((*outcomes)[0].kind, OutcomeKind::kHit);
   EXPECT_EQ((*outcomes)[1].kind, OutcomeKind::kFailed);
@@ -276,19 +279,12 @@ TEST_F(RetrieveTest, ScratchIsBoundedAndShared) {
     most = std::max<uint64_t>(most, gateway_->usage().scratch_bytes);
   });
   auto deliver = [&](Knowledge* from) {
-    RetrieveSpec spec;
-    std::vector<Landing> landings;
-    for (const TestChunk& chunk : chunks_) {
-      landings.push_back(MakeLanding(
-          chunk.shape, KvStrides::HeadMajor(chunk.shape), chunk.shape.bytes()));
-      spec.chunks.push_back(
-          {chunk.ref, chunk.spec.positions, landings.back().view});
-    }
-    auto outcomes = from->Retrieve(spec);
+    const InlineRetrieve all = RetrieveAll();
+    auto outcomes = from->Retrieve(all.spec);
     ASSERT_TRUE(outcomes.ok()) << outcomes.status();
     for (size_t i = 0; i < chunks_.size(); ++i) {
       EXPECT_EQ((*outcomes)[i].kind, OutcomeKind::kHit);
-      EXPECT_TRUE(SameKv(landings[i].view, chunks_[i], WholeOf(model_)));
+      EXPECT_TRUE(SameKv(all.landings[i].view, chunks_[i], WholeOf(model_)));
     }
   };
   std::thread other([&] {
