@@ -109,10 +109,11 @@ void NodeChunkWriter::FinishAndSend(State& state, Reply<StoreReceipt> reply) {
   const absl::Time expires = state.request.ttl > absl::ZeroDuration()
                                  ? state.node->clock->Now() + state.request.ttl
                                  : absl::InfinitePast();
-  state.system->spawn(MakeStoreActor, state.node,
-                      StoreJob{ref, std::move(info), std::move(state.block),
-                               state.built, state.request.durability, expires,
-                               state.request.deadline, std::move(reply)});
+  state.system->spawn(
+      MakeStoreActor, state.node,
+      StoreJob{ref, std::move(info), std::move(state.block), state.built,
+               state.request.durability, expires, state.request.deadline,
+               state.request.session, std::move(reply)});
 }
 
 }  // namespace kdn::actors

@@ -25,7 +25,7 @@ namespace kdn::actors {
 // Memory for encoded objects that pass through this node: objects fetched from
 // peers for an engine (reads), and objects on their way to owners elsewhere
 // (writes). Reads are guaranteed half of it and writes a quarter, so that
-// neither kind starves the other.
+// neither kind starves the other. No background work uses it.
 struct PassingMemory {
   explicit PassingMemory(std::shared_ptr<storage::Arena> arena_in)
       : arena(std::move(arena_in)), gate(OptionsFor(arena->budget_bytes())) {}
@@ -34,15 +34,22 @@ struct PassingMemory {
     return {.budget = bytes,
             .shares = {.read = {.guaranteed = bytes / 2, .patience = 0},
                        .write = {.guaranteed = bytes / 4, .patience = bytes},
-                       .background = {.guaranteed = bytes / 16,
-                                      .patience = 4 * bytes}}};
+                       .background = {}}};
   }
-  // As AdmissionGate::Request, but a request for more than the class may hold
-  // waits for all that the class may hold.
-  void Request(transfer::AdmissionGate::Ask ask,
-               transfer::AdmissionGate::Answer answer) {
-    ask.amount = std::min(ask.amount, gate.most_of(ask.work_class));
-    gate.Request(ask, std::move(answer));
+  // As AdmissionGate::Request, with a remedy in the error of an object that is
+  // larger than its class may hold. The memory for such an object would be
+  // taken from what another class is guaranteed.
+  AdmissionId Request(const transfer::AdmissionGate::Ask& ask,
+                      transfer::AdmissionGate::Answer answer) {
+    const uint64_t most = gate.most_of(ask.work_class);
+    if (ask.amount <= most) return gate.Request(ask, std::move(answer));
+    answer(absl::ResourceExhaustedError(absl::StrCat(
+        "an object may take ", ask.amount, " bytes, but ", most,
+        " is the most that ",
+        ask.work_class == WorkClass::kRead ? "a read" : "a store",
+        " may hold of this node's passing buffers: give the node more "
+        "memory")));
+    return AdmissionId();
   }
 
   const std::shared_ptr<storage::Arena> arena;

@@ -73,6 +73,7 @@ void NodeServices::BeginStore(
       view->OwnersOf(ref, view->walk_depth()), node_->self(), view->copies());
   const absl::Time deadline = request.deadline;
   const SessionId session = request.session;
+  const std::shared_ptr<Cancellation> cancellation = request.cancellation;
   auto begin =
       [system = system_, node = node_, built, request = std::move(request),
        done = std::move(done)](
@@ -82,7 +83,7 @@ void NodeServices::BeginStore(
                                      *std::move(block), built));
       };
   if (built == delivery::BuildPlace::kPassing) {
-    return node_->passing->Request(
+    const AdmissionId waiting = node_->passing->Request(
         {.amount = bytes,
          .work_class = WorkClass::kWrite,
          .requester = RequesterId(session.value()),
@@ -92,6 +93,10 @@ void NodeServices::BeginStore(
           if (!pass.ok()) return begin(pass.status());
           begin(AllocateWith(*std::move(pass), *scratch, bytes));
         });
+    return cancellation->OnCancel([node = node_, waiting] {
+      node->passing->gate.Refuse(waiting,
+                                 absl::CancelledError("the engine gave up"));
+    });
   }
   ReserveLocal(ref, bytes, deadline, std::move(begin));
 }

@@ -190,7 +190,7 @@ std::string PlacementActorState::CountLive() const {
 
 void PlacementActorState::Build(placement::MapMembers set) {
   deps->node->pool.Post(
-      transfer::WorkOrder{},
+      {WorkClass::kBackground, deps->node->pool.NextRequester(), 0},
       [to = caf::actor_cast<PlacementActor>(self), set = std::move(set),
        options = deps->membership.map_options()]() mutable {
         absl::StatusOr<placement::ShardMap> map =

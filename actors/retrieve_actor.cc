@@ -69,7 +69,7 @@ void RetrieveActorState::Do(const delivery::AwaitDeadline& deadline) {
 }
 
 void RetrieveActorState::Do(const delivery::AskWindow& ask) {
-  node->passing->Request(
+  window_request = node->passing->Request(
       {.amount = ask.bytes,
        .work_class = WorkClass::kRead,
        .requester = RequesterId(request().session.value()),
@@ -78,6 +78,10 @@ void RetrieveActorState::Do(const delivery::AskWindow& ask) {
           absl::StatusOr<transfer::AdmissionGate::Pass> pass) {
         caf::anon_send(to, WindowGrant{std::move(pass)});
       });
+}
+
+void RetrieveActorState::Do(const delivery::WithdrawWindow&) {
+  node->passing->gate.Withdraw(window_request);
 }
 
 void RetrieveActorState::Do(const delivery::ReadHere& read) {

@@ -42,6 +42,7 @@ struct RetrieveActorState {
   RequesterId requester;
   // The transport's ids of the fetches, by the session's number of the fetch.
   absl::flat_hash_map<int, delivery::FetchId> fetches;
+  AdmissionId window_request;            // of the last AskWindow
   transfer::AdmissionGate::Pass window;  // held until the retrieve is over
 
  private:
@@ -49,6 +50,7 @@ struct RetrieveActorState {
   void Do(const delivery::FetchFrom& fetch);
   void Do(const delivery::StopFetch& stop);
   void Do(const delivery::AskWindow& ask);
+  void Do(const delivery::WithdrawWindow& withdraw);
   void Do(const delivery::TellSuspect& suspect);
   void Do(const delivery::DiscardHere& damaged);
   void Do(const delivery::AwaitDeadline& deadline);

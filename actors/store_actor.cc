@@ -95,8 +95,13 @@ void StoreActorState::CommitCopy(const StorageActor& storage,
 
 void StoreActorState::Do(const delivery::PushTo& push) {
   node->transport->Push(
-      delivery::PushRequest{push.peer, job->ref, job->block, job->durability,
-                            job->expires, push.deadline},
+      delivery::PushRequest{.peer = push.peer,
+                            .ref = job->ref,
+                            .object = job->block,
+                            .durability = job->durability,
+                            .expires = job->expires,
+                            .deadline = push.deadline,
+                            .requester = RequesterId(job->session.value())},
       [to = caf::actor_cast<StoreActor>(self),
        peer = push.peer](absl::StatusOr<delivery::PushReceipt> result) {
         caf::anon_send(to, SendEnd{peer, std::move(result)});

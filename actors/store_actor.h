@@ -22,6 +22,7 @@ struct StoreJob {
   Durability durability = Durability::kReplicated;
   absl::Time expires = absl::InfinitePast();  // TTL; InfinitePast: none
   absl::Time deadline;
+  SessionId session;  // sessions take turns where connections are short
   Reply<StoreReceipt> reply;
 };
 

@@ -16,41 +16,48 @@
 // retrieve's list of chunks.
 namespace kdn::delivery {
 
-// A chunk to be read, and the only version that may be delivered, if one was
-// announced already.
+// A chunk to be read.
 struct ChunkWanted {
   int chunk = 0;
+  // The only version that may be delivered. Unset: any, because no layer of the
+  // chunk has been announced yet.
   std::optional<ObjectVersion> pinned = std::nullopt;
 };
 
-// Read a chunk from this node's storage and decode it. Ends with OnAttempt.
+// Read a chunk from this node's storage and decode it. Call OnAttempt at the
+// end.
 struct ReadHere {
   ChunkWanted wanted;
   absl::Time deadline;
 };
 
-// Fetch some chunks from a peer, in one request. Every chunk ends with
-// OnAttempt.
+// Fetch some chunks from a peer, in one request. Call OnAttempt at the end of
+// each chunk.
 struct FetchFrom {
   int fetch = 0;  // the number of this fetch in the session
   NodeId peer;
   std::vector<ChunkWanted> wanted;  // at most kItemsPerFetchMax
-  // What the budget was made from. Its deadline is the request's.
+  // The budget was made from it. Its deadline is the request's deadline.
   DeliveryTarget target;
   SendBudget budget;
 };
 
-// Nobody wants the chunks of a fetch any more: let the peer stop sending. Every
-// chunk of the fetch still ends with OnAttempt.
+// Nobody wants the chunks of a fetch any more: let the peer stop sending. Call
+// OnAttempt at the end of each chunk all the same.
 struct StopFetch {
   int fetch = 0;
 };
 
-// Ask for memory to fetch into. Answered by OpenWindow or RefuseWindow.
+// Ask for memory to fetch into. The driver answers with OpenWindow or
+// RefuseWindow, or not at all after WithdrawWindow.
 struct AskWindow {
   uint64_t bytes = 0;
   absl::Time deadline;
 };
+
+// No chunk needs the memory that AskWindow asked for any more: leave the line
+// for it.
+struct WithdrawWindow {};
 
 // The peer's copy of a chunk arrived damaged: let the peer verify its copy.
 struct TellSuspect {
@@ -71,8 +78,8 @@ struct AnswerRetrieve {
 };
 
 using FetchAction =
-    std::variant<ReadHere, FetchFrom, StopFetch, AskWindow, TellSuspect,
-                 DiscardHere, AwaitDeadline, AnswerRetrieve>;
+    std::variant<ReadHere, FetchFrom, StopFetch, AskWindow, WithdrawWindow,
+                 TellSuspect, DiscardHere, AwaitDeadline, AnswerRetrieve>;
 
 }  // namespace kdn::delivery
 

@@ -37,10 +37,7 @@ std::vector<FetchAction> FetchSession::TakeActions(absl::Time now,
     }
   }
   AddStops(actions);
-  const bool wants_window = !window_open_ && !held_back_.empty();
-  if (wants_window && !std::exchange(window_asked_, true)) {
-    actions.emplace_back(AskWindow{window_bytes_, task_.deadline});
-  }
+  AddWindow(actions);
   if (done() && !std::exchange(answered_, true)) {
     actions.emplace_back(AnswerRetrieve{Outcomes()});
   }
@@ -66,7 +63,8 @@ void FetchSession::AddFetches(const Ask& ask, absl::Time now, RateOf rate_of,
       .too_slow = task_.too_slow,
       .reuse = task_.reuse};
   const SendBudget budget = BudgetFor(target);
-  // Chunks that are not asked for yet need their part of the time.
+  // The chunks that are held back and the chunks of other sessions need their
+  // part of the time.
   const size_t all =
       ask.items.size() + held_back() + static_cast<size_t>(task_.chunks_beside);
   absl::Span<const int> left = ask.items;
@@ -96,9 +94,21 @@ void FetchSession::AddStops(std::vector<FetchAction>& actions) {
   });
 }
 
+void FetchSession::AddWindow(std::vector<FetchAction>& actions) {
+  const bool wanted = !window_open_ && !held_back_.empty();
+  if (wanted == window_asked_) return;
+  window_asked_ = wanted;
+  if (wanted) {
+    actions.emplace_back(AskWindow{window_bytes_, task_.deadline});
+  } else {
+    actions.emplace_back(WithdrawWindow{});
+  }
+}
+
 std::vector<Ask> FetchSession::TakeAsks() {
   std::vector<Ask> now = TakeSomeAsks();
-  // Without a window, a chunk held back is due at its next node at once.
+  // When the window is refused, every chunk that is held back moves on to its
+  // next node at once.
   while (!window_refused_.ok() && !held_back_.empty()) {
     for (const Ask& ask : std::exchange(held_back_, {})) {
       for (int item : ask.items) {
@@ -119,7 +129,7 @@ std::vector<Ask> FetchSession::TakeSomeAsks() {
   }
   std::vector<Ask> now;
   for (Ask& ask : due) {
-    if (ask.node == task_.self) {  // no copy is made of what is here already
+    if (ask.node == task_.self) {  // needs no window: it is decoded in place
       due_here_.insert(due_here_.end(), ask.items.begin(), ask.items.end());
       continue;
     }
@@ -171,7 +181,7 @@ void FetchSession::OnAttempt(int chunk, const NodeId& node,
   if (absl::IsDataLoss(result.status)) OnDamage(chunk, node, result.version);
   ChunkOutcome& outcome = outcomes_[chunk];
   outcome.wire_bytes += result.wire_bytes;
-  if (!walk_.asked(chunk)) return;  // abandoned meanwhile
+  if (!walk_.asked(chunk)) return;  // abandoned during the try
   if (result.announced && !pinned_[chunk]) pinned_[chunk] = result.version;
   if (!result.status.ok()) {
     walk_.MoveOn(chunk, result.status);
@@ -193,8 +203,8 @@ void FetchSession::OnDamage(int chunk, const NodeId& node,
                             ObjectVersion version) {
   if (node == task_.self) {
     due_actions_.emplace_back(DiscardHere{chunk, version});
-  } else if (version != ObjectVersion()) {  // else nothing of a copy came
-    // The copy was damaged at the peer or on its way: the peer finds out.
+  } else if (version != ObjectVersion()) {  // zero: no part of a copy came
+    // The copy was damaged at the peer or on its way. The peer finds out which.
     due_actions_.emplace_back(TellSuspect{node, chunk, version});
   }
 }
@@ -212,17 +222,19 @@ void FetchSession::OnSize(int chunk, uint64_t bytes) {
 }
 
 void FetchSession::OpenWindow() {
-  KDN_CHECK(window_refused_.ok(), "a refused window stays closed");
+  KDN_CHECK(window_refused_.ok(), "a refused window is not opened");
   window_open_ = true;
+  window_asked_ = false;
 }
 
 void FetchSession::RefuseWindow(const absl::Status& why) {
   KDN_CHECK(!window_open_ && !why.ok(), "an open window is not refused");
   window_refused_ = why;
+  window_asked_ = false;
 }
 
 void FetchSession::OnCancelled() {
-  Abandon(absl::CancelledError("nobody wants it any more"));
+  Abandon(absl::CancelledError("the engine gave up the retrieve"));
 }
 
 void FetchSession::OnDeadline() {
@@ -254,18 +266,19 @@ void FetchSession::CheckInvariants() const {
       std::accumulate(taken_.begin(), taken_.end(), uint64_t{0});
   KDN_CHECK(taken == window_used_, "the window is miscounted");
   KDN_CHECK(window_used_ <= window_bytes_, "the window is overdrawn");
-  KDN_CHECK(window_used_ == 0 || window_open_, "no peer before the memory");
+  KDN_CHECK(window_used_ == 0 || window_open_,
+            "a peer was asked before the window was granted");
   KDN_CHECK(reading_here_ <= kReadsHereMax, "too many reads of this node");
   const auto fetching = std::count_if(taken_.begin(), taken_.end(),
                                       [](uint64_t bytes) { return bytes > 0; });
   const size_t waiting = held_back() + due_here_.size();
   KDN_CHECK(static_cast<size_t>(outstanding_) >=
                 waiting + static_cast<size_t>(reading_here_ + fetching),
-            "a chunk waits or is tried, and is counted");
+            "every chunk that waits or is tried is counted");
   for (const Ask& ask : held_back_) {
     for (const int chunk : ask.items) {
       KDN_CHECK(walk_.asked(chunk) && taken_[chunk] == 0,
-                "a chunk held back takes no room");
+                "a chunk that is held back takes no room");
     }
   }
   for (const auto& [number, chunks] : fetching_) {

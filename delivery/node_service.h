@@ -20,48 +20,55 @@
 #include "kv/level.h"
 #include "kv/model_spec.h"
 
-// Where the gateway (rpc/) and the node (actors/) meet. Neither includes the
-// other; cli/ hands one to the other.
+// The interface between the gateway (rpc/) and the node (actors/). The two
+// folders do not include each other; cli/ hands the node to the gateway.
 namespace kdn::delivery {
 
 template <typename T>
 using Done = absl::AnyInvocable<void(T)>;
 
-// Everything but the KV itself that one store carries.
+// Everything that one store carries except the KV itself.
 struct StoreRequest {
   std::shared_ptr<const ModelSpec> model;
   ChunkIdentity identity;
   PlacementKey placement;
   std::vector<int32_t> positions;  // one per token, as the engine computed them
-  // REQUIRES: with what they refine.
+  // The levels to keep. REQUIRES: the levels that a level refines are in the
+  // set too.
   LevelSet levels = LevelSet::Of(Level::kLossless);
   Durability durability = Durability::kReplicated;
   absl::Duration ttl = absl::ZeroDuration();  // zero: none
   absl::Time deadline;
-  SessionId session = SessionId();  // sessions take turns where memory is short
-  uint32_t depth = 0;               // chunks before it in its chain
+  // Sessions take turns where memory or connections are short.
+  SessionId session = SessionId();
+  uint32_t depth = 0;  // how many chunks are before this one in its chain
+  // The caller cancels when nobody wants to write the chunk any more: a store
+  // that still waits for passing memory then leaves the line. No effect once
+  // BeginStore has called its `done`.
+  std::shared_ptr<Cancellation> cancellation = std::make_shared<Cancellation>();
 };
 
-// One store in progress. Destroying it before Commit abandons it: nothing ever
-// becomes visible. Any thread, one at a time.
+// One store in progress. Destroying the writer before Commit abandons the
+// store: nothing ever becomes visible. Any thread, one at a time.
 class ChunkWriter {
  public:
   virtual ~ChunkWriter() = default;
-  // Encodes layer `layer` on a worker; several layers may be under way, each
-  // once, and be done in any order. `kv` must stay valid until done.
+  // Encodes a layer on a worker. Several layers may be encoded at a time, each
+  // of them once, and may be done in any order. `kv` must stay valid until
+  // `done`.
   virtual void PutLayer(int layer, const KvView& kv,
                         Done<absl::Status> done) = 0;
-  // Completes, replicates, answers at the durability asked for. DEADLINE_
-  // EXCEEDED or UNAVAILABLE when fewer holders than that acked: some may hold
-  // it all the same, and a retry is idempotent. REQUIRES: no layer is under
-  // way.
+  // Completes the object, replicates it, and answers once it is held at the
+  // requested durability. DEADLINE_EXCEEDED or UNAVAILABLE when too few nodes
+  // acknowledged; some of them may hold the object, and a retry is idempotent.
+  // REQUIRES: no layer is being encoded.
   virtual void Commit(Done<absl::StatusOr<StoreReceipt>> done) = 0;
 };
 
 struct RetrieveChunk {
   ChunkRef ref;
   std::vector<int32_t> positions;  // where the engine wants the tokens
-  KvDestination destination;       // of the request's slice
+  KvDestination destination;       // takes the request's slice
 };
 
 struct RetrieveRequest {
@@ -69,23 +76,24 @@ struct RetrieveRequest {
   Namespace ns;
   std::vector<RetrieveChunk> chunks;
   KvSlice slice;
-  // The best one held is delivered that there is time for.
+  // Each layer is delivered at the best of these levels that a copy has and
+  // that there is time for.
   LevelSet accept = LevelSet::All();
   absl::Time deadline;
-  // What the engine would do instead; zero: it cannot say.
+  // How fast the engine prefills; zero: unknown.
   double prefill_tokens_per_second = 0;
   Reuse reuse = Reuse::kAnyChunk;
   SessionId session = SessionId();  // sessions take turns where memory is short
-  // Chunks of the same call that are asked for by themselves, by the same
+  // How many chunks of the same engine call other requests ask for, by the same
   // deadline.
   int chunks_beside = 0;
   // The caller cancels when nobody wants the result any more. The destination
-  // must stay valid until done all the same.
+  // must stay valid until `done` even then.
   std::shared_ptr<Cancellation> cancellation = std::make_shared<Cancellation>();
 };
 
-// A node, as its gateway sees it. Every call returns at once; every Done runs
-// exactly once, on any thread, by the deadline. Thread-safe.
+// The interface of a node for its gateway. Every call returns at once; every
+// Done runs exactly once, on any thread, by the deadline. Thread-safe.
 class NodeService {
  public:
   virtual ~NodeService() = default;
@@ -94,41 +102,40 @@ class NodeService {
       StoreRequest request,
       Done<absl::StatusOr<std::unique_ptr<ChunkWriter>>> done) = 0;
 
-  // One result per chunk, in order. UNAVAILABLE never: an owner that does not
+  // One result per chunk, in order. Never UNAVAILABLE: an owner that does not
   // answer by `deadline` counts as a miss.
   virtual void Lookup(std::vector<ChunkRef> chunks, Namespace ns,
                       absl::Time deadline,
                       Done<absl::StatusOr<std::vector<LookupResult>>> done) = 0;
 
-  // on_layer(chunk, layer): that layer of that chunk is complete and verified
-  // in the destination; layer counts from the slice's first. Called on worker
-  // threads, possibly several at once, never after done. A chunk whose outcome
-  // is not a hit may have had some layers announced.
+  // on_layer(chunk, layer): this layer of this chunk is complete and verified
+  // in the destination. `layer` counts from the slice's first layer. Called on
+  // worker threads, possibly on several at once, never after `done`. Some
+  // layers of a chunk may be announced even if its outcome is not a hit.
   using OnLayer = std::function<void(int chunk, int layer)>;
   virtual void Retrieve(RetrieveRequest request, OnLayer on_layer,
                         Done<std::vector<ChunkOutcome>> done) = 0;
 
-  // Holds every copy of the chunk against eviction until `expires` or the
-  // session ends. One status per chunk: OK when at least one holder pinned it.
+  // Keeps every copy of the chunk from eviction until `expires` or until the
+  // session ends. One status per chunk: OK when at least one node pinned it.
   virtual void Pin(std::vector<ChunkRef> chunks, Namespace ns,
                    SessionId session, absl::Time expires, absl::Time deadline,
                    Done<std::vector<absl::Status>> done) = 0;
   virtual void Unpin(std::vector<ChunkRef> chunks, Namespace ns,
                      SessionId session, absl::Time deadline,
                      Done<std::vector<absl::Status>> done) = 0;
-  // Removes every copy. OK once none can come back from a disk; UNAVAILABLE
-  // when an owner is away or its disk failed, with the copies within reach
-  // removed.
+  // Removes every copy. OK once no copy can come back from a disk. UNAVAILABLE
+  // when an owner is away or its disk failed; the other copies are removed.
   virtual void Remove(std::vector<ChunkRef> chunks, Namespace ns,
                       SessionId session, absl::Time deadline,
                       Done<std::vector<absl::Status>> done) = 0;
 
-  // Unique across the cluster while the node runs.
+  // A session id that no other session of the cluster has.
   virtual SessionId OpenSession() = 0;
   // Releases every lease of the session, on every node. Idempotent.
   virtual void CloseSession(SessionId session) = 0;
 
-  // All nodes of the configuration; the dead ones with alive = false.
+  // All nodes of the configuration; dead nodes have alive = false.
   virtual void Status(absl::Time deadline,
                       Done<std::vector<NodeStatus>> done) = 0;
   virtual NodeId self() const = 0;

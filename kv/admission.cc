@@ -26,9 +26,9 @@ Admission::Admission(const Options& options)
 absl::Status Admission::Request(const AdmissionRequest& request) {
   KDN_CHECK(!grants_.contains(request.id), "an id is used once");
   if (request.amount > most_of(request.work_class)) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("a request for ", request.amount, ", its class may hold ",
-                     most_of(request.work_class)));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "a request for ", request.amount, ", but its class may hold at most ",
+        most_of(request.work_class)));
   }
   return line_.Add(request);
 }
@@ -67,16 +67,11 @@ bool Admission::TryTake(const AdmissionRequest& request) {
 void Admission::GiveBack(AdmissionId id) {
   const auto found = grants_.find(id);
   KDN_CHECK(found != grants_.end(), "no such grant");
-  Drop(found->second.work_class, found->second.amount);
+  const auto [amount, work_class] = found->second;
   grants_.erase(found);
-}
-
-void Admission::Reduce(AdmissionId id, uint64_t amount) {
-  const auto found = grants_.find(id);
-  KDN_CHECK(found != grants_.end(), "no such grant");
-  KDN_CHECK(amount <= found->second.amount, "a grant is never made larger");
-  Drop(found->second.work_class, found->second.amount - amount);
-  found->second.amount = amount;
+  const uint64_t before = Above(used_[work_class], guaranteed(work_class));
+  used_[work_class] -= amount;
+  common_used_ -= before - Above(used_[work_class], guaranteed(work_class));
 }
 
 bool Admission::Withdraw(AdmissionId id) { return line_.Remove(id); }
@@ -144,12 +139,6 @@ void Admission::Hold(const AdmissionRequest& request) {
   grants_.emplace(request.id, Grant{request.amount, work_class});
 }
 
-void Admission::Drop(WorkClass work_class, uint64_t amount) {
-  const uint64_t before = Above(used_[work_class], guaranteed(work_class));
-  used_[work_class] -= amount;
-  common_used_ -= before - Above(used_[work_class], guaranteed(work_class));
-}
-
 void Admission::CheckInvariants() const {
   line_.CheckInvariants();
   PerClass<uint64_t> held;
@@ -158,9 +147,9 @@ void Admission::CheckInvariants() const {
   uint64_t common = 0;
   for (const WorkClass work_class : kWorkClasses) {
     KDN_CHECK(held[work_class] == used_[work_class],
-              "what is used is the sum of the grants");
+              "the used amount is the sum of the grants");
     KDN_CHECK(used_[work_class] <= most_of(work_class),
-              "a class holds what another class is guaranteed");
+              "a class holds the guaranteed part of another class");
     common += Above(used_[work_class], guaranteed(work_class));
   }
   KDN_CHECK(common == common_used_ && common <= common_,

@@ -14,32 +14,34 @@
 
 namespace kdn {
 
-// Decides who may hold how much of a fixed budget (bytes, slots), and in which
-// order waiting requests get their part. The caller tells what happens; the
-// class answers with grants. It has no lock, no clock and no callback.
+// Divides a fixed budget (bytes, slots) between requests, and decides in which
+// order waiting requests are granted. The caller reports events, and the class
+// answers with grants. The class has no lock, no clock and no callback.
 //
-// Classes. Each class has a guaranteed part of the budget that no other class
-// ever holds, so that a class is never blocked by another one. What nobody is
-// guaranteed is common: a class holds of it what exceeds its guaranteed part.
+// Classes. Each work class has a guaranteed part of the budget, which no other
+// class ever holds, so no class blocks another class. The rest of the budget is
+// the common part. A class that holds more than its guaranteed part holds the
+// excess from the common part.
 //
 // Order. In a class the requesters take turns (see WaitingLine), and the first
 // request waits until its amount is free. No smaller request of its class
-// overtakes it, so a large request is not starved by small ones.
+// overtakes it, so small requests do not starve a large request.
 //
 // The common part. The first requests of the classes compete for it. The class
 // that comes earlier in kWorkClasses goes first, until `patience` of the common
 // part has been granted past a waiting request of another class. Such a request
-// is due. Due requests go first, in the order in which they became due, and the
-// first one keeps what is free of the common part until its amount is there.
-// Hence at most `patience` and three times the common part are granted past a
-// waiting first request.
+// is due. Due requests go first, in the order in which they became due. The
+// first due request keeps the free rest of the common part until its amount is
+// free. Hence at most `patience` plus three times the common part are granted
+// past a waiting first request.
 //
 // Invariant: the living grants together never exceed the budget. Pure.
 class Admission {
  public:
+  // The share of one class.
   struct Share {
-    uint64_t guaranteed = 0;
-    uint64_t patience = 0;
+    uint64_t guaranteed = 0;  // no other class ever holds it
+    uint64_t patience = 0;    // see "The common part"
   };
   struct Options {
     uint64_t budget = 0;
@@ -50,33 +52,29 @@ class Admission {
   // REQUIRES: the guaranteed parts together are no more than the budget.
   explicit Admission(const Options& options);
 
-  // Puts a request into the line. Ask TakeGrant afterwards.
+  // Puts a request into the line; call TakeGrant afterwards.
   // RESOURCE_EXHAUSTED when the line of the class is full, or when the amount
   // is more than most_of(class).
   absl::Status Request(const AdmissionRequest& request);
-  // The next request that gets its amount, nullopt when the others have to
-  // wait. Call it after every other call until it answers nullopt.
+  // Grants the next request whose amount is free; nullopt when every request
+  // has to wait. Call it after every other call, until it returns nullopt.
   std::optional<AdmissionRequest> TakeGrant();
-  // Grants the amount at once, or answers false and changes nothing. False also
-  // when a request that waits would go first. The deadline counts for nothing.
+  // Grants the amount at once, or returns false and changes nothing. Returns
+  // false also when a waiting request would go first. Ignores the deadline.
   bool TryTake(const AdmissionRequest& request);
 
-  // The holder of a grant gives all of it back.
+  // Gives a whole grant back.
   // REQUIRES: the grant was made and not yet given back.
   void GiveBack(AdmissionId id);
-  // The holder of a grant keeps only `amount`.
-  // REQUIRES: the grant is of at least that amount.
-  void Reduce(AdmissionId id, uint64_t amount);
-  // The maker of a waiting request wants nothing any more. False when the
-  // request does not wait: it was granted, or it has left.
+  // Takes a waiting request out of the line. False when the request does not
+  // wait: it was granted, or it has left.
   bool Withdraw(AdmissionId id);
-  // The requests that leave because their deadline has come: the earliest
-  // deadline first.
+  // Takes the requests whose deadline is `now` or earlier out of the line: the
+  // earliest deadline first.
   std::vector<AdmissionRequest> TakeExpired(absl::Time now);
-  absl::Time next_deadline() const { return line_.next_deadline(); }
 
   uint64_t budget() const { return options_.budget; }
-  // Of living grants.
+  // The sum of the living grants.
   uint64_t used() const;
   uint64_t used(WorkClass work_class) const { return used_[work_class]; }
   uint64_t guaranteed(WorkClass work_class) const {
@@ -97,20 +95,19 @@ class Admission {
   // How long the first request of a class has waited for the common part.
   struct Wait {
     std::optional<AdmissionId> first;
-    uint64_t passed = 0;     // granted past it of the common part
-    uint64_t due_since = 0;  // a count; 0: not due
+    uint64_t passed = 0;     // amount of the common part granted past it
+    uint64_t due_since = 0;  // value of due_count_ when it became due; 0: not
   };
 
-  // What a further `amount` would take of the common part.
+  // How much a further `amount` would take from the common part.
   uint64_t CommonPartOf(WorkClass work_class, uint64_t amount) const;
   bool HasRoomFor(WorkClass work_class, uint64_t amount) const;
-  // Notes who is first in each line and which of them have become due.
+  // Notes the first request of each line and whether it has become due.
   void Refresh();
-  // The class whose first request is next to get of the common part.
+  // The class whose first request is served next from the common part.
   std::optional<WorkClass> FirstInCommon() const;
   AdmissionRequest GrantFirst(WorkClass work_class);
   void Hold(const AdmissionRequest& request);
-  void Drop(WorkClass work_class, uint64_t amount);
 
   const Options options_;
   uint64_t common_ = 0;  // not guaranteed to any class

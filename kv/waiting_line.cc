@@ -12,7 +12,7 @@ absl::Status WaitingLine::Add(const AdmissionRequest& request) {
   ClassLine& line = lines_[request.work_class];
   if (line.size >= waiting_max_) {
     return absl::ResourceExhaustedError(
-        absl::StrCat(line.size, " requests wait already"));
+        absl::StrCat(line.size, " requests wait already: try again later"));
   }
   const auto [known, is_new] =
       line.by_id.try_emplace(request.requester, line.turns.end());
@@ -53,15 +53,10 @@ bool WaitingLine::Remove(AdmissionId id) {
 
 std::vector<AdmissionRequest> WaitingLine::TakeExpired(absl::Time now) {
   std::vector<AdmissionRequest> expired;
-  while (next_deadline() <= now && !deadlines_.empty()) {
+  while (!deadlines_.empty() && deadlines_.begin()->first.first <= now) {
     expired.push_back(Extract(deadlines_.begin()->second));
   }
   return expired;
-}
-
-absl::Time WaitingLine::next_deadline() const {
-  return deadlines_.empty() ? absl::InfiniteFuture()
-                            : deadlines_.begin()->first.first;
 }
 
 AdmissionRequest WaitingLine::Extract(AdmissionId id) {

@@ -16,16 +16,16 @@
 
 namespace kdn {
 
-// Names a request to whoever made it. The maker uses each id once.
+// Names a request to the caller that made it. A caller uses each id once.
 using AdmissionId = StrongInt<struct AdmissionIdTag, uint64_t>;
 
-// A wish for some of a thing that is short: bytes of memory, connections.
+// A request for an amount of a scarce resource: bytes of memory, connections.
 struct AdmissionRequest {
   AdmissionId id{};
   uint64_t amount = 0;
   WorkClass work_class = WorkClass::kRead;
   RequesterId requester{};
-  // The request is of no use at this time and later.
+  // From this time on the request is of no use.
   absl::Time deadline = absl::InfiniteFuture();
 };
 
@@ -47,19 +47,17 @@ class WaitingLine {
   // RESOURCE_EXHAUSTED when the line of the class is full.
   // REQUIRES: no request of this id waits.
   absl::Status Add(const AdmissionRequest& request);
-  // The request of this class that is served next; null when none waits. Valid
-  // until the line changes.
+  // The request of this class that is served next; null when no request waits.
+  // Valid until the line changes.
   const AdmissionRequest* First(WorkClass work_class) const;
-  // Serves the first request: takes it out and ends the turn of its requester.
+  // Serves the first request: takes it out and ends its requester's turn.
   // REQUIRES: First(work_class) is not null.
   AdmissionRequest TakeFirst(WorkClass work_class);
-  // Takes out a request that is not served. False when no such request waits.
+  // Takes out a request without serving it. False when no such request waits.
   bool Remove(AdmissionId id);
   // Takes out every request whose deadline is `now` or earlier: the earliest
   // deadline first, equal deadlines in the order of arrival.
   std::vector<AdmissionRequest> TakeExpired(absl::Time now);
-  // Infinite future when no request with a deadline waits.
-  absl::Time next_deadline() const;
 
   size_t size(WorkClass work_class) const { return lines_[work_class].size; }
   size_t size() const { return places_.size(); }
@@ -84,8 +82,8 @@ class WaitingLine {
     uint64_t arrival = 0;
   };
 
-  // Takes a request out. Its requester keeps its turn, or goes with its last
-  // request.
+  // Takes a request out. Its requester keeps its turn while it has other
+  // requests, and leaves with its last request.
   AdmissionRequest Extract(AdmissionId id);
 
   const size_t waiting_max_;

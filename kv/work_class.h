@@ -10,15 +10,16 @@
 namespace kdn {
 
 // The kinds of work that share the memory, the workers and the connections of a
-// node. Each kind has a guaranteed part of them, so that no kind waits for
-// another one to end.
+// node. Reads and writes are guaranteed a part of each of these resources, and
+// background work a part of the workers and the connections, so that no kind of
+// work has to wait until another kind ends.
 enum class WorkClass : uint8_t {
   kRead,        // an engine waits for chunks
   kWrite,       // an engine waits until its chunks are stored
-  kBackground,  // no engine waits: repair, hand-off, verification
+  kBackground,  // no engine waits: building shard maps, verifying a copy
 };
 
-// The order in which classes are served where nothing else decides.
+// The order in which classes are served when nothing else decides.
 inline constexpr std::array<WorkClass, 3> kWorkClasses = {
     WorkClass::kRead, WorkClass::kWrite, WorkClass::kBackground};
 
@@ -49,8 +50,8 @@ struct PerClass {
   }
 };
 
-// The engine session, the retrieve, the store or the peer that work is done
-// for. Requesters of one class take turns.
+// Names what the work is done for: an engine session, a retrieve, a store.
+// Requesters of one class take turns.
 using RequesterId = StrongInt<struct RequesterIdTag, uint64_t>;
 
 }  // namespace kdn

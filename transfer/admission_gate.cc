@@ -23,8 +23,8 @@ struct AdmissionGate::State {
   Admission admission ABSL_GUARDED_BY(mutex);
   absl::flat_hash_map<AdmissionId, Answer> answers ABSL_GUARDED_BY(mutex);
   uint64_t next_id ABSL_GUARDED_BY(mutex) = 1;
-  // A thread is in Serve and will look again, so a waiter that drops its pass
-  // at once does not recurse into the next one.
+  // A thread is in Serve and will call TakeGrant again. So an answer that drops
+  // its pass at once does not recurse into the next answer.
   bool serving ABSL_GUARDED_BY(mutex) = false;
 };
 
@@ -54,13 +54,21 @@ AdmissionId AdmissionGate::Request(const Ask& ask, Answer answer) {
   return id;
 }
 
+AdmissionGate::Answer AdmissionGate::TakeOut(AdmissionId id) {
+  absl::MutexLock lock(&state_->mutex);
+  if (!state_->admission.Withdraw(id)) return nullptr;
+  return state_->TakeAnswer(id);
+}
+
 void AdmissionGate::Withdraw(AdmissionId id) {
-  Answer unused;
-  {
-    absl::MutexLock lock(&state_->mutex);
-    if (!state_->admission.Withdraw(id)) return;
-    unused = state_->TakeAnswer(id);
-  }
+  const Answer unused = TakeOut(id);
+  if (unused != nullptr) Serve(state_);
+}
+
+void AdmissionGate::Refuse(AdmissionId id, const absl::Status& why) {
+  Answer answer = TakeOut(id);
+  if (answer == nullptr) return;
+  answer(why);
   Serve(state_);
 }
 
@@ -87,16 +95,18 @@ void AdmissionGate::Expire(absl::Time now) {
     }
   }
   for (auto& [amount, answer] : late) {
-    answer(absl::DeadlineExceededError(
-        absl::StrCat(amount, " did not come free in time")));
+    answer(absl::DeadlineExceededError(absl::StrCat(
+        "a request for ", amount, " was not granted before its deadline")));
   }
-  // A request that left may have been first and too large for what is free.
+  // An expired request may have been the first of its line and too large for
+  // the free amount: the next one may fit.
   Serve(state_);
 }
 
 AdmissionGate::Pass AdmissionGate::PassOf(const std::shared_ptr<State>& state,
                                           AdmissionId id) {
-  // Weak: the requests that wait go with the gate, not with the last pass.
+  // The pointer is weak, so that waiting requests are destroyed with the gate
+  // and not with the last pass.
   return Pass(static_cast<const void*>(state.get()),
               [weak = std::weak_ptr<State>(state), id](const void*) {
                 const std::shared_ptr<State> alive = weak.lock();

@@ -15,20 +15,20 @@
 
 namespace kdn::transfer {
 
-// Where a task belongs.
+// Where a task belongs in the queue.
 struct WorkOrder {
-  WorkClass work_class = WorkClass::kRead;
+  WorkClass work_class;     // no default, so that no caller forgets it
   RequesterId requester{};  // the retrieve or the store that needs the task
   int layer = 0;
 };
 
 // The order in which workers take tasks. Classes that have tasks share the
-// workers by kWeights, counted in tasks, so that each class goes on whatever
-// the others do. In a class the requesters take turns, one task a turn, so that
-// a large retrieve does not delay a small one that comes later. The tasks of
-// one requester go lower layers first, so that an engine can compute on layer 0
-// of all its chunks while layer 1 is still being decoded; tasks of one layer go
-// in the order of their arrival.
+// workers by kWeights, counted in tasks, so that no class stops another class.
+// In a class the requesters take turns, one task a turn, so that a large
+// retrieve does not delay a small one that comes later. The tasks of one
+// requester go in the order of their layers, so that an engine can compute on
+// layer 0 of all its chunks while layer 1 is still being decoded. Tasks of one
+// layer go in the order of their arrival.
 //
 // Representation: per class a list of requesters in the order of their turns,
 // per requester a heap. Post and TakeNext take time logarithmic in the tasks of
@@ -36,13 +36,14 @@ struct WorkOrder {
 template <typename Task>
 class WorkQueue {
  public:
-  // Of 12 tasks, when every class always has some: 8, 3 and 1.
+  // When every class always has tasks, of 12 tasks 8 are reads, 3 writes and 1
+  // background work.
   static constexpr PerClass<uint64_t> kWeights = {
       .read = 8, .write = 3, .background = 1};
 
   void Post(const WorkOrder& order, Task task) {
     ClassQueue& queue = queues_[order.work_class];
-    // A class that had no task claims nothing for the past.
+    // A class gets no credit for the time in which it had no task.
     if (queue.turns.empty()) queue.time = std::max(queue.time, time_);
     const auto [known, is_new] =
         queue.by_id.try_emplace(order.requester, queue.turns.end());
@@ -99,15 +100,16 @@ class WorkQueue {
   }
 
  private:
-  // Virtual time that a class of weight 1 pays for a task: a multiple of every
-  // weight.
+  // The virtual time that a class of weight 1 pays for a task. It is a multiple
+  // of every weight.
   static constexpr uint64_t kTurn = 24;
 
   struct Entry {
     int layer = 0;
     uint64_t arrival = 0;
     Task task;
-    bool operator<(const Entry& other) const {  // the largest is served first
+    // The largest entry is served first.
+    bool operator<(const Entry& other) const {
       return std::pair(other.layer, other.arrival) < std::pair(layer, arrival);
     }
   };
@@ -119,10 +121,11 @@ class WorkQueue {
   struct ClassQueue {
     Turns turns;
     absl::flat_hash_map<RequesterId, typename Turns::iterator> by_id;
-    uint64_t time = 0;  // what the class has paid for its tasks
+    uint64_t time = 0;  // virtual time that the class has paid for its tasks
   };
 
-  // The class with tasks that has paid least; of equals the first.
+  // Of the classes with tasks, the one that has paid least. Of equal classes,
+  // the first.
   WorkClass NextClass() const {
     const WorkClass* next = nullptr;
     for (const WorkClass& work_class : kWorkClasses) {
@@ -135,7 +138,7 @@ class WorkQueue {
   }
 
   PerClass<ClassQueue> queues_;
-  uint64_t time_ = 0;  // of the class that was served last
+  uint64_t time_ = 0;  // time of the class that was served last, before it paid
   uint64_t arrivals_ = 0;
   size_t size_ = 0;
 };

@@ -52,7 +52,7 @@ class BulkServerImpl final : public BulkServer,
 
  private:
   void Accept(kj::Own<kj::AsyncIoStream> stream) {
-    auto slot = connections_->TryTake(1);
+    auto slot = connections_->TryTake(1, WorkClass::kRead);
     if (!slot) {
       Refuse("too many connections");
       return;  // dropping the stream hangs up

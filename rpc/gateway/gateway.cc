@@ -153,7 +153,7 @@ void GatewayImpl::ServeDesk(int fd, const std::string& path) {
     tasks_->add(AcceptAll(
         loop_, fd,
         [this, desk = state_->desk](kj::Own<kj::AsyncIoStream> stream) {
-          auto slot = connections_->TryTake(1);
+          auto slot = connections_->TryTake(1, WorkClass::kRead);
           if (!slot) return;
           tasks_->add(
               desk->Serve(kj::mv(stream)).attach(kj::heap(std::move(slot))));
@@ -162,7 +162,7 @@ void GatewayImpl::ServeDesk(int fd, const std::string& path) {
 }
 
 void GatewayImpl::Accept(kj::Own<kj::AsyncIoStream> stream, bool local) {
-  auto slot = connections_->TryTake(1);
+  auto slot = connections_->TryTake(1, WorkClass::kRead);
   if (!slot) return;  // dropping the stream hangs up
   auto connection = kj::heap<EngineConnection>(state_, local, kj::mv(stream),
                                                std::move(slot));

@@ -184,9 +184,11 @@ kj::Promise<void> KnowledgeServer::BeginStore(
     std::shared_ptr<SharedRegion> region) {
   const KvShape shape =
       ShapeOf(*model_, static_cast<int>(request.identity.tokens.size()));
-  auto slot = session_->stores->TryTake(1);
-  auto in_session = session_->store_bytes->TryTake(shape.bytes());
-  auto in_gateway = session_->gateway->store_bytes->TryTake(shape.bytes());
+  auto slot = session_->stores->TryTake(1, WorkClass::kWrite);
+  auto in_session =
+      session_->store_bytes->TryTake(shape.bytes(), WorkClass::kWrite);
+  auto in_gateway =
+      session_->gateway->store_bytes->TryTake(shape.bytes(), WorkClass::kWrite);
   if (!slot || !in_session || !in_gateway) {
     return Refuse(
         context,
@@ -200,8 +202,12 @@ kj::Promise<void> KnowledgeServer::BeginStore(
                                    std::move(in_gateway)};
   using Stream = absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>>;
   auto expected = session_->loop().Expect<Stream>();
+  const auto cancellation = request.cancellation;
   session_->node().BeginStore(std::move(request), std::move(expected.done));
-  return ByDeadline(session_->loop(), kj::mv(expected.promise), deadline.at,
+  // Dropped unanswered when the engine cancels the call or hangs up.
+  auto begun = expected.promise.attach(
+      kj::defer([cancellation] { cancellation->Cancel(); }));
+  return ByDeadline(session_->loop(), kj::mv(begun), deadline.at,
                     "beginning a store")
       .then([this, context, shape, deadline, region = std::move(region),
              budget = std::move(budget)](Stream stream) mutable {

@@ -18,7 +18,7 @@ kj::Promise<absl::StatusOr<std::shared_ptr<Scratch>>> ScratchPool::Acquire(
         "a chunk of ", bytes, " bytes is more than the gateway's ",
         gate_->budget(), " bytes for inline delivery: use shared memory")));
   }
-  if (AdmissionGate::Pass pass = gate_->TryTake(bytes)) {
+  if (AdmissionGate::Pass pass = gate_->TryTake(bytes, WorkClass::kRead)) {
     return Result(std::make_shared<Scratch>(std::move(pass), bytes));
   }
   return Wait(bytes, requester);
@@ -32,7 +32,7 @@ kj::Promise<ScratchPool::Result> ScratchPool::Wait(size_t bytes,
   waiter.bytes = bytes;
   waiter.fulfiller = kj::mv(paf.fulfiller);
   waiter.admission = gate_->Request(
-      {.amount = bytes, .requester = requester},
+      {.amount = bytes, .work_class = WorkClass::kRead, .requester = requester},
       [inbox = inbox_, weak = weak_from_this(),
        id](absl::StatusOr<AdmissionGate::Pass> pass) {
         inbox->Post([weak, id, pass = std::move(pass)]() mutable {

@@ -89,7 +89,8 @@ kj::Promise<void> KdnServer::hello(HelloContext context) {
   absl::Status status = CheckVersion(params.getProtocolVersion());
   if (status.ok()) status = CheckGolden(params.getGoldenVectors());
   AdmissionGate::Pass slot;
-  if (status.ok() && !(slot = gateway_->sessions->TryTake(1))) {
+  if (status.ok() &&
+      !(slot = gateway_->sessions->TryTake(1, WorkClass::kRead))) {
     status = absl::ResourceExhaustedError(
         absl::StrCat("all ", gateway_->sessions->budget(),
                      " sessions of this gateway are taken"));
@@ -135,7 +136,7 @@ kj::Promise<void> SessionServer::open(OpenContext context) {
         "stale fingerprint of model '", model->name, "': the client says ",
         ShortHex(*claimed), ", this node computes ", ShortHex(ours))));
   }
-  AdmissionGate::Pass slot = state_->models->TryTake(1);
+  AdmissionGate::Pass slot = state_->models->TryTake(1, WorkClass::kRead);
   if (!slot) {
     return refuse(absl::ResourceExhaustedError(
         absl::StrCat("the session has ", kModelsPerSessionMax,
@@ -161,8 +162,9 @@ absl::StatusOr<std::shared_ptr<SharedRegion>> SessionServer::MakeRegion(
   auto region = std::make_shared<SharedRegion>();
   AdmissionGate::Pass in_session, in_gateway;
   if (bytes <= state_->memory->budget()) {
-    in_session = state_->memory->TryTake(bytes + padding);
-    in_gateway = state_->gateway->memory->TryTake(bytes + padding);
+    in_session = state_->memory->TryTake(bytes + padding, WorkClass::kRead);
+    in_gateway =
+        state_->gateway->memory->TryTake(bytes + padding, WorkClass::kRead);
   }
   if (!in_session || !in_gateway) {
     return absl::ResourceExhaustedError(
@@ -184,7 +186,7 @@ kj::Promise<void> SessionServer::openMemory(OpenMemoryContext context) {
   auto results = context.getResults();
   absl::StatusOr<std::shared_ptr<SharedRegion>> region =
       MakeRegion(context.getParams().getBytes());
-  AdmissionGate::Pass slot = state_->regions->TryTake(1);
+  AdmissionGate::Pass slot = state_->regions->TryTake(1, WorkClass::kRead);
   if (region.ok() && !slot) {
     region = absl::ResourceExhaustedError(absl::StrCat(
         "the session has ", kRegionsPerSessionMax, " regions open"));

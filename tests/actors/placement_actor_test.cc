@@ -111,11 +111,12 @@ class PlacementActorTest : public ActorsTest {
   // pushed to.
   NodeId FirstPushOf(int i) {
     EndStores();
-    system_.spawn(MakeStoreActor, node_.get(),
-                  StoreJob{RefOf(i), InfoOf(i, 64), nullptr,
-                           delivery::BuildPlace::kPassing,
-                           Durability::kReplicated, absl::InfinitePast(),
-                           In(absl::Seconds(1)), stored_.AsReply()});
+    system_.spawn(
+        MakeStoreActor, node_.get(),
+        StoreJob{RefOf(i), InfoOf(i, 64), nullptr,
+                 delivery::BuildPlace::kPassing, Durability::kReplicated,
+                 absl::InfinitePast(), In(absl::Seconds(1)), SessionId(),
+                 stored_.AsReply()});
     Run();
     return transport_.pushes.empty() ? NodeId()
                                      : transport_.pushes[0].request.peer;

@@ -440,12 +440,24 @@ TEST_F(RetrieveActorTest, MemoryThatComesAfterTheEngineLeftIsNotUsed) {
   EXPECT_EQ(room.used(), 0u);
 }
 
+TEST_F(RetrieveActorTest, ACancelledRetrieveLeavesTheLineForMemory) {
+  AdmissionGate& room = node_->passing->gate;
+  const AdmissionGate::Pass others =
+      TakeAllOf(*node_->passing, WorkClass::kRead);
+  Retrieve({NumberOwnedBy({b_, c_})}, absl::Seconds(2));
+  EXPECT_EQ(room.waiting(), 1u);
+  cancellation_->Cancel();
+  Run();
+  EXPECT_EQ(room.waiting(), 0u);
+  EXPECT_EQ(outcomes_.times, 1);
+}
+
 TEST_F(RetrieveActorTest, ARetrieveFailsAtOnceWhenTooManyWaitForMemory) {
   AdmissionGate& room = node_->passing->gate;
   const AdmissionGate::Pass others =
       TakeAllOf(*node_->passing, WorkClass::kRead);
   for (size_t i = 0; i < Admission::Options().waiting_max; ++i) {
-    room.Request({.amount = 1},
+    room.Request({.amount = 1, .work_class = WorkClass::kRead},
                  [](const absl::StatusOr<AdmissionGate::Pass>&) {});
   }
   Retrieve({NumberOwnedBy({b_, c_})}, absl::Seconds(2));
@@ -490,43 +502,81 @@ TEST_F(BeginStoreTest, HeadsTooLargeForATransformAreRefusedWithTheReason) {
   EXPECT_TRUE(begin(LevelSet::Of(Level::kInt8)).ok());
 }
 
-using PassingMemoryTest = ActorsTest;
+// Stores that this node builds in passing, because it is no owner.
+class PassingMemoryTest : public ActorsTest {
+ protected:
+  void BeginStore(const ModelSpec& model, int tokens) {
+    delivery::StoreRequest request{
+        std::make_shared<const ModelSpec>(model),
+        ChunkIdentity{FingerprintOf(model), *Namespace::Parse("t"), ChunkKey(),
+                      std::string(kRawVariant),
+                      std::vector<int32_t>(tokens, 5)},
+        RefOf(NumberOwnedBy({b_, c_})).placement,
+        std::vector<int32_t>(tokens),
+        LevelSet::Of(Level::kLossless),
+        Durability::kReplicated,
+        absl::ZeroDuration(),
+        In(absl::Milliseconds(500))};
+    std::iota(request.positions.begin(), request.positions.end(), 0);
+    cancellation_ = request.cancellation;
+    NodeServices(&system_, node_.get())
+        .BeginStore(
+            std::move(request),
+            [this](const absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>>&
+                       stream) {
+              ++times_;
+              status_ = stream.status();
+            });
+  }
+
+  std::shared_ptr<Cancellation> cancellation_;
+  int times_ = 0;
+  absl::Status status_;
+};
 
 TEST_F(PassingMemoryTest, AStoreWaitsNoLongerThanItsDeadline) {
   const NodeActor ticking = system_.spawn(
       MakeNodeActor, NodeActorDeps{node_.get(), {}, nullptr, clock_.Now()});
   const AdmissionGate::Pass others =
       TakeAllOf(*node_->passing, WorkClass::kWrite);
-  delivery::StoreRequest request{
-      std::make_shared<const ModelSpec>(SmallModel()),
-      ChunkIdentity{FingerprintOf(SmallModel()),
-                    *Namespace::Parse("t"),
-                    ChunkKey(),
-                    std::string(kRawVariant),
-                    {5, 6, 7, 8}},
-      RefOf(NumberOwnedBy({b_, c_})).placement,
-      {0, 1, 2, 3},
-      LevelSet::Of(Level::kLossless),
-      Durability::kReplicated,
-      absl::ZeroDuration(),
-      In(absl::Milliseconds(500))};
-  int times = 0;
-  absl::Status status;
-  NodeServices(&system_, node_.get())
-      .BeginStore(
-          std::move(request),
-          [&](const absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>>&
-                  stream) {
-            ++times;
-            status = stream.status();
-          });
+  BeginStore(SmallModel(), 4);
   Advance(absl::Milliseconds(480));
-  EXPECT_EQ(times, 0) << status;
+  EXPECT_EQ(times_, 0) << status_;
   Advance(absl::Milliseconds(60));
-  EXPECT_EQ(times, 1);
-  EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
+  EXPECT_EQ(times_, 1);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(status_)) << status_;
   caf::anon_send_exit(ticking, caf::exit_reason::user_shutdown);
   Run();
+}
+
+TEST_F(PassingMemoryTest, ACancelledStoreLeavesTheLine) {
+  AdmissionGate::Pass others = TakeAllOf(*node_->passing, WorkClass::kWrite);
+  BeginStore(SmallModel(), 4);
+  EXPECT_EQ(node_->passing->gate.waiting(), 1u);
+  cancellation_->Cancel();
+  EXPECT_EQ(node_->passing->gate.waiting(), 0u);
+  EXPECT_EQ(times_, 1);
+  EXPECT_TRUE(absl::IsCancelled(status_)) << status_;
+  others = nullptr;
+  EXPECT_EQ(times_, 1);
+  BeginStore(SmallModel(), 4);
+  EXPECT_TRUE(status_.ok()) << status_;
+  cancellation_->Cancel();
+  EXPECT_EQ(times_, 2) << "a store that has begun is answered once";
+}
+
+TEST_F(PassingMemoryTest, NoStoreTakesWhatReadsAreGuaranteed) {
+  ModelSpec model = SmallModel();
+  model.num_layers = 3;
+  model.head_dim = 256;
+  BeginStore(model, 200);  // 614 KB; stores may hold half of 1 MiB
+  EXPECT_EQ(times_, 1);
+  EXPECT_TRUE(absl::IsResourceExhausted(status_)) << status_;
+  EXPECT_THAT(std::string(status_.message()),
+              testing::HasSubstr("give the node more memory"));
+  EXPECT_EQ(node_->passing->arena->used_bytes(), 0u);
+  BeginStore(model, 100);
+  EXPECT_TRUE(status_.ok()) << status_;
 }
 
 class StoreActorTest : public ActorsTest {
@@ -543,6 +593,7 @@ class StoreActorTest : public ActorsTest {
                  durability,
                  absl::InfinitePast(),
                  In(absl::Seconds(1)),
+                 SessionId(3),
                  answer_.AsReply()};
     job.info.version = version;
     system_.spawn(MakeStoreActor, node_.get(), std::move(job));
@@ -573,6 +624,9 @@ TEST_F(StoreActorTest, TheFirstOwnerTakesItAloneThenTheReplica) {
   EndPush(0, taken_);
   ASSERT_EQ(transport_.pushes.size(), 2u);
   EXPECT_EQ(transport_.pushes[1].request.peer, c_);
+  for (const HeldTransport::HeldPush& push : transport_.pushes) {
+    EXPECT_EQ(push.request.requester, RequesterId(3)) << "sessions take turns";
+  }
   EXPECT_EQ(answer_.times, 0) << "replicated means two copies";
   EndPush(1, taken_);
   ASSERT_EQ(answer_.times, 1);

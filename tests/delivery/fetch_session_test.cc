@@ -42,14 +42,14 @@ FetchTask TaskOf(Orders orders, uint64_t chunk_bytes, uint64_t memory_bytes) {
   return task;
 }
 
-// A FetchSession, what it has asked for, and what it has answered.
+// A FetchSession, its actions so far, and its answer.
 class Driven {
  public:
   Driven(Orders orders, uint64_t chunk_bytes, uint64_t memory_bytes)
       : Driven(TaskOf(std::move(orders), chunk_bytes, memory_bytes)) {}
   explicit Driven(FetchTask task) : session(std::move(task)) {}
 
-  // Takes the session's actions; the tries to make, grouped by node.
+  // Takes the session's actions. Returns the tries to make, grouped by node.
   std::vector<Ask> TakeAsks() {
     std::vector<Ask> asks;
     Ask here{kSelf, {}};
@@ -70,6 +70,8 @@ class Driven {
       } else if (const auto* window = std::get_if<AskWindow>(&action)) {
         EXPECT_EQ(window_wanted, 0u) << "asked for once";
         window_wanted = window->bytes;
+      } else if (std::holds_alternative<WithdrawWindow>(action)) {
+        ++windows_withdrawn;
       } else if (const auto* suspect = std::get_if<TellSuspect>(&action)) {
         suspects.push_back(*suspect);
       } else if (const auto* discard = std::get_if<DiscardHere>(&action)) {
@@ -88,7 +90,7 @@ class Driven {
     session.OnAttempt(chunk, node, result);
     session.CheckInvariants();
   }
-  // After the last event.
+  // True when the session has answered. Call it after the last event.
   bool Over() {
     EXPECT_TRUE(TakeAsks().empty());
     return answered;
@@ -103,6 +105,7 @@ class Driven {
   std::vector<TellSuspect> suspects;
   std::vector<DiscardHere> discards;
   uint64_t window_wanted = 0;
+  int windows_withdrawn = 0;
   bool answered = false;
   std::vector<ChunkOutcome> outcomes;
 };
@@ -118,7 +121,7 @@ TEST(FetchSessionTest, AHitNamesItsSourceAndLevel) {
   EXPECT_EQ(outcome.source, kSelf);
 }
 
-TEST(FetchSessionTest, WhatIsSmallerThanItsRoomLeavesItToOthers) {
+TEST(FetchSessionTest, ASmallChunkLeavesTheRestOfItsRoomToOthers) {
   Driven driven(Orders(5, {kPeer}), 100, 200);
   driven.session.OpenWindow();
   EXPECT_EQ(driven.TakeAsks()[0].items, (std::vector<int>{0, 1}));
@@ -130,7 +133,8 @@ TEST(FetchSessionTest, WhatIsSmallerThanItsRoomLeavesItToOthers) {
   driven.OnAttempt(1, kPeer, Ok());
   EXPECT_EQ(driven.TakeAsks()[0].items, (std::vector<int>{3}));
   driven.session.OnSize(2, 500);
-  EXPECT_TRUE(driven.TakeAsks().empty()) << "more than its room is not taken";
+  EXPECT_TRUE(driven.TakeAsks().empty())
+      << "a chunk never takes more than its room";
   for (int i = 2; i < 4; ++i) driven.OnAttempt(i, kPeer, Ok());
   ASSERT_EQ(driven.TakeAsks()[0].items, (std::vector<int>{4}));
   driven.OnAttempt(4, kPeer, Ok());
@@ -172,7 +176,7 @@ TEST(FetchSessionTest, AnnouncedLayersPinTheVersion) {
   EXPECT_EQ(driven.fetches[1].wanted[0].pinned, ObjectVersion(7));
 }
 
-TEST(FetchSessionTest, WithoutAWindowOnlyWhatIsHereIsDelivered) {
+TEST(FetchSessionTest, WithoutAWindowOnlyChunksOfThisNodeAreDelivered) {
   Driven driven(Orders{{kSelf, kPeer}, {kPeer, kSelf}, {kPeer, kOther}}, 100,
                 1000);
   const std::vector<Ask> here = driven.TakeAsks();
@@ -184,7 +188,8 @@ TEST(FetchSessionTest, WithoutAWindowOnlyWhatIsHereIsDelivered) {
   EXPECT_EQ(instead[0].node, kSelf);
   EXPECT_EQ(instead[0].items, std::vector<int>{1});
   driven.OnAttempt(0, kSelf, Fails(absl::NotFoundError("")));
-  EXPECT_TRUE(driven.TakeAsks().empty()) << "no peer is asked later either";
+  EXPECT_TRUE(driven.TakeAsks().empty())
+      << "no peer is asked after the refusal";
   driven.OnAttempt(1, kSelf, Ok());
   ASSERT_TRUE(driven.Over());
   const std::vector<ChunkOutcome> outcomes = driven.outcomes;
@@ -209,10 +214,11 @@ TEST(FetchSessionTest, AtTheDeadlineItWaitsForTriesThatStillWrite) {
   EXPECT_EQ(driven.outcomes[1].kind, OutcomeKind::kHit);
 }
 
-TEST(FetchSessionTest, ChunksHeldBackEndWithTheDeadline) {
+TEST(FetchSessionTest, ChunksThatAreHeldBackEndAtTheDeadline) {
   Driven driven(Orders{{kPeer}, {kPeer}, {kPeer}}, 100, 100);
   driven.session.OpenWindow();
-  ASSERT_EQ(driven.TakeAsks()[0].items.size(), 1u) << "the window is one chunk";
+  ASSERT_EQ(driven.TakeAsks()[0].items.size(), 1u)
+      << "the window holds one chunk";
   driven.session.OnDeadline();
   driven.OnAttempt(0, kPeer, Ok());
   ASSERT_TRUE(driven.Over());
@@ -221,17 +227,17 @@ TEST(FetchSessionTest, ChunksHeldBackEndWithTheDeadline) {
   }
 }
 
-TEST(FetchSessionTest, NoPeerIsAskedBeforeTheMemoryIsThere) {
+TEST(FetchSessionTest, NoPeerIsAskedBeforeTheWindowIsGranted) {
   Driven driven(Orders{{kPeer}, {kSelf}, {kPeer}}, 100, 1000);
   const std::vector<Ask> asks = driven.TakeAsks();
   ASSERT_EQ(asks.size(), 1u);
-  EXPECT_EQ(asks[0].node, kSelf) << "what is here needs no window";
-  EXPECT_EQ(driven.window_wanted, 300u) << "never more than all its chunks";
+  EXPECT_EQ(asks[0].node, kSelf) << "a read of this node needs no window";
+  EXPECT_EQ(driven.window_wanted, 300u) << "no more than three chunks take";
   driven.session.OpenWindow();
   EXPECT_EQ(driven.TakeAsks()[0].items.size(), 2u);
 }
 
-TEST(FetchSessionTest, ReadsOnlySoManyOfItsOwnChunksAtATime) {
+TEST(FetchSessionTest, ReadsAtATimeAreLimited) {
   constexpr int kMost = FetchSession::kReadsHereMax;
   constexpr int kChunks = 3 * kMost;
   Driven driven(Orders(kChunks, {kSelf}), 100, 1000);
@@ -256,7 +262,7 @@ TEST(FetchSessionTest, ReadsOnlySoManyOfItsOwnChunksAtATime) {
             2 * kMost);
 }
 
-TEST(FetchSessionTest, WhatOnlyWaitsForMemoryEndsWithTheDeadline) {
+TEST(FetchSessionTest, AChunkThatOnlyWaitsForMemoryEndsAtTheDeadline) {
   Driven driven(Orders{{kPeer}}, 100, 1000);
   EXPECT_TRUE(driven.TakeAsks().empty());
   driven.session.OnDeadline();
@@ -314,14 +320,15 @@ TEST(FetchSessionTest, AnAskIsCutIntoFetchesThatAPeerTakes) {
 }
 
 TEST(FetchSessionTest, AFetchGetsItsShareOfWhatTheLinkCarriesInTime) {
-  // Two of four chunks have room at first; four more are fetched beside.
+  // Two of four chunks have room at first. Other sessions fetch four more
+  // chunks.
   FetchTask task = TaskOf(Orders(4, {kPeer}), 100, 200);
   task.chunks_beside = 4;
   Driven driven(std::move(task));
   driven.rate = 10e6;
   driven.session.OpenWindow();
   driven.TakeAsks();
-  // Half of two seconds, and kRateSafety of the link.
+  // Half of the two seconds, and kRateSafety of the link's rate.
   EXPECT_EQ(driven.fetches[0].budget.bytes_max, 8'000'000u * 2 / 8);
 }
 
@@ -332,7 +339,7 @@ TEST(FetchSessionTest, NothingLimitsAFetchWhileTheLinkIsUnknown) {
   EXPECT_TRUE(driven.fetches[0].budget.unlimited());
 }
 
-TEST(FetchSessionTest, WhoeverHoldsADamagedCopyIsTold) {
+TEST(FetchSessionTest, TheHolderOfADamagedCopyIsTold) {
   Driven driven(Orders{{kPeer, kSelf, kOther}}, 100, 1000);
   driven.session.OpenWindow();
   driven.TakeAsks();
@@ -349,10 +356,11 @@ TEST(FetchSessionTest, WhoeverHoldsADamagedCopyIsTold) {
   EXPECT_EQ(driven.discards[0].version, ObjectVersion(7));
   driven.OnAttempt(0, kOther, Fails(absl::DataLossError("nonsense")));
   ASSERT_TRUE(driven.Over());
-  EXPECT_EQ(driven.suspects.size(), 1u) << "no copy came, so none is suspect";
+  EXPECT_EQ(driven.suspects.size(), 1u)
+      << "no copy came, so no copy is suspect";
 }
 
-TEST(FetchSessionTest, NobodyElseIsAskedForAnEngineThatWentAway) {
+TEST(FetchSessionTest, ACancelledRetrieveAsksNoOtherNode) {
   Driven driven(Orders{{kPeer, kOther}}, 100, 1000);
   driven.session.OpenWindow();
   driven.TakeAsks();
@@ -361,6 +369,37 @@ TEST(FetchSessionTest, NobodyElseIsAskedForAnEngineThatWentAway) {
   driven.session.OnCancelled();
   ASSERT_TRUE(driven.Over());
   EXPECT_TRUE(absl::IsCancelled(driven.outcomes[0].why));
+}
+
+TEST(FetchSessionTest, AWindowThatNobodyWantsIsWithdrawn) {
+  Driven driven(Orders{{kSelf}, {kPeer}}, 100, 1000);
+  driven.TakeAsks();
+  EXPECT_EQ(driven.window_wanted, 200u);
+  driven.session.OnCancelled();
+  EXPECT_TRUE(driven.TakeAsks().empty());
+  EXPECT_EQ(driven.windows_withdrawn, 1) << "while a read is still under way";
+  EXPECT_FALSE(driven.answered);
+  driven.session.OpenWindow();  // the grant was on its way
+  driven.OnAttempt(0, kSelf, Ok());
+  ASSERT_TRUE(driven.Over());
+  EXPECT_EQ(driven.windows_withdrawn, 1);
+}
+
+TEST(FetchSessionTest, AWindowThatWasAnsweredIsNotWithdrawn) {
+  for (const bool opened : {true, false}) {
+    Driven driven(Orders{{kPeer}}, 100, 1000);
+    driven.TakeAsks();
+    if (opened) {
+      driven.session.OpenWindow();
+      driven.TakeAsks();
+      driven.session.OnCancelled();
+      driven.OnAttempt(0, kPeer, Ok());
+    } else {
+      driven.session.RefuseWindow(absl::ResourceExhaustedError("full"));
+    }
+    ASSERT_TRUE(driven.Over());
+    EXPECT_EQ(driven.windows_withdrawn, 0);
+  }
 }
 
 TEST(FetchSessionTest, FetchesThatNobodyWantsAreStoppedOnce) {
@@ -387,8 +426,9 @@ TEST(FetchSessionTest, FetchesThatNobodyWantsAreStoppedOnce) {
       << "it was settled before";
 }
 
-// Random clusters, random failures, tries ending in any order: every chunk gets
-// an outcome, the window is kept, and a chunk some candidate delivers is a hit.
+// Orders and failures are random, and tries end in any order. Every chunk gets
+// an outcome, the window is never exceeded, and every chunk that a node
+// delivered is a hit.
 TEST(FetchSessionTest, SettlesEveryChunkUnderRandomFailures) {
   for (uint32_t seed = 1; seed <= 300; ++seed) {
     SCOPED_TRACE(seed);
@@ -424,7 +464,8 @@ TEST(FetchSessionTest, SettlesEveryChunkUnderRandomFailures) {
         asked = true;
         continue;
       }
-      ASSERT_FALSE(open.empty()) << "not done, and nothing to wait for";
+      ASSERT_FALSE(open.empty())
+          << "the session is not done and waits for nothing";
       std::swap(open[random() % open.size()], open.back());
       const Try ended = open.back();
       open.pop_back();

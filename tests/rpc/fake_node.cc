@@ -178,12 +178,15 @@ void FakeNode::BeginStore(
     delivery::StoreRequest request,
     delivery::Done<absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>>>
         done) {
+  {
+    absl::MutexLock lock(&mutex_);
+    last_store_ = std::make_unique<delivery::StoreRequest>(request);
+  }
   Do([this, request = std::move(request), done = std::move(done)]() mutable {
     absl::Status status;
     {
       absl::MutexLock lock(&mutex_);
       status = begin_store_;
-      last_store_ = std::make_unique<delivery::StoreRequest>(request);
     }
     if (!status.ok()) return done(std::move(status));
     done(std::make_unique<FakeChunkWriter>(this, std::move(request)));

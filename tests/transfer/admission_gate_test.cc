@@ -22,7 +22,8 @@ AdmissionGate::Answer Into(absl::Status* why) {
 }
 
 AdmissionGate::Ask For(uint64_t amount, absl::Time deadline = kNever) {
-  return {.amount = amount, .deadline = deadline};
+  return {
+      .amount = amount, .work_class = WorkClass::kRead, .deadline = deadline};
 }
 AdmissionGate Gate(uint64_t budget, size_t waiting_max = 1024) {
   return AdmissionGate({.budget = budget, .waiting_max = waiting_max});
@@ -52,23 +53,23 @@ TEST(AdmissionGateTest, LetsInWhatFitsAndTheRestInOrder) {
 
 TEST(AdmissionGateTest, TakingAtOnceNeverWaits) {
   AdmissionGate room = Gate(10);
-  Pass six = room.TryTake(6);
+  Pass six = room.TryTake(6, WorkClass::kRead);
   ASSERT_NE(six, nullptr);
-  EXPECT_EQ(room.TryTake(5), nullptr);
-  const Pass four = room.TryTake(4);
+  EXPECT_EQ(room.TryTake(5, WorkClass::kRead), nullptr);
+  const Pass four = room.TryTake(4, WorkClass::kRead);
   ASSERT_NE(four, nullptr);
   EXPECT_EQ(room.used(), 10u);
-  EXPECT_EQ(room.TryTake(UINT64_MAX), nullptr);
+  EXPECT_EQ(room.TryTake(UINT64_MAX, WorkClass::kRead), nullptr);
   Pass copy = six;
   six = nullptr;
-  EXPECT_EQ(room.used(), 10u) << "a copy holds it still";
+  EXPECT_EQ(room.used(), 10u) << "the copy still holds the amount";
   copy = nullptr;
   EXPECT_EQ(room.used(), 4u);
 }
 
-TEST(AdmissionGateTest, WhoWithdrawsIsNotAnswered) {
+TEST(AdmissionGateTest, AWithdrawnRequestIsNotAnswered) {
   AdmissionGate room = Gate(10);
-  const Pass held = room.TryTake(8);
+  const Pass held = room.TryTake(8, WorkClass::kRead);
   const AdmissionId large = room.Request(
       For(5),
       [](const absl::StatusOr<Pass>&) { FAIL() << "it was withdrawn"; });
@@ -79,6 +80,21 @@ TEST(AdmissionGateTest, WhoWithdrawsIsNotAnswered) {
   room.Withdraw(large);
   EXPECT_NE(small, nullptr);
   EXPECT_EQ(room.waiting(), 0u);
+}
+
+TEST(AdmissionGateTest, ARefusedRequestIsAnsweredAndLeavesTheLine) {
+  AdmissionGate room = Gate(10);
+  Pass held = room.TryTake(8, WorkClass::kRead);
+  absl::Status why;
+  const AdmissionId large = room.Request(For(5), Into(&why));
+  Pass small;
+  const AdmissionId fits = room.Request(For(2), Into(&small));
+  room.Refuse(large, absl::CancelledError("the engine left"));
+  EXPECT_TRUE(absl::IsCancelled(why)) << why;
+  EXPECT_NE(small, nullptr);
+  room.Refuse(fits, absl::CancelledError("too late"));
+  EXPECT_NE(small, nullptr) << "a granted request is not refused";
+  EXPECT_EQ(room.used(), 10u);
 }
 
 TEST(AdmissionGateTest, ManyThatDropTheirPassAtOnceDoNotRecurse) {
@@ -95,7 +111,7 @@ TEST(AdmissionGateTest, ManyThatDropTheirPassAtOnceDoNotRecurse) {
   EXPECT_EQ(room.used(), 0u);
 }
 
-TEST(AdmissionGateTest, NoMoreWaitThanItIsToldAndTheOthersAreRefused) {
+TEST(AdmissionGateTest, ARequestTooManyIsRefused) {
   AdmissionGate room = Gate(10, /*waiting_max=*/2);
   Pass held;
   room.Request(For(10), Into(&held));
@@ -112,7 +128,7 @@ TEST(AdmissionGateTest, NoMoreWaitThanItIsToldAndTheOthersAreRefused) {
   EXPECT_NE(next, nullptr) << "there is room to wait again";
 }
 
-TEST(AdmissionGateTest, WhoWaitsTooLongIsToldAndThoseBehindMoveUp) {
+TEST(AdmissionGateTest, AnExpiredRequestIsAnsweredAndTheNextOnesMoveUp) {
   const absl::Time start = absl::UnixEpoch();
   AdmissionGate room = Gate(100);
   Pass held;
@@ -129,11 +145,11 @@ TEST(AdmissionGateTest, WhoWaitsTooLongIsToldAndThoseBehindMoveUp) {
   EXPECT_EQ(small, nullptr);
   room.Expire(start + absl::Seconds(2));
   EXPECT_TRUE(absl::IsDeadlineExceeded(large)) << large;
-  EXPECT_NE(small, nullptr) << "there is room for it, and nobody in front";
-  EXPECT_EQ(room.used(), 100u) << "who was admitted in time keeps its share";
+  EXPECT_NE(small, nullptr) << "it fits, and no request is before it";
+  EXPECT_EQ(room.used(), 100u) << "a grant has no deadline";
 }
 
-TEST(AdmissionGateTest, APassMayOutliveIt) {
+TEST(AdmissionGateTest, APassMayOutliveTheGate) {
   Pass held;
   {
     AdmissionGate room = Gate(10);

@@ -11,6 +11,8 @@
 namespace kdn::transfer {
 namespace {
 
+constexpr WorkOrder kAnyOrder{WorkClass::kRead};
+
 TEST(WorkPoolTest, RunsLowerLayersFirstAndRequestersInTurns) {
   std::vector<int> ran;
   {
@@ -32,11 +34,11 @@ TEST(WorkPoolTest, RunsLowerLayersFirstAndRequestersInTurns) {
   EXPECT_EQ(ran, (std::vector<int>{0, 100, 1, 2, 3}));
 }
 
-TEST(WorkPoolTest, FinishesWhatIsQueuedBeforeItGoes) {
+TEST(WorkPoolTest, RunsQueuedTasksBeforeItIsDestroyed) {
   std::atomic<int> ran = 0;
   {
     WorkPool pool(3);
-    for (int i = 0; i < 1000; ++i) pool.Post(WorkOrder{}, [&ran] { ++ran; });
+    for (int i = 0; i < 1000; ++i) pool.Post(kAnyOrder, [&ran] { ++ran; });
   }
   EXPECT_EQ(ran, 1000);
 }
@@ -44,18 +46,18 @@ TEST(WorkPoolTest, FinishesWhatIsQueuedBeforeItGoes) {
 TEST(WorkPoolTest, ATaskMayPostAnother) {
   absl::Notification second;
   WorkPool pool(1);
-  pool.Post(WorkOrder{},
-            [&] { pool.Post(WorkOrder{}, [&second] { second.Notify(); }); });
+  pool.Post(kAnyOrder,
+            [&] { pool.Post(kAnyOrder, [&second] { second.Notify(); }); });
   second.WaitForNotification();
 }
 
-TEST(WorkPoolTest, ADrainWaitsForWhatTasksPostToo) {
+TEST(WorkPoolTest, ADrainWaitsForTasksThatTasksPost) {
   std::atomic<int> left = 100;
   WorkPool pool(2);
   std::function<void()> task = [&] {
-    if (--left > 0) pool.Post(WorkOrder{}, task);
+    if (--left > 0) pool.Post(kAnyOrder, task);
   };
-  pool.Post(WorkOrder{}, task);
+  pool.Post(kAnyOrder, task);
   pool.Drain();
   EXPECT_EQ(left, 0);
 }
@@ -63,7 +65,7 @@ TEST(WorkPoolTest, ADrainWaitsForWhatTasksPostToo) {
 TEST(WorkPoolTest, EachTaskCountsItsWait) {
   Meters meters;
   WorkPool pool(1, &meters);
-  for (int i = 0; i < 3; ++i) pool.Post(WorkOrder{}, [] {});
+  for (int i = 0; i < 3; ++i) pool.Post(kAnyOrder, [] {});
   pool.Drain();
   EXPECT_EQ(meters.Read().histogram("pool_wait_us").count(), 3u);
 }

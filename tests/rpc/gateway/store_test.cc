@@ -169,6 +169,16 @@ TEST_F(StoreTest, AStoreThatIsNeverCommittedHoldsNothingAfterItsDeadline) {
   EXPECT_TRUE(client_->Ping().ok());
 }
 
+TEST_F(StoreTest, AnEngineThatGivesUpCancelsTheBeginningOfItsStore) {
+  auto knowledge = OpenOn(tcp_address());
+  node_.BeSilent();
+  const TestChunk chunk = MakeChunk(ns_, model_, 1);
+  EXPECT_FALSE(knowledge->BeginStore(chunk.spec, absl::Milliseconds(80)).ok());
+  const delivery::StoreRequest request = node_.last_store();
+  EXPECT_TRUE(Eventually([&] { return request.cancellation->cancelled(); }));
+  node_.Speak();
+}
+
 TEST_F(StoreTest, ManyInFlight) {
   auto knowledge = OpenOn(tcp_address());
   std::vector<TestChunk> chunks;
