@@ -7,14 +7,14 @@
 
 namespace kdn::delivery {
 
-// When a request that has until `deadline` gives up on one node: halfway from
-// `now`, so that there is time left for another node. `now` when the deadline
-// has passed.
+// When a request with this deadline gives up on one node: halfway between `now`
+// and the deadline, so that there is time left for another node. `now` when the
+// deadline has passed.
 inline absl::Time AttemptDeadline(absl::Time now, absl::Time deadline) {
   return now + std::max(deadline - now, absl::ZeroDuration()) / 2;
 }
 
-// An action: tell whoever decides when `at` has come.
+// An action: tell the session, with OnDeadline, when `at` has come.
 struct AwaitDeadline {
   absl::Time at;
 };

@@ -9,36 +9,38 @@
 
 namespace kdn::delivery {
 
-// Bytes of KV in the engine's dtype that all workers of a node decode a second,
-// by Level. 0: unknown.
+// By Level: how many bytes of KV, in the engine's dtype, all workers of a node
+// together decode a second. 0: unknown.
 using DecodeRates = std::array<double, kLevelCount>;
 
-// The levels that take longer to decode than the engine takes to compute the
-// same KV, of `token_bytes` a token; decoding is believed to run at kRateSafety
-// of its rate. A level of unknown rate is not among them, nor is any when the
-// engine's rate is unknown (0). Pure.
+// The levels at which decoding takes longer than the engine takes to compute
+// the same KV. A token has `token_bytes` of KV. Decoding is assumed to run at
+// kRateSafety of its rate. A level of unknown rate is left out; the set is
+// empty when the engine's rate is unknown (0). Pure.
 LevelSet SlowerThanPrefill(const DecodeRates& rates, uint64_t token_bytes,
                            double prefill_tokens_per_second);
 
-// What decoding takes on a node, learnt from layers that were decoded: the
-// whole node's rate, as for a retrieve that has its workers, and chunks enough
-// to keep them busy, to itself. Pure; thread-compatible.
+// Estimates a node's decode rates from the layers that it has decoded. The
+// rate is that of all workers together: what a retrieve gets that has the
+// workers to itself and enough chunks to keep them busy. Pure;
+// thread-compatible.
 class DecodeRateEstimate {
  public:
-  // The last ones speak, so much work of one worker at a level: a layer that
-  // waited 100 ms for its CPU moves the rate by a tenth.
+  // The rate of a level comes from about this much recent work of one worker.
+  // A layer that waited 100 ms for its CPU changes the rate by a tenth.
   static constexpr absl::Duration kWindow = absl::Seconds(1);
-  // Fewer say nothing: the first meet cold caches.
+  // The rate is unknown until so many layers were decoded: the first layers are
+  // slower, because the caches are cold.
   static constexpr int kLayersMin = 32;
-  // A level that is always recomputed would never be measured again: then it is
-  // unknown, and tried.
+  // The rate is unknown again when no layer was decoded for so long. Else a
+  // level that is always recomputed would never be tried again.
   static constexpr absl::Duration kForgotten = absl::Seconds(10);
 
   // REQUIRES: workers >= 1.
   explicit DecodeRateEstimate(int workers) : workers_(workers) {}
 
-  // One worker decoded one layer, of so many bytes of KV, until `now`. Ignored
-  // when it took no time: the clock was set back.
+  // One worker decoded one layer with `kv_bytes` of KV and was done at `now`.
+  // Ignored when it took no time or less: the clock was set back.
   void OnLayer(Level level, uint64_t kv_bytes, absl::Duration took,
                absl::Time now);
   DecodeRates RatesAt(absl::Time now) const;
@@ -47,7 +49,7 @@ class DecodeRateEstimate {
   struct Sum {
     double bytes = 0;
     double seconds = 0;
-    int layers = 0;  // no more than kLayersMin are counted
+    int layers = 0;  // counted up to kLayersMin
     absl::Time last = absl::InfinitePast();
   };
   int workers_;

@@ -8,7 +8,7 @@
 namespace kdn::delivery {
 namespace {
 
-// Mean square of the layer's errors, streams weighing the same.
+// The mean square error of a layer. Every stream has the same weight.
 double LayerError(const codec::ObjectIndex& object, const KvSlice& slice,
                   Level level, int layer) {
   double squares = 0;
@@ -60,7 +60,7 @@ FetchPlan::FetchPlan(const KvSlice& slice, LevelSet accept,
 std::vector<std::vector<Level>> FetchPlan::LevelsOf(
     absl::Span<const codec::ObjectIndex* const> objects, size_t others) {
   const size_t together = objects.size() + others;
-  KDN_CHECK(together <= chunks_left_, "more chunks than the fetch is of");
+  KDN_CHECK(together <= chunks_left_, "a fetch has fewer chunks than it sends");
   std::vector<std::vector<Level>> levels(objects.size());
   if (left_.unlimited()) {
     for (size_t i = 0; i < objects.size(); ++i) {

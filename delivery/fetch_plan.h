@@ -12,20 +12,21 @@
 
 namespace kdn::delivery {
 
-// At which levels a node sends the chunks of one fetch: whoever holds the
-// objects knows their indexes, and plans within the budget that came with the
-// request. Pure; thread-compatible.
+// Decides at which levels a node sends the chunks of one fetch. The sending
+// node holds the objects and knows their indexes; it plans within the budget
+// that came with the request. Pure; thread-compatible.
 class FetchPlan {
  public:
-  // Of a fetch of so many chunks.
+  // `chunks`: the number of chunks of the fetch.
   FetchPlan(const KvSlice& slice, LevelSet accept, const SendBudget& budget,
             size_t chunks);
 
-  // The levels of each layer of the slice, by chunk; none at all: it is not
-  // sent, recomputing it is faster or all that there is time for. The chunks go
-  // out together, and `others` with them, of which there is nothing to send;
-  // they get their share of what is left of the budget. REQUIRES: the objects
-  // have the slice and an accepted level each.
+  // By chunk, the level of each layer of the slice. A chunk without levels is
+  // not sent: recomputing it is faster, or there is no time to send it.
+  // `objects` are the chunks that are sent together next; `others` is the
+  // number of chunks of the same group that have nothing to send. The group
+  // gets its share of the rest of the budget. REQUIRES: each object has the
+  // slice and an accepted level.
   std::vector<std::vector<Level>> LevelsOf(
       absl::Span<const codec::ObjectIndex* const> objects, size_t others);
 
@@ -36,9 +37,10 @@ class FetchPlan {
   size_t chunks_left_;
 };
 
-// What delivering a slice of an object at each of `levels` takes and loses. A
-// layer's loss counts in units of what its least exact level loses, a token
-// each: an index tells errors, not what they cost the model.
+// What it costs to deliver a slice of an object at each of `levels`: the bytes
+// and the distortion of each layer. The distortion of a layer at its least
+// exact level is 1 per token, and that at other levels is relative to it,
+// because an index tells the errors but not how much they harm the model.
 Ladder LadderOf(const codec::ObjectIndex& object, const KvSlice& slice,
                 LevelSet levels);
 

@@ -13,7 +13,7 @@ constexpr double kPeakSinks = 0.1;
 void LinkRate::OnTransfer(uint64_t bytes, absl::Duration took, absl::Time now) {
   if (bytes < kSampleBytes && took < kSampleTime) return;
   const Sample sample{static_cast<double>(bytes), absl::ToDoubleSeconds(took)};
-  // Faster than the clock ticks: says nothing. Longer than time: neither.
+  // A transfer faster than the clock's tick, or of infinite time, has no rate.
   if (!(sample.seconds > 0) || !std::isfinite(sample.seconds)) return;
   if (now - last_ > kForgotten) *this = LinkRate();
   if (recent_.size() < kRecent) {

@@ -10,43 +10,49 @@
 
 namespace kdn::delivery {
 
-// How fast bytes come from one peer, learnt from transfers that have ended,
-// those that were cut short included (with what had arrived).
+// Estimates how fast bytes come from one peer, from transfers that have ended.
+// A transfer that was cut short counts with the bytes that had arrived.
 //
-// The least of a moving average, the mean of the last few, and the last: the
-// first two remember a bad spell, the last believes a sudden drop, because a
-// delivery at too low a level costs less than one that comes too late. What
-// transfers that run side by side measure is the share of one of them, which is
-// what the next one gets too.
+// The estimate is the least of three values: a moving average, the mean of the
+// last few transfers, and the last transfer. The first two remember a bad
+// spell. The third follows a sudden drop at once, because a delivery at too low
+// a level costs less than a late delivery. Each of several transfers at the
+// same time measures its share of the link, which is also what the next
+// transfer gets.
 //
-// A rate so low that nothing is loaded any more would never be measured again.
-// So without transfers the estimate climbs, back to what the link used to give,
-// and in the end is unknown. A wrong hope costs one delivery at too high a
-// level; the transfer it makes puts the estimate right.
+// A link that is so slow that nothing is loaded any more would never be
+// measured again. So without transfers the estimate climbs back to what the
+// link used to give, and in the end it is unknown. An estimate that climbed too
+// high costs one delivery at too high a level, whose transfer corrects the
+// estimate.
 //
 // Has no clock. Pure; thread-compatible.
 class LinkRate {
  public:
-  // What is told about less than this, unless it took kSampleTime, is latency
-  // more than rate, and is ignored. Of a node that loads little at a time it
-  // would make a slow peer, hence less loading: the spiral of adaptive video.
+  // A transfer of fewer bytes is ignored unless it took kSampleTime: it
+  // measures the latency more than the rate. Counting it would underestimate a
+  // peer from which little is loaded, so that even less is loaded: the downward
+  // spiral of adaptive video.
   static constexpr uint64_t kSampleBytes = 256u << 10;
   static constexpr absl::Duration kSampleTime = absl::Seconds(1);
+  // How many of the last transfers the mean is of.
   static constexpr size_t kRecent = 5;
-  // Three transfers after a change two thirds of it are believed: 1 - 0.7^3.
+  // The weight of a transfer in the moving average. Three transfers after a
+  // change the average has followed two thirds of it: 1 - 0.7^3.
   static constexpr double kWeight = 0.3;
-  // Without transfers: as measured for kFresh, then doubling every kDoubling (a
-  // tenfold drop is forgiven within 22 s), unknown after kForgotten.
+  // Without transfers the estimate stays for kFresh, then doubles every
+  // kDoubling (it recovers from a tenfold drop within 22 s), and is unknown
+  // after kForgotten.
   static constexpr absl::Duration kFresh = absl::Seconds(5);
   static constexpr absl::Duration kDoubling = absl::Seconds(5);
   static constexpr absl::Duration kForgotten = absl::Minutes(10);
-  // Where a link begins to climb that gave nothing at all, bytes/s.
+  // Bytes/s from which the estimate of a link climbs that gave nothing at all.
   static constexpr double kLeast = 64 << 10;
 
-  // A transfer of `bytes` ended at `now`; `took` is from its first byte (or,
-  // if none came, from when one was due) to its last.
+  // A transfer of `bytes` ended at `now`. `took` is the time from its first
+  // byte to its last; when no byte came, from the time when the first was due.
   void OnTransfer(uint64_t bytes, absl::Duration took, absl::Time now);
-  // Unknown before the first transfer worth counting.
+  // Unset before the first transfer that counts.
   std::optional<double> BytesPerSecond(absl::Time now) const;
 
  private:
@@ -54,17 +60,17 @@ class LinkRate {
     double bytes = 0;
     double seconds = 0;
   };
-  // The harmonic mean of the last rates, each weighted by its bytes: all bytes
-  // over all time. An unweighted one would let a short hiccup speak for as much
-  // as a long transfer.
+  // The bytes of the last transfers divided by their time. This mean weights
+  // each rate by its bytes; without weights a short slow transfer would count
+  // as much as a long one.
   double RecentMean() const;
 
-  std::vector<Sample> recent_;  // a ring, once full
+  std::vector<Sample> recent_;  // a ring of kRecent
   size_t next_ = 0;
   double latest_ = 0;
   double average_ = 0;
-  // The average's high-water mark, which sinks towards it: a tenth of the way
-  // with every transfer, so that a link slower for good is believed to be.
+  // The high-water mark of the average. Each transfer lowers it by a tenth of
+  // its distance to the average, so that it follows a link that stays slower.
   double peak_ = 0;
   absl::Time last_ = absl::InfinitePast();
 };

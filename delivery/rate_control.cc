@@ -14,12 +14,12 @@ constexpr uint64_t kNoLimit = SendBudget::kNoLimit;
 constexpr size_t kRungsMax = 255;
 constexpr size_t kLayersMax = 65535;
 
-// Sums stay at the most there is instead of starting over.
+// The sum, or the largest number when the sum overflows.
 uint64_t Add(uint64_t a, uint64_t b) {
   return a > kNoLimit - b ? kNoLimit : a + b;
 }
 
-// Rounded down, so that a budget is never exceeded by a rounding.
+// Rounds down, so that rounding never exceeds a budget.
 uint64_t ToBytes(double bytes) {
   if (!(bytes > 0)) return 0;
   return bytes >= static_cast<double>(kNoLimit) ? kNoLimit
@@ -63,9 +63,10 @@ double ValueOf(const Point& from, const Point& to) {
          static_cast<double>(to.bytes - from.bytes);
 }
 
-// The rungs of one layer worth having, cheapest first: each step removes less
-// distortion per byte than the one before. By comparing the very values that
-// steps are sorted by later, no rounding puts a step before its predecessor.
+// The rungs of one layer on the convex hull, cheapest first: each step removes
+// less distortion per byte than the step before it. The hull compares the same
+// values by which the steps are sorted later, so no rounding puts a step before
+// its predecessor.
 void HullOf(const Ladder& chunk, size_t layer, std::vector<Point>& points,
             std::vector<Point>& hull) {
   points.clear();
@@ -111,7 +112,7 @@ void CheckShape(const Ladder& chunk) {
   }
 }
 
-// All chunks at their cheapest.
+// By chunk: its bytes at its cheapest rungs.
 std::vector<uint64_t> FloorsOf(absl::Span<const Ladder> chunks) {
   std::vector<uint64_t> floors;
   floors.reserve(chunks.size());
@@ -126,8 +127,8 @@ std::vector<uint64_t> FloorsOf(absl::Span<const Ladder> chunks) {
   return floors;
 }
 
-// Which chunks to load while the budget lasts: those that spare the engine most
-// per byte first, or from the front.
+// The order in which chunks are loaded while the budget lasts: by the tokens
+// per byte that they save the engine, or from the front of the text.
 std::vector<uint32_t> LoadOrder(absl::Span<const Ladder> chunks,
                                 absl::Span<const uint64_t> floors,
                                 Reuse reuse) {
@@ -151,17 +152,19 @@ std::vector<uint32_t> LoadOrder(absl::Span<const Ladder> chunks,
   return order;
 }
 
-// The chunks to load at their cheapest, and what is left for improving them.
+// How many chunks of the load order to load at their cheapest rungs, and the
+// bytes that are left to improve them.
 struct Choice {
-  size_t count = 0;  // of the load order
+  size_t count = 0;
   uint64_t room = 0;
 };
 
-// Of the first k chunks of the order, for every k that fits, the ones that
-// spare most time; the most of them where it makes no difference. Looking at
-// sums, not at each chunk, lets chunks that pay carry one in front of them that
-// does not, and the link's latency. Both the k that fit and what each further
-// chunk spares grow with the rate, so the best k does (Topkis).
+// Chooses k, so that loading the first k chunks of the order fits into the
+// budget and saves the most time; the largest such k. The sum over the chunks
+// decides, not each chunk: chunks that save time make up for a chunk before
+// them that does not, and for the link's latency. A higher rate lets more
+// chunks fit and makes each chunk save more time, so the best k grows with the
+// rate (Topkis).
 Choice ChooseLoaded(absl::Span<const Ladder> chunks,
                     absl::Span<const uint64_t> floors,
                     absl::Span<const uint32_t> order,
@@ -208,10 +211,11 @@ std::vector<Step> StepsOf(absl::Span<const Ladder> chunks,
   return steps;
 }
 
-// A step that does not fit is passed over, and with it those that build on it;
-// what it leaves is for lesser ones. A larger budget still never does worse: at
-// the first step where two budgets part, the larger gains at once more than the
-// room of the smaller can be worth from there on.
+// Takes the steps that fit, best first. A step that does not fit is passed
+// over, and so are the steps that build on it; the room is then used for steps
+// of less value. A larger budget still never gives a worse plan: at the first
+// step where two budgets differ, the larger one gains more than all the room of
+// the smaller one can gain from there on.
 void Climb(std::vector<Step> steps, uint64_t room, LevelPlan& plan) {
   uint64_t all = 0;
   for (const Step& step : steps) all = Add(all, step.bytes);
@@ -225,7 +229,8 @@ void Climb(std::vector<Step> steps, uint64_t room, LevelPlan& plan) {
   plan.steps_weighed = static_cast<int64_t>(steps.size());
 }
 
-// Adds up in the order of chunks and layers, whatever the order of the steps.
+// Sums in the order of chunks and layers, so that the sums do not depend on the
+// order of the steps.
 void SumUp(absl::Span<const Ladder> chunks, LevelPlan& plan) {
   for (size_t i = 0; i < chunks.size(); ++i) {
     const ChunkPlan& chunk = plan.chunks[i];

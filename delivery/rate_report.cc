@@ -54,7 +54,7 @@ void Count(const DeliveryReport& report, MetricValues& counters) {
   counters["rate.chunks_recomputed"] +=
       static_cast<uint64_t>(report.predicted.chunks_recomputed);
   if (report.slower_than_recompute()) ++counters["rate.slower_than_recompute"];
-  // A link that gave nothing predicts nothing.
+  // A link whose last transfers carried no bytes gives no useful prediction.
   if (!report.predicted.load ||
       *report.predicted.load == absl::InfiniteDuration()) {
     ++counters["rate.plans_blind"];

@@ -8,45 +8,48 @@
 #include "delivery/rate_control.h"
 #include "kv/metric_values.h"
 
-// Rate control says what it predicted and what happened. Values; no clock.
+// What rate control predicted and what happened. Values; no clock.
 namespace kdn::delivery {
 
-// What a plan promises.
+// The prediction of a plan.
 struct Prediction {
   uint64_t bytes = 0;
   int chunks_loaded = 0;
   int chunks_recomputed = 0;
-  // Unset while the link's rate is unknown. At the whole rate, so that on
-  // average it comes true; only decisions leave kRateSafety room. Decoding goes
-  // on while the rest arrives: the slower of the two counts.
+  // The time to load the chunks; unset: the link's rate is unknown. It is
+  // predicted at the whole rate, so that it is right on average; only decisions
+  // apply kRateSafety. Decoding and arriving overlap, so the slower one counts.
   std::optional<absl::Duration> load;
-  // Of the tokens not loaded, and of all tokens; zero when the engine cannot
-  // say.
+  // The time to prefill the tokens that are not loaded, and all tokens. Zero:
+  // the engine's rate is unknown.
   absl::Duration prefill;
   absl::Duration prefill_all;
 
-  // One after the other, as in the worst case. REQUIRES: load is set.
+  // Loading and prefilling one after the other: the worst case. REQUIRES: load
+  // is set.
   absl::Duration total() const { return *load + prefill; }
 };
 
-// `decoding`: what is loaded takes the workers so long; zero: nobody knows.
+// `decoding`: how long the workers decode the loaded chunks; zero: unknown.
 Prediction Predict(const LevelPlan& plan, const DeliveryTarget& target,
                    absl::Duration decoding = absl::ZeroDuration());
 
-// What was promised and what happened, for people who ask whether it pays.
+// What was predicted and what happened, for people who ask whether rate control
+// pays.
 struct DeliveryReport {
   Prediction predicted;
   uint64_t bytes = 0;
-  absl::Duration load;  // from the first byte due to the last layer decoded
+  // From the time when the first byte was due until the last layer was decoded.
+  absl::Duration load;
 
-  // It took longer than even the margin allows for.
+  // True when loading took longer than predicted at kRateSafety of the rate.
   bool late() const;
-  // The engine would have been faster on its own.
+  // True when the engine would have been faster alone.
   bool slower_than_recompute() const;
 };
 
 // Adds the report to the metrics of kv/metric_table.h that begin with "rate.".
-// Predicted and actual sums are of the same deliveries: those with a
+// The predicted and the actual sums count the same deliveries: those with a
 // prediction.
 void Count(const DeliveryReport& report, MetricValues& counters);
 

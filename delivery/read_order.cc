@@ -14,7 +14,7 @@ PeerGrade GradeOf(const PeerGrades& grades, const NodeId& node) {
 
 using Nodes = std::vector<NodeId>::iterator;
 
-// The least latency of [begin, end) that is known.
+// The least known latency of the nodes; unset: no latency is known.
 std::optional<absl::Duration> LeastLatency(Nodes begin, Nodes end,
                                            const PeerGrades& grades) {
   std::optional<absl::Duration> least;

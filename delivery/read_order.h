@@ -9,17 +9,19 @@
 
 namespace kdn::delivery {
 
-// A holder is slow when another one answers so many times faster, and so much.
+// A holder is slow when its latency exceeds kSlowFactor times the least latency
+// of the other holders by more than kSlowMargin.
 inline constexpr double kSlowFactor = 4;
 inline constexpr absl::Duration kSlowMargin = absl::Milliseconds(100);
 
-// In which order a node reads from an object's owners: in owner order, but
-//   * its own copy first if it is to have one (it is among the first
-//     `replicas`), since that copy crosses no wire;
-//   * of the other holders (the first `replicas` owners) the slow ones last;
-//   * failing peers last of all.
-// So an order changes on clear evidence only, and nobody is left out. The same
-// values give the same order on every machine.
+// The order in which a node reads from an object's owners. It is the owner
+// order with these changes. The holders are the first `replicas` owners.
+//   * The node's own copy is first if the node is a holder, because that copy
+//     crosses no wire.
+//   * Slow holders come after the other holders.
+//   * Failing peers are last of all.
+// So the order changes on clear evidence only, and no owner is left out. Equal
+// values give equal orders on every machine.
 std::vector<NodeId> ReadOrder(std::vector<NodeId> owners, const NodeId& self,
                               int replicas, const PeerGrades& grades);
 

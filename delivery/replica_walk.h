@@ -8,40 +8,42 @@
 
 namespace kdn::delivery {
 
-// Some items, to be asked for at the same node together.
+// Some items that one node is asked for together.
 struct Ask {
   NodeId node;
   std::vector<int> items;
 };
 
-// Walks many items through their owner orders at once: each item is at one
-// candidate at a time, moves to the next when that one has not got it, and is
-// settled once found or out of candidates.
+// Walks many items through their candidates (nodes) at once. Each item is at
+// one candidate at a time. It moves to the next candidate when the present one
+// does not have it. It is settled when it was found or has no candidates left.
 //
 // Invariant (CheckInvariants): every item is settled, asked (at exactly one
 // node) or due to be asked. Pure; thread-compatible.
 class ReplicaWalk {
  public:
-  // One owner order per item; an empty one settles the item at once.
+  // `candidates`: by item. An item without candidates is settled at once.
   explicit ReplicaWalk(std::vector<std::vector<NodeId>> candidates);
 
-  // Items due to be asked, grouped by node, in item order; they count as asked
+  // The items that are due, grouped by node, in item order. They count as asked
   // from now on.
   std::vector<Ask> TakeAsks();
-  // The item is settled: found. REQUIRES: asked.
+  // Settles the item as found. REQUIRES: asked(item).
   void Found(int item);
-  // Its candidate has not got it (NOT_FOUND) or could not say (any other
-  // error): due at the next candidate, or settled. REQUIRES: asked.
+  // The candidate does not have the item (NOT_FOUND) or could not answer (any
+  // other error). The item is due at its next candidate, or settled after the
+  // last one. REQUIRES: asked(item).
   void MoveOn(int item, const absl::Status& why);
-  // Nothing will be asked any more: whatever is not settled is, with `why`.
+  // Settles every item that is not settled, with `why`.
   void Abandon(const absl::Status& why);
 
   bool done() const { return unsettled_ == 0; }
   bool asked(int item) const { return items_[item].phase == Phase::kAsked; }
-  // REQUIRES: asked.
+  // The candidate that is asked. REQUIRES: asked(item).
   const NodeId& node(int item) const;
-  // Of an item settled without being found: NOT_FOUND when every candidate
-  // said so, else the first other error met.
+  // OK for an item that was found; the reason of Abandon for an abandoned item.
+  // For an item without candidates left: NOT_FOUND when every candidate said
+  // so, else the first other error.
   const absl::Status& why(int item) const { return items_[item].why; }
   void CheckInvariants() const;
 

@@ -10,16 +10,15 @@
 #include "kv/answers.h"
 #include "kv/ids.h"
 
-// What a StoreSession tells its driver to do. Values. CommitHere, PushTo and
-// CopyFrom each end with OnSent.
+// What a StoreSession tells its driver to do. Values. The driver calls OnSent
+// at the end of each CommitHere, PushTo and CopyFrom.
 namespace kdn::delivery {
 
 // Make the object visible in this node's partition.
 struct CommitHere {
-  // Set: the object was built in passing. Copy it into the partition's memory
-  // first, and wait for room there until then. Passing memory that became a
-  // partition's would never be given back: evicting is the partition's
-  // business, and passing memory has no say in it.
+  // Set: the object was built in passing memory. Copy it into the partition's
+  // memory first, and wait for room there until this time. Without the copy the
+  // passing memory would be in use until the partition evicts the object.
   std::optional<absl::Time> copy_until;
 };
 
@@ -29,22 +28,22 @@ struct PushTo {
   absl::Time deadline;
 };
 
-// Another store of this key has won: ask the node that holds the winner's
-// object to send that object to another node.
+// Another store of this key has won: ask a node that holds the winning object
+// to send that object to another node.
 struct CopyFrom {
-  NodeId winner;
+  NodeId winner;  // the node that holds it
   NodeId to;
-  ObjectVersion version;  // the winner's
+  ObjectVersion version;  // of the winning object
   absl::Time deadline;
-  absl::Duration ttl;  // left of the object's TTL; zero: none
+  absl::Duration ttl;  // the rest of the object's TTL; zero: no TTL
 };
 
-// Tell the engine. Copies that are still under way go on.
+// Answer the engine. Copies that are still under way go on.
 struct AnswerStore {
   absl::StatusOr<StoreReceipt> receipt;
 };
 
-// Every copy is accounted for: the last action.
+// Every copy has ended: the last action.
 struct StoreIsOver {};
 
 using StoreAction = std::variant<CommitHere, PushTo, CopyFrom, AwaitDeadline,

@@ -7,21 +7,21 @@
 #include "absl/types/span.h"
 #include "kv/ids.h"
 
-// What a node decides of a store before it has encoded anything. Pure.
+// What a node decides about a store before it encodes anything. Pure.
 namespace kdn::delivery {
 
 // Where a node builds an object.
 enum class BuildPlace : uint8_t {
   // In the memory of its own partition, where the object stays.
   kPartition,
-  // In memory for objects that only pass through.
+  // In passing memory: memory for objects that do not stay on this node.
   kPassing,
 };
 
-// A node that is one of the first `replicas` owners builds the object where it
-// will stay. Any other node builds the object in passing: it is not to keep a
-// copy, and building must not evict what its partition holds. `owners`: live
-// owner order.
+// A node that is one of the first `replicas` owners builds the object where the
+// object will stay. Any other node builds it in passing memory: such a node
+// keeps no copy, and must not evict objects of its partition for it. `owners`:
+// the live owners, in owner order.
 BuildPlace BuildPlaceOf(absl::Span<const NodeId> owners, const NodeId& self,
                         int replicas);
 

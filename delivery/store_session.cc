@@ -34,7 +34,7 @@ std::vector<StoreAction> StoreSession::TakeActions(absl::Time now) {
 
 std::vector<NodeId> StoreSession::TakeSends() {
   std::vector<NodeId> sends;
-  // Alone until someone holds it: that one decides which store won.
+  // One at a time until an owner holds the object: it decides which store wins.
   const size_t wanted =
       receipt_.holders.empty() ? 1 : static_cast<size_t>(task_.copies);
   while (receipt_.holders.size() + sending_.size() < wanted &&
@@ -58,7 +58,8 @@ StoreAction StoreSession::SendTo(const NodeId& node, absl::Time now) const {
 
 void StoreSession::OnSent(const NodeId& node,
                           const absl::StatusOr<PushReceipt>& result) {
-  KDN_CHECK(sending_.erase(node) == 1, "an answer nobody waits for");
+  KDN_CHECK(sending_.erase(node) == 1,
+            "an answer of a node that was not asked");
   if (!result.ok()) {
     last_error_ = result.status();
   } else if (receipt_.holders.empty()) {
@@ -68,8 +69,8 @@ void StoreSession::OnSent(const NodeId& node,
   } else if (result->version == receipt_.version) {
     receipt_.holders.push_back(node);
   } else {
-    // An older version survived there; the first owner's is the one that reads
-    // walk to first. Counting it as a copy would be a lie.
+    // The node has kept an older version. Reads go to the first owner's
+    // version, so this one is not counted as a copy.
     last_error_ = absl::FailedPreconditionError(
         absl::StrCat(node.name(), " holds another version of this chunk"));
   }
@@ -85,7 +86,7 @@ void StoreSession::Decide() {
   if (static_cast<int>(receipt_.holders.size()) >= wanted_acks()) {
     decided_ = true;
     answer_ = receipt_;
-    // Copies beyond the promise are the winner's business.
+    // The winning store makes the copies beyond the promise.
     if (lost()) next_ = task_.owners.size();
     return;
   }
@@ -95,11 +96,11 @@ void StoreSession::Decide() {
 }
 
 absl::Status StoreSession::TooFewCopies() const {
-  const absl::Status why =
-      last_error_.ok()
-          ? absl::UnavailableError(absl::StrCat(
-                "live owners: ", task_.owners.size(), "; start the others"))
-          : last_error_;
+  const absl::Status why = last_error_.ok()
+                               ? absl::UnavailableError(absl::StrCat(
+                                     "live owners: ", task_.owners.size(),
+                                     "; start the other nodes"))
+                               : last_error_;
   const bool is_callers = absl::IsResourceExhausted(why) ||
                           absl::IsInvalidArgument(why) ||
                           absl::IsFailedPrecondition(why);
@@ -130,13 +131,13 @@ void StoreSession::CheckInvariants() const {
   for (const NodeId& node : sending_) {
     KDN_CHECK(!distinct.contains(node), "a holder gets no second copy");
   }
-  KDN_CHECK(next_ <= task_.owners.size(), "the walk ends with the owners");
-  KDN_CHECK(!answered_ || decided_, "an answer was decided");
+  KDN_CHECK(next_ <= task_.owners.size(), "the walk goes past the last owner");
+  KDN_CHECK(!answered_ || decided_, "an answer was not decided");
   KDN_CHECK(!decided_ || !answer_.ok() ||
                 static_cast<int>(holders.size()) >= wanted_acks(),
-            "an OK answer has its copies");
+            "an OK answer has too few copies");
   KDN_CHECK(decided_ || !sending_.empty() || next_ < task_.owners.size(),
-            "something decides the store");
+            "an undecided store waits for nothing");
 }
 
 }  // namespace kdn::delivery

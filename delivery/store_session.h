@@ -22,45 +22,53 @@ struct StoreTask {
   ObjectVersion version;
   uint64_t bytes = 0;
   BuildPlace built = BuildPlace::kPartition;
-  std::vector<NodeId> owners;  // live owner order, at least one
-  int copies = 1;              // wanted
+  std::vector<NodeId> owners;  // the live ones in owner order, at least one
+  int copies = 1;              // how many copies are wanted
   Durability durability = Durability::kReplicated;
-  absl::Time expires = absl::InfinitePast();  // TTL; InfinitePast: none
+  absl::Time expires = absl::InfinitePast();  // InfinitePast: no TTL
   absl::Time deadline;
 };
 
-// One store once its object is encoded: decides which nodes get a copy, in what
-// order and until when, whose bytes they get, and when the engine is told.
+// One store after its object is encoded: decides which nodes get a copy, in
+// what order and until when, which store's bytes they get, and when the engine
+// is answered.
 //
-// The first owner that can takes it alone, so that of two stores of one key one
-// wins there; then the other owners get the winner's bytes. When that is
-// another store, its node hands them on, and only as many as are promised. A
-// node that fails is replaced by the next in owner order; a node may take half
-// of the time that is left, most of it for room, so that the walk still reaches
-// a node that has some. Answers once as many copies of one version are held as
-// the durability asks for; copies still under way then go on. Events in
-// (OnSent, OnDeadline), actions out (TakeActions). Pure; thread-compatible.
+// Winner. One owner at a time is asked until an owner holds the object. If two
+// stores of a key run at the same time, that owner decides which store wins.
+// Then the other owners get the winner's bytes. If another store has won, the
+// node that holds its object sends them, and only as many copies are made as
+// the durability promises.
+//
+// Failures. A node that fails is replaced by the next node in owner order. A
+// node may take half of the time that is left. A node without room uses this
+// time to wait for room, and time remains to reach a node with room.
+//
+// The engine is answered once as many copies of one version are held as the
+// durability promises. Copies that are under way then go on.
+//
+// Events in (OnSent, OnDeadline), actions out (TakeActions). Pure;
+// thread-compatible.
 class StoreSession {
  public:
   explicit StoreSession(StoreTask task);
 
   // What to do now. Call once at the beginning and after every event.
   std::vector<StoreAction> TakeActions(absl::Time now);
-  // A node that was to get a copy has answered: OK means it holds the object at
-  // the durability asked for.
+  // The attempt to give `node` a copy has ended. OK: the node holds the object
+  // at the requested durability.
   void OnSent(const NodeId& node, const absl::StatusOr<PushReceipt>& result);
   void OnDeadline();
 
-  // Nothing more will happen.
+  // True when the engine is answered and every copy has ended.
   bool done() const { return answered_ && sending_.empty(); }
   void CheckInvariants() const;
 
  private:
-  // Nodes to hand the object to now: ours, or the winner's.
+  // The nodes that get a copy now.
   std::vector<NodeId> TakeSends();
   StoreAction SendTo(const NodeId& node, absl::Time now) const;
   int wanted_acks() const;
-  // Another store of this key has won.
+  // True when another store of this key has won.
   bool lost() const {
     return !receipt_.holders.empty() && receipt_.version != task_.version;
   }
@@ -68,7 +76,7 @@ class StoreSession {
   absl::Status TooFewCopies() const;
 
   const StoreTask task_;
-  size_t next_ = 0;  // owners before it have been tried
+  size_t next_ = 0;  // the next owner to try
   std::set<NodeId> sending_;
   StoreReceipt receipt_;
   absl::Status last_error_;

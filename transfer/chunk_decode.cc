@@ -21,31 +21,33 @@ absl::Status ValidateFor(const RetrieveContext& context, int chunk,
   if (index.key() != wanted.ref.key || header.identity.ns != request.ns) {
     return absl::DataLossError(
         absl::StrCat("asked for chunk ", ShortHex(wanted.ref.key),
-                     ", the object is of ", ShortHex(index.key())));
+                     ", but the object is of chunk ", ShortHex(index.key())));
   }
   if (header.identity.fingerprint != context.fingerprint) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("chunk ", ShortHex(index.key()), " is of model ",
-                     ShortHex(header.identity.fingerprint)));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "chunk ", ShortHex(index.key()), " is of model ",
+        ShortHex(header.identity.fingerprint),
+        ", but the retrieve is of model ", ShortHex(context.fingerprint)));
   }
   KDN_CHECK(levels.size() == static_cast<size_t>(request.slice.layers()),
             "a level for each layer");
   const LevelSet deliverable = header.levels & request.accept;
   for (const Level level : levels) {
     if (deliverable.Has(level)) continue;
-    return absl::NotFoundError(absl::StrCat("chunk ", ShortHex(index.key()),
-                                            " is not held at an ",
-                                            "accepted level"));
+    return absl::NotFoundError(absl::StrCat(
+        "chunk ", ShortHex(index.key()),
+        " does not have an accepted level: ", std::string(Name(level))));
   }
   if (pinned && *pinned != index.version()) {
     return absl::FailedPreconditionError(
         absl::StrCat("chunk ", ShortHex(index.key()),
-                     " changed its version between two sources"));
+                     " has another version here than at the node that "
+                     "delivered its first layers"));
   }
   return absl::OkStatus();
 }
 
-// Of the slice, in the engine's dtype.
+// The bytes of the slice of one token, in the engine's dtype.
 uint64_t TokenBytes(const delivery::RetrieveRequest& request) {
   KvShape token = ShapeOf(*request.model, 1);
   token.layers = request.slice.layers();
@@ -138,7 +140,8 @@ void ChunkDecode::DecodeOf(int layer, absl::Span<const std::byte> object) {
 
 void ChunkDecode::DecodeWith(int layer,
                              absl::FunctionRef<absl::Status()> decode) {
-  if (!wanted()) return Skip(1, absl::CancelledError("not wanted any more"));
+  if (!wanted())
+    return Skip(1, absl::CancelledError("the try has failed or was cancelled"));
   if (IsAnnounced(layer)) return Finish(1, absl::OkStatus());
   const DecodeMeans& means = context_->means;
   const absl::Time begin = means.clock->Now();
@@ -176,9 +179,10 @@ void ChunkDecode::Finish(int layers, const absl::Status& status) {
   delivery::AttemptResult result;
   {
     absl::MutexLock lock(&mutex_);
-    KDN_CHECK(remaining_ >= layers, "a layer is accounted for once");
+    KDN_CHECK(remaining_ >= layers, "a layer ends once");
     remaining_ -= layers;
-    // The first error names the cause; "cancelled" may be only its echo.
+    // The first error names the cause. A CANCELLED status may be only its
+    // consequence, so another error replaces it.
     if (!status.ok() && (status_.ok() || absl::IsCancelled(status_))) {
       status_ = status;
     }

@@ -22,25 +22,25 @@
 
 namespace kdn::transfer {
 
-// What a node decodes with. Not owned.
+// What a node needs to decode. Not owned.
 struct DecodeMeans {
   codec::CalibrationSet* calibrations = nullptr;
   DecodeBook* book = nullptr;
-  const Clock* clock = nullptr;  // that the book is kept by
+  const Clock* clock = nullptr;  // the book's times are of this clock
 };
 
-// What every chunk of one retrieve shares while it is delivered.
+// What the chunks of one retrieve share while they are delivered.
 struct RetrieveContext {
   const delivery::RetrieveRequest request;
   const ModelFingerprint fingerprint;
   const delivery::NodeService::OnLayer on_layer;
   const DecodeMeans means;
   const delivery::DecodeRates decode_rates;  // when the retrieve began
-  // Take longer to decode than to recompute: not used.
+  // The levels at which decoding takes longer than recomputing: not used.
   const LevelSet too_slow;
-  // announced[chunk] holds, per layer of the slice, 1 + the level at which it
-  // was announced, 0 where it was not. Only the chunk's present try writes
-  // there, and tries of one chunk never overlap.
+  // announced[chunk][layer of the slice] is 1 + the level at which the layer
+  // was announced; 0: not announced. Only the present try of a chunk writes
+  // here, and tries of one chunk never overlap.
   std::vector<std::vector<uint8_t>> announced;
 
   RetrieveContext(delivery::RetrieveRequest request,
@@ -48,34 +48,36 @@ struct RetrieveContext {
                   const DecodeMeans& means);
 };
 
-// One try to deliver one chunk from one object: decodes its layers, on as many
-// threads as the driver likes, announces each, and reports the try's end once
-// all of them are accounted for. Every layer is accounted for exactly once, by
-// Decode or by Skip; the last one calls `done`. Thread-safe.
+// One try to deliver one chunk from one object. It decodes the layers, on any
+// number of threads, and announces each layer. Every layer ends exactly once,
+// by Decode, DecodeOf or Skip; the end of the last layer calls `done`.
+// Thread-safe.
 class ChunkDecode {
  public:
-  // `pinned`: the only version that may be delivered, if one is; FAILED_
-  // PRECONDITION when the object is of another, or was coded with a calibration
-  // that is not here: it is sound all the same. DATA_LOSS when it is not the
-  // chunk asked for, INVALID_ARGUMENT when it is of another model or the
-  // positions do not fit, NOT_FOUND when it is not held at one of `levels`, of
-  // each layer of the slice, or that is not accepted. On error `done` is not
-  // called.
+  // `levels`: the level of each layer of the slice. `pinned`: the only version
+  // that may be delivered; unset: any.
+  //
+  // FAILED_PRECONDITION when the object has another version, or when its
+  // calibration is not on this node; the object is not damaged then. DATA_LOSS
+  // when the object is not of the requested chunk. INVALID_ARGUMENT when the
+  // object is of another model or the positions do not fit. NOT_FOUND when the
+  // object does not have one of `levels`, or the retrieve does not accept it.
+  // On an error `done` is not called.
   static absl::StatusOr<std::shared_ptr<ChunkDecode>> Create(
       std::shared_ptr<RetrieveContext> context, int chunk,
       codec::ObjectIndex index, std::vector<Level> levels, Tier tier,
       std::optional<ObjectVersion> pinned,
       delivery::Done<delivery::AttemptResult> done);
 
-  // The layer counts from the slice's first; `streams` as ObjectDecoder takes.
-  // A layer that an earlier try announced is left alone: the engine may be
-  // reading it, and it was verified.
+  // Decodes a layer from its streams (see ObjectDecoder::DecodeLayer). `layer`
+  // counts from the slice's first layer. Does not touch a layer that an earlier
+  // try announced: it was verified, and the engine may be reading it.
   void Decode(int layer, absl::Span<const std::byte> streams);
   // The same from a whole object in memory.
   void DecodeOf(int layer, absl::Span<const std::byte> object);
-  // `layers` layers will never come.
+  // Ends `layers` layers that will never come.
   void Skip(int layers, const absl::Status& why);
-  // Bytes that crossed between nodes for this try.
+  // Counts bytes that crossed between nodes for this try.
   void AddWireBytes(uint64_t bytes) { wire_bytes_ += bytes; }
 
   const codec::ObjectIndex& index() const { return index_; }
@@ -84,6 +86,7 @@ class ChunkDecode {
   ChunkDecode(std::shared_ptr<RetrieveContext> context, int chunk,
               codec::ObjectIndex index, std::vector<Level> levels, Tier tier,
               delivery::Done<delivery::AttemptResult> done);
+  // False when the try has failed or the retrieve was cancelled.
   bool wanted() const;
   const KvDestination& destination() const {
     return context_->request.chunks[chunk_].destination;
@@ -91,9 +94,11 @@ class ChunkDecode {
   bool IsAnnounced(int layer) const {
     return context_->announced[chunk_][layer] != 0;
   }
-  // `decode` writes the layer.
+  // Decodes a layer with `decode`, if the layer is still needed, and ends it.
   void DecodeWith(int layer, absl::FunctionRef<absl::Status()> decode);
+  // Announces the layer if it was decoded, and ends it.
   void Account(int layer, const absl::Status& status);
+  // Ends `layers` layers; the last one calls done_.
   void Finish(int layers, const absl::Status& status);
 
   const std::shared_ptr<RetrieveContext> context_;

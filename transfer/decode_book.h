@@ -11,14 +11,14 @@
 
 namespace kdn::transfer {
 
-// The node's delivery::DecodeRateEstimate, which all of its workers report to.
+// The node's delivery::DecodeRateEstimate, to which all its workers report.
 // Thread-safe.
 class DecodeBook {
  public:
   // REQUIRES: workers >= 1.
   explicit DecodeBook(int workers) : estimate_(workers) {}
 
-  // As of DecodeRateEstimate.
+  // See DecodeRateEstimate.
   void OnLayer(Level level, uint64_t kv_bytes, absl::Duration took,
                absl::Time now) {
     absl::MutexLock lock(&mutex_);

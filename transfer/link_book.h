@@ -15,11 +15,11 @@
 
 namespace kdn::transfer {
 
-// What a node has learnt of the links from its peers, and what came of what it
-// predicted. Has no clock. Thread-safe.
+// What a node has learnt about the links from its peers: their rates, and how
+// predictions compare with deliveries. Has no clock. Thread-safe.
 class LinkBook {
  public:
-  // As of delivery::LinkRate.
+  // See delivery::LinkRate.
   void OnTransfer(const NodeId& peer, uint64_t bytes, absl::Duration took,
                   absl::Time now);
   std::optional<double> BytesPerSecond(const NodeId& peer,

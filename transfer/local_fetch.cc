@@ -20,7 +20,7 @@ void DecodeFrom(int layer, std::shared_ptr<ChunkDecode> decode, int layers,
              });
 }
 
-// Null: the engine computes the chunk faster than it is decoded.
+// Null: the engine computes the chunk faster than this node decodes it.
 absl::StatusOr<std::shared_ptr<ChunkDecode>> Begin(
     const std::shared_ptr<RetrieveContext>& context, int chunk,
     const delivery::PeerService::Held& held,
@@ -32,7 +32,7 @@ absl::StatusOr<std::shared_ptr<ChunkDecode>> Begin(
   if (!index.ok()) return index.status();
   const LevelSet deliverable = index->header().levels & context->request.accept;
   if (deliverable.empty()) {
-    return absl::NotFoundError("the chunk is held at no accepted level");
+    return absl::NotFoundError("this node has the chunk at no accepted level");
   }
   const LevelSet fast = deliverable.Without(context->too_slow);
   if (fast.empty()) return nullptr;

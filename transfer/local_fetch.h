@@ -11,12 +11,16 @@
 
 namespace kdn::transfer {
 
-// Delivers one chunk of a retrieve from an object in this node's memory: one
-// layer at a time on the pool, each layer queueing the next, so that the chunks
-// of a retrieve advance together and the queue holds one task per chunk. It
-// comes at the best level held and accepted that is decoded faster than the
-// engine prefills, or is to be recomputed, whatever other copies hold;
-// NOT_FOUND when held at no accepted one.
+// Delivers one chunk of a retrieve from an object in this node's memory.
+// Decodes one layer at a time on the pool. Each layer posts the next one, so
+// that the chunks of a retrieve advance together and the queue holds one task
+// per chunk.
+//
+// The chunk is delivered at the best accepted level of the object that is
+// decoded faster than the engine prefills. If every accepted level is slower,
+// the engine recomputes the chunk; other copies are not considered. NOT_FOUND
+// when the object has no accepted level.
+//
 // Reports the end of the try exactly once, on a pool thread.
 void FetchFromMemory(std::shared_ptr<RetrieveContext> context, int chunk,
                      delivery::PeerService::Held held,

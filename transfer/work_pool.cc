@@ -57,7 +57,7 @@ void WorkPool::Run() {
       ++running_;
     }
     task();
-    task = nullptr;  // what it held goes before it counts as done
+    task = nullptr;  // destroyed before it counts as done
     absl::MutexLock lock(&mutex_);
     --running_;
   }

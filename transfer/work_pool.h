@@ -13,18 +13,18 @@
 
 namespace kdn::transfer {
 
-// The threads that encode, decode and verify, so that actors and RPC loops
-// never do. WorkQueue says which task is next. Owns its threads; the destructor
-// runs what is queued, then joins.
-// Thread-safe. The queue is bounded by what its users admit: a retrieve keeps
-// at most one task per chunk that is here and one per layer of a chunk that
-// comes from a peer in it, a store one per layer that its gateway lets it have
-// under way.
+// The threads that encode, decode, verify and build shard maps, so that actors
+// and RPC loops do not. WorkQueue decides which task is next. Owns its threads;
+// the destructor runs the queued tasks, then joins the threads. Thread-safe.
+//
+// The users of the pool bound its queue. A retrieve has at most one task per
+// chunk of this node and one per layer of a chunk that comes from a peer. A
+// store has one per layer that its gateway lets it encode at a time.
 class WorkPool {
  public:
   using Task = absl::AnyInvocable<void()>;
 
-  // `meters` counts how long tasks wait for a thread; null: nothing is counted.
+  // `meters` records how long tasks wait for a thread; null: no record.
   // REQUIRES: threads >= 1.
   explicit WorkPool(int threads, Meters* meters = nullptr);
   ~WorkPool();
@@ -32,13 +32,13 @@ class WorkPool {
   WorkPool& operator=(const WorkPool&) = delete;
 
   void Post(const WorkOrder& order, Task task);
-  // Blocks until nothing is queued or running, what tasks post included.
+  // Blocks until no task is queued or running. Tasks that tasks post count too.
   void Drain();
-  // A fresh WorkOrder::requester.
+  // A new id for WorkOrder::requester.
   RequesterId NextRequester();
 
  private:
-  // The task, and the count of its wait before it.
+  // A task that records its wait and then runs `task`.
   Task Timed(Task task) const;
   void Run();
   bool IsIdle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {

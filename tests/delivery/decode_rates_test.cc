@@ -8,7 +8,7 @@ namespace {
 constexpr uint64_t kMb = 1u << 20;
 constexpr size_t kBase = static_cast<size_t>(Level::kBase);
 
-TEST(DecodeRatesTest, AllWorkersCountAndLevelsAreApart) {
+TEST(DecodeRatesTest, CountsAllWorkersAndKeepsLevelsApart) {
   DecodeRateEstimate book(4);
   const absl::Time now = absl::UnixEpoch();
   EXPECT_EQ(book.RatesAt(now)[kBase], 0);
@@ -22,16 +22,18 @@ TEST(DecodeRatesTest, AllWorkersCountAndLevelsAreApart) {
   EXPECT_EQ(rates[static_cast<size_t>(Level::kLossless)], 0);
 }
 
-TEST(DecodeRatesTest, FollowsTheLastOnesAndForgetsWhatIsOld) {
+TEST(DecodeRatesTest, FollowsRecentLayersAndForgetsOldOnes) {
   DecodeRateEstimate book(1);
   absl::Time now = absl::UnixEpoch();
   for (int i = 0; i < 1000; ++i) {
     book.OnLayer(Level::kBase, kMb, absl::Milliseconds(1), now);
   }
   book.OnLayer(Level::kBase, kMb, absl::Milliseconds(100), now);
-  EXPECT_GT(book.RatesAt(now)[kBase], 0.8 * kMb / 1e-3) << "one is no trend";
+  EXPECT_GT(book.RatesAt(now)[kBase], 0.8 * kMb / 1e-3)
+      << "one slow layer changes little";
   book.OnLayer(Level::kBase, kMb, absl::Hours(-1), now);
-  EXPECT_GT(book.RatesAt(now)[kBase], 0.8 * kMb / 1e-3) << "the clock was set";
+  EXPECT_GT(book.RatesAt(now)[kBase], 0.8 * kMb / 1e-3)
+      << "the clock was set back";
   for (int i = 0; i < 400; ++i) {
     book.OnLayer(Level::kBase, kMb, absl::Milliseconds(10), now);
   }
@@ -43,7 +45,8 @@ TEST(DecodeRatesTest, FollowsTheLastOnesAndForgetsWhatIsOld) {
   for (int i = 0; i < DecodeRateEstimate::kLayersMin; ++i) {
     book.OnLayer(Level::kBase, kMb, absl::Milliseconds(1), now);
   }
-  EXPECT_NEAR(book.RatesAt(now)[kBase], kMb / 1e-3, 1) << "begins again";
+  EXPECT_NEAR(book.RatesAt(now)[kBase], kMb / 1e-3, 1)
+      << "the old layers are forgotten";
 }
 
 TEST(DecodeRatesTest, SlowerThanPrefillWithAMargin) {
@@ -53,11 +56,11 @@ TEST(DecodeRatesTest, SlowerThanPrefillWithAMargin) {
   const auto slower = [&](double prefill) {
     return SlowerThanPrefill(rates, 10, prefill);
   };
-  EXPECT_TRUE(slower(0).empty()) << "the engine cannot say";
+  EXPECT_TRUE(slower(0).empty()) << "the engine's rate is unknown";
   EXPECT_TRUE(slower(39).empty());
   EXPECT_EQ(slower(41), LevelSet::Of(Level::kBase1)) << "0.8 of 500 is 400";
   EXPECT_EQ(slower(81), LevelSet::Of(Level::kBase1).With(Level::kBase))
-      << "unknown ones are tried";
+      << "a level of unknown rate is tried";
 }
 
 }  // namespace

@@ -46,7 +46,7 @@ TEST_F(FetchPlanTest, WithoutALimitTheBestLevelComes) {
             std::vector<Level>(3, Level::kBase1));
 }
 
-TEST_F(FetchPlanTest, ALadderIsWhatItsLevelsTakeAndLose) {
+TEST_F(FetchPlanTest, ALadderHasTheBytesAndDistortionOfItsLevels) {
   const Ladder ladder = LadderOf(*index_, slice_, LevelSet::All());
   EXPECT_EQ(ladder.tokens, 40);
   EXPECT_EQ(ladder.fixed_bytes, index_->prefix_bytes());
@@ -78,12 +78,12 @@ TEST_F(FetchPlanTest, BetweenTwoLevelsSomeLayersGetTheBetterOne) {
   EXPECT_EQ(std::count(levels.begin(), levels.end(), Level::kBase), 2);
 }
 
-TEST_F(FetchPlanTest, ChunksThatGoOutLaterGetTheirShare) {
+TEST_F(FetchPlanTest, ChunksThatAreSentLaterGetTheirShare) {
   const LevelSet accept = LevelSet::Of(Level::kBase2).WithRefined();
   FetchPlan plan(slice_, accept, {.bytes_max = 4 * BytesAt(Level::kBase1)}, 4);
   const codec::ObjectIndex* one[] = {index_};
   EXPECT_EQ(plan.LevelsOf(one, 0)[0], std::vector<Level>(3, Level::kBase1));
-  // A miss leaves what it does not need to the others.
+  // A miss leaves its share to the other chunks.
   EXPECT_TRUE(plan.LevelsOf({}, 1).empty());
   const codec::ObjectIndex* two[] = {index_, index_};
   uint64_t bytes = 0;
@@ -100,7 +100,7 @@ TEST_F(FetchPlanTest, ChunksThatGoOutLaterGetTheirShare) {
   EXPECT_LE(bytes + 2 * index_->prefix_bytes(), 3 * BytesAt(Level::kBase1));
 }
 
-TEST_F(FetchPlanTest, WhatTheEngineDoesFasterIsNotSent) {
+TEST_F(FetchPlanTest, AChunkThatTheEngineComputesFasterIsNotSent) {
   FetchPlan plan(slice_, LevelSet::All(),
                  {.bytes_max = SendBudget::kNoLimit,
                   .bytes_per_token_max = BytesAt(Level::kBase) / 40.0 * 0.9},
@@ -126,7 +126,8 @@ TEST_F(FetchPlanTest, LevelsThatTakeTooLongToDecodeAreNotSent) {
               std::vector<Level>(3, Level::kBase1));
     EXPECT_EQ(levels_without(LevelSet::Of(Level::kBase1), reuse),
               std::vector<Level>(3, Level::kBase));
-    EXPECT_TRUE(levels_without(both, reuse).empty()) << "to be recomputed";
+    EXPECT_TRUE(levels_without(both, reuse).empty())
+        << "the chunk is recomputed";
   }
 }
 

@@ -1,5 +1,5 @@
-// FetchSession, ReadOrder and PeerHealth together, in simulated time: what a
-// hung owner costs the retrieves of a node.
+// FetchSession, ReadOrder and PeerHealth together, in simulated time: how much
+// time a hung owner costs the retrieves of a node.
 #include <gtest/gtest.h>
 
 #include <map>
@@ -21,11 +21,12 @@ constexpr absl::Duration kAnswerTime = absl::Milliseconds(5);
 constexpr absl::Duration kTimeout = absl::Seconds(2);
 constexpr absl::Duration kPause = absl::Milliseconds(100);
 
-// A node whose retrieves follow each other, and its two peers. The first owner
-// says nothing while it is hung.
+// A node that makes one retrieve after the other, and its two peers. The first
+// owner does not answer while it is hung.
 class Simulation {
  public:
-  // One retrieve of one chunk; the peers asked, in this order.
+  // One retrieve of one chunk. Returns the peers that were asked, in this
+  // order.
   std::vector<NodeId> Retrieve() {
     FetchTask task;
     task.self = kSelf;
@@ -80,7 +81,7 @@ class Simulation {
   std::map<NodeId, PeerHealth> health_;
 };
 
-TEST(HungOwnerTest, CostsTheFirstReadsTheirTimeAndNotEveryRead) {
+TEST(HungOwnerTest, CostsSomeReadsTheirTimeAndNotEveryRead) {
   Simulation simulation;
   for (int i = 0; i < 10; ++i) {
     EXPECT_EQ(simulation.Retrieve(), std::vector<NodeId>{kFirst});
@@ -91,14 +92,14 @@ TEST(HungOwnerTest, CostsTheFirstReadsTheirTimeAndNotEveryRead) {
   int waited = 0;
   for (; simulation.now < begin + absl::Minutes(2); ++retrieves) {
     const std::vector<NodeId> asked = simulation.Retrieve();
-    EXPECT_EQ(asked.back(), kSecond) << "each is delivered";
+    EXPECT_EQ(asked.back(), kSecond) << "every chunk is delivered";
     if (asked.front() == kFirst) ++waited;
   }
-  // After 1, 2, 4, 8, 16 and then every 30 seconds.
+  // The owner is tried after 1, 2, 4, 8 and 16 and then every 30 seconds.
   EXPECT_LE(waited, 9);
   EXPECT_GE(waited, 5) << "the owner is tried again";
   EXPECT_GT(retrieves, 900);
-  // It is back: used again within kBackoffMax, and from then on.
+  // The owner recovers: it is used again within kBackoffMax, and from then on.
   simulation.is_hung = false;
   const absl::Time back = simulation.now;
   while (simulation.Retrieve().front() != kFirst) {

@@ -10,7 +10,7 @@ namespace {
 constexpr double kMB = 1e6;
 const absl::Time kStart = absl::UnixEpoch() + absl::Hours(1);
 
-// 10 MB at `rate` bytes/s, over at `now`.
+// A transfer of 10 MB at `rate` bytes/s that ends at `now`.
 void Transfer(LinkRate& link, double rate, absl::Time now) {
   link.OnTransfer(10'000'000, absl::Seconds(10 * kMB / rate), now);
 }
@@ -22,7 +22,7 @@ TEST(LinkRateTest, IsUnknownUntilAFirstTransfer) {
   EXPECT_NEAR(*link.BytesPerSecond(kStart), 100 * kMB, 1);
 }
 
-TEST(LinkRateTest, WhatIsMostlyLatencyIsNoSample) {
+TEST(LinkRateTest, ATransferThatIsMostlyLatencyDoesNotCount) {
   LinkRate link;
   link.OnTransfer(10'000, absl::Milliseconds(5), kStart);
   EXPECT_EQ(link.BytesPerSecond(kStart), std::nullopt);
@@ -33,7 +33,7 @@ TEST(LinkRateTest, WhatIsMostlyLatencyIsNoSample) {
   EXPECT_NEAR(*link.BytesPerSecond(kStart), 100 * kMB, 1);
 }
 
-TEST(LinkRateTest, NonsenseIsNoSample) {
+TEST(LinkRateTest, AnImpossibleTransferDoesNotCount) {
   LinkRate link;
   link.OnTransfer(1 << 20, absl::ZeroDuration(), kStart);
   link.OnTransfer(1 << 20, -absl::Seconds(1), kStart);
@@ -48,12 +48,13 @@ TEST(LinkRateTest, AStalledTransferCounts) {
   EXPECT_LT(*link.BytesPerSecond(kStart), 2 * kMB);
 }
 
-TEST(LinkRateTest, ADropIsBelievedAtOnceARiseOnlyInTime) {
+TEST(LinkRateTest, FollowsADropAtOnceAndARiseSlowly) {
   LinkRate link;
   for (int i = 0; i < 20; ++i) Transfer(link, 1000 * kMB, kStart);
   Transfer(link, 100 * kMB, kStart);
   EXPECT_NEAR(*link.BytesPerSecond(kStart), 100 * kMB, 1);
-  // One fast one does not undo it: all bytes over all time, 50 MB in 0.14 s.
+  // One fast transfer does not undo the drop: the mean of the last five is 50
+  // MB in 0.14 s.
   Transfer(link, 1000 * kMB, kStart);
   EXPECT_NEAR(*link.BytesPerSecond(kStart), 50 / 0.14 * kMB, 1);
   for (int i = 0; i < 4; ++i) Transfer(link, 100 * kMB, kStart);
@@ -87,7 +88,7 @@ TEST(LinkRateTest, AnIdleSteadyLinkIsNotOverrated) {
   EXPECT_NEAR(*link.BytesPerSecond(kStart + absl::Minutes(5)), 500 * kMB, 1);
 }
 
-TEST(LinkRateTest, ALinkThatIsSlowForGoodIsBelieved) {
+TEST(LinkRateTest, ALinkThatStaysSlowIsNotOverrated) {
   LinkRate link;
   Transfer(link, 1000 * kMB, kStart);
   for (int i = 0; i < 60; ++i) Transfer(link, 100 * kMB, kStart);
@@ -102,7 +103,7 @@ TEST(LinkRateTest, ALinkThatGaveNothingIsTriedAgain) {
   EXPECT_EQ(link.BytesPerSecond(kStart + absl::Minutes(11)), std::nullopt);
 }
 
-TEST(LinkRateTest, TimeThatGoesBackChangesNothing) {
+TEST(LinkRateTest, AClockThatIsSetBackChangesNothing) {
   LinkRate link;
   Transfer(link, 100 * kMB, kStart);
   Transfer(link, 100 * kMB, kStart - absl::Hours(1));
@@ -110,7 +111,7 @@ TEST(LinkRateTest, TimeThatGoesBackChangesNothing) {
   EXPECT_NEAR(*link.BytesPerSecond(kStart - absl::Hours(1)), 100 * kMB, 1);
 }
 
-TEST(LinkRateTest, StaysWithinWhatWasMeasured) {
+TEST(LinkRateTest, StaysWithinTheMeasuredRates) {
   std::mt19937 rng(4);
   std::uniform_real_distribution<double> rate(1 * kMB, 1000 * kMB);
   std::uniform_int_distribution<uint64_t> bytes(LinkRate::kSampleBytes,

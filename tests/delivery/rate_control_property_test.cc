@@ -8,11 +8,12 @@
 #include "delivery/rate_report.h"
 #include "tests/delivery/rate_ladders.h"
 
-// What PlanLevels promises, over random ladders of fixed seeds.
+// The properties of PlanLevels, on random ladders of fixed seeds.
 namespace kdn::delivery {
 namespace {
 
-// Random numbers; `concave`: each rung costs more and is worse value.
+// A ladder of random numbers. `concave`: each rung costs more than the one
+// before it and removes less distortion per byte.
 Ladder Random(std::mt19937& rng, int layers, int rungs, bool concave) {
   std::uniform_int_distribution<uint64_t> bytes(1, 100);
   std::uniform_real_distribution<double> share(0.1, 0.5);
@@ -40,8 +41,8 @@ std::vector<Ladder> RandomChunks(std::mt19937& rng, bool concave) {
   return chunks;
 }
 
-// The least distortion that `bytes` can buy the chunks that `plan` loads: every
-// combination of rungs.
+// The least distortion of the chunks that `plan` loads within `bytes`, found by
+// trying every combination of rungs.
 double Optimum(const std::vector<Ladder>& chunks, const LevelPlan& plan,
                uint64_t bytes, size_t chunk = 0, size_t layer = 0) {
   if (chunk == chunks.size()) return 0;
@@ -65,8 +66,9 @@ double Optimum(const std::vector<Ladder>& chunks, const LevelPlan& plan,
   return best;
 }
 
-// What one step gains at most: between neighbours of a concave ladder, else
-// between any two rungs, since the hull may leave out those between.
+// The most distortion that one step removes. In a concave ladder a step leads
+// to the next rung. In another ladder it may lead to any rung, because the hull
+// may leave out the rungs between.
 double LargestStep(const std::vector<Ladder>& chunks, bool concave) {
   double largest = 0;
   for (const Ladder& chunk : chunks) {
@@ -95,7 +97,7 @@ uint64_t CheapestBytes(const Ladder& chunk) {
   return bytes;
 }
 
-// The most tokens that `bytes` can bring, over every set of chunks.
+// The most tokens that fit into `bytes`, found by trying every set of chunks.
 int64_t MostTokens(const std::vector<Ladder>& chunks, uint64_t bytes) {
   int64_t most = 0;
   for (uint32_t set = 0; set < 1u << chunks.size(); ++set) {
@@ -135,7 +137,8 @@ TEST(RateControlPropertyTest, LoadsWithinOneChunkOfTheMostTokens) {
       const LevelPlan plan = PlanLevels(chunks, {.bytes_max = bytes});
       const int64_t most = MostTokens(chunks, bytes);
       ASSERT_LE(plan.tokens_loaded, most);
-      ASSERT_GE(plan.tokens_loaded, most - 100) << "a chunk has 100 at most";
+      ASSERT_GE(plan.tokens_loaded, most - 100)
+          << "a chunk has at most 100 tokens";
     }
   }
 }
@@ -217,7 +220,7 @@ TEST(RateControlPropertyTest, WorkIsBoundedByTheRungs) {
   EXPECT_EQ(plan.chunks_loaded, 1000);
   EXPECT_EQ(plan.steps_weighed, 1000 * 80 * 2);
   EXPECT_LE(plan.bytes, 2 * base);
-  EXPECT_GT(plan.bytes, 2 * base - 200) << "less than any step is left over";
+  EXPECT_GT(plan.bytes, 2 * base - 200) << "the rest is too small for any step";
 }
 
 }  // namespace

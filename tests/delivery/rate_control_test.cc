@@ -39,7 +39,7 @@ TEST(BudgetTest, NothingIsLoadedAfterTheDeadline) {
   EXPECT_EQ(BudgetFor(target).bytes_max, 0u);
 }
 
-TEST(BudgetTest, RatesThatAreNoneGiveNothing) {
+TEST(BudgetTest, ImpossibleRatesGiveNothing) {
   EXPECT_EQ(BudgetFor(Target(0)).bytes_max, 0u);
   EXPECT_EQ(BudgetFor(Target(-1)).bytes_max, 0u);
   EXPECT_EQ(BudgetFor(Target(std::nan(""))).bytes_max, 0u);
@@ -76,13 +76,14 @@ TEST(RateControlTest, RecomputesAllWhenThereIsNoTimeOrNoRate) {
 
 TEST(RateControlTest, LowerLayersAreImprovedFirst) {
   const std::vector<Ladder> chunks(2, Concave(4, 3, 100, 1));
-  // 800 for the base of both, the rest is for three steps of equal value.
+  // Both chunks at their cheapest take 800. The rest is for three steps of
+  // equal value.
   const LevelPlan plan = PlanLevels(chunks, {.bytes_max = 1199});
   EXPECT_EQ(plan.chunks[0].rung_of_layer, (std::vector<uint8_t>{1, 1, 0, 0}));
   EXPECT_EQ(plan.chunks[1].rung_of_layer, (std::vector<uint8_t>{1, 0, 0, 0}));
 }
 
-TEST(RateControlTest, GivesUpFirstWhatSparesLeastPerByte) {
+TEST(RateControlTest, GivesUpTheFewestTokensPerByteFirst) {
   std::vector<Ladder> chunks(3, Concave(1, 1, 100, 1));
   chunks[0].tokens = 100;
   const LevelPlan plan = PlanLevels(chunks, {.bytes_max = 250});
@@ -100,10 +101,10 @@ TEST(RateControlTest, GivesUpFromTheEndForAPrefixCache) {
             (std::vector<bool>{false, true, true}));
 }
 
-TEST(RateControlTest, LoadsADearChunkThatLeadsToCheapOnes) {
+TEST(RateControlTest, LoadsAnExpensiveChunkBeforeCheapOnes) {
   std::vector<Ladder> chunks(3, Concave(1, 1, 100, 1));
   chunks[0].rungs[0].layer_bytes[0] = 300;
-  // A token is worth a byte: 256 a chunk.
+  // The engine prefills a token in the time of one byte: 256 bytes a chunk.
   SendBudget budget{.bytes_max = 1000,
                     .bytes_per_token_max = 1.0,
                     .reuse = Reuse::kLeadingChunks};
@@ -121,19 +122,21 @@ TEST(RateControlTest, AChunkWithoutRungsIsRecomputed) {
   EXPECT_EQ(plan.tokens_recomputed, 9);
 }
 
-TEST(RateControlTest, RecomputesWhatTheEngineDoesFaster) {
+TEST(RateControlTest, RecomputesAChunkThatTheEngineComputesFaster) {
   const std::vector<Ladder> chunks(4, Concave(2, 3, 100'000, 1));
-  // 256 tokens of prefill take 10 ms; the base of a chunk 20 ms or 2.
+  // Prefilling 256 tokens takes 10 ms. Loading a chunk at its cheapest takes 20
+  // ms at the first rate and 2 ms at the second.
   EXPECT_EQ(PlanFor(chunks, Target(1e7, 25'600)).chunks_loaded, 0);
   EXPECT_EQ(PlanFor(chunks, Target(1e8, 25'600)).chunks_loaded, 4);
-  // An engine that cannot say gets what arrives in time.
+  // When the engine's rate is unknown, all chunks that arrive in time are
+  // loaded.
   EXPECT_EQ(PlanFor(chunks, Target(1e7)).chunks_loaded, 4);
 }
 
-TEST(RateControlTest, LatencyHasToPayToo) {
+TEST(RateControlTest, LoadingMustSaveMoreThanTheLatency) {
   const std::vector<Ladder> chunks(4, Concave(2, 1, 100'000, 1));
   DeliveryTarget target = Target(1e8, 25'600);
-  target.latency = absl::Milliseconds(29);  // 4 x (10 - 2 / 0.8) = 30 spared
+  target.latency = absl::Milliseconds(29);  // loading saves 4 x (10 - 2 / 0.8)
   EXPECT_EQ(PlanFor(chunks, target).chunks_loaded, 4);
   target.latency = absl::Milliseconds(31);
   EXPECT_EQ(PlanFor(chunks, target).chunks_loaded, 0);
@@ -145,7 +148,8 @@ TEST(RateControlTest, ALinkThrottledToATenthMeetsTheDeadlineAtALowerLevel) {
   target.latency = absl::Milliseconds(2);
   target.deadline = target.now + absl::Milliseconds(1500);
   const LevelPlan fast = PlanFor(chunks, target);
-  EXPECT_EQ(fast.distortion, 32 * 32 * 0.0625) << "all at the best";
+  EXPECT_EQ(fast.distortion, 32 * 32 * 0.0625)
+      << "every layer at its best rung";
   target.bytes_per_second = 1e8;
   const LevelPlan slow = PlanFor(chunks, target);
   EXPECT_EQ(slow.chunks_loaded, 32);
@@ -155,11 +159,12 @@ TEST(RateControlTest, ALinkThrottledToATenthMeetsTheDeadlineAtALowerLevel) {
   EXPECT_EQ(PlanFor(chunks, target).chunks_loaded, 0) << "prefill is faster";
   target.prefill_tokens_per_second = 0;
   const LevelPlan slowest = PlanFor(chunks, target);
-  EXPECT_EQ(slowest.chunks_loaded, 3) << "at base, as many as arrive in time";
+  EXPECT_EQ(slowest.chunks_loaded, 3)
+      << "as many as arrive at the cheapest rung";
   EXPECT_LE(*Predict(slowest, target).load, absl::Milliseconds(1500));
 }
 
-TEST(RateControlTest, ARungThatIsPoorValueIsPassedOver) {
+TEST(RateControlTest, ARungBelowTheHullIsPassedOver) {
   Ladder ladder{.tokens = 256, .fixed_bytes = 0, .rungs = {}};
   ladder.rungs = {RungOf({10}, {9}), RungOf({60}, {8}), RungOf({70}, {1}),
                   RungOf({80}, {2}), RungOf({10}, {9.5})};
@@ -173,8 +178,7 @@ TEST(RateControlTest, ARungThatIsPoorValueIsPassedOver) {
   EXPECT_EQ(rung(1000), 2) << "rung 3 costs more and is worse";
 }
 
-// More rate: no more tokens recomputed, nor the same with more distortion.
-TEST(RateControlTest, AbsurdSizesDoNotOverflow) {
+TEST(RateControlTest, HugeSizesDoNotOverflow) {
   std::vector<Ladder> chunks(3, Concave(3, 1, kNoLimit, 1));
   EXPECT_EQ(PlanLevels(chunks, {.bytes_max = kNoLimit - 1}).chunks_loaded, 0);
   for (Ladder& chunk : chunks) {
@@ -192,7 +196,7 @@ TEST(RateControlTest, AbsurdSizesDoNotOverflow) {
             3 * int64_t{std::numeric_limits<int>::max()});
 }
 
-TEST(RateControlTest, DistortionThatIsNoneLosesEverything) {
+TEST(RateControlTest, AnImpossibleDistortionIsInfinite) {
   Ladder ladder{.tokens = 256, .fixed_bytes = 0, .rungs = {}};
   ladder.rungs = {RungOf({10}, {std::nan("")}), RungOf({20}, {-1}),
                   RungOf({30}, {kInfinity}), RungOf({40}, {5})};

@@ -15,13 +15,13 @@ namespace kdn::delivery {
 inline constexpr uint64_t kNoLimit = std::numeric_limits<uint64_t>::max();
 inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// What numbers a level, so that rungs tell themselves apart.
 inline Rung RungOf(std::vector<uint64_t> bytes,
                    std::vector<double> distortion) {
   return Rung{Level::kInt8, std::move(bytes), std::move(distortion)};
 }
 
-// Every layer costs `step` bytes more at each rung and loses a quarter.
+// Each rung costs `step` bytes more per layer than the one before it, and has a
+// quarter of its distortion. The first rung has the distortion `worst`.
 inline Ladder Concave(int layers, int rungs, uint64_t step, double worst) {
   Ladder ladder{.tokens = 256, .fixed_bytes = 0, .rungs = {}};
   for (int k = 0; k < rungs; ++k) {

@@ -32,7 +32,7 @@ TEST(RateReportTest, PredictsLoadingAndThenPrefill) {
   EXPECT_EQ(predicted.total(), absl::Milliseconds(2310));
 }
 
-TEST(RateReportTest, WhatCannotBeSaidIsNotPredicted) {
+TEST(RateReportTest, UnknownRatesPredictNothing) {
   DeliveryTarget target = kTarget;
   target.bytes_per_second = std::nullopt;
   target.prefill_tokens_per_second = 0;
@@ -41,13 +41,13 @@ TEST(RateReportTest, WhatCannotBeSaidIsNotPredicted) {
   EXPECT_EQ(Predict(PlanOf(0, 2), target).load, absl::ZeroDuration());
 }
 
-TEST(RateReportTest, ALinkThatStandsStillTakesForever) {
+TEST(RateReportTest, AStalledLinkTakesForever) {
   DeliveryTarget target = kTarget;
   target.bytes_per_second = 0;
   EXPECT_EQ(*Predict(PlanOf(1, 0), target).load, absl::InfiniteDuration());
 }
 
-TEST(RateReportTest, DecodingCountsWhereItIsTheSlower) {
+TEST(RateReportTest, DecodingCountsWhenItIsSlower) {
   const LevelPlan plan = PlanOf(3, 0);  // 300 ms of the link
   EXPECT_EQ(*Predict(plan, kTarget, absl::Milliseconds(200)).load,
             absl::Milliseconds(310));
@@ -85,7 +85,7 @@ TEST(RateReportTest, CountersAddUp) {
   EXPECT_EQ(counters["rate.slower_than_recompute"], 0u);
 }
 
-TEST(RateReportTest, WhatWasNotPredictedIsNotCompared) {
+TEST(RateReportTest, ADeliveryWithoutAPredictionIsNotCompared) {
   DeliveryTarget target = kTarget;
   target.bytes_per_second = std::nullopt;
   MetricValues counters;

@@ -19,7 +19,7 @@ PeerGrade Answers(absl::Duration latency) {
   return {.is_failing = false, .latency = latency};
 }
 
-TEST(ReadOrderTest, OwnersAsTheyComeButTheOwnCopyFirst) {
+TEST(ReadOrderTest, TheOwnersInOrderButTheOwnCopyFirst) {
   EXPECT_EQ(ReadOrder({kA, kB, kC}, kD, 2, {}), (Nodes{kA, kB, kC}));
   EXPECT_EQ(ReadOrder({kA, kB, kC}, kB, 2, {}), (Nodes{kB, kA, kC}));
   EXPECT_EQ(ReadOrder({kA, kB, kC}, kC, 2, {}), (Nodes{kA, kB, kC}))
@@ -52,7 +52,7 @@ TEST(ReadOrderTest, OnlyAMuchSlowerHolderGoesBehindTheOthers) {
       << "still before an owner that is no holder";
 }
 
-TEST(ReadOrderTest, ALatencyWithoutAnotherSaysNothing) {
+TEST(ReadOrderTest, OneKnownLatencyChangesNothing) {
   EXPECT_EQ(ReadOrder({kA, kB, kC}, kD, 2, {{kA, Answers(absl::Hours(1))}}),
             (Nodes{kA, kB, kC}));
   EXPECT_EQ(ReadOrder({kA, kB, kC}, kD, 2,
@@ -62,8 +62,9 @@ TEST(ReadOrderTest, ALatencyWithoutAnotherSaysNothing) {
       << "the third owner holds no copy";
 }
 
-// For any grades: the same nodes, the own copy first, every failing peer behind
-// every other one, peers alike in owner order, and twice the same.
+// For any grades, the order has the same nodes with the own copy first. Failing
+// peers come after all others, and peers of equal grades are in owner order.
+// The same grades give the same order.
 TEST(ReadOrderTest, AnOrderIsAPermutationThatFollowsTheGrades) {
   for (uint32_t seed = 1; seed <= 500; ++seed) {
     SCOPED_TRACE(seed);

@@ -24,7 +24,7 @@ TEST(ReplicaWalkTest, GroupsItemsByTheirFirstCandidate) {
   EXPECT_TRUE(walk.TakeAsks().empty()) << "asked once";
 }
 
-TEST(ReplicaWalkTest, MovesOnToTheNextCandidateAndSettlesBehindTheLast) {
+TEST(ReplicaWalkTest, MovesOnToTheNextCandidateAndSettlesAfterTheLast) {
   ReplicaWalk walk(Orders{{kA, kB}});
   walk.TakeAsks();
   walk.MoveOn(0, absl::NotFoundError("not at a"));
@@ -62,8 +62,8 @@ TEST(ReplicaWalkTest, AbandonSettlesEverythingLeft) {
   EXPECT_TRUE(absl::IsDeadlineExceeded(walk.why(1)));
 }
 
-// Whatever the answers, an item visits its candidates in order, once each, and
-// stops at the first that has it.
+// For any answers, an item visits its candidates in order, each of them once,
+// and stops at the first candidate that has it.
 TEST(ReplicaWalkTest, WalksEveryOrderUnderRandomAnswers) {
   for (uint32_t seed = 1; seed <= 200; ++seed) {
     SCOPED_TRACE(seed);

@@ -12,7 +12,7 @@ namespace {
 
 const absl::Time kNow = absl::UnixEpoch() + absl::Hours(1);
 
-TEST(ServeOrderTest, ChunksThatAreAllReadGoOutAsAskedFor) {
+TEST(ServeOrderTest, ChunksThatAreAllReadKeepTheOrderOfTheFetch) {
   ServeOrder order(3);
   for (const unsigned chunk : {2u, 0u}) order.OnRead(chunk, kNow);
   EXPECT_FALSE(order.IsGroupDue(kNow));
@@ -27,20 +27,20 @@ TEST(ServeOrderTest, AGroupDoesNotWaitForAChunkThatWaitsForMemory) {
   order.OnRead(1, kNow);
   order.OnRead(0, kNow + absl::Milliseconds(15));
   EXPECT_FALSE(order.IsGroupDue(kNow + absl::Milliseconds(25)))
-      << "the last chunk came 10 ms ago";
+      << "the last chunk was read 10 ms ago";
   const absl::Time due = order.NextLook(kNow + absl::Milliseconds(25));
   EXPECT_EQ(due, kNow + absl::Milliseconds(15) + ServeOrder::kPatience);
   ASSERT_TRUE(order.IsGroupDue(due));
   EXPECT_EQ(order.TakeGroup(), (std::vector<unsigned>{0, 1}));
   EXPECT_FALSE(order.done());
-  EXPECT_FALSE(order.IsGroupDue(due + absl::Hours(1))) << "there is nothing";
+  EXPECT_FALSE(order.IsGroupDue(due + absl::Hours(1))) << "no chunk is ready";
   EXPECT_EQ(order.NextLook(due), due + ServeOrder::kPatience);
   order.OnRead(2, due + absl::Hours(1));
   EXPECT_EQ(order.TakeGroup(), std::vector<unsigned>{2});
   EXPECT_TRUE(order.done());
 }
 
-TEST(ServeOrderTest, AFetchOfNothingIsDone) {
+TEST(ServeOrderTest, AFetchWithoutChunksIsDone) {
   EXPECT_TRUE(ServeOrder(0).done());
 }
 
@@ -52,7 +52,7 @@ TEST(ServeOrderTest, LowerLayersOfAllChunksGoFirst) {
   EXPECT_EQ(sent.size(), 6u);
 }
 
-TEST(ServeOrderTest, EveryChunkIsSentOnceWheneverItComes) {
+TEST(ServeOrderTest, EveryChunkIsSentOnceWheneverItIsRead) {
   for (uint32_t seed = 1; seed <= 200; ++seed) {
     SCOPED_TRACE(seed);
     std::mt19937 random(seed);

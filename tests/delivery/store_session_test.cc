@@ -35,14 +35,14 @@ StoreTask TaskOf(std::vector<NodeId> owners, int copies,
   return task;
 }
 
-// A StoreSession and what it has asked for.
+// A StoreSession, its actions so far, and its answer.
 class Driven {
  public:
   Driven(std::vector<NodeId> owners, int copies, Durability durability)
       : Driven(TaskOf(std::move(owners), copies, durability)) {}
   explicit Driven(StoreTask task) : session_(std::move(task)) {}
 
-  // Takes the session's actions; the nodes that are to get a copy.
+  // Takes the session's actions. Returns the nodes that get a copy.
   std::vector<NodeId> TakeSends() {
     std::vector<NodeId> nodes;
     for (StoreAction& action : session_.TakeActions(now)) {
@@ -71,14 +71,14 @@ class Driven {
     session_.CheckInvariants();
   }
   void OnDeadline() { session_.OnDeadline(); }
-  // REQUIRES: nodes that are to get a copy have been taken. True once.
+  // Returns true once, when the session has answered.
   bool TakeAnswer(absl::StatusOr<StoreReceipt>* answer) {
     for (NodeId& node : TakeSends()) taken_.push_back(std::move(node));
     if (!answer_ || std::exchange(told_, true)) return false;
     *answer = *answer_;
     return true;
   }
-  // Sends that came with an answer.
+  // The nodes that get a copy, since the last call.
   std::vector<NodeId> Sends() {
     std::vector<NodeId> nodes = std::exchange(taken_, {});
     for (NodeId& node : TakeSends()) nodes.push_back(std::move(node));
@@ -144,7 +144,7 @@ TEST(StoreSessionTest, TheNextOwnerTakesTheCopyOfADeadOne) {
   EXPECT_EQ(answer->holders, (std::vector<NodeId>{kB, kC}));
 }
 
-TEST(StoreSessionTest, ALostRaceSendsOurBytesNowhereElse) {
+TEST(StoreSessionTest, ALostRaceSendsOurBytesToNoOtherNode) {
   Driven session({kA, kB}, 2, Durability::kCache);
   session.Sends();
   EXPECT_TRUE(session.copies.empty());
@@ -165,10 +165,11 @@ TEST(StoreSessionTest, ALostRaceIsAnsweredOnceTheWinnerHasItsCopies) {
   EXPECT_FALSE(session.TakeAnswer(&answer)) << "one copy is not R = 2";
   EXPECT_EQ(session.Sends(), std::vector<NodeId>{kB});
   ASSERT_EQ(session.copies.size(), 1u);
-  EXPECT_EQ(session.copies[0].winner, kA) << "its bytes, not ours";
+  EXPECT_EQ(session.copies[0].winner, kA) << "the winner's bytes";
   EXPECT_EQ(session.copies[0].version, ObjectVersion(9));
   session.OnSent(kB, Took(/*version=*/4, /*existed=*/true));
-  EXPECT_FALSE(session.TakeAnswer(&answer)) << "a third version is no copy";
+  EXPECT_FALSE(session.TakeAnswer(&answer))
+      << "a third version does not count as a copy";
   EXPECT_EQ(session.Sends(), std::vector<NodeId>{kC});
   session.OnSent(kC, Took(/*version=*/9));
   ASSERT_TRUE(session.TakeAnswer(&answer));
@@ -215,7 +216,7 @@ TEST(StoreSessionTest, TooFewCopiesIsAnErrorThatSaysHowMany) {
   EXPECT_NE(answer.status().message().find("1 of 2"), std::string::npos);
 }
 
-TEST(StoreSessionTest, TooFewOwnersAliveIsSaid) {
+TEST(StoreSessionTest, TooFewLiveOwnersIsAnErrorThatSaysSo) {
   Driven session({kA}, 2, Durability::kReplicated);
   session.Sends();
   session.OnSent(kA, Took());
@@ -226,7 +227,7 @@ TEST(StoreSessionTest, TooFewOwnersAliveIsSaid) {
       << answer.status();
 }
 
-TEST(StoreSessionTest, TheDeadlineAnswersAndSendsNothingMore) {
+TEST(StoreSessionTest, TheDeadlineEndsTheStoreWithAnError) {
   Driven session({kA, kB}, 2, Durability::kReplicated);
   session.Sends();
   session.OnDeadline();
@@ -248,7 +249,7 @@ TEST(StoreSessionTest, ANodeMayTakeHalfOfTheTimeThatIsLeft) {
   EXPECT_EQ(session.pushes[1].deadline, kNow + absl::Milliseconds(1500));
 }
 
-TEST(StoreSessionTest, WhatWasBuiltInPassingIsCopiedToBeKept) {
+TEST(StoreSessionTest, AnObjectBuiltInPassingIsCopiedWhenItIsKept) {
   StoreTask task = TaskOf({kSelf}, 1, Durability::kReplicated);
   task.built = BuildPlace::kPassing;
   Driven session(task);
@@ -283,8 +284,8 @@ TEST(StorePlanTest, OnlyAHolderBuildsInItsPartition) {
   EXPECT_EQ(BuildPlaceOf({}, kSelf, 2), BuildPlace::kPassing);
 }
 
-// `replicated` promises R distinct holders of one version, whatever fails on
-// the way and whatever the owners hold already.
+// `replicated` promises R distinct holders of one version, for any failures and
+// for any versions that the owners hold already.
 TEST(StoreSessionTest, AnOkAnswerAlwaysHasItsCopies) {
   for (uint32_t seed = 1; seed <= 1000; ++seed) {
     SCOPED_TRACE(seed);

@@ -12,7 +12,6 @@ namespace kdn::transfer {
 namespace {
 
 constexpr WorkClass kRead = WorkClass::kRead;
-constexpr WorkClass kWrite = WorkClass::kWrite;
 constexpr WorkClass kBackground = WorkClass::kBackground;
 
 WorkOrder Of(WorkClass work_class, uint64_t requester, int layer = 0) {
@@ -60,7 +59,7 @@ TEST(WorkQueueTest, BusyClassesShareByWeight) {
   EXPECT_NEAR(taken.background, 100, 2);
 }
 
-TEST(WorkQueueTest, AClassThatWasIdleClaimsNothingForThePast) {
+TEST(WorkQueueTest, AnIdleClassGetsNoCreditForThePast) {
   WorkQueue<WorkClass> queue;
   for (int i = 0; i < 1000; ++i) {
     queue.Post(Of(kRead, 1), kRead);
@@ -76,14 +75,14 @@ TEST(WorkQueueTest, AClassThatWasIdleClaimsNothingForThePast) {
   EXPECT_GE(background, 1);
 }
 
-TEST(WorkQueueTest, AloneAClassHasEverything) {
+TEST(WorkQueueTest, AClassAloneGetsEveryTurn) {
   WorkQueue<int> queue;
   for (int i = 0; i < 10; ++i) queue.Post(Of(kBackground, 1), i);
   EXPECT_EQ(TakeAll(queue).size(), 10u);
 }
 
-// Random events: each task comes out once, requesters take turns, and no class
-// with tasks waits longer than its weight says.
+// Events are random. Each task is taken once, requesters take turns, and no
+// class with tasks waits longer than its weight allows.
 std::vector<int> RunRandom(uint32_t seed) {
   std::mt19937 random(seed);
   WorkQueue<int> queue;
