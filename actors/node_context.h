@@ -6,6 +6,7 @@
 #include <memory>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "actors/cluster_view.h"
 #include "actors/messages.h"
 #include "actors/node.h"
