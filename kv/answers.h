@@ -11,57 +11,64 @@
 #include "kv/level.h"
 #include "kv/metric_values.h"
 
-// What a KDN answers to an engine. The numbers of the enumerations are those of
-// kdn.capnp. Values.
+// The answers that a KDN gives to an engine. The enumerations have the same
+// numbers as in rpc/kdn.capnp. All types are plain values.
 namespace kdn {
 
-// How many copies a store waits for; docs/operations.md, "Durability".
+// What a store waits for before it is answered; see docs/operations.md,
+// "Durability".
 enum class Durability : uint8_t { kCache = 0, kReplicated = 1, kDurable = 2 };
 
-// Where a node keeps a chunk: the faster place when it is in both.
+// The place where a node keeps a chunk: the faster place if the chunk is in
+// both.
 enum class Tier : uint8_t { kMemory = 0, kDisk = 1 };
 
+// The answer to the store of one chunk.
 struct StoreReceipt {
   ChunkKey key;
   ObjectVersion version;
-  bool existed = false;  // an earlier object of this key won; nothing changed
-  uint64_t bytes = 0;    // of one encoded copy
-  std::vector<NodeId> holders;
+  // True when an object of this key was stored before. That object stays, and
+  // the new one is dropped.
+  bool existed = false;
+  uint64_t bytes = 0;           // of one encoded copy
+  std::vector<NodeId> holders;  // the nodes that have a copy
 };
 
+// The answer to the lookup of one chunk. After a miss only `hit` is set.
 struct LookupResult {
   bool hit = false;
-  NodeId node;
+  NodeId node;  // a node that has the chunk
   Tier tier = Tier::kMemory;
-  LevelSet levels;
-  uint64_t bytes = 0;
+  LevelSet levels;     // all levels at which the chunk can be delivered
+  uint64_t bytes = 0;  // of the encoded object
   ObjectVersion version;
 };
 
-// What became of one chunk of a retrieve. Only a hit leaves usable KV in the
-// chunk's destination.
+// How the retrieve of one chunk ended. Only after kHit does the chunk's
+// destination have usable KV.
 enum class OutcomeKind : uint8_t {
   kHit = 0,
-  // No node holds the chunk: the engine prefills it. Nobody's fault.
+  // No node holds the chunk, so the engine prefills it. This is not an error.
   kMiss = 1,
-  // Some node holds the chunk but could not deliver it; `why` says the reason.
+  // A node holds the chunk but could not deliver it. ChunkOutcome::why has the
+  // reason.
   kFailed = 2,
-  // The engine prefills the chunk sooner than it could be loaded, or loading
-  // would end after the deadline.
+  // The KDN leaves the chunk to the engine, because prefilling it is faster
+  // than loading it, or because loading would end after the deadline.
   kRecompute = 3,
 };
 
 struct ChunkOutcome {
   OutcomeKind kind = OutcomeKind::kMiss;
   absl::Status why;                // kFailed only
-  Level level = Level::kLossless;  // the least exact of its layers
+  Level level = Level::kLossless;  // of the least exact layer
   NodeId source;
   Tier tier = Tier::kMemory;
   ObjectVersion version;
-  uint64_t wire_bytes = 0;  // that crossed between nodes for the chunk
+  uint64_t wire_bytes = 0;  // sent between nodes for the chunk
 };
 
-// One node of the configuration.
+// The status of one node of the configuration.
 struct NodeStatus {
   NodeId id;
   std::string gateway_address;

@@ -9,16 +9,19 @@
 
 namespace kdn {
 
-// Says that nobody wants the result of a request any more. The request still
-// ends by itself: its memory is in use until then. Thread-safe.
+// A flag for the code that serves a request: it says that nobody needs the
+// result any more. Setting the flag does not end the request: the request still
+// ends by itself, and its memory stays in use until then. Thread-safe.
 class Cancellation {
  public:
-  // Runs the listeners before it returns. Only the first call has an effect.
+  // Sets the flag, and runs all listeners before it returns. Only the first
+  // call has an effect.
   void Cancel();
   bool cancelled() const;
-  // `listener` runs once: on the thread that cancels, or here and now when that
-  // has happened already. It may not block. It lives as long as this object, so
-  // it must not own what owns this object.
+  // Runs `listener` once: on the thread that calls Cancel, or before this call
+  // returns if Cancel was called already. The listener must not block. This
+  // object keeps the listener until Cancel or its own end. So the listener must
+  // not own an owner of this object: neither would ever be freed.
   void OnCancel(std::function<void()> listener);
 
  private:

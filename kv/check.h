@@ -9,13 +9,15 @@ namespace kdn::check_internal {
 
 }  // namespace kdn::check_internal
 
-// A broken invariant of this program, never bad input: aborts, in every build.
+// Aborts, in every build, when the condition is false. For invariants of this
+// program, never for input.
 #define KDN_CHECK(condition, message) \
   (static_cast<bool>(condition)       \
        ? static_cast<void>(0)         \
        : ::kdn::check_internal::Fail(__FILE__, __LINE__, #condition, message))
 
-// The same where checking costs too much for release builds.
+// The same in debug and sanitizer builds only, for checks that cost too much in
+// release builds.
 #ifdef NDEBUG
 #define KDN_DCHECK(condition, message) static_cast<void>(0)
 #else

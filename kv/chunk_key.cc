@@ -74,7 +74,7 @@ PlacementKey PlacementOf(const ChunkKey& group_head) {
 std::vector<ChainChunk> CutChain(const ModelFingerprint& fingerprint,
                                  const Namespace& ns,
                                  absl::Span<const int32_t> tokens) {
-  KDN_CHECK(!tokens.empty(), "an item without tokens has no chunks");
+  KDN_CHECK(!tokens.empty(), "a text without tokens has no chunks");
   std::vector<ChainChunk> chain;
   ChunkKey condition;
   PlacementKey placement;

@@ -13,18 +13,21 @@
 
 namespace kdn {
 
-// Names a chunk by its text: equal text behind an equal prefix in the same
-// model and tenant has the same key, and nothing else has.
+// The key of a chunk: the SHA-256 of its ChunkIdentity. Two chunks have the
+// same key exactly if they have the same tokens behind the same prefix, and the
+// same model, tenant and variant.
 using ChunkKey = Digest<struct ChunkKeyTag>;
 
-// What a shard is computed from. Chunks of one placement group share it.
+// The key that a chunk's shard is computed from. All chunks of a placement
+// group have the same placement key.
 using PlacementKey = Digest<struct PlacementKeyTag>;
 
-// A tenant. Cannot be empty or default-made, and no key can be made without
-// one, so no adapter can forget it.
+// The name of a tenant. A namespace is never empty and has no default
+// constructor, and every key needs one, so that no adapter can forget the
+// tenant.
 class Namespace {
  public:
-  // INVALID_ARGUMENT unless 1 to 128 characters of [A-Za-z0-9._-].
+  // INVALID_ARGUMENT unless `text` is 1 to 128 characters of [A-Za-z0-9._-].
   static absl::StatusOr<Namespace> Parse(std::string_view text);
   const std::string& name() const { return name_; }
   auto operator<=>(const Namespace&) const = default;
@@ -34,23 +37,24 @@ class Namespace {
   std::string name_;
 };
 
-// What "the engine's own KV" is called; other variants are offline edits.
+// The variant name of KV as an engine computed it. Other variants are edits
+// that were made offline.
 inline constexpr std::string_view kRawVariant = "raw";
 
-// Tokens of one chunk, unless the item ends sooner.
+// Tokens of one chunk. The last chunk of a text may have fewer.
 inline constexpr int kChunkTokens = 256;
-// Accepted in one object: larger chunks serve no engine and cost bounded
-// buffers their meaning.
+// The most tokens that one object may have. No engine needs larger chunks, and
+// the bound keeps buffers small.
 inline constexpr int kChunkTokensMax = 4096;
-// Consecutive chained chunks that share a placement key.
+// How many consecutive chunks of a chain share a placement key.
 inline constexpr int kPlacementGroupChunks = 16;
 
-// The preimage of a ChunkKey.
+// Everything that a ChunkKey is a hash of.
 struct ChunkIdentity {
   ModelFingerprint fingerprint;
   Namespace ns;
-  // Key of the chunk before it when its KV was computed behind that prefix;
-  // zero for a standalone chunk, which may be blended.
+  // The key of the chunk before this one in its chain. Zero for a standalone
+  // chunk: its KV was computed without a prefix, so that it may be blended.
   ChunkKey condition;
   std::string variant = std::string(kRawVariant);
   std::vector<int32_t> tokens;
@@ -58,17 +62,18 @@ struct ChunkIdentity {
   bool operator==(const ChunkIdentity&) const = default;
 };
 
-// INVALID_ARGUMENT for no tokens, too many, a negative id, a bad variant.
+// INVALID_ARGUMENT unless the identity has 1 to kChunkTokensMax tokens, no
+// negative token id, and a variant of 1 to 128 characters of [A-Za-z0-9._-].
 absl::Status Validate(const ChunkIdentity& identity);
 
 // `depth` is the number of chunks before a chunk in its chain. INVALID_ARGUMENT
-// when it contradicts the condition: a chunk behind another one has a depth of
-// at least 1, a standalone chunk has depth 0.
+// when the depth contradicts the condition: a chunk behind another chunk has a
+// depth of at least 1, a standalone chunk has depth 0.
 absl::Status ValidateDepth(const ChunkIdentity& identity, uint32_t depth);
 
 ChunkKey KeyOf(const ChunkIdentity& identity);
 
-// A chunk and where it is placed: what every request carries.
+// A chunk's key and placement key. Requests name a chunk by this pair.
 struct ChunkRef {
   ChunkKey key;
   PlacementKey placement;
@@ -80,34 +85,39 @@ struct ChunkRef {
   }
 };
 
-// A standalone chunk, or the first of its group, is placed by its own key.
+// The placement key of a group, from the key of its first chunk. A standalone
+// chunk is a group of its own.
 PlacementKey PlacementOf(const ChunkKey& group_head);
 
 // One chunk of a token sequence cut into a prefix chain.
 struct ChainChunk {
   ChunkIdentity identity;
   ChunkRef ref;
-  // Index of its first token in the sequence, hence its position when the
-  // sequence begins at position 0.
+  // Index of the chunk's first token in the sequence. It is also that token's
+  // position if the sequence begins at position 0.
   int begin = 0;
-  // The number of chunks before it.
+  // The number of chunks before this one in the chain.
   uint32_t depth = 0;
 };
 
-// Cuts `tokens` into chunks of kChunkTokens, each conditioned on the one before
-// it, and groups them for placement by kPlacementGroupChunks. The last chunk
-// may be shorter; `tokens` may not be empty.
+// Cuts `tokens` into a chain of chunks of kChunkTokens tokens; the last chunk
+// may be shorter. The condition of each chunk is the chunk before. Groups of
+// kPlacementGroupChunks chunks share a placement key. REQUIRES: `tokens` is not
+// empty.
 std::vector<ChainChunk> CutChain(const ModelFingerprint& fingerprint,
                                  const Namespace& ns,
                                  absl::Span<const int32_t> tokens);
 
-// A fixed identity and its key, exchanged at hello: a client whose hashing
-// differs is refused at once instead of missing silently for ever.
+// The key that this build computes for a fixed identity, which `label` names. A
+// client and a node compare these keys when they connect. So a client that
+// hashes differently is refused at once; without this, all its lookups would
+// miss.
 struct GoldenVector {
   std::string label;
   ChunkKey key;
 };
-// Computed, not stored, so that they show what this build really does.
+// The keys are computed and not stored, so that they show how this build really
+// hashes.
 std::vector<GoldenVector> GoldenVectors();
 
 }  // namespace kdn

@@ -5,21 +5,22 @@
 
 namespace kdn {
 
-// The present on the monotonic clock of this machine, as an absl::Time that
-// counts from an arbitrary moment. Nobody sets this clock, so durations
-// measured with it are real. Times of one process compare with each other, not
-// with those of another machine or of an earlier boot.
+// The present time on the monotonic clock of this machine, as an absl::Time
+// that counts from an arbitrary moment. Nobody can set this clock, so durations
+// measured with it are real. Times of different machines, or from before a
+// reboot, cannot be compared.
 absl::Time SteadyNow();
 
-// The one seam to time. Pure classes take times as arguments; only drivers
-// (actors, RPC, simulator) hold a Clock.
+// The interface to time, which tests replace. Pure classes take times as
+// arguments; only drivers (actors, RPC, simulator) hold a Clock.
 class Clock {
  public:
   virtual ~Clock() = default;
-  // As SteadyNow. Deadlines, leases, TTLs and back-off count on this clock.
+  // The monotonic time, like SteadyNow. Deadlines, leases, TTLs and back-off
+  // use this clock.
   virtual absl::Time Now() const = 0;
-  // The time of day, which an operator may set: for logs, for names, and for
-  // what has to be read after a restart.
+  // The time of day, which an operator may set. For logs, for names, and for
+  // times that are read after a restart.
   virtual absl::Time WallNow() const = 0;
 };
 

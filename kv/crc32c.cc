@@ -34,14 +34,14 @@ uint32_t ExtendBytes(uint32_t crc, const std::byte* at, size_t bytes) {
 
 #if defined(__x86_64__)
 
-// The instruction has a latency of 3 cycles and a throughput of 1, so three
-// independent runs of kRun bytes go at once and are joined by shifting the
-// first two over the bytes behind them (Gopal et al., "Fast CRC Computation
-// Using the CRC32 Instruction", Intel 2011).
+// The instruction has a latency of 3 cycles and a throughput of one per cycle,
+// so three independent runs of kRun bytes are computed at once. The CRCs of the
+// first two runs are then shifted over the bytes behind them and joined (Gopal
+// et al., "Fast CRC Computation Using the CRC32 Instruction", Intel 2011).
 constexpr size_t kRun = 1024;
 
-// Shifting a CRC over `zeros` zero bytes is linear, so four byte-indexed tables
-// hold it.
+// Shifts a CRC over a fixed number of zero bytes. The shift is linear, so one
+// table for each byte of the CRC is enough.
 struct ShiftTable {
   std::array<std::array<uint32_t, 256>, 4> of;
 };

@@ -8,12 +8,13 @@
 
 namespace kdn {
 
-// CRC-32C (Castagnoli, RFC 3720 appendix B.4). Uses the SSE4.2 instruction,
-// three streams at a time, where the CPU has it.
+// The CRC-32C of `bytes` (Castagnoli, RFC 3720 appendix B.4). Uses the SSE4.2
+// instruction if the CPU has it.
 uint32_t Crc32c(absl::Span<const std::byte> bytes);
-// The CRC of the concatenation whose first part had CRC `crc`.
+// The CRC of two parts joined: `crc` is the CRC of the first part, `bytes` is
+// the second part.
 uint32_t ExtendCrc32c(uint32_t crc, absl::Span<const std::byte> bytes);
-// The table-driven form, for tests to compare with.
+// ExtendCrc32c without the instruction, for tests to compare with.
 uint32_t ExtendCrc32cPortable(uint32_t crc, absl::Span<const std::byte> bytes);
 
 }  // namespace kdn

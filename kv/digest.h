@@ -15,7 +15,8 @@
 
 namespace kdn {
 
-// A SHA-256 value. `Tag` tells a chunk's key from a model's fingerprint.
+// A SHA-256 value. `Tag` makes digests of different things, such as a chunk's
+// key and a model's fingerprint, different types.
 template <typename Tag>
 class Digest {
  public:
@@ -23,7 +24,7 @@ class Digest {
   Digest() = default;
   explicit Digest(const std::array<uint8_t, kSize>& bytes) : bytes_(bytes) {}
 
-  // Nullopt unless exactly 32 bytes.
+  // Nullopt unless `bytes` has exactly 32 bytes.
   static std::optional<Digest> FromBytes(absl::Span<const uint8_t> bytes) {
     if (bytes.size() != kSize) return std::nullopt;
     Digest digest;
@@ -43,12 +44,13 @@ class Digest {
   std::array<uint8_t, kSize> bytes_{};
 };
 
+// Two lower-case hex digits per byte.
 std::string HexOf(absl::Span<const uint8_t> bytes);
 template <typename Tag>
 std::string Hex(const Digest<Tag>& digest) {
   return HexOf(digest.bytes());
 }
-// The first 12 hex digits: what log lines and error messages show.
+// The first 12 hex digits, for log lines and error messages.
 template <typename Tag>
 std::string ShortHex(const Digest<Tag>& digest) {
   return Hex(digest).substr(0, 12);
@@ -56,12 +58,12 @@ std::string ShortHex(const Digest<Tag>& digest) {
 
 std::array<uint8_t, 32> Sha256Of(absl::Span<const uint8_t> bytes);
 
-// Builds the preimage of a digest: every field is written little-endian and
-// every variable-length field carries its length, so no two different field
+// Hashes a list of fields. Fields are written little-endian, and the length of
+// a field of variable length is written before it, so that no two different
 // lists give the same bytes.
 class DigestBuilder {
  public:
-  // `domain` keeps digests of different purposes apart.
+  // `domain` is the first field. It keeps digests of different purposes apart.
   explicit DigestBuilder(std::string_view domain);
   DigestBuilder& Add(uint64_t value);
   DigestBuilder& Add(double value);

@@ -55,11 +55,11 @@ uint16_t FloatToFp16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
   const uint32_t magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) {  // NaN, kept quiet
+  if (magnitude > 0x7f800000u) {  // becomes a quiet NaN
     return static_cast<uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x3ffu));
   }
   if (magnitude >= 0x477ff000u) return sign | 0x7c00u;  // rounds past 65504
-  if (magnitude < 0x38800000u) {  // subnormal: the FPU rounds for us
+  if (magnitude < 0x38800000u) {  // subnormal: the addition rounds
     const float scaled = std::bit_cast<float>(magnitude) + 0.5f;
     return static_cast<uint16_t>(
         sign | (std::bit_cast<uint32_t>(scaled) - 0x3f000000u));

@@ -23,7 +23,7 @@ size_t Histogram::BucketOf(uint64_t value) {
 }
 
 uint64_t Histogram::AtMost(size_t bucket) {
-  KDN_CHECK(bucket < kBucketCount, "a histogram has fewer buckets");
+  KDN_CHECK(bucket < kBucketCount, "there is no such bucket");
   if (bucket < kSubBuckets) return bucket;
   const uint64_t shift = (bucket >> kSubBucketBits) - 1;
   const uint64_t top = kSubBuckets + (bucket & (kSubBuckets - 1));

@@ -21,7 +21,8 @@ absl::StatusOr<std::byte*> MapShared(int fd, size_t bytes) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "mapping ", bytes, " bytes of shared memory: ", strerror(errno)));
   }
-  // Heeded where shmem_enabled is "advise" and the mapping is long enough.
+  // The kernel follows this advice if shmem_enabled is "advise" and the mapping
+  // is long enough.
   madvise(data, bytes, MADV_HUGEPAGE);
   return static_cast<std::byte*>(data);
 }
@@ -86,15 +87,15 @@ SharedMemory& SharedMemory::operator=(SharedMemory&& other) noexcept {
 
 absl::StatusOr<PrivateMemory> PrivateMemory::Create(size_t bytes) {
   KDN_CHECK(bytes > 0, "an empty mapping is no memory");
-  // Reserved by whoever set the budget, not by the kernel: most of it may never
-  // be touched.
+  // MAP_NORESERVE: a budget of the caller limits this memory, and most of it
+  // may never be used, so the kernel need not reserve it.
   void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (data == MAP_FAILED) {
     return absl::ResourceExhaustedError(
         absl::StrCat("mapping ", bytes, " bytes of memory: ", strerror(errno)));
   }
-  // Refused where the kernel has no huge pages: then with small ones.
+  // Without huge pages in the kernel this fails, and the pages are small.
   madvise(data, bytes, MADV_HUGEPAGE);
   return PrivateMemory(static_cast<std::byte*>(data), bytes);
 }

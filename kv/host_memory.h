@@ -9,18 +9,21 @@
 
 namespace kdn {
 
-// A mapping of anonymous memory that another process may map too: a memfd.
-// Pages are zero and taken from the system on first touch, huge ones where its
-// shmem_enabled lets those who ask have them. Owns the mapping and the
+// Memory that another process may map too (a memfd). Its pages are zero, and
+// the system allocates each page on its first use. They are huge pages if the
+// system's shmem_enabled allows huge pages on request. Owns the mapping and the
 // descriptor. Movable, not copyable.
 class SharedMemory {
  public:
-  // RESOURCE_EXHAUSTED when the system has no more, FAILED_PRECONDITION when it
-  // has no such memory at all. REQUIRES: bytes > 0.
+  // `name` is for people only. RESOURCE_EXHAUSTED when the system has no memory
+  // or descriptors left, FAILED_PRECONDITION when the system cannot make a
+  // memfd. REQUIRES: bytes > 0.
   static absl::StatusOr<SharedMemory> Create(const char* name, size_t bytes);
-  // Maps a descriptor received from a peer and takes ownership of it.
-  // INVALID_ARGUMENT when it is not a file of at least `bytes` bytes or can
-  // still shrink (a shrinking file would fault this process).
+  // Maps a descriptor that a peer sent. Takes ownership of the descriptor, even
+  // on failure. INVALID_ARGUMENT when the descriptor is not a file of at least
+  // `bytes` bytes, or when the file can still shrink: reading past its new end
+  // would kill this process. RESOURCE_EXHAUSTED when the system refuses the
+  // mapping.
   static absl::StatusOr<SharedMemory> Map(int fd, size_t bytes);
 
   SharedMemory() = default;
@@ -40,10 +43,11 @@ class SharedMemory {
   int fd_ = -1;
 };
 
-// A mapping only this process has: zero pages taken from the system on first
-// touch, huge ones where it has them. They are worth having under bulk bytes:
-// against 4 KB pages O_DIRECT reads of 2 MB objects ran at 2.6 instead of 1.4
-// GB/s, fetches from another node 5 % faster (`kdn bench delivery`).
+// Memory of this process alone. Its pages are zero, and the system allocates
+// each page on its first use. They are huge pages if the system has them. Huge
+// pages are worth having for bulk bytes: O_DIRECT reads of 2 MB objects ran at
+// 2.6 GB/s, with 4 KB pages at 1.4 GB/s, and fetches from another node were 5 %
+// faster (`kdn bench delivery`).
 class PrivateMemory {
  public:
   // RESOURCE_EXHAUSTED when the system refuses. REQUIRES: bytes > 0.

@@ -8,8 +8,8 @@
 
 namespace kdn {
 
-// The name of a node as the configuration writes it ("n1"). Names, not
-// positions in a list, so that nodes with different member lists agree.
+// The name of a node in the configuration ("n1"). A name and not a position in
+// a list, so that nodes with different member lists mean the same node.
 class NodeId {
  public:
   NodeId() = default;
@@ -26,7 +26,8 @@ class NodeId {
   std::string name_;
 };
 
-// An integer that does not mix with other integers. `Tag` makes it a type.
+// An integer that does not convert to or from other integers. Each `Tag` makes
+// a type of its own.
 template <typename Tag, typename Int>
 class StrongInt {
  public:
@@ -43,18 +44,19 @@ class StrongInt {
   Int value_ = 0;
 };
 
-// A slice of the key space: the unit of placement. In [0, kShards).
+// A part of the key space, and the unit of placement. In [0, kShards).
 using ShardId = StrongInt<struct ShardIdTag, uint32_t>;
-// How many shards every cluster has. Part of a cluster's identity: records,
-// index keys and shard maps are made with this number, so no option changes it.
+// The number of shards of every cluster. No option changes it, because records,
+// index keys and shard maps depend on it.
 inline constexpr uint32_t kShards = 65536;
-// Counts the membership changes one node has seen; not comparable across nodes.
+// The number of membership changes that one node has seen. Epochs of different
+// nodes cannot be compared.
 using Epoch = StrongInt<struct EpochTag, uint64_t>;
-// Names one connected engine at one gateway: what leases belong to.
+// One connected engine at one gateway. A lease belongs to a session.
 using SessionId = StrongInt<struct SessionIdTag, uint64_t>;
-// The checksum of an object's header and index, hence (through the streams'
-// CRCs in the index) of all its bytes. Travels with every read, so that no
-// delivery mixes two versions of one key.
+// The checksum of an object's header and index. It covers all bytes of the
+// object, because the index has the CRC of every stream. Every read carries the
+// version, so that no delivery mixes two versions of one key.
 using ObjectVersion = StrongInt<struct ObjectVersionTag, uint64_t>;
 
 }  // namespace kdn

@@ -11,11 +11,13 @@
 
 namespace kdn {
 
-// Where one head's rows of one layer go. Not owned.
+// The places of one head's rows, in one layer's K or V, that a decoder writes
+// to. Does not own the memory.
 struct MutableRows {
   std::byte* base = nullptr;
   int64_t token_stride = 0;
-  // Of each token's row from `base`, in pages; null: token_stride apart.
+  // In pages: the offset of each token's row from `base`, in bytes. Null
+  // elsewhere: rows are token_stride bytes apart.
   const int64_t* offsets = nullptr;
 
   std::byte* At(int token) const {
@@ -23,31 +25,32 @@ struct MutableRows {
   }
 };
 
-// Where delivered KV goes: a view, or pages of an engine's cache. The memory is
-// not owned; where the pages lie is worked out once per run of tokens and
-// shared by copies. Immutable.
+// The memory that KV is delivered to: a view, or pages of an engine's cache.
+// Does not own the memory. In pages, the place of each token is computed once,
+// by InPages, and copies share the result. Immutable.
 class KvDestination {
  public:
   KvDestination() = default;
   // NOLINTNEXTLINE(google-explicit-constructor)
   KvDestination(const MutableKvView& view) : view_(view) {}
-  // INVALID_ARGUMENT when the pages do not fit (see Validate). `pages` is not
-  // kept.
+  // The destination of KV of `shape` in `pages`. INVALID_ARGUMENT when the
+  // pages do not fit the shape (see Validate). Does not refer to `pages`
+  // afterwards.
   static absl::StatusOr<KvDestination> InPages(const KvShape& shape,
                                                const KvPages& pages);
 
   const KvShape& shape() const { return view_.shape(); }
-  // The same memory, one layer of it.
+  // The destination of one layer, in the same memory.
   KvDestination Layer(int layer) const;
-  // Valid as long as this or a copy.
+  // Valid as long as this object or a copy of it lives.
   MutableRows Rows(int layer, KvPart part, int head) const;
 
  private:
   struct Places;
 
-  MutableKvView view_;  // with pages its shape only
-  std::shared_ptr<const Places> pages_;
-  int first_layer_ = 0;  // of the pages
+  MutableKvView view_;                   // in pages it has a shape only
+  std::shared_ptr<const Places> pages_;  // null: not in pages
+  int first_layer_ = 0;  // the view's layer 0 among the layers of the pages
 };
 
 }  // namespace kdn

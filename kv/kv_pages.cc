@@ -14,20 +14,20 @@ absl::Status CheckBases(const KvPages& pages, const KvShape& shape) {
   const auto is_null = [](const std::byte* base) { return base == nullptr; };
   if (std::any_of(pages.keys.begin(), pages.keys.end(), is_null) ||
       std::any_of(pages.values.begin(), pages.values.end(), is_null)) {
-    return absl::InvalidArgumentError("pages of a layer that has no memory");
+    return absl::InvalidArgumentError("the address of a layer's pages is null");
   }
   if (pages.keys.size() == layers && pages.values.size() == layers) {
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("pages of ", pages.keys.size(), " layers of K and ",
+      absl::StrCat("pages have ", pages.keys.size(), " layers of K and ",
                    pages.values.size(), " of V, expected ", layers));
 }
 
 absl::Status CheckTable(const KvPages& pages, int tokens) {
   if (pages.first_token < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("pages from token ", pages.first_token, " on"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "pages begin at token ", pages.first_token, ", expected at least 0"));
   }
   const int64_t last_token = int64_t{pages.first_token} + tokens - 1;
   const auto first =
@@ -52,11 +52,13 @@ absl::Status CheckTable(const KvPages& pages, int tokens) {
 
 absl::Status Validate(const KvPages& pages, const KvShape& shape) {
   if (shape.layers < 1 || shape.tokens < 1) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "pages for ", shape.layers, " layers of ", shape.tokens, " tokens"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("pages for ", shape.layers, " layers of ", shape.tokens,
+                     " tokens, expected at least 1 of each"));
   }
   if (absl::Status s = CheckBases(pages, shape); !s.ok()) return s;
-  // One part of one layer is a tensor too, its blocks in place of layers.
+  // K or V of one layer is checked like a KV tensor, with blocks in the place
+  // of layers.
   const KvShape pool{pages.blocks, shape.kv_heads, pages.block_tokens,
                      shape.head_dim, shape.dtype};
   const KvStrides strides{pages.block_stride, 0, pages.token_stride,

@@ -10,15 +10,15 @@
 
 namespace kdn {
 
-// Where a run of tokens lies in an engine's paged cache, as vLLM's: every layer
-// has `blocks` blocks of block_tokens tokens, and token t of a sequence lies in
-// block block_table[t / block_tokens]. The run's tokens are the sequence's from
-// first_token on.
+// The places of a run of tokens in an engine's paged KV cache, such as vLLM's.
+// Every layer has `blocks` blocks of block_tokens tokens each. Token t of a
+// sequence lies in block block_table[t / block_tokens]. The run begins at token
+// first_token of the sequence.
 //
-// `keys` and `values` have, per layer, the first row of K and of V: of block 0,
-// its first token, the first head that is shown. So K and V may have memory of
-// their own ([2][blocks][block_tokens][heads][dim]), share each block
-// ([blocks][2][block_tokens][heads][dim]) or lie side by side
+// `keys` and `values` have one address per layer: that of the row of K or V for
+// block 0, its first token, and the first head of the KV that is delivered. So
+// K and V may have separate memory ([2][blocks][block_tokens][heads][dim]),
+// share each block ([blocks][2][block_tokens][heads][dim]) or lie side by side
 // ([blocks][heads][block_tokens][2 * dim]). Strides are in bytes; the elements
 // of a row are contiguous.
 struct KvPages {
@@ -33,9 +33,9 @@ struct KvPages {
   int first_token = 0;
 };
 
-// INVALID_ARGUMENT unless the pages have a place for every row of `shape`: a
-// base for each of its layers, strides that are not negative, and blocks that
-// exist for each of its tokens. Overflow-proof. Says nothing about the memory.
+// INVALID_ARGUMENT unless the pages have a place for every row of `shape`:
+// addresses for each layer, no negative strides, and for each token a block
+// that exists. Safe against overflow. Cannot check the memory itself.
 absl::Status Validate(const KvPages& pages, const KvShape& shape);
 
 }  // namespace kdn

@@ -5,7 +5,8 @@
 namespace kdn {
 namespace {
 
-// a * b + c, or false when it leaves uint64. a counts elements, so a >= 0.
+// Adds count * stride to `sum`. False when the stride is negative or the sum
+// does not fit into 64 bits.
 bool AddProduct(uint64_t count, int64_t stride, uint64_t* sum) {
   if (stride < 0) return false;
   uint64_t product;
@@ -74,7 +75,7 @@ absl::Status ValidateInside(const KvShape& shape, const KvStrides& strides,
   if (end > memory_bytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("KV tensor at offset ", offset, " ends at byte ", end,
-                     " of a memory of ", memory_bytes));
+                     ", past its memory of ", memory_bytes, " bytes"));
   }
   return absl::OkStatus();
 }

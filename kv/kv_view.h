@@ -12,25 +12,27 @@ namespace kdn {
 
 enum class KvPart : uint8_t { kK = 0, kV = 1 };
 
-// The KV of a run of tokens: layers x {K, V} x kv_heads x tokens x head_dim.
+// The shape of the KV of a run of tokens: layers x {K, V} x kv_heads x tokens x
+// head_dim.
 struct KvShape {
   int layers = 0;
   int kv_heads = 0;
   int tokens = 0;
   int head_dim = 0;
   Dtype dtype = Dtype::kBf16;
-  // The head_dim of V in models whose V differs from K; 0 in all others. Only
-  // the object format knows such models: views and codecs do not.
+  // The head_dim of V in models where it differs from that of K; 0 in all other
+  // models. Only the object format supports such models; views and codecs do
+  // not.
   int v_head_dim = 0;
 
   int dim(KvPart part) const {
     return part == KvPart::kV && v_head_dim != 0 ? v_head_dim : head_dim;
   }
-  // Of a row of K, and of V where V does not differ.
+  // Bytes of one row of K; also of V unless v_head_dim is set.
   size_t head_bytes() const {
     return static_cast<size_t>(head_dim) * SizeOf(dtype);
   }
-  // K and V of one layer.
+  // Bytes of K and V of one layer.
   size_t layer_bytes() const {
     return (static_cast<size_t>(dim(KvPart::kK)) + dim(KvPart::kV)) *
            SizeOf(dtype) * kv_heads * tokens;
@@ -41,8 +43,8 @@ struct KvShape {
 
 KvShape ShapeOf(const ModelSpec& spec, int tokens);
 
-// Half-open ranges of layers and KV heads: what one rank of a tensor- or
-// pipeline-parallel engine holds.
+// Half-open ranges of layers and KV heads. One rank of a tensor- or
+// pipeline-parallel engine holds such a slice of a model's KV.
 struct KvSlice {
   int layer_begin = 0;
   int layer_end = 0;
@@ -55,27 +57,29 @@ struct KvSlice {
 };
 
 KvSlice WholeOf(const ModelSpec& spec);
-// INVALID_ARGUMENT unless non-empty and inside the model.
+// INVALID_ARGUMENT unless both ranges are non-empty and inside the model.
 absl::Status Validate(const KvSlice& slice, const ModelSpec& spec);
 
-// Byte strides of a KV tensor whose head_dim elements are contiguous. Says both
-// [layer][K|V][token][head][dim] and [layer][K|V][head][token][dim], with any
-// padding, in an engine's own memory.
+// The strides of a KV tensor, in bytes. The head_dim elements of a row are
+// contiguous. Strides can describe [layer][K|V][token][head][dim] and
+// [layer][K|V][head][token][dim], with any padding.
 struct KvStrides {
   int64_t layer = 0;
   int64_t part = 0;
   int64_t token = 0;
   int64_t head = 0;
 
-  // Densely packed, tokens outside heads (vLLM, plain C order).
+  // [layer][K|V][token][head][dim] without padding, as in vLLM.
   static KvStrides TokenMajor(const KvShape& shape);
-  // Densely packed, heads outside tokens (Hugging Face's DynamicCache).
+  // [layer][K|V][head][token][dim] without padding, as in Hugging Face's
+  // DynamicCache.
   static KvStrides HeadMajor(const KvShape& shape);
   bool operator==(const KvStrides&) const = default;
 };
 
-// Non-owning view of KV memory. `T` is std::byte or const std::byte. Indices
-// are relative to the slice it shows: layer 0 is the slice's first.
+// A view of KV memory that it does not own. `T` is std::byte or const
+// std::byte. Indices count from the start of the view: layer 0 is the first
+// layer that the view shows.
 template <typename T>
 class BasicKvView {
  public:
@@ -88,13 +92,13 @@ class BasicKvView {
            static_cast<int64_t>(part) * strides_.part + token * strides_.token +
            head * strides_.head;
   }
-  // The same memory, one layer of it.
+  // A view of one layer, in the same memory.
   BasicKvView Layer(int layer) const {
     KvShape shape = shape_;
     shape.layers = 1;
     return BasicKvView(base_ + layer * strides_.layer, shape, strides_);
   }
-  // The same memory, from `token` on.
+  // A view of `count` tokens from `token` on, in the same memory.
   BasicKvView Tokens(int token, int count) const {
     KvShape shape = shape_;
     shape.tokens = count;
@@ -117,9 +121,9 @@ class BasicKvView {
 using KvView = BasicKvView<const std::byte>;
 using MutableKvView = BasicKvView<std::byte>;
 
-// INVALID_ARGUMENT unless every element of a tensor of `shape` with `strides`
-// based at `offset` lies inside [0, memory_bytes) and no stride is negative.
-// Overflow-proof: the numbers come from peers.
+// INVALID_ARGUMENT unless no dimension is empty, no stride is negative, and
+// every element of a tensor that begins at byte `offset` lies inside [0,
+// memory_bytes). Safe against overflow, because the numbers come from peers.
 absl::Status ValidateInside(const KvShape& shape, const KvStrides& strides,
                             uint64_t offset, uint64_t memory_bytes);
 

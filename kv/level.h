@@ -9,29 +9,33 @@
 
 namespace kdn {
 
-// How exactly an encoded chunk is kept. The numbers are wire and disk format.
+// The quality at which a chunk is encoded. The numbers are part of the wire and
+// disk formats.
 enum class Level : uint8_t {
-  // The engine's own bytes: bit for bit at the positions where they were
-  // computed, K rotated by the difference in fp32 elsewhere.
+  // The engine's own bytes, bit for bit, at the positions where they were
+  // computed. At other positions K is rotated by the difference, in fp32.
   kLossless = 0,
-  // 8 bits a value: pre-RoPE K scaled per channel, V per token.
+  // 8 bits per value. K is kept before RoPE, with a scale per channel; V has a
+  // scale per token.
   kInt8 = 1,
-  // Transform-coded, pre-RoPE K; each refines the one before it threefold and
-  // needs its streams.
+  // Transform-coded, with K before RoPE. Each of these levels has a third of
+  // the step size of the level before, and needs that level's streams.
   kBase = 2,
   kBase1 = 3,
   kBase2 = 4,
 };
 inline constexpr int kLevelCount = 5;
-// From the most exact down.
+// All levels, the most exact first.
 inline constexpr std::array<Level, kLevelCount> kLevelsByQuality = {
     Level::kLossless, Level::kInt8, Level::kBase2, Level::kBase1, Level::kBase};
 
 std::string_view Name(Level level);
-// Understands "lossless", "int8", "base", "base+1" and "base+2".
+// Understands "lossless", "int8", "base", "base+1" and "base+2"; nullopt for
+// other names.
 std::optional<Level> ParseLevel(std::string_view name);
 
-// A set of levels: what an object holds, or what a reader accepts.
+// A set of levels, such as the levels that an object holds or that a reader
+// accepts.
 class LevelSet {
  public:
   constexpr LevelSet() = default;
@@ -41,7 +45,7 @@ class LevelSet {
   static constexpr LevelSet All() {
     return LevelSet(static_cast<uint8_t>((1u << kLevelCount) - 1));
   }
-  // REQUIRES nothing: unknown bits are kept out, so bits() may differ.
+  // Takes any bits. Bits of unknown levels are dropped, so bits() may differ.
   static constexpr LevelSet FromBits(uint8_t bits) {
     return LevelSet(static_cast<uint8_t>(bits & All().bits_));
   }
@@ -66,14 +70,14 @@ class LevelSet {
     }
     return Level::kBase;
   }
-  // The least exact one. REQUIRES: not empty.
+  // The least exact level of the set. REQUIRES: not empty.
   constexpr Level Worst() const {
     for (size_t i = kLevelsByQuality.size(); i-- > 0;) {
       if (Has(kLevelsByQuality[i])) return kLevelsByQuality[i];
     }
     return Level::kLossless;
   }
-  // The set and the levels that its levels refine: what an object holds.
+  // This set and all levels that its levels refine. An object holds such a set.
   constexpr LevelSet WithRefined() const {
     LevelSet all = *this;
     if (all.Has(Level::kBase2)) all = all.With(Level::kBase1);

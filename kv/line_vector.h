@@ -9,8 +9,8 @@ namespace kdn {
 
 inline constexpr size_t kCacheLine = 64;
 
-// Memory from a cache line on. Elements that are made without a value have
-// none, as of std::make_unique_for_overwrite.
+// Allocates memory that begins at a cache line. Elements that are made without
+// a value stay uninitialised, as with std::make_unique_for_overwrite.
 template <typename T>
 struct LineAllocator {
   using value_type = T;
@@ -39,8 +39,9 @@ struct LineAllocator {
   }
 };
 
-// What vector units and tiles read: no 64 bytes from a multiple of 64 on cross
-// a cache line. A tile of AMX takes six times as long to load when its rows do.
+// A vector that begins at a cache line, for data that vector units and AMX
+// tiles read: 64 bytes at a multiple of 64 never cross a cache line. An AMX
+// tile takes six times as long to load when its rows cross one.
 template <typename T>
 using LineVector = std::vector<T, LineAllocator<T>>;
 

@@ -6,25 +6,26 @@
 
 #include "absl/strings/string_view.h"
 
-// Where libraries report what went wrong. The libraries name no logging
-// library: a program gives the lines a place with SetLogSink. Without a sink
-// nothing is written, so an engine that links the client stays silent.
+// The log of the libraries. They do not depend on a logging library: a program
+// receives the lines through SetLogSink. Without a sink nothing is written, so
+// an engine that links the client library stays silent.
 namespace kdn {
 
 enum class LogSeverity : uint8_t { kInfo, kWarning, kError };
 
-// Writes one line. May be called on any thread, one call at a time, and must
-// not log itself.
+// Writes one line. Called on any thread, but never by two threads at once. Must
+// not call the functions below: that would deadlock.
 using LogSink = std::function<void(LogSeverity severity, absl::string_view site,
                                    absl::string_view message)>;
 
-// Lines go to `sink` from now on; null: nowhere. Thread-safe.
+// Passes all later lines to `sink`; null: drops them. Thread-safe.
 void SetLogSink(LogSink sink);
 
-// `site` names the place in the code ("bulk.accept"). Where each peer needs
-// lines of its own, the peer follows ("placement.down n2"). Of one site at most
-// one warning and one error is written in ten seconds; the next line says how
-// many were left out. Information is always written. Thread-safe.
+// Write a line. `site` names the place in the code, such as "bulk.accept". A
+// site that logs about many peers ends with the peer's name, "placement.down
+// n2". Each site writes at most one warning and one error in ten seconds; the
+// next line says how many lines were left out. LogInfo has no such limit.
+// Thread-safe.
 void LogInfo(absl::string_view site, absl::string_view message);
 void LogWarning(absl::string_view site, absl::string_view message);
 void LogError(absl::string_view site, absl::string_view message);

@@ -11,15 +11,16 @@
 
 namespace kdn {
 
-// Decides which lines of a log are written: of one site at most one line in an
-// interval. Time comes as an argument. It remembers every site for ever: sites
-// are places in the code, some of them once for each peer, so there are few.
+// Decides which lines of a log are written: at most one line per site and
+// interval. Time is an argument. Never forgets a site; sites are places in the
+// code, some of them once for each peer, so there are few.
 class LogLimit {
  public:
   explicit LogLimit(absl::Duration interval) : interval_(interval) {}
 
-  // A line of `site` is there. None: leave it out. Else write it, and say that
-  // so many lines of the site were left out since the last one.
+  // The caller has a line of `site`. Nullopt: leave the line out. Otherwise
+  // write it; the result is the number of lines of this site that were left out
+  // since the last one that was written.
   std::optional<uint64_t> Admit(std::string_view site, absl::Time now);
 
  private:

@@ -16,13 +16,13 @@ Meters::Meters() {
 
 void Meters::Add(Metric counter, uint64_t count) {
   KDN_DCHECK(counter.info().type == MetricType::kCounter,
-             "only counters are counted here");
+             "Add takes counters only");
   counters_[counter.index()].fetch_add(count, std::memory_order_relaxed);
 }
 
 void Meters::Record(Metric histogram, absl::Duration took) {
   Distribution* const distribution = distributions_[histogram.index()].get();
-  KDN_CHECK(distribution != nullptr, "only histograms take times");
+  KDN_CHECK(distribution != nullptr, "Record takes histograms only");
   const auto us = static_cast<uint64_t>(
       std::max<int64_t>(absl::ToInt64Microseconds(took), 0));
   distribution->counts[Histogram::BucketOf(us)].fetch_add(

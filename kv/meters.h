@@ -12,21 +12,22 @@
 
 namespace kdn {
 
-// What the threads of one node count together: a counter for each metric, and
-// the histograms. Counting is one atomic addition (two for a histogram) and
-// takes no lock. Thread-safe.
+// The counters and histograms of one node, which all its threads share.
+// Counting is one atomic addition, or two for a histogram, and takes no lock.
+// Thread-safe.
 class Meters {
  public:
   Meters();
 
-  // REQUIRES: a counter.
+  // REQUIRES: the metric is a counter.
   void Add(Metric counter, uint64_t count = 1);
-  // Counts a time in microseconds; one below zero is zero. REQUIRES: a
-  // histogram.
+  // Records a duration in microseconds; a negative duration counts as zero.
+  // REQUIRES: the metric is a histogram.
   void Record(Metric histogram, absl::Duration took);
 
   uint64_t Get(Metric counter) const;
-  // All of them. Not one moment: threads go on counting.
+  // All values. They are not of one moment, because other threads go on
+  // counting.
   MetricValues Read() const;
 
  private:
@@ -35,7 +36,7 @@ class Meters {
     std::atomic<uint64_t> sum{0};
   };
   std::array<std::atomic<uint64_t>, kMetricCount> counters_{};
-  // Null for what is no histogram.
+  // By metric; null unless the metric is a histogram.
   std::array<std::unique_ptr<Distribution>, kMetricCount> distributions_;
 };
 

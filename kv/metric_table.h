@@ -10,23 +10,23 @@
 namespace kdn {
 
 enum class MetricType : uint8_t {
-  kCounter = 0,    // grows only, from the start of the node
-  kGauge = 1,      // holds now
+  kCounter = 0,    // only grows; 0 at the start of the node
+  kGauge = 1,      // the present value
   kHistogram = 2,  // a distribution since the start of the node
 };
 std::string_view Name(MetricType type);
 
 struct MetricInfo {
-  // The name in C++, on every wire, in `kdn status --json` and in Python. A dot
-  // ends the name of a group of metrics.
+  // The name in C++, in every protocol, in `kdn status --json` and in Python. A
+  // dot ends the name of a group of metrics.
   std::string_view name;
   MetricType type;
   std::string_view unit;
   std::string_view help;
 };
 
-// Every number that a node reports, told once. A new one is a line here and the
-// place that counts it: reports, wires and commands walk the table.
+// All metrics that a node reports. A new metric takes a line here and the code
+// that counts it: reports, protocols and commands iterate over this table.
 inline constexpr MetricInfo kMetricTable[] = {
     // The node.
     {"epoch", MetricType::kGauge, "changes",
@@ -74,7 +74,7 @@ inline constexpr MetricInfo kMetricTable[] = {
      "bytes of the memory tier in use, objects under construction included"},
     {"disk_bytes", MetricType::kGauge, "bytes",
      "bytes of visible objects that are on disk"},
-    {"leases", MetricType::kGauge, "leases", "pins held"},
+    {"leases", MetricType::kGauge, "leases", "leases that engines hold"},
 
     // Its disk tier.
     {"disk_live_bytes", MetricType::kGauge, "bytes",
@@ -106,13 +106,13 @@ inline constexpr MetricInfo kMetricTable[] = {
     {"disk_read_us", MetricType::kHistogram, "microseconds",
      "a read from disk, from the request of the storage to its answer"},
 
-    // Engines at its gateway. chunks_hit + chunks_missed + chunks_failed +
-    // chunks_recomputed = chunks that engines asked for.
+    // Engines at the node's gateway. chunks_hit + chunks_missed + chunks_failed
+    // + chunks_recomputed = chunks that engines asked for.
     {"stores", MetricType::kCounter, "objects",
      "stores that were answered with a receipt"},
     {"retrieves", MetricType::kCounter, "requests",
-     "retrieves that the gateway passed to the node; an inline one counts once "
-     "a window"},
+     "retrieves that the gateway passed to the node; an inline retrieve counts "
+     "once per window"},
     {"chunks_hit", MetricType::kCounter, "chunks",
      "chunks delivered to engines"},
     {"chunks_missed", MetricType::kCounter, "chunks",
@@ -120,7 +120,8 @@ inline constexpr MetricInfo kMetricTable[] = {
     {"chunks_failed", MetricType::kCounter, "chunks",
      "chunks that a node holds but that could not be delivered"},
     {"chunks_recomputed", MetricType::kCounter, "chunks",
-     "chunks left to the engine: it is faster, or the deadline is too near"},
+     "chunks left to the engine: prefilling is faster, or the deadline too "
+     "near"},
     {"engine_bytes_in", MetricType::kCounter, "bytes",
      "bytes of KV taken from engines"},
     {"engine_bytes_out", MetricType::kCounter, "bytes",
@@ -150,21 +151,22 @@ inline constexpr MetricInfo kMetricTable[] = {
      "connections of peers that were refused: wrong hello, malformed messages, "
      "too many"},
 
-    // Rate control: fetches from peers, until their last layer is decoded.
+    // Rate control of fetches from peers. A plan is the peer's choice of levels
+    // for one fetch. Times end when the last layer is decoded.
     {"rate.plans", MetricType::kCounter, "fetches",
-     "fetches whose levels a peer chose"},
+     "fetches that a peer planned: it chose their levels"},
     {"rate.plans_blind", MetricType::kCounter, "fetches",
      "fetches over links of unknown rate; the predictions below leave them "
      "out"},
     {"rate.chunks_loaded", MetricType::kCounter, "chunks",
-     "chunks that these fetches brought"},
+     "chunks that planned fetches loaded"},
     {"rate.chunks_recomputed", MetricType::kCounter, "chunks",
-     "chunks that these fetches left to the engine"},
+     "chunks that planned fetches left to the engine"},
     {"rate.bytes_predicted", MetricType::kCounter, "bytes",
-     "bytes that were to come"},
-    {"rate.bytes_actual", MetricType::kCounter, "bytes", "bytes that came"},
+     "bytes that the plans predicted"},
+    {"rate.bytes_actual", MetricType::kCounter, "bytes", "bytes that arrived"},
     {"rate.load_us_predicted", MetricType::kCounter, "microseconds",
-     "time that loading was to take"},
+     "time that the plans predicted for loading"},
     {"rate.load_us_actual", MetricType::kCounter, "microseconds",
      "time that loading took"},
     {"rate.late", MetricType::kCounter, "fetches",
@@ -174,16 +176,17 @@ inline constexpr MetricInfo kMetricTable[] = {
 };
 inline constexpr size_t kMetricCount = std::size(kMetricTable);
 
-// One line of the table. In C++ code a metric is written as its name, which the
-// compiler looks up: Metric("lookups"). A name that the table lacks does not
-// compile.
+// One metric: a line of the table. C++ code names it by a string, as in
+// Metric("lookups"), which the compiler looks up. A name that is not in the
+// table does not compile.
 class Metric {
  public:
   // NOLINTNEXTLINE(google-explicit-constructor): values["lookups"]
   consteval Metric(const char* name) : index_(IndexOf(name)) {}
   // REQUIRES: index < kMetricCount.
   static constexpr Metric At(size_t index) { return Metric(index); }
-  // None when the table lacks the name: a newer node may know it.
+  // Nullopt when the table does not have the name, which a newer node's table
+  // may have.
   static std::optional<Metric> Find(std::string_view name);
 
   constexpr size_t index() const { return index_; }
@@ -199,7 +202,8 @@ class Metric {
     NoSuchMetric();
     return 0;
   }
-  // Not constexpr: a constant expression that reaches it is an error.
+  // Not constexpr, so that a constant expression that calls it does not
+  // compile.
   static void NoSuchMetric();
 
   size_t index_;

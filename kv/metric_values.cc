@@ -21,25 +21,25 @@ void AddTo(MetricSample& sum, const MetricSample& sample) {
 
 uint64_t& MetricValues::operator[](Metric metric) {
   KDN_DCHECK(metric.info().type != MetricType::kHistogram,
-             "a histogram is no number");
+             "the metric is a histogram");
   return values_[metric.index()];
 }
 
 uint64_t MetricValues::operator[](Metric metric) const {
   KDN_DCHECK(metric.info().type != MetricType::kHistogram,
-             "a histogram is no number");
+             "the metric is a histogram");
   return values_[metric.index()];
 }
 
 Histogram& MetricValues::histogram(Metric metric) {
   KDN_DCHECK(metric.info().type == MetricType::kHistogram,
-             "a number is no histogram");
+             "the metric is not a histogram");
   return histograms_[metric.index()];
 }
 
 const Histogram& MetricValues::histogram(Metric metric) const {
   KDN_DCHECK(metric.info().type == MetricType::kHistogram,
-             "a number is no histogram");
+             "the metric is not a histogram");
   const auto found = histograms_.find(metric.index());
   return found == histograms_.end() ? EmptyHistogram() : found->second;
 }

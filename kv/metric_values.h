@@ -12,7 +12,7 @@
 
 namespace kdn {
 
-// One metric and its value, as every wire carries it.
+// One metric and its value, as every protocol carries it.
 struct MetricSample {
   std::string name;
   MetricType type = MetricType::kGauge;
@@ -21,33 +21,35 @@ struct MetricSample {
   bool operator==(const MetricSample&) const = default;
 };
 
-// A value for every metric of the table, 0 or empty at first, and the samples
-// whose names only a newer node's table has. A value: classes without threads
-// count into one, reports are sums of several, tests compare them.
+// The values of all metrics of the table, 0 or empty at first. Also keeps the
+// samples of a newer node that are not in this table. A plain value: classes
+// without threads count in one, reports add several up, and tests compare them.
 class MetricValues {
  public:
-  // REQUIRES: a counter or a gauge.
+  // REQUIRES: the metric is a counter or a gauge.
   uint64_t& operator[](Metric metric);
   uint64_t operator[](Metric metric) const;
-  // REQUIRES: a histogram.
+  // REQUIRES: the metric is a histogram.
   Histogram& histogram(Metric metric);
   const Histogram& histogram(Metric metric) const;
 
-  // Adds the other's counters, gauges and buckets: both are parts of one node,
-  // and a gauge is set in one part, or counts things that each part has.
+  // Adds the other's counters, gauges and histograms. Both are parts of one
+  // node, so a gauge is set in one part only, or is a count that adds up over
+  // the parts.
   void Merge(const MetricValues& other);
 
   // Every metric of the table in its order, then the unknown ones by name.
   std::vector<MetricSample> Samples() const;
-  // Adds a sample, as Merge. A name that the table lacks is kept. A name that
-  // has another type in the table is ignored: it means something else there.
+  // Adds a sample, as Merge does. Keeps a sample with a name that is not in the
+  // table. Ignores a sample that has another type in the table, because it
+  // means something else there.
   void Add(const MetricSample& sample);
 
   bool operator==(const MetricValues&) const = default;
 
  private:
   std::array<uint64_t, kMetricCount> values_{};
-  std::map<size_t, Histogram> histograms_;  // those that are not empty
+  std::map<size_t, Histogram> histograms_;  // by metric; missing: empty
   std::map<std::string, MetricSample> unknown_;
 };
 

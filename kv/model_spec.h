@@ -12,19 +12,22 @@ namespace kdn {
 
 using ModelFingerprint = Digest<struct ModelFingerprintTag>;
 
-// What the KDN must know of a model to keep its KV: geometry, rotation, and the
-// digests of what else decides the numbers. The name is for people only.
+// What the KDN must know about a model to keep its KV: the geometry, the
+// rotation of K, and digests of the weights and the tokenizer. The name is for
+// people only.
 struct ModelSpec {
   std::string name;
   int num_layers = 0;
   int num_kv_heads = 0;
   int head_dim = 0;
-  // Of the KV cache in the engine, not of the weights.
+  // The element type of the engine's KV cache, not of the weights.
   Dtype dtype = Dtype::kBf16;
   RopeSpec rope;
-  // Hex or any other stable text that changes when the weights change.
+  // A text, such as a hash in hex, that changes exactly when the weights
+  // change.
   std::string weights_digest;
-  // Likewise for the tokenizer: equal text must give equal token ids.
+  // The same for the tokenizer: with equal digests, equal text must give equal
+  // token ids.
   std::string tokenizer_digest;
 
   bool operator==(const ModelSpec&) const = default;
@@ -36,11 +39,11 @@ inline constexpr int kKvHeadsMax = 1024;
 inline constexpr int kHeadDimMax = 4096;
 inline constexpr size_t kNameBytesMax = 256;
 
-// INVALID_ARGUMENT naming the field and its bound.
+// INVALID_ARGUMENT when a field is out of its bounds; the message names both.
 absl::Status Validate(const ModelSpec& spec);
 
-// SHA-256 over every field but the name. Golden vectors in
-// tests/kv/golden_vectors_test.cc pin it.
+// The SHA-256 of all fields but the name. It must never change:
+// tests/kv/golden_vectors_test.cc compares it with fixed values.
 ModelFingerprint FingerprintOf(const ModelSpec& spec);
 
 }  // namespace kdn

@@ -12,8 +12,9 @@ namespace {
 
 constexpr double kTwoPi = 2.0 * std::numbers::pi;
 
-// Llama 3.1's frequency-dependent stretch: long wavelengths are divided by the
-// factor, short ones kept, between them a linear blend.
+// Llama 3.1's scaling: the frequencies of long wavelengths are divided by the
+// factor, those of short wavelengths are kept, and those between are a linear
+// blend.
 double Llama3InvFreq(const RopeSpec& spec, double inv_freq) {
   const double wavelength = kTwoPi / inv_freq;
   const double original = spec.original_max_position;
@@ -26,8 +27,8 @@ double Llama3InvFreq(const RopeSpec& spec, double inv_freq) {
   return (1.0 - smooth) * inv_freq / spec.factor + smooth * inv_freq;
 }
 
-// YaRN section 3.2: the dimension at which `rotations` full turns fit into the
-// original context.
+// YaRN section 3.2: the index of the pair, as a real number, that makes
+// `rotations` full turns within the original context.
 double YarnDimension(const RopeSpec& spec, double rotations) {
   return spec.rotary_dim *
          std::log(spec.original_max_position / (rotations * kTwoPi)) /
@@ -39,7 +40,7 @@ double YarnInvFreq(const RopeSpec& spec, int pair, double inv_freq) {
       std::max(std::floor(YarnDimension(spec, spec.beta_fast)), 0.0);
   double high = std::min(std::ceil(YarnDimension(spec, spec.beta_slow)),
                          spec.rotary_dim - 1.0);
-  if (high == low) high += 0.001;  // as every implementation does: no 0/0
+  if (high == low) high += 0.001;  // avoids 0/0, as others do
   const double ramp = std::clamp((pair - low) / (high - low), 0.0, 1.0);
   return inv_freq / spec.factor * ramp + inv_freq * (1.0 - ramp);
 }
@@ -108,7 +109,8 @@ absl::Status Validate(const RopeSpec& spec, int head_dim) {
   if (!IsPositive(spec.attention_factor)) {
     return Invalid("attention_factor", spec.attention_factor, "> 0");
   }
-  // Whether the scaling uses them or not: the fingerprint covers them.
+  // Checked even if the scaling does not use them, because the fingerprint
+  // covers them.
   for (const auto& [name, value] :
        {std::pair<const char*, double>{"low_freq_factor", spec.low_freq_factor},
         {"high_freq_factor", spec.high_freq_factor},
@@ -137,8 +139,8 @@ void RopeTable::CosSin(int32_t position, float* cos, float* sin) const {
 
 void RopeTable::DeltaCosSin(int32_t from, int32_t to, float* cos,
                             float* sin) const {
-  // The engine rotated by fp32(position * inv_freq), so the difference of those
-  // very products is what has to be added.
+  // The engine rotated by fp32(position * inv_freq), so the angle to add is the
+  // difference of exactly these products.
   for (int pair = 0; pair < pairs(); ++pair) {
     const double turned = static_cast<float>(from) * inv_freq_[pair];
     const double wanted = static_cast<float>(to) * inv_freq_[pair];
@@ -149,8 +151,8 @@ void RopeTable::DeltaCosSin(int32_t from, int32_t to, float* cos,
 
 namespace {
 
-// (x, y) -> (x cos - y sin, y cos + x sin) over every pair; `sign` -1 turns
-// back.
+// (x, y) -> scale * (x cos - y sin, y cos + x sin) for every pair. A `sign` of
+// -1 rotates back.
 void Turn(RopePairing pairing, int pairs, const float* cos, const float* sin,
           float sign, float scale, float* head) {
   const int step = pairing == RopePairing::kNeoX ? 1 : 2;
@@ -174,8 +176,8 @@ void RopeTable::Rotate(const float* cos, const float* sin, float* head) const {
 
 void RopeTable::Unrotate(const float* cos, const float* sin,
                          float* head) const {
-  // cos and sin carry the attention factor a, so turning back multiplies by a
-  // once more: divide by a^2 to undo both.
+  // cos and sin include the attention factor a. Rotating back multiplies by a
+  // once more, so dividing by a^2 undoes both.
   const double a = spec_.attention_factor;
   Turn(spec_.pairing, pairs(), cos, sin, -1.0f,
        static_cast<float>(1.0 / (a * a)), head);

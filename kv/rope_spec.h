@@ -15,28 +15,34 @@ enum class RopeScaling : uint8_t {
   kYarn = 3,
 };
 
-// Which elements of a head are rotated together: (i, i + dim/2), as in NeoX and
-// every Hugging Face Llama, or (2i, 2i + 1), as in GPT-J.
+// Which elements of a head are rotated together: (i, i + rotary_dim / 2), as in
+// NeoX and every Hugging Face Llama, or (2i, 2i + 1), as in GPT-J.
 enum class RopePairing : uint8_t { kNeoX = 0, kGptJ = 1 };
 
-// Everything that decides the rotation of K at a position. Part of the model's
-// fingerprint: two models that differ here never share a chunk.
+// Everything that decides the rotation of K at a position. It is part of the
+// model's fingerprint, so models that differ here never share a chunk.
 struct RopeSpec {
   double theta = 10000.0;
-  // Elements of a head that are rotated; the rest pass through. Even; 0 where
-  // K does not turn with its position.
+  // The number of elements of a head that are rotated, from the first on; the
+  // others stay as they are. Even. 0 in models where K does not depend on its
+  // position.
   int rotary_dim = 0;
   RopePairing pairing = RopePairing::kNeoX;
   RopeScaling scaling = RopeScaling::kNone;
-  // Linear, Llama-3, YaRN: the context is stretched by this.
+  // Linear, Llama-3 and YaRN scaling: the factor by which the context is
+  // stretched.
   double factor = 1.0;
-  // Llama-3: wavelengths above original/low are stretched, below original/high
-  // are kept, between are blended.
+  // Llama-3 scaling: wavelengths above original_max_position / low_freq_factor
+  // are stretched, those below original_max_position / high_freq_factor are
+  // kept, and those between are blended.
   double low_freq_factor = 1.0;
   double high_freq_factor = 4.0;
-  // Llama-3, YaRN: the context length before stretching.
+  // Llama-3 and YaRN scaling: the context length before stretching, in tokens.
   int original_max_position = 0;
-  // YaRN (Peng et al., arXiv 2309.00071, section 3.2).
+  // YaRN scaling (Peng et al., arXiv 2309.00071, section 3.2): pairs that turn
+  // more than beta_fast times within the original context are kept, pairs that
+  // turn less than beta_slow times are stretched, and those between are
+  // blended.
   double beta_fast = 32.0;
   double beta_slow = 1.0;
   // cos and sin are multiplied by this; YaRN's default is 0.1 ln(factor) + 1.
@@ -45,32 +51,33 @@ struct RopeSpec {
   bool operator==(const RopeSpec&) const = default;
 };
 
-// INVALID_ARGUMENT naming the field that makes no sense for a head of
-// `head_dim` elements.
+// INVALID_ARGUMENT when a field is invalid for a head of `head_dim` elements;
+// the message names the field.
 absl::Status Validate(const RopeSpec& spec, int head_dim);
 
-// The angles of a RopeSpec: one inverse frequency per rotated pair, in fp32 as
-// Hugging Face computes them. Immutable.
+// The inverse frequencies of a RopeSpec, in radians per position: one per
+// rotated pair, in fp32, as Hugging Face computes them. Immutable.
 class RopeTable {
  public:
-  // REQUIRES: Validate(spec, any head_dim >= rotary_dim) is OK.
+  // REQUIRES: Validate(spec, spec.rotary_dim) is OK.
   explicit RopeTable(const RopeSpec& spec);
 
   const RopeSpec& spec() const { return spec_; }
   int pairs() const { return static_cast<int>(inv_freq_.size()); }
   const std::vector<float>& inv_freq() const { return inv_freq_; }
 
-  // cos and sin (each pairs() floats) of `position`, times attention_factor:
-  // what an engine applies to q and k.
+  // Computes the cosines and sines of `position`, pairs() floats each, times
+  // attention_factor. An engine applies these to q and k.
   void CosSin(int32_t position, float* cos, float* sin) const;
-  // cos and sin of the angle from one position to another, without the
-  // attention factor: re-rotating K that already carries it must not apply it
-  // again.
+  // Computes the cosines and sines of the angle from one position to another.
+  // They do not include the attention factor, because rotated K includes it
+  // already.
   void DeltaCosSin(int32_t from, int32_t to, float* cos, float* sin) const;
 
-  // Rotates one head (fp32, in place). Elements past rotary_dim are untouched.
+  // Rotates one head, in place. Elements from rotary_dim on stay as they are.
   void Rotate(const float* cos, const float* sin, float* head) const;
-  // Undoes Rotate exactly up to fp32 rounding, attention factor included.
+  // Undoes Rotate by the same cosines and sines, including the attention
+  // factor, up to rounding in fp32.
   void Unrotate(const float* cos, const float* sin, float* head) const;
 
  private:

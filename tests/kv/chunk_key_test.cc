@@ -21,7 +21,7 @@ ChunkIdentity SomeIdentity() {
       SomeModel(), *Namespace::Parse("tenant"), ChunkKey(), "raw", {1, 2, 3}};
 }
 
-TEST(NamespaceTest, RefusesWhatIsNoName) {
+TEST(NamespaceTest, RefusesInvalidNames) {
   EXPECT_TRUE(Namespace::Parse("team-a.prod_1").ok());
   for (const char* bad : {"", "a b", "a/b", "\n"}) {
     EXPECT_TRUE(absl::IsInvalidArgument(Namespace::Parse(bad).status())) << bad;
@@ -49,7 +49,7 @@ TEST(ChunkKeyTest, DependsOnEveryFieldOfTheIdentity) {
   EXPECT_FALSE(keys.insert(KeyOf(SomeIdentity())).second);
 }
 
-TEST(ChunkKeyTest, RefusesAnIdentityThatMakesNoSense) {
+TEST(ChunkKeyTest, RefusesInvalidIdentities) {
   ChunkIdentity identity = SomeIdentity();
   EXPECT_TRUE(Validate(identity).ok());
   identity.tokens.clear();

@@ -9,7 +9,7 @@
 namespace kdn {
 namespace {
 
-TEST(DtypeTest, EveryBf16ValueSurvivesTheWayThroughFloat) {
+TEST(DtypeTest, EveryBf16ValueIsTheSameAfterFloatAndBack) {
   for (uint32_t bits = 0; bits < 0x10000; ++bits) {
     const float value = Bf16ToFloat(static_cast<uint16_t>(bits));
     if (std::isnan(value)) continue;
@@ -17,7 +17,7 @@ TEST(DtypeTest, EveryBf16ValueSurvivesTheWayThroughFloat) {
   }
 }
 
-TEST(DtypeTest, EveryFp16ValueSurvivesTheWayThroughFloat) {
+TEST(DtypeTest, EveryFp16ValueIsTheSameAfterFloatAndBack) {
   for (uint32_t bits = 0; bits < 0x10000; ++bits) {
     const float value = Fp16ToFloat(static_cast<uint16_t>(bits));
     if (std::isnan(value)) continue;
@@ -44,7 +44,7 @@ TEST(DtypeTest, Fp16OverflowsToInfinity) {
   EXPECT_TRUE(std::isinf(Fp16ToFloat(FloatToFp16(-1e30f))));
 }
 
-TEST(DtypeTest, NothingAboveTheLargestIsFinite) {
+TEST(DtypeTest, TheLargestValueIsTheLastBeforeInfinity) {
   EXPECT_EQ(FloatToBf16(LargestOf(Dtype::kBf16)) + 1, 0x7f80);
   EXPECT_EQ(FloatToFp16(LargestOf(Dtype::kFp16)) + 1, 0x7c00);
   EXPECT_EQ(LargestOf(Dtype::kFp32), std::numeric_limits<float>::max());

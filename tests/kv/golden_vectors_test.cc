@@ -12,9 +12,10 @@ namespace {
 
 using Json = nlohmann::json;
 
-// These are promises to every client in every language: a change here is a new
-// protocol version. Computed once by an independent implementation (Python's
-// hashlib and struct) from the layout in docs/protocol.md.
+// Every client in every language depends on these keys: a change here is a new
+// version of the protocol. They were computed once by an independent
+// implementation (Python's hashlib and struct) from the layout in
+// docs/protocol.md.
 TEST(GoldenVectorsTest, NeverChange) {
   const std::vector<GoldenVector> golden = GoldenVectors();
   ASSERT_EQ(golden.size(), 3u);
@@ -65,7 +66,7 @@ ModelSpec ModelOf(const Json& json) {
   return model;
 }
 
-// The same file is read by python/tests/test_keys.py, which made it.
+// python/tests/test_keys.py reads the same file, and made it.
 TEST(GoldenVectorsTest, ChainsAreCutAsInEveryOtherLanguage) {
   std::ifstream file(KDN_SOURCE_DIR "/tests/kv/chain_vectors.json");
   const Json vectors = Json::parse(file);

@@ -53,7 +53,7 @@ TEST(PrivateMemoryTest, IsZeroUntilWrittenAndMovesItsOwnership) {
   EXPECT_EQ(other.data()[12345], std::byte{7});
 }
 
-TEST(PrivateMemoryTest, MoreThanThereIsAddressSpaceForIsRefused) {
+TEST(PrivateMemoryTest, RefusesMoreThanTheAddressSpace) {
   EXPECT_TRUE(absl::IsResourceExhausted(
       PrivateMemory::Create(size_t{1} << 62).status()));
 }

@@ -11,7 +11,7 @@ namespace {
 
 const KvShape kShape{2, 2, 20, 4, Dtype::kBf16};
 
-// [layer][K|V][blocks][block_tokens][heads][dim] of `memory`.
+// Pages of [layer][K|V][blocks][block_tokens][heads][dim] in `memory`.
 KvPages PagesIn(std::vector<std::byte>* memory) {
   KvPages pages;
   pages.head_stride = 8;
@@ -94,7 +94,7 @@ TEST(KvDestination, PagesThatDoNotFitAreRefused) {
     empty.tokens = tokens;
     EXPECT_FALSE(KvDestination::InPages(empty, good).ok());
   }
-  // Blocks that none of the tokens lies in may be anything.
+  // Entries of the block table that no token needs are not checked.
   KvPages behind = good;
   behind.block_table.push_back(-1);
   EXPECT_TRUE(KvDestination::InPages(kShape, behind).ok());

@@ -7,7 +7,7 @@ namespace {
 
 const absl::Time kStart = absl::UnixEpoch() + absl::Hours(1);
 
-TEST(LogLimitTest, OneLineASiteAndInterval) {
+TEST(LogLimitTest, WritesOneLinePerSiteAndInterval) {
   LogLimit limit(absl::Seconds(10));
   EXPECT_EQ(limit.Admit("a", kStart), 0u);
   for (int i = 0; i < 5; ++i) {
@@ -18,7 +18,7 @@ TEST(LogLimitTest, OneLineASiteAndInterval) {
   EXPECT_EQ(limit.Admit("a", kStart + absl::Seconds(20)), 1u);
 }
 
-TEST(LogLimitTest, SitesAreApart) {
+TEST(LogLimitTest, SitesDoNotAffectEachOther) {
   LogLimit limit(absl::Seconds(10));
   EXPECT_EQ(limit.Admit("a", kStart), 0u);
   EXPECT_EQ(limit.Admit("b", kStart), 0u);

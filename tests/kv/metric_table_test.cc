@@ -22,8 +22,8 @@ TEST(MetricTableTest, NamesAreUniqueAndEverythingIsExplained) {
   }
 }
 
-// So that a name can become a JSON key, a Python key and, with the dot as an
-// underscore, the name of a Prometheus metric.
+// A name must be usable as a JSON key, as a Python key and, with underscores
+// for dots, as the name of a Prometheus metric.
 TEST(MetricTableTest, NamesAreLowerCaseWords) {
   std::set<std::string> underscored;
   for (const MetricInfo& info : kMetricTable) {
@@ -37,7 +37,7 @@ TEST(MetricTableTest, NamesAreLowerCaseWords) {
   }
 }
 
-// A dotted name nests: no name may be both a value and a group of values.
+// The part before a dot names a group: no name may be both a value and a group.
 TEST(MetricTableTest, NoGroupIsAlsoAMetric) {
   for (const MetricInfo& info : kMetricTable) {
     const size_t dot = info.name.find('.');

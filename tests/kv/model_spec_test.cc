@@ -19,7 +19,7 @@ ModelSpec Good() {
   return spec;
 }
 
-TEST(ModelSpecTest, TheFingerprintHangsOnEverythingButTheName) {
+TEST(ModelSpecTest, TheFingerprintCoversEverythingButTheName) {
   const std::vector<std::function<void(ModelSpec&)>> changes = {
       [](ModelSpec& s) { s.num_layers = 3; },
       [](ModelSpec& s) { s.num_kv_heads = 1; },
@@ -50,13 +50,13 @@ TEST(ModelSpecTest, TheFingerprintHangsOnEverythingButTheName) {
   EXPECT_EQ(FingerprintOf(renamed), FingerprintOf(Good()));
 }
 
-TEST(ModelSpecTest, KThatDoesNotTurnIsAModelToo) {
+TEST(ModelSpecTest, AModelWithoutRotationIsValid) {
   ModelSpec spec = Good();
   spec.rope.rotary_dim = 0;
   EXPECT_TRUE(Validate(spec).ok());
 }
 
-TEST(ModelSpecTest, EveryAbsurdFieldIsNamed) {
+TEST(ModelSpecTest, TheErrorNamesTheInvalidField) {
   EXPECT_TRUE(Validate(Good()).ok());
   ModelSpec spec = Good();
   spec.num_layers = kLayersMax + 1;

@@ -84,7 +84,7 @@ TEST(RopeTest, PairingSaysWhichElementsTurnTogether) {
   const std::vector<float> gptj = Rotated(RopeTable(spec), 1, head);
   EXPECT_FLOAT_EQ(gptj[1], std::sin(1.0f));
   EXPECT_EQ(gptj[2], 0);
-  EXPECT_EQ(gptj[4], 9) << "past rotary_dim nothing turns";
+  EXPECT_EQ(gptj[4], 9) << "elements from rotary_dim on are not rotated";
 }
 
 TEST(RopeTest, UnrotateUndoesRotateWithItsAttentionFactor) {
@@ -123,10 +123,10 @@ TEST(RopeTest, DeltaTurnsFromOnePositionToAnother) {
   for (int i = 0; i < 32; ++i) EXPECT_NEAR(moved[i], wanted[i], 1e-4);
 }
 
-TEST(RopeTest, RefusesWhatMakesNoSense) {
+TEST(RopeTest, RefusesInvalidSpecs) {
   EXPECT_TRUE(Validate(Plain(64), 64).ok());
   EXPECT_FALSE(Validate(Plain(66), 64).ok());
-  EXPECT_TRUE(Validate(Plain(0), 64).ok()) << "K that does not turn";
+  EXPECT_TRUE(Validate(Plain(0), 64).ok()) << "a model without rotation";
   EXPECT_FALSE(Validate(Plain(-2), 64).ok());
   EXPECT_FALSE(Validate(Plain(63), 64).ok());
   RopeSpec spec = Plain(64);
