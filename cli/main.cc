@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/commands.h"
+#include "codec/kernels/isa.h"
 #include "kv/log.h"
 
 namespace kdn::cli {
@@ -52,6 +53,9 @@ int main(int argc, char** argv) {
   spdlog::set_default_logger(spdlog::stderr_logger_mt("kdn"));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
   kdn::SetLogSink(kdn::cli::WriteLine);
+  if (absl::Status s = kdn::codec::CheckIsaVariable(); !s.ok()) {
+    return kdn::cli::Report(s);
+  }
 
   Program program;
   std::error_code error;

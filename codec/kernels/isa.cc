@@ -1,8 +1,13 @@
 #include "codec/kernels/isa.h"
 
+#include <cstdio>
 #include <cstdlib>
+#include <string>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "kv/check.h"
+#include "kv/log.h"
 
 #if defined(__x86_64__)
 #include "codec/kernels/amx.h"
@@ -11,17 +16,28 @@
 namespace kdn::codec {
 namespace {
 
-Isa Wanted() {
-  const char* name = std::getenv("KDN_ISA");
-  return ParseIsa(name == nullptr ? "" : name).value_or(kIsas.back());
+// The value of KDN_ISA; empty when it is not set.
+std::string_view IsaVariable() {
+  const char* value = std::getenv("KDN_ISA");
+  return value == nullptr ? "" : value;
 }
 
 Isa Resolve() {
-  Isa best = Isa::kScalar;
-  for (const Isa isa : kIsas) {
-    if (isa <= Wanted() && Supports(isa)) best = isa;
+  const std::string_view limit = IsaVariable();
+  const absl::StatusOr<Isa> isa = StrongestIsa(limit);
+  if (!isa.ok()) {
+    std::fprintf(stderr, "%s\n", std::string(isa.status().message()).c_str());
+    // Any thread may be the first to ask, so no destructors run.
+    std::_Exit(2);
   }
-  return best;
+  if (!limit.empty() && Name(*isa) != limit) {
+    LogWarning(
+        "codec.isa",
+        absl::StrCat("this CPU lacks the instruction set ", std::string(limit),
+                     ", which KDN_ISA names: the codec uses ",
+                     std::string(Name(*isa))));
+  }
+  return *isa;
 }
 
 }  // namespace
@@ -74,6 +90,25 @@ bool Supports(Isa isa) {
   return isa == Isa::kScalar;
 #endif
 }
+
+absl::StatusOr<Isa> StrongestIsa(std::string_view limit) {
+  const std::optional<Isa> most =
+      limit.empty() ? kIsas.back() : ParseIsa(limit);
+  if (!most) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("KDN_ISA is '", std::string(limit), "', expected one of ",
+                     absl::StrJoin(kIsas, ", ", [](std::string* out, Isa isa) {
+                       out->append(Name(isa));
+                     })));
+  }
+  Isa best = Isa::kScalar;
+  for (const Isa isa : kIsas) {
+    if (isa <= *most && Supports(isa)) best = isa;
+  }
+  return best;
+}
+
+absl::Status CheckIsaVariable() { return StrongestIsa(IsaVariable()).status(); }
 
 Isa BestIsa() {
   static const Isa best = Resolve();

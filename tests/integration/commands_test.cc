@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -69,6 +70,15 @@ TEST(CommandsTest, StatusExplainsEveryMetric) {
     EXPECT_THAT(explained.output, HasSubstr(std::string(info.name)));
     EXPECT_THAT(explained.output, HasSubstr(std::string(info.help)));
   }
+}
+
+TEST(CommandsTest, AMisspeltInstructionSetIsRefused) {
+  setenv("KDN_ISA", "avx51", 1);
+  const Ran refused = Kdn("status --explain");
+  unsetenv("KDN_ISA");
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_THAT(refused.output,
+              AllOf(HasSubstr("KDN_ISA is 'avx51'"), HasSubstr("avx512")));
 }
 
 TEST(CommandsTest, WithoutAClusterTheySaySo) {

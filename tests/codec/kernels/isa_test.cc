@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <string>
 
 #include "codec/kernels/kernel_set.h"
+#include "kv/log.h"
 
 namespace kdn::codec {
 namespace {
@@ -24,7 +26,7 @@ TEST(Isa, HasTheInstructionsOfThoseBeforeIt) {
   }
 }
 
-// The choice is made once a process: each is made in a child of its own.
+// A process chooses once, so each choice runs in a child of its own.
 void ExpectResolved(const char* wanted, Isa expected) {
   EXPECT_EXIT(
       {
@@ -42,11 +44,67 @@ TEST(Isa, IsTheBestUpToTheOneThatIsForced) {
   Isa best = Isa::kScalar;
   for (const Isa isa : kIsas) {
     if (Supports(isa)) best = isa;
-    // Nothing stronger than what was named, nothing that the CPU lacks.
+    // Not stronger than the named set, and not one that the CPU lacks.
     ExpectResolved(std::string(Name(isa)).c_str(), best);
   }
-  ExpectResolved("no such instructions", best);
   ExpectResolved("", best);
+}
+
+TEST(Isa, AnUnknownLimitIsRefused) {
+  for (const Isa isa : kIsas) {
+    const absl::StatusOr<Isa> strongest = StrongestIsa(Name(isa));
+    ASSERT_TRUE(strongest.ok()) << strongest.status();
+    EXPECT_LE(*strongest, isa);
+    EXPECT_TRUE(Supports(*strongest));
+  }
+  EXPECT_TRUE(absl::IsInvalidArgument(StrongestIsa("avx51").status()));
+}
+
+TEST(Isa, AMisspeltVariableEndsTheProcess) {
+  for (const char* misspelt : {"avx51", "AVX2", "avx512 ", "none"}) {
+    EXPECT_EXIT(
+        {
+          setenv("KDN_ISA", misspelt, 1);
+          BestIsa();
+          std::exit(0);
+        },
+        testing::ExitedWithCode(2),
+        "KDN_ISA is '.*', expected one of scalar, avx2, avx512, vnni, amx")
+        << misspelt;
+  }
+}
+
+TEST(Isa, AProgramCanCheckTheVariable) {
+  const char* const before = std::getenv("KDN_ISA");
+  setenv("KDN_ISA", "avx51", 1);
+  EXPECT_TRUE(absl::IsInvalidArgument(CheckIsaVariable()));
+  setenv("KDN_ISA", "avx2", 1);
+  EXPECT_TRUE(CheckIsaVariable().ok());
+  if (before == nullptr) {
+    unsetenv("KDN_ISA");
+  } else {
+    setenv("KDN_ISA", before, 1);
+  }
+}
+
+// The warning goes to the log of a program, so that a benchmark that was to run
+// with some instructions does not run with weaker ones unnoticed.
+TEST(Isa, WarnsOfASetThatTheCpuLacks) {
+  for (const Isa isa : kIsas) {
+    EXPECT_EXIT(
+        {
+          setenv("KDN_ISA", std::string(Name(isa)).c_str(), 1);
+          int warnings = 0;
+          SetLogSink([&](LogSeverity, absl::string_view, absl::string_view) {
+            ++warnings;
+          });
+          const Isa best = BestIsa();
+          SetLogSink(nullptr);
+          std::exit(warnings == (best == isa ? 0 : 1) ? 0 : 1);
+        },
+        testing::ExitedWithCode(0), "")
+        << Name(isa);
+  }
 }
 
 TEST(KernelSet, IsOneForEachWidthOfVectors) {
