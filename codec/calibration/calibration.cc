@@ -17,18 +17,19 @@ int GroupDims(const Calibration::Geometry& geometry) {
 absl::Status CheckBandStep(const BandStep& band, int step,
                            absl::Span<const FormatCoder::Table> tables) {
   if (2 * band.shrink >= CellOf(step) && band.shrink != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "a value shrinks by ", band.shrink, " of a cell of ", CellOf(step)));
+    return absl::InvalidArgumentError(
+        absl::StrCat("a band shrinks values by ", band.shrink,
+                     ", expected less than half of ", CellOf(step)));
   }
   if (band.mode == BandMode::kAbsent) return absl::OkStatus();
   for (const uint8_t table : band.tables) {
     if (table >= tables.size()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("a band names table ", table, " of ", tables.size()));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "a band names table ", table, ", but there are ", tables.size()));
     }
     if (tables[table].frequency(ZeroSymbol(band.mode)) == 0) {
       return absl::InvalidArgumentError(
-          absl::StrCat("table ", table, " codes no zeros"));
+          absl::StrCat("table ", table, " does not code zeros"));
     }
   }
   return absl::OkStatus();
@@ -43,7 +44,9 @@ absl::Status CheckStream(const StreamTransform& stream, int dim,
       stream.bands.size() * kBandComponents !=
           static_cast<size_t>(stream.components())) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "a transform has ", stream.dim(), " dimensions, expected ", dim));
+        "a transform of ", stream.dim(), " dimensions and ",
+        stream.components(), " components does not fit streams of ", dim,
+        " dimensions, or its parts do not fit each other"));
   }
   for (const auto& band : stream.bands) {
     for (int step = 0; step < kLadderSteps; ++step) {
@@ -71,8 +74,9 @@ absl::StatusOr<std::shared_ptr<const Calibration>> Calibration::Create(
   const size_t expected = static_cast<size_t>(geometry.layers) * 2 *
                           static_cast<size_t>(calibration->groups_);
   if (streams.size() != expected && !id.is_zero()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "calibration of ", streams.size(), " streams, expected ", expected));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the calibration has ", streams.size(),
+                     " streams, expected ", expected));
   }
   for (const StreamTransform& stream : streams) {
     if (absl::Status s = CheckStream(stream, dim, tables); !s.ok()) return s;
@@ -133,7 +137,8 @@ absl::StatusOr<std::shared_ptr<const Calibration>> CalibrationSet::ForObject(
   if (found == by_id_.end()) {
     return absl::FailedPreconditionError(absl::StrCat(
         "the object was coded with calibration ", ShortHex(header.calibration),
-        ", which is not here: add its file to this node's calibrations"));
+        ", which this node does not have: add its file to the node's "
+        "calibrations"));
   }
   if (found->second->geometry() != geometry) {
     return absl::DataLossError(

@@ -22,30 +22,36 @@
 
 namespace kdn::codec {
 
-// What the transform-coded levels know of a model before they see a chunk.
+// Calibrations: what the transform-coded levels know about a model before they
+// see a chunk.
 //
-// The rows of one stream (a layer's K or V, the heads of one group side by
-// side) are taken to components
+// An encoder turns the rows x of one stream (a layer's K or V, with the heads
+// of one group side by side) into components y, and a decoder turns them back
+// into rows:
 //
-//   y = analysis (x - mean),   back by   x = mean + scale * synthesis q
+//   y = analysis (x - mean),   x = mean + scale * synthesis q
 //
-// where q is y rounded to integers. The synthesis is made of integers and the
-// analysis is computed as its inverse, so every machine that decodes gets the
-// same sums, bit for bit. Components come in the order of falling variance, in
-// bands of 16, whose values are entropy-coded with static tables.
+// where q is y rounded to integers. The synthesis has integers only, so every
+// machine decodes to the same sums, bit for bit; the analysis is computed as
+// the left inverse of scale * synthesis. The components are in the order of
+// falling variance. Bands of 16 components are entropy-coded with static
+// tables.
 //
-// A value is refined by thirds: q of the finest level is 3 q' + {-1, 0, 1} with
-// q' of the level before it. Uniform quantisers whose steps differ by 3 nest
-// exactly, so refining costs no rate against coding the finest level at once.
+// Each level refines the values of the level before by thirds: q is 3 q' - 1, 3
+// q' or 3 q' + 1, where q' is the value of the level before. Uniform quantisers
+// with steps that differ by a factor of 3 nest exactly, so refining takes no
+// more bits than coding the finest level at once.
 
 inline constexpr int kBandComponents = 16;
-// The finest quantiser's steps in one of the level's: 9, 3, 1.
+// The width of a level's quantiser cells, in steps of the finest quantiser: 9,
+// 3, 1.
 constexpr int CellOf(int step) { return step == 0 ? 9 : step == 1 ? 3 : 1; }
 
-// How many values one coded symbol holds: the rarer the non-zero, the more.
+// How many values one symbol holds: more values where non-zero values are
+// rarer.
 enum class BandMode : uint8_t {
-  kAbsent = 0,  // not coded: nothing is added to what the levels before gave
-  kSingle = 1,  // -127 to 127
+  kAbsent = 0,  // not coded: the level does not refine the band
+  kSingle = 1,  // one of -127 to 127
   kPair = 2,    // two of -7 to 7
   kQuad = 3,    // four of -1 to 1
 };
@@ -53,10 +59,10 @@ enum class BandMode : uint8_t {
 // One band at one level.
 struct BandStep {
   BandMode mode = BandMode::kAbsent;
-  // Which tables code components 0 to 7 and 8 to 15.
+  // The indices of the tables that code components 0 to 7 and 8 to 15.
   std::array<uint8_t, 2> tables = {0, 0};
-  // A non-zero value lies nearer to zero than the middle of its cell, by this
-  // many of the finest steps on average. Below half a cell.
+  // How much nearer to zero than the middle of its cell a non-zero value lies
+  // on average, in the finest steps. Less than half a cell.
   uint8_t shrink = 0;
 
   bool operator==(const BandStep&) const = default;
@@ -64,7 +70,8 @@ struct BandStep {
 
 // The transform of one stream.
 struct StreamTransform {
-  // Of each dimension; empty where every chunk brings its own.
+  // The mean of each dimension. Empty if every stream has a mean and a scale of
+  // its own.
   std::vector<float> mean;
   float scale = 1.0f;
   SynthesisMatrix synthesis;
@@ -75,10 +82,11 @@ struct StreamTransform {
   int components() const { return synthesis.components(); }
 };
 
-// Immutable once made; shared by all objects that were coded with it.
+// The transforms and tables of one model. Immutable; all objects that were
+// coded with it share it.
 class Calibration {
  public:
-  // What a calibration is for.
+  // The shape of the models that a calibration is for.
   struct Geometry {
     int layers = 0;
     int kv_heads = 0;
@@ -87,24 +95,26 @@ class Calibration {
     bool operator==(const Geometry&) const = default;
   };
 
-  // INVALID_ARGUMENT unless the streams fit the geometry and every table that a
-  // band names is there and codes zeros.
+  // `streams` is [layer][K|V][head group]. INVALID_ARGUMENT unless the streams
+  // fit the geometry, every table that a band names exists and codes zeros, and
+  // every shrink is below half a cell.
   static absl::StatusOr<std::shared_ptr<const Calibration>> Create(
       const CalibrationId& id, const ModelFingerprint& model,
       const Geometry& geometry, std::vector<FormatCoder::Table> tables,
       std::vector<StreamTransform> streams);
-  // For a model that was never calibrated: a Hadamard transform that spreads
-  // every dimension over all components; each chunk brings its mean and scale.
-  // Its id is zero. REQUIRES: head_dim is at most kTransformDimMax.
+  // The built-in calibration, for models that were never calibrated: a Hadamard
+  // transform, which spreads every dimension over all components. Each stream
+  // has a mean and a scale of its own. The id is zero. REQUIRES: head_dim is at
+  // most kTransformDimMax.
   static std::shared_ptr<const Calibration> Uncalibrated(
       const Geometry& geometry);
 
   const CalibrationId& id() const { return id_; }
-  // Of the model it was made for; zero for Uncalibrated.
+  // The model that it was made for; zero for Uncalibrated.
   const ModelFingerprint& model() const { return model_; }
   const Geometry& geometry() const { return geometry_; }
   const std::vector<FormatCoder::Table>& tables() const { return tables_; }
-  // REQUIRES: inside the geometry.
+  // The transform of one stream. REQUIRES: the stream is inside the geometry.
   const StreamTransform& Of(int layer, KvPart part, int head_group) const;
 
  private:
@@ -115,7 +125,7 @@ class Calibration {
   Geometry geometry_;
   int groups_ = 0;
   std::vector<FormatCoder::Table> tables_;
-  // [layer][K|V][group]; a single one serves all of an uncalibrated model.
+  // [layer][K|V][group]; Uncalibrated has a single transform for all streams.
   std::vector<StreamTransform> streams_;
 };
 
@@ -128,16 +138,18 @@ class CalibrationSet {
   CalibrationSet(const CalibrationSet&) = delete;
   CalibrationSet& operator=(const CalibrationSet&) = delete;
 
-  // A later one for the same model is what new objects are coded with; the
-  // older ones still decode theirs.
+  // Adds a calibration. New objects of a model are coded with the calibration
+  // that was added last; older calibrations still decode their objects.
   void Add(std::shared_ptr<const Calibration> calibration);
-  // What new objects of such a model are coded with: the last that was added
-  // for it, else Uncalibrated. Null when the model cannot be transform-coded.
+  // The calibration for new objects of a model: the one that was added last for
+  // the model, if it fits the geometry, or else Uncalibrated. Null when the
+  // model cannot be transform-coded, because it has too many dimensions.
   std::shared_ptr<const Calibration> ForModel(
       const ModelFingerprint& model, const Calibration::Geometry& geometry);
-  // What an object was coded with; null when it holds no transform-coded
-  // level. FAILED_PRECONDITION, naming the id, when it is not here;
-  // DATA_LOSS when it is one for other shapes.
+  // The calibration that an object was coded with; null when the object has no
+  // transform-coded level. FAILED_PRECONDITION, with the id in the message,
+  // when the calibration was not added; DATA_LOSS when it is for another
+  // geometry.
   absl::StatusOr<std::shared_ptr<const Calibration>> ForObject(
       const ObjectHeader& header);
 
@@ -151,7 +163,8 @@ class CalibrationSet {
       ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<ModelFingerprint, std::shared_ptr<const Calibration>>
       by_model_ ABSL_GUARDED_BY(mutex_);
-  // By heads a group and head_dim: all that the Hadamard transform depends on.
+  // By heads per group and head_dim, on which alone the Hadamard transform
+  // depends.
   absl::flat_hash_map<std::pair<int, int>, std::shared_ptr<const Calibration>>
       uncalibrated_ ABSL_GUARDED_BY(mutex_);
 };

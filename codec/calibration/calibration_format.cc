@@ -63,13 +63,16 @@ absl::StatusOr<std::array<uint16_t, FormatCoder::kSymbols>> ReadTable(
   for (size_t i = 0; i < used && in->ok(); ++i) {
     const int symbol = in->Read<uint8_t>();
     const uint16_t frequency = in->Read<uint16_t>();
-    if (symbol <= last || frequency == 0) return Bad("table is not in order");
+    if (symbol <= last || frequency == 0) {
+      return Bad("table has symbols out of order or frequencies of 0");
+    }
     table[symbol] = frequency;
     sum += frequency;
     last = symbol;
   }
-  if (!in->ok() || sum != FormatCoder::kTotal)
-    return Bad("table has another sum");
+  if (!in->ok() || sum != FormatCoder::kTotal) {
+    return Bad("table has the wrong sum of frequencies");
+  }
   return table;
 }
 
@@ -83,7 +86,7 @@ absl::StatusOr<StoredTransform> ReadTransform(const Sizes& sizes,
   const auto mean = in->Bytes(sizes.dim * sizeof(float));
   const auto synthesis =
       in->Bytes(static_cast<size_t>(sizes.dim) * sizes.components);
-  if (!in->ok()) return Bad("ends in a transform");
+  if (!in->ok()) return Bad("ends within a transform");
   stored.mean.resize(sizes.dim);
   std::memcpy(stored.mean.data(), mean.data(), mean.size());
   for (const float x : stored.mean) {
@@ -125,17 +128,19 @@ size_t BytesOf(const StoredCalibration& stored) {
 absl::StatusOr<StoredCalibration> ReadCalibration(
     absl::Span<const std::byte> bytes) {
   ByteReader in(bytes);
-  if (in.Text(kMagic.size()) != kMagic) return Bad("file has another magic");
+  if (in.Text(kMagic.size()) != kMagic) {
+    return Bad("file does not begin with KDNCAL");
+  }
   const uint16_t format = in.Read<uint16_t>();
   if (format != kCalibrationFormat) {
     return Bad(
         absl::StrCat("format ", format, ", expected ", kCalibrationFormat));
   }
   const uint32_t crc = in.Read<uint32_t>();
-  if (!in.ok() || crc != CrcOf(bytes)) return Bad("has another checksum");
+  if (!in.ok() || crc != CrcOf(bytes)) return Bad("has a wrong checksum");
   StoredCalibration stored;
   const auto model = in.Bytes(ModelFingerprint::kSize);
-  if (!in.ok()) return Bad("ends in its header");
+  if (!in.ok()) return Bad("ends within its header");
   stored.model = *ModelFingerprint::FromBytes(
       {reinterpret_cast<const uint8_t*>(model.data()), model.size()});
   stored.geometry.layers = in.Read<int32_t>();
@@ -146,7 +151,7 @@ absl::StatusOr<StoredCalibration> ReadCalibration(
                          stored.geometry.head_dim, Dtype::kBf16};
   if (absl::Status s = CheckShape(shape); !s.ok()) return Bad(s.message());
   if (shape.head_dim > kTransformDimMax || tables > kTablesMax) {
-    return Bad("is larger than any");
+    return Bad("has too many dimensions or tables");
   }
   for (size_t i = 0; i < tables; ++i) {
     auto table = ReadTable(&in);
@@ -159,7 +164,7 @@ absl::StatusOr<StoredCalibration> ReadCalibration(
     if (!stream.ok()) return stream.status();
     stored.streams.push_back(*std::move(stream));
   }
-  if (!in.ok() || in.remaining() > 0) return Bad("has another length");
+  if (!in.ok() || in.remaining() > 0) return Bad("has the wrong length");
   return stored;
 }
 
@@ -168,7 +173,7 @@ std::vector<std::byte> WriteCalibration(const StoredCalibration& stored) {
   ByteWriter out(absl::MakeSpan(bytes));
   out.Bytes(kMagic.data(), kMagic.size());
   out.Write<uint16_t>(kCalibrationFormat);
-  out.Write<uint32_t>(0);  // the CRC, once all is written
+  out.Write<uint32_t>(0);  // the CRC is written last
   out.Bytes(stored.model.bytes().data(), ModelFingerprint::kSize);
   out.Write<int32_t>(stored.geometry.layers);
   out.Write<int32_t>(stored.geometry.kv_heads);

@@ -13,12 +13,12 @@
 
 namespace kdn::codec {
 
-// The bytes of a calibration, as docs/formats.md describes them. Its id is
-// their SHA-256.
+// The version of the format of calibration files, which docs/formats.md
+// describes. The id of a calibration is the SHA-256 of its file.
 inline constexpr uint16_t kCalibrationFormat = 1;
 
-// What one stream's part of a file says. The analysis is not in it: it is
-// computed from the rest, so the two cannot disagree.
+// The part of a file that describes one stream. It does not have the analysis,
+// which is computed from the synthesis, so that the two cannot disagree.
 struct StoredTransform {
   std::vector<float> mean;        // dim
   float scale = 1.0f;             // above 0
@@ -26,35 +26,38 @@ struct StoredTransform {
   std::vector<std::array<BandStep, kLadderSteps>> bands;
 };
 
+// The contents of a file.
 struct StoredCalibration {
   ModelFingerprint model;
   Calibration::Geometry geometry;
-  // 256 frequencies each.
+  // The 256 frequencies of each table.
   std::vector<std::array<uint16_t, FormatCoder::kSymbols>> tables;
   std::vector<StoredTransform> streams;  // [layer][K|V][head group]
 };
 
-// REQUIRES: what MakeCalibration asks for.
+// The bytes of a file. REQUIRES: MakeCalibration accepts `stored`.
 std::vector<std::byte> WriteCalibration(const StoredCalibration& stored);
 
-// What a file says. DATA_LOSS, saying what is wrong, for anything that
-// WriteCalibration does not write: what comes back it writes to equal bytes.
-// Allocates in proportion to `bytes`.
+// The contents of a file. DATA_LOSS, with the reason, for bytes that
+// WriteCalibration never writes; so writing the result gives the same bytes
+// again. Allocates in proportion to `bytes`.
 absl::StatusOr<StoredCalibration> ReadCalibration(
     absl::Span<const std::byte> bytes);
 
 // The calibration of a file. DATA_LOSS as for ReadCalibration, INVALID_ARGUMENT
-// for a transform that cannot be undone. Allocates in proportion to `bytes`,
-// and 19 KB for each of at most 256 tables.
+// as for MakeCalibration. Allocates in proportion to `bytes`, and 19 KB for
+// each of at most 256 tables.
 absl::StatusOr<std::shared_ptr<const Calibration>> ParseCalibration(
     absl::Span<const std::byte> bytes);
 
-// What Calibration::Create makes of the parts. The id is the caller's.
+// The calibration with these contents. The caller chooses the id.
+// INVALID_ARGUMENT as for MakeTransform and Calibration::Create.
 absl::StatusOr<std::shared_ptr<const Calibration>> MakeCalibration(
     const CalibrationId& id, const StoredCalibration& stored);
 
-// The transform with its analysis. INVALID_ARGUMENT when two columns of the
-// synthesis depend on each other; columns of zeros are not used.
+// The transform of a stream, with its analysis. Columns of zeros in the
+// synthesis are ignored. INVALID_ARGUMENT when the other columns are linearly
+// dependent, so that there is no inverse.
 absl::StatusOr<StreamTransform> MakeTransform(const StoredTransform& stored);
 
 }  // namespace kdn::codec

@@ -20,11 +20,13 @@ namespace kdn::codec {
 namespace {
 
 constexpr int kHalfBand = kBandComponents / 2;
-// A component this many deviations wide still fits the finest quantiser; its
-// step is made larger where the weighted step would not reach that far.
+// The finest quantiser reaches at least this many standard deviations of a
+// component. The step is made larger where the weighted step would reach less
+// far.
 constexpr double kDeviationsInRange = 7.0;
 
-// Bits of a normal variable of deviation `ratio` rounded to integers.
+// The entropy, in bits, of a normal variable of standard deviation `ratio` that
+// is rounded to integers.
 double EntropyOf(double ratio) {
   if (ratio > 8) return std::log2(ratio * std::sqrt(2 * M_PI * M_E));
   double entropy = 0;
@@ -96,7 +98,8 @@ double BaseBits(absl::Span<const Spectrum> spectra, double step) {
   return bits / static_cast<double>(components);
 }
 
-// The finest step of weight 1 with which the base level takes `bits` a value.
+// The finest step, at weight 1, with which the base level takes `bits` per
+// value.
 double StepFor(absl::Span<const Spectrum> spectra, double bits) {
   double low = 1e-12;
   double high = 1e12;
@@ -107,12 +110,11 @@ double StepFor(absl::Span<const Spectrum> spectra, double bits) {
   return high;
 }
 
-// Makes columns longer whose entries would round to little or nothing beside
-// the longest column's: the step becomes larger, but what lies in that
-// direction is not lost.
+// Lengthens columns that would round to almost nothing in integers of `unit`.
+// Their components get a larger step, but are not lost.
 void KeepColumns(int dim, int components, double unit,
                  std::vector<double>* matrix) {
-  constexpr double kLeastEntry = 4;  // of a column's largest
+  constexpr double kLeastEntry = 4;  // the least that a column's largest may be
   for (int c = 0; c < dim; ++c) {
     double largest = 0;
     for (int d = 0; d < dim; ++d) {
@@ -128,8 +130,8 @@ void KeepColumns(int dim, int components, double unit,
   }
 }
 
-// The matrix whose columns are the components times their steps, in integers
-// of `scale`.
+// The transform of a spectrum. The columns of its matrix are the components
+// times their steps, in integers of `scale`.
 StoredTransform TransformOf(const Spectrum& spectrum, double step) {
   const int dim = static_cast<int>(spectrum.mean.size());
   const int components =
@@ -178,16 +180,16 @@ std::vector<int8_t> ValuesOf(const StreamTransform& transform,
   return values;
 }
 
-// Half bands of like deviation share tables: a class holds those within a
-// third of an octave.
+// Half bands of similar deviation share tables. A class has the half bands
+// within a third of an octave.
 int ClassOf(double mean_square) {
   return static_cast<int>(
       std::lround(1.5 * std::log2(std::max(mean_square, 1e-4))));
 }
 double DeviationOf(int klass) { return std::exp2(klass / 3.0); }
 
-// Values beyond the sample occur too: a small share of a Laplace distribution
-// of the class's deviation.
+// Adds a small share of a Laplace distribution of the class's deviation,
+// because values that are not in the sample occur too.
 ValueCounts Smoothed(const ValueCounts& counts, int klass) {
   constexpr double kShare = 0.02;
   const double decay = std::exp(-std::sqrt(2.0) / DeviationOf(klass));
@@ -205,7 +207,8 @@ ValueCounts Smoothed(const ValueCounts& counts, int klass) {
   return smoothed;
 }
 
-// How a band is coded at a level whose values have this deviation.
+// The mode of a band at a level where its values have this deviation. `before`:
+// a level before codes the band.
 BandMode ModeFor(double deviation, bool before) {
   if (before) return BandMode::kQuad;
   if (deviation < 0.15) return BandMode::kAbsent;
@@ -213,7 +216,7 @@ BandMode ModeFor(double deviation, bool before) {
   return deviation < 2.2 ? BandMode::kPair : BandMode::kSingle;
 }
 
-// Hands out tables, each made when a band first asks for it.
+// Makes each table when a band first asks for it, and returns its index.
 class Tables {
  public:
   explicit Tables(const std::map<int, ValueCounts>& classes)
@@ -232,7 +235,7 @@ class Tables {
       }
       frequencies_.push_back(frequencies);
     }
-    KDN_CHECK(at->second < 256, "classes span few octaves");
+    KDN_CHECK(at->second < 256, "an index of a table is one byte");
     return static_cast<uint8_t>(at->second);
   }
   std::vector<std::array<uint16_t, FormatCoder::kSymbols>> Take() {
@@ -245,23 +248,23 @@ class Tables {
   std::vector<std::array<uint16_t, FormatCoder::kSymbols>> frequencies_;
 };
 
-// What the sample says about one stream's components.
+// Statistics of one stream's values in the sample.
 class StreamStatistics {
  public:
   StreamStatistics(const std::vector<int8_t>& values, int components)
       : values_(values), components_(components) {}
 
-  // Of components [begin, begin + kHalfBand).
+  // The class of components [begin, begin + kHalfBand).
   int ClassOfHalf(int begin) const {
     double squares = 0;
     ForEach(begin, kHalfBand, [&](int8_t v) { squares += v * v; });
     return ClassOf(squares / std::max<double>(1, Count(kHalfBand)));
   }
+  // Counts their values.
   void AddHalf(int begin, ValueCounts* counts) const {
     ForEach(begin, kHalfBand, [&](int8_t v) { ++(*counts)[v + kValueMax]; });
   }
-  // How much nearer to zero than their cells' middles the non-zero values of a
-  // band are at a level.
+  // BandStep::shrink of a band at a level.
   uint8_t ShrinkOf(int begin, int step) const {
     double excess = 0;
     double count = 0;
@@ -337,7 +340,9 @@ absl::Status Calibrator::Add(const KvView& kv,
   const KvShape& shape = kv.shape();
   if (shape != ShapeOf(spec_, shape.tokens) ||
       positions.size() != static_cast<size_t>(shape.tokens)) {
-    return absl::InvalidArgumentError("KV of another shape than the model's");
+    return absl::InvalidArgumentError(
+        "the KV does not have the shape of the model, or not one position per "
+        "token");
   }
   const RowRotation undo = RowRotation::Undo(RopeTable(spec_.rope), positions);
   const StreamShape stream_shape{.heads = heads_,
@@ -383,9 +388,9 @@ double Calibrator::Variance(int layer, KvPart part) const {
 absl::StatusOr<StoredCalibration> Calibrator::Finish(
     const Options& options) const {
   if (tokens_ < TokensMin()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("calibrating streams of ", dim_, " dimensions takes ",
-                     TokensMin(), " tokens at least, there are ", tokens_));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "calibrating streams of ", dim_, " dimensions needs at least ",
+        TokensMin(), " tokens, got ", tokens_));
   }
   const size_t planes = 2 * static_cast<size_t>(spec_.num_layers);
   for (const double weight : options.weights) {

@@ -14,42 +14,47 @@
 
 namespace kdn::codec {
 
-// Makes a calibration from KV that a model computed: what `kdn codec calibrate`
-// does. A few thousand tokens of text like what will be stored are enough.
+// Makes a calibration from KV that a model computed; `kdn codec calibrate` uses
+// it. A few thousand tokens are enough, of text that resembles the text to be
+// stored.
 //
-// Per stream a Karhunen-Loeve transform of the rows before RoPE. Quantiser
-// steps follow from reverse water-filling (Cover and Thomas, theorem 10.3.3)
-// of the weighted squared error: every component of a layer's K or V has the
-// same step, inversely proportional to the root of the weight, so the last bit
-// anywhere buys the same. Tables are what the quantised sample looks like,
-// pooled over all components of like deviation. Tokens that an encoder keeps
-// raw are no part of the sample. Holds it in floats, 4 bytes a value.
-// Thread-compatible.
+// Each stream gets a Karhunen-Loeve transform of its rows before RoPE. The
+// quantiser steps follow from reverse water-filling (Cover and Thomas, theorem
+// 10.3.3) of the weighted squared error: all components of a layer's K or V
+// have the same step, inversely proportional to the square root of the weight,
+// so that one more bit lowers the weighted error equally everywhere. Tables
+// have the frequencies of the quantised sample, pooled over half bands of
+// similar deviation. The sample leaves out tokens that an encoder keeps raw. It
+// is held in floats, 4 bytes per value. Thread-compatible.
 class Calibrator {
  public:
   struct Options {
-    // Bits a value that the base level should take; each refinement adds up to
-    // 1.6.
+    // Bits per value that the base level should take; each refinement adds up
+    // to 1.6.
     double base_bits = 1.5;
-    // How much a squared error in a layer's K or V costs, [layer][K|V]; empty:
-    // all alike.
+    // The weight of a squared error in a layer's K or V, [layer][K|V]. Empty:
+    // all weights are equal.
     std::vector<double> weights;
   };
 
-  // INVALID_ARGUMENT when the transform-coded levels cannot code such a model.
+  // INVALID_ARGUMENT when the spec is invalid or the transform-coded levels
+  // cannot code such a model.
   static absl::StatusOr<Calibrator> Create(const ModelSpec& spec);
 
-  // Adds the KV of a run of tokens of all layers, K as rotated at `positions`.
-  // INVALID_ARGUMENT for another shape, or for values that are not finite.
+  // Adds the KV of a run of tokens, of all layers, with K rotated at
+  // `positions`. INVALID_ARGUMENT for another shape, or for values that are not
+  // finite.
   absl::Status Add(const KvView& kv, absl::Span<const int32_t> positions);
   int tokens() const { return tokens_; }
-  // Finish takes so many: two a dimension of a stream.
+  // The fewest tokens that Finish accepts: two per dimension of a stream.
   int TokensMin() const { return 2 * dim_; }
-  // Mean squared distance of the values of a layer's K or V from their means.
+  // The mean squared distance of the values of a layer's K or V from their
+  // means.
   double Variance(int layer, KvPart part) const;
 
-  // INVALID_ARGUMENT when there are fewer than TokensMin(), or for weights that
-  // are not positive.
+  // The calibration of all tokens that were added. INVALID_ARGUMENT when there
+  // are fewer than TokensMin() tokens, or when the weights are too few, too
+  // many or not positive.
   absl::StatusOr<StoredCalibration> Finish(const Options& options) const;
 
  private:

@@ -8,10 +8,11 @@
 namespace kdn::codec {
 
 struct Eigenpairs {
-  std::vector<double> values;   // falling
+  std::vector<double> values;   // the largest first
   std::vector<double> vectors;  // [dimension][pair], of length 1
 };
-// Of a symmetric matrix [dim][dim]. The only user of Eigen.
+// The eigenvalues and eigenvectors of a symmetric matrix [dim][dim]. No other
+// code uses Eigen.
 Eigenpairs EigenpairsOf(absl::Span<const double> matrix, int dim);
 
 }  // namespace kdn::codec

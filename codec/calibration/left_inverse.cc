@@ -9,8 +9,9 @@
 namespace kdn::codec {
 namespace {
 
-// Below this the columns count as dependent on each other: their inverse would
-// magnify rounding a million times.
+// The least ratio of the smallest pivot to the largest. Below it the columns
+// count as linearly dependent: their inverse would magnify rounding errors a
+// million times.
 constexpr double kConditionMin = 1e-6;
 
 // A square matrix of doubles.
@@ -44,8 +45,9 @@ std::vector<int> UsedColumns(absl::Span<const int8_t> matrix, int rows,
   return used;
 }
 
-// `gram` as L D L^T: D on the diagonal, L (ones on its diagonal) below it.
-// Nullopt when the pivots in D differ too much.
+// Factorises `gram` into L D L^T, where L has ones on its diagonal. The result
+// has D on its diagonal and L below it. Nullopt when the pivots in D differ too
+// much.
 std::optional<Square> Factorise(Square gram) {
   const size_t n = gram.size();
   double least = INFINITY;
@@ -64,7 +66,7 @@ std::optional<Square> Factorise(Square gram) {
   return gram;
 }
 
-// Solves (L D L^T) x = x in place.
+// Replaces x by the y with (L D L^T) y = x.
 void Solve(const Square& factors, std::vector<double>& x) {
   const size_t n = factors.size();
   for (size_t i = 0; i < n; ++i) {
@@ -97,7 +99,7 @@ absl::StatusOr<std::vector<float>> LeftInverse(absl::Span<const int8_t> matrix,
   const std::optional<Square> factors = Factorise(std::move(gram));
   if (!factors) {
     return absl::InvalidArgumentError(
-        "a synthesis whose columns depend on each other cannot be undone");
+        "the columns of a synthesis are linearly dependent: it has no inverse");
   }
   std::vector<float> inverse(static_cast<size_t>(columns) * rows, 0.0f);
   std::vector<double> column(used.size());

@@ -9,9 +9,10 @@
 
 namespace kdn::codec {
 
-// The matrix [columns][rows] that takes scale * matrix * q back to q.
-// `matrix` is [rows][columns]; rows of the result that belong to columns of
-// zeros are zero. INVALID_ARGUMENT when its other columns depend on each other.
+// The left inverse of scale * matrix, which turns scale * matrix * q back into
+// q. `matrix` is [rows][columns], the result [columns][rows]. A column of zeros
+// gives a row of zeros. INVALID_ARGUMENT when the other columns are linearly
+// dependent.
 absl::StatusOr<std::vector<float>> LeftInverse(absl::Span<const int8_t> matrix,
                                                int rows, int columns,
                                                double scale);

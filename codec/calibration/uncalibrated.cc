@@ -1,4 +1,4 @@
-// The calibration of models that were never calibrated.
+// The built-in calibration, for models that were never calibrated.
 
 #include <bit>
 #include <cmath>
@@ -10,16 +10,17 @@
 namespace kdn::codec {
 namespace {
 
-// exp(-1 / (2 s^2)) in units of 2^-32, for s = 10 and twice that. 10 is the
-// standard deviation of a component in the finest steps, which every stream's
-// own scale brings about: 1.1 cells of the base level.
+// exp(-1 / (2 s^2)) in units of 2^-32, for s = 10 and s = 20. Every stream's
+// own scale gives its components a standard deviation of 10 of the finest
+// steps, which is 1.1 cells of the base level.
 constexpr uint64_t kDecay = 4273546057;
 constexpr uint64_t kWideDecay = 4289601941;
 
-// Entries of the matrix that stand for 1.
+// The integer that stands for 1 in the matrix.
 constexpr int kUnit = 64;
 
-// Adds a normal distribution: `decay` to the power of the square of the value.
+// Adds a normal distribution: `height` times `decay` to the power of the
+// squared value.
 void AddNormal(uint64_t decay, uint64_t height, ValueCounts* counts) {
   uint64_t density = height;
   uint64_t ratio = decay;
@@ -32,8 +33,9 @@ void AddNormal(uint64_t decay, uint64_t height, ValueCounts* counts) {
   }
 }
 
-// Tokens differ in length, so their components have longer tails than a normal
-// distribution of the same variance.
+// The distribution of the finest values: a normal distribution and a wider one.
+// Tokens differ in length, so their components have longer tails than one
+// normal distribution.
 ValueCounts Finest() {
   ValueCounts counts{};
   AddNormal(kDecay, 14u << 20, &counts);
@@ -41,7 +43,8 @@ ValueCounts Finest() {
   return counts;
 }
 
-// Hadamard matrices of powers of two along the diagonal, largest first.
+// A matrix with Hadamard matrices along its diagonal. Their sizes are powers of
+// two, the largest first.
 std::vector<int8_t> Hadamard(int dim, int components) {
   std::vector<int8_t> values(static_cast<size_t>(dim) * components, 0);
   for (int begin = 0; begin < dim;) {
@@ -61,8 +64,8 @@ std::vector<int8_t> Hadamard(int dim, int components) {
   return values;
 }
 
-// The inverse of a matrix of orthogonal columns: the transpose, each row over
-// its square.
+// The left inverse of scale times a matrix with orthogonal columns: the
+// transpose, with each row divided by its squared length and by scale.
 std::vector<float> InverseOf(const std::vector<int8_t>& matrix, int dim,
                              int components, float scale) {
   std::vector<float> inverse(matrix.size(), 0.0f);
@@ -93,7 +96,8 @@ std::shared_ptr<const Calibration> Calibration::Uncalibrated(
   const int components = bands * kBandComponents;
   const std::vector<int8_t> matrix = Hadamard(dim, components);
   StreamTransform stream;
-  // A row's length over its components': each brings its own by its scale.
+  // With this scale a row is as long as its components. A stream's own gain
+  // comes on top.
   stream.scale = 1.0f / kUnit;
   stream.synthesis = SynthesisMatrix(dim, components, matrix);
   stream.analysis = AnalysisMatrix(

@@ -29,7 +29,7 @@ absl::Status AddSymbols(absl::Span<const std::byte> symbols, uint64_t at,
                         size_t patches, LevelJob* level) {
   constexpr size_t kStatesBytes = sizeof(uint32_t) * kRansLanes;
   if (symbols.size() < kStatesBytes || symbols.size() % 2 != 0) {
-    return absl::DataLossError("not the symbols that were entropy-coded");
+    return absl::DataLossError("its entropy-coded symbols are damaged");
   }
   level->symbols_at = at;
   level->words = static_cast<uint32_t>((symbols.size() - kStatesBytes) / 2);
@@ -37,9 +37,9 @@ absl::Status AddSymbols(absl::Span<const std::byte> symbols, uint64_t at,
   return absl::OkStatus();
 }
 
-// Bands up to the last that one of the job's levels codes.
+// The number of bands up to the last one that a level of the job codes.
 int UsedBands(const StreamTransform& transform, int levels) {
-  int used = 1;  // values are made of at least one
+  int used = 1;  // rows are made from at least one band
   for (size_t i = 0; i < transform.bands.size(); ++i) {
     for (int step = 0; step < levels; ++step) {
       if (transform.bands[i][step].mode != BandMode::kAbsent) {
@@ -124,7 +124,7 @@ absl::Status BatchPlan::AddChunk(const ChunkRequest& request) {
   const RopeTable table(header.rope);
   const size_t row = 2 * static_cast<size_t>(table.pairs());
   job.rope_at = rope_.size();
-  // A multiple of 16 bytes: the next chunk's is aligned too.
+  // Padded to 16 bytes, so that the next chunk's cosines are aligned too.
   rope_.resize((rope_.size() + row * request.positions.size() + 3) / 4 * 4);
   for (size_t i = 0; i < request.positions.size(); ++i) {
     float* cos = rope_.data() + job.rope_at + i * row;
@@ -168,7 +168,8 @@ absl::Status BatchPlan::AddStreams(const ChunkRequest& request,
     const StreamEntry& entry = request.index->Entry(id);
     const auto stream = request.object.subspan(entry.offset, entry.bytes);
     if (!CodecOf(level).MayHaveBytes(shape, level, entry.bytes)) {
-      return absl::DataLossError(absl::StrCat("of ", entry.bytes, " bytes"));
+      return absl::DataLossError(
+          absl::StrCat("no encoder makes a stream of ", entry.bytes, " bytes"));
     }
     if (absl::Status s = VerifyStream(*request.index, id, stream); !s.ok()) {
       return s;
@@ -266,7 +267,7 @@ absl::Status BatchPlan::StatusOf(absl::Span<const uint32_t> errors) const {
   for (size_t i = 0; i < errors.size(); ++i) {
     if (errors[i] == 0) continue;
     return absl::DataLossError(
-        absl::StrCat(names_[i], ": not the symbols that were entropy-coded"));
+        absl::StrCat(names_[i], ": its entropy-coded symbols are damaged"));
   }
   return absl::OkStatus();
 }

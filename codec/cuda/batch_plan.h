@@ -19,48 +19,52 @@
 
 namespace kdn::codec::cuda {
 
-// Chunks taken apart into one job per stream, on the host. What is on the
-// device later believes this only: checksums, lengths, tokens and components
-// are all checked here. Holds copies of the streams. Thread-compatible.
+// A batch of chunks, which the host takes apart into one job per stream.
+// Checksums, lengths, tokens and components are all checked here, and the
+// device relies on that. Holds copies of the streams. Thread-compatible.
 class BatchPlan {
  public:
-  // All chunks of a plan were coded with the image's calibration.
+  // A plan takes only chunks that were coded with the image's calibration.
   explicit BatchPlan(std::shared_ptr<const CalibrationImage> calibration);
 
-  // INVALID_ARGUMENT when the request contradicts itself or the object,
-  // FAILED_PRECONDITION when it was coded with another calibration, DATA_LOSS
-  // when a stream is damaged. The plan is as before then.
+  // Adds the wanted streams of a chunk. INVALID_ARGUMENT when the request
+  // contradicts itself or the object, FAILED_PRECONDITION when the object was
+  // coded with another calibration, DATA_LOSS when a stream is damaged. After
+  // an error the plan is as before.
   absl::Status Add(const ChunkRequest& request);
 
   const CalibrationImage& calibration() const { return *calibration_; }
   const std::vector<StreamJob>& jobs() const { return jobs_; }
-  // With kBytesBehind zeros.
+  // The streams, followed by kBytesBehind zeros.
   const std::vector<std::byte>& bytes() const { return bytes_; }
   const std::vector<float>& rope() const { return rope_; }
   const std::vector<int32_t>& blocks() const { return blocks_; }
-  // Of rows that the jobs write.
+  // The bytes of all rows that the jobs write.
   uint64_t output_bytes() const { return output_bytes_; }
-  // The largest job's.
+  // The largest tile_bytes() and the largest tile_bands() of a job.
   uint64_t tile_bytes() const;
   int tile_bands() const;
-  // DATA_LOSS naming the first job that has an error; one for each job.
+  // DATA_LOSS, naming the stream, when a job has an error. `errors` has one
+  // number per job; 0 is no error.
   absl::Status StatusOf(absl::Span<const uint32_t> errors) const;
 
  private:
   absl::Status AddChunk(const ChunkRequest& request);
-  // The streams of one head group; `job` has what they share with the others.
+  // Adds the streams of one head group, one per level, as one job. `job` has
+  // the fields that all jobs of the chunk share.
   absl::Status AddStreams(const ChunkRequest& request, const StreamId& first,
                           StreamJob job);
   absl::Status AddBase(const StreamFrame& frame,
                        absl::Span<const std::byte> stream,
                        const StreamTransform& transform, StreamJob* job);
-  // False when the stream has nothing to add, nor have those behind it.
+  // False when the level is of the form kNothing: then all later levels are
+  // too.
   absl::StatusOr<bool> AddRefinement(const StreamFrame& frame,
                                      absl::Span<const std::byte> stream,
                                      const StreamTransform& transform,
                                      StreamJob* job);
-  // Copies the stream behind the others, its symbols aligned as a warp wants
-  // them, and returns where it begins.
+  // Appends a stream to bytes_, with its symbols aligned for a warp, and
+  // returns the offset at which the stream begins.
   uint64_t Copy(absl::Span<const std::byte> stream,
                 absl::Span<const std::byte> symbols);
 
@@ -70,7 +74,7 @@ class BatchPlan {
   std::vector<float> rope_;
   std::vector<int32_t> blocks_;
   uint64_t output_bytes_ = 0;
-  // Of each job, for messages.
+  // The name of each job's stream, for messages.
   std::vector<std::string> names_;
 };
 

@@ -6,19 +6,21 @@
 
 namespace kdn::codec::cuda {
 
-// From values to rows on the matrix units, for shapes of whole blocks: 16
-// tokens by 64 dimensions at a time, from registers to the engine's memory.
+// Turns values into rows on the matrix units, for shapes of whole blocks. Takes
+// 16 tokens by 64 dimensions at a time, and writes them from registers to the
+// engine's memory.
 
-// Two blocks of 32 dimensions of one head that are written together: where RoPE
-// pairs halves, the pairs' first and second elements.
+// Two blocks of 32 dimensions of one head that are written together. Where RoPE
+// pairs halves, `low` has the first and `high` the second elements of the
+// pairs.
 struct BlockPair {
   int head;
-  int low;  // first dimensions in the head
+  int low;  // the blocks' first dimensions in the head
   int high;
   bool turns_together;
 };
 
-// The pairs of all wanted heads.
+// The number of block pairs of all wanted heads.
 KDN_DEVICE int PairsOf(const StreamJob& job) {
   return (job.head_end - job.head_begin) * (job.head_dim / (2 * kBlockDims));
 }
@@ -34,7 +36,8 @@ KDN_DEVICE BlockPair PairAt(const StreamJob& job, int pair) {
   return {head, 2 * index * kBlockDims, (2 * index + 1) * kBlockDims, false};
 }
 
-// Turns eight neighbouring elements whose neighbours are the pairs.
+// Rotates eight neighbouring elements from dimension `dim` on, where neighbours
+// are pairs. `cos` has the token's cosines, then its sines.
 KDN_DEVICE void TurnNeighbours(const StreamJob& job, const float* cos, int dim,
                                float (&values)[8]) {
   if (dim >= 2 * job.pairs) return;
@@ -59,22 +62,22 @@ KDN_DEVICE void LoadEight(const float* from, float (&values)[8]) {
   }
 }
 
-// Cosines and sines of 16 tokens for one pair of blocks that turn together, on
-// their way into shared memory. They are more bytes than the rows that they
-// turn, so that a team reads them once for the streams of all its warps.
+// Room in shared memory for the cosines and sines of 16 tokens, for one pair of
+// blocks that turn together. They are more bytes than the rows that they
+// rotate, so a team reads them once for the streams of all its warps.
 struct alignas(16) StagedRope {
-  // Cosines, sines, and room so that lanes read from different banks.
+  // Cosines, sines, and padding so that lanes read from different banks.
   static constexpr int kRow = 2 * kBlockDims + 4;
 
   float floats[kTileTokens * kRow];
 };
 
-// For tokens from `begin` on, by one warp.
+// Copies them for 16 tokens from `begin` on. One warp does this.
 template <typename Warp>
 KDN_DEVICE void StageRopeAsync(const Warp& warp, const BatchRef& batch,
                                const StreamJob& job, const BlockPair& pair,
                                int begin, StagedRope* rope) {
-  constexpr int kPieces = 2 * kBlockDims / 4;    // of 16 bytes, of a token
+  constexpr int kPieces = 2 * kBlockDims / 4;    // of 16 bytes, per token
   constexpr int kTokens = kWarpLanes / kPieces;  // at a time
   warp.Each([&](int lane) {
     const int piece = lane % kPieces;
@@ -93,7 +96,8 @@ KDN_DEVICE void StageRopeAsync(const Warp& warp, const BatchRef& batch,
   });
 }
 
-// Turns eight first and their eight second elements.
+// Rotates eight pairs: `low` has their first elements, `high` their second
+// elements.
 KDN_DEVICE void TurnHalves(const float* cos, float (&low)[8],
                            float (&high)[8]) {
   float c[8];
@@ -109,9 +113,10 @@ KDN_DEVICE void TurnHalves(const float* cos, float (&low)[8],
   }
 }
 
-// What a team writes rows with: of a pair of blocks the synthesis and the means
-// of each warp's stream, for kBlocksMaxOf blocks of bands at most, and a round
-// of cosines and sines, 16 tokens for each warp.
+// The shared memory with which a team writes rows. For a pair of blocks it has
+// the synthesis and the means of each warp's stream, for at most kBlocksMaxOf
+// blocks of bands. It also has the cosines and sines of one round: 16 tokens
+// per warp.
 template <int kBlocksMaxOf>
 struct alignas(16) RowsRoom {
   static constexpr int kBlocksMax = kBlocksMaxOf;
@@ -124,8 +129,8 @@ struct alignas(16) RowsRoom {
 };
 static_assert(sizeof(StagedRope) >= kDimMax * sizeof(float));
 
-// Writes both blocks of a pair for all tokens, 16 at a time. The warps of a
-// team, each with a stream of its own, go through this together.
+// Writes both blocks of a pair for all tokens, 16 at a time. All warps of a
+// team, each with a stream of its own, run this together.
 template <typename Room, ElementType kType, typename Warp>
 class BlockPairWriter {
  public:
@@ -143,7 +148,7 @@ class BlockPairWriter {
     const int low = pair.head * job.head_dim + pair.low;
     const int high = pair.head * job.head_dim + pair.high;
     const int rank = warp.rank();
-    warp.Sync();  // rows of the pair before may still be read for
+    warp.Sync();  // other lanes may still read the pair before
     for (int p = 0; p < kProducts; ++p) {
       const int block = (p < kBlockProducts ? low : high) / kBlockDims;
       for (int two = 0; 2 * two < blocks_; ++two) {
@@ -169,7 +174,7 @@ class BlockPairWriter {
     Load(0, &values);
     for (int begin = 0; begin < job_.tokens; begin += kRound) {
       if (pair_.turns_together) {
-        warp_.SyncTeam();  // all are done with the last round's
+        warp_.SyncTeam();  // other warps may still read the last round
         StageRopeAsync(warp_, batch_, job_, pair_,
                        begin + warp_.rank() * kTokens,
                        room_->ropes + warp_.rank());
@@ -184,7 +189,7 @@ class BlockPairWriter {
         if (first >= job_.tokens) break;
         Sums sums[kProducts][4];
         Multiply(values, &sums);
-        // The next ones come while rows are written.
+        // The next values are loaded while rows are written.
         if (first + kTokens < job_.tokens) Load(first + kTokens, &values);
         WriteRows(first, sums, room_->ropes[i].floats);
       }
@@ -199,7 +204,7 @@ class BlockPairWriter {
   static constexpr int kTokens = kTileTokens;
   static constexpr int kRound = kTokens * Warp::kTeam;
 
-  // The first factors of 16 tokens' products.
+  // Loads the first factors of the products of 16 tokens.
   KDN_DEVICE void Load(int begin, Words (*values)[kBlocksMax][4]) const {
     warp_.Each([&](int lane) {
       const int8_t* first = tile_.At(begin + lane / 4, 0) + lane % 4 * 4;
@@ -225,7 +230,7 @@ class BlockPairWriter {
     }
     KDN_UNROLL
     for (int k = 0; k < kBlocksMax; k += 2) {
-      if (k > 0 && k >= blocks_) continue;  // there is one at least
+      if (k > 0 && k >= blocks_) continue;  // there is at least one
       KDN_UNROLL
       for (int p = 0; p < kProducts; ++p) {
         Words words[4];

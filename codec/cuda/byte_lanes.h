@@ -5,9 +5,9 @@
 
 namespace kdn::codec::cuda {
 
-// Four bytes of a register at a time, each wrapping around by itself: what the
-// CPU's loops of codec/kernels/vector_kernels.h and
-// codec/transform/symbol_bands.h do to values.
+// Arithmetic on the four bytes of a word at once, where each byte wraps around
+// by itself. It does the same to values as the CPU's loops of
+// codec/kernels/vector_kernels.h and codec/transform/symbol_bands.h.
 
 inline constexpr uint32_t kByteSigns = 0x80808080u;
 
@@ -28,7 +28,7 @@ KDN_DEVICE uint32_t NegativeBytes(uint32_t a) {
 KDN_DEVICE uint32_t NonZeroBytes(uint32_t a) {
   return NegativeBytes(((a & ~kByteSigns) + ~kByteSigns) | a);
 }
-// -a in the bytes that `mask` has at 0xff, a in those that it has at 0.
+// -a in the bytes where `mask` is 0xff, a in the bytes where it is 0.
 KDN_DEVICE uint32_t NegateBytes(uint32_t a, uint32_t mask) {
   return SubtractBytes(a ^ mask, mask);
 }
@@ -41,7 +41,8 @@ KDN_DEVICE uint32_t RefineBytes(uint32_t values, uint32_t refinements) {
   return AddBytes(TripleBytes(values),
                   NegateBytes(refinements, NegativeBytes(values)));
 }
-// See kernels::ToCellMiddles. `cell` is 3 or 9, `shrinks` not above 127.
+// See kernels::ToCellMiddles. `cell` is 3 or 9, and each byte of `shrinks` at
+// most 127.
 KDN_DEVICE uint32_t CellMiddles(uint32_t values, int cell, uint32_t shrinks) {
   uint32_t middles = TripleBytes(values);
   if (cell == 9) middles = TripleBytes(middles);

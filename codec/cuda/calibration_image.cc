@@ -26,7 +26,7 @@ CoderTable TableOf(const RansTable& table) {
   return result;
 }
 
-// What every symbol stands for, once `move` has changed the values.
+// The values of every symbol, after `move` has changed them.
 template <typename F>
 ValueTable ValuesOf(BandMode mode, const F& move) {
   const int count = ValuesPerSymbol(mode);
@@ -89,7 +89,7 @@ void CalibrationImage::Add(const StreamTransform& transform) {
   }
   means_.insert(means_.end(), transform.mean.begin(), transform.mean.end());
   const int blocks = (ref.dim + kBlockDims - 1) / kBlockDims;
-  // What lies beside the matrix is zero.
+  // Words outside the matrix are zero.
   synthesis_.resize(TwoProductsAt(ref, blocks, 0, 0));
   for (int d = 0; d < matrix.dim(); ++d) {
     for (int c = 0; c < matrix.components(); ++c) {

@@ -12,8 +12,9 @@
 
 namespace kdn::codec::cuda {
 
-// A calibration as a warp reads it: arrays without pointers, to be copied to a
-// device as they are. Immutable; keeps the calibration it was made of.
+// A calibration as a warp reads it: arrays without pointers, which are copied
+// to a device as they are. Immutable. Keeps the calibration from which it was
+// made.
 class CalibrationImage {
  public:
   explicit CalibrationImage(std::shared_ptr<const Calibration> calibration);
@@ -22,7 +23,8 @@ class CalibrationImage {
   const std::shared_ptr<const Calibration>& shared() const {
     return calibration_;
   }
-  // Where a stream's transform is among transforms().
+  // The index of a stream's transform in transforms(). REQUIRES: the transform
+  // is one of calibration().
   uint32_t IndexOf(const StreamTransform& transform) const;
 
   const std::vector<CoderTable>& tables() const { return tables_; }
@@ -31,17 +33,18 @@ class CalibrationImage {
   const std::vector<BandRef>& bands() const { return bands_; }
   const std::vector<float>& means() const { return means_; }
   const std::vector<uint32_t>& synthesis() const { return synthesis_; }
-  // For code that runs on this machine's CPU.
+  // Points into this object, for code that runs on the CPU.
   CalibrationRef ref() const;
 
  private:
   void Add(const StreamTransform& transform);
-  // Where the base's values of such a band are, moved to their cells' middles.
+  // The index in values() of the table that gives the base level's values of
+  // such a band as middles of cells.
   uint16_t MiddlesOf(const BandStep& band);
 
   std::shared_ptr<const Calibration> calibration_;
   absl::flat_hash_map<const StreamTransform*, uint32_t> index_;
-  // Of a mode and a shrink.
+  // The results of MiddlesOf, by mode and shrink.
   absl::flat_hash_map<std::pair<BandMode, uint8_t>, uint16_t> middles_;
   std::vector<CoderTable> tables_;
   std::vector<ValueTable> values_;

@@ -5,21 +5,22 @@
 
 namespace kdn::codec::cuda {
 
-// What a warp reads of a calibration, in host or device memory. Every type here
-// is trivially copyable and says where things are, never owns them.
+// The parts of a calibration that a warp reads, in host or device memory. Every
+// type here is trivially copyable and owns no memory.
 
-// A RansTable, taken apart so that a warp's share of shared memory holds two.
+// A RansTable in so few bytes that a team's shared memory holds two tables made
+// from it.
 struct alignas(16) CoderTable {
-  uint8_t symbols[4096];  // of each slot
-  uint32_t ranges[256];   // of each symbol: start | frequency << 16
+  uint8_t symbols[4096];  // by slot
+  uint32_t ranges[256];   // by symbol: start | frequency << 16
 };
 
 // The values that each symbol stands for, the first in the lowest byte.
 struct alignas(16) ValueTable {
   uint32_t values[256];
 };
-// The first of all value tables give values as they were coded, one for every
-// mode from 1 on.
+// How many value tables give values as they were coded. They are the first
+// tables, one for each mode from 1 on.
 inline constexpr int kPlainTables = 3;
 
 // One band at one level; see BandStep.
@@ -27,12 +28,12 @@ struct BandRef {
   uint8_t mode;
   uint8_t tables[2];
   uint8_t shrink;
-  // The value table to decode with where the base is all: its values are in the
-  // middles of their cells already.
+  // The value table for streams that are decoded at the base level only: it
+  // gives the middles of cells.
   uint16_t middles;
 };
 
-inline constexpr int kBandBytes = 16;  // a value a byte
+inline constexpr int kBandBytes = 16;  // one per component
 inline constexpr int kLevelSteps = 3;
 // The synthesis is kept in blocks of 32 dimensions by 32 components.
 inline constexpr int kBlockDims = 32;
@@ -44,7 +45,7 @@ struct TransformRef {
   int32_t dim;
   int32_t bands;
   uint64_t bands_at;      // BandRefs: [band][step]
-  uint64_t mean_at;       // floats; nothing there where chunks bring their own
+  uint64_t mean_at;       // floats; none if streams have their own
   uint64_t synthesis_at;  // words, see SynthesisWord
 
   KDN_DEVICE int blocks_of_bands() const {
@@ -61,11 +62,12 @@ struct CalibrationRef {
   const uint32_t* synthesis;
 };
 
-// Where the synthesis words of two products of 8 columns by 32 components lie,
-// for the blocks of bands 2 * `two` and the one behind it: for each lane two
-// words of either, as mma.m16n8k32 wants its second factor. The columns of a
-// block's four products are spread so that a lane's results of all four are 8
-// neighbouring dimensions, which it stores at once.
+// The index of the synthesis words of two products of 8 columns by 32
+// components, for the blocks of bands 2 * two and 2 * two + 1. Each lane has
+// two words of each product, in the layout of the second factor of
+// mma.m16n8k32. The columns of a block's four products are ordered so that a
+// lane's results of all four are 8 neighbouring dimensions, which the lane
+// stores at once.
 inline constexpr int kTwoProductsWords = 4 * kWarpLanes;
 KDN_DEVICE uint64_t TwoProductsAt(const TransformRef& transform, int block,
                                   int product, int two) {
@@ -75,7 +77,8 @@ KDN_DEVICE uint64_t TwoProductsAt(const TransformRef& transform, int block,
           two) *
              kTwoProductsWords;
 }
-// Where the word of four components of a dimension lies.
+// The index of the word with components 4 * quad to 4 * quad + 3 of a
+// dimension.
 KDN_DEVICE uint64_t SynthesisWord(const TransformRef& transform, int dim,
                                   int quad) {
   const int in_block = dim % kBlockDims;

@@ -15,8 +15,8 @@ absl::Status CheckSlice(const ChunkRequest& request) {
   const KvSlice& slice = request.slice;
   if (!IsTransformCoded(request.level) || !header.levels.Has(request.level)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("the object has no level ",
-                     static_cast<int>(request.level), " for a GPU to decode"));
+        absl::StrCat("level ", static_cast<int>(request.level),
+                     " is not in the object, or a GPU cannot decode it"));
   }
   if (slice.layer_begin < 0 || slice.layer_begin >= slice.layer_end ||
       slice.layer_end > header.shape.layers || slice.head_begin < 0 ||
@@ -24,7 +24,8 @@ absl::Status CheckSlice(const ChunkRequest& request) {
       slice.head_end > header.shape.kv_heads) {
     return absl::InvalidArgumentError(absl::StrCat(
         "layers [", slice.layer_begin, ", ", slice.layer_end, ") and heads [",
-        slice.head_begin, ", ", slice.head_end, ") of ", header.shape.layers,
+        slice.head_begin, ", ", slice.head_end,
+        "): expected non-empty ranges inside ", header.shape.layers,
         " layers and ", header.shape.kv_heads, " heads"));
   }
   return absl::OkStatus();
@@ -37,7 +38,7 @@ absl::Status CheckPositions(const ChunkRequest& request) {
           0) {
     return absl::InvalidArgumentError(
         absl::StrCat(request.positions.size(), " positions for ", tokens,
-                     " tokens, or one below zero"));
+                     " tokens, or a negative position"));
   }
   return absl::OkStatus();
 }
@@ -49,7 +50,7 @@ absl::Status CheckPages(const ChunkRequest& request, const KvPages& pages) {
   return Validate(pages, shape);
 }
 
-// The built-in calibration, whose id is zero, is for any number of layers.
+// The built-in calibration has the id zero and is for any number of layers.
 absl::Status CheckCalibration(const ObjectHeader& header,
                               const Calibration& calibration) {
   const int heads = HeadsPerStream(header.shape, KvPart::kK, Level::kBase);

@@ -14,18 +14,18 @@
 
 namespace kdn::codec::cuda {
 
-// Where a slice's rows go, in memory of whatever decodes them: nothing here is
-// dereferenced on the host. `base` has layer 0 of the slice, K, its first head,
-// the chunk's first token.
+// The places of a slice's rows, in memory of the decoding device: the host does
+// not access it. `base` is the row of K in the slice's first layer and first
+// head, for the chunk's first token.
 struct StridedPlaces {
   std::byte* base = nullptr;
   KvStrides strides;
 };
 
-// One chunk to be decoded.
+// A request to decode one chunk.
 struct ChunkRequest {
   const ObjectIndex* index = nullptr;
-  absl::Span<const std::byte> object;  // all of it
+  absl::Span<const std::byte> object;  // all its bytes
   Level level = Level::kBase;
   KvSlice slice;
   absl::Span<const int32_t> positions;  // where the reader wants each token
@@ -33,12 +33,13 @@ struct ChunkRequest {
 };
 
 // INVALID_ARGUMENT when the request contradicts itself or the object,
-// FAILED_PRECONDITION when the object was coded with another calibration.
+// FAILED_PRECONDITION when the object was coded with another calibration,
+// DATA_LOSS when the object does not have the length that its index says.
 absl::Status CheckRequest(const ChunkRequest& request,
                           const Calibration& calibration);
 
-// Where one stream's first wanted head goes, `layer` and `head` being relative
-// to the slice; RowPlaces says the rest.
+// The place of a head's row for the chunk's first token, or in pages for the
+// first token of block 0. `layer` and `head` count from the start of the slice.
 std::byte* BaseOf(const ChunkRequest& request, int layer, KvPart part,
                   int head);
 

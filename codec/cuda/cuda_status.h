@@ -8,8 +8,9 @@
 
 namespace kdn::codec::cuda {
 
-// OK for cudaSuccess. UNAVAILABLE where there is no GPU to use,
-// RESOURCE_EXHAUSTED where it has no memory, else INTERNAL; `what` was tried.
+// The status of a CUDA call: OK for cudaSuccess, UNAVAILABLE when there is no
+// usable GPU, RESOURCE_EXHAUSTED when the GPU has no memory left, otherwise
+// INTERNAL. `what` names the attempt in the message.
 absl::Status StatusOfCuda(cudaError_t error, absl::string_view what);
 
 }  // namespace kdn::codec::cuda

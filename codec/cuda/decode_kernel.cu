@@ -5,17 +5,18 @@
 namespace kdn::codec::cuda {
 namespace {
 
-// How many teams a multiprocessor is to have room for. A step of a coder waits
-// for the one before, which other warps hide; rows need registers.
+// How many teams a multiprocessor should have room for. Decoding values needs
+// many warps: each step of a coder waits for the step before, and other warps
+// hide the wait. Writing rows needs many registers.
 constexpr int kValuesTeams = 8;
 constexpr int kRowsTeams = 4;
 constexpr int kWideRowsTeams = 2;
 
-// For up to 128 components, and for all that there may be.
+// For streams of up to 128 components, and for streams of any size.
 using NarrowRoom = RowsRoom<4>;
 using WideRoom = RowsRoom<kDimMax / (kBlockBands * kBandBytes)>;
 
-// A block of either kernel is a team.
+// A thread block of either kernel is a team.
 constexpr int kThreads = kTeamWarps * kWarpLanes;
 
 __device__ int8_t* ValuesOf(const SliceRef& slice, int job) {
@@ -43,8 +44,8 @@ __global__ void __launch_bounds__(kThreads, kTeams)
   const Team& team = slice.rows_teams[blockIdx.x];
   const int rank = static_cast<int>(threadIdx.x) / kWarpLanes;
   const int at = team.jobs[rank];
-  // A copy: the rows could be anywhere, so that otherwise every field is read
-  // again after each of them.
+  // A copy, because rows could lie anywhere: without it every field would be
+  // read again after each row.
   const StreamJob job = batch.jobs[at];
   const bool good = batch.errors[at] == 0;
   const DeviceWarp warp(static_cast<int>(threadIdx.x), good ? team.count : 0);

@@ -10,21 +10,21 @@
 
 namespace kdn::codec::cuda {
 
-// What kernels get beside the batch.
+// What the kernels get besides the batch.
 struct SliceRef {
   const Team* values_teams = nullptr;
   const Team* rows_teams = nullptr;
-  // A slice's values between its symbols and its rows: tile_bytes for each of
-  // its jobs, aligned to 16.
+  // Room for the values of a slice's jobs, which the first kernel decodes and
+  // the second turns into rows: tile_bytes for each job, aligned to 16.
   int8_t* values = nullptr;
   uint64_t tile_bytes = 0;
   int32_t first_job = 0;
 };
 
-// Enqueues the decoding of some of a batch's jobs in device memory on `stream`.
-// errors[i] is 0 or 1 for each of them when it is done. `tile_bands` is the
-// most of a job. The teams of `ref` are all of the batch, those of `slice` are
-// taken.
+// Enqueues the decoding of a slice of a batch on `stream`. When it is done,
+// batch.errors[i] is 0 or 1 for each job of the slice. All pointers are to
+// device memory. `ref` has the teams of the whole batch; `slice` selects from
+// them. `tile_bands` is the largest tile_bands() of a job.
 cudaError_t LaunchDecodeAsync(const BatchRef& batch, const SliceRef& ref,
                               const Slice& slice, int tile_bands,
                               cudaStream_t stream);

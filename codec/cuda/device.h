@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <cstring>
 
-// What lets one source be a device function under nvcc and plain C++ elsewhere:
-// the decoder of a stream is tested wherever the project builds, on GPUs it is
-// the same text. No CUDA header is needed for it.
+// Macros and functions with which the same source is device code under nvcc and
+// plain C++ elsewhere. So the decoder of a stream is tested wherever the
+// project builds. Needs no CUDA header.
 
 #if defined(__CUDACC__)
 #define KDN_DEVICE __device__ __forceinline__
@@ -22,8 +22,8 @@ namespace kdn::codec::cuda {
 
 inline constexpr int kWarpLanes = 32;
 
-// Float operations that round once each, never joined to a fused multiply-add:
-// rows must not tell which machine decoded them.
+// Float operations that each round once and are never joined to a fused
+// multiply-add, so that rows have the same bits on every machine.
 KDN_DEVICE float Times(float a, float b) {
 #if defined(__CUDACC__)
   return __fmul_rn(a, b);
@@ -50,10 +50,11 @@ KDN_DEVICE uint32_t BitsOf(float value) {
   memcpy(&bits, &value, sizeof(bits));
   return bits;
 }
-// A sum that began with this has a float's bits, 1.5 * 2^23 more than it adds
-// up to: faster on a GPU than a conversion, of which a multiprocessor does 16 a
-// cycle. REQUIRES: that is at most 2^22 in magnitude, as 256 products of bytes
-// are.
+// The value with which integer sums begin: the bits of the float 1.5 * 2^23. A
+// sum s then has the bits of the float 1.5 * 2^23 + s, so that FloatOfSum is a
+// subtraction. That is faster on a GPU than a conversion, of which a
+// multiprocessor does 16 per cycle. REQUIRES: s is at most 2^22 in magnitude,
+// as 256 products of bytes are.
 inline constexpr int32_t kNoSum = 0x4b400000;
 KDN_DEVICE float FloatOfSum(int32_t sum) {
   return Minus(FloatOf(static_cast<uint32_t>(sum)), 12582912.0f);
@@ -67,7 +68,7 @@ KDN_DEVICE int CountBits(uint32_t bits) {
 #endif
 }
 
-// sum plus the products of four signed bytes each.
+// sum plus the products of the four signed bytes of `a` and of `b`.
 KDN_DEVICE int32_t AddProducts(uint32_t a, uint32_t b, int32_t sum) {
 #if defined(__CUDACC__)
   return __dp4a(static_cast<int32_t>(a), static_cast<int32_t>(b), sum);
@@ -79,7 +80,7 @@ KDN_DEVICE int32_t AddProducts(uint32_t a, uint32_t b, int32_t sum) {
 #endif
 }
 
-// REQUIRES: aligned to its size.
+// REQUIRES: `at` is aligned to the size of T.
 template <typename T>
 KDN_DEVICE T LoadAligned(const void* at) {
 #if defined(__CUDACC__)
@@ -99,7 +100,7 @@ KDN_DEVICE void StoreAligned(void* at, const T& value) {
 #endif
 }
 
-// At any address.
+// Two bytes, little-endian, at any address.
 KDN_DEVICE uint16_t LoadU16(const uint8_t* bytes, uint64_t at) {
   return static_cast<uint16_t>(bytes[at] | bytes[at + 1] << 8);
 }

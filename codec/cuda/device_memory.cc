@@ -32,7 +32,7 @@ absl::Status StatusOfCuda(cudaError_t error, absl::string_view what) {
 }
 
 absl::Status CheckGpu() {
-  // Left as it is where there is no driver.
+  // Not set where there is no driver.
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess) return StatusOfCuda(error, "looking for a GPU");
@@ -56,8 +56,8 @@ absl::StatusOr<DeviceMemory> DeviceMemory::AllocateAsync(size_t bytes,
 }
 
 DeviceMemory::~DeviceMemory() {
-  // An error here is one of work enqueued before, which whoever waits for that
-  // work is told.
+  // An error here is of work that was enqueued before; the caller that waits
+  // for that work gets it.
   if (data_ != nullptr) static_cast<void>(cudaFreeAsync(data_, stream_));
 }
 

@@ -12,21 +12,23 @@ struct CUstream_st;
 
 namespace kdn::codec::cuda {
 
-// A cudaStream_t, for headers that do not need CUDA's. Never defaulted.
+// A cudaStream_t, for headers that do not include CUDA's. No function defaults
+// it.
 using GpuStream = CUstream_st*;
 
-// OK when there is a GPU that this program can use; UNAVAILABLE with CUDA's own
-// words when there is not.
+// OK when there is a GPU that this program can use; otherwise UNAVAILABLE, with
+// CUDA's own message.
 absl::Status CheckGpu();
 
-// A piece of the current GPU's memory, aligned to 256 bytes. Taken and given
-// back in the order of a stream: work enqueued there before may still use it
-// when it is destroyed. The stream must outlive it. Movable.
+// Memory of the current GPU, aligned to 256 bytes. It is allocated and freed in
+// the order of a stream, so work that was enqueued there before may still use
+// the memory when this object is destroyed. The stream must outlive this
+// object. Movable.
 class DeviceMemory {
  public:
   DeviceMemory() = default;
-  // RESOURCE_EXHAUSTED when the GPU has no room. Ready for work that is
-  // enqueued on `stream` later.
+  // Work that is enqueued on `stream` later may use the memory.
+  // RESOURCE_EXHAUSTED when the GPU has no room.
   static absl::StatusOr<DeviceMemory> AllocateAsync(size_t bytes,
                                                     GpuStream stream);
   ~DeviceMemory();
@@ -43,11 +45,11 @@ class DeviceMemory {
 
   std::byte* data() const { return data_; }
   size_t bytes() const { return bytes_; }
-  // Copies host memory to `offset`. Memory that is not pinned has been read on
-  // return. REQUIRES: it fits.
+  // Enqueues a copy of host memory to `offset`. Host memory that is not pinned
+  // has been read on return. REQUIRES: the copy fits.
   absl::Status CopyInAsync(size_t offset, const void* from, size_t bytes,
                            GpuStream stream) const;
-  // Copies to host memory, and is back when that is done and all that was
+  // Copies to host memory. Returns when the copy is done, and all work that was
   // enqueued on `stream` before.
   absl::Status CopyOutSync(size_t offset, void* to, size_t bytes,
                            GpuStream stream) const;

@@ -7,14 +7,14 @@
 
 namespace kdn::codec::cuda {
 
-// A stream is decoded in two passes, by one warp each: symbols to values, in
-// which every step waits for the one before, so that many warps are wanted, and
-// values to rows, which takes many registers. Teams of warps do what can be
-// done for several streams at once.
+// A stream is decoded in two passes, each by one warp. The first turns symbols
+// into values; every step waits for the step before, so many warps must run at
+// once. The second turns values into rows, which takes many registers. The
+// warps of a team share the work that several streams have in common.
 
-// Decodes the values of one stream to `values`, job.tile_bytes() aligned to 16.
-// False when the symbols are not what was coded. Reads and writes inside what
-// the job says, whatever the bytes are.
+// Decodes the values of one stream to `values`, which has job.tile_bytes()
+// bytes and is aligned to 16. False when the symbols are damaged. Whatever the
+// bytes are, it reads and writes inside the memory of the job only.
 template <typename Warp>
 KDN_DEVICE bool DecodeStream(const Warp& warp, const BatchRef& batch,
                              const StreamJob& job, ValuesRoom* room,
@@ -23,9 +23,9 @@ KDN_DEVICE bool DecodeStream(const Warp& warp, const BatchRef& batch,
   return DecodeValues(warp, batch, job, room, TileOf(job, values));
 }
 
-// Writes the rows of one stream straight into the engine's memory. REQUIRES:
-// tile_bands() is at most Room::kBlocksMax * kBlockBands where the job is in
-// blocks.
+// Writes the rows of one stream straight into the engine's memory. REQUIRES: if
+// the job is in blocks, its tile_bands() is at most Room::kBlocksMax *
+// kBlockBands.
 template <typename Room, typename Warp>
 KDN_DEVICE void WriteStream(const Warp& warp, const BatchRef& batch,
                             const StreamJob& job, int8_t* values, Room* room) {
@@ -33,7 +33,7 @@ KDN_DEVICE void WriteStream(const Warp& warp, const BatchRef& batch,
   float* row = room->ropes[warp.rank()].floats;
   if (job.levels > 0 && job.in_blocks) {
     WriteInBlocks(warp, batch, job, tile, room);
-    warp.SyncTeam();  // no warp turns by what is there any more
+    warp.SyncTeam();  // no warp reads the ropes any more
   } else if (job.levels > 0 && warp.is_active()) {
     WriteRowByRow(warp, batch, job, tile, row);
   }

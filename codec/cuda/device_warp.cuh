@@ -7,9 +7,9 @@
 
 namespace kdn::codec::cuda {
 
-// The warp that runs this; see HostWarp for what the calls mean. REQUIRES: all
-// 32 threads of the warp make each call together, and all warps of a block
-// those for teams.
+// The warp that runs this code; HostWarp documents the calls. REQUIRES: all 32
+// threads of the warp make each call together, and all warps of a thread block
+// make the calls for teams together.
 class DeviceWarp {
  public:
   template <typename T>
@@ -24,7 +24,7 @@ class DeviceWarp {
 
   static constexpr int kTeam = kTeamWarps;
 
-  // `jobs` of the block's warps have one of their own.
+  // The first `jobs` warps of the thread block have a job.
   KDN_DEVICE DeviceWarp(int thread, int jobs)
       : lane_(thread % kWarpLanes),
         rank_(thread / kWarpLanes),

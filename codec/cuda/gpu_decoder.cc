@@ -11,7 +11,8 @@
 namespace kdn::codec::cuda {
 namespace {
 
-// Arrays after each other in one piece of device memory, each aligned.
+// Arrays that lie one after the other in one piece of device memory, each
+// aligned.
 class Arrays {
  public:
   template <typename T>
@@ -95,7 +96,8 @@ struct GpuBatch::Device {
 GpuBatch::GpuBatch() : device_(std::make_unique<Device>()) {}
 
 GpuBatch::~GpuBatch() {
-  // Other batches' streams may be done with the calibration; this one must be.
+  // This batch's work may still read the calibration, which is freed in the
+  // order of another stream.
   static_cast<void>(cudaStreamSynchronize(stream_));
 }
 

@@ -10,16 +10,17 @@
 
 namespace kdn::codec::cuda {
 
-// Decodes transform-coded streams on a GPU straight into an engine's KV memory:
-// of whatever an encoder writes the same bits as codec/decoder.h gives. CUDA
-// stays behind this header. A GpuCalibration and a GpuBatch own memory of the
-// GPU that was current when they were made; what kernels get of it is a
-// CalibrationRef and a BatchRef. Thread-compatible.
+// Decodes transform-coded streams on a GPU, straight into an engine's KV
+// memory. Streams that an encoder wrote decode to the same bits as with
+// codec/decoder.h. This header does not include CUDA's. A GpuCalibration and a
+// GpuBatch own memory of the GPU that was current when they were made; kernels
+// get references to it, a CalibrationRef and a BatchRef. Thread-compatible.
 
 // A calibration on the GPU, for any number of batches. Immutable.
 class GpuCalibration {
  public:
-  // UNAVAILABLE where there is no GPU. Done on return.
+  // Copies the image to the GPU, and is done on return. UNAVAILABLE where there
+  // is no GPU.
   static absl::StatusOr<std::shared_ptr<const GpuCalibration>> UploadSync(
       std::shared_ptr<const CalibrationImage> image, GpuStream stream);
 
@@ -35,19 +36,19 @@ class GpuCalibration {
 };
 
 struct GpuOptions {
-  // Device memory for values between symbols and rows. A batch that needs more
-  // (half the bytes of its bf16 rows) is decoded in parts, one stream at
-  // least.
+  // Bytes of device memory for values, which are decoded from symbols and then
+  // turned into rows. A batch needs half as many bytes as its bf16 rows have.
+  // If it needs more than this, it is decoded in slices of at least one stream.
   uint64_t values_bytes = uint64_t{1} << 30;
 };
 
 // The streams of a plan on the GPU, to be decoded once or more often. All work
-// is enqueued on the stream that it was made with, which must outlive it; its
-// destructor waits for that work.
+// is enqueued on the GpuStream that the batch was made with, which must outlive
+// the batch. The destructor waits for that work.
 class GpuBatch {
  public:
-  // Copies the plan's streams and jobs. UNAVAILABLE where there is no GPU.
-  // REQUIRES: the calibration's image is the plan's.
+  // Copies the plan's streams and jobs to the GPU. UNAVAILABLE where there is
+  // no GPU. REQUIRES: the calibration's image is the plan's.
   static absl::StatusOr<std::unique_ptr<GpuBatch>> UploadAsync(
       std::shared_ptr<const GpuCalibration> calibration,
       std::shared_ptr<const BatchPlan> plan, const GpuOptions& options,
@@ -56,11 +57,11 @@ class GpuBatch {
   GpuBatch(const GpuBatch&) = delete;
   GpuBatch& operator=(const GpuBatch&) = delete;
 
-  // Enqueues the decoding. Rows are good for later work on the same stream once
-  // FinishSync has said so, or for work that does not mind a damaged stream.
+  // Enqueues the decoding. Later work on the same GpuStream finds the rows, but
+  // only FinishSync tells whether they are right.
   absl::Status DecodeAsync();
-  // Waits for the last DecodeAsync. DATA_LOSS naming the first stream whose
-  // symbols are not what was coded; its rows were not written.
+  // Waits for the last DecodeAsync. DATA_LOSS, naming the first stream with
+  // damaged symbols; rows of such streams were not written.
   absl::Status FinishSync();
 
  private:

@@ -23,7 +23,8 @@ absl::Status DecodeOnHost(const BatchPlan& plan) {
   const auto rows = std::make_unique<RowsRoom<kBlocksMax>>();
   for (int i = 0; i < batch.job_count; ++i) {
     const StreamJob& job = batch.jobs[i];
-    // Exactly as large as the job says, for AddressSanitizer.
+    // Exactly as large as the job says, so that AddressSanitizer sees every
+    // access outside.
     const auto values = std::make_unique<int8_t[]>(job.tile_bytes());
     if (DecodeStream(HostWarp(), batch, job, room.get(), values.get())) {
       WriteStream(HostWarp(), batch, job, values.get(), rows.get());

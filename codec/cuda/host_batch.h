@@ -6,9 +6,9 @@
 
 namespace kdn::codec::cuda {
 
-// Decodes a plan with the warps' own code on this thread, into host memory. It
-// is what tests hold against the CPU decoder where there is no GPU; slow. Same
-// results as GpuDecoder.
+// Decodes a plan into host memory, with the warps' own code, on this thread.
+// Tests compare it with the CPU decoder where there is no GPU. Slow. Gives the
+// same results as GpuBatch.
 absl::Status DecodeOnHost(const BatchPlan& plan);
 
 }  // namespace kdn::codec::cuda

@@ -8,29 +8,31 @@
 
 namespace kdn::codec::cuda {
 
-// A warp on one CPU thread, a team of its own, for code that is written over a
-// Warp:
+// A warp that runs on one CPU thread, and is a team of its own. Code that has a
+// Warp as a template parameter uses these calls:
 //
 //   PerLane<T>          a variable of each lane
 //   Each(f)             f(lane), for every lane
-//   Ballot(f)           f(lane) of lane L at bit L
-//   Sync()              what lanes wrote is there for all of them
-//   kTeam, rank()       the team's warps, and which of them this is
-//   is_active()         it has a job of its own, and does not only help
-//   ForTeam<N>(f)       f(i), for every i below N, by the team's warps together
-//   SyncTeam()          what warps of the team wrote is there for all of them
+//   Ballot(f)           a word with f(lane) at bit `lane`
+//   Sync()              all lanes see what lanes of the warp wrote before
+//   kTeam, rank()       the number of warps in the team; the index of this one
+//   is_active()         whether the warp has a job; if not, it only helps
+//   ForTeam<N>(f)       f(i) for every i below N, shared by the team's warps
+//   SyncTeam()          all warps see what warps of the team wrote before
 //   CopyAsync<N>(from, wanted, to)
-//                       for one lane, N bytes or zeros; not there before ...
-//   EndGroup()          copies up to here are a group
-//   AwaitAllBut<N>()    ... its group is: all but the last N groups
-//   UpdateByte(at, f)   *at = f(*at), whoever else does so
+//                       starts to copy N bytes, or N zeros unless `wanted`; one
+//                       lane calls it
+//   EndGroup()          makes a group of the copies since the last EndGroup
+//   AwaitAllBut<N>()    waits for all groups of copies except the last N
+//   UpdateByte(at, f)   *at = f(*at), atomically
 //   AddProduct(a, low, high, c, &sums)
-//                       c and a 16 x 32 times a 32 x 8 matrix of bytes, in the
-//                       registers of PTX's mma.m16n8k32 with .s8 operands
+//                       sums = c + a * b for matrices of bytes: a is 16 x 32, b
+//                       is 32 x 8, in `low` and `high`; all are laid out as in
+//                       PTX's mma.m16n8k32 with .s8 operands
 //
-// DeviceWarp is the other one. Code between two of these calls is the same for
-// all lanes; what differs is in the functions handed to them. Lanes must not
-// touch what another lane writes without a Sync between.
+// DeviceWarp has the same calls on a GPU. Code between two calls is the same
+// for all lanes; code that differs by lane is in the functions that the calls
+// take. A lane must not access what another lane writes without a Sync between.
 class HostWarp {
  public:
   template <typename T>
@@ -85,7 +87,7 @@ class HostWarp {
     for (int lane = 0; lane < kWarpLanes; ++lane) {
       for (int i = 0; i < 4; ++i) {
         int32_t sum = c[i][lane];
-        // Of the sum: lane / 4 and i say the row, lane % 4 and i the column.
+        // lane / 4 and i give the row of the sum, lane % 4 and i its column.
         const int column = lane % 4 * 2 + i % 2;
         for (int quad = 0; quad < 8; ++quad) {
           const int half = quad / 4;

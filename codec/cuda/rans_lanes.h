@@ -7,25 +7,25 @@
 
 namespace kdn::codec::cuda {
 
-// What a lane looks up for each symbol: two reads of shared memory.
+// The table in which a lane looks up a symbol, with two reads of shared memory.
 struct alignas(16) SymbolTable {
   struct alignas(8) Entry {
     uint32_t range;   // start | frequency << 16
-    uint32_t values;  // what the symbol stands for
+    uint32_t values;  // of the symbol; see ValueTable
   };
 
-  uint8_t symbols[4096];  // of each slot
-  Entry entries[256];     // of each symbol
+  uint8_t symbols[4096];  // by slot
+  Entry entries[256];     // by symbol
 };
 
-// The tables of a band's halves, in memory that a team's warps share.
+// The tables of a band's two halves, in memory that the warps of a team share.
 class BandTables {
  public:
-  // `room` is for two tables; it holds none yet.
+  // `room` has room for two tables, which are not loaded yet.
   KDN_DEVICE explicit BandTables(SymbolTable* room) : room_(room) {}
 
-  // Makes the tables ready; all warps of a team do so together. `values` is the
-  // index of the value table of both.
+  // Loads the tables unless they are loaded already. All warps of a team call
+  // it together. `values` is the index of the value table of both halves.
   template <typename Warp>
   KDN_DEVICE void Load(const Warp& warp, const CalibrationRef& calibration,
                        const uint8_t (&tables)[2], int values) {
@@ -67,13 +67,14 @@ class BandTables {
   int values_ = -1;
 };
 
-// Words on their way to a warp's coders. They come in windows of 256 bytes, two
-// windows before they are needed, and replace those before the one in use.
+// A ring of the words that a warp's coders read. Words are copied in windows of
+// 256 bytes, two windows before they are needed. They replace the windows
+// before the one in use.
 struct alignas(16) WordRing {
   uint16_t words[512];
 };
 
-// The 32 coders of codec/entropy/rans.h, one a lane.
+// The 32 coders of codec/entropy/rans.h, one per lane.
 template <typename Warp>
 class RansLanes {
  public:
@@ -92,7 +93,7 @@ class RansLanes {
     });
     failed_ =
         warp_.Ballot([&](int lane) { return states_[lane] < kLowest; }) != 0;
-    // The level before this one may have a copy into the ring under way.
+    // A copy into the ring may still be under way for the level before.
     warp_.template AwaitAllBut<0>();
     FetchAsync(0);
     FetchAsync(kWindow);
@@ -100,7 +101,7 @@ class RansLanes {
     warp_.template AwaitAllBut<1>();
   }
 
-  // To be called at least every kStepsPerAdvance steps.
+  // Fetches words. Call it at least every kStepsPerAdvance steps.
   static constexpr int kStepsPerAdvance = 4;
   KDN_DEVICE void Advance() {
     if (taken_ < window_) return;
@@ -109,8 +110,8 @@ class RansLanes {
     warp_.template AwaitAllBut<1>();
   }
 
-  // Takes one symbol from every lane; values[lane] is what it stands for.
-  // `half_of` says which of the tables a lane uses.
+  // Decodes one symbol in every lane; values[lane] has the symbol's values.
+  // half_of(lane) is the half whose table the lane uses.
   template <typename HalfOf>
   KDN_DEVICE void Step(const BandTables& tables, const HalfOf& half_of,
                        PerLane<uint32_t>* values) {
@@ -126,7 +127,7 @@ class RansLanes {
     Refill();
   }
 
-  // Whether what was decoded is exactly what was coded.
+  // Whether the coders ended as they do when the symbols are undamaged.
   KDN_DEVICE bool Finish() const {
     const uint32_t ended =
         warp_.Ballot([&](int lane) { return states_[lane] == kLowest; });
@@ -136,10 +137,10 @@ class RansLanes {
  private:
   static constexpr uint32_t kLowest = 1u << 16;
   static constexpr uint32_t kStatesBytes = 4 * kWarpLanes;
-  static constexpr uint32_t kCopied = 4;  // words, by a lane
+  static constexpr uint32_t kCopied = 4;  // words, by one lane
   static constexpr uint32_t kWindow = kCopied * kWarpLanes;
   static constexpr uint32_t kRing = sizeof(WordRing) / sizeof(uint16_t);
-  // Steps read of the window in use and of the one behind it.
+  // Steps read from the window in use and from the next one.
   static_assert(kRing == 4 * kWindow &&
                 kStepsPerAdvance * kWarpLanes <= kWindow);
 
@@ -155,7 +156,8 @@ class RansLanes {
     taken_ += CountBits(hungry);
   }
 
-  // A window; behind the last word there are zeros.
+  // Starts to copy the window that begins at `word`. Words past the last one
+  // are zeros.
   KDN_DEVICE void FetchAsync(uint32_t word) const {
     warp_.Each([&](int lane) {
       const uint32_t at = word + kCopied * lane;
@@ -172,7 +174,7 @@ class RansLanes {
   uint16_t* ring_;
   bool failed_ = false;
   uint32_t taken_ = 0;
-  uint32_t window_ = kWindow;  // the end of the one in use
+  uint32_t window_ = kWindow;  // the end of the window in use
   PerLane<uint32_t> states_;
 };
 

@@ -6,8 +6,8 @@
 
 namespace kdn::codec::cuda {
 
-// From floats to an engine's elements and to where they go, with the bits that
-// kv/dtype.h gives.
+// Converts floats to an engine's elements, with the same bits as kv/dtype.h,
+// and stores them at their places.
 
 KDN_DEVICE float FloatOfBf16(uint16_t bits) {
   return FloatOf(static_cast<uint32_t>(bits) << 16);
@@ -36,7 +36,8 @@ KDN_DEVICE uint32_t Fp16Of(float value) {
 KDN_DEVICE uint32_t PairOf(ElementType type, float low, float high) {
   if (type == ElementType::kFp16) return Fp16Of(low) | Fp16Of(high) << 16;
 #if defined(__CUDACC__)
-  // A GPU's sums and products have one NaN only, which both ways give 0x7fff.
+  // A GPU's sums and products have one NaN only. Both ways convert it to
+  // 0x7fff.
   uint32_t pair;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
   return pair;
@@ -56,7 +57,7 @@ KDN_DEVICE void StoreElement(ElementType type, float value, uint8_t* row,
   const uint32_t bits = type == ElementType::kFp32   ? BitsOf(value)
                         : type == ElementType::kFp16 ? Fp16Of(value)
                                                      : Bf16Of(value);
-  // An engine's rows may lie anywhere.
+  // An engine's rows may have any alignment.
   if (reinterpret_cast<uintptr_t>(at) % bytes != 0) {
     for (int i = 0; i < bytes; ++i) at[i] = bits >> (8 * i) & 0xffu;
   } else if (bytes == 4) {
@@ -86,7 +87,7 @@ KDN_DEVICE void StoreEight(ElementType type, const float (&values)[8],
   }
 }
 
-// The row of a token of the first wanted head.
+// The row of the first wanted head for a token.
 KDN_DEVICE uint8_t* RowAt(const BatchRef& batch, const RowPlaces& places,
                           int token) {
   if (places.block_table_at == kNowhere) {
@@ -99,8 +100,8 @@ KDN_DEVICE uint8_t* RowAt(const BatchRef& batch, const RowPlaces& places,
          at % places.block_tokens * places.token_stride;
 }
 
-// The element of a row after RoPE at the token's position. `head` has the row
-// of one head, `cos` the token's cosines, its sines behind them.
+// An element of a row after RoPE at the token's position. `head` has the row of
+// one head before RoPE, `cos` the token's cosines, followed by its sines.
 KDN_DEVICE float Turned(const StreamJob& job, const float* cos,
                         const float* head, int index) {
   if (index >= 2 * job.pairs) return head[index];
@@ -114,8 +115,8 @@ KDN_DEVICE float Turned(const StreamJob& job, const float* cos,
                    : Minus(Times(x, cos[pair]), Times(y, sin[pair]));
 }
 
-// Stores the wanted heads of a token's row, which lies in memory that all lanes
-// see. Any shape, any alignment; neighbouring lanes write neighbouring
+// Stores the wanted heads of a token's row. `row` is in memory that all lanes
+// see. Takes any shape and alignment; neighbouring lanes write neighbouring
 // elements.
 template <typename Warp>
 KDN_DEVICE void StoreRow(const Warp& warp, const BatchRef& batch,
@@ -134,7 +135,7 @@ KDN_DEVICE void StoreRow(const Warp& warp, const BatchRef& batch,
   });
 }
 
-// What is added to every row.
+// The mean of a dimension, which is added to every row.
 KDN_DEVICE float MeanOf(const BatchRef& batch, const StreamJob& job, int dim) {
   if (job.mean_at != kNowhere) {
     return FloatOfBf16(LoadU16(batch.bytes, job.mean_at + 2 * uint64_t(dim)));

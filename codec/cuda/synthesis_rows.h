@@ -6,11 +6,11 @@
 
 namespace kdn::codec::cuda {
 
-// From values to rows: sums of integers, which are the same in any order, then
-// a float product and a float sum, each rounded as the CPU rounds it.
+// Turns values into rows: sums of integers, which do not depend on their order,
+// then a float product and a float sum, each rounded as on the CPU.
 
-// Of any shape: a token at a time, a dimension a lane. `row` has room for a row
-// of the stream.
+// Takes any shape: one token at a time, one dimension per lane. `row` has room
+// for a row of the stream.
 template <typename Warp>
 KDN_DEVICE void WriteRowByRow(const Warp& warp, const BatchRef& batch,
                               const StreamJob& job, const ValueTile& tile,
@@ -37,7 +37,7 @@ KDN_DEVICE void WriteRowByRow(const Warp& warp, const BatchRef& batch,
   }
 }
 
-// Rows that are kept as they are, over what was written before.
+// Writes the raw rows, over the rows that were written before.
 template <typename Warp>
 KDN_DEVICE void WriteRawRows(const Warp& warp, const BatchRef& batch,
                              const StreamJob& job, float* row) {
@@ -47,7 +47,8 @@ KDN_DEVICE void WriteRawRows(const Warp& warp, const BatchRef& batch,
         job.raw_tokens_at == kNowhere
             ? static_cast<int>(i)
             : LoadU16(batch.bytes, job.raw_tokens_at + 2 * uint64_t{i});
-    // The host has looked already; a write must not depend on it.
+    // The host has checked this. It is checked again, because a write depends
+    // on it.
     if (token >= job.tokens) continue;
     warp.Each([&](int lane) {
       for (int d = lane; d < dim; d += kWarpLanes) {

@@ -9,7 +9,8 @@
 namespace kdn::codec::cuda {
 namespace {
 
-// Puts jobs [first, first + count) with the same key together.
+// Puts jobs of [first, first + count) with the same key into teams. Returns the
+// number of teams.
 template <typename KeyOf>
 int32_t AddTeams(int32_t first, int32_t count, const KeyOf& key_of,
                  std::vector<Team>* teams) {
@@ -38,7 +39,7 @@ TeamPlan PlanTeams(absl::Span<const StreamJob> jobs, int jobs_max) {
   const auto values_key = [&](int32_t i) {
     return std::make_tuple(jobs[i].transform, jobs[i].levels);
   };
-  // All that says how often the warps of a team wait for each other.
+  // Everything that decides how often the warps of a team wait for each other.
   const auto rows_key = [&](int32_t i) {
     const StreamJob& job = jobs[i];
     return std::make_tuple(job.rope_at, job.pairs, job.tokens, job.head_dim,

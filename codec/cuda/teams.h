@@ -9,8 +9,9 @@
 
 namespace kdn::codec::cuda {
 
-// Jobs [first, first + count) of a batch, which are decoded together, and their
-// teams: each job is in one for its values and in one for its rows.
+// The jobs [first, first + count) of a batch, which are decoded together, and
+// their teams, as ranges of TeamPlan::values and TeamPlan::rows. Each job is in
+// one team for its values and in one for its rows.
 struct Slice {
   int32_t first = 0;
   int32_t count = 0;
@@ -22,14 +23,16 @@ struct Slice {
 
 struct TeamPlan {
   std::vector<Slice> slices;
-  // Of one transform and as many levels: they decode with the same tables.
+  // Teams of jobs with the same transform and number of levels: they decode
+  // with the same tables.
   std::vector<Team> values;
-  // Of one chunk, keys or values, and of one shape: they turn by the same
+  // Teams of jobs of one chunk, all K or all V, of one shape: they use the same
   // cosines and sines, and go through their rows in step.
   std::vector<Team> rows;
 };
 
-// At most `jobs_max` jobs a slice. REQUIRES: that is at least one.
+// Puts the jobs into slices of at most `jobs_max` jobs, and the jobs of each
+// slice into teams. REQUIRES: jobs_max is at least 1.
 TeamPlan PlanTeams(absl::Span<const StreamJob> jobs, int jobs_max);
 
 }  // namespace kdn::codec::cuda

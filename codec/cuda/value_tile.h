@@ -7,10 +7,10 @@
 
 namespace kdn::codec::cuda {
 
-// The values of one stream between its symbols and its rows: 16 tokens at a
-// time, of these [band][token], 16 bytes each. What a warp reads or writes at a
-// time, which is some tokens of one band, lies side by side, and all bands of
-// the tokens whose rows are made next are together.
+// The values of one stream, which are decoded from symbols and then turned into
+// rows. The layout is [tokens / 16][band][16 tokens][16 bytes]. So the tokens
+// of one band that a warp reads or writes at a time lie side by side, and so do
+// all bands of the 16 tokens that are turned into rows next.
 class ValueTile {
  public:
   static constexpr int kBandStride = kTileTokens * kBandBytes;
@@ -32,11 +32,11 @@ KDN_DEVICE ValueTile TileOf(const StreamJob& job, int8_t* values) {
   return ValueTile(values, job.tile_bands());
 }
 
-// How a level's values become the stream's.
+// How a level's values are joined to the stream's values.
 enum class Pass {
-  kFirst,       // there were none before
-  kRefine,      // joined to those of the levels before
-  kRefineLast,  // and moved to the middles of their cells
+  kFirst,       // they are the first values
+  kRefine,      // they refine the values of the levels before
+  kRefineLast,  // the same, then values move to the middles of cells
 };
 
 KDN_DEVICE Pass PassOf(const StreamJob& job, int step) {
@@ -45,8 +45,9 @@ KDN_DEVICE Pass PassOf(const StreamJob& job, int step) {
   return moves ? Pass::kRefineLast : Pass::kRefine;
 }
 
-// Four values. `shrinks` is for the last level's band, in each byte. (A first
-// pass that is the last has the middles in its value tables.)
+// Joins four values to the four values before. Each byte of `shrinks` is the
+// shrink of the band; only kRefineLast uses it. (If the first pass is the last,
+// its value tables give middles.)
 template <Pass kPass>
 KDN_DEVICE uint32_t Joined(uint32_t before, uint32_t values, uint32_t shrinks) {
   if constexpr (kPass == Pass::kFirst) return values;
@@ -71,7 +72,7 @@ KDN_DEVICE void StoreValues(uint32_t values, int8_t* at) {
   }
 }
 
-// Decodes what one level codes of a band, kValues to a symbol; see
+// Decodes a band of one level, with kValues values per symbol; see
 // codec/transform/symbol_bands.h.
 template <int kValues, Pass kPass, typename Warp>
 KDN_DEVICE void DecodeBand(const Warp& warp, const BandTables& tables, int band,
@@ -99,7 +100,7 @@ KDN_DEVICE void DecodeBand(const Warp& warp, const BandTables& tables, int band,
   }
 }
 
-// word = f(word), for every four values of a band.
+// Replaces every four values of a band, a word, by f(word).
 template <typename Warp, typename F>
 KDN_DEVICE void ForBandWords(const Warp& warp, int band, int tokens,
                              const ValueTile& tile, const F& f) {
@@ -147,7 +148,7 @@ KDN_DEVICE void DecodeBands(const Warp& warp, const BatchRef& batch,
   }
 }
 
-// A patched value. `cell` is 1 where values are not in the middles of cells.
+// The value after a patch. `cell` is 1 where values are not middles of cells.
 KDN_DEVICE int8_t Patched(int8_t value, int8_t patch, int cell, int shrink) {
   if (cell == 1) return static_cast<int8_t>(value + patch);
   const int cells =
@@ -156,7 +157,7 @@ KDN_DEVICE int8_t Patched(int8_t value, int8_t patch, int cell, int shrink) {
       CellMiddles(static_cast<uint8_t>(cells + patch), cell, shrink));
 }
 
-// Adds the values that the tables have no symbols for.
+// Adds the patches of a level.
 template <typename Warp>
 KDN_DEVICE void AddPatches(const Warp& warp, const BatchRef& batch,
                            const StreamJob& job, int step,
@@ -176,7 +177,8 @@ KDN_DEVICE void AddPatches(const Warp& warp, const BatchRef& batch,
       const uint64_t at = begin + uint64_t{kPatchBytes} * i;
       const int token = LoadU16(batch.bytes, at);
       const int band = batch.bytes[at + 2] / kBandBytes;
-      // The host has looked already; a write must not depend on it.
+      // The host has checked this. It is checked again, because a write depends
+      // on it.
       if (token >= job.tokens || band >= job.used_bands) continue;
       const int shrink = bands[band * kLevelSteps + step].shrink;
       const auto patch = static_cast<int8_t>(batch.bytes[at + 3]);
@@ -187,15 +189,15 @@ KDN_DEVICE void AddPatches(const Warp& warp, const BatchRef& batch,
   });
 }
 
-// What the warps of a team decode values with.
+// The shared memory with which the warps of a team decode values.
 struct ValuesRoom {
   SymbolTable tables[2];
   WordRing rings[kTeamWarps];
 };
 
-// Puts all levels together, in the finest steps. False when a level's symbols
-// are not what was coded; the values are good for nothing then. The warps of a
-// team take the same way through here, whatever their streams are.
+// Decodes and joins all levels; the values are in the finest steps. False when
+// a level's symbols are damaged; the values are unusable then. All warps of a
+// team take the same path through this function, whatever their streams are.
 template <typename Warp>
 KDN_DEVICE bool DecodeValues(const Warp& warp, const BatchRef& batch,
                              const StreamJob& job, ValuesRoom* room,

@@ -7,14 +7,15 @@
 
 #include <cstdint>
 
-// Intel's tile registers: eight of 16 rows by 64 bytes.
+// AMX, Intel's tile registers: eight tiles of 16 rows by 64 bytes.
 namespace kdn::codec::amx {
 
-// Whether this process may use tiles of int8 and bf16; asks the kernel for them
-// when first called. For Supports(Isa::kAmx), see there what else that takes.
+// Whether this process may use tiles of int8 and bf16. The first call asks the
+// operating system for them. Only Supports(Isa::kAmx) calls this; it also
+// checks the other instructions of that set.
 bool IsUsable();
 
-// What LDTILECFG reads.
+// The operand of the instruction LDTILECFG.
 struct alignas(64) TileConfig {
   uint8_t palette = 1;
   uint8_t start_row = 0;
@@ -22,7 +23,7 @@ struct alignas(64) TileConfig {
   uint16_t row_bytes[16] = {};
   uint8_t rows[16] = {};
 
-  // All eight tiles alike.
+  // The same size for all eight tiles.
   static TileConfig Uniform(int rows, int row_bytes) {
     TileConfig config;
     for (int tile = 0; tile < 8; ++tile) config.Set(tile, rows, row_bytes);
@@ -32,7 +33,8 @@ struct alignas(64) TileConfig {
     rows[tile] = static_cast<uint8_t>(tile_rows);
     row_bytes[tile] = static_cast<uint16_t>(tile_row_bytes);
   }
-  // GCC 12 believes that the instruction reads eight bytes; it reads all.
+  // The instruction reads the whole struct, but GCC 12 assumes that it reads
+  // eight bytes only. The empty asm keeps all stores before it.
   __attribute__((target("amx-tile"))) void Load() const {
     asm volatile("" : : "r"(this) : "memory");
     _tile_loadconfig(this);

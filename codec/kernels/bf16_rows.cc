@@ -4,7 +4,7 @@
 
 #if defined(__x86_64__)
 #if defined(__GNUC__) && !defined(__clang__)
-// GCC 12 sees the undefined registers of its own AVX-512 header (PR 105593).
+// GCC 12 warns of undefined registers in its own AVX-512 header (bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 #include <immintrin.h>
@@ -22,13 +22,14 @@ constexpr int kLanes = 16;
 
 KDN_AVX512 inline __m512 Load(const Bf16RowJob& job, int at) {
   const __m512 sums = _mm512_cvtepi32_ps(_mm512_loadu_si512(job.sums + at));
-  // Rounded after each: a fused multiply-add would give other bits.
+  // Product and sum are rounded separately: a fused multiply-add would give
+  // other bits.
   return _mm512_add_ps(_mm512_mul_ps(sums, _mm512_set1_ps(job.scale)),
                        _mm512_loadu_ps(job.mean + at));
 }
 
-// To nearest, ties to even. What is not a number stays so: no arithmetic makes
-// one whose upper half is all ones.
+// Rounds to nearest, ties to even. A NaN stays a NaN: NaNs from this arithmetic
+// are quiet and have a lower half of zeros, which rounding does not change.
 KDN_AVX512 inline __m256i ToBf16(__m512 x) {
   const __m512i bits = _mm512_castps_si512(x);
   const __m512i odd =
@@ -38,7 +39,8 @@ KDN_AVX512 inline __m256i ToBf16(__m512 x) {
   return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
 }
 
-// 32 elements. `streams`: past the caches, which takes an aligned address.
+// Stores 32 elements. `streams`: past the caches, which needs an address that
+// is a multiple of 64.
 KDN_AVX512 inline void Store(__m512 first, __m512 second, bool streams,
                              std::byte* out) {
   const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(ToBf16(first)),
@@ -96,7 +98,7 @@ void WriteBf16Row(const Bf16RowJob& job, std::byte* out) {
 
 bool WritesBf16Rows(int, int, Isa) { return false; }
 void WriteBf16Row(const Bf16RowJob&, std::byte*) {
-  KDN_CHECK(false, "no such rows are written here");
+  KDN_CHECK(false, "WritesBf16Rows is false on this CPU");
 }
 
 #endif

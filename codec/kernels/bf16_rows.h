@@ -8,26 +8,30 @@
 
 namespace kdn::codec {
 
-// The last step of decoding one head's row in one pass over registers: integer
-// sums to floats, RoPE, rounding to bf16 and the store. Gives
-// the bits that the steps by themselves give (vector_kernels.h).
+// The last steps of decoding one head's row, in one pass over registers:
+// integer sums become floats, RoPE is applied, and the row is rounded to bf16
+// and stored. Gives the same bits as the separate loops of vector_kernels.h.
 struct Bf16RowJob {
+  // Before RoPE the row is sums[i] * scale + mean[i].
   const int32_t* sums = nullptr;
   float scale = 1.0f;
   const float* mean = nullptr;
-  // Of pairs (i, i + pairs); null: nothing turns.
+  // The cosines and sines of the pairs (i, i + pairs). Null: the row is not
+  // rotated.
   const float* cos = nullptr;
   const float* sin = nullptr;
   int pairs = 0;
   int head_dim = 0;
-  // Whether the row is stored past the caches, if it begins at a cache line.
+  // Whether to store the row past the caches. Only a row that begins at a cache
+  // line can be stored so.
   bool streams = true;
 };
 
-// Whether WriteBf16Row takes rows of such a shape on such a CPU.
+// Whether WriteBf16Row can write rows of this shape with the instructions of
+// `isa`.
 bool WritesBf16Rows(int head_dim, int pairs, Isa isa);
-// Other threads see the row after kernels::FinishCopyOut. REQUIRES:
-// WritesBf16Rows.
+// Writes head_dim elements to `out`. Call kernels::FinishCopyOut before other
+// threads read them. REQUIRES: WritesBf16Rows of the job's shape.
 void WriteBf16Row(const Bf16RowJob& job, std::byte* out);
 
 }  // namespace kdn::codec

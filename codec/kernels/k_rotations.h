@@ -12,17 +12,18 @@
 
 namespace kdn::codec {
 
-// The rotations that bring one object's K to the positions a reader wants, for
-// either form in which K is coded. Each is computed when first asked for: a
-// table costs a sine and a cosine per (token, pair), about a tenth of a chunk's
-// decoding, and most readers need one form or none. Thread-safe.
+// The rotations that bring one object's K to the positions that a reader wants,
+// one for each form in which K is coded. A rotation is computed on first use:
+// it takes a sine and a cosine per token and pair, about a tenth of the time of
+// decoding a chunk, and most readers need one form or none. Thread-safe.
 class KRotations {
  public:
-  // REQUIRES: one wanted position per token. `computed_at` is copied.
+  // The position of each token when its KV was computed, and where the reader
+  // wants it. REQUIRES: both lists have one position per token.
   KRotations(const RopeSpec& rope, std::vector<int32_t> computed_at,
              std::vector<int32_t> wanted_at);
 
-  // Null when K of this form is already as the reader wants it.
+  // The rotation for K of this form; null when K needs none.
   const RowRotation* For(KForm form) const;
 
  private:

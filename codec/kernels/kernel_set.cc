@@ -10,17 +10,17 @@
 namespace kdn::codec::kernels {
 namespace {
 
-// Added to and taken from a float below 2^22 in magnitude, this leaves the
-// nearest integer: the sum has no bits for the fraction. Vectorises everywhere,
-// unlike a call of nearbyint.
+// Adding this to a float below 2^22 in magnitude and subtracting it again
+// rounds the float to the nearest integer, because the sum has no bits for a
+// fraction. Compilers vectorise this everywhere, unlike a call of nearbyint.
 constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23
 
-// The square of a float between these is one too.
+// The bits of two bounds: the square of a float between them is a normal float.
 constexpr uint32_t kSmall = std::bit_cast<uint32_t>(1e-15f);
 constexpr uint32_t kLarge = std::bit_cast<uint32_t>(1e15f);
 
-// The loops, once for each width of vectors. Only element-wise operations, so
-// every width gives the same bits.
+// The loops, compiled once for each width of vectors. Every width gives the
+// same bits, because operations are element-wise and sums have a fixed order.
 namespace plain {
 #define KDN_WIDTH
 #include "codec/kernels/vector_loops.inc"

@@ -9,8 +9,8 @@
 
 namespace kdn::codec::kernels {
 
-// The loops behind vector_kernels.h (see there what each does), compiled for
-// the vectors of one instruction set. Values of a table: immutable, any thread.
+// The loops behind vector_kernels.h, which documents them, compiled for the
+// vectors of one instruction set. Immutable; usable on any thread.
 struct KernelSet {
   void (*load_bf16)(const uint16_t* source, size_t count, float* out);
   void (*store_bf16)(const float* source, size_t count, uint16_t* out);
@@ -20,12 +20,14 @@ struct KernelSet {
                             float* head);
   uint32_t (*max_abs_bits)(const float* row, size_t count);
   void (*raise_max_abs_bits)(const float* row, size_t count, uint32_t* maxima);
-  // The squares of differences and the bits of the largest, lane by lane.
+  // Add the squared differences of two rows to `squares`, and raise `largest`
+  // to the bits of the largest difference, in Differences::kLanes lanes.
   void (*sum_floats)(const float* a, const float* b, size_t count,
                      float* squares, uint32_t* largest);
   void (*sum_bf16)(const uint16_t* a, const uint16_t* b, size_t count,
                    float* squares, uint32_t* largest);
-  // Adds such sums. False, and no squares are added, if they may not be right.
+  // Adds such sums to `differences`. False, without the squares, if a square
+  // may have been too large or too small for a float.
   bool (*add_sums)(const float* squares, const uint32_t* largest,
                    Differences* differences);
   float (*sum_of_squares)(const float* a, const float* b, size_t count);
@@ -52,7 +54,7 @@ struct KernelSet {
 
 // The loops for an instruction set. REQUIRES: Supports(isa).
 const KernelSet& KernelSetOf(Isa isa);
-// Those of this process: KernelSetOf(BestIsa()).
+// The loops that this process uses: KernelSetOf(BestIsa()).
 const KernelSet& ResolvedKernels();
 
 }  // namespace kdn::codec::kernels

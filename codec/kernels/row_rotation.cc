@@ -29,8 +29,8 @@ RowRotation RowRotation::Apply(const RopeTable& rope,
 RowRotation RowRotation::Undo(const RopeTable& rope,
                               absl::Span<const int32_t> positions) {
   RowRotation result = Apply(rope, positions);
-  // The inverse of a times a rotation is the transposed rotation over a, and
-  // the table already holds one a: divide it by a squared.
+  // The table holds a rotation times the attention factor a. The inverse is the
+  // transposed rotation divided by a, so the table is divided by a squared.
   const double factor = rope.spec().attention_factor;
   const float inverse = static_cast<float>(1.0 / (factor * factor));
   const size_t pairs = result.pairs_;
@@ -60,7 +60,7 @@ RowRotation RowRotation::Between(const RopeTable& rope,
 }
 
 void RowRotation::Rotate(int token, float* head) const {
-  KDN_DCHECK(Moves(token), "nothing to rotate by");
+  KDN_DCHECK(Moves(token), "the token stays as it is");
   switch (pairing_) {
     case RopePairing::kNeoX:
       kernels::RotateHalves(cos(token), sin(token), pairs_, head);

@@ -11,33 +11,35 @@
 
 namespace kdn::codec {
 
-// What turns the K rows of one chunk from one rotary domain into another: cos
-// and sin of each token, computed once and applied to every head and layer.
+// A rotation of the K rows of one chunk: it applies RoPE, undoes it, or moves K
+// to other positions. The cosines and sines of each token are computed once and
+// applied to every head and layer.
 //
 // Representation: one row of cos and sin, rotary_dim() / 2 floats each, per
-// token that moves. Tokens that are moved equally far do not share a row: an
-// engine's angle is an fp32 product with the position, so its error differs by
-// position and is undone only by that same product. Immutable after
+// token that moves. Tokens that move equally far do not share a row: an
+// engine's angle is an fp32 product with the position, its rounding error
+// depends on the position, and only the same product undoes it. Immutable after
 // construction.
 class RowRotation {
  public:
-  // From before RoPE to after it at `positions`.
+  // Applies RoPE at `positions`.
   static RowRotation Apply(const RopeTable& rope,
                            absl::Span<const int32_t> positions);
-  // From after RoPE at `positions` back to before it.
+  // Undoes RoPE at `positions`.
   static RowRotation Undo(const RopeTable& rope,
                           absl::Span<const int32_t> positions);
-  // From after RoPE at `from` to after RoPE at `to`. REQUIRES: equal sizes.
+  // Moves K from RoPE at `from` to RoPE at `to`. REQUIRES: equal sizes.
   static RowRotation Between(const RopeTable& rope,
                              absl::Span<const int32_t> from,
                              absl::Span<const int32_t> to);
 
-  // Leading elements of a head that turn; the rest is position-free.
+  // The number of elements of a head that turn, from the first on. The others
+  // do not depend on the position.
   int rotary_dim() const { return 2 * pairs_; }
-  // False when the token is already where it should be.
+  // False when the token's rows stay as they are.
   bool Moves(int token) const { return row_of_token_[token] >= 0; }
   // The cosines and sines of a token, rotary_dim() / 2 of each, for callers
-  // that turn while they do something else. REQUIRES: Moves(token).
+  // that rotate in a loop of their own. REQUIRES: Moves(token).
   const float* cos(int token) const {
     return rows_.data() +
            2 * static_cast<size_t>(row_of_token_[token]) * pairs_;
@@ -50,7 +52,7 @@ class RowRotation {
 
  private:
   explicit RowRotation(const RopeTable& rope);
-  // Adds a row and returns where cos and sin go.
+  // Adds a row and returns the places of its cosines and sines.
   struct Row {
     float* cos;
     float* sin;
@@ -61,7 +63,7 @@ class RowRotation {
   int pairs_;
   // cos then sin of row 0, of row 1, ...
   LineVector<float> rows_;
-  // -1 for a token that stays.
+  // By token; -1 for a token that stays.
   std::vector<int32_t> row_of_token_;
 };
 

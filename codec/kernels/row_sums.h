@@ -9,7 +9,7 @@
 #include "codec/kernels/vector_kernels.h"
 #include "kv/dtype.h"
 
-// How two rows differ, for the loops of codec/kernels/ only.
+// The difference of two rows. For the loops of codec/kernels/ only.
 namespace kdn::codec::kernels {
 
 inline constexpr uint32_t kMagnitude = 0x7fffffffu;
@@ -17,8 +17,9 @@ inline constexpr uint32_t kMagnitude = 0x7fffffffu;
 inline float AsFloat(float value) { return value; }
 inline float AsFloat(uint16_t bf16) { return Bf16ToFloat(bf16); }
 
-// Adds the squares of the differences, and the bits of the largest magnitude,
-// lane by lane. Always inlined: it has the vectors of its caller.
+// Adds the squared differences of two rows to `squares`, and raises `largest`
+// to the bits of the largest magnitude of a difference, lane by lane. Always
+// inlined, so that it uses the vectors of its caller.
 template <typename Real, typename Element>
 inline __attribute__((always_inline)) void SumDifferences(
     const Element* __restrict a, const Element* __restrict b, size_t count,

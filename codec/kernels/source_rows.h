@@ -11,23 +11,23 @@
 
 namespace kdn::codec {
 
-// The rows of one stream as a transform takes them: all heads side by side,
-// before RoPE, in floats.
+// The rows of one stream as a transform needs them: in floats, before RoPE,
+// with all heads side by side.
 class SourceRows {
  public:
-  // `rotation` undoes RoPE; null: the rows stay as they are. False, and the
-  // rows are good for nothing, when a value is not finite then.
+  // Loads the rows. `rotation` undoes RoPE; null: the rows stay as they are.
+  // False when a value is not finite after that; then the rows are unusable.
   bool Load(const StreamShape& shape, absl::Span<const Rows> heads,
             const RowRotation* rotation);
 
-  // Of the engine's rows.
+  // The element type of the engine's rows.
   Dtype dtype() const { return dtype_; }
   const float* Row(int token) const {
     return values_.data() + static_cast<size_t>(token) * dim_;
   }
-  // The largest magnitude in a row.
+  // The largest magnitude in a token's row.
   float Largest(int token) const { return largest_[token]; }
-  // [token][dim]
+  // All rows, [token][dim].
   absl::Span<const float> values() const {
     return {values_.data(), largest_.size() * dim_};
   }

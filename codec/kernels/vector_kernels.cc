@@ -48,7 +48,7 @@ void CopyOut(const std::byte* from, size_t bytes, std::byte* to,
   }
   for (size_t at = 0; at < bytes; at += kLine) {
     if (prefetch_ahead != 0) {
-      // An integer, since the address may belong to nobody.
+      // As an integer, because a pointer must not leave the source's memory.
       const uintptr_t ahead =
           reinterpret_cast<uintptr_t>(from) + at + prefetch_ahead;
       _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T0);
@@ -146,7 +146,7 @@ void AddDifferences(Dtype dtype, const std::byte* a, const std::byte* b,
 double SquaredDistance(const float* a, const float* b, size_t count) {
   const float sum = ResolvedKernels().sum_of_squares(a, b, count);
   if (sum > 1e-30f && sum < 1e30f) return sum;
-  // The square of a float may be none.
+  // The square of a float may be too large or too small for a float.
   Differences differences;
   AddDifferences(a, b, count, &differences);
   return differences.sum_of_squares();

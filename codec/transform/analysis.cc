@@ -39,8 +39,8 @@ void ApplyScalar(const float* by_dim, int dim, int components,
 
 #if defined(__x86_64__)
 
-// Eight tokens by sixteen components in registers: enough sums under way to
-// hide the latency of two multiply-add units.
+// The registers hold the sums of eight tokens by one vector of components:
+// enough independent sums to hide the latency of two multiply-add units.
 constexpr int kTokens = 8;
 
 __attribute__((target("avx512f"))) void ApplyAvx512(const float* by_dim,
@@ -100,15 +100,16 @@ __attribute__((target("avx2,fma"))) void ApplyAvx2(const float* by_dim, int dim,
   }
 }
 
-// bf16 tiles of 16 rows by 32 dimensions, of 16 components by as many, one
-// behind the other along the dimensions: what is multiplied next lies next in
-// memory.
+// bf16 tiles of 16 rows by 32 dimensions, and of 16 components by 32
+// dimensions. The tiles of the same rows or components follow each other along
+// the dimensions: they lie in memory in the order in which they are multiplied.
 constexpr int kTileRows = 16;
 constexpr int kTileDims = 32;
 constexpr int kTileBytes = 64;  // of a tile's row
 constexpr size_t kTileValues = kTileRows * kTileDims;
 
-// Rounds 16 rows to a line of tiles.
+// Rounds 16 rows to a line of tiles, which has the tiles of all their
+// dimensions.
 __attribute__((target("avx512f,avx512bf16"))) void RoundToTiles(
     const float* rows, int dim, uint16_t* tiles) {
   for (int row = 0; row < kTileRows; ++row) {
@@ -123,8 +124,8 @@ __attribute__((target("avx512f,avx512bf16"))) void RoundToTiles(
   }
 }
 
-// Two lines of rows by two of components: each tile is read for two products,
-// and each sum waits for its own last product only.
+// Multiplies two lines of rows by two lines of components. Each tile that is
+// read serves two products, and no sum waits for another sum.
 __attribute__((target("amx-tile,amx-bf16"))) void MultiplyTiles(
     const uint16_t* const matrix[2], const uint16_t* const rows[2], int dim,
     int out_bytes, float* const out[2][2]) {
@@ -149,8 +150,8 @@ __attribute__((target("amx-tile,amx-bf16"))) void MultiplyTiles(
   _tile_stored(0, out[0][0], out_bytes);
 }
 
-// REQUIRES: tokens is a multiple of 16, dim of 32. What there is only once of
-// two is computed twice.
+// REQUIRES: tokens is a multiple of 16, dim a multiple of 32. Where there is no
+// second line of rows or components, the first is computed twice.
 __attribute__((target("amx-tile"))) void ApplyAmx(const uint16_t* matrix,
                                                   int dim, int components,
                                                   const float* rows, int tokens,

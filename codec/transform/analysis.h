@@ -9,14 +9,15 @@
 
 namespace kdn::codec {
 
-// The matrix that takes rows to components, for the encoder. Instruction sets
-// round differently: which integer near it a component is rounded to may depend
-// on the CPU, what a decoder makes of it does not. Immutable.
+// The matrix that turns rows into components, for the encoder. Instruction sets
+// round differently, so the integer that a component is rounded to may depend
+// on the encoding CPU. Decoding does not depend on the CPU. Immutable.
 class AnalysisMatrix {
  public:
-  // No sum is off by more than this part of the magnitudes that it adds, what
-  // is below the smallest normal float aside. Tiles round both factors to bf16,
-  // about as coarsely as most engines' values came.
+  // The error of a sum is at most this share of the sum of the magnitudes that
+  // it adds, apart from magnitudes below the smallest normal float. The bound
+  // is that of tiles, which round both factors to bf16; most engines' values
+  // are bf16 too.
   static constexpr double kRounding = 0x1p-7;
 
   AnalysisMatrix() = default;
@@ -25,12 +26,12 @@ class AnalysisMatrix {
 
   int dim() const { return dim_; }
   int components() const { return components_; }
-  // The largest sum of magnitudes of a component: how far it can move when no
-  // value of a row moves by more than 1.
+  // The largest sum of a component's magnitudes: how far a component can move
+  // when no value of a row moves by more than 1.
   double norm() const { return norm_; }
 
-  // out[t][c] = sum over d of value(c, d) * rows[t][d]. Rows are dim() apart,
-  // the output's components().
+  // out[t][c] = sum over d of value(c, d) * rows[t][d]. `rows` is
+  // [tokens][dim()], `out` is [tokens][components()].
   void Apply(const float* rows, int tokens, float* out, Isa isa) const;
 
  private:
@@ -38,7 +39,7 @@ class AnalysisMatrix {
   int dim_ = 0;
   double norm_ = 0;
   LineVector<float> by_dim_;  // [dim][components]
-  // The same in bf16, [components / 16][dim / 2][16][2]; there when dim is a
+  // The same in bf16, [components / 16][dim / 2][16][2]. Empty unless dim is a
   // multiple of 32.
   LineVector<uint16_t> tiles_;
 };

@@ -8,7 +8,7 @@
 namespace kdn::codec {
 namespace {
 
-// The square of the distance of each row from the mean.
+// The squared distance of each row from the mean.
 std::vector<double> SquaresOf(absl::Span<const float> rows,
                               absl::Span<const float> mean) {
   std::vector<double> squares;
@@ -72,8 +72,9 @@ std::vector<int> FarTokens(absl::Span<const float> rows,
 CentredRows CentreWithoutFar(absl::Span<const float> rows, int dim,
                              absl::Span<const int32_t> positions) {
   CentredRows centred;
-  // Far tokens draw the mean to themselves, so that the nearer ones of them do
-  // not show: again, as long as that brings more of them to light.
+  // The farthest tokens pull the mean towards themselves, which can hide other
+  // far tokens. So this repeats, with the mean of the other rows, as long as it
+  // finds more far tokens.
   for (;;) {
     centred.mean = MeanWithout(centred.far, rows, dim);
     std::vector<int> far = FarTokens(rows, centred.mean, positions);

@@ -15,8 +15,8 @@
 namespace kdn::codec {
 namespace {
 
-// The values of a token, in lanes of one, two and four. Sums wrap, in unsigned
-// bytes; only comparisons mind the sign.
+// The values of a token, in lanes of one, two and four bytes. Bytes are
+// unsigned, so that sums wrap around; only comparisons use signed bytes.
 using ByteLanes = uint8_t __attribute__((vector_size(kBandComponents)));
 using SignedLanes = int8_t __attribute__((vector_size(kBandComponents)));
 using PairLanes = uint16_t __attribute__((vector_size(kBandComponents)));
@@ -29,8 +29,8 @@ inline void Load(const int8_t* from, Lanes* lanes) {
   std::memcpy(lanes, from, sizeof(*lanes));
 }
 
-// Of values from 0 on, a lane to a symbol: their bits move down to its lowest
-// byte.
+// Packs the values of each lane, none below zero, into one symbol: moves their
+// bits down to the lane's lowest byte.
 template <typename Lanes, typename Symbols>
 inline void PackLanes(ByteLanes values, uint8_t* symbols) {
   constexpr int kValues = sizeof(Lanes) / sizeof(Symbols);
@@ -81,8 +81,8 @@ int Pack(const RefinedBand& band, const int8_t* limits, uint8_t* symbols) {
   return band.tokens;
 }
 
-// The largest magnitude of the values that a symbol stands for; past
-// LargestValue for what is no symbol.
+// The largest magnitude of the values in a symbol; above LargestValue for a
+// byte that is not a symbol.
 constexpr int ReachOf(BandMode mode, int symbol) {
   const int bits = 8 / ValuesPerSymbol(mode);
   const int zero = 1 << (bits - 1);
@@ -94,7 +94,7 @@ constexpr int ReachOf(BandMode mode, int symbol) {
   return reach;
 }
 
-// All bytes, those of the least reach first.
+// All bytes, ordered by their reach.
 using Order = std::array<uint8_t, FormatCoder::kSymbols>;
 constexpr Order OrderOf(BandMode mode) {
   Order order{};
@@ -107,7 +107,8 @@ constexpr Order OrderOf(BandMode mode) {
 
 #if defined(__x86_64__)
 
-// SSE2 is in every x86-64: the 16 values of a token fill one register.
+// The 16 values of a token fill one register of SSE2, which every x86-64 CPU
+// has.
 void UnpackSingle(const uint8_t* symbols, int8_t* values) {
   const __m128i bytes =
       _mm_loadu_si128(reinterpret_cast<const __m128i*>(symbols));
@@ -131,7 +132,7 @@ void UnpackQuads(const uint8_t* symbols, int8_t* values) {
   int32_t four;
   std::memcpy(&four, symbols, sizeof(four));
   const __m128i zero = _mm_setzero_si128();
-  // Each symbol in 32 bits, then its two-bit fields a byte apart.
+  // Widens each symbol to 32 bits, then moves its two-bit fields a byte apart.
   const __m128i wide = _mm_unpacklo_epi16(
       _mm_unpacklo_epi8(_mm_cvtsi32_si128(four), zero), zero);
   const __m128i spread = _mm_or_si128(
@@ -243,9 +244,9 @@ void UnpackBand(BandMode mode, const uint8_t* symbols, int tokens,
 
 namespace {
 
-// Tokens side by side, as many as fill a register with symbols; a byte shuffle
-// looks up the middles of all that a nibble or a field of two bits can be.
-// Every CPU with AVX2 has SSSE3.
+// Each step takes as many tokens as fill a register with symbols. A byte
+// shuffle looks up the middle for every nibble or field of two bits. Every CPU
+// with AVX2 has SSSE3.
 #define KDN_SSSE3 __attribute__((target("ssse3")))
 
 KDN_SSSE3 inline void Store(__m128i values, int8_t* at) {
@@ -303,7 +304,7 @@ KDN_SSSE3 void QuadsToMiddles(const uint8_t* symbols, int tokens,
 
 #undef KDN_SSSE3
 
-// Of values from `least` on.
+// The middles of the cells of 16 values, from `least` on.
 __m128i MiddlesFrom(int least, int cell, uint8_t shrink) {
   int8_t shrinks[kBandComponents];
   int8_t middles[kBandComponents];

@@ -9,12 +9,14 @@
 
 namespace kdn::codec {
 
-// How the values of one band become symbols. A symbol is a byte: one value plus
-// 128; two values plus 8, a nibble each; or four values plus 2, two bits each.
-// The first value has the lowest bits. Symbols of a token lie side by side, so
-// that a step of 32 lanes is two, four or eight whole tokens.
+// Packs the values of one band into symbols. A symbol is a byte. It has one
+// value plus 128; two values plus 8, in a nibble each; or four values plus 2,
+// in two bits each. The first value has the lowest bits. The symbols of a token
+// lie side by side, so that a step of 32 lanes takes two, four or eight whole
+// tokens.
 
-// What a run of tokens is padded to, with zeros: whole steps in every mode.
+// A run of tokens is padded with zeros to a multiple of this, which is whole
+// steps in every mode.
 inline constexpr int kTokenBlock = 8;
 constexpr int PaddedTokens(int tokens) {
   return (tokens + kTokenBlock - 1) / kTokenBlock * kTokenBlock;
@@ -30,9 +32,10 @@ constexpr int SymbolsPerToken(BandMode mode) {
 constexpr int LargestValue(BandMode mode) {
   return mode == BandMode::kSingle ? 127 : mode == BandMode::kPair ? 7 : 1;
 }
-// The lane's bit that says whether a symbol is of the band's second half.
+// The number of the bit of a lane that is set if the lane's symbol is of the
+// band's second half.
 constexpr int HalfBit(BandMode mode) { return 4 - static_cast<int>(mode); }
-// Of values that are all zero.
+// The symbol of values that are all zero.
 constexpr uint8_t ZeroSymbol(BandMode mode) {
   return mode == BandMode::kSingle ? 0x80
          : mode == BandMode::kPair ? 0x88
@@ -53,30 +56,32 @@ constexpr FormatCoder::Run RunOf(const BandStep& band,
 // magnitude than LargestValue(mode).
 uint8_t SymbolOf(BandMode mode, const int8_t* values);
 // The largest m such that the table codes the symbols of all values from -m to
-// m; -1 when it does not code zeros. REQUIRES: the band is coded.
+// m; -1 when it does not code zeros either. REQUIRES: the band is coded.
 int SurelyCoded(BandMode mode, const FormatCoder::Table& table);
 
-// A band of some tokens, `stride` bytes apart: what a level makes of it and
-// what the level before did.
+// The values of some tokens in one band, at a level and at the level before.
+// Tokens are `stride` bytes apart.
 struct RefinedBand {
   const int8_t* now = nullptr;
   const int8_t* before = nullptr;
   size_t stride = 0;
   int tokens = 0;
 };
-// Packs what refines `before` to `now`: the differences now - 3 before, in the
-// sense of `before`. kernels::RefineByThirds undoes that. Stops at the first
-// token with one larger in magnitude than its component's of 16 limits, -1
-// admitting nothing; returns how many tokens it packed. REQUIRES: the band is
-// coded; no limit is past LargestValue(mode).
+// Packs the refinements from `before` to `now`: now - 3 * before, negated where
+// `before` is below zero. kernels::RefineByThirds undoes that. `limits` has the
+// largest magnitude for each of the 16 components; -1 allows no value. Stops at
+// the first token with a refinement past its limit, and returns the number of
+// tokens before it. REQUIRES: the band is coded; no limit is above
+// LargestValue(mode).
 int PackRefinements(BandMode mode, const RefinedBand& band,
                     const int8_t* limits, uint8_t* symbols);
-// Values of `tokens` tokens, `stride` bytes apart. Any symbol gives some.
+// Unpacks the values of `tokens` tokens, which lie `stride` bytes apart.
+// `symbols` may be any bytes. A band that is not coded becomes zeros.
 void UnpackBand(BandMode mode, const uint8_t* symbols, int tokens,
                 int8_t* values, size_t stride);
-// The same of a coded band, and takes them to the middles of their cells:
-// kernels::ToCellMiddles. REQUIRES: `tokens` is a multiple of kTokenBlock;
-// `cell` is 3 or 9, and `shrink` at most 127.
+// UnpackBand of a coded band, and then kernels::ToCellMiddles. REQUIRES:
+// `tokens` is a multiple of kTokenBlock; `cell` is 3 or 9, and `shrink` at most
+// 127.
 void UnpackToMiddles(BandMode mode, const uint8_t* symbols, int tokens,
                      int cell, uint8_t shrink, int8_t* values, size_t stride,
                      Isa isa);

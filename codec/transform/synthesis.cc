@@ -20,7 +20,7 @@ constexpr int kGroup = 4;   // components side by side
 constexpr int kBlock = 16;  // dimensions that a kernel keeps in registers
 constexpr int kDimsMax = 256;
 
-// Some tokens of a call of Multiply, for the kernels.
+// The arguments of a kernel: some tokens of a call of Multiply.
 struct Product {
   const int8_t* quads;
   const int32_t* offsets;  // of `used` components
@@ -33,7 +33,7 @@ struct Product {
 };
 
 void MultiplyScalar(const Product& p) {
-  const int dims = p.dims;  // not read again after every sum
+  const int dims = p.dims;  // a copy, not read again after every sum
   for (int token = 0; token < p.tokens; ++token) {
     const int8_t* row = p.rows + static_cast<size_t>(token) * p.row_stride;
     int32_t* out = p.out + static_cast<size_t>(token) * dims;
@@ -51,8 +51,8 @@ void MultiplyScalar(const Product& p) {
 
 #if defined(__x86_64__)
 
-// Sixteen-bit products of neighbouring components; each dimension's two partial
-// sums lie side by side and are joined at the end.
+// Multiplies neighbouring components in 16 bits. The two partial sums of each
+// dimension lie side by side and are added at the end.
 __attribute__((target("avx2"))) void MultiplyAvx2(const Product& p) {
   constexpr int kSums = 4;  // registers of 4 dimensions
   for (int token = 0; token < p.tokens; ++token) {
@@ -85,8 +85,8 @@ __attribute__((target("avx2"))) void MultiplyAvx2(const Product& p) {
   }
 }
 
-// VPDPBUSD takes its left factor unsigned: 128 is added to every value, and
-// what that adds to the sums is taken off beforehand.
+// One factor of VPDPBUSD is unsigned. So 128 is added to every value, and each
+// sum begins with minus the amount that this adds.
 __attribute__((target("avx512f,avx512bw,avx512vnni"))) void MultiplyVnni(
     const Product& p) {
   constexpr int kTokens = 4;
@@ -123,14 +123,14 @@ __attribute__((target("avx512f,avx512bw,avx512vnni"))) void MultiplyVnni(
   }
 }
 
-// Tiles of 16 tokens by 16 dimensions, up to 64 components a step: AMX
-// multiplies eight times as fast as VNNI, if it is kept busy. After a
-// microsecond without work it takes half a one to wake up, and a product is 50
-// cycles on its way: sums are taken between the tiles of the next tokens, not
-// after them.
+// Multiplies tiles of 16 tokens by 16 dimensions, with up to 64 components per
+// step. AMX multiplies eight times as fast as VNNI if it is kept busy: after a
+// microsecond without work it takes half a microsecond to wake up, and a
+// product takes 50 cycles. Therefore `take` gets the sums of a tile between the
+// products of the next tile's tokens.
 class TileMultiplier {
  public:
-  // `product`: of all tokens.
+  // `product` is that of all tokens.
   explicit TileMultiplier(const Product& product) : p_(product) {
     while (p_.row_stride % step_ != 0) step_ -= 16;
     used_ = std::min((p_.used + step_ - 1) / step_ * step_, p_.row_stride);
@@ -144,7 +144,7 @@ class TileMultiplier {
     config.Load();
     for (int token = 0; token < p_.tokens; token += kTile) {
       for (int d = 0; d < p_.dims; d += 2 * kBlock) {
-        // Where there is no second block, it is the first one once more.
+        // Where there is no second block, the first is computed twice.
         const int second = std::min(d + kBlock, p_.dims - kBlock);
         Begin(token, d, second);
         if (token > 0) Take(token - kTile, d, d + 2 * kBlock, take);
@@ -160,13 +160,14 @@ class TileMultiplier {
  private:
   static constexpr int kTile = SynthesisMatrix::kTileTokens;
 
-  // The sums of a tile of tokens, until those of the next but one.
+  // The place of the sums of a tile of tokens. The next tile but one uses the
+  // same place.
   int32_t* SumsOf(int token) {
     return sums_ + token / kTile % 2 * kTile * kDimsMax;
   }
 
-  // The sums of a tile of tokens for two blocks of dimensions, into tiles 0 and
-  // 1.
+  // Computes the sums of a tile of tokens for two blocks of dimensions, in the
+  // tile registers 0 and 1.
   __attribute__((target("amx-tile,amx-int8"))) void Begin(int token, int first,
                                                           int second) const {
     const int8_t* rows = p_.rows + static_cast<size_t>(token) * p_.row_stride;
@@ -182,6 +183,7 @@ class TileMultiplier {
       _tile_dpbssd(1, 2, 4);
     }
   }
+  // Stores these sums.
   __attribute__((target("amx-tile"))) void End(int token, int first,
                                                int second) {
     const size_t stride = p_.dims * sizeof(int32_t);
@@ -189,8 +191,8 @@ class TileMultiplier {
     _tile_stored(0, SumsOf(token) + first, stride);
   }
 
-  // Takes such a part of a tile's tokens as [begin, end) is of the dimensions:
-  // ranges that follow each other take each token once.
+  // Gives a share of a tile's tokens to `take`: the share that [begin, end) is
+  // of the dimensions. Ranges that follow each other give each token once.
   void Take(int first, int begin, int end, SynthesisMatrix::TakeSums take) {
     const int last =
         std::min(first + kTile * std::min(end, p_.dims) / p_.dims, p_.tokens);
@@ -207,7 +209,7 @@ class TileMultiplier {
 
 #endif
 
-// Of a CPU without tiles.
+// The kernel of an instruction set without tiles.
 void (*KernelOf(Isa isa))(const Product&) {
 #if defined(__x86_64__)
   if (isa >= Isa::kVnni) return MultiplyVnni;

@@ -11,8 +11,8 @@
 
 namespace kdn::codec {
 
-// The integer matrix that turns components into dimensions, laid out for the
-// vector units. Integer sums do not depend on their order, so every kernel
+// The integer matrix that turns components back into dimensions, laid out for
+// the vector units. Integer sums do not depend on their order, so every kernel
 // gives the same bits. Immutable.
 class SynthesisMatrix {
  public:
@@ -23,28 +23,28 @@ class SynthesisMatrix {
 
   int dim() const { return dim_; }
   int components() const { return components_; }
-  // How many sums a token has: dim() rounded up to a multiple of 16; what lies
-  // behind dim() is zero.
+  // The number of sums per token: dim() rounded up to a multiple of 16. Sums
+  // from dim() on are zero.
   int padded_dim() const { return (dim_ + 15) / 16 * 16; }
   int8_t At(int dimension, int component) const;
-  // The largest sum of magnitudes of a dimension: how far an output can move
-  // when no value moves by more than 1.
+  // The largest sum of a dimension's magnitudes: how far a sum can move when no
+  // value moves by more than 1.
   int32_t norm() const { return norm_; }
 
-  // Where a token's sums go: padded_dim() of them, from a cache line on, which
-  // are gone when it returns.
+  // Receives a token's padded_dim() sums, which begin at a cache line. They are
+  // valid until it returns.
   using TakeSums = absl::FunctionRef<void(int token, const int32_t* sums)>;
 
-  // Tokens are multiplied so many at a time.
+  // The number of tokens that are multiplied at a time.
   static constexpr int kTileTokens = 16;
 
-  // Gives `take`, for each token in ascending order,
+  // Calls `take` for each token, in ascending order, with
   //   sums[d] = sum over components c < `used` of At(d, c) * rows[token][c].
-  // `rows` are components() apart. What is taken is worked on while the next
-  // tokens are multiplied, as far as the CPU does such things at once.
-  // REQUIRES: there are rows for a multiple of kTileTokens; `used` is a
-  // multiple of 16, at most components(); values behind it are zero;
-  // `take` multiplies nothing itself, as tiles hold sums when it is called.
+  // `rows` is [tokens][components()]. With tiles, `take` runs while the CPU
+  // multiplies the next tokens. REQUIRES: `rows` has memory for `tokens`
+  // rounded up to a multiple of kTileTokens; `used` is a multiple of 16 and at
+  // most components(); values from `used` on are zero; `take` does not call
+  // Multiply, because tiles hold sums while it runs.
   void Multiply(const int8_t* rows, int tokens, int used, Isa isa,
                 TakeSums take) const;
 
@@ -52,11 +52,12 @@ class SynthesisMatrix {
   int dim_ = 0;
   int components_ = 0;
   int32_t norm_ = 0;
-  // Four components of a dimension side by side: [components / 4][dims][4].
+  // Four components of a dimension side by side: [components /
+  // 4][padded_dim()][4].
   LineVector<int8_t> quads_;
-  // For a unit whose left factor is unsigned: 128 times the sum of a
-  // dimension's first components, up to each multiple of 16:
-  // [components / 16][dims].
+  // For VNNI, which has an unsigned factor: 128 times the sum of a dimension's
+  // first 16 * i components, as [i][padded_dim()] for i from 0 to components /
+  // 16.
   LineVector<int32_t> offsets_;
 };
 

@@ -7,14 +7,14 @@
 
 namespace kdn::codec {
 
-// The levels base, base+1 and base+2: rows before RoPE are taken to
-// decorrelated components (a Karhunen-Loeve transform per stream, calibrated
-// once per model, as in KVTC, arXiv 2511.01815), quantised uniformly and
-// entropy-coded with static tables; see calibration.h for the arithmetic. A
-// token with a component outside the quantiser's range, or that might come out
-// past the dtype's, is kept as it is in bf16; so are the few that lie far from
-// the others (raw_tokens.h). So the error of every finite input is bounded:
-// docs/formats.md, "Errors", says by what.
+// The codec of the levels base, base+1 and base+2. Rows before RoPE are
+// transformed to decorrelated components (a Karhunen-Loeve transform per
+// stream, calibrated once per model, as in KVTC, arXiv 2511.01815), which are
+// quantised uniformly and entropy-coded with static tables; calibration.h has
+// the arithmetic. A token is kept in bf16 instead if a component is outside the
+// quantiser's range, if a decoded value might be outside the dtype's range, or
+// if the token lies far from the others (raw_tokens.h). So the error of every
+// finite input is bounded; docs/formats.md, "Errors", has the bound.
 class TransformCodec final : public StreamCodec {
  public:
   KForm k_form() const override { return KForm::kBeforeRope; }

@@ -16,8 +16,8 @@
 namespace kdn::codec {
 namespace {
 
-// The values of one stream while its levels are put together:
-// [token][component], tokens padded to what is computed at a time.
+// The values of one stream while its levels are joined: [token][component],
+// with tokens padded to a multiple of kTile.
 class Values {
  public:
   explicit Values(const StreamFrame& frame)
@@ -42,9 +42,9 @@ class Values {
   LineVector<int8_t> values_;
 };
 
-// Goes through the bands that one level of a stream codes; bands that it does
-// not code become zero. `cell`: the values become the middles of cells of so
-// many of the finest steps; 1: they stay as they are coded.
+// Decodes one level of a stream, band by band. Bands that the level does not
+// code become zero. Values become the middles of cells that are `cell` of the
+// finest steps wide; if `cell` is 1, they stay as they are coded.
 class BandReader {
  public:
   BandReader(const StreamFrame& frame, const StreamContext& context,
@@ -60,14 +60,15 @@ class BandReader {
     Enter();
   }
 
-  // Of the present band; 0 when no band is left.
+  // The steps of the present band that are left; 0 when no band is left.
   size_t steps_left() const { return run_.steps; }
+  // The job to decode the next `steps` steps of the band.
   FormatCoder::Job Take(size_t steps) {
     FormatCoder::Run run = run_;
     run.steps = steps;
     return {&decoder_, run, next_};
   }
-  // So many of the band's steps are decoded.
+  // Call this when these steps are decoded.
   void Advance(size_t steps) {
     run_.steps -= steps;
     next_ += steps * FormatCoder::kLanes;
@@ -118,12 +119,13 @@ class BandReader {
   FormatCoder::Decoder decoder_;
   std::unique_ptr<uint8_t[]> symbols_;
   size_t band_ = 0;
-  FormatCoder::Run run_;  // what is left of the band
+  FormatCoder::Run run_;  // the rest of the band
   uint8_t* next_ = nullptr;
 };
 
-// A step of one stream waits for its table entries most of the time: two
-// streams side by side are nearly twice as fast.
+// Decodes two streams side by side as far as both have bands. That is nearly
+// twice as fast, because a step of one stream mostly waits for its table
+// entries.
 void DecodeBoth(BandReader* a, BandReader* b) {
   while (a->steps_left() > 0 && b->steps_left() > 0) {
     const size_t steps = std::min(a->steps_left(), b->steps_left());
@@ -133,8 +135,8 @@ void DecodeBoth(BandReader* a, BandReader* b) {
   }
 }
 
-// Takes values of level `step` to the middle of what they stand for, in the
-// finest steps.
+// Moves values of level `step` to the middles of their cells, in the finest
+// steps.
 void ToFinest(const StreamFrame& frame, const StreamTransform& transform,
               int step, Values* values) {
   if (CellOf(step) == 1) return;
@@ -149,8 +151,9 @@ void ToFinest(const StreamFrame& frame, const StreamTransform& transform,
   }
 }
 
-// `value` and `patch`, as middles of cells. An encoder patches zeros only, and
-// a shrink is less than half a cell, so that the cell is found again.
+// Adds `patch` to `value`, which is the middle of a cell, as is the result. The
+// cell of `value` can be found again, because a shrink is less than half a
+// cell; and an encoder patches zeros only.
 int8_t PatchedMiddle(int8_t value, int8_t patch, int cell, uint8_t shrink) {
   const auto away = static_cast<int8_t>(shrink);
   const int cells = (value < 0 ? value - away : value + away) / cell;
@@ -159,7 +162,8 @@ int8_t PatchedMiddle(int8_t value, int8_t patch, int cell, uint8_t shrink) {
   return patched;
 }
 
-// Components up to the last band that some level up to `step` codes.
+// The number of components up to the end of the last band that a level up to
+// `step` codes.
 int UsedComponents(const StreamTransform& transform, int step) {
   size_t used = transform.bands.size();
   const auto is_coded = [&](size_t band) {
@@ -172,7 +176,8 @@ int UsedComponents(const StreamTransform& transform, int step) {
   return static_cast<int>(used) * kBandComponents;
 }
 
-// Writes rows, all heads side by side, to where each head goes.
+// Writes rows, which have all heads side by side, to the destinations of the
+// heads.
 class RowWriter {
  public:
   RowWriter(const StreamShape& shape, const StreamContext& context,
@@ -194,13 +199,13 @@ class RowWriter {
   RowWriter(const RowWriter&) = delete;
   RowWriter& operator=(const RowWriter&) = delete;
 
-  // A row that is kept in bf16.
+  // Writes a row that the stream keeps in bf16.
   void WriteKept(int token, const std::byte* bf16) {
     kernels::LoadRow(Dtype::kBf16, bf16, row_.size(), row_.data());
     Write(token, row_.data());
   }
 
-  // A row of integer sums.
+  // Writes a row that is given as integer sums.
   void WriteSums(int token, const int32_t* sums, float scale,
                  const float* mean) {
     if (!in_one_pass_) {
@@ -226,7 +231,7 @@ class RowWriter {
   bool Turns(int token) const {
     return rotation_ != nullptr && rotation_->Moves(token);
   }
-  // Turns `row` in place.
+  // Writes `row`, which it rotates in place.
   void Write(int token, float* row) {
     for (const MutableRows& head : heads_) {
       if (head.base != nullptr) {
@@ -271,14 +276,14 @@ void WriteValues(const StreamFrame& frame, const StreamContext& context,
       });
 }
 
-// One stream on its way to rows.
+// The decoding of one stream to rows: Begin and End for each level, then Write.
 class StreamDecoding {
  public:
   explicit StreamDecoding(const StreamJob& job)
       : job_(job), frame_(FrameOf(job.shape, *job.context.transform)) {}
 
-  // Begins with the next level. Null when it codes no symbols: then there is
-  // nothing to decode, at this level or behind it.
+  // Begins the next level. Null when the level has no symbols, and after an
+  // error: then there is nothing to decode at this level or any further level.
   BandReader* Begin(int step) {
     reader_.reset();
     if (!status_.ok() || rows_ || step >= static_cast<int>(job_.steps.size()) ||
@@ -300,7 +305,7 @@ class StreamDecoding {
     } else if (!refinements_.has_value()) {
       refinements_.emplace(frame_);
     }
-    // Where nothing refines the base level, its values are the last ones.
+    // If the base level is the only level, its values are final.
     in_middles_ = job_.steps.size() == 1;
     reader_.emplace(frame_, job_.context, parts_.symbols,
                     in_middles_ ? CellOf(step) : 1,
@@ -308,7 +313,7 @@ class StreamDecoding {
     return &*reader_;
   }
 
-  // Ends a level that Begin gave a reader for.
+  // Ends a level, after all bands of the reader from Begin were decoded.
   void End() {
     status_ = reader_->Finish();
     if (!status_.ok()) return;
@@ -330,16 +335,16 @@ class StreamDecoding {
     }
   }
 
-  // The rows as far as levels have ended; more may follow.
+  // Writes the rows that the levels so far give. More levels may follow.
   absl::Status WriteSoFar() const {
     std::optional<Values> so_far = values_;
     return WriteRows(&so_far);
   }
-  // The rows. No level can follow.
+  // Writes the rows. No level may follow.
   absl::Status Write() { return WriteRows(&values_); }
 
  private:
-  // There are no values where the base level has rows.
+  // `values` is empty if the base level has rows.
   absl::Status WriteRows(std::optional<Values>* values) const {
     if (!status_.ok()) return status_;
     RowWriter writer(job_.shape, job_.context, job_.heads);
@@ -362,7 +367,7 @@ class StreamDecoding {
   absl::Status status_;
   bool rows_ = false;  // the base level has rows instead of symbols
   int reached_ = -1;
-  bool in_middles_ = false;  // the values are as ToFinest leaves them
+  bool in_middles_ = false;  // the values are middles already
   StreamParts base_;
   StreamParts parts_;
   std::optional<Values> values_;

@@ -23,15 +23,16 @@
 namespace kdn::codec {
 namespace {
 
-// Standard deviations of an uncalibrated stream's components, in the finest
-// steps.
+// The standard deviation to which an uncalibrated stream's components are
+// scaled, in the finest steps.
 constexpr double kOwnDeviation = 10.0;
 
 size_t RowsFormBytes(const StreamShape& shape) {
   return 1 + 2 * shape.values();
 }
 
-// Nothing is rounded up past what `dtype` can hold, which is to infinity.
+// Rounds a row to bf16. A value that would be rounded up past the largest value
+// of `dtype` becomes the largest bf16 below it.
 void StoreBf16(const float* row, size_t count, std::byte* out,
                Dtype dtype = Dtype::kBf16) {
   const auto most =
@@ -46,13 +47,13 @@ void StoreBf16(const float* row, size_t count, std::byte* out,
   }
 }
 
-// Everything of a stream that the levels are written from.
+// A quantised stream, which all its levels are written from.
 struct Quantised {
   float gain = 1.0f;
   std::vector<std::byte> mean;
   std::vector<uint16_t> raw_tokens;
   std::vector<std::byte> raw_rows;
-  // [padded token][component]
+  // The values of the finest level, [padded token][component].
   LineVector<int8_t> finest;
 };
 
@@ -69,7 +70,8 @@ bool IsIn(const std::vector<int>& tokens, int token) {
   return std::binary_search(tokens.begin(), tokens.end(), token);
 }
 
-// Rounds the mean to bf16 and tells it and the scale of rows that are not far.
+// Computes the stream's own statistics: rounds the mean to bf16, and derives
+// the gain from the rows that are not far.
 void TakeStatistics(const StreamFrame& frame, const SourceRows& rows,
                     CentredRows* centred, Quantised* out) {
   std::vector<float>& mean = centred->mean;
@@ -89,18 +91,20 @@ void TakeStatistics(const StreamFrame& frame, const SourceRows& rows,
                          FLT_MAX);
 }
 
-// The largest magnitude that a row may have to be coded: at no level is then a
-// decoded value, or what is added to the mean, past the range of `dtype`.
-// Negative when no row may be.
+// The largest magnitude of a value in a row that may be coded. Up to it, no
+// level decodes to a value, or to a difference from the mean, outside the range
+// of `dtype`. Negative when no row may be coded.
 float LargestCoded(const StreamTransform& transform, float gain,
                    absl::Span<const float> mean, Dtype dtype) {
   const bool has_absent = std::any_of(
       transform.bands.begin(), transform.bands.end(),
       [](const auto& band) { return band[0].mode == BandMode::kAbsent; });
-  // Half a cell and less than another half of shrink, or all that a value can
-  // be; of what the analysis rounds, a part of the largest difference to the
-  // mean. The worst of both matrices at once: of fp16, rows beyond a half or a
-  // third of the range are kept.
+  // A value is off by less than a cell: by half a cell of rounding and less
+  // than half a cell of shrink. In a band that is not coded it is off by at
+  // most its own magnitude. The analysis adds an error in proportion to the
+  // largest difference from the mean. This assumes the worst of both matrices
+  // at once, so that fp16 rows beyond a half or a third of the range are kept
+  // raw.
   const double error = has_absent ? kValueMax + 0.5 : CellOf(0);
   const double spread = transform.scale * transform.synthesis.norm();
   const double far = error * spread * gain;
@@ -108,14 +112,14 @@ float LargestCoded(const StreamTransform& transform, float gain,
       AnalysisMatrix::kRounding * spread * transform.analysis.norm();
   const float most_mean =
       std::bit_cast<float>(kernels::MaxAbsBits(mean.data(), mean.size()));
-  constexpr double kRoom = 0.99;  // of the decoder's rounding
+  constexpr double kRoom = 0.99;  // for the decoder's rounding
   return static_cast<float>((kRoom * LargestOf(dtype) - far) / (1 + rounding) -
                             most_mean);
 }
 
-// Rounds the components of rows to integers. A token that is far, has one out
-// of range, or may come out past the dtype's, is kept raw and its values are
-// zero.
+// Rounds the components of rows to integers. A token is kept raw, and its
+// values are zero, if it is far, if a component is out of range, or if a
+// decoded value might be outside the dtype's range.
 void RoundRows(const StreamFrame& frame, const StreamTransform& transform,
                const CentredRows& centred, const SourceRows& rows,
                Quantised* out) {
@@ -169,7 +173,8 @@ void Quantise(const StreamFrame& frame, const StreamContext& context,
   RoundRows(frame, transform, centred, rows, out);
 }
 
-// Writes the levels of one stream, each from what the one before left.
+// Writes the levels of one stream, in ascending order: each codes the
+// difference to the level before.
 class StepWriter {
  public:
   StepWriter(StreamFrame frame, const StreamContext& context,
@@ -181,8 +186,8 @@ class StepWriter {
         decoded_(source.finest.size(), 0),
         symbols_(source.finest.size()) {}
 
-  // The level's bytes, until the next call; empty when they would be more than
-  // `bytes_max`.
+  // The level's bytes, valid until the next call; empty when they would be more
+  // than `bytes_max`.
   absl::Span<const std::byte> Write(int step, size_t bytes_max) {
     frame_.step = step;
     kernels::Coarsen(source_.finest.data(), now_.size(),
@@ -226,13 +231,13 @@ class StepWriter {
  private:
   using Limits = std::array<int8_t, kBandComponents>;
 
-  // Where a token's values of a band lie, in all that has values.
+  // The index of a token's first value of a band.
   size_t At(size_t band, int token) const {
     return static_cast<size_t>(token) * frame_.components +
            band * kBandComponents;
   }
 
-  // The level has what a decoder makes of no refinement.
+  // Gives the level the values that a decoder computes without a refinement.
   void SkipBand(size_t band) {
     for (int token = 0; token < frame_.tokens; ++token) {
       const size_t at = At(band, token);
@@ -250,8 +255,8 @@ class StepWriter {
   void CodeBand(size_t band, const BandStep& step, uint8_t* symbols) {
     const int tokens = PaddedTokens(frame_.tokens);
     const int per_token = SymbolsPerToken(step.mode);
-    // Within the first, every symbol has a frequency; within the second,
-    // everything is a symbol.
+    // Refinements within `sure` have symbols that the table codes. Refinements
+    // within `most` have symbols, which the table may lack.
     Limits sure;
     Limits most;
     most.fill(static_cast<int8_t>(LargestValue(step.mode)));
@@ -280,7 +285,7 @@ class StepWriter {
     }
   }
 
-  // Of a token's symbols.
+  // Whether the tables code all of a token's symbols.
   bool AllCoded(const BandStep& step, const uint8_t* symbols) const {
     const int half = SymbolsPerToken(step.mode) / 2;
     bool all = true;
@@ -291,7 +296,8 @@ class StepWriter {
     return all;
   }
 
-  // Symbol by symbol, with patches for what has none.
+  // Codes a token symbol by symbol, with patches for values that have no
+  // symbol.
   void CodeApart(size_t band, const BandStep& step, int token,
                  uint8_t* symbols) {
     const int per_symbol = ValuesPerSymbol(step.mode);
@@ -330,8 +336,8 @@ class StepWriter {
   const StreamContext& context_;
   const Quantised& source_;
   StreamParts parts_;
-  LineVector<int8_t> now_;      // what a decoder will have of the level
-  LineVector<int8_t> decoded_;  // and of the level before
+  LineVector<int8_t> now_;      // values of the level, as decoded
+  LineVector<int8_t> decoded_;  // values of the level before
   LineVector<uint8_t> symbols_;
   std::unique_ptr<std::byte[]> out_;
 };
@@ -358,7 +364,8 @@ void PutRows(const StreamFrame& frame, const SourceRows& rows,
 }  // namespace
 
 size_t TransformCodec::BytesMax(const StreamShape& shape, Level level) const {
-  // A refinement of a value has 1.6 bits; the rest is for what surrounds it.
+  // A refinement takes about 1.6 bits per value. The bound is 4 bits, for
+  // patches and symbols, and kAround bytes.
   constexpr size_t kAround = 256;
   return level == Level::kBase ? RowsFormBytes(shape)
                                : kAround + shape.values() / 2;

@@ -18,9 +18,9 @@ inline StreamFrame FrameOf(const StreamShape& shape,
           .own_statistics = transform.mean.empty()};
 }
 
-// The parts of one level of a stream of `transform`. DATA_LOSS as of ReadParts,
-// and when a patch is of a band that the level does not code: decoders leave
-// such bands out.
+// The parts of one level of a stream that was coded with `transform`. DATA_LOSS
+// as for ReadParts, and when a patch is in a band that the level does not code,
+// because decoders skip such bands.
 inline absl::StatusOr<StreamParts> ReadLevel(
     const StreamFrame& frame, const StreamTransform& transform,
     absl::Span<const std::byte> stream) {

@@ -22,20 +22,20 @@ absl::Status ReadStatistics(const StreamFrame& frame, ByteReader* in,
   if (in->ok() && std::isfinite(parts->gain) && parts->gain > 0.0f) {
     return absl::OkStatus();
   }
-  return Bad("has no scale above 0");
+  return Bad("has a scale that is not above 0");
 }
 
 absl::Status ReadRawTokens(const StreamFrame& frame, ByteReader* in,
                            StreamParts* parts) {
   const size_t count = in->Read<uint16_t>();
   if (count > static_cast<size_t>(frame.tokens)) {
-    return Bad("keeps more rows than it has");
+    return Bad("has more raw rows than tokens");
   }
   int last = -1;
   for (size_t i = 0; i < count; ++i) {
     const int token = in->Read<uint16_t>();
     if (token <= last || token >= frame.tokens) {
-      return Bad("names a row that it does not have");
+      return Bad("has raw tokens outside its range or out of order");
     }
     parts->raw_tokens.push_back(static_cast<uint16_t>(token));
     last = token;
@@ -47,7 +47,9 @@ absl::Status ReadRawTokens(const StreamFrame& frame, ByteReader* in,
 absl::Status ReadPatches(const StreamFrame& frame, ByteReader* in,
                          StreamParts* parts) {
   const size_t count = in->Read<uint32_t>();
-  if (count > in->remaining() / kPatchBytes) return Bad("ends in its patches");
+  if (count > in->remaining() / kPatchBytes) {
+    return Bad("ends before its last patch");
+  }
   parts->patches.reserve(count);
   for (size_t i = 0; i < count; ++i) {
     Patch patch;
@@ -55,7 +57,7 @@ absl::Status ReadPatches(const StreamFrame& frame, ByteReader* in,
     patch.component = in->Read<uint8_t>();
     patch.value = in->Read<int8_t>();
     if (patch.token >= frame.tokens || patch.component >= frame.components) {
-      return Bad("patches a value that it does not have");
+      return Bad("has a patch outside its tokens and components");
     }
     parts->patches.push_back(patch);
   }
@@ -96,16 +98,16 @@ absl::StatusOr<StreamParts> ReadParts(const StreamFrame& frame,
       break;
     case static_cast<uint8_t>(StreamForm::kRows):
       parts.raw_rows = in.Bytes(frame.tokens * frame.row_bytes());
-      if (frame.step > 0) status = Bad("keeps rows at a refining level");
+      if (frame.step > 0) status = Bad("has rows at a refining level");
       break;
     case static_cast<uint8_t>(StreamForm::kNothing):
       if (frame.step == 0) status = Bad("has nothing at the base level");
       break;
     default:
-      status = Bad(absl::StrCat("has form ", form));
+      status = Bad(absl::StrCat("has the unknown form ", form));
   }
   if (!status.ok()) return status;
-  if (!in.ok() || in.remaining() > 0) return Bad("has another length");
+  if (!in.ok() || in.remaining() > 0) return Bad("has the wrong length");
   return parts;
 }
 

@@ -11,48 +11,54 @@
 
 namespace kdn::codec {
 
-// The bytes of a transform-coded stream, one per level; docs/formats.md has
-// them. Three forms: coded symbols; at the base level the rows themselves in
-// bf16, where coding them would take more; at a refining level nothing, where
-// refining would take more than it is worth, and then at those behind it too.
+// The bytes of a transform-coded stream; each level has a stream of its own.
+// docs/formats.md has the layout. A stream has one of three forms: coded
+// symbols; at the base level the rows themselves in bf16, if coding them would
+// take more bytes; at a refining level nothing, if refining would take more
+// bytes than it is worth. After a level of nothing all further levels have
+// nothing.
 enum class StreamForm : uint8_t { kCoded = 0, kRows = 1, kNothing = 2 };
 
-// A value that its table has no symbol for.
+// A correction of one value, where its table has no symbol for the value. It is
+// added to the value that the zero symbol gives.
 struct Patch {
   uint16_t token = 0;
   uint8_t component = 0;
   int8_t value = 0;
 };
 
-// One level of a stream, taken apart. Refers to the stream's bytes.
+// The parts of one level of a stream. Points into the stream's bytes.
 struct StreamParts {
   StreamForm form = StreamForm::kCoded;
-  // Of streams that bring their own statistics; else 1 and empty.
+  // The stream's own scale and mean, at the base level of a frame with
+  // own_statistics. 1 and empty elsewhere.
   float gain = 1.0f;
-  absl::Span<const std::byte> mean;  // bf16, a dimension each
-  // Tokens whose rows are kept as they are, ascending, and the rows in bf16.
+  absl::Span<const std::byte> mean;  // bf16, one per dimension
+  // The raw tokens, ascending, and their rows in bf16. In the form kRows there
+  // are the rows of all tokens, and raw_tokens is empty.
   std::vector<uint16_t> raw_tokens;
   absl::Span<const std::byte> raw_rows;
   std::vector<Patch> patches;
   absl::Span<const std::byte> symbols;
 };
 
-// What the parts of a stream follow from.
+// What a reader and a writer must know about a stream.
 struct StreamFrame {
   int tokens = 0;
   int dim = 0;  // of all heads
   int components = 0;
   bool own_statistics = false;
-  int step = 0;  // 0: base
+  int step = 0;  // of the ladder; 0: base
 
   size_t row_bytes() const { return static_cast<size_t>(dim) * 2; }
 };
 
-// Bytes of everything but the symbols, for so many raw tokens and patches.
+// The bytes of a coded stream without its symbols, for so many raw tokens and
+// patches.
 size_t PartsBytes(const StreamFrame& frame, size_t raw_tokens, size_t patches);
 
-// DATA_LOSS unless the parts are all there and inside the frame. What is
-// allocated is in proportion to `stream`.
+// Takes a stream apart. DATA_LOSS unless all parts are complete and inside the
+// frame. Allocates in proportion to `stream`.
 absl::StatusOr<StreamParts> ReadParts(const StreamFrame& frame,
                                       absl::Span<const std::byte> stream);
 // Writes everything but the symbols; returns the bytes written.

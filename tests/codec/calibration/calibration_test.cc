@@ -47,7 +47,7 @@ TEST(CalibrationDeathTest, AskingForAStreamThatIsNotThereIsABug) {
   EXPECT_DEATH(made->Of(2, KvPart::kK, 0), "no such stream");
 }
 
-TEST(Calibration, RefusesWhatDoesNotFitTogether) {
+TEST(Calibration, RefusesPartsThatDoNotFitTogether) {
   using Parts = CalibrationParts;
   const std::vector<std::function<void(Parts*)>> mistakes = {
       [](Parts* p) { p->streams.pop_back(); },
@@ -64,7 +64,7 @@ TEST(Calibration, RefusesWhatDoesNotFitTogether) {
       [](Parts* p) { p->streams[11].bands[0][0].shrink = 5; },
       [](Parts* p) { p->streams[11].bands[0][1].shrink = 2; },
       [](Parts* p) { p->streams[11].bands[0][2].shrink = 1; },
-      // Only symbols below 128 have a frequency: no mode's zeros.
+      // Only symbols below 128 have a frequency, so no mode can code zeros.
       [](Parts* p) {
         std::vector<uint16_t> frequencies(kRansSymbols, 0);
         std::fill_n(frequencies.begin(), 128, 32);
@@ -86,7 +86,7 @@ TEST(CalibrationSet, AnUnknownModelIsCodedWithoutCalibration) {
   ASSERT_NE(first, nullptr);
   EXPECT_TRUE(first->id().is_zero());
   EXPECT_EQ(first->Of(0, KvPart::kK, 0).dim(), 128);
-  // It is made once.
+  // It is made once and shared.
   Calibration::Geometry deeper = kGeometry;
   deeper.layers = 40;
   EXPECT_EQ(set.ForModel(MadeCalibration(kGeometry)->model(), deeper), first);
@@ -181,7 +181,7 @@ TEST(CalibrationSet, TheIdOfTheCalibrationIsInTheObject) {
   const auto index = ObjectIndex::Parse(object, object.size());
   ASSERT_TRUE(index.ok()) << index.status();
   EXPECT_EQ(index->header().calibration, made->id());
-  // No calibration is named where none is used.
+  // An object without transform-coded levels names no calibration.
   ObjectHeader lossless = header;
   lossless.levels = LevelSet::Of(Level::kLossless);
   const auto plain = EncodeWith(made, lossless, kv.view());

@@ -7,7 +7,7 @@
 namespace kdn::codec {
 namespace {
 
-TEST(LeftInverseTest, TakesTheColumnsBack) {
+TEST(LeftInverseTest, UndoesTheMatrix) {
   constexpr int kRows = 48, kColumns = 32, kUnused = 5;
   constexpr double kScale = 0.25;
   std::mt19937_64 random(7);

@@ -1,4 +1,4 @@
-// The calibration of models that were never calibrated.
+// The built-in calibration, for models that were never calibrated.
 
 #include <gtest/gtest.h>
 
@@ -61,8 +61,8 @@ TEST(Uncalibrated, SynthesisUndoesAnalysis) {
   }
 }
 
-// What quantising does to a component, it does to a row as much: the transform
-// neither stretches nor flattens.
+// The transform does not change lengths, so an error of a component is an equal
+// error of the row.
 TEST(Uncalibrated, KeepsLengthsWithinATenth) {
   std::mt19937 rng(4);
   std::normal_distribution<float> normal;
@@ -85,7 +85,7 @@ TEST(Uncalibrated, KeepsLengthsWithinATenth) {
   }
 }
 
-TEST(Uncalibrated, BringsItsOwnStatisticsAndCodesEveryBandAtEveryLevel) {
+TEST(Uncalibrated, HasNoMeanAndCodesEveryBandAtEveryLevel) {
   for (const Case& c : kCases) {
     const auto calibration = Made(c);
     EXPECT_TRUE(calibration->id().is_zero());
@@ -115,7 +115,7 @@ TEST(Uncalibrated, OneTransformServesEveryStream) {
             &calibration->Of(2, KvPart::kV, 3));
 }
 
-// Objects name it by a zero id for ever: it may not change.
+// Objects name the built-in calibration by a zero id, so it must never change.
 TEST(Uncalibrated, IsTheSameEverywhere) {
   uint32_t crc = 0;
   const auto add = [&crc](const auto& value) {

@@ -37,7 +37,7 @@ class BatchPlanTest : public testing::Test {
   }
   absl::StatusCode CodeOf(const ChunkRequest& request) {
     const absl::StatusCode code = plan_.Add(request).code();
-    // What fails leaves nothing behind.
+    // A request that fails adds nothing.
     EXPECT_TRUE(code == absl::StatusCode::kOk || plan_.jobs().empty());
     EXPECT_TRUE(code == absl::StatusCode::kOk || plan_.rope().empty());
     EXPECT_TRUE(code == absl::StatusCode::kOk ||
@@ -136,7 +136,7 @@ TEST_F(BatchPlanTest, NamesADamagedStream) {
   EXPECT_TRUE(plan_.jobs().empty());
 }
 
-// Several chunks, one of which does not get in.
+// Adds several chunks, one of which fails.
 TEST_F(BatchPlanTest, HoldsManyChunks) {
   KvBuffer more(chunk_.header.shape, Layout::kHeadMajor);
   KvBuffer expected(chunk_.header.shape, Layout::kTokenMajor);
@@ -162,9 +162,9 @@ TEST_F(BatchPlanTest, HoldsManyChunks) {
   EXPECT_TRUE(SameElements(expected.view(), more.view()));
 }
 
-// Bytes that nobody vouches for, their checksums made right again: the same
-// verdict as the CPU's and the same rows where it is good. AddressSanitizer
-// watches.
+// Damaged bytes with corrected checksums: the status is the same as on the CPU,
+// and so are the rows when the status is OK. AddressSanitizer sees accesses
+// outside.
 TEST_F(BatchPlanTest, DamagedStreamsEndAsOnTheCpu) {
   std::mt19937 rng(9);
   const std::vector<std::byte> good = chunk_.object;

@@ -15,7 +15,7 @@
 namespace kdn::codec::cuda {
 namespace {
 
-// Every byte with every other, in every place of a word.
+// Every byte with every other byte, at every place in a word.
 TEST(ByteLanes, RefineAsTheCpuDoes) {
   for (int value = 0; value < 256; ++value) {
     for (int other = 0; other < 256; ++other) {
@@ -56,7 +56,7 @@ TEST(ByteLanes, MoveToMiddlesAsTheCpuDoes) {
   }
 }
 
-// The values of every symbol, as a calibration has them for a device.
+// The values of every symbol, in a calibration's tables for a device.
 TEST(ValueTables, UnpackSymbolsAsTheCpuDoes) {
   const CalibrationImage image(
       Calibration::Uncalibrated({.layers = 1, .kv_heads = 1, .head_dim = 128}));
@@ -105,7 +105,7 @@ TEST(ValueTables, APatchCountsFromWhatWasCoded) {
 }
 
 TEST(RowStore, ElementsHaveTheBitsOfTheCpus) {
-  // Steps through all exponents, with infinities, NaNs and ties among them.
+  // The steps go through all exponents and include infinities, NaNs and ties.
   for (uint64_t bits = 0; bits <= 0xffffffffu; bits += 0x0ff1) {
     for (const uint32_t low : {0u, 0x8000u, 0x1000u}) {
       const float value =

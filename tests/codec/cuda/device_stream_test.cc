@@ -32,8 +32,8 @@ KvShape Shape(int layers, int heads, int tokens, int dim,
   return {layers, heads, tokens, dim, dtype};
 }
 
-// What a warp's code gives next to the CPU's decoder, every byte, those between
-// the rows too.
+// Compares the code of a warp with the CPU's decoder: every byte, including the
+// bytes between rows.
 class DeviceStreamTest : public testing::TestWithParam<Case> {
  protected:
   static ChunkOptions Options() {
@@ -75,7 +75,7 @@ TEST_P(DeviceStreamTest, GivesTheBitsOfTheCpu) {
   }
 }
 
-TEST_P(DeviceStreamTest, GivesSlicesOfIt) {
+TEST_P(DeviceStreamTest, GivesTheBitsOfTheCpuInSlices) {
   const GpuTestChunk chunk(Options(), Coding::kCalibrated, 12,
                            GetParam().components);
   KvSlice slice = chunk.All();
@@ -116,7 +116,7 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"whole_chunk", Shape(2, 1, 256, 128), 128}),
     NameOf);
 
-TEST(DeviceStream, RawRowsAndPatchesAreAmongWhatIsTested) {
+TEST(DeviceStream, TheTestChunksHaveRawRowsAndPatches) {
   ChunkOptions options;
   options.shape = Shape(1, 2, 256, 128);
   options.rotary_dim = 128;
@@ -139,7 +139,7 @@ TEST(DeviceStream, RawRowsAndPatchesAreAmongWhatIsTested) {
   EXPECT_GT(patches, 0u);
 }
 
-// What gpu_codec_bench decodes where there is a GPU.
+// The chunks that gpu_codec_bench decodes on a GPU.
 TEST(DeviceStream, GivesTheBitsOfTheBenchmarksChunks) {
   for (const bool calibrated : {true, false}) {
     const bench::SyntheticChunk chunk =
@@ -157,7 +157,7 @@ TEST(DeviceStream, GivesTheBitsOfTheBenchmarksChunks) {
                   .places = StridedPlaces{decoded.view().base(),
                                           KvStrides::TokenMajor(shape)}})
             .ok());
-    // Near what a calibrated model's chunks take.
+    // About as many bits as for the chunks of a calibrated model.
     const double bits = 16.0 * static_cast<double>(plan.bytes().size()) /
                         static_cast<double>(shape.bytes());
     EXPECT_GT(bits, 1.2) << calibrated;
@@ -170,7 +170,7 @@ TEST(DeviceStream, GivesTheBitsOfTheBenchmarksChunks) {
   }
 }
 
-// Pages of 16 tokens, in an order of their own, the chunk beginning inside one.
+// Pages of 16 tokens in a shuffled order. The chunk begins inside a page.
 TEST(DeviceStream, WritesPages) {
   ChunkOptions options;
   options.shape = Shape(2, 2, 40, 128);

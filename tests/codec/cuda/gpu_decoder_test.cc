@@ -20,7 +20,7 @@ ChunkOptions Options(const KvShape& shape, RopePairing pairing) {
   return options;
 }
 
-// Runs where there is a GPU; skips, having looked at the error, where not.
+// Runs where there is a GPU. Skips elsewhere, and shows the error.
 class GpuDecoderTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -76,7 +76,7 @@ class GpuDecoderTest : public testing::Test {
 
 TEST(GpuDecoder, SaysWhyThereIsNoGpu) {
   const absl::Status status = CheckGpu();
-  if (status.ok()) GTEST_SKIP() << "there is one";
+  if (status.ok()) GTEST_SKIP() << "this machine has a GPU";
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(status.message()), HasSubstr("looking for a GPU"));
   const GpuTestChunk chunk(
@@ -98,7 +98,7 @@ TEST_F(GpuDecoderTest, GivesTheBitsOfTheCpu) {
            {Coding::kUncalibrated, Coding::kCalibrated, Coding::kNoise}) {
         const GpuTestChunk chunk(Options(shape, pairing), coding, 5);
         for (const Level level : {Level::kBase, Level::kBase1, Level::kBase2}) {
-          // All streams at a time, and one after the other.
+          // All streams at once, and one after the other.
           for (const uint64_t values_bytes : {1 << 30, 1}) {
             SCOPED_TRACE(testing::Message()
                          << shape.head_dim << " level "
@@ -112,7 +112,7 @@ TEST_F(GpuDecoderTest, GivesTheBitsOfTheCpu) {
   }
 }
 
-TEST_F(GpuDecoderTest, TellsDamagedStreams) {
+TEST_F(GpuDecoderTest, ReportsDamagedStreams) {
   const KvShape shape{2, 2, 64, 128, Dtype::kBf16};
   GpuTestChunk chunk(Options(shape, RopePairing::kNeoX), Coding::kCalibrated,
                      6);

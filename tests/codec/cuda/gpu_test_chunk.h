@@ -11,12 +11,12 @@
 namespace kdn::codec::cuda {
 
 enum class Coding {
-  kUncalibrated,  // each stream brings its mean and scale
+  kUncalibrated,  // each stream has its own mean and scale
   kCalibrated,    // bands in every form, some rows raw, some values patched
   kNoise,         // values that a calibration does not fit
 };
 
-// A chunk, encoded, with the calibration it needs.
+// An encoded chunk, with the calibration that it needs.
 struct GpuTestChunk {
   GpuTestChunk(const ChunkOptions& options, Coding coding, uint32_t seed,
                int components = 0);
@@ -25,7 +25,7 @@ struct GpuTestChunk {
     return {0, header.shape.layers, 0, header.shape.kv_heads};
   }
   std::vector<int32_t> PositionsFrom(int32_t first) const;
-  // What the CPU's decoder makes of it.
+  // Decodes the chunk with the CPU's decoder.
   absl::Status DecodeOnCpu(Level level, const KvSlice& slice,
                            absl::Span<const int32_t> positions,
                            const MutableKvView& kv) const;

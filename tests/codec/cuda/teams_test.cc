@@ -25,7 +25,7 @@ std::vector<StreamJob> RandomJobs(int count, uint32_t seed) {
   return jobs;
 }
 
-// Looks at the teams of one slice; `same` says who may be in one.
+// Checks the teams of one slice; `same` says whether two jobs may share a team.
 template <typename Same>
 void ExpectTeams(absl::Span<const Team> teams, const Slice& slice,
                  const Same& same) {

@@ -34,7 +34,7 @@ class RowRotationTest : public testing::TestWithParam<Case> {
     return spec;
   }
 
-  // Indices of the elements that the pair turns.
+  // The indices of the pair's elements.
   static std::pair<int, int> Pair(int pair) {
     return GetParam().pairing == RopePairing::kNeoX
                ? std::pair(pair, pair + kRotaryDim / 2)
@@ -78,7 +78,7 @@ TEST_P(RowRotationTest, ApplyAndUndoAgreeWithTheTable) {
 }
 
 // The reference is in double precision, with the fp32 angles that an engine
-// used. The attention factor must not come in.
+// used. It does not use the attention factor.
 TEST_P(RowRotationTest, BetweenAgreesWithADoublePrecisionReference) {
   const std::vector<int32_t> to = {131072, 1, 16, 70000, 3};
   const RowRotation between = RowRotation::Between(table_, positions_, to);

@@ -12,7 +12,7 @@
 namespace kdn::codec::kernels {
 namespace {
 
-// Lengths around every vector width, so that tails are seen.
+// Lengths around every vector width, so that tails are tested.
 const size_t kCounts[] = {1, 2, 7, 8, 15, 16, 17, 31, 33, 64, 128, 131};
 
 std::vector<float> AnyFloats(size_t count, uint32_t seed) {
@@ -176,10 +176,10 @@ TEST(AddDifferences, AddsToTheLargestAndTheSquares) {
   }
 }
 
-TEST(AddDifferences, TakesElementsForTheirFloats) {
+TEST(AddDifferences, ElementsGiveTheSameAsTheirFloats) {
   for (const Dtype dtype : {Dtype::kBf16, Dtype::kFp16, Dtype::kFp32}) {
     for (size_t count : kCounts) {
-      // Apart from a cache line's beginning, and where no element may lie.
+      // Also offsets that are no multiple of a cache line or of an element.
       for (const size_t offset : {0, 1, 2}) {
         const size_t bytes = count * SizeOf(dtype);
         std::vector<std::byte> a(offset + bytes);
@@ -203,7 +203,7 @@ TEST(AddDifferences, TakesElementsForTheirFloats) {
   }
 }
 
-TEST(AddDifferences, SquaresWhatNoFloatHolds) {
+TEST(AddDifferences, SquaresThatNoFloatHoldsAreAdded) {
   for (const float value : {1e-30f, 1e-16f, 1e16f, 1e30f}) {
     const std::vector<float> a(20, value);
     const std::vector<float> b(20, 0.0f);
@@ -214,7 +214,7 @@ TEST(AddDifferences, SquaresWhatNoFloatHolds) {
   }
 }
 
-TEST(SquaredDistance, IsThatOfRows) {
+TEST(SquaredDistance, AgreesWithAPlainLoop) {
   for (const float factor : {1e-30f, 1e-18f, 1.0f, 1e18f, 1e30f}) {
     for (size_t count : kCounts) {
       std::vector<float> a = Normal(count, 1);
@@ -232,7 +232,7 @@ TEST(SquaredDistance, IsThatOfRows) {
   }
 }
 
-TEST(Centre, TakesTheMeanOffAndScales) {
+TEST(Centre, SubtractsTheMeanAndScales) {
   for (size_t count : kCounts) {
     const std::vector<float> row = Normal(count, 3);
     const std::vector<float> mean = Normal(count, 4);
@@ -282,7 +282,7 @@ TEST(RoundToValues, RoundsToTheNearestInteger) {
             (std::vector<int8_t>{0, 2, 0, -2}));
 }
 
-TEST(RoundToValues, TellsWhatIsOutside) {
+TEST(RoundToValues, DetectsValuesOutOfRange) {
   const float infinity = std::numeric_limits<float>::infinity();
   for (float bad : {127.5f, -127.5f, 1e30f, infinity, -infinity,
                     std::numeric_limits<float>::quiet_NaN()}) {
@@ -300,21 +300,22 @@ TEST(RoundToValues, TellsWhatIsOutside) {
   }
 }
 
-TEST(RefineByThirds, GoesInTheSenseOfTheValue) {
+TEST(RefineByThirds, TheSignOfTheValueDecidesTheDirection) {
   const std::vector<int8_t> refinements = {1, -1, 1, -1, 1, -1, 0};
   std::vector<int8_t> values = {5, 5, -5, -5, 0, 0, -42};
   RefineByThirds(refinements.data(), values.size(), values.data());
   EXPECT_EQ(values, (std::vector<int8_t>{16, 14, -16, -14, 1, -1, -126}));
 }
 
-TEST(ToCellMiddles, ShrinksWhatIsNotZero) {
+TEST(ToCellMiddles, MovesValuesTowardsZero) {
   const std::vector<int8_t> shrinks = {2, 2, 2, 0, 0, 4};
   std::vector<int8_t> values = {3, -3, 0, 14, -14, 1};
   ToCellMiddles(shrinks.data(), 9, values.size(), values.data());
   EXPECT_EQ(values, (std::vector<int8_t>{25, -25, 0, 126, -126, 5}));
 }
 
-// Streams are believed only once all of them is read: any values may come.
+// A stream is checked only after all of it was decoded, so the loops may get
+// any values.
 TEST(ToCellMiddles, AnyValuesWrapAroundLikeTheScalarCode) {
   for (size_t count : kCounts) {
     const std::vector<int8_t> first = AnyBytes(count, 7);

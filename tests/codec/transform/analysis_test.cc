@@ -43,7 +43,8 @@ void ExpectCloseToAPlainLoop(const Case& c, std::mt19937* rng) {
         sum += double{x[d]} * row[d];
         magnitude += std::fabs(double{x[d]} * row[d]);
       }
-      // Each of dim products and sums is rounded once; tiles round factors.
+      // Each of the dim products and sums is rounded once; tiles also round the
+      // factors.
       const bool in_tiles =
           c.tokens % 16 == 0 && c.dim % 32 == 0 && isa == Isa::kAmx;
       const double rounding = in_tiles ? 0x1p-7 : c.dim * 0x1p-23;
@@ -65,7 +66,7 @@ TEST(AnalysisMatrix, EveryIsaIsCloseToAPlainLoop) {
   }
 }
 
-// Where bf16 is farthest: halfway between two, and just below the next.
+// Values that bf16 rounds most: halfway between two, and just below the next.
 TEST(AnalysisMatrix, TilesRoundToTheNearest) {
   constexpr int kDim = 32;
   const float halfway = 1.0f + 0x1p-8f;
@@ -95,7 +96,7 @@ TEST(AnalysisMatrix, NormIsTheLargestSumOfMagnitudes) {
   EXPECT_EQ(AnalysisMatrix(16, 3, matrix).norm(), 2.5);
 }
 
-TEST(AnalysisMatrix, WhatIsNotFiniteStaysInItsToken) {
+TEST(AnalysisMatrix, AValueThatIsNotFiniteAffectsItsTokenOnly) {
   constexpr int kDim = 32;
   const AnalysisMatrix analysis(16, kDim, std::vector<float>(16 * kDim, 0.5f));
   for (const int tokens : {11, 16}) {

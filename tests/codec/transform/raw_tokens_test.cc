@@ -31,7 +31,8 @@ std::vector<int32_t> From(int32_t first, int tokens) {
   return positions;
 }
 
-// Takes a row so many times as far from zero as a normal one is on average.
+// Moves a row to `distances` times the average distance of a normal row from
+// zero.
 void MoveTo(double distances, int token, std::vector<float>* rows) {
   const float value = static_cast<float>(distances);
   for (int d = 0; d < kDim; ++d) {
@@ -42,7 +43,7 @@ void MoveTo(double distances, int token, std::vector<float>* rows) {
 
 const std::vector<float> kZeroMean(kDim, 0.0f);
 
-TEST(RawTokens, AFirstTokenIsFarSooner) {
+TEST(RawTokens, AFirstTokenHasALowerLimit) {
   struct Case {
     double distances;
     int32_t position;  // of the first token
@@ -78,7 +79,7 @@ TEST(RawTokens, OnlyTheFarthestUpToTheLimitAreFar) {
     const int most = FarTokensMax(tokens);
     std::vector<float> rows = NormalRows(tokens, 3);
     std::vector<int> expected;
-    // The further back, the farther.
+    // Later tokens are farther.
     for (int token = tokens - 1; token > tokens / 2; --token) {
       MoveTo(10.0 + token, token, &rows);
       if (static_cast<int>(expected.size()) < most) {
@@ -89,11 +90,11 @@ TEST(RawTokens, OnlyTheFarthestUpToTheLimitAreFar) {
   }
 }
 
-TEST(RawTokens, WhatIsFartherHidesNothing) {
+TEST(RawTokens, FartherTokensDoNotHideFarTokens) {
   constexpr int kTokens = 256;
   std::vector<float> rows = NormalRows(kTokens, 4);
   const CentredRows before = CentreWithoutFar(rows, kDim, From(0, kTokens));
-  // 1e6 / 256 away the mean makes 100 look like everything else.
+  // With the mean 1e6 / 256 away, a row at 100 looks like all others.
   for (const auto& [token, distances] :
        std::vector<std::pair<int, double>>{{0, 1e6}, {60, 2e4}, {90, 100.0}}) {
     MoveTo(distances, token, &rows);
@@ -105,7 +106,7 @@ TEST(RawTokens, WhatIsFartherHidesNothing) {
   }
 }
 
-// Of one chunk, with a calibration of its own or without.
+// Tests with one chunk, with a calibration or without.
 class RawTokensTest : public testing::TestWithParam<bool> {
  protected:
   RawTokensTest() {
@@ -129,7 +130,7 @@ class RawTokensTest : public testing::TestWithParam<bool> {
     kv.FillRandom(&rng);
     return kv;
   }
-  // Makes a token of all heads so many times as large.
+  // Multiplies a token's rows, in all heads, by `factor`.
   void Enlarge(int token, float factor, KvBuffer* kv) const {
     for (KvPart part : {KvPart::kK, KvPart::kV}) {
       for (int head = 0; head < options_.shape.kv_heads; ++head) {
@@ -159,7 +160,7 @@ class RawTokensTest : public testing::TestWithParam<bool> {
     }
     return rows;
   }
-  // Sum of squared errors of the tokens that are not `left_out`.
+  // The sum of squared errors of the tokens that are not in `left_out`.
   double ErrorOf(const KvBuffer& kv, const KvBuffer& decoded,
                  const std::set<int>& left_out) const {
     double squares = 0;
@@ -192,9 +193,9 @@ TEST_P(RawTokensTest, ASinkIsExactAndTheOthersAreAsGoodAsWithoutIt) {
   }
 }
 
-// Whatever tokens are far, they come back bit for bit, and the others as well
-// as if they were not.
-TEST_P(RawTokensTest, AnyFarTokensAreExactAndDoNotShowInTheOthers) {
+// Far tokens come back bit for bit, and the other tokens are as exact as if no
+// token were far.
+TEST_P(RawTokensTest, AnyFarTokensAreExactAndDoNotAffectTheOthers) {
   std::mt19937 rng(6);
   for (uint32_t round = 0; round < 20; ++round) {
     options_.shape.tokens = 100 + static_cast<int>(rng() % 300);
@@ -223,9 +224,8 @@ TEST_P(RawTokensTest, AnyFarTokensAreExactAndDoNotShowInTheOthers) {
 
 INSTANTIATE_TEST_SUITE_P(Calibrated, RawTokensTest, testing::Bool());
 
-// Bytes are for the tokens that are coded: a calibration on far tokens as well
-// is the same.
-TEST(RawTokens, AreNotCalibratedOn) {
+// Far tokens do not change a calibration.
+TEST(RawTokens, DoNotChangeACalibration) {
   ModelSpec spec;
   spec.name = "tiny";
   spec.num_layers = 1;

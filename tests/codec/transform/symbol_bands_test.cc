@@ -36,7 +36,7 @@ TEST(SymbolBands, EverySymbolStandsForItsValuesOnly) {
         EXPECT_EQ(band[c], band[c % count]);
         in_range = in_range && std::abs(band[c]) <= LargestValue(mode);
       }
-      // Any symbol gives some values, and those in range give it back.
+      // Any symbol unpacks to values, and values in range pack to it again.
       if (in_range) {
         EXPECT_EQ(SymbolOf(mode, band.data()), byte);
       }
@@ -44,7 +44,7 @@ TEST(SymbolBands, EverySymbolStandsForItsValuesOnly) {
   }
 }
 
-TEST(SymbolBands, EveryCombinationOfValuesReturns) {
+TEST(SymbolBands, EveryCombinationOfValuesComesBack) {
   for (BandMode mode : kCodedModes) {
     const int count = ValuesPerSymbol(mode);
     const int choices = 2 * LargestValue(mode) + 1;
@@ -79,7 +79,7 @@ TEST(SymbolBands, TheFirstValueHasTheLowestBits) {
   }
 }
 
-// One past its limit in every 40th token or so.
+// About every 40th token has a value past its limit.
 TEST(SymbolBands, PacksRefinementsUpToTheFirstPastALimit) {
   constexpr int kTokens = 12;
   constexpr size_t kStride = 3 * kBandComponents;
@@ -132,7 +132,7 @@ TEST(SymbolBands, SurelyCodedIsHowFarATableCodesEverything) {
     for (int left_out = 0; left_out <= LargestValue(mode); ++left_out) {
       std::array<uint32_t, kRansSymbols> counts;
       counts.fill(1);
-      // One of the symbols whose largest value is -left_out.
+      // One of the symbols that have -left_out as their largest value.
       int8_t values[4] = {};
       values[ValuesPerSymbol(mode) - 1] = static_cast<int8_t>(-left_out);
       counts[SymbolOf(mode, values)] = 0;
@@ -145,7 +145,7 @@ TEST(SymbolBands, SurelyCodedIsHowFarATableCodesEverything) {
     const auto table = RansTable::Create(NormaliseCounts(counts));
     ASSERT_TRUE(table.ok());
     EXPECT_EQ(SurelyCoded(mode, *table), LargestValue(mode));
-    // Real tables give no frequency to what is no symbol.
+    // Real tables give no frequency to bytes that are not symbols.
     const uint32_t bits = 8 / ValuesPerSymbol(mode);
     for (uint32_t symbol = 0; symbol < kRansSymbols; ++symbol) {
       for (uint32_t at = 0; at < 8; at += bits) {
@@ -189,7 +189,8 @@ TEST(SymbolBands, RunsAreWholeSteps) {
   }
 }
 
-// Symbols in, the same symbols out, next to bands that are not touched.
+// Symbols that are unpacked and packed again are the same, and other bands are
+// not touched.
 TEST(SymbolBands, UnpackingFillsOneBandOfEachRow) {
   constexpr int kTokens = 24;
   constexpr int kStride = 48;
@@ -245,7 +246,7 @@ TEST(SymbolBands, UnpackingToMiddlesIsUnpackingAndThenMoving) {
   }
 }
 
-TEST(SymbolBands, WhatIsNotCodedIsZero) {
+TEST(SymbolBands, ABandThatIsNotCodedIsZero) {
   std::vector<int8_t> values(8 * 32, 99);
   UnpackBand(BandMode::kAbsent, nullptr, 8, values.data(), 32);
   for (int at = 0; at < 8 * 32; ++at) {

@@ -17,7 +17,7 @@ std::vector<int8_t> AnyBytes(size_t count, std::mt19937* rng) {
   return bytes;
 }
 
-// The definition, with zeros behind the dimensions.
+// The sums by their definition, with zeros from dim on.
 std::vector<int32_t> Plain(const std::vector<int8_t>& matrix, int dim,
                            int components, int padded_dim,
                            const std::vector<int8_t>& rows, int tokens,
@@ -46,7 +46,7 @@ void ExpectPlainSums(const std::vector<int8_t>& matrix, int dim, int components,
     }
     const std::vector<int32_t> expected = Plain(
         matrix, dim, components, synthesis.padded_dim(), rows, tokens, used);
-    // What lies behind the tokens makes no difference.
+    // Rows behind the last token make no difference.
     rows.resize(rows.size() + (SynthesisMatrix::kTileTokens - 1) * components,
                 int8_t{77});
     for (Isa isa : IsasUnderTest()) {
@@ -96,7 +96,7 @@ TEST(SynthesisMatrix, TheLargestSumsAreExact) {
   }
 }
 
-TEST(SynthesisMatrix, TellsItsEntries) {
+TEST(SynthesisMatrix, AtReturnsTheEntries) {
   std::mt19937 rng(2);
   for (int dim : {5, 16, 33}) {
     const int components = 48;

@@ -14,7 +14,7 @@ namespace {
 
 constexpr Level kSteps3[] = {Level::kBase, Level::kBase1, Level::kBase2};
 
-// Shapes of every kind; what else a chunk is follows from the count of them.
+// Shapes of every kind; the other options of a chunk follow from its index.
 std::vector<ChunkOptions> Shapes() {
   std::vector<ChunkOptions> shapes;
   for (int heads : {1, 2, 3}) {
@@ -63,7 +63,7 @@ double RmsDifference(const KvBuffer& a, const KvBuffer& b) {
                               a.shape().head_dim));
 }
 
-// Whether a model's own calibration codes the chunk.
+// The parameter is whether a calibration of the model codes the chunk.
 class TransformCodecTest : public testing::TestWithParam<bool> {
  protected:
   static std::shared_ptr<const Calibration> CalibrationFor(
@@ -83,8 +83,8 @@ TEST_P(TransformCodecTest, EachLevelDecodesCloserThanTheOneBefore) {
     kv.FillRandom(&rng);
     const auto object = EncodeWith(calibration, header, kv.view());
     double before = std::numeric_limits<double>::infinity();
-    // A uniform error in cells of 9, 3 and 1 tenths; the made calibration has
-    // bands that a level does not code at all.
+    // The errors of cells of 9, 3 and 1 tenths are uniform. The test
+    // calibration has bands that a level does not code.
     const double bounds[] = {GetParam() ? 1.1 : 0.35, GetParam() ? 0.7 : 0.13,
                              GetParam() ? 0.4 : 0.045};
     for (int step = 0; step < kLadderSteps; ++step) {
@@ -93,7 +93,7 @@ TEST_P(TransformCodecTest, EachLevelDecodesCloserThanTheOneBefore) {
                                 header.positions, decoded.view())
                       .ok());
       const double error = RmsDifference(kv, decoded);
-      // Of few tokens a level may have nothing to say.
+      // With few tokens a level may be of the form kNothing.
       EXPECT_LE(error, before) << "step " << step;
       if (options.shape.tokens > 10) {
         EXPECT_LT(error, (GetParam() ? 0.95 : 0.8) * before) << "step " << step;
@@ -106,7 +106,7 @@ TEST_P(TransformCodecTest, EachLevelDecodesCloserThanTheOneBefore) {
   }
 }
 
-// RoPE applied to what was decoded before RoPE, wherever it is asked for.
+// K at any positions is RoPE applied to the K that was decoded before RoPE.
 TEST_P(TransformCodecTest, KAtAnyPositionsIsTheSameBeforeRope) {
   for (ChunkOptions options : Shapes()) {
     if (options.shape.tokens == 256) continue;

@@ -1,5 +1,5 @@
-// What a transform-coded stream does at its edges: few tokens, tokens out of
-// range, values that are not finite, streams cut short.
+// Edge cases of transform-coded streams: few tokens, tokens out of range,
+// values that are not finite, truncated streams.
 
 #include <gtest/gtest.h>
 
@@ -87,8 +87,9 @@ TEST_F(OneStreamTest, FewTokensAreKeptAsRows) {
   }
 }
 
-// No value is farther away than a cell of the level is wide, whatever the rest
-// of its token: those that the quantiser does not reach are kept as they are.
+// No value is off by more than the width of the level's cell, whatever the
+// other values of its token: tokens that the quantiser does not reach are kept
+// raw.
 TEST_F(OneStreamTest, ATokenOutOfRangeIsKeptAsItIs) {
   FillNormal(256);
   for (int i = 0; i < kDim; ++i) rows_[17 * kDim + i] *= 1e6f;
@@ -124,8 +125,9 @@ TEST_F(OneStreamTest, EveryTruncationIsDataLoss) {
   }
 }
 
-// Loops leave out bands that no level codes, so their values must be zero.
-TEST_F(OneStreamTest, PatchesOfWhatALevelDoesNotCodeAreDataLoss) {
+// Loops skip bands that no level codes, so the values of these bands must be
+// zero.
+TEST_F(OneStreamTest, PatchesInBandsThatALevelDoesNotCodeAreDataLoss) {
   calibration_ = MadeCalibration({1, 1, kDim});
   context_.transform = &calibration_->Of(0, KvPart::kK, 0);
   context_.tables = calibration_->tables();
@@ -148,7 +150,7 @@ TEST_F(OneStreamTest, PatchesOfWhatALevelDoesNotCodeAreDataLoss) {
   }
 }
 
-TEST_F(OneStreamTest, RefusesWhatIsNotFinite) {
+TEST_F(OneStreamTest, RefusesValuesThatAreNotFinite) {
   for (float bad : {std::numeric_limits<float>::infinity(),
                     -std::numeric_limits<float>::infinity(),
                     std::numeric_limits<float>::quiet_NaN()}) {
@@ -158,8 +160,9 @@ TEST_F(OneStreamTest, RefusesWhatIsNotFinite) {
   }
 }
 
-// Before RoPE a pair of the largest floats is longer than a float can be.
-TEST_F(OneStreamTest, RefusesWhatIsNotFiniteBeforeRope) {
+// Undoing RoPE on a pair of the largest floats gives a value that no float
+// holds.
+TEST_F(OneStreamTest, RefusesValuesThatAreNotFiniteBeforeRope) {
   const RopeTable rope({.rotary_dim = kDim});
   const RowRotation undo =
       RowRotation::Undo(rope, std::vector<int32_t>{0, 1, 2, 3});

@@ -1,6 +1,6 @@
-// A node's CPU does not show in what it delivers. The instructions are chosen
-// once a process, so each choice runs in a child of its own; this process makes
-// none, and the file has one test for that reason.
+// What a node delivers does not depend on its CPU. A process chooses its
+// instructions once, so each choice runs in a child process. This process
+// itself chooses none, and therefore the file has one test only.
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
@@ -34,7 +34,7 @@ constexpr Case kCases[] = {
     {{1, 2, 40, 80, Dtype::kFp32}, RopePairing::kGptJ, 80, true},
     {{1, 1, 64, 256, Dtype::kBf16}, RopePairing::kNeoX, 256, false}};
 
-// What the children leave to each other.
+// Memory in which the children pass results to each other.
 struct Shared {
   size_t bytes[std::size(kCases)];
   std::byte objects[std::size(kCases)][4 << 20];
@@ -61,7 +61,8 @@ void EncodeAll(Shared* shared) {
     KvBuffer kv(header.shape, Layout::kTokenMajor);
     kv.FillRandom(&rng);
     const auto object = EncodeWith(CalibrationOf(kCases[i]), header, kv.view());
-    KDN_CHECK(object.size() <= sizeof(shared->objects[i]), "larger memory");
+    KDN_CHECK(object.size() <= sizeof(shared->objects[i]),
+              "the object fits into the shared memory");
     std::memcpy(shared->objects[i], object.data(), object.size());
     shared->bytes[i] = object.size();
   }
@@ -77,7 +78,7 @@ void DigestAll(const Shared& shared, uint32_t digests[][kLevelCount]) {
       const absl::Status status =
           DecodeAllWith(CalibrationOf(kCases[i]), object, level,
                         Shifted(header.positions, 5), decoded.view());
-      KDN_CHECK(status.ok(), "what one CPU encodes the other decodes");
+      KDN_CHECK(status.ok(), "every CPU decodes the object");
       digests[i][static_cast<int>(level)] = Crc32c(decoded.bytes());
     }
   }

@@ -51,7 +51,7 @@ class TransformStreamTest
   absl::StatusCode Read(const std::vector<std::byte>& stream) const {
     return ReadParts(frame_, stream).status().code();
   }
-  // Where the count of raw tokens lies.
+  // The offset of the count of raw tokens.
   size_t RawCountAt() const {
     return frame_.own_statistics ? 1 + 4 + frame_.row_bytes() : 1;
   }
@@ -59,7 +59,7 @@ class TransformStreamTest
     return frame_.step > 0 ? 1
                            : RawCountAt() + 2 + 2 * (2 + frame_.row_bytes());
   }
-  // What becomes of a stream one of whose fields is another.
+  // The status of reading a stream with one field changed.
   template <typename T>
   absl::StatusCode ReadWith(size_t at, T value) const {
     std::vector<std::byte> stream = Write(parts_);
@@ -72,7 +72,7 @@ class TransformStreamTest
   std::vector<std::byte> mean_, rows_, symbols_;
 };
 
-TEST_P(TransformStreamTest, PartsReturn) {
+TEST_P(TransformStreamTest, PartsThatAreWrittenAreReadAgain) {
   std::vector<std::byte> stream = Write(parts_);
   const size_t parts_bytes = stream.size();
   stream.insert(stream.end(), symbols_.begin(), symbols_.end());
@@ -89,7 +89,7 @@ TEST_P(TransformStreamTest, PartsReturn) {
   EXPECT_EQ(Write(*parts), stream);
 }
 
-TEST_P(TransformStreamTest, NothingSpecialIsSmall) {
+TEST_P(TransformStreamTest, AStreamWithoutRawTokensAndPatchesIsSmall) {
   StreamParts parts;
   parts.mean = parts_.mean;
   const std::vector<std::byte> stream = Write(parts);
@@ -157,7 +157,7 @@ TEST_P(TransformStreamTest, PatchesOutsideTheFrameAreDataLoss) {
   EXPECT_EQ(ReadWith(at, uint32_t{4}), data_loss);
   EXPECT_EQ(ReadWith(at, uint32_t{0x40000003}), data_loss);
   EXPECT_EQ(ReadWith(at, uint32_t{0xffffffff}), data_loss);
-  // Fewer leave the rest to the symbols.
+  // With a smaller count the other patches are read as symbols.
   EXPECT_EQ(ReadWith(at, uint32_t{2}), absl::StatusCode::kOk);
   for (size_t patch = 0; patch < 3; ++patch) {
     const size_t token = at + 4 + 4 * patch;
