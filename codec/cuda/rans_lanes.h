@@ -110,8 +110,8 @@ class RansLanes {
     warp_.template AwaitAllBut<1>();
   }
 
-  // Decodes one symbol in every lane; values[lane] has the symbol's values.
-  // half_of(lane) is the half whose table the lane uses.
+  // Decodes one symbol in every lane; values[lane] has the symbol's values. The
+  // lane uses the table of half half_of(lane).
   template <typename HalfOf>
   KDN_DEVICE void Step(const BandTables& tables, const HalfOf& half_of,
                        PerLane<uint32_t>* values) {
@@ -144,7 +144,8 @@ class RansLanes {
   static_assert(kRing == 4 * kWindow &&
                 kStepsPerAdvance * kWarpLanes <= kWindow);
 
-  // Every lane whose state has become too small takes the next word.
+  // Gives the next word to every lane that has too small a state, in the order
+  // of the lanes.
   KDN_DEVICE void Refill() {
     const uint32_t hungry =
         warp_.Ballot([&](int lane) { return states_[lane] < kLowest; });

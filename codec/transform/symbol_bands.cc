@@ -29,8 +29,8 @@ inline void Load(const int8_t* from, Lanes* lanes) {
   std::memcpy(lanes, from, sizeof(*lanes));
 }
 
-// Packs the values of each lane, none below zero, into one symbol: moves their
-// bits down to the lane's lowest byte.
+// Packs the values of each lane, which are not negative, into one symbol: moves
+// their bits down to the lane's lowest byte.
 template <typename Lanes, typename Symbols>
 inline void PackLanes(ByteLanes values, uint8_t* symbols) {
   constexpr int kValues = sizeof(Lanes) / sizeof(Symbols);

@@ -52,7 +52,7 @@ constexpr FormatCoder::Run RunOf(const BandStep& band,
   return run;
 }
 
-// The symbol of ValuesPerSymbol(mode) values. REQUIRES: none is larger in
+// The symbol of ValuesPerSymbol(mode) values. REQUIRES: no value is larger in
 // magnitude than LargestValue(mode).
 uint8_t SymbolOf(BandMode mode, const int8_t* values);
 // The largest m such that the table codes the symbols of all values from -m to

@@ -87,8 +87,8 @@ TEST(Isa, AProgramCanCheckTheVariable) {
   }
 }
 
-// The warning goes to the log of a program, so that a benchmark that was to run
-// with some instructions does not run with weaker ones unnoticed.
+// Without the warning a benchmark would run with weaker instructions than it
+// asked for, and nobody would notice.
 TEST(Isa, WarnsOfASetThatTheCpuLacks) {
   for (const Isa isa : kIsas) {
     EXPECT_EXIT(
