@@ -12,13 +12,16 @@
 namespace kdn::storage {
 namespace {
 
-// Of the capacity, before the oldest segments are cleaned to be rid of
-// tombstones.
+// Tombstones may take this part of the capacity before the oldest segments are
+// cleaned for them.
 constexpr uint64_t kTombstoneShare = 64;
 
-// Records that are marked cold at a time where each of them takes a walk past
-// the others.
-constexpr int kColdMax = 1024;
+// The records that one event marks as cold. An event adds at most one record,
+// or takes at most one off the cold ones, so two marks catch up.
+constexpr int kMarksAnEvent = 2;
+// The records that one eviction marks at most: a bound on the time under the
+// lock that reads take.
+constexpr int kMarksAnEviction = 1024;
 
 uint64_t PagesOf(uint64_t bytes) {
   KDN_CHECK(bytes % kRecordPage == 0, "records are whole pages");
@@ -41,8 +44,34 @@ void BasicDiskPolicy<Order>::AddSegment(uint32_t segment, uint64_t end) {
             "a segment is there once");
   Segment& added = segments_[segment];
   added.end = end;
-  added.from_before = true;
+  added.uncounted = true;
+  added.may_hide_tombstones = true;
   total_ += end;
+  ++uncounted_;
+}
+
+template <EvictionPolicy Order>
+std::optional<uint32_t> BasicDiskPolicy<Order>::NextToCount() const {
+  if (uncounted_ == 0) return std::nullopt;
+  const auto found =
+      std::find_if(segments_.begin(), segments_.end(),
+                   [](const auto& it) { return it.second.uncounted; });
+  KDN_CHECK(found != segments_.end(), "uncounted segments are miscounted");
+  return found->first;
+}
+
+template <EvictionPolicy Order>
+void BasicDiskPolicy<Order>::OnTombstonesCounted(uint32_t segment,
+                                                 uint64_t bytes, bool all) {
+  Segment& counted = SegmentAt(segment);
+  KDN_CHECK(counted.uncounted, "tombstones are counted once");
+  counted.uncounted = false;
+  counted.may_hide_tombstones = !all;
+  counted.tombstones += bytes;
+  tombstones_ += bytes;
+  --uncounted_;
+  clean_ = false;
+  KDN_DCHECK_INVARIANTS(*this);
 }
 
 template <EvictionPolicy Order>
@@ -122,7 +151,7 @@ template <EvictionPolicy Order>
 void BasicDiskPolicy<Order>::OnOpened(uint32_t segment) {
   KDN_CHECK(segments_.empty() || segment > segments_.rbegin()->first,
             "segments are numbered in the order they are opened");
-  // Often enough to find that a disk has recovered, or not.
+  // A failed segment is tried again: the disk may have recovered.
   for (auto& [number, other] : segments_) other.stuck.reset();
   segments_[segment];
   open_ = segment;
@@ -167,10 +196,29 @@ void BasicDiskPolicy<Order>::Link(Slot slot) {
       segment.records.begin(), segment.records.end(), record.page,
       [this](uint32_t page, Slot other) { return page < At(other).page; });
   segment.records.insert(at, slot);
-  segment.live += bytes;
-  segment.held += record.held ? bytes : 0;
-  live_ += bytes;
-  held_ += record.held ? bytes : 0;
+  Count(record, segment, 1);
+}
+
+template <EvictionPolicy Order>
+void BasicDiskPolicy<Order>::Count(const Record& record, Segment& segment,
+                                   int times) {
+  const auto add = [bytes = BytesOf(record) * static_cast<uint64_t>(times)](
+                       uint64_t& of_segment, uint64_t& of_all) {
+    of_segment += bytes;
+    of_all += bytes;
+  };
+  add(segment.live, live_);
+  if (record.held) add(segment.held, held_);
+  if (record.cold && !record.held) add(segment.cold, cold_);
+}
+
+template <EvictionPolicy Order>
+template <typename Change>
+void BasicDiskPolicy<Order>::Update(Slot slot, Change change) {
+  Segment& segment = SegmentAt(At(slot).segment);
+  Count(At(slot), segment, -1);
+  change(At(slot));
+  Count(At(slot), segment, 1);
 }
 
 template <EvictionPolicy Order>
@@ -183,11 +231,7 @@ void BasicDiskPolicy<Order>::Unlink(Slot slot) {
   KDN_CHECK(at != segment.records.end() && *at == slot,
             "a segment lists its live records");
   segment.records.erase(at);
-  const uint64_t bytes = BytesOf(record);
-  segment.live -= bytes;
-  segment.held -= record.held ? bytes : 0;
-  live_ -= bytes;
-  held_ -= record.held ? bytes : 0;
+  Count(record, segment, -1);
   clean_ = false;
 }
 
@@ -200,6 +244,7 @@ void BasicDiskPolicy<Order>::OnLive(const PlacedRecord& record) {
                     static_cast<uint32_t>(PagesOf(record.place.offset)), pages,
                     record.held, false};
   Link(slot);
+  MarkCold(0, kMarksAnEvent);
 }
 
 template <EvictionPolicy Order>
@@ -212,6 +257,7 @@ void BasicDiskPolicy<Order>::Forget(RecordPlace place, bool evicted) {
   } else {
     order_.Erase(slot);
   }
+  MarkCold(0, kMarksAnEvent);
 }
 
 template <EvictionPolicy Order>
@@ -237,50 +283,38 @@ void BasicDiskPolicy<Order>::OnMoved(RecordPlace from, RecordPlace to) {
 template <EvictionPolicy Order>
 void BasicDiskPolicy<Order>::OnAccess(RecordPlace place) {
   const Slot slot = Find(place);
-  if (slot != kNoSlot) order_.Access(slot);
+  if (slot == kNoSlot) return;
+  order_.Access(slot);
+  if (!At(slot).cold) return;
+  Update(slot, [](Record& record) { record.cold = false; });
+  MarkCold(0, kMarksAnEvent);
 }
 
 template <EvictionPolicy Order>
 void BasicDiskPolicy<Order>::OnHeld(RecordPlace place, bool held) {
   const Slot slot = Find(place);
   if (slot == kNoSlot || At(slot).held == held) return;
-  At(slot).held = held;
-  Segment& segment = SegmentAt(place.segment);
-  const uint64_t bytes = BytesOf(At(slot));
-  segment.held = held ? segment.held + bytes : segment.held - bytes;
-  held_ = held ? held_ + bytes : held_ - bytes;
+  Update(slot, [held](Record& record) { record.held = held; });
+  MarkCold(0, kMarksAnEvent);
 }
 
 template <EvictionPolicy Order>
-void BasicDiskPolicy<Order>::MarkCold(uint64_t bytes_min) {
-  for (Record& record : records_) record.cold = false;
-  for (auto& [number, segment] : segments_) segment.cold = 0;
+void BasicDiskPolicy<Order>::MarkCold(uint64_t bytes_min, int marks_max) {
   const uint64_t not_held = live_ - held_;
-  if (not_held == 0) return;
-  const auto goal = std::max(
-      bytes_min,
-      static_cast<uint64_t>(cold_share_ * static_cast<double>(not_held)));
-  uint64_t marked = 0;
-  const auto mark = [&](Slot slot) {
-    At(slot).cold = true;
-    SegmentAt(At(slot).segment).cold += BytesOf(At(slot));
-    marked += BytesOf(At(slot));
-  };
-  const auto may_go = [&](Slot slot) {
-    return !At(slot).held && !At(slot).cold;
-  };
-  if constexpr (std::same_as<Order, LruPolicy>) {
-    // Asks for each object in its order, so that one pass finds all.
-    order_.Victim([&](Slot slot) {
-      if (may_go(slot)) mark(slot);
-      return marked >= goal;
-    });
-  } else {
-    for (int i = 0; i < kColdMax && marked < goal; ++i) {
-      const Slot victim = order_.Victim(may_go);
-      if (victim == kNoSlot) return;
-      mark(victim);
+  const uint64_t goal = std::min(
+      not_held,
+      std::max(bytes_min, static_cast<uint64_t>(
+                              cold_share_ * static_cast<double>(not_held))));
+  for (; marks_max > 0 && cold_ < goal; --marks_max) {
+    Slot next = kNoSlot;
+    if constexpr (std::same_as<Order, LruPolicy>) {
+      next = order_.MarkNext();
+    } else {
+      next = order_.Victim(
+          [this](Slot slot) { return !At(slot).held && !At(slot).cold; });
     }
+    KDN_CHECK(next != kNoSlot, "a record is left to be marked");
+    Update(next, [](Record& record) { record.cold = true; });
   }
 }
 
@@ -317,8 +351,7 @@ uint32_t BasicDiskPolicy<Order>::BestToEvict(bool drop_hot) const {
     if (!MayEmpty(at, to_move)) continue;
     const uint64_t kept = to_move + TombstonesKept(at);
     if (kept > 0 && kept >= segment.end) continue;  // frees nothing
-    // The oldest when hot records have to go as well: their age is all that
-    // speaks for one segment more than for another.
+    // When hot records have to go as well, the oldest segment goes first.
     if (drop_hot) return number;
     const double freed = segment.end == 0
                              ? 1.0
@@ -352,10 +385,10 @@ template <EvictionPolicy Order>
 auto BasicDiskPolicy<Order>::NextEviction(uint64_t record_bytes)
     -> std::optional<Job> {
   KDN_CHECK(!job_, "one job at a time");
-  MarkCold(record_bytes);
+  MarkCold(record_bytes, kMarksAnEviction);
   std::optional<Job> job = ChooseEviction();
   if (!job && open_ != 0) {
-    // What could go may lie in the segment that is being written.
+    // The records that may go may lie in the open segment.
     const uint32_t open = std::exchange(open_, 0);
     job = ChooseEviction();
     if (!job) open_ = open;
@@ -371,7 +404,7 @@ uint32_t BasicDiskPolicy<Order>::EmptiestToClean() const {
   for (auto at = segments_.begin(); at != segments_.end(); ++at) {
     const auto& [number, segment] = *at;
     if (!MayEmpty(at, segment.live)) continue;
-    // Counted as dead, tombstones would be written again and again.
+    // If tombstones counted as dead, they would be moved again and again.
     const uint64_t kept = segment.live + TombstonesKept(at);
     const double share =
         segment.end == 0
@@ -428,7 +461,7 @@ template <EvictionPolicy Order>
 bool BasicDiskPolicy<Order>::KeepsTombstones(uint32_t segment) const {
   const Segment& s = SegmentAt(segment);
   return segment != segments_.begin()->first &&
-         (s.from_before || s.tombstones > 0);
+         (s.may_hide_tombstones || s.tombstones > 0);
 }
 
 template <EvictionPolicy Order>
@@ -440,6 +473,7 @@ void BasicDiskPolicy<Order>::OnEmptied() {
             "an emptied segment has no live record");
   total_ -= at->second.end;
   tombstones_ -= at->second.tombstones;
+  uncounted_ -= at->second.uncounted ? 1 : 0;
   segments_.erase(at);
   job_.reset();
   clean_ = false;
@@ -490,7 +524,7 @@ uint64_t BasicDiskPolicy<Order>::FreshSegmentBytes() const {
 template <EvictionPolicy Order>
 void BasicDiskPolicy<Order>::CheckSegment(uint32_t number,
                                           const Segment& segment) const {
-  uint64_t live = 0, held = 0, end = 0;
+  uint64_t live = 0, held = 0, cold = 0, end = 0;
   for (const Slot slot : segment.records) {
     const Record& record = At(slot);
     KDN_CHECK(record.segment == number, "a record is in another segment");
@@ -498,27 +532,34 @@ void BasicDiskPolicy<Order>::CheckSegment(uint32_t number,
     end = record.page * kRecordPage + BytesOf(record);
     live += BytesOf(record);
     held += record.held ? BytesOf(record) : 0;
+    cold += record.cold && !record.held ? BytesOf(record) : 0;
   }
   KDN_CHECK(end <= segment.end, "a record lies behind the end");
-  KDN_CHECK(live == segment.live && held == segment.held,
-            "a segment's bytes are miscounted");
+  KDN_CHECK(
+      live == segment.live && held == segment.held && cold == segment.cold,
+      "a segment's bytes are miscounted");
   KDN_CHECK(live + segment.tombstones <= segment.end,
             "a segment holds more than was given out");
 }
 
 template <EvictionPolicy Order>
 void BasicDiskPolicy<Order>::CheckInvariants() const {
-  uint64_t total = 0, live = 0, held = 0, tombstones = 0, objects = 0;
+  uint64_t total = 0, live = 0, held = 0, cold = 0, tombstones = 0;
+  uint64_t objects = 0;
+  int uncounted = 0;
   for (const auto& [number, segment] : segments_) {
     CheckSegment(number, segment);
     total += segment.end;
     live += segment.live;
     held += segment.held;
+    cold += segment.cold;
+    uncounted += segment.uncounted ? 1 : 0;
     tombstones += segment.tombstones;
     objects += segment.records.size();
   }
   KDN_CHECK(total == total_ && live == live_ && held == held_ &&
-                tombstones == tombstones_,
+                cold == cold_ && tombstones == tombstones_ &&
+                uncounted == uncounted_,
             "the totals are miscounted");
   KDN_CHECK(objects == order_.size(), "the eviction policy has other records");
   KDN_CHECK(open_ == 0 || segments_.rbegin()->first == open_,

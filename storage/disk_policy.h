@@ -11,8 +11,10 @@
 
 namespace kdn::storage {
 
-// Where a record begins. A number of a segment is used once in the life of a
-// store, so a place names one record for ever.
+// Where a record begins. While a log is open, it uses each segment number once,
+// so a place names one record. After a restart, the numbers above the highest
+// segment that exists are used again: no index entry points to the segments
+// that had them, because a segment is deleted after its entries.
 struct RecordPlace {
   uint32_t segment = 0;
   uint64_t offset = 0;
@@ -20,7 +22,7 @@ struct RecordPlace {
   auto operator<=>(const RecordPlace&) const = default;
 };
 
-// What the policy is told of a record that the index points to.
+// A record that the index points to.
 struct PlacedRecord {
   RecordPlace place;
   uint64_t bytes = 0;  // header page and payload, whole pages
@@ -28,56 +30,66 @@ struct PlacedRecord {
   bool held = false;
 };
 
-// Decides what a log of append-only segments does with its room: where the next
-// record goes, which segment is cleaned or evicted, and which of its records
-// are written again. Events in, decisions out: no I/O, no locks, no clock. The
-// driver (SegmentLog, a test, a simulator) does what the policy says and
-// reports what came of it.
+// Decides how a log of append-only segments uses its space: where the next
+// record goes, which segment is cleaned or evicted, and which records of that
+// segment are moved. Events in, decisions out: the policy has no I/O, no locks
+// and no clock. The driver (SegmentLog, a test, a simulator) carries out the
+// decisions and reports the results.
 //
-// Three limits divide the capacity:
+// Three rules divide the capacity:
 //
-// * Objects are let in while a reserve of one whole segment stays free. A
-//   segment can always be emptied into the reserve, so a record that is held
-//   never stands in the way of an eviction.
-// * Records that are moved may use the reserve. Emptying a segment gives back
-//   at least what it took.
-// * Tombstones are always let in, and come on top: a removal must not need an
-//   eviction. When tombstones take more than a share of the capacity, the
-//   oldest segments are cleaned until the tombstones can go.
+// * A new object must leave a reserve of one whole segment free. Any segment
+// can
+//   be emptied into the reserve, so a held record never blocks an eviction.
+// * Moved records may use the reserve. An emptied segment gives back at least
+//   the space that its moved records took.
+// * Tombstones are always let in, on top of the capacity: a removal must not
+//   need an eviction. When tombstones take more than a share of the capacity,
+//   the oldest segments are cleaned until the tombstones can go.
 //
-// A segment is evicted for what it frees: its dead bytes and its cold records.
-// Cold are the records that the eviction policy would give up first, up to a
-// share of all bytes that may go. The records that are held and those that are
-// hot are moved. So hot objects keep their copy whatever the age of their
-// segment. Only when nothing else can be freed do hot records go.
+// An eviction chooses the segment that frees the most: its dead bytes and its
+// cold records. Cold records are those that the eviction policy would give up
+// first, up to a share of all bytes that are not held. Held and hot records are
+// moved. So a hot object keeps its copy however old its segment is. Hot records
+// go only when nothing else can be freed.
 //
 // Representation: a record is a slot of the eviction policy and 16 bytes here;
-// a segment lists the slots of its live records by offset. Keys are not kept:
-// the driver reads them from the headers of the segment.
+// a segment lists the slots of its live records by offset. The policy keeps no
+// keys: the driver reads them from the segment's headers.
 //
-// Invariants (CheckInvariants): a segment's live and held bytes are the sums
-// over its records; records of a segment do not overlap and lie below its end;
-// objects and moved records together stay within the capacity.
+// Calls come under the lock that reads take, so with LRU none of them walks
+// over all records: each event marks a few records as cold, and an eviction
+// marks a bounded number more.
+//
+// Invariants (CheckInvariants): the live, held and cold bytes of a segment are
+// the sums over its records; the records of a segment do not overlap and lie
+// below its end; objects and moved records together stay within the capacity.
 // Thread-compatible.
 template <EvictionPolicy Order>
 class BasicDiskPolicy {
  public:
   struct Options {
     uint64_t capacity_bytes = 0;
-    // Less where the capacity, or the file system, does not have room for
-    // kSegmentsMin of them.
+    // Smaller where the capacity or the file system has no room for
+    // kSegmentsMin segments of this size.
     uint64_t segment_bytes = 0;
     // A segment with a smaller share of live bytes is cleaned.
     double clean_below_live = 0.5;
-    // The share of the bytes that may go which counts as cold.
+    // The share of the bytes that are not held which counts as cold.
     double cold_share = 0.25;
   };
   static constexpr uint64_t kSegmentsMin = 4;
 
   explicit BasicDiskPolicy(const Options& options);
 
-  // At start: a segment that is there. Its records follow, as OnLive.
+  // At the start: a segment that exists. OnLive reports its records afterwards,
+  // and OnTombstonesCounted its tombstones.
   void AddSegment(uint32_t segment, uint64_t end);
+  // A segment of AddSegment with uncounted tombstones. Nullopt: none is left.
+  std::optional<uint32_t> NextToCount() const;
+  // The segment's tombstones have so many bytes. `all` is false when a part of
+  // the segment could not be read.
+  void OnTombstonesCounted(uint32_t segment, uint64_t bytes, bool all);
 
   // --- Writing
 
@@ -85,30 +97,30 @@ class BasicDiskPolicy {
   struct Placement {
     enum class Kind {
       kPlaced,    // write the record at `place`, then call OnWritten
-      kRollOver,  // make a fresh segment, call OnOpened, ask again
-      kNoRoom,    // ask NextEviction, do what it says, ask again
-      kTooLarge,  // the record does not fit even when nothing else is there
+      kRollOver,  // open a fresh segment, call OnOpened, ask again
+      kNoRoom,    // perform the job of NextEviction, ask again
+      kTooLarge,  // the record does not fit into an empty tier
     };
     Kind kind = Kind::kNoRoom;
     RecordPlace place;
   };
   Placement Place(uint64_t record_bytes, Purpose purpose);
-  // Whether Place would let in an object now.
+  // Whether Place would let in an object of this size now.
   bool HasRoom(uint64_t record_bytes) const;
-  // A fresh, empty segment takes the next records. REQUIRES: a number above all
-  // others.
+  // A fresh, empty segment takes the next records. REQUIRES: its number is
+  // above all other numbers.
   void OnOpened(uint32_t segment);
-  // The writer of the record is done with it: the index points to the record
-  // by now, or never will. Until then its segment is not emptied.
+  // The writer of a placed record has finished: the index points to the record,
+  // or never will. Until this call, the segment is not emptied.
   void OnWritten(RecordPlace place);
-  // The record there is a tombstone of so many bytes.
+  // The record at this place is a tombstone of so many bytes.
   void OnTombstone(RecordPlace place, uint64_t bytes);
 
   // --- Records
 
   // The index points to the record from now on.
   void OnLive(const PlacedRecord& record);
-  // The index does not point there any more: the object was removed or
+  // The index does not point to the record any more: the object was removed or
   // replaced.
   void OnDead(RecordPlace place);
   // The record was dropped to make room.
@@ -125,34 +137,35 @@ class BasicDiskPolicy {
     enum class Kind { kClean, kEvict };
     Kind kind = Kind::kClean;
     uint32_t segment = 0;
-    // Hot records go too: there is no room to move them.
+    // Hot records are dropped too, because they cannot be moved.
     bool drop_hot = false;
   };
-  // The segment to evict so that an object of so many bytes gets in. Nullopt
-  // when nothing can be freed: the write has to be refused. One job at a time:
-  // the driver ends it with OnEmptied or OnEmptyFailed.
+  // The segment to evict so that an object of so many bytes gets in. Nullopt:
+  // nothing can be freed, and the write has to be refused. There is one job at
+  // a time: the driver ends it with OnEmptied or OnEmptyFailed.
   std::optional<Job> NextEviction(uint64_t record_bytes);
-  // The segment to clean: its live records are moved. Nullopt when none is
-  // worth it.
+  // The segment to clean; all its live records are moved. Nullopt: no segment
+  // is worth it.
   std::optional<Job> NextCleaning();
-  // Live records of a segment, by offset.
+  // The live records of a segment, by offset.
   std::vector<PlacedRecord> LiveIn(uint32_t segment) const;
-  // Whether the job under way moves the record, which lies in its segment.
-  // False when the record has died.
+  // Whether the current job moves this record of its segment. False for a dead
+  // record.
   bool Keeps(RecordPlace place) const;
-  // Whether the tombstones of the segment have to be written again when it
-  // goes: some older segment may hold a record that a tombstone takes back.
+  // Whether the tombstones of a segment have to be written again when the
+  // segment goes. The oldest segment's need not: a tombstone lies behind every
+  // record that it takes back.
   bool KeepsTombstones(uint32_t segment) const;
-  // The segment of the job is gone. REQUIRES: no live record is in it.
+  // The segment of the job is deleted. REQUIRES: it has no live record.
   void OnEmptied();
-  // The job failed, and would fail again: the disk does not give a record back
-  // or does not take one. The segment is passed over until less has to be moved
-  // out of it, or a fresh segment is opened.
+  // The job failed and would fail again: the disk cannot read or write a
+  // record. The segment is passed over until less has to be moved out of it, or
+  // a fresh segment is opened.
   void OnEmptyFailed();
 
-  // The file system has so many bytes left.
+  // The file system has so many free bytes.
   void OnFileSystemRoom(uint64_t free_bytes);
-  // The file system refused a record: it holds no more than there is now.
+  // The file system refused a record: it is full.
   void OnFileSystemFull();
 
   // --- Numbers
@@ -171,7 +184,7 @@ class BasicDiskPolicy {
   }
   uint64_t EndOf(uint32_t segment) const;
   bool IsBeingWritten(uint32_t segment) const;
-  // How much a fresh segment may grow to.
+  // The size that a fresh segment may grow to.
   uint64_t FreshSegmentBytes() const;
   uint64_t reserve_bytes() const { return SegmentBytes(); }
   void CheckInvariants() const;
@@ -182,21 +195,24 @@ class BasicDiskPolicy {
     uint32_t page = 0;
     uint32_t pages = 0;
     bool held = false;
-    bool cold = false;  // as of the last MarkCold
+    bool cold = false;  // goes first, unless it is held
   };
   static_assert(sizeof(Record) == 16);
   struct Segment {
     uint64_t end = 0;  // bytes given out to records
     uint64_t live = 0;
     uint64_t held = 0;
-    uint64_t cold = 0;  // as of the last MarkCold
+    uint64_t cold = 0;  // of records that are cold and not held
     uint64_t tombstones = 0;
     int writers = 0;
-    // The bytes that were still to be moved out when that failed. Nullopt: it
-    // may be tried.
+    // After a failed job: the bytes that it still had to move. Nullopt: the
+    // segment may be tried.
     std::optional<uint64_t> stuck;
-    bool from_before = false;   // of an earlier run: may hold tombstones
-    std::vector<Slot> records;  // live ones, by offset
+    // An earlier run's tombstones in it are not counted yet.
+    bool uncounted = false;
+    // It may hold tombstones that are not in `tombstones`.
+    bool may_hide_tombstones = false;
+    std::vector<Slot> records;  // the live ones, by offset
   };
   using Segments = std::map<uint32_t, Segment>;
 
@@ -209,21 +225,29 @@ class BasicDiskPolicy {
   uint64_t Limit() const;
   uint64_t SegmentBytes() const;
   uint64_t TombstonesMax() const;
-  // Free for records that are moved.
+  // The free bytes for records that are moved.
   uint64_t RoomToMove() const;
   // kNoSlot: no live record begins there.
   Slot Find(RecordPlace place) const;
   void Link(Slot slot);
   void Unlink(Slot slot);
+  // Adds the record to the byte counts of its segment and of all segments, or
+  // takes it off; `times` is 1 or -1.
+  void Count(const Record& record, Segment& segment, int times);
+  // Changes `held` or `cold` of a record and the counts with it.
+  template <typename Change>
+  void Update(Slot slot, Change change);
   void Forget(RecordPlace place, bool evicted);
-  void MarkCold(uint64_t bytes_min);
+  // Marks at most so many records as cold, until at least `bytes_min` bytes and
+  // the share of Options are cold.
+  void MarkCold(uint64_t bytes_min, int marks_max);
   std::optional<Job> ChooseEviction();
-  // What best gains by being evicted so; 0: nothing.
+  // The segment that frees the most when it is evicted; 0: none frees anything.
   uint32_t BestToEvict(bool drop_hot) const;
   std::optional<Job> Begin(Job job);
   uint64_t ToMove(const Segment& segment, const Job& job) const;
   bool MayEmpty(typename Segments::const_iterator at, uint64_t to_move) const;
-  // Tombstones that have to be written again when the segment goes.
+  // The tombstones that have to be written again when the segment goes.
   uint64_t TombstonesKept(typename Segments::const_iterator at) const;
   uint32_t EmptiestToClean() const;
   void CheckSegment(uint32_t number, const Segment& segment) const;
@@ -240,10 +264,13 @@ class BasicDiskPolicy {
   uint64_t total_ = 0;
   uint64_t live_ = 0;
   uint64_t held_ = 0;
+  uint64_t cold_ = 0;
   uint64_t tombstones_ = 0;
-  // What the file system holds of segments, as far as is known.
+  int uncounted_ = 0;  // segments
+  // The bytes of segments that fit into the file system, as far as is known.
   uint64_t file_system_max_ = UINT64_MAX;
-  // No segment has become worth a cleaning since NextCleaning found none.
+  // NextCleaning found no segment, and nothing has happened since that makes a
+  // segment worth a cleaning.
   bool clean_ = false;
 };
 

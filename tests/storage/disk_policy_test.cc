@@ -296,6 +296,29 @@ TYPED_TEST(DiskPolicyTest, TombstonesGoWithTheOldestSegments) {
   for (int i = 10; i < 24; ++i) EXPECT_TRUE(log.objects.contains(i));
 }
 
+TYPED_TEST(DiskPolicyTest, TombstonesOfAnEarlierRunCountOnceTheyAreCounted) {
+  typename TypeParam::Options options =
+      Driver<TypeParam>::Options(/*clean_below_live=*/0.5);
+  TypeParam policy(options);
+  policy.AddSegment(3, 8 * kPage);
+  policy.AddSegment(7, 8 * kPage);
+  for (const uint32_t segment : {3u, 7u}) {
+    policy.OnLive({{segment, 0}, 3 * kPage, segment, false});
+  }
+  EXPECT_TRUE(policy.KeepsTombstones(7)) << "not counted yet";
+  EXPECT_EQ(policy.NextToCount(), 3u);
+  policy.OnTombstonesCounted(3, 0, /*all=*/true);
+  EXPECT_EQ(policy.NextToCount(), 7u);
+  policy.OnTombstonesCounted(7, 5 * kPage, /*all=*/true);
+  EXPECT_EQ(policy.NextToCount(), std::nullopt);
+  EXPECT_EQ(policy.totals().tombstone_bytes, 5 * kPage);
+  EXPECT_FALSE(policy.KeepsTombstones(3)) << "the oldest";
+  EXPECT_TRUE(policy.KeepsTombstones(7));
+  const auto job = policy.NextCleaning();
+  ASSERT_TRUE(job.has_value());
+  EXPECT_EQ(job->segment, 3u) << "all of the other would be written again";
+}
+
 TYPED_TEST(DiskPolicyTest, AFullFileSystemIsTheCapacityAsLongAsItIsFull) {
   Driver<TypeParam> log;
   for (int i = 0; i < 12; ++i) ASSERT_TRUE(log.Append(i, 4));

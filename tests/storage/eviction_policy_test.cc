@@ -171,6 +171,34 @@ TEST(LruPolicyTest, LetsTheLeastRecentlyUsedGo) {
   EXPECT_EQ(policy.Victim(kAny), slots[2]);
 }
 
+TEST(LruPolicyTest, MarksObjectsInTheOrderInWhichTheyGo) {
+  std::mt19937 random(13);
+  LruPolicy policy(100);
+  std::vector<Slot> order;  // the first `marked` ones are marked
+  size_t marked = 0;
+  for (uint64_t step = 0; step < 20000; ++step) {
+    const uint32_t what = random() % 6;
+    if (what == 0 || order.empty()) {
+      order.push_back(policy.Insert({HashOf(step), 1}));
+    } else if (what < 3) {
+      const Slot next = policy.MarkNext();
+      ASSERT_EQ(next, marked < order.size() ? order[marked] : kNoSlot);
+      marked += next == kNoSlot ? 0 : 1;
+    } else {
+      const size_t at = random() % order.size();
+      const Slot slot = order[at];
+      marked -= at < marked ? 1 : 0;
+      order.erase(order.begin() + static_cast<std::ptrdiff_t>(at));
+      if (what == 3) {
+        policy.Erase(slot);
+      } else {
+        policy.Access(slot);
+        order.push_back(slot);
+      }
+    }
+  }
+}
+
 TEST(S3FifoPolicyTest, AnObjectReadTwiceStaysAndOneScannedPastGoes) {
   S3FifoPolicy policy(10);
   std::vector<Slot> slots;
