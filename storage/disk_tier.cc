@@ -211,7 +211,7 @@ class DiskTierImpl final : public DiskTier {
 
   void HeldChanged(ShardId shard, const ChunkKey& key) override {
     LaneOf(writers_, key).Post([this, shard, key](BlockIo&) {
-      log_->HeldChanged(shard, key);
+      log_->HeldChanged(shard, key).IgnoreError();
     });
   }
 

@@ -1,6 +1,7 @@
 // How the segment log makes room: it evicts and cleans the segments that the
-// policy names. Either way what stays is written and indexed anew before the
-// old file goes, so a kill at any moment loses nothing.
+// policy names. Before a file is deleted, the records that stay are written to
+// another segment, synced and indexed there. So a kill or a power loss at any
+// moment loses no record that stays, and revives no removed one.
 #include <unistd.h>
 
 #include <cerrno>
@@ -25,12 +26,12 @@ absl::Status SegmentLog::MakeRoom(uint64_t record_bytes, BlockIo& io) {
     std::optional<DiskPolicy::Job> job;
     {
       absl::MutexLock lock(&mutex_);
-      // Whoever came before may have made room for more than itself.
+      // The thread that held the lock before may have made enough room.
       if (policy_->HasRoom(record_bytes)) return absl::OkStatus();
       job = policy_->NextEviction(record_bytes);
     }
     if (!job) {
-      // The file system may have more room than when it was measured last.
+      // Since the last measurement, the file system may have got more room.
       MeasureFileSystem();
       absl::MutexLock lock(&mutex_);
       if (policy_->HasRoom(record_bytes)) return absl::OkStatus();
@@ -51,6 +52,7 @@ absl::Status SegmentLog::NothingToEvict() const {
 }
 
 absl::StatusOr<bool> SegmentLog::CleanOne(BlockIo& io) {
+  CountTombstones(io);
   absl::MutexLock maintenance(&maintenance_);
   absl::Status failed;
   for (;;) {
@@ -80,10 +82,10 @@ absl::Status SegmentLog::Empty(const DiskPolicy::Job& job, BlockIo& io) {
   }
   std::vector<Moved> moved;
   absl::Status status = MoveOut(job, segment, moved, io);
-  // What was copied before a failure need not be copied again.
-  status.Update(InstallMoved(std::move(moved), io));
-  if (status.ok()) KeepTombstones(*segment, io);
-  // An index that lags behind the files after a power loss would seem damaged.
+  // Also after a failure: the copies so far need not be made again.
+  status.Update(InstallMoved(std::move(moved)));
+  if (status.ok()) status = KeepTombstones(*segment, io);
+  // After a power loss, the index must not point into the deleted file.
   if (status.ok()) status = index_->Sync();
   {
     absl::MutexLock lock(&mutex_);
@@ -117,30 +119,39 @@ absl::Status SegmentLog::MoveOut(const DiskPolicy::Job& job,
     absl::StatusOr<std::optional<RecordHeader>> record =
         LiveRecordAt(*segment, placed, page->bytes(), io);
     const absl::Status unreadable = record.status();
-    if (!unreadable.ok()) {
-      if (job.kind == DiskPolicy::Job::Kind::kClean &&
-          !absl::IsDataLoss(unreadable)) {
-        return unreadable;
-      }
-      record = IndexedRecordAt(placed);
+    if (!unreadable.ok() && !absl::IsDataLoss(unreadable) &&
+        job.kind == DiskPolicy::Job::Kind::kClean) {
+      return unreadable;
     }
+    if (!unreadable.ok()) record = IndexedRecordAt(placed);
     if (!record.ok()) return record.status();
-    if (!record->has_value()) continue;  // died meanwhile
-    if (absl::IsDataLoss(unreadable) || !AskKeeps(job, **record)) {
-      absl::Status status = DropRecord(**record, absl::IsDataLoss(unreadable));
-      if (!status.ok()) return status;
-      continue;
+    if (!record->has_value()) continue;
+    absl::Status status;
+    if (absl::IsDataLoss(unreadable)) {
+      status = LoseDamaged(**record);
+    } else if (!unreadable.ok() && AskKeeps(job, **record)) {
+      status = unreadable;
+    } else {
+      status = MoveOrDrop(job, segment, **record, moved, io);
     }
-    if (!unreadable.ok()) return unreadable;
-    absl::StatusOr<Written> copy = CopyRecord(**record, *segment, io);
-    if (copy.ok()) {
-      moved.push_back({**std::move(record), *std::move(copy)});
-      continue;
-    }
-    if (!absl::IsDataLoss(copy.status())) return copy.status();
-    absl::Status status = DropRecord(**record, true);
     if (!status.ok()) return status;
   }
+  return absl::OkStatus();
+}
+
+absl::Status SegmentLog::MoveOrDrop(const DiskPolicy::Job& job,
+                                    const SegmentPtr& segment,
+                                    const RecordHeader& record,
+                                    std::vector<Moved>& moved, BlockIo& io) {
+  if (!AskKeeps(job, record)) {
+    const absl::StatusOr<bool> evicted = Evict(record);
+    if (!evicted.ok() || *evicted) return evicted.status();
+  }
+  absl::StatusOr<std::optional<Written>> copy =
+      CopyRecord(record, *segment, io);
+  if (absl::IsDataLoss(copy.status())) return LoseDamaged(record);
+  if (!copy.ok()) return copy.status();
+  if (copy->has_value()) moved.push_back({record, **std::move(copy)});
   return absl::OkStatus();
 }
 
@@ -151,14 +162,12 @@ absl::StatusOr<std::optional<RecordHeader>> SegmentLog::LiveRecordAt(
   absl::StatusOr<RecordHeader> header =
       ReadHeaderAt(segment, offset, offset + placed.bytes, page, io);
   if (!header.ok()) return header.status();
-  // With the key's lock: whoever changes the index tells the policy before the
-  // lock is free again.
+  // Under the key's lock, the index and the policy agree.
   absl::MutexLock key_lock(&KeyLock(header->key));
-  absl::StatusOr<std::optional<RecordHeader>> now =
-      index_->Get(header->shard, header->key);
-  if (!now.ok()) return now.status();
-  if (*now != *header) return std::nullopt;
-  return now;
+  const absl::StatusOr<bool> indexed = IsIndexed(*header);
+  if (!indexed.ok()) return indexed.status();
+  if (!*indexed) return std::nullopt;
+  return *std::move(header);
 }
 
 absl::StatusOr<std::optional<RecordHeader>> SegmentLog::IndexedRecordAt(
@@ -177,29 +186,40 @@ absl::StatusOr<std::optional<RecordHeader>> SegmentLog::IndexedRecordAt(
 bool SegmentLog::AskKeeps(const DiskPolicy::Job& job,
                           const RecordHeader& record) {
   if (job.kind == DiskPolicy::Job::Kind::kClean) return true;
-  // Asked without a lock, at the last moment: the policy may not know yet.
-  const bool held = options_.holds && options_.holds(record.shard, record.key);
-  HeldChanged(record.shard, record.key);
-  if (held) return true;
+  // The policy may not have been told of a hold yet.
+  if (options_.holds && options_.holds(record.shard, record.key)) return true;
+  HeldChanged(record.shard, record.key).IgnoreError();
   absl::MutexLock lock(&mutex_);
   return policy_->Keeps({record.segment, record.offset});
 }
 
-absl::Status SegmentLog::DropRecord(const RecordHeader& record, bool damaged) {
-  const absl::StatusOr<bool> dropped =
-      Uninstall(record.shard, record.key, &record,
-                damaged ? Why::kRemoved : Why::kEvicted);
-  if (!dropped.ok()) return dropped.status();
-  if (!*dropped) return absl::OkStatus();
+absl::StatusOr<bool> SegmentLog::Evict(const RecordHeader& record) {
   {
+    absl::MutexLock key_lock(&KeyLock(record.key));
+    // See HeldChanged: a hold that was confirmed there is seen here.
+    if (options_.holds && options_.holds(record.shard, record.key)) {
+      return false;
+    }
+    const absl::StatusOr<bool> indexed = IsIndexed(record);
+    if (!indexed.ok()) return indexed.status();
+    if (!*indexed) return true;
+    absl::Status status = Uninstall(record, Why::kEvicted);
+    if (!status.ok()) return status;
     absl::MutexLock lock(&mutex_);
-    ++(damaged ? counters_.damaged : counters_.evictions);
+    ++counters_.evictions;
   }
   if (options_.on_evicted) options_.on_evicted(record);
+  return true;
+}
+
+absl::Status SegmentLog::LoseDamaged(const RecordHeader& record) {
+  const absl::StatusOr<bool> dropped = DropDamaged(record);
+  if (!dropped.ok()) return dropped.status();
+  if (*dropped && options_.on_evicted) options_.on_evicted(record);
   return absl::OkStatus();
 }
 
-absl::StatusOr<SegmentLog::Written> SegmentLog::CopyRecord(
+absl::StatusOr<std::optional<SegmentLog::Written>> SegmentLog::CopyRecord(
     const RecordHeader& record, const Segment& from, BlockIo& io) {
   const absl::StatusOr<PrivateMemory> buffer =
       PrivateMemory::Create(RecordBytes(record.payload_bytes));
@@ -213,53 +233,118 @@ absl::StatusOr<SegmentLog::Written> SegmentLog::CopyRecord(
   if (Crc32c(payload.first(record.payload_bytes)) != record.payload_crc32c) {
     return absl::DataLossError("a record to be moved fails its checksum");
   }
-  return WriteRecord(record, payload, Purpose::kMove, io);
+  absl::StatusOr<std::optional<Claim>> claim = ClaimForCopy(record, io);
+  if (!claim.ok()) return claim.status();
+  if (!claim->has_value()) return std::nullopt;
+  absl::StatusOr<Written> copy =
+      WriteAt(**std::move(claim), record, payload, io);
+  if (!copy.ok()) return copy.status();
+  return *std::move(copy);
 }
 
-absl::Status SegmentLog::InstallMoved(std::vector<Moved> moved, BlockIo& io) {
+absl::StatusOr<std::optional<SegmentLog::Claim>> SegmentLog::ClaimForCopy(
+    const RecordHeader& record, BlockIo& io) {
+  // Under the key's lock: a removal either precedes the claim, or its tombstone
+  // gets a place behind the copy.
+  absl::MutexLock key_lock(&KeyLock(record.key));
+  const absl::StatusOr<bool> indexed = IsIndexed(record);
+  if (!indexed.ok()) return indexed.status();
+  if (!*indexed) return std::nullopt;
+  absl::StatusOr<Claim> claim =
+      ClaimSpace(RecordBytes(record.payload_bytes), Purpose::kMove, io);
+  if (!claim.ok()) return claim.status();
+  return *std::move(claim);
+}
+
+absl::Status SegmentLog::InstallMoved(std::vector<Moved> moved) {
   std::set<SegmentPtr> targets;
   for (const Moved& move : moved) targets.insert(move.to.claim.segment);
   for (const SegmentPtr& target : targets) {
     if (absl::Status status = SyncFile(*target); !status.ok()) return status;
   }
   for (const Moved& move : moved) {
+    // False when the object was removed or replaced: then the copy is dead.
     const absl::StatusOr<bool> installed = Install(move.to.record, &move.from);
     if (!installed.ok()) return installed.status();
-    if (*installed) continue;
-    // Removed or replaced meanwhile. The copy may outlive the tombstone of that
-    // removal; one of its own keeps a rebuild from finding it.
-    RecordHeader tombstone = move.from;
-    tombstone.kind = RecordHeader::Kind::kTombstone;
-    tombstone.payload_bytes = 0;
-    tombstone.payload_crc32c = 0;
-    absl::Status status =
-        WriteRecord(tombstone, {}, Purpose::kTombstone, io).status();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SegmentLog::KeepTombstones(const Segment& segment, BlockIo& io) {
+  uint64_t end = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!policy_->KeepsTombstones(segment.number)) return absl::OkStatus();
+    end = policy_->EndOf(segment.number);
+  }
+  std::set<SegmentPtr> targets;
+  // A tombstone is kept even if the object was stored again: an eviction of the
+  // new record would leave no tombstone.
+  absl::Status status =
+      ForEachTombstone(segment, end, {}, io, [&](RecordHeader tombstone) {
+        const absl::StatusOr<Written> written =
+            WriteTombstone(std::move(tombstone), io);
+        if (written.ok()) targets.insert(written->claim.segment);
+        return written.status();
+      });
+  for (const SegmentPtr& target : targets) {
+    if (status.ok()) status = SyncFile(*target);
+  }
+  return status;
+}
+
+absl::Status SegmentLog::ForEachTombstone(
+    const Segment& segment, uint64_t end, absl::Span<const PlacedRecord> live,
+    BlockIo& io, absl::FunctionRef<absl::Status(RecordHeader)> visit) const {
+  const absl::StatusOr<PrivateMemory> page = PrivateMemory::Create(kRecordPage);
+  if (!page.ok()) return page.status();
+  for (uint64_t at = 0; at < end;) {
+    while (!live.empty() && live.front().place.offset < at) {
+      live.remove_prefix(1);
+    }
+    if (!live.empty() && live.front().place.offset == at) {
+      at += live.front().bytes;
+      continue;
+    }
+    absl::StatusOr<RecordHeader> header =
+        ReadHeaderAt(segment, at, end, page->bytes(), io);
+    if (!header.ok() && !absl::IsDataLoss(header.status())) {
+      return header.status();
+    }
+    at += header.ok() ? RecordBytes(header->payload_bytes) : kRecordPage;
+    if (!header.ok() || header->kind != RecordHeader::Kind::kTombstone) {
+      continue;
+    }
+    absl::Status status = visit(*std::move(header));
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }
 
-void SegmentLog::KeepTombstones(const Segment& segment, BlockIo& io) {
-  uint64_t end = 0;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (!policy_->KeepsTombstones(segment.number)) return;
-    end = policy_->EndOf(segment.number);
-  }
-  const absl::StatusOr<PrivateMemory> page = PrivateMemory::Create(kRecordPage);
-  if (!page.ok()) return;
-  for (uint64_t at = 0; at < end;) {
-    const absl::StatusOr<RecordHeader> header =
-        ReadHeaderAt(segment, at, end, page->bytes(), io);
-    at += header.ok() ? RecordBytes(header->payload_bytes) : kRecordPage;
-    if (!header.ok() || header->kind != RecordHeader::Kind::kTombstone) {
-      continue;
+void SegmentLog::CountTombstones(BlockIo& io) {
+  for (;;) {
+    // One segment at a time, so that an eviction need not wait for all.
+    absl::MutexLock maintenance(&maintenance_);
+    SegmentPtr segment;
+    std::vector<PlacedRecord> live;
+    uint64_t end = 0;
+    {
+      absl::MutexLock lock(&mutex_);
+      const std::optional<uint32_t> number = policy_->NextToCount();
+      if (!number) return;
+      segment = segments_.at(*number);
+      live = policy_->LiveIn(*number);
+      end = policy_->EndOf(*number);
     }
-    // Also of what was put again since: evicted, that leaves no tombstone. Lost
-    // to a full file system it could only revive an object in a rebuild.
-    const absl::Status status =
-        WriteRecord(*header, {}, Purpose::kTombstone, io).status();
-    if (!status.ok()) LogWarning("storage.tombstone", status.message());
+    uint64_t bytes = 0;
+    const absl::Status status = ForEachTombstone(*segment, end, live, io,
+                                                 [&bytes](const RecordHeader&) {
+                                                   bytes += kRecordPage;
+                                                   return absl::OkStatus();
+                                                 });
+    if (!status.ok()) LogWarning("storage.tombstones", status.message());
+    absl::MutexLock lock(&mutex_);
+    policy_->OnTombstonesCounted(segment->number, bytes, status.ok());
   }
 }
 

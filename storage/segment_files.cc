@@ -1,4 +1,4 @@
-// The files of the segment log: how a segment is made, cut, and measured.
+// The files of the segment log: how a segment is created, trimmed and measured.
 #include <fcntl.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -22,16 +22,18 @@ absl::StatusOr<SegmentLog::SegmentPtr> SegmentLog::OpenSegment(uint32_t number,
                                absl::Dec(number, absl::kZeroPad8));
   const int flags = O_RDWR | O_CLOEXEC | (create ? O_CREAT | O_EXCL : 0);
   segment->fd = open(segment->path.c_str(), flags | O_DIRECT, 0644);
-  if (segment->fd < 0 && errno == EINVAL) {  // tmpfs knows no O_DIRECT
+  if (segment->fd < 0 && errno == EINVAL) {  // tmpfs has no O_DIRECT
     direct_ = false;
-    // The failed open may have made the file all the same.
+    // The failed open may have created the file, so this one must not be
+    // exclusive.
     segment->fd = open(segment->path.c_str(), flags & ~O_EXCL, 0644);
   }
   if (segment->fd < 0) {
     return DiskError(errno, absl::StrCat("opening ", segment->path));
   }
   if (create) {
-    // A record synced into a file without a name would be lost with it.
+    // Without its name in the directory, the file and the records synced into
+    // it would be lost.
     absl::Status status = SyncDirectory(options_.directory);
     if (!status.ok()) {
       unlink(segment->path.c_str());
@@ -47,7 +49,8 @@ absl::Status SegmentLog::RollOver(uint32_t seen) {
     absl::MutexLock lock(&mutex_);
     if (policy_->open_segment() != seen) return absl::OkStatus();
   }
-  // A number that failed is not tried again: its file may be there.
+  // A number whose file could not be opened is not tried again: the file may
+  // exist.
   absl::StatusOr<SegmentPtr> fresh = OpenSegment(next_segment_++, true);
   if (!fresh.ok()) return fresh.status();
   MeasureFileSystem();
@@ -56,22 +59,26 @@ absl::Status SegmentLog::RollOver(uint32_t seen) {
     absl::MutexLock lock(&mutex_);
     bytes = policy_->FreshSegmentBytes();
   }
-  // Before the first record: what fails to be taken is cut off again.
+  // Before the first record: a failure cuts the file to nothing.
   Preallocate(**fresh, bytes);
-  SegmentPtr before;
-  uint64_t end = 0;
+  std::vector<Untrimmed> full;
   {
     absl::MutexLock lock(&mutex_);
-    if (const auto at = segments_.find(seen); at != segments_.end()) {
-      before = at->second;
-      end = policy_->EndOf(seen);
-      before->taken = 0;
-    }
+    full = TakeUntrimmed();
     policy_->OnOpened((*fresh)->number);
     segments_.emplace((*fresh)->number, *std::move(fresh));
   }
-  if (before != nullptr) Trim(*before, end);
+  for (const Untrimmed& file : full) Trim(*file.segment, file.end);
   return absl::OkStatus();
+}
+
+std::vector<SegmentLog::Untrimmed> SegmentLog::TakeUntrimmed() {
+  std::vector<Untrimmed> files;
+  for (const auto& [number, segment] : segments_) {
+    if (std::exchange(segment->taken, 0) == 0) continue;
+    files.push_back({segment, policy_->EndOf(number)});
+  }
+  return files;
 }
 
 void SegmentLog::Preallocate(Segment& segment, uint64_t bytes) const {
@@ -79,19 +86,20 @@ void SegmentLog::Preallocate(Segment& segment, uint64_t bytes) const {
   if (fallocate(segment.fd, 0, 0, static_cast<off_t>(bytes)) == 0) {
     segment.taken = bytes;
   } else {
-    // Full, or not known to this file system: the file grows as it is written.
+    // The file system is full or cannot allocate in advance: the file grows as
+    // it is written.
     Trim(segment, 0);
   }
 }
 
 void SegmentLog::Trim(const Segment& segment, uint64_t end) {
-  // What cannot be given back now is when the segment is opened next.
+  // After an error the space stays allocated until the next start trims it.
   (void)!ftruncate(segment.fd, static_cast<off_t>(end));
 }
 
 void SegmentLog::PunchOut(const Claim& claim, uint64_t record_bytes) {
-  // A full file system needs the room at once: evicting writes to the index.
-  // Where holes are not known the bytes go with their segment.
+  // A full file system needs the room now: an eviction writes to the index.
+  // Without support for holes, the bytes stay until the segment is deleted.
   (void)fallocate(claim.segment->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                   static_cast<off_t>(claim.offset),
                   static_cast<off_t>(record_bytes));
@@ -102,7 +110,8 @@ void SegmentLog::MeasureFileSystem() {
   if (statvfs(options_.directory.c_str(), &info) != 0) return;
   uint64_t free_bytes = uint64_t{info.f_bavail} * info.f_frsize;
   absl::MutexLock lock(&mutex_);
-  // What was taken in advance is counted as used, and is free for records.
+  // The file system counts the allocated end of the open segment as used, but
+  // records may go there.
   if (const auto open = segments_.find(policy_->open_segment());
       open != segments_.end()) {
     const uint64_t end = policy_->EndOf(open->first);

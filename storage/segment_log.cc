@@ -54,10 +54,7 @@ void SegmentLog::ResetPolicy() {
 SegmentLog::~SegmentLog() {
   {
     absl::MutexLock lock(&mutex_);
-    const auto open = segments_.find(policy_->open_segment());
-    if (open != segments_.end()) {
-      Trim(*open->second, policy_->EndOf(open->first));
-    }
+    for (const Untrimmed& file : TakeUntrimmed()) Trim(*file.segment, file.end);
   }
   if (lock_fd_ >= 0) close(lock_fd_);
 }
@@ -94,7 +91,7 @@ absl::StatusOr<SegmentLog::Claim> SegmentLog::ClaimSpace(uint64_t record_bytes,
     } else if (kind == Kind::kNoRoom && purpose == Purpose::kObject) {
       status = MakeRoom(record_bytes, io);
     } else if (kind == Kind::kTooLarge && !std::exchange(measured, true)) {
-      // The file system may have more room than when it was measured last.
+      // Since the last measurement, the file system may have got more room.
       MeasureFileSystem();
       status = absl::OkStatus();
     }
@@ -109,13 +106,12 @@ absl::Status SegmentLog::NoRoomFor(uint64_t record_bytes) const {
                    " bytes: set `disk` higher"));
 }
 
-absl::StatusOr<SegmentLog::Written> SegmentLog::WriteRecord(
-    RecordHeader header, absl::Span<const std::byte> padded_payload,
-    Purpose purpose, BlockIo& io) {
+absl::StatusOr<SegmentLog::Written> SegmentLog::WriteTombstone(
+    RecordHeader tombstone, BlockIo& io) {
   absl::StatusOr<Claim> claim =
-      ClaimSpace(kRecordPage + padded_payload.size(), purpose, io);
+      ClaimSpace(kRecordPage, Purpose::kTombstone, io);
   if (!claim.ok()) return claim.status();
-  return WriteAt(*std::move(claim), std::move(header), padded_payload, io);
+  return WriteAt(*std::move(claim), std::move(tombstone), {}, io);
 }
 
 absl::StatusOr<SegmentLog::Written> SegmentLog::WriteAt(
@@ -124,7 +120,7 @@ absl::StatusOr<SegmentLog::Written> SegmentLog::WriteAt(
   header.store_id = store_id_;
   header.segment = claim.segment->number;
   header.offset = claim.offset;
-  // A moved record keeps its rank: what replaced it meanwhile outranks it.
+  // A copy keeps its sequence: a newer record of the object outranks the copy.
   if (header.sequence == 0) header.sequence = claim.sequence;
   alignas(kRecordPage) thread_local std::byte page[kRecordPage];
   EncodeRecordHeader(header, page);
@@ -147,7 +143,8 @@ absl::Status SegmentLog::Append(RecordHeader object,
                                 absl::Span<const std::byte> padded_payload,
                                 bool sync, BlockIo& io) {
   object.payload_crc32c = Crc32c(padded_payload.first(object.payload_bytes));
-  // A file system that fills up before the capacity is reached gives way once.
+  // The file system may be full before the capacity is reached. The policy then
+  // works with a smaller capacity, and the next try evicts.
   constexpr int kTries = 3;
   absl::Status status;
   for (int i = 0; i < kTries; ++i) {
@@ -198,37 +195,42 @@ absl::Status SegmentLog::Read(const ObjectInfo& info,
     }
     status = InFile(*place->segment, status);
   }
-  if (!absl::IsDataLoss(status)) return status;
-  if (absl::StatusOr<bool> dropped =
-          Uninstall(record.shard, record.key, &record, Why::kRemoved);
-      dropped.ok() && *dropped) {
-    CountDamaged();
-  }
+  // The read's own error counts, whatever becomes of the index entry.
+  if (absl::IsDataLoss(status)) DropDamaged(record).status().IgnoreError();
   return status;
-}
-
-void SegmentLog::CountDamaged() {
-  absl::MutexLock lock(&mutex_);
-  ++counters_.damaged;
 }
 
 absl::Status SegmentLog::Remove(ShardId shard, const ChunkKey& key,
                                 BlockIo& io) {
+  // The lock keeps a cleaning from copying the record to a place behind the
+  // tombstone: the copy would outlive the tombstone.
+  absl::MutexLock key_lock(&KeyLock(key));
   absl::StatusOr<std::optional<RecordHeader>> found = index_->Get(shard, key);
   if (!found.ok()) return found.status();
-  if (!found->has_value()) return absl::OkStatus();
-  // The tombstone is for a rebuild: the index alone would forget the removal.
+  if (!found->has_value()) {
+    absl::MutexLock lock(&mutex_);
+    if (!owed_tombstones_.contains({shard, key})) return absl::OkStatus();
+  }
+  // The index alone would suffice, but a rebuild of the index has to learn of
+  // the removal.
   RecordHeader tombstone;
   tombstone.kind = RecordHeader::Kind::kTombstone;
   tombstone.shard = shard;
   tombstone.key = key;
   const absl::StatusOr<Written> written =
-      WriteRecord(std::move(tombstone), {}, Purpose::kTombstone, io);
-  // Whatever it is by now: a cleaning may have moved it since it was found.
-  // Without a tombstone as well: only a rebuild finds it again then.
-  const absl::StatusOr<bool> gone =
-      Uninstall(shard, key, nullptr, Why::kRemoved);
-  return gone.ok() ? written.status() : gone.status();
+      WriteTombstone(std::move(tombstone), io);
+  if (found->has_value()) {
+    // Also without a tombstone: only a rebuild finds the object then.
+    absl::Status status = Uninstall(**found, Why::kRemoved);
+    if (!status.ok()) return status;
+  }
+  absl::MutexLock lock(&mutex_);
+  if (written.ok()) {
+    owed_tombstones_.erase({shard, key});
+  } else {
+    owed_tombstones_.insert({shard, key});
+  }
+  return written.status();
 }
 
 absl::StatusOr<bool> SegmentLog::Install(const RecordHeader& record,
@@ -251,24 +253,33 @@ absl::StatusOr<bool> SegmentLog::Install(const RecordHeader& record,
   return true;
 }
 
-absl::StatusOr<bool> SegmentLog::Uninstall(ShardId shard, const ChunkKey& key,
-                                           const RecordHeader* expected,
-                                           Why why) {
-  absl::MutexLock key_lock(&KeyLock(key));
-  absl::StatusOr<std::optional<RecordHeader>> now = index_->Get(shard, key);
-  if (!now.ok()) return now.status();
-  if (!now->has_value() || (expected != nullptr && *now != *expected)) {
-    return false;
-  }
-  if (absl::Status status = index_->Erase(shard, key); !status.ok()) {
-    return status;
-  }
+absl::Status SegmentLog::Uninstall(const RecordHeader& record, Why why) {
+  absl::Status status = index_->Erase(record.shard, record.key);
+  if (!status.ok()) return status;
   absl::MutexLock lock(&mutex_);
   if (why == Why::kEvicted) {
-    policy_->OnEvicted(PlaceOf(**now));
+    policy_->OnEvicted(PlaceOf(record));
   } else {
-    policy_->OnDead(PlaceOf(**now));
+    policy_->OnDead(PlaceOf(record));
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> SegmentLog::IsIndexed(const RecordHeader& record) {
+  const absl::StatusOr<std::optional<RecordHeader>> now =
+      index_->Get(record.shard, record.key);
+  if (!now.ok()) return now.status();
+  return *now == record;
+}
+
+absl::StatusOr<bool> SegmentLog::DropDamaged(const RecordHeader& record) {
+  absl::MutexLock key_lock(&KeyLock(record.key));
+  const absl::StatusOr<bool> indexed = IsIndexed(record);
+  if (!indexed.ok() || !*indexed) return indexed;
+  absl::Status status = Uninstall(record, Why::kRemoved);
+  if (!status.ok()) return status;
+  absl::MutexLock lock(&mutex_);
+  ++counters_.damaged;
   return true;
 }
 
@@ -288,8 +299,8 @@ absl::StatusOr<SegmentLog::Place> SegmentLog::Locate(ShardId shard,
       policy_->OnAccess(PlaceOf(**record));
       return Place{**std::move(record), found->second};
     }
-    // The segment went after the index was asked. The entry was changed before
-    // that, so the next answer is another one.
+    // The segment was deleted after the index had answered. The index entry was
+    // changed before that, so the next answer differs.
     KDN_CHECK(before != *record, "an indexed record has its segment");
     before = *std::move(record);
   }
@@ -309,16 +320,21 @@ bool SegmentLog::Holds(const RecordHeader& record) const {
   return now.ok() && now->has_value() && (*now)->version == record.version;
 }
 
-void SegmentLog::HeldChanged(ShardId shard, const ChunkKey& key) {
-  if (!options_.holds) return;
-  // The record may not move between the index's answer and the policy's.
+absl::Status SegmentLog::HeldChanged(ShardId shard, const ChunkKey& key) {
+  // An eviction asks holds() under this lock too. So the record is either gone
+  // now, or the eviction will see the hold.
   absl::MutexLock key_lock(&KeyLock(key));
   const absl::StatusOr<std::optional<RecordHeader>> record =
       index_->Get(shard, key);
-  if (!record.ok() || !record->has_value()) return;
+  if (!record.ok()) return record.status();
+  if (!record->has_value()) {
+    return absl::NotFoundError("the disk tier does not hold the object");
+  }
+  if (!options_.holds) return absl::OkStatus();
   const bool held = options_.holds(shard, key);
   absl::MutexLock lock(&mutex_);
   policy_->OnHeld(PlaceOf(**record), held);
+  return absl::OkStatus();
 }
 
 absl::Status SegmentLog::ForEach(
@@ -327,6 +343,9 @@ absl::Status SegmentLog::ForEach(
 }
 
 absl::Status SegmentLog::Sync() {
+  // A segment counts as synced from the beginning of its sync: a second caller
+  // waits for the end.
+  absl::MutexLock sync(&sync_);
   std::vector<SegmentPtr> unsynced;
   {
     absl::MutexLock lock(&mutex_);

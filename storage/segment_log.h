@@ -13,6 +13,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -24,39 +25,44 @@
 
 namespace kdn::storage {
 
-// One append-only file. Closed with the last user, so that a segment may be
-// deleted under a reader.
+// One append-only file. The file is closed when its last user lets go, so that
+// it can be deleted while it is read.
 struct Segment {
   ~Segment();
   uint32_t number = 0;
   int fd = -1;
   std::string path;
-  // Bytes that the file had when the log was opened; 0 for a fresh file.
+  // The size of the file when the log was opened; 0 for a fresh file.
   uint64_t end_at_start = 0;
-  // Bytes that were taken for the file in advance.
+  // The size that was allocated before the first write; 0 once the file is
+  // trimmed. The log's mutex guards this field and the next one.
   uint64_t taken = 0;
-  bool unsynced = false;  // guarded by the log's mutex
+  bool unsynced = false;
 };
 
-// The same error, with the name of the file it is of.
+// The same status, with the file's path in front of the message.
 absl::Status InFile(const Segment& segment, const absl::Status& status);
-// What was written to the file survives a power loss.
+// Bytes that were written to the file survive a power loss once this returns.
 absl::Status SyncFile(const Segment& segment);
 
-// The segments of one directory and the index over them: appends, finds, reads,
-// removes, and makes room. Only the index decides what is there; a record it
-// does not point to is dead space. What is written where, cleaned and evicted
-// is decided by a DiskPolicy; the log does the I/O.
+// The segments of one directory and the index over them. The log appends,
+// finds, reads and removes objects, and makes room. Only the index decides
+// which objects exist: a record that the index does not point to is dead space.
+// A DiskPolicy decides where a record goes and which segment is cleaned or
+// evicted; the log does the I/O.
 //
-// Invariant: the live records of the policy are those that the index points to,
-// but for an object whose key lock is held.
+// Invariant: the live records of the policy are the records that the index
+// points to, except for an object that a thread has locked by its key.
 //
-// Thread-safe; calls block on the disk, so they are made on disk threads only.
-// Callers keep writes and removals of one key in order. Locks, in the order
-// they are taken: maintenance_ (one eviction or cleaning at a time), roll_ (one
-// fresh segment at a time), the lock of a key (a change of its index entry),
-// mutex_ (memory only). No file is made, synced or moved under mutex_, the only
-// lock that a read takes.
+// Invariant: a tombstone lies behind every record that it takes back, copies
+// included. So a tombstone can go once its segment is the oldest.
+//
+// Thread-safe. Calls block on the disk: make them on disk threads only. The
+// caller keeps writes and removals of one key in order. A thread takes the
+// locks in this order: maintenance_ (one eviction or cleaning at a time), the
+// lock of a key (a change of its index entry), roll_ (one fresh segment at a
+// time), sync_ (one Sync at a time), mutex_ (memory only). A read takes mutex_
+// alone, and no thread creates, syncs or moves a file while it holds mutex_.
 class SegmentLog {
  public:
   struct Options {
@@ -65,31 +71,37 @@ class SegmentLog {
     uint64_t segment_bytes = 0;
     double clean_below_live = 0.5;
     std::function<void(const RecordHeader&)> on_evicted;
-    // As in DiskTier. HeldChanged says when the answer has changed.
+    // As in DiskTier.
     std::function<bool(ShardId, const ChunkKey&)> holds;
-    // Of records that are there at the start, before anyone can ask `holds`.
+    // Whether a record is held when the log is opened, before `holds` can tell.
     std::function<bool(const RecordHeader&)> held_at_start;
   };
   static absl::StatusOr<std::unique_ptr<SegmentLog>> Open(Options options);
   ~SegmentLog();
 
-  // `object` is what HeaderOf gives; the log fills in the rest.
+  // `object` comes from HeaderOf; the log fills in the fields that HeaderOf
+  // leaves out.
   absl::Status Append(RecordHeader object,
                       absl::Span<const std::byte> padded_payload, bool sync,
                       BlockIo& io);
   absl::Status Read(const ObjectInfo& info, absl::Span<std::byte> padded,
                     BlockIo& io);
+  // Not OK: the object is gone from the index, but a rebuild of the index may
+  // bring it back. Another Remove then tries again.
   absl::Status Remove(ShardId shard, const ChunkKey& key, BlockIo& io);
-  // The object was read elsewhere, from a copy in memory.
+  // Counts a read that a copy in memory has answered.
   void Touch(ShardId shard, const ChunkKey& key);
-  // Whether the index has the record's object, of the same version.
+  // Whether the index has the record's object, in the same version.
   bool Holds(const RecordHeader& record) const;
-  // Asks holds() again.
-  void HeldChanged(ShardId shard, const ChunkKey& key);
+  // Asks holds() again and tells the policy. OK: the object is on disk, and
+  // stays there while holds() is true. NOT_FOUND: it is not on disk.
+  absl::Status HeldChanged(ShardId shard, const ChunkKey& key);
   absl::Status ForEach(absl::FunctionRef<void(const RecordHeader&)> visit);
+  // Everything that was answered before the call survives a power loss.
   absl::Status Sync();
   // Rewrites the live records of one segment that is mostly dead and deletes
-  // it. False when there is none.
+  // the segment. False when there is no such segment. The first call counts the
+  // tombstones that earlier runs have left.
   absl::StatusOr<bool> CleanOne(BlockIo& io);
 
   struct Counters {
@@ -103,8 +115,9 @@ class SegmentLog {
  private:
   using SegmentPtr = std::shared_ptr<Segment>;
   using Purpose = DiskPolicy::Purpose;
-  // A part of a segment given to one record. Until it is let go of, which is
-  // after the index points there or never will, the segment is not emptied.
+  // The place in a segment that one record was given. The segment is not
+  // emptied while the claim lives. The claim ends when the index points to the
+  // record, or never will.
   class Claim {
    public:
     Claim(SegmentLog* log, SegmentPtr segment, uint64_t offset,
@@ -137,13 +150,16 @@ class SegmentLog {
   absl::Status OpenSegments();
   absl::Status OpenSegmentThatIsThere(uint32_t number);
   absl::Status OpenIndex();
-  // DATA_LOSS when what is there is damaged or not whole.
+  // DATA_LOSS when the index in the directory is damaged or incomplete.
   absl::Status OpenIndexIn(const std::string& directory);
+  // DATA_LOSS when the index says what no log has written.
   absl::Status LoadIndex();
-  // A policy that knows the segments as they were at the start, no records.
+  // Makes a policy that knows the segments as they were at the start, and no
+  // records.
   void ResetPolicy() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Tells the policy of these records, by age.
-  void LoadPolicy(std::vector<PlacedRecord> records)
+  // Tells the policy of these records, oldest first. DATA_LOSS when two of them
+  // overlap.
+  absl::Status LoadPolicy(std::vector<PlacedRecord> records)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool HeldAtStart(const RecordHeader& record) const;
 
@@ -151,8 +167,9 @@ class SegmentLog {
   absl::Status Rebuild();
   void ScanSegment(const Segment& segment, absl::Span<std::byte> scratch,
                    BlockIo& io, NewestRecords& newest);
-  // The header of a record of this very store, file and offset. DATA_LOSS when
-  // there is none; `end` is the end of the segment.
+  // The header of the record at this offset. DATA_LOSS when the page holds no
+  // header that was written to this store, file and offset; `end` is the end of
+  // the segment.
   absl::StatusOr<RecordHeader> ReadHeaderAt(const Segment& segment, uint64_t at,
                                             uint64_t end,
                                             absl::Span<std::byte> page,
@@ -162,73 +179,107 @@ class SegmentLog {
 
   // Files.
   absl::StatusOr<SegmentPtr> OpenSegment(uint32_t number, bool create);
-  // Opens a fresh segment, unless another thread has replaced `seen` by then.
+  // Opens a fresh segment, unless another thread has replaced `seen` before.
   absl::Status RollOver(uint32_t seen);
-  // Takes file space for a fresh segment at once. Writes inside the size of a
-  // file go side by side; those that grow it, ext4 lets through one at a time.
+  // Allocates the space of a fresh segment. Writes inside a file run in
+  // parallel; ext4 lets writes that grow a file through one at a time.
   void Preallocate(Segment& segment, uint64_t bytes) const;
-  // Cuts the file to what was given to records.
+  // A file that is larger than the records in it, and where its records end.
+  struct Untrimmed {
+    SegmentPtr segment;
+    uint64_t end = 0;
+  };
+  // The files that have space behind their last record. The caller trims them.
+  std::vector<Untrimmed> TakeUntrimmed() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void Trim(const Segment& segment, uint64_t end);
   // Gives a failed record's bytes back to the file system.
   static void PunchOut(const Claim& claim, uint64_t record_bytes);
   // Tells the policy how much the file system has left.
   void MeasureFileSystem();
 
-  // Room for a record at the end of the open segment, rolling over and evicting
-  // as needed.
+  // Finds room for a record at the end of the open segment. Opens a fresh
+  // segment and, for an object, evicts where that is necessary.
   absl::StatusOr<Claim> ClaimSpace(uint64_t record_bytes, Purpose purpose,
                                    BlockIo& io);
   absl::Status NoRoomFor(uint64_t record_bytes) const;
-  // ClaimSpace and WriteAt.
-  absl::StatusOr<Written> WriteRecord(
-      RecordHeader header, absl::Span<const std::byte> padded_payload,
-      Purpose purpose, BlockIo& io);
+  // Writes the tombstone at the end of the open segment.
+  absl::StatusOr<Written> WriteTombstone(RecordHeader tombstone, BlockIo& io);
   absl::StatusOr<Written> WriteAt(Claim claim, RecordHeader header,
                                   absl::Span<const std::byte> padded_payload,
                                   BlockIo& io);
   absl::Status AppendAt(Claim claim, const RecordHeader& object,
                         absl::Span<const std::byte> padded_payload, bool sync,
                         BlockIo& io);
-  // Points the index to `record`. With `expected`, only if it still points
-  // there: the record is then a copy of that one. False: it does not.
+  // Points the index to `record`. `expected` is null for a new object. For a
+  // copy it is the record that was copied: if the index does not point there
+  // any more, nothing changes and the answer is false.
   absl::StatusOr<bool> Install(const RecordHeader& record,
                                const RecordHeader* expected);
   enum class Why { kRemoved, kEvicted };
-  // Drops the index entry if it is still `expected` (null: whatever it is).
-  absl::StatusOr<bool> Uninstall(ShardId shard, const ChunkKey& key,
-                                 const RecordHeader* expected, Why why);
-  void CountDamaged();
+  // Drops the index entry. REQUIRES: the caller has locked the key, and the
+  // index has `record`.
+  absl::Status Uninstall(const RecordHeader& record, Why why);
+  // Drops the index entry of a damaged record, unless the index points to
+  // another record by now. True: dropped, and counted as damaged.
+  absl::StatusOr<bool> DropDamaged(const RecordHeader& record);
+  // Whether the index still points to the record. REQUIRES: the caller has
+  // locked the key.
+  absl::StatusOr<bool> IsIndexed(const RecordHeader& record);
 
-  // Makes room for an object of so many bytes, as far as one eviction does.
+  // Evicts one segment if an object of so many bytes has no room.
   absl::Status MakeRoom(uint64_t record_bytes, BlockIo& io);
   absl::Status NothingToEvict() const;
-  // Moves what the policy keeps out of the job's segment, drops the rest,
-  // deletes the file.
+  // Moves the records that the policy keeps out of the job's segment, drops the
+  // other records and deletes the file.
   absl::Status Empty(const DiskPolicy::Job& job, BlockIo& io)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(maintenance_);
   absl::Status MoveOut(const DiskPolicy::Job& job, const SegmentPtr& segment,
                        std::vector<Moved>& moved, BlockIo& io)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(maintenance_);
-  // The live record there, by the segment's own header and the index. Nullopt:
-  // it has died by now.
+  // Moves one live record, or drops it.
+  absl::Status MoveOrDrop(const DiskPolicy::Job& job, const SegmentPtr& segment,
+                          const RecordHeader& record, std::vector<Moved>& moved,
+                          BlockIo& io);
+  // The live record at this place, by the segment's header page and the index.
+  // Nullopt: the record is dead by now.
   absl::StatusOr<std::optional<RecordHeader>> LiveRecordAt(
       const Segment& segment, const PlacedRecord& placed,
       absl::Span<std::byte> page, BlockIo& io);
-  // The same by a scan of the index, where the segment does not say.
+  // The same by a scan of the index, for a header page that cannot be read.
   absl::StatusOr<std::optional<RecordHeader>> IndexedRecordAt(
       const PlacedRecord& placed);
   bool AskKeeps(const DiskPolicy::Job& job, const RecordHeader& record);
-  absl::StatusOr<Written> CopyRecord(const RecordHeader& record,
-                                     const Segment& from, BlockIo& io);
-  absl::Status DropRecord(const RecordHeader& record, bool damaged);
+  // Nullopt: the record is dead by now.
+  absl::StatusOr<std::optional<Written>> CopyRecord(const RecordHeader& record,
+                                                    const Segment& from,
+                                                    BlockIo& io);
+  // Room for a copy of the record. Nullopt: the record is dead by now.
+  absl::StatusOr<std::optional<Claim>> ClaimForCopy(const RecordHeader& record,
+                                                    BlockIo& io);
+  // Evicts the record. False: the record is held, and has to be moved.
+  absl::StatusOr<bool> Evict(const RecordHeader& record);
+  // The record is damaged: it is gone, as if it were evicted.
+  absl::Status LoseDamaged(const RecordHeader& record);
   // Syncs the copies and points the index to them.
-  absl::Status InstallMoved(std::vector<Moved> moved, BlockIo& io);
-  void KeepTombstones(const Segment& segment, BlockIo& io);
-  // Where an object lies; the file stays open with the pointer. NOT_FOUND.
+  absl::Status InstallMoved(std::vector<Moved> moved);
+  // Writes the tombstones of the segment again, as far as they are still
+  // necessary, and syncs them: the segment is about to be deleted.
+  absl::Status KeepTombstones(const Segment& segment, BlockIo& io);
+  // Calls `visit` for the tombstones in the segment up to `end`, in order,
+  // until a call fails. `live` are records that need not be read, by offset. A
+  // page without a record is passed over; a page that cannot be read is an
+  // error.
+  absl::Status ForEachTombstone(
+      const Segment& segment, uint64_t end, absl::Span<const PlacedRecord> live,
+      BlockIo& io, absl::FunctionRef<absl::Status(RecordHeader)> visit) const;
+  // Counts the tombstones of the segments that were there at the start.
+  void CountTombstones(BlockIo& io);
+  // Where an object lies. The file stays open while the pointer lives.
   struct Place {
     RecordHeader record;
     SegmentPtr segment;
   };
+  // NOT_FOUND when the index does not have the object.
   absl::StatusOr<Place> Locate(ShardId shard, const ChunkKey& key);
   absl::Mutex& KeyLock(const ChunkKey& key) {
     return key_locks_[key.bytes()[1] % key_locks_.size()];
@@ -240,14 +291,17 @@ class SegmentLog {
   int lock_fd_ = -1;
   std::unique_ptr<DiskIndex> index_;
   absl::Mutex maintenance_;
+  std::array<absl::Mutex, 64> key_locks_;
   absl::Mutex roll_ ABSL_ACQUIRED_AFTER(maintenance_);
   uint32_t next_segment_ ABSL_GUARDED_BY(roll_) = 1;
-  std::array<absl::Mutex, 64> key_locks_;
-  mutable absl::Mutex mutex_;
-  std::optional<DiskPolicy> policy_ ABSL_GUARDED_BY(mutex_);  // never none
+  absl::Mutex sync_ ABSL_ACQUIRED_AFTER(roll_);
+  mutable absl::Mutex mutex_ ABSL_ACQUIRED_AFTER(sync_);
+  std::optional<DiskPolicy> policy_ ABSL_GUARDED_BY(mutex_);  // never empty
   std::map<uint32_t, SegmentPtr> segments_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 0;
   Counters counters_ ABSL_GUARDED_BY(mutex_);
+  // Removed objects whose tombstone could not be written.
+  absl::flat_hash_set<RecordKey> owed_tombstones_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace kdn::storage

@@ -1,5 +1,5 @@
-// How the index is made anew from the segments: of each object the record with
-// the highest sequence holds, and only one whose payload is whole.
+// How the index is rebuilt from the segments. Each object gets its record with
+// the highest sequence; records with damaged payloads do not count.
 #include <algorithm>
 #include <utility>
 
@@ -14,9 +14,9 @@ namespace {
 
 constexpr size_t kScanBytes = 1u << 20;
 
-// Whether `a` says more recently than `b` what became of their object. A
-// tombstone of the same sequence takes back a copy that a cleaning made too
-// late.
+// Whether record `a` of an object counts, rather than record `b`. Earlier
+// builds wrote tombstones with the sequence of a record, for copies that lay
+// behind the tombstone of their object.
 bool Outranks(const RecordHeader& a, const RecordHeader& b) {
   KDN_DCHECK(a.record_key() == b.record_key(),
              "only records of one object have a rank");
@@ -61,8 +61,8 @@ void SegmentLog::ScanSegment(const Segment& segment,
   for (uint64_t at = 0; at < end;) {
     const absl::StatusOr<RecordHeader> header =
         ReadHeaderAt(segment, at, end, page, io);
-    // A half-written payload may hold the pages of the next record, and behind
-    // a page that cannot be read there may be good ones.
+    // The next record may begin inside a half-written payload, and good pages
+    // may follow a page that cannot be read.
     if (!header.ok() || !PayloadIsWhole(segment, *header, block, io)) {
       at += kRecordPage;
       continue;
@@ -84,7 +84,7 @@ absl::StatusOr<RecordHeader> SegmentLog::ReadHeaderAt(
   }
   absl::StatusOr<RecordHeader> header = DecodeRecordHeader(page);
   if (!header.ok()) return InFile(segment, header.status());
-  // Stale bytes of another store, file or place are no record.
+  // Bytes that were written to another store, file or place are no record.
   if (header->store_id != store_id_ || header->segment != segment.number ||
       header->offset != at || RecordBytes(header->payload_bytes) > end - at) {
     return InFile(segment, absl::DataLossError(absl::StrCat(

@@ -1,6 +1,5 @@
-// How the segment log comes up: the directory is locked, the segments opened,
-// and the index loaded, or rebuilt from the segments when it is missing or
-// damaged.
+// How the segment log starts: it locks the directory, opens the segments and
+// loads the index. A missing or damaged index is rebuilt from the segments.
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -17,6 +16,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "kv/invariants.h"
 #include "kv/log.h"
 #include "storage/disk_errors.h"
 #include "storage/eviction_policy.h"
@@ -28,7 +28,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Sequences of one run of the store lie above those of every run before.
+// A sequence is the number of the start, shifted by this, plus a count. So the
+// sequences of one run lie above the sequences of every earlier run.
 constexpr int kEpochShift = 40;
 
 // The number in "segment-00000017", nullopt for any other name.
@@ -43,9 +44,9 @@ std::optional<uint32_t> SegmentNumber(const std::string& name) {
   return number;
 }
 
-// Where the last byte of a file lies that was ever written: behind it a kill
-// may have left space taken in advance. The size of the file where the file
-// system does not tell the two apart.
+// The end of the last byte that was ever written to a file. A kill may leave
+// preallocated space behind it. Where the file system cannot tell written bytes
+// from preallocated ones, the answer is the size of the file.
 off_t EndOfData(int fd, off_t size) {
   off_t end = 0;
   for (off_t data = 0; (data = lseek(fd, end, SEEK_DATA)) >= 0;) {
@@ -53,6 +54,17 @@ off_t EndOfData(int fd, off_t size) {
     if (end < 0) return size;
   }
   return errno == ENXIO ? end : size;
+}
+
+// Whether a log could have put the record into the index.
+bool MayBeIndexed(const RecordHeader& record) {
+  return record.kind == RecordHeader::Kind::kObject &&
+         record.offset % kRecordPage == 0;
+}
+
+bool EndsBefore(const RecordHeader& record, uint64_t end) {
+  const uint64_t bytes = RecordBytes(record.payload_bytes);
+  return bytes <= end && record.offset <= end - bytes;
 }
 
 }  // namespace
@@ -130,13 +142,13 @@ absl::Status SegmentLog::OpenSegmentThatIsThere(uint32_t number) {
   if (fstat(segment.fd, &info) != 0) {
     return DiskError(errno, absl::StrCat("reading ", segment.path));
   }
-  // Whole pages: what a kill left behind the last one is no record.
+  // A kill may leave a part of a page at the end; it belongs to no record.
   segment.end_at_start =
       static_cast<uint64_t>(EndOfData(segment.fd, info.st_size)) / kRecordPage *
       kRecordPage;
   Trim(segment, segment.end_at_start);
-  // Written but not synced before a kill, a record would be taken for one
-  // that a power loss leaves: what is found at a start is on disk for good.
+  // A kill may leave records that were written and not synced. Partitions take
+  // every record that is found at the start for synced.
   if (absl::Status status = SyncFile(segment); !status.ok()) return status;
   absl::MutexLock roll(&roll_);
   next_segment_ = std::max(next_segment_, number + 1);
@@ -163,8 +175,9 @@ absl::Status SegmentLog::OpenIndex() {
   }
   index_.reset();
   if (status = DiskIndex::Destroy(directory); !status.ok()) return status;
+  // DestroyDB leaves files that are not RocksDB's.
   std::error_code error;
-  fs::remove_all(directory, error);  // what RocksDB does not call its own
+  fs::remove_all(directory, error);
   status = OpenIndexIn(directory);
   if (!status.ok() && !absl::IsDataLoss(status)) return status;
   return Rebuild();
@@ -177,7 +190,7 @@ absl::Status SegmentLog::OpenIndexIn(const std::string& directory) {
   index_ = *std::move(opened);
   const absl::StatusOr<bool> whole = index_->IsWhole();
   if (!whole.ok()) return whole.status();
-  // New, or left behind by a kill during a rebuild: it knows only a part.
+  // The index is new, or a kill ended its rebuild: records may be missing.
   if (!*whole) return absl::DataLossError("index: was never completed");
   return absl::OkStatus();
 }
@@ -185,6 +198,7 @@ absl::Status SegmentLog::OpenIndexIn(const std::string& directory) {
 absl::Status SegmentLog::LoadIndex() {
   std::vector<RecordHeader> lost;
   std::vector<PlacedRecord> found;
+  absl::Status impossible;
   std::map<uint32_t, SegmentPtr> segments;
   {
     absl::MutexLock lock(&mutex_);
@@ -192,30 +206,32 @@ absl::Status SegmentLog::LoadIndex() {
   }
   absl::Status status = index_->ForEach([&](const RecordHeader& record) {
     const auto segment = segments.find(record.segment);
-    const uint64_t bytes = RecordBytes(record.payload_bytes);
-    if (segment == segments.end() ||
-        record.offset + bytes > segment->second->end_at_start) {
+    if (!MayBeIndexed(record)) {
+      impossible = absl::DataLossError("index: an entry names no object");
+    } else if (segment == segments.end() ||
+               !EndsBefore(record, segment->second->end_at_start)) {
       lost.push_back(record);
-      return;
+    } else {
+      found.push_back({{record.segment, record.offset},
+                       RecordBytes(record.payload_bytes),
+                       EvictionHashOf(record.key),
+                       HeldAtStart(record)});
     }
-    found.push_back({{record.segment, record.offset},
-                     bytes,
-                     EvictionHashOf(record.key),
-                     HeldAtStart(record)});
   });
+  status.Update(impossible);
   if (!status.ok()) return status;
-  for (const RecordHeader& record : lost) {
-    if (status = index_->Erase(record.shard, record.key); !status.ok()) {
-      return status;
-    }
+  {
+    absl::MutexLock lock(&mutex_);
+    counters_ = Counters{};
+    counters_.damaged = lost.size();
+    // A rebuild loads a second time.
+    ResetPolicy();
+    status = LoadPolicy(std::move(found));
   }
-  absl::MutexLock lock(&mutex_);
-  counters_ = Counters{};
-  counters_.damaged = lost.size();
-  // Loading may have begun before: it starts afresh.
-  ResetPolicy();
-  LoadPolicy(std::move(found));
-  return absl::OkStatus();
+  for (const RecordHeader& record : lost) {
+    if (status.ok()) status = index_->Erase(record.shard, record.key);
+  }
+  return status;
 }
 
 bool SegmentLog::HeldAtStart(const RecordHeader& record) const {
@@ -223,13 +239,23 @@ bool SegmentLog::HeldAtStart(const RecordHeader& record) const {
          (options_.holds && options_.holds(record.shard, record.key));
 }
 
-void SegmentLog::LoadPolicy(std::vector<PlacedRecord> records) {
+absl::Status SegmentLog::LoadPolicy(std::vector<PlacedRecord> records) {
   std::sort(records.begin(), records.end(),
             [](const PlacedRecord& a, const PlacedRecord& b) {
               return a.place < b.place;
             });
-  for (const PlacedRecord& record : records) policy_->OnLive(record);
-  policy_->CheckInvariants();
+  RecordPlace end;
+  for (const PlacedRecord& record : records) {
+    if (record.place < end) {
+      return absl::DataLossError(
+          absl::StrCat("index: two records overlap in segment ", end.segment,
+                       " before ", end.offset));
+    }
+    end = {record.place.segment, record.place.offset + record.bytes};
+    policy_->OnLive(record);
+  }
+  KDN_DCHECK_INVARIANTS(*policy_);
+  return absl::OkStatus();
 }
 
 }  // namespace kdn::storage

@@ -556,17 +556,20 @@ TEST_P(DiskTierTest, TooManyRequestsAreRefusedInTurnButRemovalsGetIn) {
   auto tier = Open(std::move(options));
   auto arena = *Arena::Create(1u << 20);
   const TestObject object = MakeObject(1);
+  absl::Notification answering;
   absl::Notification let_go;
   std::vector<absl::StatusCode> answers;  // all from one disk thread
   const auto write = [&](bool wait) {
     std::shared_ptr<ArenaBlock> block = *arena->Allocate(object.info.bytes);
     tier->Write(object.info, block, false, [&, wait](absl::Status status) {
       answers.push_back(status.code());
-      if (wait) let_go.WaitForNotification();
+      if (!wait) return;
+      answering.Notify();
+      let_go.WaitForNotification();
     });
   };
   write(true);
-  while (tier->counters()["disk_writes"] == 0) std::this_thread::yield();
+  answering.WaitForNotification();
   for (int i = 0; i < 3; ++i) write(false);
   absl::Notification removed;
   tier->Remove(object.info.shard, object.info.key, [&](absl::Status status) {

@@ -1,5 +1,5 @@
-// What the disk tier's threads cannot be made to meet on purpose: disks that
-// fail in the middle, and calls in an order of the test's choosing.
+// Cases that a test of the disk tier cannot bring about: disks that fail in the
+// middle of a call, and calls in an order that the test chooses.
 #include "storage/segment_log.h"
 
 #include <fcntl.h>
@@ -8,19 +8,24 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <filesystem>
+#include <functional>
 #include <set>
 #include <string>
 #include <thread>
 #include <utility>
 
 #include "storage/arena.h"
+#include "storage/disk_index.h"
 #include "tests/storage/disk_fixture.h"
 
 namespace {
 
-// Names of the files that this thread syncs while it is set.
-thread_local std::multiset<std::string>* synced_files = nullptr;
+// Called with the name of each file that this thread syncs, before the file is
+// synced. Another result than 0 is the errno that the sync fails with.
+using SyncHook = std::function<int(const std::string& file)>;
+thread_local const SyncHook* sync_hook = nullptr;
 
 std::filesystem::path PathOf(int fd) {
   return std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(fd));
@@ -28,16 +33,33 @@ std::filesystem::path PathOf(int fd) {
 
 }  // namespace
 
-// In the C library's stead: what is synced cannot be seen in any other way.
+// Replaces the C library's function: a test has no other way to see a sync.
 extern "C" int fdatasync(int fd) {
-  if (synced_files != nullptr) synced_files->insert(PathOf(fd).filename());
+  if (sync_hook != nullptr) {
+    errno = (*sync_hook)(PathOf(fd).filename());
+    if (errno != 0) return -1;
+  }
   return static_cast<int>(syscall(SYS_fdatasync, fd));
 }
 
 namespace kdn::storage {
 namespace {
 
+namespace fs = std::filesystem;
+
 constexpr uint64_t kRecords = 4;  // of MakeObject's, in a segment
+
+// Sets the hook of this thread's syncs while it lives.
+class ScopedSyncHook {
+ public:
+  explicit ScopedSyncHook(SyncHook hook) : hook_(std::move(hook)) {
+    sync_hook = &hook_;
+  }
+  ~ScopedSyncHook() { sync_hook = nullptr; }
+
+ private:
+  const SyncHook hook_;
+};
 
 // Fails the reads of one segment, and all writes, when told to.
 class FaultyIo final : public BlockIo {
@@ -54,7 +76,7 @@ class FaultyIo final : public BlockIo {
       ++reads_failed;
       return absl::UnavailableError("an I/O error");
     }
-    if (go_on != nullptr && !reached.HasBeenNotified()) {
+    if (go_on != nullptr && reads++ == waits_at) {
       reached.Notify();
       go_on->WaitForNotification();
     }
@@ -64,15 +86,17 @@ class FaultyIo final : public BlockIo {
   bool writes_fail = false;
   std::string unreadable;  // a segment's file name
   int reads_failed = 0;
-  // The first read waits for `go_on`, if there is one.
+  // If set, read number `waits_at` (the first is 0) waits for it.
   absl::Notification* go_on = nullptr;
+  int waits_at = 0;
+  int reads = 0;
   absl::Notification reached;
 
  private:
   const std::unique_ptr<BlockIo> io_ = MakePosixIo(1u << 20);
 };
 
-// While it lives this process can open one more file at a time, no two.
+// While it lives, this process can have one more file open, and not two.
 class OneFileLeft {
  public:
   OneFileLeft() {
@@ -100,7 +124,7 @@ class SegmentLogTest : public testing::Test {
     return options;
   }
   void Open(SegmentLog::Options options) {
-    log_ = nullptr;  // before another one locks the directory
+    log_ = nullptr;  // gives up the directory's lock
     auto log = SegmentLog::Open(std::move(options));
     ASSERT_TRUE(log.ok()) << log.status();
     log_ = *std::move(log);
@@ -122,6 +146,26 @@ class SegmentLogTest : public testing::Test {
     const ObjectInfo info = MakeObject(i).info;
     return log_->Remove(info.shard, info.key, io_);
   }
+  // Opens the log anew, with an index that is rebuilt from the segments.
+  void OpenWithoutIndex(SegmentLog::Options options) {
+    log_ = nullptr;
+    fs::remove_all(directory_.path() + "/index");
+    Open(std::move(options));
+  }
+  bool HasFile(const std::string& name) const {
+    return fs::exists(directory_.path() + "/" + name);
+  }
+  // Fills three segments. The second holds the tombstone of object 0 and no
+  // live record; object 0 lies dead in the first.
+  void MakeASegmentWithOnlyATombstone() {
+    AppendAll(0, kRecords + 1);
+    ASSERT_TRUE(Remove(0).ok());
+    AppendAll(kRecords + 1, 2 * kRecords);
+    for (const int i : {4, 5, 6}) ASSERT_TRUE(Remove(i).ok());
+    ASSERT_TRUE(HasFile(kThird));
+  }
+  static constexpr char kSecond[] = "segment-00000002";
+  static constexpr char kThird[] = "segment-00000003";
 
   TempDirectory directory_;
   std::shared_ptr<Arena> arena_ = *Arena::Create(1u << 20);
@@ -140,6 +184,166 @@ TEST_F(SegmentLogTest, ARemovalHoldsThoughItsTombstoneCannotBeWritten) {
     EXPECT_TRUE(Read(MakeObject(1)).ok()) << run;
     Open(Options());
   }
+}
+
+TEST_F(SegmentLogTest, ARemovalTriedAgainWritesTheTombstoneThatFailed) {
+  Open(Options());
+  AppendAll(0, 2);
+  io_.writes_fail = true;
+  EXPECT_TRUE(absl::IsUnavailable(Remove(0)));
+  EXPECT_TRUE(absl::IsUnavailable(Remove(0))) << "still owed";
+  io_.writes_fail = false;
+  EXPECT_TRUE(Remove(0).ok());
+  OpenWithoutIndex(Options());
+  EXPECT_TRUE(absl::IsNotFound(Read(MakeObject(0)))) << "back from the dead";
+  EXPECT_TRUE(Read(MakeObject(1)).ok());
+}
+
+TEST_F(SegmentLogTest, RewrittenTombstonesAreSyncedBeforeTheirSegmentGoes) {
+  Open(Options());
+  MakeASegmentWithOnlyATombstone();
+  bool synced = false;
+  {
+    const ScopedSyncHook hook([&](const std::string& file) {
+      synced = synced || (file == kThird && HasFile(kSecond));
+      return 0;
+    });
+    EXPECT_TRUE(log_->CleanOne(io_).value_or(false));
+  }
+  EXPECT_TRUE(synced) << "a power loss would revive object 0";
+  EXPECT_FALSE(HasFile(kSecond));
+  OpenWithoutIndex(Options());
+  EXPECT_TRUE(absl::IsNotFound(Read(MakeObject(0))));
+}
+
+TEST_F(SegmentLogTest, ASegmentStaysWhenItsTombstonesCannotBeKept) {
+  enum class Failure { kWrite, kSync, kRead };
+  for (const Failure failure :
+       {Failure::kWrite, Failure::kSync, Failure::kRead}) {
+    SCOPED_TRACE(static_cast<int>(failure));
+    fs::remove_all(directory_.path());
+    Open(Options());
+    MakeASegmentWithOnlyATombstone();
+    {
+      const ScopedSyncHook hook([&](const std::string& file) {
+        return failure == Failure::kSync && file == kThird ? EIO : 0;
+      });
+      io_.writes_fail = failure == Failure::kWrite;
+      if (failure == Failure::kRead) io_.unreadable = kSecond;
+      EXPECT_TRUE(absl::IsUnavailable(log_->CleanOne(io_).status()));
+      EXPECT_FALSE(log_->CleanOne(io_).value_or(true)) << "passed over";
+    }
+    io_.writes_fail = false;
+    io_.unreadable.clear();
+    EXPECT_TRUE(HasFile(kSecond));
+    log_->CheckInvariants();
+    OpenWithoutIndex(Options());
+    EXPECT_TRUE(absl::IsNotFound(Read(MakeObject(0))));
+    EXPECT_TRUE(Read(MakeObject(1)).ok());
+    log_ = nullptr;
+  }
+}
+
+TEST_F(SegmentLogTest, TombstonesOfAnEarlierRunAreCounted) {
+  SegmentLog::Options options = Options();
+  options.capacity_bytes = 16 * options.segment_bytes;
+  options.clean_below_live = 0;  // cleaned for their tombstones alone
+  Open(options);
+  AppendAll(0, 10);
+  for (int i = 0; i < 6; ++i) ASSERT_TRUE(Remove(i).ok());
+  Open(options);
+  EXPECT_TRUE(log_->CleanOne(io_).value_or(false))
+      << "six pages of tombstones are more than 1/64 of the capacity";
+  log_->CheckInvariants();
+  OpenWithoutIndex(options);
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(Read(MakeObject(i)).ok(), i >= 6) << i;
+}
+
+TEST_F(SegmentLogTest, ACopyOfARemovedRecordDoesNotOutliveTheTombstone) {
+  Open(Options());
+  AppendAll(0, kRecords + 1);
+  for (const int i : {0, 1, 2}) ASSERT_TRUE(Remove(i).ok());
+  FaultyIo slow;
+  absl::Notification go_on;
+  slow.go_on = &go_on;
+  slow.waits_at = 1;  // the copy of record 3; read 0 is of its header
+  std::thread cleaner([&] {
+    // As a kill would, ends the cleaning as soon as the copy is written.
+    const ScopedSyncHook hook(
+        [](const std::string& file) { return file == kThird ? EIO : 0; });
+    log_->CleanOne(slow).status().IgnoreError();
+  });
+  slow.reached.WaitForNotification();
+  ASSERT_TRUE(Remove(3).ok());            // its tombstone: second segment
+  AppendAll(kRecords + 1, 2 * kRecords);  // opens the third
+  go_on.Notify();
+  cleaner.join();
+  AppendAll(2 * kRecords, 3 * kRecords);  // opens the fourth
+  for (const int i : {4, 5, 6}) ASSERT_TRUE(Remove(i).ok());
+  while (log_->CleanOne(io_).value_or(false)) {
+  }
+  ASSERT_FALSE(HasFile(kSecond)) << "the tombstone has gone";
+  OpenWithoutIndex(Options());
+  EXPECT_TRUE(absl::IsNotFound(Read(MakeObject(3)))) << "back from the dead";
+}
+
+// What a damaged index may say of record 1, which lies behind record 0.
+TEST_F(SegmentLogTest, AnIndexThatNamesImpossiblePlacesIsRebuilt) {
+  const uint64_t bytes = RecordBytes(MakeObject(0).info.bytes);
+  struct Case {
+    const char* what;
+    uint64_t offset;
+    RecordHeader::Kind kind;
+    uint64_t rebuilt;
+  };
+  for (const Case& damage :
+       {Case{"overlap", kRecordPage, RecordHeader::Kind::kObject, 3},
+        Case{"same place", 0, RecordHeader::Kind::kObject, 3},
+        Case{"part of a page", bytes + 7, RecordHeader::Kind::kObject, 3},
+        Case{"a tombstone", bytes, RecordHeader::Kind::kTombstone, 3},
+        Case{"behind the end", UINT64_MAX - bytes + 1,
+             RecordHeader::Kind::kObject, 0}}) {
+    SCOPED_TRACE(damage.what);
+    fs::remove_all(directory_.path());
+    Open(Options());
+    AppendAll(0, 3);
+    log_ = nullptr;
+    {
+      auto index = *DiskIndex::Open(directory_.path() + "/index");
+      const ObjectInfo info = MakeObject(1).info;
+      RecordHeader record = **index->Get(info.shard, info.key);
+      record.offset = damage.offset;
+      record.kind = damage.kind;
+      ASSERT_TRUE(index->Put(record).ok());
+    }
+    Open(Options());
+    EXPECT_EQ(log_->counters().rebuilt, damage.rebuilt);
+    EXPECT_EQ(log_->counters().objects, damage.rebuilt > 0 ? 3u : 2u);
+    EXPECT_EQ(Read(MakeObject(1)).ok(), damage.rebuilt > 0);
+    log_->CheckInvariants();
+    log_ = nullptr;
+  }
+}
+
+TEST_F(SegmentLogTest, ASegmentThatAnEvictionClosedIsTrimmed) {
+  SegmentLog::Options options = Options();
+  const uint64_t record = options.segment_bytes / kRecords;
+  options.capacity_bytes = (4 * kRecords + 2) * record;
+  std::set<ChunkKey> held;
+  for (int i = 0; i < 13; ++i) held.insert(MakeObject(i).info.key);
+  options.holds = [&](ShardId, const ChunkKey& key) {
+    return held.contains(key);
+  };
+  Open(options);
+  AppendAll(0, 14);  // the fourth segment is half full; record 13 may go
+  io_.unreadable = "segment-00000004";
+  EXPECT_TRUE(absl::IsUnavailable(Append(MakeObject(14))));
+  io_.unreadable.clear();
+  const ObjectInfo released = MakeObject(0).info;
+  held.erase(released.key);
+  ASSERT_TRUE(log_->HeldChanged(released.shard, released.key).ok());
+  ASSERT_TRUE(Append(MakeObject(14)).ok());  // into the fifth segment
+  EXPECT_EQ(fs::file_size(directory_.path() + "/segment-00000004"), 2 * record);
 }
 
 TEST_F(SegmentLogTest, ASegmentThatCouldNotBeMadeStandsInNobodysWay) {
@@ -185,9 +389,7 @@ TEST_F(SegmentLogTest, ARemovalOutlivesTheCleaningAndEvictionOfWhatFollowed) {
     ASSERT_TRUE(Append(MakeObject(i)).ok());
   }
   for (int i = 1; i < 4; ++i) ASSERT_TRUE(Read(MakeObject(i)).ok());
-  log_ = nullptr;
-  std::filesystem::remove_all(directory_.path() + "/index");
-  Open(options);
+  OpenWithoutIndex(options);
   EXPECT_TRUE(absl::IsNotFound(Read(MakeObject(0)))) << "back from the dead";
   EXPECT_TRUE(Read(MakeObject(1)).ok());
 }
@@ -196,9 +398,13 @@ TEST_F(SegmentLogTest, WhatIsFoundAtAStartIsSyncedThen) {
   Open(Options());
   AppendAll(0, kRecords + 1);
   std::multiset<std::string> synced;
-  synced_files = &synced;
-  Open(Options());
-  synced_files = nullptr;
+  {
+    const ScopedSyncHook hook([&](const std::string& file) {
+      synced.insert(file);
+      return 0;
+    });
+    Open(Options());
+  }
   EXPECT_EQ(synced.count("segment-00000001"), 1u);
   EXPECT_EQ(synced.count("segment-00000002"), 1u);
 }
