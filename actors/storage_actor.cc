@@ -151,6 +151,8 @@ void StorageActorState::OnDisk(const DiskAnswer& answer) {
       return Perform(partition->OnDiskRead(answer.key, answer.status, now));
     case DiskAnswer::Kind::kRemoved:
       return Perform(partition->OnDiskRemoved(answer.key, answer.status));
+    case DiskAnswer::Kind::kHeld:
+      return Perform(partition->OnDiskHeld(answer.key, answer.status, now));
   }
 }
 
@@ -276,6 +278,12 @@ void StorageActorState::Do(storage::action::HoldChanged& action) {
   }
 }
 
+void StorageActorState::Do(storage::action::ConfirmHold& action) {
+  deps.disk->ConfirmHeld(
+      action.shard, action.key,
+      DiskRequest::DoneOf(RequestOf(DiskAnswer::Kind::kHeld, action.key)));
+}
+
 void StorageActorState::Do(storage::action::WriteFailed& action) {
   const bool again = action.again_in > absl::ZeroDuration();
   LogWarning("storage.write",
@@ -288,8 +296,8 @@ void StorageActorState::Do(storage::action::WriteFailed& action) {
 void StorageActorState::Do(storage::action::HeldLost& action) {
   LogError("storage.held",
            absl::StrCat("chunk ", ShortHex(action.key),
-                        " was pinned or had a TTL, and the disk dropped this "
-                        "node's only copy"));
+                        " was pinned or had time to live left, and the disk "
+                        "lost this node's only copy"));
 }
 
 StorageActor::behavior_type MakeStorageActor(

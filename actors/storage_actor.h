@@ -96,6 +96,7 @@ struct StorageActorState {
   void Do(storage::action::Removed& action);
   void Do(storage::action::Pinned& action);
   void Do(storage::action::HoldChanged& action);
+  void Do(storage::action::ConfirmHold& action);
   void Do(storage::action::WriteFailed& action);
   void Do(storage::action::HeldLost& action);
 

@@ -18,13 +18,14 @@
 namespace kdn::storage {
 namespace {
 
-// Of reads, and as many of writes. Each keeps one object's blocks in flight;
-// together they keep a disk busy while checksums are computed and the index is
-// written.
+// The number of threads for reads, and the number of threads for writes. Each
+// keeps the blocks of one object in flight; together they keep a disk busy
+// while some compute checksums or write the index.
 constexpr int kThreads = 8;
 
-// One disk thread: its queue and its I/O. Reads of one key always go to the
-// same lane, and so do its writes and removals: they happen in the order asked.
+// One disk thread with its queue and its I/O. All reads of one key go to one
+// lane, and all its writes and removals go to one lane, so each kind happens in
+// the order of the calls.
 class Lane {
  public:
   using Task = absl::AnyInvocable<void(BlockIo&)>;
@@ -32,8 +33,8 @@ class Lane {
   explicit Lane(std::unique_ptr<BlockIo> io)
       : io_(std::move(io)), thread_([this] { Run(); }) {}
   ~Lane() { Stop(); }
-  // Ends the thread when what is queued is done. What is posted from then on is
-  // not done.
+  // Ends the thread after the queued tasks. A task that is posted later does
+  // not run.
   void Stop() {
     {
       absl::MutexLock lock(&mutex_);
@@ -68,11 +69,10 @@ class Lane {
   absl::Mutex mutex_;
   std::deque<Task> queue_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::thread thread_;  // last: starts when everything else is there
+  std::thread thread_;  // last: it uses the other members from its start
 };
 
-// What has to be added to a time on the monotonic clock to have it on the wall
-// clock.
+// The wall clock minus the monotonic clock.
 absl::Duration WallOffset(const Clock& clock) {
   return clock.WallNow() - clock.Now();
 }
@@ -86,7 +86,7 @@ absl::Status InChunk(const ChunkKey& key, const absl::Status& status) {
                                                   status.message()));
 }
 
-// The thread that cleans segments, one after the other, when it is woken.
+// The thread that cleans segments, one after another, each time it is woken.
 class Cleaner {
  public:
   Cleaner(SegmentLog* log, std::unique_ptr<BlockIo> io)
@@ -98,7 +98,7 @@ class Cleaner {
     }
     thread_.join();
   }
-  // Something may have become worth a cleaning.
+  // A segment may have become worth a cleaning.
   void Wake() {
     absl::MutexLock lock(&mutex_);
     woken_ = true;
@@ -108,7 +108,7 @@ class Cleaner {
   bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return stopping_ || woken_;
   }
-  // False: it is to stop.
+  // False: the thread has to end.
   bool Await() {
     absl::MutexLock lock(&mutex_);
     mutex_.Await(absl::Condition(this, &Cleaner::HasWork));
@@ -119,7 +119,7 @@ class Cleaner {
     while (Await()) {
       const absl::StatusOr<bool> cleaned = log_->CleanOne(*io_);
       if (!cleaned.ok()) LogDiskError("disk.clean", cleaned.status());
-      // One segment may be worth it after another.
+      // Another segment may be worth a cleaning too.
       if (cleaned.ok() && *cleaned) Wake();
     }
   }
@@ -129,14 +129,14 @@ class Cleaner {
   absl::Mutex mutex_;
   bool woken_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::thread thread_;  // last: starts when everything else is there
+  std::thread thread_;  // last: it uses the other members from its start
 };
 
 using EvictionCallback = std::function<void(const RecordHeader&)>;
 
 class DiskTierImpl final : public DiskTier {
  public:
-  // `on_evicted` is what the log calls.
+  // `on_evicted` is the function that the log calls.
   DiskTierImpl(Options options, std::unique_ptr<SegmentLog> log,
                EvictionCallback& on_evicted)
       : options_(std::move(options)), log_(std::move(log)) {
@@ -149,7 +149,8 @@ class DiskTierImpl final : public DiskTier {
     cleaner_->Wake();
   }
   ~DiskTierImpl() override {
-    // Lanes post to each other, and the cleaner to them.
+    // The lanes and the cleaner post to lanes, so all lanes stop before one is
+    // destroyed.
     for (auto* lanes : {&readers_, &writers_}) {
       for (const std::unique_ptr<Lane>& lane : *lanes) lane->Stop();
     }
@@ -187,8 +188,8 @@ class DiskTierImpl final : public DiskTier {
   }
 
   void Remove(ShardId shard, const ChunkKey& key, Done done) override {
-    // Never refused: it holds no memory, and forgotten it would bring the
-    // object back at the next start.
+    // Never refused: a removal takes no memory, and without it the object would
+    // be back at the next start.
     Post(writers_, "disk.remove", key, std::move(done),
          [this, shard, key](BlockIo& io) {
            absl::Status status = log_->Remove(shard, key, io);
@@ -198,7 +199,7 @@ class DiskTierImpl final : public DiskTier {
   }
 
   void Touch(ShardId shard, const ChunkKey& key) override {
-    // Touches are hints: a slow disk sheds them.
+    // Touches are hints: under load they are dropped.
     if (touches_queued_.fetch_add(1) >= options_.requests_max) {
       --touches_queued_;
       return;
@@ -213,6 +214,13 @@ class DiskTierImpl final : public DiskTier {
     LaneOf(writers_, key).Post([this, shard, key](BlockIo&) {
       log_->HeldChanged(shard, key).IgnoreError();
     });
+  }
+
+  void ConfirmHeld(ShardId shard, const ChunkKey& key, Done done) override {
+    // On a reader's lane: an engine waits for the answer.
+    Post(
+        readers_, "disk.hold", key, std::move(done),
+        [this, shard, key](BlockIo&) { return log_->HeldChanged(shard, key); });
   }
 
   absl::Status ForEach(
@@ -273,7 +281,7 @@ class DiskTierImpl final : public DiskTier {
     return *lanes[key.bytes()[0] % lanes.size()];
   }
 
-  // Tells of the eviction in order with the answers to writes of the key, and
+  // Reports the eviction in order with the answers to writes of the key, and
   // only if no later write has put the object back.
   void OnEvicted(const RecordHeader& record) {
     if (!options_.on_evicted) return;
@@ -283,8 +291,9 @@ class DiskTierImpl final : public DiskTier {
     });
   }
 
-  // Queues `work` for its key's lane, or refuses when too much is queued. The
-  // refusal waits its turn too: answers for one key come in the order asked.
+  // Queues `work` for the lane of the key, or a refusal when too many requests
+  // are queued. The refusal waits its turn too, so that the answers for one key
+  // come in the order of the calls.
   template <typename Work>
   void Admit(Lanes& lanes, const char* site, const ChunkKey& key, Done done,
              Work work) {
@@ -293,9 +302,9 @@ class DiskTierImpl final : public DiskTier {
       Post(lanes, site, key, std::move(done),
            [max = options_.requests_max](BlockIo&) {
              return absl::ResourceExhaustedError(absl::StrCat(
-                 max,
-                 " disk requests are queued already: the disk is too "
-                 "slow for what is asked of it"));
+                 "all ", max,
+                 " places in the queue of the disk are taken: the disk is too "
+                 "slow for this load"));
            });
       return;
     }

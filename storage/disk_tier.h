@@ -19,11 +19,13 @@
 
 namespace kdn::storage {
 
-// The disk tier of one node: append-only segment files written and read with
-// O_DIRECT through io_uring (plain pread/pwrite where the kernel refuses), and
-// RocksDB as the index only (shard ‖ key -> segment, offset, length, checksum).
-// Owns its threads; every call returns at once and the callback runs on a disk
-// thread, exactly once. Thread-safe. Record layout: docs/formats.md.
+// The disk tier of one node. Objects lie in append-only segment files, which
+// are written and read with O_DIRECT through io_uring (with pread and pwrite
+// where the kernel refuses io_uring). RocksDB is the index: shard ‖ key ->
+// record header. docs/formats.md describes both.
+//
+// The tier owns its threads. Unless a call says that it blocks, it returns at
+// once, and its callback runs exactly once, on a disk thread. Thread-safe.
 class DiskTier {
  public:
   struct Options {
@@ -31,68 +33,75 @@ class DiskTier {
     // Converts expiries between the monotonic and the wall clock. Outlives the
     // tier.
     const Clock* clock = nullptr;
-    uint64_t capacity_bytes = 0;  // segments together
+    uint64_t capacity_bytes = 0;  // of all segments together
     uint64_t segment_bytes = 256u << 20;
     int queue_depth = 16;
     uint64_t block_bytes = 1u << 20;  // of one I/O
-    // Queued reads and writes; one more: RESOURCE_EXHAUSTED. Removals always
-    // get in.
+    // The reads and writes that may be queued. One more is answered with
+    // RESOURCE_EXHAUSTED. Removals are never refused.
     int requests_max = 256;
     // A segment with a smaller share of live bytes is cleaned: its live records
-    // are written again, and its file is deleted.
+    // are written to another segment, and its file is deleted.
     double clean_below_live = 0.5;
-    // Called (on a disk thread) with an object evicted to make room: capacity
-    // reached or the file system full. Never an object that holds() is true
-    // for; hot objects only when nothing else can go. Called in order with the
-    // answers to writes of the object, and not when one of them has put the
-    // object back.
+    // Called on a disk thread with each object that the tier drops on its own:
+    // evicted because the capacity is reached or the file system is full, or
+    // found damaged when it had to be moved. An object that holds() is true for
+    // is not evicted. The calls and the answers to writes of one object come in
+    // order. There is no call when a later write has put the object back.
     std::function<void(const ObjectInfo&)> on_evicted;
-    // True while the object must stay (leases, TTL). May be called on any
-    // thread. The tier asks when the object is written; HeldChanged tells the
-    // tier of every later change.
+    // Whether the object must stay (leases, TTL). Called on any thread and
+    // under locks of the tier: it must not call the tier. The tier asks when it
+    // writes the object and before it evicts the object.
     std::function<bool(ShardId, const ChunkKey&)> holds;
-    // False: pretend the kernel refuses io_uring (tests run both ways).
+    // False: the tier acts as if the kernel refused io_uring. For tests.
     bool use_io_uring = true;
   };
 
-  // Opens or creates. Reads no segment: an object is acknowledged after the
-  // index knows it, so what a kill cut off was promised to nobody. Only when
-  // the index is missing, damaged or not whole is it rebuilt from the segments,
-  // every record verified. UNAVAILABLE when another process holds the
-  // directory, FAILED_PRECONDITION when it is something else's.
+  // Opens the tier or creates it. Reads no segment: an object is in the index
+  // before its write is answered, so a record that a kill has cut off was
+  // promised to nobody. When the index is missing, damaged or incomplete, it is
+  // rebuilt from the segments, and every record is verified. UNAVAILABLE when
+  // another process uses the directory, FAILED_PRECONDITION when the directory
+  // is not a disk tier's.
   static absl::StatusOr<std::unique_ptr<DiskTier>> Open(Options options);
   virtual ~DiskTier() = default;
 
   using Done = absl::AnyInvocable<void(absl::Status)>;
 
-  // Appends the object. Done(OK) means: found again after kill -9, and after
-  // power loss too when `sync`. RESOURCE_EXHAUSTED when the disk is full of
-  // objects that may not be evicted. Idempotent per (key, version).
+  // Appends the object. Done(OK): the object survives kill -9 and, with `sync`,
+  // a power loss. RESOURCE_EXHAUSTED when the disk is full of objects that may
+  // not be evicted. Idempotent per (key, version).
   virtual void Write(const ObjectInfo& info, ObjectRef object, bool sync,
                      Done done) = 0;
-  // Reads the object into `block` (block->size() == info.bytes) and verifies
-  // record header, identity and checksum. NOT_FOUND, or DATA_LOSS (the record
-  // is then dropped and counted). Does not wait for writes and removals: a read
-  // sees what was answered before it was asked.
+  // Reads the object into `block` and verifies record header, identity and
+  // checksum. NOT_FOUND when the tier does not have this version. DATA_LOSS
+  // when the record is damaged; the record is then dropped and counted. A read
+  // does not wait for writes and removals: it sees those that were answered
+  // before the read was asked for. REQUIRES: block->size() == info.bytes.
   virtual void Read(const ObjectInfo& info, std::shared_ptr<ArenaBlock> block,
                     Done done) = 0;
-  // The object is not found from now on, also after a restart once done.
+  // Done(OK): the object is gone, also after a restart.
   virtual void Remove(ShardId shard, const ChunkKey& key, Done done) = 0;
-  // The object was read from a copy in memory: the tier counts that as a read,
-  // so that an eviction keeps the object's record. Ignored when too many wait.
+  // The object was read from a copy in memory. The tier counts that as a read,
+  // so that an eviction keeps the object's record. Ignored when too many are
+  // queued.
   virtual void Touch(ShardId shard, const ChunkKey& key) = 0;
-  // holds() answers otherwise than before for the object.
+  // The answer of holds() for the object has changed.
   virtual void HeldChanged(ShardId shard, const ChunkKey& key) = 0;
+  // Done(OK): the tier has the object, and does not evict it while holds() is
+  // true for it. NOT_FOUND: the tier does not have the object, possibly because
+  // it was evicted before holds() became true. Does not wait for writes.
+  virtual void ConfirmHeld(ShardId shard, const ChunkKey& key, Done done) = 0;
 
-  // Every live object, in (shard, key) order. Blocking: for start-up. The
-  // expiry that an object was written with holds again.
+  // Visits every live object, in (shard, key) order, with the expiry that it
+  // was written with. Blocks: for the start.
   virtual absl::Status ForEach(
       absl::FunctionRef<void(const ObjectInfo&)> visit) = 0;
-  // Blocks until all that was asked before is done and synced.
+  // Blocks until every earlier call is done and synced.
   virtual absl::Status Flush() = 0;
 
-  // The metrics of kv/metric_table.h that begin with "disk_", but for the
-  // latencies and the failed writes, which the caller counts.
+  // The metrics of kv/metric_table.h that begin with "disk_". The caller counts
+  // the latencies and the failed writes.
   virtual MetricValues counters() const = 0;
 };
 

@@ -14,8 +14,7 @@ Partition::Partition(Options options, std::shared_ptr<BlockSource> blocks)
 Partition::~Partition() = default;
 
 Actions Partition::Restore(const ObjectInfo& info, absl::Time now) {
-  KDN_CHECK(impl_->options.has_disk, "what is restored rests on a disk");
-  const CheckedEvent event(this);
+  KDN_CHECK(impl_->options.has_disk, "a restored object is on a disk");
   Actions actions;
   const auto [at, is_new] = impl_->entries.try_emplace(info.key);
   if (!is_new) return actions;
@@ -26,6 +25,7 @@ Actions Partition::Restore(const ObjectInfo& info, absl::Time now) {
   impl_->Add(entry);
   if (info.expires > now) impl_->leases.HoldUntil(info.key, info.expires);
   impl_->TellHolds(actions);
+  impl_->DCheckEntry(entry);
   return actions;
 }
 
@@ -43,7 +43,7 @@ void Partition::Impl::EraseEntry(const ChunkKey& key,
                                  const absl::Status& to_readers,
                                  Actions& actions) {
   const auto found = entries.find(key);
-  KDN_CHECK(found != entries.end(), "only what is there can be erased");
+  KDN_CHECK(found != entries.end(), "only a known object can be erased");
   Entry& entry = found->second;
   if (entry.write == Entry::Write::kInFlight) ++stale_writes[key];
   AnswerCommitters(entry, [&](const Committer& committer) {
@@ -51,6 +51,7 @@ void Partition::Impl::EraseEntry(const ChunkKey& key,
         committer.waiter.id,
         absl::AbortedError("the object was removed meanwhile")});
   });
+  AnswerPinners(entry, to_readers, actions);
   ForgetMemory(entry);
   const auto read = reads.find(key);
   if (read != reads.end()) {
@@ -116,16 +117,16 @@ void Partition::Impl::CommitNew(RequestId id, const ObjectInfo& info,
   entry.info.expires = std::max(expires_before, expires);
   entry.info.durability = durability;
   leases.HoldUntil(info.key, expires);
-  PutInMemory(entry, std::move(object));
+  PutInMemory(entry, std::move(object), actions);
   AnswerReadersFromMemory(entry, actions);
-  // What the disk may still answer is of the object that was there before.
+  // A read in flight reads the object that was there before.
   if (const auto read = reads.find(info.key); read != reads.end()) {
     read->second.stale = true;
   }
   const bool durable = durability == Durability::kDurable;
   if (options.has_disk) QueueWrite(entry, durable);
   if (durable) {
-    // What readers have been given is not taken back.
+    // Readers have seen the object already: it stays visible.
     Update(entry, [&](Entry& it) { it.visible = !unknown; });
     counters["commits"] += unknown ? 0 : 1;
     AwaitDurable(entry, {{id, deadline}, /*existed=*/false});
@@ -150,19 +151,20 @@ void Partition::Impl::CommitExisting(Entry& entry, RequestId id,
     return;
   }
   if (entry.object == nullptr) {
-    // On disk, not known to be synced. The same bytes can be written again.
+    // The disk's copy may not be synced. The same bytes can be written again.
     if (info.version != entry.info.version) {
       actions.push_back(action::Refused{
-          id, absl::UnavailableError("the stored version is not in memory to "
-                                     "be synced; read it first")});
+          id, absl::UnavailableError("the stored version is not in memory and "
+                                     "cannot be synced: read it, then store "
+                                     "it again")});
       return;
     }
-    PutInMemory(entry, std::move(object));
+    PutInMemory(entry, std::move(object), actions);
     AnswerReadersFromMemory(entry, actions);
   }
   AwaitDurable(entry, {{id, deadline}, /*existed=*/true});
   if (entry.write == Entry::Write::kInFlight && !entry.write_sync) {
-    // Already under way without a sync: once more behind it.
+    // The write in flight does not sync: another write follows it.
     ++stale_writes[entry.info.key];
     Update(entry, [](Entry& it) { it.write = Entry::Write::kNone; });
   }
@@ -194,11 +196,6 @@ Actions Partition::Read(RequestId id, const ChunkKey& key,
     return actions;
   }
   const auto [read, is_new] = impl_->reads.try_emplace(key);
-  if (read->second.stale) {
-    impl_->CountTerminal(Metric("misses"));
-    actions.push_back(action::Missed{id});
-    return actions;
-  }
   ++impl_->readers;
   read->second.readers.push_back({id, deadline});
   impl_->deadlines[{deadline, id}] = {key, /*is_commit=*/false};

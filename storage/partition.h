@@ -27,15 +27,15 @@ struct Loan {
   uint64_t copy = 0;
 };
 
-// What the partition asks its driver to do. Performed in order.
+// The orders of a partition to its driver, which performs them in their order.
 namespace action {
 // The reservation `id` may be written: at most block->size() bytes.
 struct Granted {
   RequestId id;
   std::shared_ptr<ArenaBlock> block;
 };
-// The commit `id` holds at the durability it asked for. `info` is of the
-// object that is now visible: the earlier one when `existed`.
+// The commit `id` is done, at the durability that it asked for. `info`
+// describes the object that is now visible: the earlier one when `existed`.
 struct Committed {
   RequestId id;
   ObjectInfo info;
@@ -69,7 +69,7 @@ struct ReadFromDisk {
   ObjectInfo info;
   std::shared_ptr<ArenaBlock> block;
 };
-// Answer with OnDiskRemoved.
+// Hand to the disk tier; answer with OnDiskRemoved.
 struct RemoveFromDisk {
   ChunkKey key;
   ShardId shard;
@@ -82,22 +82,30 @@ struct Removed {
 struct Pinned {
   RequestId id;
 };
-// From now on the object is held against eviction, on disk too, or no longer.
+// From now on the object is held against eviction, on disk too; or it is not
+// held any more.
 struct HoldChanged {
   ChunkKey key;
   bool held = false;
 };
+// Ask the disk tier whether it has the object and will keep it while it is held
+// (DiskTier::ConfirmHeld); answer with OnDiskHeld.
+struct ConfirmHold {
+  ChunkKey key;
+  ShardId shard;
+};
 // For the log: the disk did not take the object. The object stays in memory and
-// is written again after `again_in`. Zero: it is not written again, since it
-// was never visible, or is on disk already.
+// is written again after `again_in`. Zero: the object is not written again,
+// because it was never visible or is on disk already.
 struct WriteFailed {
   ChunkKey key;
   absl::Status why;
   int failures = 0;  // in a row
   absl::Duration again_in = absl::ZeroDuration();
 };
-// For the log: the disk dropped an object that a lease or a TTL holds and that
-// memory does not have. It decided to before it heard of the hold.
+// For the log: an object that a lease or a TTL holds is lost. Memory does not
+// have it, and the disk's copy is damaged, or was evicted before the disk heard
+// of a TTL. A pin is not affected by such an eviction: it is refused instead.
 struct HeldLost {
   ChunkKey key;
 };
@@ -107,29 +115,32 @@ using Action =
     std::variant<action::Granted, action::Committed, action::Found,
                  action::Missed, action::Refused, action::WriteToDisk,
                  action::ReadFromDisk, action::RemoveFromDisk, action::Removed,
-                 action::Pinned, action::HoldChanged, action::WriteFailed,
-                 action::HeldLost>;
+                 action::Pinned, action::HoldChanged, action::ConfirmHold,
+                 action::WriteFailed, action::HeldLost>;
 using Actions = std::vector<Action>;
 
 // One partition of a node's shards: a memory tier over a disk tier, and the
-// leases that hold eviction off. Events in, actions out: it does no I/O, reads
-// no clock and knows no threads; a storage actor, a test or the simulator
-// drives it. Equal events, with equal answers of the block source, give equal
-// actions.
+// leases that protect objects from eviction. Events in, actions out: a
+// partition does no I/O, reads no clock and has no threads; a storage actor, a
+// test or the simulator drives it. Equal events, with equal answers of the
+// block source, give equal actions.
 //
-// Invariants (CheckInvariants): an object is visible only once committed; an
+// Invariants (CheckInvariants): an object is visible only after its commit; an
 // object on its way to disk is never evicted; a leased object is never evicted
 // from the node; every request gets exactly one terminal action, at the latest
-// at its deadline (OnTick; a removal, when the disk has answered); counters
-// conserve. Debug and sanitizer builds check them after every event.
+// at its deadline (OnTick) or, for a removal or a pin, when the disk has
+// answered; hits + misses + failures = lookups. Debug and sanitizer builds
+// check them after every event.
 class Partition {
  public:
   struct Options {
     bool has_disk = true;
-    // Writes handed to the disk and not yet answered; more wait in memory.
+    // Writes that the disk has and has not answered; further ones wait in
+    // memory.
     int disk_writes_max = 8;
     int disk_reads_max = 8;
-    // Requests waiting for room or disk; one more is RESOURCE_EXHAUSTED.
+    // Requests that wait for room or the disk. One more is refused with
+    // RESOURCE_EXHAUSTED.
     int waiting_max = 1024;
     int leases_max = 1 << 20;
   };
@@ -137,80 +148,88 @@ class Partition {
   Partition(Options options, std::shared_ptr<BlockSource> blocks);
   ~Partition();
 
-  // At start: an object the disk tier already holds. A TTL that has not run
-  // out by now holds it again.
+  // At the start: an object that the disk tier has. A TTL that has not run out
+  // holds the object again. The next event checks the invariants.
   Actions Restore(const ObjectInfo& info, absl::Time now);
 
-  // Asks for a block to build an object in. Evicts clean objects for it, waits
-  // for dirty ones to reach the disk, until `deadline`. Ends in Granted or
-  // Refused(RESOURCE_EXHAUSTED, INVALID_ARGUMENT).
+  // Asks for a block to build an object in. Evicts clean objects for the block,
+  // and waits until `deadline` for dirty ones to reach the disk. Ends in
+  // Granted or Refused(RESOURCE_EXHAUSTED, INVALID_ARGUMENT).
   Actions Reserve(RequestId id, size_t bytes, absl::Time deadline,
                   absl::Time now);
-  // Makes a complete object visible. First wins: if the key is there already
-  // the earlier object stays, `block` is dropped, and existed is true. With
-  // kDurable ends once the disk has synced it, else at once. Until `expires`
-  // it is held like a lease (a TTL not yet run out holds eviction off).
+  // Makes a complete object visible. The first commit of a key wins: the
+  // earlier object stays, `block` is dropped and `existed` is true. A kDurable
+  // commit ends when the disk has synced the object, another one at once.
+  // `expires` is the end of the TTL, which holds the object as a lease does;
+  // InfinitePast: none. Ends in Committed or Refused.
   Actions Commit(RequestId id, const ObjectInfo& info,
                  std::shared_ptr<ArenaBlock> block, Durability durability,
                  absl::Time expires, absl::Time deadline, absl::Time now);
-  // Ends in Found, Missed or Refused. A namespace other than the object's is a
-  // miss: a tenant learns nothing of another's keys.
+  // Ends in Found, Missed or Refused. With another namespace than the object's,
+  // it ends in Missed: a tenant learns nothing about another tenant's keys.
   Actions Read(RequestId id, const ChunkKey& key, const std::string& ns,
                absl::Time deadline, absl::Time now);
-  // No read of bytes: null when missing. Counts as a lookup.
+  // The object's description; null when it is missing. Counts as a lookup.
   const ObjectInfo* Lookup(const ChunkKey& key, const std::string& ns);
-  // Holds the object against eviction until `expires` or ReleaseSession.
-  // Pinning again extends. Ends in Pinned or Refused: NOT_FOUND,
-  // RESOURCE_EXHAUSTED.
+  // Holds the object against eviction until `expires`, Unpin or ReleaseSession.
+  // A second pin of the session replaces the time. When the object is only on
+  // disk, the pin waits for OnDiskHeld: the disk may have evicted it meanwhile.
+  // Ends in Pinned, or in Refused: NOT_FOUND, RESOURCE_EXHAUSTED,
+  // DEADLINE_EXCEEDED when the lease ends first, or the disk's error.
   Actions Pin(RequestId id, const ChunkKey& key, const std::string& ns,
               SessionId session, absl::Time expires);
   // Ends in Pinned or Refused: NOT_FOUND.
   Actions Unpin(RequestId id, const ChunkKey& key, const std::string& ns,
                 SessionId session);
   Actions ReleaseSession(SessionId session);
-  // From now on the object is gone for every other request (readers that hold
-  // it finish). Ends in Removed once the disk has forgotten it as well; in
-  // Refused: NOT_FOUND, FAILED_PRECONDITION while another session pins it,
-  // UNAVAILABLE when the disk would bring it back at the next start. Another
-  // Remove then tries again.
+  // From now on every other request misses the object; readers that have it
+  // finish. Ends in Removed when the disk has removed the object too, or in
+  // Refused: NOT_FOUND; FAILED_PRECONDITION while another session pins the
+  // object; UNAVAILABLE when the object may be back after the next start, and
+  // then another Remove tries again.
   Actions Remove(RequestId id, const ChunkKey& key, const std::string& ns,
                  SessionId session);
-  // A reader found the bytes of this version damaged: drop it here. Ignored if
-  // another version is there by now.
+  // A reader found the bytes of this version damaged: its memory copy is
+  // dropped. Ignored when the partition has another version by now.
   Actions Discard(const ChunkKey& key, ObjectVersion version);
 
   Actions OnDiskWritten(const ChunkKey& key, const absl::Status& status,
                         absl::Time now);
   Actions OnDiskRead(const ChunkKey& key, const absl::Status& status,
                      absl::Time now);
-  // In the order of the RemoveFromDisk of that key.
+  // REQUIRES: the answers for one key come in the order of its RemoveFromDisk.
   Actions OnDiskRemoved(const ChunkKey& key, const absl::Status& status);
-  // The disk tier dropped a record of this version on its own, to make room.
-  // What memory holds is written again if a lease or a TTL holds it, if it was
-  // read since it was written, or if a write is in flight: the notice may be of
-  // that write's record. REQUIRES: no notice comes after the answer to a write
-  // that has replaced the record.
+  // Answers ConfirmHold. OK: the disk has the object and keeps it while it is
+  // held. NOT_FOUND: the disk has evicted it. REQUIRES: the answers for one key
+  // come in the order of its ConfirmHold.
+  Actions OnDiskHeld(const ChunkKey& key, const absl::Status& status,
+                     absl::Time now);
+  // The disk tier has evicted a record of this version. A memory copy is
+  // written again if a lease or a TTL holds the object, if the copy was read
+  // since it was written, or if a write is in flight, because the evicted
+  // record may be that write's. REQUIRES: no notice comes after the answer to a
+  // write that has replaced the record.
   Actions OnEvictedFromDisk(const ChunkKey& key, ObjectVersion version,
                             absl::Time now);
-  // A reader has let go of the memory copy that it was lent.
+  // A reader has let go of the memory copy that it had on loan.
   Actions OnReturned(const Loan& loan, absl::Time now);
-  // What is known of the object, visible or not; null when it is not here.
+  // The object's description, visible or not; null when there is no such
+  // object.
   const ObjectInfo* Find(const ChunkKey& key) const;
-  // A lease or a TTL holds the object against eviction.
+  // Whether a lease or a TTL holds the object against eviction.
   bool Held(const ChunkKey& key, absl::Time now) const;
-  // Memory was given back by a writer, or time has passed: serves waiting
-  // requests, ends those past their deadline, expires leases, writes again what
-  // failed. Call at least every 100 ms.
+  // Time has passed, or a writer has given memory back: serves waiting
+  // requests, ends those past their deadline, expires leases, and repeats
+  // failed writes that are due. Call at least every 100 ms.
   Actions OnTick(absl::Time now);
 
-  // Writes that failed are tried at once: the node is about to stop.
+  // Repeats all failed writes at once: the node is about to stop.
   Actions Flush(absl::Time now);
-  // Objects that are on their way to disk, or wait for their turn. Those that
-  // wait to be tried again do not count.
+  // Whether an object is on its way to disk or queued for it. A failed write
+  // that waits for its next try does not count.
   bool HasUnwritten() const;
-  // Takes the same time for any number of objects.
-  // The metrics of kv/metric_table.h from "lookups" to "leases".
-  // hits + misses + failures = lookups, always.
+  // The metrics of kv/metric_table.h from "lookups" to "leases". Takes the same
+  // time for any number of objects. hits + misses + failures = lookups, always.
   MetricValues counters() const;
   void CheckInvariants() const;
 

@@ -1,4 +1,5 @@
-// The partition's dealings with the disk tier: writes behind, reads shared.
+// How the partition uses the disk tier: it writes objects after their commits,
+// and readers of one object share a read.
 #include <algorithm>
 #include <utility>
 
@@ -9,25 +10,29 @@
 namespace kdn::storage {
 namespace {
 
-// A copy that some store was promised to be durable stays so when it is written
-// again.
+// A store was promised that the object is durable, so later writes sync it too.
 bool MustSync(const Entry& entry) {
   return entry.info.durability == Durability::kDurable;
 }
 
-// How long a write that failed waits for its next try: twice as long each time.
+// The time until a failed write is repeated. It doubles with each failure.
 constexpr absl::Duration kRetryMin = absl::Milliseconds(500);
 constexpr absl::Duration kRetryMax = absl::Minutes(1);
 
 absl::Duration RetryDelay(int failures) {
-  // 2^7 times the first delay is more than the longest.
+  // 2^7 times the shortest delay is more than the longest.
   return std::min(kRetryMax, kRetryMin * (1 << std::min(failures - 1, 7)));
 }
 
 }  // namespace
 
 void Partition::Impl::SetOnDisk(Entry& entry, bool on_disk) {
-  Update(entry, [on_disk](Entry& it) { it.on_disk = on_disk; });
+  Update(entry, [on_disk](Entry& it) {
+    it.on_disk = on_disk;
+    if (!on_disk && it.hold != Entry::Hold::kNone) {
+      it.hold = Entry::Hold::kUnconfirmed;
+    }
+  });
   entry.synced = entry.synced && on_disk;
 }
 
@@ -128,7 +133,8 @@ Actions Partition::OnDiskWritten(const ChunkKey& key,
   const CheckedEvent event(this);
   Actions actions;
   --impl_->writes_in_flight;
-  KDN_CHECK(impl_->writes_in_flight >= 0, "an answer to no write");
+  KDN_CHECK(impl_->writes_in_flight >= 0,
+            "the disk answers a write that it was not given");
   const auto stale = impl_->stale_writes.find(key);
   if (stale != impl_->stale_writes.end()) {
     if (--stale->second == 0) impl_->stale_writes.erase(stale);
@@ -136,7 +142,7 @@ Actions Partition::OnDiskWritten(const ChunkKey& key,
     return actions;
   }
   const auto found = impl_->entries.find(key);
-  KDN_CHECK(found != impl_->entries.end(), "a live write has its object");
+  KDN_CHECK(found != impl_->entries.end(), "a write in flight has its object");
   Entry& entry = found->second;
   impl_->Update(entry, [](Entry& it) { it.write = Entry::Write::kNone; });
   if (status.ok()) {
@@ -163,10 +169,11 @@ void Partition::Impl::OnWritten(Entry& entry, Actions& actions) {
         action::Committed{committer.waiter.id, entry.info, committer.existed});
   });
   if (entry.evicted_meanwhile) {
-    // Whether the new record is still there is not known: it is written again.
+    // The evicted record may be the new one, so the object is written again.
     SetOnDisk(entry, false);
     QueueWrite(entry, MustSync(entry));
   }
+  AskToConfirm(entry, actions);
 }
 
 std::vector<Waiter> Partition::Impl::TakeReaders(DiskRead& read) {
@@ -181,7 +188,7 @@ void Partition::Impl::AnswerReadersFromMemory(Entry& entry, Actions& actions) {
   const auto read = reads.find(entry.info.key);
   if (read == reads.end()) return;
   AnswerReaders(entry, read->second, absl::OkStatus(), actions);
-  if (read->second.block != nullptr) return;  // the disk is at it
+  if (read->second.block != nullptr) return;  // in flight
   std::erase(read_queue, entry.info.key);
   reads.erase(read);
 }
@@ -197,8 +204,8 @@ void Partition::Impl::StartReads(absl::Time now, Actions& actions) {
       continue;
     }
     KDN_CHECK(entry->second.object == nullptr,
-              "what is in memory is not read from the disk");
-    // Making room may erase entries, though never one that waits to be read.
+              "an object in memory is not read from the disk");
+    // Making room may erase entries, but not this one: it is not in memory.
     const ObjectInfo info = entry->second.info;
     std::shared_ptr<ArenaBlock> block = MakeRoom(info.bytes, now);
     if (block == nullptr) return;
@@ -216,33 +223,42 @@ Actions Partition::OnDiskRead(const ChunkKey& key, const absl::Status& status,
   --impl_->reads_in_flight;
   const auto found = impl_->reads.find(key);
   KDN_CHECK(found != impl_->reads.end() && impl_->reads_in_flight >= 0,
-            "an answer to no read");
+            "the disk answers a read that it was not given");
   DiskRead read = std::move(found->second);
   impl_->reads.erase(found);
   const auto entry = impl_->entries.find(key);
   if (read.stale || entry == impl_->entries.end()) {
-    KDN_CHECK(read.readers.empty(), "readers of a lost object were answered");
+    impl_->ReadAgain(key, std::move(read.readers));
+    impl_->ForgetIfNowhere(key, absl::NotFoundError("evicted"), now, actions);
   } else {
     if (status.ok() && entry->second.object == nullptr) {
-      impl_->PutInMemory(entry->second, read.block);
-      // Dropped while it was read, which makes it hot.
+      impl_->PutInMemory(entry->second, read.block, actions);
+      // The disk evicted the object during the read, which makes it hot.
       if (!entry->second.on_disk) {
         impl_->QueueWrite(entry->second, MustSync(entry->second));
       }
     }
     impl_->AnswerReaders(entry->second, read, status, actions);
     if (!status.ok()) impl_->OnReadFailed(entry->second, status);
-    impl_->ForgetIfNowhere(key, status, actions);
+    impl_->ForgetIfNowhere(key, status, now, actions);
   }
   impl_->TellHolds(actions);
   impl_->Advance(now, actions);
   return actions;
 }
 
+void Partition::Impl::ReadAgain(const ChunkKey& key,
+                                std::vector<Waiter> waiting) {
+  if (waiting.empty()) return;
+  KDN_CHECK(entries.contains(key), "readers of a lost object were answered");
+  reads[key].readers = std::move(waiting);
+  read_queue.push_back(key);
+}
+
 void Partition::Impl::AnswerReaders(Entry& entry, DiskRead& read,
                                     const absl::Status& status,
                                     Actions& actions) {
-  // A commit may have brought the same bytes while the disk was read.
+  // Besides the read, a commit may have brought the object into memory.
   const bool found = entry.object != nullptr;
   const bool missing = !found && absl::IsNotFound(status);
   CountTerminal(found     ? Metric("hits_disk")
@@ -262,7 +278,7 @@ void Partition::Impl::AnswerReaders(Entry& entry, DiskRead& read,
 
 void Partition::Impl::OnReadFailed(Entry& entry, const absl::Status& status) {
   const bool gone = absl::IsDataLoss(status) || absl::IsNotFound(status);
-  if (!gone) return;  // the disk may do better next time
+  if (!gone) return;  // the next read may succeed
   counters["damaged"] += absl::IsDataLoss(status) ? 1 : 0;
   SetOnDisk(entry, false);
   // A commit brought the bytes meanwhile.
@@ -270,10 +286,16 @@ void Partition::Impl::OnReadFailed(Entry& entry, const absl::Status& status) {
 }
 
 void Partition::Impl::ForgetIfNowhere(const ChunkKey& key,
-                                      const absl::Status& why,
+                                      const absl::Status& why, absl::Time now,
                                       Actions& actions) {
   const auto found = entries.find(key);
   if (found == entries.end() || !found->second.nowhere()) return;
+  const Entry& entry = found->second;
+  // A pin that still waits is refused: it was promised nothing.
+  if (leases.Held(key, now) &&
+      (entry.pinners.empty() || entry.info.expires > now)) {
+    actions.push_back(action::HeldLost{key});
+  }
   counters["evictions_lost"] += absl::IsDataLoss(why) ? 0 : 1;
   EraseEntry(key, why, actions);
 }
@@ -294,7 +316,7 @@ Actions Partition::OnDiskRemoved(const ChunkKey& key,
   Actions actions;
   const auto found = impl_->removals.find(key);
   KDN_CHECK(found != impl_->removals.end() && !found->second.asked.empty(),
-            "an answer to no removal");
+            "the disk answers a removal that it was not given");
   DiskRemovals& removals = found->second;
   const std::optional<RequestId> id = removals.asked.front();
   removals.asked.pop_front();
@@ -303,7 +325,7 @@ Actions Partition::OnDiskRemoved(const ChunkKey& key,
   if (id && !status.ok()) {
     actions.push_back(action::Refused{
         *id, absl::UnavailableError(absl::StrCat(
-                 "the disk would bring the chunk back: ", status.message(),
+                 "the disk may bring the chunk back: ", status.message(),
                  "; remove it again"))});
   }
   if (removals.asked.empty() && !removals.failed) impl_->removals.erase(found);
@@ -318,20 +340,26 @@ Actions Partition::OnEvictedFromDisk(const ChunkKey& key, ObjectVersion version,
   if (found == impl_->entries.end() || found->second.info.version != version) {
     return actions;
   }
-  Entry& entry = found->second;
-  impl_->SetOnDisk(entry, false);
-  entry.evicted_meanwhile = entry.write == Entry::Write::kInFlight;
-  if (entry.object == nullptr) {
-    // A read that waits or is under way still has to be answered.
-    if (impl_->reads.contains(key)) return actions;
-    if (impl_->leases.Held(key, now)) actions.push_back(action::HeldLost{key});
-    impl_->ForgetIfNowhere(key, absl::NotFoundError("evicted"), actions);
-  } else if (entry.read_since_write || impl_->leases.Held(key, now)) {
-    impl_->QueueWrite(entry, MustSync(entry));
-  }
+  impl_->LoseDiskCopy(found->second, now, actions);
   impl_->TellHolds(actions);
   impl_->Advance(now, actions);
   return actions;
+}
+
+void Partition::Impl::LoseDiskCopy(Entry& entry, absl::Time now,
+                                   Actions& actions) {
+  const ChunkKey key = entry.info.key;
+  SetOnDisk(entry, false);
+  entry.evicted_meanwhile = entry.write == Entry::Write::kInFlight;
+  if (entry.object != nullptr) {
+    if (entry.read_since_write || leases.Held(key, now)) {
+      QueueWrite(entry, MustSync(entry));
+    }
+    return;
+  }
+  // A read that waits or is in flight is answered first. It may still succeed.
+  if (reads.contains(key)) return;
+  ForgetIfNowhere(key, absl::NotFoundError("evicted"), now, actions);
 }
 
 }  // namespace kdn::storage

@@ -21,70 +21,87 @@
 
 namespace kdn::storage {
 
-// A request that waits, and until when.
+// A request that waits until its deadline at the latest.
 struct Waiter {
   RequestId id;
   absl::Time deadline;
 };
 
-// A durable commit that waits for the disk, and whether it found the object
-// here.
+// A durable commit that waits for the disk.
 struct Committer {
   Waiter waiter;
-  bool existed = false;
+  bool existed = false;  // the commit found the object here
+};
+
+// A pin that waits for the disk to confirm that the object stays.
+struct Pinner {
+  RequestId id;
+  SessionId session;
 };
 
 // One object the partition knows.
 struct Entry {
-  // Its way to the disk. kFailed: the disk refused the object; the next try is
-  // at `retry_at`.
+  // The state of the write to disk. kFailed: the disk refused the object; the
+  // next try is at `retry_at`.
   enum class Write { kNone, kQueued, kInFlight, kFailed };
+  // kNone: nothing holds the object against eviction. The others: a lease or a
+  // TTL does. The disk may have evicted its copy before it heard of the hold,
+  // so it is asked: kAsked until it answers, kConfirmed after it has said yes,
+  // kUnconfirmed otherwise.
+  enum class Hold { kNone, kUnconfirmed, kAsked, kConfirmed };
 
   ObjectInfo info;
   ObjectRef object;     // null: on disk only
   Slot slot = kNoSlot;  // in the eviction policy, while in memory
-  uint64_t copy = 0;    // names the memory copy; 0: none
+  uint64_t copy = 0;    // names the memory copy; 0: there is none
   int loans = 0;        // of the memory copy, not yet returned
   bool read_since_write = false;
   bool on_disk = false;
-  bool synced = false;  // on disk, power loss included
+  bool synced = false;  // on disk, and survives a power loss
   // False until a durable commit has reached the disk.
   bool visible = true;
   Write write = Write::kNone;
   bool write_sync = false;
-  // The disk dropped a record of the object while a write was in flight: the
-  // one before it, or its own.
+  // The disk evicted a record of the object while a write was in flight: either
+  // the record before the write, or the written one.
   bool evicted_meanwhile = false;
   int write_failures = 0;  // in a row
   absl::Time retry_at;     // of kFailed
   std::vector<Committer> committers;
+  Hold hold = Hold::kNone;
+  std::vector<Pinner> pinners;
 
   bool on_its_way() const {
     return write == Write::kQueued || write == Write::kInFlight;
   }
-  // In memory, and what would be left if the memory copy went: the disk's copy,
-  // or nothing. Neither while it is on its way to disk.
-  bool clean() const { return object != nullptr && on_disk && !on_its_way(); }
+  // The object is in memory, and without the memory copy the disk's copy would
+  // be left, for sure.
+  bool clean() const {
+    return object != nullptr && on_disk && !on_its_way() &&
+           (hold == Hold::kNone || hold == Hold::kConfirmed);
+  }
+  // The object is in memory only, and no write is on its way.
   bool sole() const { return object != nullptr && !on_disk && !on_its_way(); }
-  // Evicted from the disk while a read waits for it.
+  // The disk has evicted the object, and a read still waits for it.
   bool nowhere() const { return object == nullptr && !on_disk; }
 };
 
-// A read of the disk under way or waiting for its turn, shared by all that want
-// the object.
+// A disk read that is in flight or waits for its turn. All readers of the
+// object share it.
 struct DiskRead {
   std::shared_ptr<ArenaBlock> block;  // null: waits for room or its turn
   std::vector<Waiter> readers;
-  // The object went away while the disk was at it: the answer means nothing.
+  // The object went away while the read was in flight: the bytes do not count.
+  // Readers that came later wait for another read.
   bool stale = false;
 };
 
-// Removals of one key that the disk has not answered, or that it failed.
+// The removals of one key that the disk has not answered or has failed.
 struct DiskRemovals {
   std::string ns;
   ShardId shard;
-  std::deque<std::optional<RequestId>> asked;  // nullopt: nobody waits
-  bool failed = false;  // the last one: the disk holds the object still
+  std::deque<std::optional<RequestId>> asked;  // nullopt: no request waits
+  bool failed = false;  // the last one failed: the disk still has the object
 };
 
 struct Partition::Impl {
@@ -95,10 +112,10 @@ struct Partition::Impl {
         leases(options_in.leases_max),
         reservations(static_cast<size_t>(options_in.waiting_max)) {}
 
-  // Null unless it is there, visible and of that namespace.
+  // Null unless the object is known, visible and of that namespace.
   Entry* FindVisible(const ChunkKey& key, const std::string& ns);
 
-  // What `totals` counts of an entry is counted anew around `change`.
+  // Changes the entry, and `totals` with it.
   template <typename Change>
   void Update(Entry& entry, Change change) {
     Subtract(entry);
@@ -109,32 +126,38 @@ struct Partition::Impl {
   void Subtract(const Entry& entry) { Count(entry, totals, -1); }
   void SetOnDisk(Entry& entry, bool on_disk);
 
-  // Room for `bytes`, evicting for it; null when nothing more may go.
+  // A block of so many bytes. Evicts objects for it. Null when no object may
+  // go.
   std::shared_ptr<ArenaBlock> MakeRoom(size_t bytes, absl::Time now);
-  // The first to go: among clean entries, else among sole ones.
+  // The next entry to evict from memory: a clean one, or else a sole one. Null:
+  // none may go.
   Entry* FindVictim(absl::Time now);
-  void PutInMemory(Entry& entry, ObjectRef object);
-  // Lets the memory copy go, to make room. The entry goes too when that was the
-  // only copy.
+  // Also answers the pins that wait for the disk: the object stays in memory
+  // until the disk has answered.
+  void PutInMemory(Entry& entry, ObjectRef object, Actions& actions);
+  // Drops the memory copy to make room, and the entry if that was the only
+  // copy.
   void DropFromMemory(Entry& entry);
-  // Lets the memory copy go for another reason than room.
+  // Drops the memory copy for another reason.
   void ForgetMemory(Entry& entry);
-  // What both have in common.
+  // The common part of the two.
   void LeaveMemory(Entry& entry);
-  // The answer to a reader: a loan of the memory copy.
+  // Lends the memory copy to a reader.
   action::Found Lend(Entry& entry, RequestId id, Tier tier);
-  // Removes every trace, answering whoever waits for it.
+  // Removes the object and answers the requests that wait for it.
   void EraseEntry(const ChunkKey& key, const absl::Status& to_readers,
                   Actions& actions);
 
-  // REQUIRES: a disk tier.
+  // REQUIRES: there is a disk tier.
   void RemoveFromDisk(const ChunkKey& key, const std::string& ns, ShardId shard,
                       std::optional<RequestId> id, Actions& actions);
-  // Erases an object that is neither in memory nor on disk any more.
+  // Erases an object that is neither in memory nor on disk, if it is so.
   void ForgetIfNowhere(const ChunkKey& key, const absl::Status& why,
-                       Actions& actions);
+                       absl::Time now, Actions& actions);
+  // The disk does not have the object any more.
+  void LoseDiskCopy(Entry& entry, absl::Time now, Actions& actions);
 
-  // REQUIRES: there is no entry of it, or one that is nowhere.
+  // REQUIRES: the key has no entry, or one that is nowhere.
   void CommitNew(RequestId id, const ObjectInfo& info, ObjectRef object,
                  Durability durability, absl::Time expires, absl::Time deadline,
                  Actions& actions);
@@ -143,7 +166,7 @@ struct Partition::Impl {
                       absl::Time expires, absl::Time deadline,
                       Actions& actions);
   void AwaitDurable(Entry& entry, Committer committer);
-  // The end of all commits that wait for the entry's write.
+  // Ends all commits that wait for the entry's write.
   template <typename Answer>
   void AnswerCommitters(Entry& entry, Answer answer) {
     for (const Committer& committer : std::exchange(entry.committers, {})) {
@@ -153,38 +176,55 @@ struct Partition::Impl {
   }
   void QueueWrite(Entry& entry, bool sync);
   void StartWrites(absl::Time now, Actions& actions);
-  // Takes failed writes whose time has come into the queue, no more than the
-  // disk would start at once.
+  // Queues failed writes that are due, as many as the disk would start at once.
   void QueueRetries(absl::Time now);
   void CancelRetry(Entry& entry);
   void OnWritten(Entry& entry, Actions& actions);
   void OnWriteFailed(Entry& entry, const absl::Status& status, absl::Time now,
                      Actions& actions);
-  // What a failed read says of the disk's copy.
+  // Marks the disk's copy as gone if the error says so.
   void OnReadFailed(Entry& entry, const absl::Status& status);
-  // Takes the readers out of the read and answers them.
+  // Ends all readers of the read: the object in memory is their answer, or else
+  // the status.
   void AnswerReaders(Entry& entry, DiskRead& read, const absl::Status& status,
                      Actions& actions);
   std::vector<Waiter> TakeReaders(DiskRead& read);
-  // The object has come into memory by another way than from the disk: who
-  // waits for the disk's copy need not, and may lose this one if it does.
+  // A commit has brought the object into memory: its readers need not wait for
+  // the disk.
   void AnswerReadersFromMemory(Entry& entry, Actions& actions);
+  // The readers that came while a stale read was in flight get a read of their
+  // own.
+  void ReadAgain(const ChunkKey& key, std::vector<Waiter> waiting);
   void StartReads(absl::Time now, Actions& actions);
   void ServeReservations(absl::Time now, Actions& actions);
-  // Whatever may have become possible since the last event.
+  // Starts writes and reads and serves reservations, as far as possible now.
   void Advance(absl::Time now, Actions& actions);
   void ExpireReservations(absl::Time now, Actions& actions);
   void ExpireWaiters(absl::Time now, Actions& actions);
-  void ExpireReader(const ChunkKey& key, RequestId id, Actions& actions);
+  void ExpireReader(const ChunkKey& key, RequestId id, absl::Time now,
+                    Actions& actions);
   void EndPin(RequestId id, const absl::Status& status, Actions& actions);
-  // The holds that have changed, as actions.
+  // Reports the holds that have changed, and asks the disk to confirm new ones.
   void TellHolds(Actions& actions);
+  // Asks the disk to confirm the hold. Does nothing when the disk has no copy
+  // or has been asked before.
+  void AskToConfirm(Entry& entry, Actions& actions);
+  void OnConfirmAnswer(Entry& entry, const absl::Status& status, absl::Time now,
+                       Actions& actions);
+  void AnswerPinners(Entry& entry, const absl::Status& status,
+                     Actions& actions);
   void CountTerminal(Metric what, uint64_t count = 1);
   int waiting() const {
     return static_cast<int>(reservations.size()) + readers;
   }
   void CheckEntries() const;
   void CheckEntry(const Entry& entry) const;
+  // CheckEntry in debug and sanitizer builds.
+  void DCheckEntry([[maybe_unused]] const Entry& entry) const {
+#ifndef NDEBUG
+    CheckEntry(entry);
+#endif
+  }
   void CheckRequests() const;
 
   const Options options;
@@ -196,9 +236,10 @@ struct Partition::Impl {
   std::vector<Entry*> by_slot;
   uint64_t last_copy = 0;
   LeaseTable leases;
-  // All of one class and one requester: served in the order of their arrival.
+  // All have one class and one requester, so the line is first in, first out.
   WaitingLine reservations;
-  // What a deadline ends: a reader, or a commit that waits for the disk.
+  // The request that a deadline ends: a reader, or a commit that waits for the
+  // disk.
   struct Ends {
     ChunkKey key;
     bool is_commit = false;
@@ -207,21 +248,24 @@ struct Partition::Impl {
   std::deque<ChunkKey> write_queue;
   std::set<std::pair<absl::Time, ChunkKey>> retries;  // entries of kFailed
   int writes_in_flight = 0;
-  // Completions still to come of writes whose object is gone.
+  // Answers to come for writes whose object is gone, or is written once more.
   absl::flat_hash_map<ChunkKey, int> stale_writes;
+  // Answers to come for ConfirmHold. Only the last one counts: each earlier one
+  // was asked for a hold that has ended.
+  absl::flat_hash_map<ChunkKey, int> confirms;
   absl::node_hash_map<ChunkKey, DiskRead> reads;
   std::deque<ChunkKey> read_queue;
   absl::flat_hash_map<ChunkKey, DiskRemovals> removals;
   int reads_in_flight = 0;
   int readers = 0;        // of all reads
   MetricValues counters;  // without the totals
-  // What a walk over all entries would count.
+  // Equal to a count over all entries.
   struct Totals {
     // Of visible objects.
     uint64_t objects = 0;
     uint64_t memory_objects = 0;
     uint64_t disk_bytes = 0;
-    // Of all entries. Without any of them nobody has to be asked to go.
+    // Of all entries. 0: the eviction policy need not be asked.
     uint64_t clean = 0;
     uint64_t sole = 0;
 
@@ -232,8 +276,8 @@ struct Partition::Impl {
   static void Count(const Entry& entry, Totals& totals, int times);
 };
 
-// Put at the beginning of each event: debug and sanitizer builds check the
-// invariants when the event is over.
+// Declared first in each event. Debug and sanitizer builds check the invariants
+// when the event ends.
 class CheckedEvent {
  public:
   explicit CheckedEvent(const Partition* partition) : partition_(partition) {}

@@ -1,4 +1,4 @@
-// What is always true of a partition, and its numbers.
+// The invariants of a partition, and its counters.
 #include "kv/check.h"
 #include "storage/partition_impl.h"
 
@@ -34,16 +34,19 @@ void Partition::Impl::CheckEntries() const {
   size_t in_memory = 0;
   Totals walked;
   for (const auto& [key, entry] : entries) {
-    KDN_CHECK(entry.info.key == key, "an entry sits under another key");
+    KDN_CHECK(entry.info.key == key,
+              "an entry has another key than its object");
     CheckEntry(entry);
     writing += entry.write == Entry::Write::kInFlight ? 1 : 0;
     failed += entry.write == Entry::Write::kFailed ? 1 : 0;
     in_memory += entry.object != nullptr ? 1 : 0;
     Count(entry, walked, 1);
   }
-  KDN_CHECK(walked == totals, "the totals are not those of a walk");
-  KDN_CHECK(in_memory == policy.size(), "a slot has no entry");
-  KDN_CHECK(failed == retries.size(), "a failed write is not tried again");
+  KDN_CHECK(walked == totals,
+            "the totals differ from a count over all entries");
+  KDN_CHECK(in_memory == policy.size(),
+            "the eviction policy has other objects than memory");
+  KDN_CHECK(failed == retries.size(), "a retry has no failed write");
   KDN_CHECK(writing == writes_in_flight && writing <= options.disk_writes_max,
             "writes are miscounted");
 }
@@ -56,23 +59,32 @@ void Partition::Impl::CheckEntry(const Entry& entry) const {
       "a memory copy has a slot and a name");
   KDN_CHECK(!in_memory || by_slot[entry.slot.value()] == &entry,
             "a slot leads to another entry");
-  KDN_CHECK(in_memory || entry.loans == 0, "a loan of nothing");
+  KDN_CHECK(in_memory || entry.loans == 0,
+            "there is a loan without a memory copy");
   KDN_CHECK(!in_memory || read == reads.end() || read->second.readers.empty(),
             "readers wait for the disk beside a memory copy");
-  KDN_CHECK(!entry.nowhere() || read != reads.end(), "an object is nowhere");
+  KDN_CHECK(!entry.nowhere() || read != reads.end(),
+            "an object is neither in memory nor on disk nor being read");
   KDN_CHECK(entry.write == Entry::Write::kNone || in_memory,
             "a dirty object is not in memory");
   KDN_CHECK(entry.write != Entry::Write::kFailed ||
                 retries.contains({entry.retry_at, entry.info.key}),
             "a failed write is not tried again");
-  KDN_CHECK(entry.on_disk || !entry.synced, "what is synced is on disk");
+  KDN_CHECK(entry.on_disk || !entry.synced, "a synced object is on disk");
+  KDN_CHECK(entry.pinners.empty() ||
+                (!in_memory &&
+                 (entry.hold == Entry::Hold::kAsked || entry.nowhere())),
+            "a pin waits for nothing");
+  KDN_CHECK(entry.hold != Entry::Hold::kAsked ||
+                (entry.on_disk && confirms.contains(entry.info.key)),
+            "the disk was not asked to confirm");
   KDN_CHECK(entry.visible || !entry.committers.empty() ||
                 entry.write != Entry::Write::kNone,
             "an invisible object waits for nothing");
   for (const Committer& committer : entry.committers) {
     KDN_CHECK(
         deadlines.contains({committer.waiter.deadline, committer.waiter.id}),
-        "a commit waits for ever");
+        "a commit has no deadline");
   }
 }
 
@@ -83,10 +95,11 @@ void Partition::Impl::CheckRequests() const {
   for (const auto& [key, read] : reads) {
     waiting_readers += read.readers.size();
     in_flight += read.block != nullptr ? 1 : 0;
-    KDN_CHECK(!read.stale || read.readers.empty(), "a stale read has readers");
+    KDN_CHECK(!read.stale || read.block != nullptr,
+              "a read that is not in flight is stale");
     for (const Waiter& reader : read.readers) {
       KDN_CHECK(deadlines.contains({reader.deadline, reader.id}),
-                "a reader waits for ever");
+                "a reader has no deadline");
     }
   }
   for (const auto& [key, entry] : entries)
@@ -94,7 +107,7 @@ void Partition::Impl::CheckRequests() const {
   KDN_CHECK(waiting_readers == static_cast<size_t>(readers),
             "readers are miscounted");
   KDN_CHECK(deadlines.size() == waiting_readers + committers,
-            "a deadline is of no request");
+            "a deadline has no request");
   KDN_CHECK(in_flight == reads_in_flight, "reads are miscounted");
 }
 

@@ -12,12 +12,20 @@ Actions Partition::Pin(RequestId id, const ChunkKey& key, const std::string& ns,
   const CheckedEvent event(this);
   Actions actions;
   absl::Status status = absl::NotFoundError("no such chunk to pin");
-  if (impl_->FindVisible(key, ns) != nullptr) {
-    status = impl_->leases.Acquire(key, session, expires);
-  }
-  // The hold comes first: who hears of the pin may count on it.
+  Entry* const entry = impl_->FindVisible(key, ns);
+  if (entry != nullptr) status = impl_->leases.Acquire(key, session, expires);
+  // The hold comes first: the engine may count on it when it hears of the pin.
   impl_->TellHolds(actions);
-  impl_->EndPin(id, status, actions);
+  if (!status.ok()) {
+    impl_->EndPin(id, status, actions);
+    return actions;
+  }
+  impl_->AskToConfirm(*entry, actions);
+  if (entry->object != nullptr || entry->hold == Entry::Hold::kConfirmed) {
+    impl_->EndPin(id, status, actions);
+  } else {
+    entry->pinners.push_back({id, session});
+  }
   return actions;
 }
 
@@ -54,6 +62,65 @@ Actions Partition::ReleaseSession(SessionId session) {
 void Partition::Impl::TellHolds(Actions& actions) {
   for (const HoldChange& change : leases.TakeChanges()) {
     actions.push_back(action::HoldChanged{change.key, change.held});
+    const auto found = entries.find(change.key);
+    if (found == entries.end()) continue;
+    Entry& entry = found->second;
+    Update(entry, [&](Entry& it) {
+      it.hold = change.held ? Entry::Hold::kUnconfirmed : Entry::Hold::kNone;
+    });
+    if (!change.held) {
+      AnswerPinners(entry,
+                    absl::DeadlineExceededError(
+                        "the pin ended before the disk had confirmed it"),
+                    actions);
+    }
+    AskToConfirm(entry, actions);
+  }
+}
+
+void Partition::Impl::AskToConfirm(Entry& entry, Actions& actions) {
+  if (entry.hold != Entry::Hold::kUnconfirmed || !entry.on_disk) return;
+  entry.hold = Entry::Hold::kAsked;
+  ++confirms[entry.info.key];
+  actions.push_back(action::ConfirmHold{entry.info.key, entry.info.shard});
+}
+
+Actions Partition::OnDiskHeld(const ChunkKey& key, const absl::Status& status,
+                              absl::Time now) {
+  const CheckedEvent event(this);
+  Actions actions;
+  const auto asked = impl_->confirms.find(key);
+  KDN_CHECK(asked != impl_->confirms.end(),
+            "the disk answers a ConfirmHold that it was not given");
+  const bool last = --asked->second == 0;
+  if (last) impl_->confirms.erase(asked);
+  const auto found = impl_->entries.find(key);
+  if (last && found != impl_->entries.end() &&
+      found->second.hold == Entry::Hold::kAsked) {
+    impl_->OnConfirmAnswer(found->second, status, now, actions);
+  }
+  impl_->TellHolds(actions);
+  impl_->Advance(now, actions);
+  return actions;
+}
+
+void Partition::Impl::OnConfirmAnswer(Entry& entry, const absl::Status& status,
+                                      absl::Time now, Actions& actions) {
+  if (absl::IsNotFound(status)) return LoseDiskCopy(entry, now, actions);
+  Update(entry, [&](Entry& it) {
+    it.hold = status.ok() ? Entry::Hold::kConfirmed : Entry::Hold::kUnconfirmed;
+  });
+  for (const Pinner& pinner : entry.pinners) {
+    if (status.ok()) break;
+    leases.Release(entry.info.key, pinner.session).IgnoreError();
+  }
+  AnswerPinners(entry, status, actions);
+}
+
+void Partition::Impl::AnswerPinners(Entry& entry, const absl::Status& status,
+                                    Actions& actions) {
+  for (const Pinner& pinner : std::exchange(entry.pinners, {})) {
+    EndPin(pinner.id, status, actions);
   }
 }
 
@@ -64,7 +131,7 @@ Actions Partition::Remove(RequestId id, const ChunkKey& key,
   const Entry* entry = impl_->FindVisible(key, ns);
   if (entry == nullptr) {
     const auto before = impl_->removals.find(key);
-    // One that is being stored is not yet there to be removed.
+    // An object that is being stored cannot be removed yet.
     if (before != impl_->removals.end() && before->second.ns == ns &&
         !impl_->entries.contains(key)) {
       impl_->RemoveFromDisk(key, ns, before->second.shard, id, actions);
@@ -102,7 +169,7 @@ Actions Partition::Discard(const ChunkKey& key, ObjectVersion version) {
   }
   ++impl_->counters["damaged"];
   if (found->second.on_disk && found->second.write == Entry::Write::kNone) {
-    // The disk's own copy proves itself when it is read.
+    // The next read checks the disk's copy.
     impl_->ForgetMemory(found->second);
     return actions;
   }
@@ -141,9 +208,10 @@ void Partition::Impl::ExpireWaiters(absl::Time now, Actions& actions) {
     const RequestId id = waiter.second;
     deadlines.erase(deadlines.begin());
     actions.push_back(action::Refused{
-        id, absl::DeadlineExceededError("waited for the disk")});
+        id, absl::DeadlineExceededError(
+                "the disk did not answer before the request's deadline")});
     if (!ends.is_commit) {
-      ExpireReader(ends.key, id, actions);
+      ExpireReader(ends.key, id, now, actions);
       continue;
     }
     std::erase_if(entries.find(ends.key)->second.committers,
@@ -152,19 +220,19 @@ void Partition::Impl::ExpireWaiters(absl::Time now, Actions& actions) {
 }
 
 void Partition::Impl::ExpireReader(const ChunkKey& key, RequestId id,
-                                   Actions& actions) {
+                                   absl::Time now, Actions& actions) {
   const auto read = reads.find(key);
   const size_t ended =
       std::erase_if(read->second.readers,
                     [id](const Waiter& reader) { return reader.id == id; });
-  KDN_CHECK(ended == 1, "a deadline is of a reader that waits");
+  KDN_CHECK(ended == 1, "the reader of a deadline waits");
   --readers;
   CountTerminal(Metric("failures"));
   if (!read->second.readers.empty() || read->second.block != nullptr) return;
-  // Nobody wants it any more, and the disk is not at it.
+  // No reader is left, and the read is not in flight.
   std::erase(read_queue, key);
   reads.erase(read);
-  ForgetIfNowhere(key, absl::NotFoundError("evicted"), actions);
+  ForgetIfNowhere(key, absl::NotFoundError("evicted"), now, actions);
 }
 
 }  // namespace kdn::storage

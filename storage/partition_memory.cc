@@ -1,4 +1,4 @@
-// The partition's memory: room and eviction, reservations, loans to readers.
+// How the partition uses memory: eviction, reservations, loans to readers.
 #include <optional>
 #include <utility>
 
@@ -32,7 +32,7 @@ std::shared_ptr<ArenaBlock> Partition::Impl::MakeRoom(size_t bytes,
 }
 
 Entry* Partition::Impl::FindVictim(absl::Time now) {
-  // On loan to a reader: letting go would not give the memory back.
+  // An object on loan stays: without the reader, its memory is not given back.
   Slot slot = kNoSlot;
   if (totals.clean > 0) {
     // A lease keeps an object on the node, not in memory.
@@ -42,7 +42,7 @@ Entry* Partition::Impl::FindVictim(absl::Time now) {
     });
   }
   if (slot == kNoSlot && totals.sole > 0) {
-    // The only copy of an object goes last: the disk refused or dropped it.
+    // The disk refused or evicted these objects: memory has the only copies.
     slot = policy.Victim([this, now](Slot candidate) {
       const Entry& entry = *by_slot[candidate.value()];
       return entry.sole() && entry.loans == 0 &&
@@ -52,8 +52,9 @@ Entry* Partition::Impl::FindVictim(absl::Time now) {
   return slot == kNoSlot ? nullptr : by_slot[slot.value()];
 }
 
-void Partition::Impl::PutInMemory(Entry& entry, ObjectRef object) {
-  KDN_CHECK(entry.object == nullptr, "one memory copy an object");
+void Partition::Impl::PutInMemory(Entry& entry, ObjectRef object,
+                                  Actions& actions) {
+  KDN_CHECK(entry.object == nullptr, "an object has one memory copy");
   entry.slot = policy.Insert(
       {EvictionHashOf(entry.info.key),
        static_cast<uint32_t>(object->capacity() / BlockSource::kPageBytes)});
@@ -63,6 +64,7 @@ void Partition::Impl::PutInMemory(Entry& entry, ObjectRef object) {
   by_slot[entry.slot.value()] = &entry;
   entry.copy = ++last_copy;
   Update(entry, [&](Entry& it) { it.object = std::move(object); });
+  AnswerPinners(entry, absl::OkStatus(), actions);
 }
 
 void Partition::Impl::DropFromMemory(Entry& entry) {
@@ -124,7 +126,7 @@ Actions Partition::Reserve(RequestId id, size_t bytes, absl::Time deadline,
     actions.push_back(action::Refused{
         id, absl::InvalidArgumentError(absl::StrCat(
                 "an object of ", bytes, " bytes never fits a partition of ",
-                impl_->blocks->budget_bytes()))});
+                impl_->blocks->budget_bytes(), " bytes"))});
     return actions;
   }
   if (impl_->waiting() >= impl_->options.waiting_max) {
@@ -142,7 +144,7 @@ Actions Partition::Reserve(RequestId id, size_t bytes, absl::Time deadline,
 }
 
 void Partition::Impl::ServeReservations(absl::Time now, Actions& actions) {
-  // In order: a large one is not starved by small ones behind it.
+  // In order, so that small requests do not starve a large one before them.
   while (!reservations.empty()) {
     const size_t bytes = reservations.First(WorkClass::kWrite)->amount;
     std::shared_ptr<ArenaBlock> block = MakeRoom(bytes, now);
@@ -157,10 +159,10 @@ void Partition::Impl::ExpireReservations(absl::Time now, Actions& actions) {
   for (const AdmissionRequest& late : reservations.TakeExpired(now)) {
     actions.push_back(action::Refused{
         RequestId(late.id.value()),
-        absl::ResourceExhaustedError(
-            absl::StrCat("no room for ", late.amount, " bytes in time; ",
-                         blocks->used_bytes(), " of ", blocks->budget_bytes(),
-                         " are held"))});
+        absl::ResourceExhaustedError(absl::StrCat(
+            "no room for ", late.amount,
+            " bytes in time: ", blocks->used_bytes(), " of ",
+            blocks->budget_bytes(), " bytes of memory are in use"))});
   }
 }
 

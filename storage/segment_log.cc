@@ -195,7 +195,7 @@ absl::Status SegmentLog::Read(const ObjectInfo& info,
     }
     status = InFile(*place->segment, status);
   }
-  // The read's own error counts, whatever becomes of the index entry.
+  // The caller gets the error of the read, also if the index cannot be changed.
   if (absl::IsDataLoss(status)) DropDamaged(record).status().IgnoreError();
   return status;
 }

@@ -37,7 +37,7 @@ struct Segment {
   // The size that was allocated before the first write; 0 once the file is
   // trimmed. The log's mutex guards this field and the next one.
   uint64_t taken = 0;
-  bool unsynced = false;
+  bool unsynced = false;  // records were written since the last sync
 };
 
 // The same status, with the file's path in front of the message.
@@ -152,7 +152,7 @@ class SegmentLog {
   absl::Status OpenIndex();
   // DATA_LOSS when the index in the directory is damaged or incomplete.
   absl::Status OpenIndexIn(const std::string& directory);
-  // DATA_LOSS when the index says what no log has written.
+  // DATA_LOSS when the index has an entry that no log has written.
   absl::Status LoadIndex();
   // Makes a policy that knows the segments as they were at the start, and no
   // records.

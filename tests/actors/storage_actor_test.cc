@@ -28,6 +28,9 @@ class HeldDisk final : public storage::DiskTier {
   }
   void Touch(ShardId, const ChunkKey&) override { ++touches; }
   void HeldChanged(ShardId, const ChunkKey&) override { ++held_changes; }
+  void ConfirmHeld(ShardId, const ChunkKey&, Done done) override {
+    done(absl::OkStatus());
+  }
   absl::Status ForEach(
       absl::FunctionRef<void(const storage::ObjectInfo&)>) override {
     return absl::OkStatus();

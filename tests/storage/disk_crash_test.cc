@@ -1,6 +1,10 @@
-// kill -9 at any moment, cleaning included: what was acknowledged is there and
-// whole, what was removed is gone, and nothing half-written is seen, whether
-// the index survived or is rebuilt.
+// Tests of the disk tier in more than one process. After kill -9 at any moment,
+// also during a cleaning, acknowledged objects are there and whole, removed
+// ones are gone and half-written ones are not seen, with the old index and with
+// a rebuilt one.
+//
+// RocksDB's threads do not survive a fork, and this process forks often. So it
+// opens no tier: all tiers are opened in child processes.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -13,6 +17,7 @@
 #include <random>
 
 #include "storage/disk_tier.h"
+#include "storage/record.h"
 #include "tests/storage/disk_fixture.h"
 
 namespace kdn::storage {
@@ -30,6 +35,19 @@ DiskTier::Options Options(const std::string& directory) {
   return options;
 }
 
+// Runs `body` in a child process. 0: it succeeded, and no EXPECT has failed.
+template <typename Body>
+int RunInAChild(Body body) {
+  const pid_t child = fork();
+  if (child == 0) {
+    body();
+    _exit(testing::Test::HasFailure() ? 1 : 0);
+  }
+  int status = -1;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  return status;
+}
+
 // One acknowledged step of the child.
 struct Ack {
   enum class Step { kWritten, kRemoving, kRemoved };
@@ -43,8 +61,8 @@ class Child {
   Child(const std::string& directory, int pipe)
       : pipe_(pipe), tier_(DiskTier::Open(Options(directory))) {}
 
-  // Writes, and removes three of four, so that cleaning runs all the time;
-  // reports each step. Never returns.
+  // Writes objects and removes three of four, so that cleaning runs all the
+  // time. Reports each step. Never returns.
   [[noreturn]] void Run(int first) {
     if (!tier_.ok()) _exit(1);
     SyncDisk disk(tier_->get());
@@ -55,7 +73,7 @@ class Child {
       Report(i, Ack::Step::kWritten);
       const int old = i - 4;
       if (old < first || old % 4 == 0) continue;
-      // A removal under way may or may not have happened.
+      // After a kill, this removal may or may not have happened.
       Report(old, Ack::Step::kRemoving);
       if (!disk.Remove(MakeObject(old).info).ok()) _exit(4);
       Report(old, Ack::Step::kRemoved);
@@ -73,7 +91,7 @@ class Child {
 
 class DiskCrashTest : public testing::Test {
  protected:
-  // Lets a child work for so many steps, kills it, and notes what it said.
+  // Lets a child work for so many steps, kills it, and keeps its reports.
   void WorkAndKill(int steps) {
     int ends[2];
     ASSERT_EQ(pipe(ends), 0);
@@ -85,7 +103,8 @@ class DiskCrashTest : public testing::Test {
     close(ends[1]);
     Ack ack{};
     uint64_t cleaned = 0;
-    // What it still said before it died counts as well.
+    // Reports that the child sends between the last step and its death count
+    // too.
     for (int got = 1; read(ends[0], &ack, sizeof(ack)) == sizeof(ack); ++got) {
       steps_[ack.object] = ack.step;
       next_ = std::max(next_, ack.object + 2);
@@ -99,17 +118,9 @@ class DiskCrashTest : public testing::Test {
     ASSERT_TRUE(WIFSIGNALED(status)) << "exit " << WEXITSTATUS(status);
   }
 
-  // In a child as well: RocksDB's threads do not outlive a fork, so this
-  // process, which forks again, must have none.
   void VerifyInAChild() {
-    const pid_t child = fork();
-    if (child == 0) {
-      VerifyEverything();
-      _exit(HasFailure() ? 1 : 0);
-    }
-    int status = 0;
-    ASSERT_EQ(waitpid(child, &status, 0), child);
-    ASSERT_EQ(status, 0) << "the child has said what is wrong";
+    ASSERT_EQ(RunInAChild([this] { VerifyEverything(); }), 0)
+        << "the child has printed the failures";
   }
 
   void VerifyEverything() {
@@ -132,7 +143,7 @@ class DiskCrashTest : public testing::Test {
   }
 
   TempDirectory directory_;
-  std::map<int, Ack::Step> steps_;  // the last of each object
+  std::map<int, Ack::Step> steps_;  // the last step of each object
   int next_ = 0;
   uint64_t cleaned_ = 0;
 };
@@ -153,6 +164,54 @@ TEST_F(DiskCrashTest, NothingAcknowledgedIsLostAndNothingHalfWrittenIsSeen) {
   EXPECT_GT(cleaned_, 20u) << "hardly a kill can have met a cleaning";
   std::cout << kRounds << " kills, " << steps_.size() << " objects, "
             << cleaned_ << " segments cleaned meanwhile\n";
+}
+
+TEST_F(DiskCrashTest, SpaceTakenInAdvanceIsGivenBackAfterAKill) {
+  const TestObject object = MakeObject(1);
+  const uint64_t bytes = RecordBytes(object.info.bytes);
+  ASSERT_EQ(RunInAChild([&] {
+              auto tier = DiskTier::Open(Options(directory_.path()));
+              _exit(SyncDisk(tier->get()).Write(object).ok() ? 0 : 1);
+            }),
+            0);
+  ASSERT_EQ(RunInAChild([&] {
+              auto tier = DiskTier::Open(Options(directory_.path()));
+              ASSERT_TRUE(tier.ok()) << tier.status();
+              EXPECT_EQ((*tier)->counters()["disk_segment_bytes"], bytes);
+              EXPECT_EQ(std::filesystem::file_size(directory_.path() +
+                                                   "/segment-00000001"),
+                        bytes);
+              EXPECT_EQ(*SyncDisk(tier->get()).Read(object.info), object.bytes);
+            }),
+            0);
+}
+
+TEST_F(DiskCrashTest, ADirectoryHasOneUser) {
+  int opened[2];
+  int done[2];
+  ASSERT_EQ(pipe(opened), 0);
+  ASSERT_EQ(pipe(done), 0);
+  const pid_t user = fork();
+  if (user == 0) {
+    auto tier = DiskTier::Open(Options(directory_.path()));
+    char byte = tier.ok() ? 1 : 0;
+    if (write(opened[1], &byte, 1) != 1) _exit(1);
+    _exit(read(done[0], &byte, 1) == 1 ? 0 : 1);
+  }
+  char byte = 0;
+  ASSERT_EQ(read(opened[0], &byte, 1), 1);
+  ASSERT_EQ(byte, 1);
+  EXPECT_EQ(RunInAChild([&] {
+              EXPECT_TRUE(absl::IsUnavailable(
+                  DiskTier::Open(Options(directory_.path())).status()));
+            }),
+            0)
+      << "another process got in";
+  ASSERT_EQ(write(done[1], &byte, 1), 1);
+  int status = -1;
+  ASSERT_EQ(waitpid(user, &status, 0), user);
+  EXPECT_EQ(status, 0);
+  for (const int end : {opened[0], opened[1], done[0], done[1]}) close(end);
 }
 
 }  // namespace

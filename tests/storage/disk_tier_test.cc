@@ -1,8 +1,6 @@
 #include "storage/disk_tier.h"
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -138,7 +136,7 @@ TEST_P(DiskTierTest, TheIndexIsRebuiltFromTheSegments) {
   }
 }
 
-// Two readings that a test chooses.
+// A clock that shows the two times of its constructor.
 class SetClock final : public Clock {
  public:
   SetClock(absl::Time now, absl::Time wall_now)
@@ -151,8 +149,8 @@ class SetClock final : public Clock {
   absl::Time wall_now_;
 };
 
-// A restart begins a new monotonic clock: the TTL still ends at the same time
-// of day.
+// After a restart the monotonic clock starts anew, but the TTL still ends at
+// the same wall-clock time.
 TEST_P(DiskTierTest, ATtlSurvivesARestartAndARebuild) {
   const absl::Time morning = absl::FromUnixSeconds(1790000000);
   const SetClock before(absl::UnixEpoch() + absl::Hours(500), morning);
@@ -180,7 +178,7 @@ TEST_P(DiskTierTest, ATtlSurvivesARestartAndARebuild) {
     ASSERT_TRUE(
         tier->ForEach([&](const ObjectInfo& info) { seen[info.key] = info; })
             .ok());
-    ASSERT_EQ(seen.size(), 3u) << "also the one whose TTL is over";
+    ASSERT_EQ(seen.size(), 3u) << "an object whose TTL is over is there too";
     const absl::Duration passed =
         run == 0 ? absl::ZeroDuration() : absl::Minutes(10);
     EXPECT_EQ(seen[with_ttl.info.key].expires,
@@ -211,7 +209,8 @@ TEST_P(DiskTierTest, OneKeyUnderTwoShardsIsTwoObjects) {
     EXPECT_EQ(*disk.Read(other.info), other.bytes);
     if (run == 1) {
       ASSERT_TRUE(disk.Remove(one.info).ok());
-      tier.reset();  // the tombstone is of one shard alone, for a rebuild too
+      tier.reset();
+      // A rebuild finds that the tombstone is of one shard alone.
       fs::remove_all(directory_.path() + "/index");
     }
   }
@@ -244,7 +243,7 @@ TEST_P(DiskTierTest, AHalfWrittenTailIsNotThereAfterARebuild) {
   EXPECT_EQ(tier->counters()["disk_objects"], 1u);
 }
 
-// Each eviction needs room for the one record that it keeps.
+// Each eviction needs room to move one held record.
 TEST_P(DiskTierTest, AHeldRecordInEachSegmentStopsNoWrite) {
   DiskTier::Options options = OptionsHere();
   const uint64_t record = RecordBytes(MakeObject(0).info.bytes);
@@ -301,7 +300,7 @@ TEST_P(DiskTierTest, WhatIsReleasedMakesRoom) {
   EXPECT_TRUE(absl::IsNotFound(disk.Read(released).status()));
 }
 
-// A TTL that has not run out holds its object before anyone can say so.
+// After a start, a TTL holds its object before the partition can report it.
 TEST_P(DiskTierTest, ATtlHoldsItsObjectFromTheStart) {
   const SetClock clock(absl::UnixEpoch() + absl::Hours(500),
                        absl::FromUnixSeconds(1790000000));
@@ -339,7 +338,7 @@ TEST_P(DiskTierTest, AFullTierEvictsTheOldestButNothingHeld) {
     ASSERT_TRUE(disk.Write(MakeObject(i)).ok()) << i;
     ASSERT_LE(tier->counters()["disk_segment_bytes"], 1u << 20);
   }
-  ASSERT_TRUE(tier->Flush().ok());  // what was evicted has been told
+  ASSERT_TRUE(tier->Flush().ok());  // all evictions have been reported
   EXPECT_GT(evicted, 50);
   EXPECT_EQ(tier->counters()["disk_evictions"], static_cast<uint64_t>(evicted));
   EXPECT_TRUE(disk.Read(MakeObject(0).info).ok());
@@ -366,7 +365,7 @@ TEST_P(DiskTierTest, ATierFullOfHeldObjectsRefuses) {
 
 TEST_P(DiskTierTest, ARemovalFromATierFullOfHeldObjectsHolds) {
   DiskTier::Options options = OptionsHere();
-  // 28 records, four a segment; one segment stays free.
+  // Room for 28 records, four in a segment, and for one free segment.
   options.capacity_bytes = 512u << 10;
   options.segment_bytes = 64u << 10;
   options.holds = [](ShardId, const ChunkKey&) { return true; };
@@ -416,7 +415,7 @@ TEST_P(DiskTierTest, ARebuildCutShortIsBegunAgain) {
     SyncDisk disk(tier.get());
     for (int i = 0; i < 20; ++i) ASSERT_TRUE(disk.Write(MakeObject(i)).ok());
   }
-  // What a kill in the middle leaves: an index in order that knows nothing yet.
+  // A kill in the middle leaves a valid index without records.
   fs::remove_all(directory_.path() + "/index");
   ASSERT_TRUE(DiskIndex::Open(directory_.path() + "/index").ok());
   auto tier = Open(OptionsHere());
@@ -435,7 +434,7 @@ TEST_P(DiskTierTest, TheRemovedStayRemovedThroughCleaningAndARebuild) {
       ASSERT_TRUE(disk.Remove(MakeObject(i).info).ok());
     }
     WaitUntil([&] { return tier->counters()["disk_cleaned_segments"] > 3; });
-    // Moved by the cleaning, then removed and replaced.
+    // The cleaning has moved these two objects.
     ASSERT_TRUE(disk.Remove(MakeObject(0).info).ok());
     ASSERT_TRUE(disk.Write(MakeObject(5, 2)).ok());
   }
@@ -468,16 +467,16 @@ TEST_P(DiskTierTest, ACopyThatLosesAgainstARemovalIsNotFoundByARebuild) {
   {
     DiskTier::Options options = OptionsHere();
     options.segment_bytes = 64u << 10;  // four records
-    options.clean_below_live = 0;       // would sweep the copy up
+    options.clean_below_live = 0;       // a cleaning would delete the copy
     const uint64_t record = RecordBytes(moved.bytes);
-    // With the segment that stays free.
+    // The segment that stays free is included.
     options.capacity_bytes = 24 * record + 10 * kRecordPage;
     std::atomic<DiskTier*> tier_in_use = nullptr;
     std::atomic<int> asked = 0;
     options.holds = [&](ShardId, const ChunkKey& key) {
       if (key != moved.key) return false;
-      // Asked first when it is written, then right before it is moved: that is
-      // when it goes.
+      // The tier asks when it writes the object, and again right before it
+      // moves the object. The second time, the object is removed.
       if (++asked == 2) {
         EXPECT_TRUE(SyncDisk(tier_in_use).Remove(moved).ok());
       }
@@ -512,7 +511,7 @@ TEST_P(DiskTierTest, AReadFindsItsObjectWhileCleaningMovesIt) {
       EXPECT_TRUE(back.ok()) << i << ": " << back.status();
     }
   });
-  // Every kept object is moved again and again.
+  // The cleaner moves every kept object again and again.
   for (int i = 100; i < 220; ++i) {
     EXPECT_TRUE(disk.Write(MakeObject(i)).ok());
     EXPECT_TRUE(disk.Remove(MakeObject(i).info).ok());
@@ -536,7 +535,7 @@ TEST_P(DiskTierTest, ARemovalHoldsWhileCleaningMovesItsObject) {
       removed.push_back(MakeObject(round * 100 + i).info);
       ASSERT_TRUE(disk.Write(MakeObject(round * 100 + i)).ok());
     }
-    // All at once: some lane cleans what others are removing.
+    // All at once: the cleaner moves records that lanes are removing.
     absl::BlockingCounter left(static_cast<int>(removed.size()));
     for (const ObjectInfo& info : removed) {
       tier->Remove(info.shard, info.key, [&](absl::Status status) {
@@ -585,36 +584,9 @@ TEST_P(DiskTierTest, TooManyRequestsAreRefusedInTurnButRemovalsGetIn) {
       << "removed";
 }
 
-TEST_P(DiskTierTest, SpaceTakenInAdvanceIsGivenBackAfterAKill) {
-  const TestObject object = MakeObject(1);
-  const pid_t child = fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) {
-    auto tier = Open(OptionsHere());
-    _exit(SyncDisk(tier.get()).Write(object).ok() ? 0 : 1);
-  }
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  ASSERT_EQ(status, 0);
-  auto tier = Open(OptionsHere());
-  ASSERT_NE(tier, nullptr);
-  EXPECT_EQ(tier->counters()["disk_segment_bytes"],
-            RecordBytes(object.info.bytes));
-  EXPECT_EQ(fs::file_size(SegmentsIn(directory_.path())[0]),
-            RecordBytes(object.info.bytes));
-  EXPECT_EQ(*SyncDisk(tier.get()).Read(object.info), object.bytes);
-}
-
 TEST_P(DiskTierTest, ADirectoryHasOneUser) {
   auto tier = Open(OptionsHere());
   EXPECT_TRUE(absl::IsUnavailable(DiskTier::Open(OptionsHere()).status()));
-  const pid_t child = fork();
-  if (child == 0) {
-    _exit(absl::IsUnavailable(DiskTier::Open(OptionsHere()).status()) ? 0 : 1);
-  }
-  int status = -1;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_EQ(status, 0) << "another process got in";
 }
 
 TEST_P(DiskTierTest, ADirectoryOfSomethingElseIsLeftAlone) {

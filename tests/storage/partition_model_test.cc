@@ -1,8 +1,9 @@
-// Random histories against a partition, with a disk that answers late, in any
-// order but one key's, sometimes with errors, and that evicts on its own: every
-// request ends once, no read gives the wrong bytes, what was acknowledged
-// durable is found until it is removed, damaged or evicted from the disk, and
-// the counters conserve.
+// Random histories against a partition. The disk answers late, sometimes with
+// errors, and in any order except for the requests of one key. It evicts on its
+// own, and the partition hears of that late. Every request ends once; no read
+// gives wrong bytes; a durable object is found until it is removed, damaged or
+// evicted; a pinned object is lost to damage only; hits, misses and failures
+// add up to the lookups.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -93,20 +94,20 @@ class Driver {
     disk_fails_ = false;
     ReturnAll();
     granted_.clear();
-    while (!disk_work_.empty()) AnswerDisk();
+    AnswerAll();
     now_ += absl::Hours(1);
     Open(partition_->OnTick(now_));
     ReturnAll();
     Open(partition_->Flush(now_));
-    while (!disk_work_.empty()) AnswerDisk();
+    AnswerAll();
     EXPECT_FALSE(partition_->HasUnwritten());
     partition_->CheckInvariants();
     CheckHolds();
-    EXPECT_TRUE(held_.empty()) << "all that holds has run out";
+    EXPECT_TRUE(held_.empty()) << "every lease and TTL has run out";
     EXPECT_TRUE(open_.empty()) << open_.size() << " requests never ended";
   }
-  // Brings the partition's tables to another size and order, and leaves it
-  // empty again.
+  // Gives the partition's hash tables another size and order, and leaves them
+  // empty.
   void Shake() {
     for (int i = 0; i < 3000; ++i) {
       ObjectInfo info;
@@ -118,7 +119,7 @@ class Driver {
           partition_->OnEvictedFromDisk(info.key, info.version, now_).empty());
     }
   }
-  // All that the partition has asked for and answered, in order.
+  // All actions of the partition, in order.
   const std::vector<std::string>& actions() const { return actions_; }
 
  private:
@@ -144,10 +145,11 @@ class Driver {
     if (durability == Durability::kDurable) {
       wants_durable_.insert(last_id_ + 1);
     }
-    Open(partition_->Commit(
-        NextId(), info, std::move(block), durability,
-        random_() % 4 == 0 ? Deadline() : absl::InfinitePast(), Deadline(),
-        now_));
+    const bool with_ttl = random_() % 4 == 0;
+    if (with_ttl) ttl_.insert(info.key);
+    Open(partition_->Commit(NextId(), info, std::move(block), durability,
+                            with_ttl ? Deadline() : absl::InfinitePast(),
+                            Deadline(), now_));
   }
   void RemoveOne(const ChunkKey& key) {
     const uint64_t removed = partition_->counters()["removed"];
@@ -199,7 +201,9 @@ class Driver {
   }
   void On(action::Committed& it) {
     Ended(it.id);
-    if (wants_durable_.contains(it.id.value())) {
+    // The disk may have evicted an object, and the partition not know it yet.
+    const bool evicted = it.existed && !disk_.contains(it.info.key);
+    if (wants_durable_.contains(it.id.value()) && !evicted) {
       durable_[it.info.key] = it.info.version;
     }
   }
@@ -234,18 +238,24 @@ class Driver {
   void On(action::WriteFailed& it) {
     EXPECT_TRUE(absl::IsResourceExhausted(it.why));
   }
-  void On(action::HeldLost&) { ADD_FAILURE() << "nothing held was dropped"; }
+  void On(action::HeldLost& it) {
+    // Only a pin waits for the disk: a TTL may come too late.
+    EXPECT_TRUE(damaged_.contains(it.key) || ttl_.contains(it.key))
+        << "a pinned object was evicted";
+  }
+  void On(action::ConfirmHold& it) { confirms_.push_back(it.key); }
   void On(action::WriteToDisk& it) { disk_work_.push_back(it); }
   void On(action::ReadFromDisk& it) { disk_work_.push_back(it); }
   void On(action::RemoveFromDisk& it) { disk_work_.push_back(it); }
   void On(action::Removed& it) {
     Ended(it.id);
-    // What is there now was stored since: a write of it is on its way.
+    // If there is an object of this key, it was stored later, and its write is
+    // still on its way.
     const ChunkKey& key = removing_[it.id.value()];
     EXPECT_FALSE(disk_.contains(key)) << "comes back at the next start";
   }
 
-  // The bytes of an object are its key and version, so a wrong one shows.
+  // The bytes of an object are its key and version, so that wrong bytes show.
   static void Fill(ArenaBlock& block, const ChunkKey& key,
                    ObjectVersion version) {
     block.bytes()[0] = static_cast<std::byte>(key.bytes()[0]);
@@ -259,8 +269,13 @@ class Driver {
            std::memcmp(block.bytes().data() + 1, &value, sizeof(value)) == 0;
   }
 
+  // The disk has evicted the object. The partition hears of that in its turn.
+  struct Notice {
+    ChunkKey key;
+    ObjectVersion version;
+  };
   using DiskWork = std::variant<action::WriteToDisk, action::ReadFromDisk,
-                                action::RemoveFromDisk>;
+                                action::RemoveFromDisk, Notice>;
   static ChunkKey KeyOf(const DiskWork& work) {
     if (const auto* write = std::get_if<action::WriteToDisk>(&work)) {
       return write->info.key;
@@ -268,10 +283,15 @@ class Driver {
     if (const auto* read = std::get_if<action::ReadFromDisk>(&work)) {
       return read->info.key;
     }
+    if (const auto* notice = std::get_if<Notice>(&work)) return notice->key;
     return std::get<action::RemoveFromDisk>(work).key;
   }
-  // Any key's turn, but the first of that key.
+  // Answers the first request of any key. Confirmations are a queue of their
+  // own.
   void AnswerDisk() {
+    if (!confirms_.empty() && (disk_work_.empty() || random_() % 4 == 0)) {
+      return AnswerConfirm();
+    }
     if (disk_work_.empty()) return;
     const ChunkKey key = KeyOf(disk_work_[random_() % disk_work_.size()]);
     const auto first =
@@ -280,6 +300,21 @@ class Driver {
     DiskWork work = std::move(*first);
     disk_work_.erase(first);
     std::visit([this](auto& it) { Do(it); }, work);
+  }
+  void AnswerConfirm() {
+    const ChunkKey key = confirms_.front();
+    confirms_.erase(confirms_.begin());
+    Open(partition_->OnDiskHeld(
+        key,
+        disk_.contains(key) ? absl::OkStatus() : absl::NotFoundError("none"),
+        now_));
+  }
+  void AnswerAll() {
+    while (!disk_work_.empty() || !confirms_.empty()) AnswerDisk();
+  }
+  void Do(Notice& notice) {
+    if (disk_.contains(notice.key)) return;  // written again since
+    Open(partition_->OnEvictedFromDisk(notice.key, notice.version, now_));
   }
   void Do(action::WriteToDisk& write) {
     const ChunkKey key = write.info.key;
@@ -304,6 +339,7 @@ class Driver {
       status = absl::DataLossError("damaged");
       disk_.erase(held);
       durable_.erase(key);
+      damaged_.insert(key);
     } else {
       Fill(*read.block, key, held->second);
     }
@@ -317,14 +353,14 @@ class Driver {
     Open(partition_->OnDiskRemoved(removal.key, status));
   }
 
-  // As the disk tier makes room: never what is held.
+  // Makes room as the disk tier does. A held object is never evicted.
   void EvictFromDisk(const ChunkKey& key) {
     const auto held = disk_.find(key);
     if (held == disk_.end() || held_.contains(key)) return;
     const ObjectVersion version = held->second;
     disk_.erase(held);
     durable_.erase(key);
-    Open(partition_->OnEvictedFromDisk(key, version, now_));
+    disk_work_.push_back(Notice{key, version});
   }
 
   std::mt19937 random_;
@@ -336,16 +372,19 @@ class Driver {
   std::set<uint64_t> open_;
   std::vector<std::shared_ptr<ArenaBlock>> granted_;
   std::vector<std::pair<ObjectRef, Loan>> readers_;
-  std::vector<Loan> returned_;  // the object is let go of, the loan is not
-  std::set<ChunkKey> held_;     // as the partition tells
+  std::vector<Loan> returned_;  // the reader has let go, the loan is open
+  std::set<ChunkKey> held_;     // by the HoldChanged actions
   std::vector<std::string> actions_;
   bool disk_fails_ = true;
   std::vector<DiskWork> disk_work_;
+  std::vector<ChunkKey> confirms_;
   std::map<ChunkKey, ObjectVersion> disk_;
   std::map<uint64_t, ChunkKey> reading_;
   std::map<uint64_t, ChunkKey> removing_;
   std::set<uint64_t> wants_durable_;
-  // What must be found.
+  std::set<ChunkKey> damaged_;  // at any time
+  std::set<ChunkKey> ttl_;      // stored with a TTL at any time
+  // The versions that reads must find.
   std::map<ChunkKey, ObjectVersion> durable_;
 };
 

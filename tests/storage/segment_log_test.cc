@@ -287,7 +287,7 @@ TEST_F(SegmentLogTest, ACopyOfARemovedRecordDoesNotOutliveTheTombstone) {
   EXPECT_TRUE(absl::IsNotFound(Read(MakeObject(3)))) << "back from the dead";
 }
 
-// What a damaged index may say of record 1, which lies behind record 0.
+// Each case is a damaged index entry of record 1, which lies behind record 0.
 TEST_F(SegmentLogTest, AnIndexThatNamesImpossiblePlacesIsRebuilt) {
   const uint64_t bytes = RecordBytes(MakeObject(0).info.bytes);
   struct Case {
@@ -358,7 +358,7 @@ TEST_F(SegmentLogTest, ASegmentThatCouldNotBeMadeStandsInNobodysWay) {
   const absl::Status status = Append(MakeObject(10));
   EXPECT_TRUE(status.ok()) << status;
   Open(Options());
-  EXPECT_EQ(log_->counters().segments, 2u) << "none was left behind";
+  EXPECT_EQ(log_->counters().segments, 2u) << "the failed ones left no file";
   EXPECT_TRUE(Read(MakeObject(10)).ok());
 }
 
@@ -423,7 +423,7 @@ TEST_F(SegmentLogTest, CleaningPassesOverWhatCannotBeRead) {
   EXPECT_TRUE(absl::IsUnavailable(clean().status())) << "no better";
   EXPECT_EQ(io_.reads_failed, 2);
   ASSERT_TRUE(Remove(3).ok());
-  EXPECT_TRUE(clean().value_or(false)) << "nothing of it has to be read";
+  EXPECT_TRUE(clean().value_or(false)) << "it has no record to read";
   EXPECT_EQ(io_.reads_failed, 2);
   EXPECT_EQ(log_->counters().cleaned, 2u);
 }

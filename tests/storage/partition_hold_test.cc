@@ -1,0 +1,214 @@
+// Pins and TTLs of a partition, and how the disk confirms them.
+#include <gtest/gtest.h>
+
+#include "storage/partition.h"
+#include "tests/storage/partition_fixture.h"
+
+namespace kdn::storage {
+namespace {
+
+TEST_F(PartitionTest, APinnedObjectStaysUntilItsSessionEnds) {
+  Make(1, false);
+  Put(1);
+  ASSERT_TRUE(Pin(1, 5));
+  EXPECT_EQ(Block(2), nullptr) << "waits";
+  partition_->ReleaseSession(SessionId(5));
+  EXPECT_NE(Only<action::Granted>(partition_->OnTick(kNow)), nullptr);
+}
+
+TEST_F(PartitionTest, ATtlHoldsUntilItHasRunOut) {
+  Make(1, false);
+  Put(1, Durability::kReplicated, kNow + absl::Seconds(5));
+  EXPECT_TRUE(partition_->Held(Key(1), kNow));
+  EXPECT_EQ(Block(2), nullptr);
+  EXPECT_NE(Only<action::Granted>(partition_->OnTick(kNow + absl::Seconds(6))),
+            nullptr);
+}
+
+TEST_F(PartitionTest, AHoldIsToldBeforeItsPinAndWhenItEnds) {
+  Make(2, false);
+  Put(1);
+  Actions actions = partition_->Pin(Next(), Key(1), "t", SessionId(5), kLater);
+  ASSERT_EQ(actions.size(), 2u);
+  const auto* held = std::get_if<action::HoldChanged>(&actions[0]);
+  ASSERT_NE(held, nullptr);
+  EXPECT_EQ(held->key, Key(1));
+  EXPECT_TRUE(held->held);
+  EXPECT_TRUE(std::holds_alternative<action::Pinned>(actions[1]));
+  ASSERT_TRUE(Pin(1, 6));
+  EXPECT_TRUE(partition_->ReleaseSession(SessionId(5)).empty());
+  actions = partition_->OnTick(kLater);
+  ASSERT_NE(Only<action::HoldChanged>(actions), nullptr);
+  EXPECT_FALSE(Only<action::HoldChanged>(actions)->held);
+}
+
+TEST_F(PartitionTest, WhatIsRemovedIsNoLongerHeld) {
+  Make(2, false);
+  Put(1, Durability::kReplicated, kLater);
+  ASSERT_TRUE(Pin(1, 5));
+  const Actions actions = partition_->Remove(Next(), Key(1), "t", SessionId(5));
+  ASSERT_NE(Only<action::HoldChanged>(actions), nullptr);
+  EXPECT_FALSE(Only<action::HoldChanged>(actions)->held);
+  EXPECT_FALSE(partition_->Held(Key(1), kNow));
+}
+
+TEST_F(PartitionTest, RemoveIsRefusedWhileAnotherSessionPinsIt) {
+  Make(2, true);
+  Put(1);
+  ASSERT_TRUE(Pin(1, 5));
+  const Actions refused = partition_->Remove(Next(), Key(1), "t", SessionId(6));
+  ASSERT_NE(Only<action::Refused>(refused), nullptr);
+  EXPECT_TRUE(absl::IsFailedPrecondition(Only<action::Refused>(refused)->why));
+  const Actions removal = partition_->Remove(Next(), Key(1), "t", SessionId(5));
+  EXPECT_NE(Only<action::RemoveFromDisk>(removal), nullptr);
+  EXPECT_NE(Only<action::Missed>(Read(1)), nullptr);
+  // The write under way answers for an object that is gone.
+  partition_->OnDiskWritten(Key(1), absl::OkStatus(), kNow);
+}
+
+TEST_F(PartitionTest, AnAcknowledgedPinOutlivesTheDisksCopy) {
+  Make(1, true);
+  Put(1);
+  Written(1);
+  ASSERT_TRUE(Pin(1, 5));
+  ASSERT_NE(Only<action::WriteToDisk>(EvictedFromDisk(1)), nullptr);
+  Written(1, absl::ResourceExhaustedError("full"));
+  EXPECT_EQ(Block(2), nullptr) << "memory has the only copy, and it is held";
+  EXPECT_TRUE(partition_->Held(Key(1), kNow));
+  const absl::Time later = kNow + absl::Seconds(1);
+  ASSERT_NE(Only<action::WriteToDisk>(partition_->OnTick(later)), nullptr);
+  EXPECT_NE(Only<action::ConfirmHold>(Written(1, absl::OkStatus(), later)),
+            nullptr);
+  EXPECT_TRUE(Confirmed(1, absl::NotFoundError("evicted")).empty())
+      << "of the copy that was evicted";
+  EXPECT_NE(Only<action::Granted>(Confirmed(1)), nullptr) << "held on disk";
+  EXPECT_TRUE(partition_->Held(Key(1), kNow));
+}
+
+TEST_F(PartitionTest, APinOfAnObjectOnDiskWaitsForTheDisk) {
+  Make(1, true);
+  partition_->Restore(Info(1), kNow);
+  Actions actions = partition_->Pin(Next(), Key(1), "t", SessionId(5), kLater);
+  ASSERT_EQ(actions.size(), 2u);
+  EXPECT_TRUE(std::holds_alternative<action::HoldChanged>(actions[0]));
+  const auto* confirm = std::get_if<action::ConfirmHold>(&actions[1]);
+  ASSERT_NE(confirm, nullptr);
+  EXPECT_EQ(confirm->shard, ShardId(1));
+  EXPECT_TRUE(
+      partition_->Pin(Next(), Key(1), "t", SessionId(6), kLater).empty());
+  EXPECT_EQ(Confirmed(1).size(), 2u) << "both pins";
+  EXPECT_TRUE(Pin(1, 7)) << "the hold is known to the disk";
+}
+
+TEST_F(PartitionTest, APinOfAnObjectThatTheDiskIsEvictingIsRefused) {
+  for (const bool notice_first : {false, true}) {
+    SCOPED_TRACE(notice_first);
+    Make(1, true);
+    partition_->Restore(Info(1), kNow);
+    partition_->Pin(Next(), Key(1), "t", SessionId(5), kLater);
+    const Actions actions = notice_first
+                                ? EvictedFromDisk(1)
+                                : Confirmed(1, absl::NotFoundError("evicted"));
+    const auto* refused = Only<action::Refused>(actions);
+    ASSERT_NE(refused, nullptr);
+    EXPECT_TRUE(absl::IsNotFound(refused->why));
+    EXPECT_EQ(Only<action::HeldLost>(actions), nullptr) << "not acknowledged";
+    EXPECT_FALSE(Only<action::HoldChanged>(actions)->held);
+    EXPECT_NE(Only<action::Missed>(Read(1)), nullptr);
+    const Actions rest = notice_first
+                             ? Confirmed(1, absl::NotFoundError("evicted"))
+                             : EvictedFromDisk(1);
+    EXPECT_TRUE(rest.empty());
+  }
+}
+
+TEST_F(PartitionTest, AnObjectPinnedInMemoryStaysThereUntilTheDiskConfirms) {
+  Make(1, true);
+  Put(1);
+  Written(1);
+  ASSERT_TRUE(Pin(1, 5));
+  EXPECT_EQ(Block(2), nullptr) << "the disk may have evicted its copy";
+  EXPECT_NE(Only<action::Granted>(Confirmed(1)), nullptr);
+  EXPECT_TRUE(partition_->Held(Key(1), kNow));
+}
+
+TEST_F(PartitionTest, AnObjectPinnedInMemoryIsWrittenAgainIfTheDiskHasNone) {
+  Make(1, true);
+  Put(1);
+  Written(1);
+  ASSERT_TRUE(Pin(1, 5));
+  EXPECT_NE(
+      Only<action::WriteToDisk>(Confirmed(1, absl::NotFoundError("evicted"))),
+      nullptr);
+  EXPECT_TRUE(EvictedFromDisk(1).empty()) << "the notice comes late";
+  EXPECT_NE(Only<action::WriteToDisk>(Written(1)), nullptr) << "to be sure";
+  EXPECT_NE(Only<action::ConfirmHold>(Written(1)), nullptr);
+  EXPECT_EQ(Block(2), nullptr) << "not confirmed yet";
+  EXPECT_NE(Only<action::Granted>(Confirmed(1)), nullptr);
+}
+
+TEST_F(PartitionTest, APinThatTheDiskCannotConfirmIsRefused) {
+  Make(1, true);
+  partition_->Restore(Info(1), kNow);
+  partition_->Pin(Next(), Key(1), "t", SessionId(5), kLater);
+  Actions actions = Confirmed(1, absl::UnavailableError("broken"));
+  ASSERT_NE(Only<action::Refused>(actions), nullptr);
+  EXPECT_TRUE(absl::IsUnavailable(Only<action::Refused>(actions)->why));
+  EXPECT_FALSE(partition_->Held(Key(1), kNow));
+  EXPECT_NE(Only<action::ReadFromDisk>(Read(1)), nullptr) << "still there";
+}
+
+TEST_F(PartitionTest, APinThatEndsBeforeTheDiskAnswersIsRefusedThen) {
+  Make(1, true);
+  partition_->Restore(Info(1), kNow);
+  partition_->Pin(Next(), Key(1), "t", SessionId(5), kLater);
+  const Actions actions = partition_->ReleaseSession(SessionId(5));
+  EXPECT_NE(Only<action::Refused>(actions), nullptr);
+  // The next pin needs an answer of its own.
+  EXPECT_NE(Only<action::ConfirmHold>(
+                partition_->Pin(Next(), Key(1), "t", SessionId(6), kLater)),
+            nullptr);
+  EXPECT_TRUE(Confirmed(1).empty()) << "of the hold that has ended";
+  EXPECT_NE(Only<action::Pinned>(Confirmed(1)), nullptr);
+}
+
+TEST_F(PartitionTest, AHeldObjectIsToldLostHoweverItWasFoundOut) {
+  enum class How { kEvicted, kEvictedDuringRead, kDamaged };
+  for (const How how :
+       {How::kEvicted, How::kEvictedDuringRead, How::kDamaged}) {
+    SCOPED_TRACE(static_cast<int>(how));
+    Make(1, true);
+    partition_->Restore(Info(1), kNow);
+    partition_->Pin(Next(), Key(1), "t", SessionId(5), kLater);
+    ASSERT_NE(Only<action::Pinned>(Confirmed(1)), nullptr);
+    Actions actions;
+    if (how != How::kEvicted) {
+      ASSERT_NE(Only<action::ReadFromDisk>(Read(1)), nullptr);
+    }
+    if (how != How::kDamaged) actions = EvictedFromDisk(1);
+    if (how != How::kEvicted) {
+      EXPECT_TRUE(actions.empty());
+      actions =
+          ReadDone(1, how == How::kDamaged ? absl::DataLossError("damaged")
+                                           : absl::NotFoundError("evicted"));
+    }
+    ASSERT_NE(Only<action::HeldLost>(actions), nullptr);
+    EXPECT_FALSE(Only<action::HoldChanged>(actions)->held);
+    EXPECT_NE(Only<action::Missed>(Read(1)), nullptr);
+  }
+}
+
+TEST_F(PartitionTest, AHeldObjectThatItsReadSavesIsNotLost) {
+  Make(1, true);
+  partition_->Restore(Info(1), kNow);
+  partition_->Pin(Next(), Key(1), "t", SessionId(5), kLater);
+  ASSERT_NE(Only<action::ReadFromDisk>(Read(1)), nullptr);
+  EXPECT_TRUE(EvictedFromDisk(1).empty());
+  const Actions actions = ReadDone(1);
+  EXPECT_NE(Only<action::Pinned>(actions), nullptr);
+  EXPECT_NE(Only<action::WriteToDisk>(actions), nullptr);
+  EXPECT_TRUE(Confirmed(1, absl::NotFoundError("evicted")).empty());
+}
+
+}  // namespace
+}  // namespace kdn::storage
