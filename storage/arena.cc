@@ -9,8 +9,9 @@ namespace kdn::storage {
 
 absl::StatusOr<std::shared_ptr<Arena>> Arena::Create(size_t budget_bytes) {
   if (budget_bytes < kPageBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("an arena of ", budget_bytes, " bytes holds no page"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "an arena of ", budget_bytes, " bytes has no room for a page of ",
+        kPageBytes, ": set a larger budget"));
   }
   absl::StatusOr<PrivateMemory> memory =
       PrivateMemory::Create(budget_bytes / kPageBytes * kPageBytes);
@@ -28,15 +29,15 @@ absl::StatusOr<std::shared_ptr<ArenaBlock>> Arena::Allocate(size_t bytes) {
   if (bytes == 0 || bytes > memory_.size()) {
     return absl::InvalidArgumentError(
         absl::StrCat("a block of ", bytes, " bytes never fits an arena of ",
-                     memory_.size()));
+                     memory_.size(), " bytes"));
   }
   const size_t length = RoundUpToPages(bytes);
   absl::MutexLock lock(&mutex_);
   const auto best = free_by_length_.lower_bound({length, 0});
   if (best == free_by_length_.end()) {
     return absl::ResourceExhaustedError(absl::StrCat(
-        "no free run of ", bytes, " bytes; ", memory_.size() - used_bytes_,
-        " of ", memory_.size(), " are free"));
+        "no free run of ", bytes, " bytes: ", memory_.size() - used_bytes_,
+        " of ", memory_.size(), " bytes are free, in pieces"));
   }
   const auto [run, offset] = *best;
   free_by_length_.erase(best);
@@ -96,8 +97,9 @@ void Arena::CheckInvariants() const {
   }
   KDN_CHECK(free_by_length_.size() == free_by_offset_.size(),
             "the two free lists differ in size");
-  KDN_CHECK(end_of_last <= memory_.size(), "a free run leaves the arena");
-  KDN_CHECK(free + used_bytes_ == memory_.size(), "bytes got lost");
+  KDN_CHECK(end_of_last <= memory_.size(), "a free run ends outside the arena");
+  KDN_CHECK(free + used_bytes_ == memory_.size(),
+            "free and used bytes do not add up to the budget");
 }
 
 }  // namespace kdn::storage

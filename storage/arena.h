@@ -14,13 +14,14 @@
 
 namespace kdn::storage {
 
-// A fixed budget of memory, cut into blocks of whole pages: best fit over a
-// free list that merges neighbours. Thread-safe. Invariant: used_bytes() plus
-// the free blocks is the budget, no two free blocks touch.
+// A fixed budget of memory, cut into blocks of whole pages. A block is taken
+// from the shortest free run that is long enough; free runs that touch are
+// merged. Thread-safe. Invariant: used_bytes() plus all free runs is the
+// budget, and no two free runs touch.
 class Arena final : public BlockSource {
  public:
-  // RESOURCE_EXHAUSTED when the system refuses the address space. Pages are
-  // taken from the system on first touch only.
+  // RESOURCE_EXHAUSTED when the system refuses the address space. The system
+  // provides a page when it is first touched.
   static absl::StatusOr<std::shared_ptr<Arena>> Create(size_t budget_bytes);
 
   absl::StatusOr<std::shared_ptr<ArenaBlock>> Allocate(size_t bytes) override;

@@ -16,15 +16,17 @@
 namespace kdn::storage {
 namespace {
 
-// One I/O: where in the file, and the memory, as preadv and pwritev take it.
+// One I/O: a place in the file, and the memory in the form of preadv and
+// pwritev.
 struct Block {
   uint64_t offset = 0;
   uint64_t bytes = 0;
   std::vector<iovec> memory;
 };
 
-// Cuts the pieces into equal blocks of about `block_bytes`: a record is a page
-// longer than its payload, and a page read on its own costs as much as a block.
+// Cuts the pieces into equal blocks of about `about_bytes`. Equal, because a
+// record is a page longer than its payload, and an I/O of a single page costs
+// as much as an I/O of a block.
 template <typename Byte>
 std::vector<Block> CutIntoBlocks(uint64_t offset,
                                  absl::Span<const absl::Span<Byte>> pieces,
@@ -57,7 +59,7 @@ absl::Status ErrorOf(int error, const char* what, uint64_t offset) {
   return DiskError(error, absl::StrCat(what, " at ", offset));
 }
 
-// Drops what has been moved from the front of a block.
+// Drops the bytes that have been moved from the front of the block.
 void Advance(Block& block, uint64_t moved) {
   block.offset += moved;
   block.bytes -= moved;
@@ -71,7 +73,7 @@ void Advance(Block& block, uint64_t moved) {
   }
 }
 
-// What a system call's result means for its block: an error, or progress.
+// Takes the result of a system call for the block: an error, or progress.
 absl::Status OnMoved(Block& block, int64_t result, bool writing) {
   const char* what = writing ? "writing" : "reading";
   if (result < 0) {
@@ -157,8 +159,8 @@ class UringIo final : public BlockIo {
     io_uring_sqe_set_data(sqe, &block);
   }
 
-  // Returns only when nothing of it is in flight any more: the memory is the
-  // caller's.
+  // Returns when no block is in flight, also after an error: the caller may
+  // then free the memory.
   absl::Status Run(int fd, std::vector<Block> blocks, bool writing) {
     absl::Status status;
     size_t next = 0;
@@ -180,7 +182,7 @@ class UringIo final : public BlockIo {
         io_uring_cqe_seen(&ring_, cqe);
         --in_flight;
         status.Update(OnMoved(block, result, writing));
-        if (status.ok() && block.bytes > 0) {  // a short transfer goes on
+        if (status.ok() && block.bytes > 0) {  // continues a short transfer
           Submit(fd, block, writing);
           ++in_flight;
         }

@@ -11,27 +11,29 @@
 
 namespace kdn::storage {
 
-// Moves whole runs of bytes between a file and memory, many blocks at a time.
-// Offsets, lengths and addresses are multiples of a page where the file is open
-// with O_DIRECT. Thread-compatible: one per disk thread.
+// Moves runs of bytes between a file and memory, with many blocks in flight.
+// REQUIRES: for a file that is open with O_DIRECT, offsets, lengths and
+// addresses are multiples of a page. Thread-compatible: each disk thread has
+// its own.
 class BlockIo {
  public:
   virtual ~BlockIo() = default;
-  // Writes the pieces one behind another from `offset`. RESOURCE_EXHAUSTED when
-  // the file system is full, UNAVAILABLE for other errors; what then lies there
-  // is undefined.
+  // Writes the pieces one after another, from `offset` on. RESOURCE_EXHAUSTED
+  // when the file system is full, UNAVAILABLE for other errors. After an error
+  // the bytes in this part of the file are undefined.
   virtual absl::Status Write(
       int fd, uint64_t offset,
       absl::Span<const absl::Span<const std::byte>> pieces) = 0;
-  // Fills the pieces from `offset`. DATA_LOSS when the file ends before that.
+  // Fills the pieces with the bytes from `offset` on. DATA_LOSS when the file
+  // ends before the last piece is full, UNAVAILABLE for other errors.
   virtual absl::Status Read(int fd, uint64_t offset,
                             absl::Span<const absl::Span<std::byte>> pieces) = 0;
 };
 
-// io_uring with `depth` blocks of `block_bytes` in flight; null where the
-// kernel refuses it.
+// Uses io_uring, with `depth` blocks of about `block_bytes` in flight. Null
+// where the kernel refuses io_uring.
 std::unique_ptr<BlockIo> MakeUringIo(int depth, uint64_t block_bytes);
-// pread and pwrite, block by block.
+// Uses preadv and pwritev, one block at a time.
 std::unique_ptr<BlockIo> MakePosixIo(uint64_t block_bytes);
 
 }  // namespace kdn::storage

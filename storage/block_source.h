@@ -12,16 +12,16 @@ namespace kdn::storage {
 
 class BlockSource;
 
-// A block of memory that a BlockSource lent: whole pages, page-aligned (so
-// O_DIRECT can use it as it is). Goes back to its source when destroyed. Not
-// copyable. A block of a source for simulations has sizes and no memory.
+// A block of memory on loan from a BlockSource: whole pages, page-aligned, so
+// that O_DIRECT can use it. The destructor gives the block back to the source.
+// Not copyable. A block from a source for simulations has sizes and no memory.
 class ArenaBlock {
  public:
   ~ArenaBlock();
   ArenaBlock(const ArenaBlock&) = delete;
   ArenaBlock& operator=(const ArenaBlock&) = delete;
 
-  // The bytes asked for; capacity() is that rounded up to pages.
+  // bytes() has the size that was asked for, padded() whole pages.
   // REQUIRES (all four): the block has memory.
   absl::Span<std::byte> bytes() { return {data(), size_}; }
   absl::Span<const std::byte> bytes() const { return {data(), size_}; }
@@ -29,8 +29,8 @@ class ArenaBlock {
   absl::Span<const std::byte> padded() const { return {data(), capacity_}; }
   size_t size() const { return size_; }
   size_t capacity() const { return capacity_; }
-  // Cuts the block to what was really written; the pages behind go back to the
-  // source. REQUIRES: 0 < size <= this->size().
+  // Cuts the block to the bytes that were written. The pages behind them go
+  // back to the source. REQUIRES: 0 < size <= this->size().
   void ShrinkTo(size_t size);
 
  private:
@@ -43,19 +43,19 @@ class ArenaBlock {
   }
 
   std::shared_ptr<BlockSource> source_;
-  std::byte* data_;  // null: the source lends no memory
+  std::byte* data_;  // null: the source has no memory
   size_t size_;
   size_t capacity_;
 };
 
-// A whole encoded object in memory. Shared by readers; the block goes back to
-// its source when the last lets go, so eviction never pulls bytes from under a
-// reader.
+// A whole encoded object in memory. Readers share it. The block goes back to
+// its source when the last reader lets go, so an eviction takes no bytes away
+// from a reader.
 using ObjectRef = std::shared_ptr<const ArenaBlock>;
 
-// Where a partition's memory comes from: an arena in a node, a plain count of
+// The source of a partition's memory: an arena in a node, a plain count of
 // bytes in a simulator. Invariant: used_bytes() is the capacity of all blocks
-// that are lent, and never more than budget_bytes().
+// on loan, and at most budget_bytes().
 class BlockSource : public std::enable_shared_from_this<BlockSource> {
  public:
   static constexpr size_t kPageBytes = 4096;
@@ -66,7 +66,7 @@ class BlockSource : public std::enable_shared_from_this<BlockSource> {
   virtual ~BlockSource() = default;
 
   // RESOURCE_EXHAUSTED when there is no room now: evict and try again.
-  // INVALID_ARGUMENT when `bytes` is 0 or can never fit.
+  // INVALID_ARGUMENT when `bytes` is 0 or more than the budget.
   virtual absl::StatusOr<std::shared_ptr<ArenaBlock>> Allocate(
       size_t bytes) = 0;
   virtual size_t budget_bytes() const = 0;
@@ -74,12 +74,12 @@ class BlockSource : public std::enable_shared_from_this<BlockSource> {
   virtual void CheckInvariants() const = 0;
 
  protected:
-  // A block of this source. `data` is null where the source lends no memory.
+  // Makes a block of this source. `data` is null if the source has no memory.
   std::shared_ptr<ArenaBlock> Lend(std::byte* data, size_t size);
 
  private:
   friend class ArenaBlock;
-  // So many bytes at `data` are no longer lent. Whole pages.
+  // The bytes at `data`, whole pages, are not on loan any more.
   virtual void TakeBack(std::byte* data, size_t bytes) = 0;
 };
 

@@ -12,14 +12,15 @@ std::shared_ptr<CountingBlocks> CountingBlocks::Create(size_t budget_bytes) {
 absl::StatusOr<std::shared_ptr<ArenaBlock>> CountingBlocks::Allocate(
     size_t bytes) {
   if (bytes == 0 || bytes > budget_bytes_) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "a block of ", bytes, " bytes never fits a budget of ", budget_bytes_));
+    return absl::InvalidArgumentError(
+        absl::StrCat("a block of ", bytes, " bytes never fits a budget of ",
+                     budget_bytes_, " bytes"));
   }
   const size_t capacity = RoundUpToPages(bytes);
   if (capacity > budget_bytes_ - used_bytes_) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("no room for ", bytes, " bytes; ",
-                     budget_bytes_ - used_bytes_, " are free"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "no room for ", bytes, " bytes: ", budget_bytes_ - used_bytes_,
+        " bytes are free"));
   }
   used_bytes_ += capacity;
   return Lend(nullptr, bytes);

@@ -8,8 +8,8 @@
 
 namespace kdn::storage {
 
-// A budget of bytes and no memory: a simulator drives a Partition of any size
-// with it. Unlike an arena it has no fragments: a block fits when its pages are
+// A budget of bytes without memory, for simulations of partitions of any size.
+// Unlike an arena, it has no fragments: a block fits when enough pages are
 // free. Pure; not thread-safe.
 class CountingBlocks final : public BlockSource {
  public:

@@ -8,7 +8,7 @@
 namespace kdn::storage {
 namespace {
 
-// Empty: nothing better than the error itself can be said.
+// Empty: no remedy is known.
 absl::string_view AdviceFor(int error) {
   switch (error) {
     case ENOSPC:
@@ -26,10 +26,10 @@ absl::string_view AdviceFor(int error) {
              "the disk: read the kernel's log";
     case EACCES:
     case EPERM:
-      return "the node's user may not: give it the directory";
+      return "the node's user has no permission: give this user the directory";
     case EMFILE:
     case ENFILE:
-      return "no file can be opened any more: raise `ulimit -n`";
+      return "too many files are open: raise `ulimit -n`";
     case ENOENT:
       return "the file or directory is gone: was data_dir deleted or "
              "unmounted?";

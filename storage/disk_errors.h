@@ -6,9 +6,10 @@
 
 namespace kdn::storage {
 
-// The error of a system call: what failed, the system's words, errno, and what
-// the operator can do. RESOURCE_EXHAUSTED when the file system, a quota or the
-// size of a file is the limit, UNAVAILABLE for everything else.
+// The error of a failed system call. The message has `what` failed, the
+// system's text, errno, and the remedy if one is known. RESOURCE_EXHAUSTED when
+// the file system is full or a quota or file size limit is reached, else
+// UNAVAILABLE.
 absl::Status DiskError(int error, absl::string_view what);
 
 }  // namespace kdn::storage

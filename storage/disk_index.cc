@@ -12,7 +12,7 @@
 namespace kdn::storage {
 namespace {
 
-// Shorter than any object's key, so never one.
+// Shorter than an object's key, so that no object has this key.
 constexpr char kWholeKey[] = "whole";
 constexpr size_t kIndexKeyBytes = 4 + 32;
 
@@ -34,8 +34,8 @@ absl::Status ToStatus(const rocksdb::Status& status, const char* what) {
   return absl::UnavailableError(message);
 }
 
-// The value is the record's own header page: the index can say nothing that the
-// segment does not. Its zero tail is cut off.
+// The value is the record's header page without the zeros at its end. So the
+// index has nothing that the segment does not have.
 std::string ValueOf(const RecordHeader& record) {
   std::vector<std::byte> page(kRecordPage);
   EncodeRecordHeader(record, absl::MakeSpan(page));
@@ -44,19 +44,20 @@ std::string ValueOf(const RecordHeader& record) {
   return std::string(reinterpret_cast<const char*>(page.data()), bytes);
 }
 
-// An entry that names another object than it lies under is damage: believed, it
-// would count one record twice.
+// An entry whose header names another object than its key does is damaged. If
+// it were used, one record would count twice.
 absl::StatusOr<RecordHeader> RecordOf(const rocksdb::Slice& key,
                                       const rocksdb::Slice& value) {
   if (value.size() > kRecordPage) {
-    return absl::DataLossError("index: a value is longer than a page");
+    return absl::DataLossError("index: an entry is longer than a page");
   }
   std::vector<std::byte> page(kRecordPage);
   std::copy_n(reinterpret_cast<const std::byte*>(value.data()), value.size(),
               page.begin());
   absl::StatusOr<RecordHeader> record = DecodeRecordHeader(page);
   if (record.ok() && key != IndexKey(record->shard, record->key)) {
-    return absl::DataLossError("index: an entry lies under another's key");
+    return absl::DataLossError(
+        "index: the entry of one object names another object");
   }
   return record;
 }
@@ -74,16 +75,16 @@ absl::StatusOr<std::unique_ptr<DiskIndex>> DiskIndex::Open(
   options.keep_log_file_num = 2;
   options.max_total_wal_size = 16u << 20;
   options.write_buffer_size = 8u << 20;
-  // Set aside ahead of time the logs would take 12 MB of a small disk.
+  // With preallocation, the logs would take 12 MB of a small disk.
   options.allow_fallocate = false;
-  // A log that is damaged before its end is not cut short there, which would
-  // silently forget objects: it is damage, and the index is rebuilt.
+  // A log with damage before its end is an error, and the index is rebuilt. The
+  // default mode would cut the log there and silently forget objects.
   options.wal_recovery_mode =
       rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
   rocksdb::DB* db = nullptr;
   const rocksdb::Status status = rocksdb::DB::Open(options, directory, &db);
   if (!status.ok()) {
-    // A missing or cut file of its own is damage, whatever RocksDB calls it.
+    // RocksDB has several codes for a missing or cut file.
     if (status.IsInvalidArgument() || status.IsPathNotFound() ||
         status.IsNotFound()) {
       return absl::DataLossError(absl::StrCat("index: ", status.ToString()));
@@ -118,8 +119,8 @@ absl::Status DiskIndex::Change(absl::FunctionRef<rocksdb::Status()> change,
                                const char* what) {
   rocksdb::Status status = change();
   if (status.IsNoSpace() || status.severity() != rocksdb::Status::kNoError) {
-    // A full disk puts RocksDB into read-only mode until it is told to try
-    // again; by now eviction may have made room.
+    // A full disk puts RocksDB into read-only mode until Resume. By now an
+    // eviction may have made room.
     db_->Resume().PermitUncheckedError();
     status = change();
   }

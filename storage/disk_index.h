@@ -19,8 +19,8 @@ class Status;
 
 namespace kdn::storage {
 
-// Where every live object lies: shard ‖ chunk key -> record header, in RocksDB,
-// so that one shard is one contiguous key range. Thread-safe.
+// The index of live objects, in RocksDB: shard ‖ chunk key -> record header.
+// The objects of a shard are one range of keys. Thread-safe.
 class DiskIndex {
  public:
   // UNAVAILABLE when another process has it open; DATA_LOSS when RocksDB finds
@@ -30,25 +30,26 @@ class DiskIndex {
   static absl::Status Destroy(const std::string& directory);
   ~DiskIndex();
 
-  // Whether MarkWhole was called: an index that is still being rebuilt knows
-  // only a part of what there is, and a kill may leave it so.
+  // Whether MarkWhole was called. Until then the index is being rebuilt and
+  // lacks objects; a kill may leave it in that state.
   absl::StatusOr<bool> IsWhole();
   absl::Status MarkWhole();
 
-  // Survives kill -9 once it returns, power loss after the next Sync.
-  // RESOURCE_EXHAUSTED when the file system is full.
+  // These two survive kill -9 when they return, and a power loss after the next
+  // Sync. RESOURCE_EXHAUSTED when the file system is full.
   absl::Status Put(const RecordHeader& record);
   absl::Status Erase(ShardId shard, const ChunkKey& key);
-  // Nullopt when it is not there; DATA_LOSS when what is there makes no sense.
+  // Nullopt: there is no entry. DATA_LOSS: the entry is damaged.
   absl::StatusOr<std::optional<RecordHeader>> Get(ShardId shard,
                                                   const ChunkKey& key);
-  // In (shard, key) order.
+  // Visits all entries in (shard, key) order. DATA_LOSS: an entry is damaged.
   absl::Status ForEach(absl::FunctionRef<void(const RecordHeader&)> visit);
   // May be called by several threads at once; they share the work.
   absl::Status Sync();
 
  private:
-  // Runs a change again after RocksDB has been told that there is room.
+  // Runs the change. If the file system is full, takes RocksDB out of its
+  // read-only mode and runs the change once more.
   absl::Status Change(absl::FunctionRef<rocksdb::Status()> change,
                       const char* what);
   explicit DiskIndex(std::unique_ptr<rocksdb::DB> db);

@@ -41,7 +41,7 @@ BasicDiskPolicy<Order>::BasicDiskPolicy(const Options& options)
 template <EvictionPolicy Order>
 void BasicDiskPolicy<Order>::AddSegment(uint32_t segment, uint64_t end) {
   KDN_CHECK(segment > 0 && !segments_.contains(segment),
-            "a segment is there once");
+            "a segment is added once, and its number is not 0");
   Segment& added = segments_[segment];
   added.end = end;
   added.uncounted = true;
@@ -125,7 +125,7 @@ template <EvictionPolicy Order>
 auto BasicDiskPolicy<Order>::Place(uint64_t record_bytes, Purpose purpose)
     -> Placement {
   using Kind = typename Placement::Kind;
-  KDN_CHECK(PagesOf(record_bytes) > 0, "a record has its header");
+  KDN_CHECK(PagesOf(record_bytes) > 0, "a record has a header page");
   if (purpose == Purpose::kObject) {
     if (record_bytes + SegmentBytes() > Limit()) {
       return {Kind::kTooLarge, {}};

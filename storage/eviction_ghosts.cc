@@ -10,7 +10,7 @@ namespace kdn::storage {
 void GhostQueue::Remember(uint64_t hash, uint32_t ghosts_max) {
   Take(hash);
   if (used_ == ring_.size()) {
-    // Without many holes to close, the ring grows.
+    // The ring grows unless closing the holes gives enough room.
     const bool many_holes = uint64_t{size()} * 5 <= ring_.size() * 4;
     Rebuild(many_holes && used_ > 0
                 ? ring_.size()

@@ -9,16 +9,16 @@
 
 namespace kdn::storage {
 
-// The hashes of objects that were evicted last, oldest first: a ring of hashes
-// and a table that finds them. A hash that is taken out leaves a hole in the
-// ring; holes do not count as ghosts.
+// The hashes of the objects that were evicted last ("ghosts"), oldest first: a
+// ring of hashes and a table that finds them. Taking a hash out leaves a hole
+// in the ring; holes do not count as ghosts.
 //
-// With Reserve(n), n ghosts take at most 16 bytes each: 10 of the ring, which
-// has a quarter more cells than ghosts, and 6 of the table.
+// After Reserve(n), n ghosts take at most 16 bytes each: 10 bytes in the ring,
+// which has a quarter more cells than ghosts, and 6 bytes in the table.
 class GhostQueue {
  public:
-  // Remembers the hash as the newest, and forgets the oldest until `ghosts_max`
-  // are left.
+  // Remembers the hash as the newest ghost. Then forgets the oldest ghosts
+  // until `ghosts_max` are left.
   void Remember(uint64_t hash, uint32_t ghosts_max);
   // Forgets the hash. False when the hash was not remembered.
   bool Take(uint64_t hash);
@@ -40,7 +40,7 @@ class GhostQueue {
     return Slot(static_cast<uint32_t>(
         cell < ring_.size() ? cell : cell - ring_.size()));
   }
-  // The cell holds a ghost and no hole.
+  // Whether the cell holds a ghost, and not a hole.
   bool IsLive(Slot cell) const {
     return index_.Find(ring_[cell.value()], HashAt()) == cell;
   }
@@ -49,9 +49,9 @@ class GhostQueue {
   void Rebuild(size_t cells);
 
   std::vector<uint64_t> ring_;
-  SlotIndex index_;      // of the cells with a ghost
-  uint32_t oldest_ = 0;  // cell of the ring
-  uint32_t used_ = 0;    // cells from there on, holes included
+  SlotIndex index_;      // finds the cells with a ghost
+  uint32_t oldest_ = 0;  // the ring's first used cell
+  uint32_t used_ = 0;    // used cells, holes included
 };
 
 }  // namespace kdn::storage

@@ -11,10 +11,10 @@
 
 namespace kdn::storage {
 
-// What a policy is told of an object that it has to order.
+// An object, as an eviction policy sees it.
 struct Cached {
-  // 64 well mixed bits that name the object for as long as the store lives:
-  // ghosts are found by them, so they may not depend on the process.
+  // 64 well mixed bits that name the object. Ghosts are found by these bits, so
+  // they must be the same in every process.
   uint64_t hash = 0;
   // The room that the object takes, in the unit of the policy's capacity. At
   // least 1.
@@ -28,25 +28,27 @@ inline uint64_t EvictionHashOf(const ChunkKey& key) {
   return hash;
 }
 
-// Says which object of a cache goes next. Memory, disk and cache simulators use
-// the same policies. A policy knows its objects by slot: `Insert` gives the
-// slot, and the slot is the object's until `Evict` or `Erase`. The owner maps
-// keys to slots and slots to objects.
+// Decides which object of a cache goes next. The memory tier, the disk tier and
+// cache simulators use the same policies. A policy knows its objects by slot:
+// `Insert` gives the slot, and the object has it until `Evict` or `Erase`. The
+// owner maps keys to slots and slots to objects.
 //
 // A policy is pure and deterministic: equal calls give equal victims. No policy
-// is thread-safe. Constructed from the capacity of the cache, in the unit of
-// the weights.
+// is thread-safe. The constructor takes the capacity of the cache, in the unit
+// of the weights.
 //
 //   Insert(object)   the object is in the cache from now on.
 //   Access(slot)     the object was read.
-//   Evict(slot)      the object went to make room. Ghosts may remember it.
-//   Erase(slot)      the object went for another reason. Nothing is remembered.
-//   Victim(may_go)   the slot of the first object, in the policy's order, that
-//                    `may_go(slot)` is true for; kNoSlot when there is none.
-//                    The object stays until Evict. Objects that may not go keep
-//                    their place and what is known of them.
-//   hash(slot)       the hash that the object came with.
-//   MemoryBytes()    heap memory of the policy, ghosts included.
+//   Evict(slot)      the object was dropped to make room. The policy may keep
+//                    its hash as a ghost.
+//   Erase(slot)      the object was dropped for another reason. The policy
+//                    forgets it.
+//   Victim(may_go)   the slot of the first object, in the policy's order, for
+//                    which `may_go(slot)` is true; kNoSlot when there is none.
+//                    The object stays until Evict. An object that may not go
+//                    keeps its place and its counters.
+//   hash(slot)       the hash that the object was inserted with.
+//   MemoryBytes()    the heap memory of the policy, ghosts included.
 //
 // `Access`, `Evict`, `Erase` and `hash` REQUIRE a slot that is in use.
 template <typename P>
@@ -60,7 +62,7 @@ concept EvictionPolicy = std::constructible_from<P, uint64_t> &&
   {
     policy.Victim([](Slot) { return true; })
     } -> std::same_as<Slot>;
-  // Takes the memory for so many objects at once.
+  // Allocates the memory for so many objects.
   policy.Reserve(objects);
   { fixed.hash(slot) } -> std::same_as<uint64_t>;
   { fixed.size() } -> std::same_as<uint32_t>;

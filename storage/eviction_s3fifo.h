@@ -13,13 +13,13 @@ namespace kdn::storage {
 // S3-FIFO: Yang, Zhang, Qiu, Yue, Rashmi, "FIFO queues are all you need for
 // cache eviction", SOSP 2023, section 4. A new object enters a small queue of a
 // tenth of the capacity. An object that was read twice there moves on to the
-// main queue; another leaves, and its hash is remembered as a ghost. An object
-// that comes back while it is a ghost enters the main queue at once. The main
-// queue gives an object another round for each of its last three reads.
+// main queue; any other object leaves, and its hash is kept as a ghost. An
+// object that comes back while it is a ghost enters the main queue at once. The
+// main queue gives an object another round for each of its last three reads.
 //
-// A read sets a counter and moves nothing, and objects go in the order in which
-// they came, but for those that earned another round: what a disk of
-// append-only segments needs.
+// A read sets a counter and moves nothing. Objects go in the order in which
+// they came, except for those that have earned another round. That suits a disk
+// of append-only segments.
 class S3FifoPolicy {
  public:
   explicit S3FifoPolicy(uint64_t capacity)
@@ -71,7 +71,7 @@ class S3FifoPolicy {
     uint64_t weight = 0;
   };
 
-  // Objects that `may_go` refuses stay where they are.
+  // Passes over objects that `may_go` refuses, and does not move them.
   template <typename MayGo>
   Slot VictimOfSmall(MayGo& may_go) {
     for (Slot at = small_.order.front(); at != kNoSlot;) {
@@ -84,7 +84,7 @@ class S3FifoPolicy {
     }
     return kNoSlot;
   }
-  // Ends: each round takes one read from an object that stays.
+  // Ends, because an object loses one read in each round.
   template <typename MayGo>
   Slot VictimOfMain(MayGo& may_go) {
     for (Slot at = main_.order.front(); at != kNoSlot;) {
@@ -93,7 +93,7 @@ class S3FifoPolicy {
         if (slab_[at].reads == 0) return at;
         --slab_[at].reads;
         main_.order.MoveToBack(slab_, at);
-        if (next == kNoSlot) next = at;  // the last of the queue: its own turn
+        if (next == kNoSlot) next = at;  // the only one left comes again
       }
       at = next;
     }
@@ -102,7 +102,7 @@ class S3FifoPolicy {
   void MoveToMain(Slot slot);
   void Push(Slot slot, bool in_main);
   void Pop(Slot slot);
-  // As many as the main queue has room for, at the mean weight of the objects.
+  // The number of objects of mean weight that the main queue has room for.
   uint32_t GhostsMax() const;
 
   const uint64_t main_max_;

@@ -14,11 +14,11 @@ namespace kdn::storage {
 using Slot = StrongInt<struct SlotTag, uint32_t>;
 inline constexpr Slot kNoSlot(UINT32_MAX);
 
-// Nodes in one array, named by slot. Slots of nodes that are gone are used
-// again, the last one first. `Node` has the members `Slot before` and `Slot
-// after`: the links of a SlotList, and of the free list here.
+// Nodes in one array. A slot names a node. The slots of removed nodes are used
+// again, the latest first. `Node` has the members `Slot before` and `Slot
+// after`, which link the nodes of a SlotList and the free nodes here.
 //
-// Invariant: a node that is free has itself as `before`.
+// Invariant: the `before` of a free node is the node itself.
 template <typename Node>
 class SlotSlab {
  public:
@@ -34,7 +34,7 @@ class SlotSlab {
     nodes_[slot.value()] = node;
     return slot;
   }
-  // REQUIRES: in use, and in no list.
+  // REQUIRES: the slot is in use, and in no list.
   void Remove(Slot slot) {
     KDN_DCHECK(InUse(slot), "a slot is freed once");
     nodes_[slot.value()].before = slot;
@@ -65,8 +65,8 @@ class SlotSlab {
   uint32_t used_ = 0;
 };
 
-// A doubly linked list through nodes of a slab. The list does not own the
-// nodes; a node is in one list at most.
+// A doubly linked list of nodes of a slab. The list does not own the nodes. A
+// node is in at most one list.
 class SlotList {
  public:
   Slot front() const { return front_; }
@@ -119,9 +119,9 @@ class SlotList {
   uint32_t size_ = 0;
 };
 
-// Finds the slot of a 64-bit hash: open addressing with linear probing, 4 bytes
-// a cell, at most three cells of four in use. The table does not keep the
-// hashes; `hash_of(slot)` gives the hash of a slot that is in the table.
+// A table from 64-bit hashes to slots: open addressing with linear probing, 4
+// bytes per cell, at most three of four cells in use. The table does not keep
+// the hashes: `hash_of(slot)` gives the hash of a slot that is in the table.
 class SlotIndex {
  public:
   // kNoSlot when no slot has the hash.
@@ -151,8 +151,8 @@ class SlotIndex {
       KDN_CHECK(cells_[hole] != kNoSlot, "only what is there can be erased");
       hole = Next(hole);
     }
-    // No probe may end at the hole too soon: what could have lain there moves
-    // up.
+    // A probe must not end at the hole too early: slots behind the hole that a
+    // probe through it finds move up.
     for (size_t at = Next(hole); cells_[at] != kNoSlot; at = Next(at)) {
       if (!IsBetween(hole, HomeOf(hash_of(cells_[at])), at)) {
         cells_[hole] = cells_[at];
@@ -163,7 +163,7 @@ class SlotIndex {
     --size_;
   }
 
-  // Room for so many slots without another allocation.
+  // After this call, so many slots fit without another allocation.
   template <typename HashOf>
   void Reserve(uint32_t slots, HashOf hash_of) {
     if (CellsFor(slots) > cells_.size()) Resize(CellsFor(slots), hash_of);
@@ -177,13 +177,14 @@ class SlotIndex {
 
  private:
   static size_t CellsFor(size_t slots) { return slots * 4 / 3 + 2; }
-  // The cell that a hash belongs to: its high bits, scaled to the table.
+  // The cell where the probe for a hash begins: the hash scaled to the table.
   size_t HomeOf(uint64_t hash) const {
     return static_cast<size_t>(
         (static_cast<unsigned __int128>(hash) * cells_.size()) >> 64);
   }
   size_t Next(size_t at) const { return at + 1 == cells_.size() ? 0 : at + 1; }
-  // Whether a probe from `hole`, around the end, meets `home` before `at`.
+  // Whether `home` lies behind `hole` and not behind `at`, on the way from
+  // `hole` around the end of the table.
   static bool IsBetween(size_t hole, size_t home, size_t at) {
     if (hole <= at) return hole < home && home <= at;
     return hole < home || home <= at;

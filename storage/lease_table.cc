@@ -13,8 +13,9 @@ absl::Status LeaseTable::Acquire(const ChunkKey& key, SessionId session,
   const bool extends =
       holds != by_key_.end() && holds->second.leases.contains(session);
   if (!extends && leases_ >= leases_max_) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("all ", leases_max_, " leases are taken"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "all ", leases_max_,
+        " leases are in use: unpin chunks, or wait until pins end"));
   }
   if (extends) {
     by_expiry_.erase({holds->second.leases[session], key, session});
@@ -134,7 +135,8 @@ void LeaseTable::CheckInvariants() const {
   size_t ttls = 0;
   for (const auto& [key, holds] : by_key_) {
     const bool has_ttl = holds.ttl != absl::InfinitePast();
-    KDN_CHECK(has_ttl || !holds.leases.empty(), "a key that nothing holds");
+    KDN_CHECK(has_ttl || !holds.leases.empty(),
+              "a key without a lease or a TTL");
     leases += holds.leases.size();
     ttls += has_ttl ? 1 : 0;
   }
@@ -142,7 +144,7 @@ void LeaseTable::CheckInvariants() const {
   for (const auto& [session, keys] : by_session_) by_session += keys.size();
   KDN_CHECK(leases + ttls == by_expiry_.size() && by_session == leases &&
                 leases == static_cast<size_t>(leases_),
-            "the lease maps differ");
+            "the maps have different leases");
 }
 
 }  // namespace kdn::storage

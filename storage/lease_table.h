@@ -16,7 +16,7 @@
 
 namespace kdn::storage {
 
-// A chunk is held against eviction from now on, or no longer.
+// From now on the chunk is held against eviction, or it is not held any more.
 struct HoldChange {
   ChunkKey key;
   bool held = false;
@@ -24,47 +24,48 @@ struct HoldChange {
   bool operator==(const HoldChange&) const = default;
 };
 
-// Which chunks are held against eviction, by whom, and until when. Sessions
-// hold chunks with leases; a chunk that was stored with a time to live is held
-// by that time too. A lease ends with its time, its session or its release,
-// whichever comes first.
+// The chunks that are held against eviction. Sessions hold chunks with leases;
+// a time to live (TTL) holds a chunk too. A lease ends at its time, with its
+// session or when it is released, whichever comes first.
 //
-// Every operation takes time for the leases that it makes or ends, not for all
-// leases. Invariant: the three maps hold the same leases and times to live.
+// The time of an operation depends on the leases that it makes or ends, not on
+// all leases. Invariant: the three maps have the same leases and TTLs.
 // Pure; thread-compatible.
 class LeaseTable {
  public:
   explicit LeaseTable(int leases_max) : leases_max_(leases_max) {}
 
-  // Grants or extends. RESOURCE_EXHAUSTED when leases_max are live.
+  // Gives the session a lease, or changes the time of its lease.
+  // RESOURCE_EXHAUSTED when there are leases_max leases.
   absl::Status Acquire(const ChunkKey& key, SessionId session,
                        absl::Time expires);
   // NOT_FOUND when the session has no lease on the chunk.
   absl::Status Release(const ChunkKey& key, SessionId session);
   void ReleaseSession(SessionId session);
-  // The chunk's time to live. Of two the later one counts; InfinitePast: none.
+  // Sets the chunk's TTL, unless its present TTL ends later. InfinitePast: no
+  // TTL.
   void HoldUntil(const ChunkKey& key, absl::Time expires);
-  // The chunk is gone, and all that holds it.
+  // The chunk is gone: its leases and its TTL end.
   void Forget(const ChunkKey& key);
   void Expire(absl::Time now);
-  // What has changed since the last call, in order.
+  // The changes since the last call, in order.
   std::vector<HoldChange> TakeChanges() { return std::exchange(changes_, {}); }
 
   bool Held(const ChunkKey& key, absl::Time now) const;
-  // A session other than this one has a lease on it.
+  // Whether another session has a lease on the chunk.
   bool HeldByOther(const ChunkKey& key, SessionId session) const;
-  // Live leases. Times to live do not count.
+  // The number of leases. TTLs do not count.
   int size() const { return leases_; }
   void CheckInvariants() const;
 
  private:
   struct Holds {
     std::map<SessionId, absl::Time> leases;
-    absl::Time ttl = absl::InfinitePast();  // infinite past: none
+    absl::Time ttl = absl::InfinitePast();  // InfinitePast: none
   };
   using ByKey = absl::flat_hash_map<ChunkKey, Holds>;
 
-  // The holds of the key, empty ones if there are none yet: the caller adds.
+  // The holds of the key. If they are empty, the caller adds one.
   Holds& HoldsToExtend(const ChunkKey& key);
   void EraseLease(const ChunkKey& key, SessionId session);
   void EraseTtl(ByKey::iterator holds);
@@ -74,7 +75,7 @@ class LeaseTable {
   int leases_ = 0;
   ByKey by_key_;
   absl::flat_hash_map<SessionId, std::set<ChunkKey>> by_session_;
-  // No session: a time to live.
+  // An entry without a session is a TTL.
   std::set<std::tuple<absl::Time, ChunkKey, std::optional<SessionId>>>
       by_expiry_;
   std::vector<HoldChange> changes_;

@@ -11,7 +11,7 @@
 
 namespace kdn::storage {
 
-// What a partition knows of a committed object without reading it.
+// A committed object without its bytes.
 struct ObjectInfo {
   ChunkKey key;
   ShardId shard;
@@ -20,12 +20,12 @@ struct ObjectInfo {
   uint64_t bytes = 0;
   uint8_t levels = 0;  // LevelSet bits
   Tier tier = Tier::kMemory;
-  // The strictest class that a store of the object asked for.
+  // The strictest durability that a store of the object has asked for.
   Durability durability = Durability::kReplicated;
   PlacementKey placement;  // zero: not known
-  // The number of chunks before it in its chain. 0: none, or not known.
+  // The number of chunks before this one in its chain. 0: none, or not known.
   uint32_t depth = 0;
-  // The end of the TTL on the monotonic clock: until then the object is held.
+  // The end of the TTL on the monotonic clock. Until then the object is held.
   // InfinitePast: the object has no TTL.
   absl::Time expires = absl::InfinitePast();
 };

@@ -17,14 +17,14 @@ static_assert(std::endian::native == std::endian::little,
 constexpr char kMagicV1[8] = {'K', 'D', 'N', 'R', 'E', 'C', '0', '1'};
 constexpr char kMagicV2[8] = {'K', 'D', 'N', 'R', 'E', 'C', '0', '2'};
 constexpr size_t kNsMax = 128;
-// Far more than a segment holds; sums of it do not overflow.
+// Far more than a segment can hold, and sums of it do not overflow.
 constexpr uint64_t kPayloadMax = uint64_t{1} << 48;
 
-// The page as it lies on disk; zero behind it. In version 1 the fields that
-// only version 2 has are zero.
+// The page on disk. The rest of the page is zero. In version 1, the fields that
+// are marked "version 2" are zero.
 struct PageLayout {
   char magic[8];
-  uint32_t crc32c;  // of everything behind this field, to the page's end
+  uint32_t crc32c;  // of the bytes from behind this field to the page's end
   uint32_t payload_crc32c;
   uint64_t store_id;
   uint64_t offset;
@@ -43,7 +43,7 @@ struct PageLayout {
   int64_t expiry_unix_us;  // version 2
   uint8_t placement[32];   // version 2
 };
-static_assert(sizeof(PageLayout) == 272, "the format has no hidden padding");
+static_assert(sizeof(PageLayout) == 272, "the layout has no hidden padding");
 
 constexpr size_t kCrcBegin = offsetof(PageLayout, payload_crc32c);
 
@@ -107,7 +107,7 @@ bool FieldsAreInBounds(const PageLayout& layout) {
          layout.expiry_unix_us >= 0;
 }
 
-// The one spelling of what the layout says, in the layout's own version.
+// The layout that a writer of the same version makes for this header.
 PageLayout CanonicalOf(const PageLayout& layout, const RecordHeader& header) {
   PageLayout canonical = LayoutOf(header);
   std::memcpy(canonical.magic, layout.magic, sizeof(layout.magic));
@@ -157,7 +157,7 @@ absl::StatusOr<RecordHeader> DecodeRecordHeader(
   if (std::memcmp(&canonical, &layout, sizeof(layout)) != 0 ||
       std::any_of(rest.begin(), rest.end(),
                   [](std::byte b) { return b != std::byte{0}; })) {
-    return absl::DataLossError("a record header has bytes it should not have");
+    return absl::DataLossError("a record header has stray bytes");
   }
   return header;
 }

@@ -15,13 +15,13 @@ namespace kdn::storage {
 namespace {
 
 constexpr char kName[] = "/STORE";
-// Of the records' version: a build that does not know it leaves the directory
-// alone. Version 1 is still read.
+// The number is the version of the records. A build that does not know it
+// leaves the directory alone. Directories of version 1 can be read.
 constexpr char kMagic[] = "kdn-store-2";
 constexpr char kMagicBefore[] = "kdn-store-1";
-constexpr size_t kTextMax = 256;  // of the magic and two numbers
+constexpr size_t kTextMax = 256;  // more than the magic and two numbers take
 
-// Makes what was written to an existing file or directory last.
+// After this, the content of the file or directory survives a power loss.
 absl::Status SyncPath(const std::string& path, int flags) {
   const int fd = open(path.c_str(), flags | O_CLOEXEC);
   if (fd < 0) return DiskError(errno, absl::StrCat("opening ", path));
@@ -51,8 +51,8 @@ absl::StatusOr<std::optional<StoreMarker>> ReadStoreMarker(
   if (!(file >> magic >> marker.store_id >> marker.epoch) ||
       (magic != kMagic && magic != kMagicBefore)) {
     return absl::FailedPreconditionError(
-        absl::StrCat(path, " is not a marker of this store's format (", kMagic,
-                     "): move the directory away or choose another"));
+        absl::StrCat(path, " is not the marker of a disk tier (", kMagic,
+                     "): move this directory away or choose another data_dir"));
   }
   return marker;
 }
@@ -67,8 +67,8 @@ absl::Status WriteStoreMarker(const std::string& directory,
     file.flush();
     if (!file) return DiskError(errno, absl::StrCat("writing ", fresh));
   }
-  // Renamed before its bytes are down, it could come up empty after a power
-  // loss, and the whole store with it would be nobody's.
+  // Without this sync, a power loss after the rename could leave an empty file,
+  // and no record of the store would count.
   if (absl::Status status = SyncPath(fresh, O_RDONLY); !status.ok()) {
     return status;
   }

@@ -10,27 +10,27 @@
 
 namespace kdn::storage {
 
-// The file STORE of a disk tier's directory: says that the directory is one,
-// which one, and how often it has been opened. A value; whoever holds the
-// directory's lock reads and replaces it.
+// The content of the file STORE, which marks the directory of a disk tier. The
+// process that has the directory's lock reads and replaces the file.
 struct StoreMarker {
-  uint64_t store_id = 0;  // random: records of another store never count
-  uint64_t epoch = 0;     // starts so far
+  uint64_t store_id = 0;  // random; a record of another store is no record here
+  uint64_t epoch = 0;     // the number of starts so far
 
   bool operator==(const StoreMarker&) const = default;
 };
 
-// Nullopt when there is none; FAILED_PRECONDITION when it is something else's;
-// UNAVAILABLE when it cannot be told, for a new one would disown every record.
+// Nullopt: the directory has no such file. FAILED_PRECONDITION: the file is not
+// a marker. UNAVAILABLE: the file cannot be read; it must not be replaced then,
+// because with a new store id no record would count.
 absl::StatusOr<std::optional<StoreMarker>> ReadStoreMarker(
     const std::string& directory);
 
-// Replaces it as a whole: after a kill or a power loss at any moment the old
-// one or the new one is there.
+// Replaces the file as a whole: after a kill or a power loss at any moment, the
+// old or the new marker is there.
 absl::Status WriteStoreMarker(const std::string& directory,
                               const StoreMarker& marker);
 
-// Names created in the directory survive power loss once this returns.
+// The names in the directory survive a power loss once this returns.
 absl::Status SyncDirectory(const std::string& directory);
 
 }  // namespace kdn::storage

@@ -12,7 +12,7 @@
 namespace kdn::storage {
 namespace {
 
-// One suite over both ways to the disk.
+// The same tests with io_uring and with preadv/pwritev.
 class BlockIoTest : public testing::TestWithParam<bool> {
  protected:
   BlockIoTest() {

@@ -30,7 +30,7 @@ TEST(CountingBlocksTest, CountsWholePagesUntilTheBudgetIsUsed) {
   source->CheckInvariants();
 }
 
-// A simulator's partition: a terabyte of objects, and no memory for them.
+// A partition in a simulator: a terabyte of objects without memory.
 TEST(CountingBlocksTest, APartitionRunsOnMemoryThatIsOnlyCounted) {
   constexpr size_t kObject = size_t{1} << 30;
   constexpr uint64_t kFit = 1024;

@@ -20,7 +20,7 @@
 
 namespace kdn::storage {
 
-// A directory that goes with its owner.
+// A directory that the destructor deletes.
 class TempDirectory {
  public:
   TempDirectory() : path_(testing::TempDir() + "/kdn-disk-XXXXXX") {
@@ -49,13 +49,13 @@ inline const Clock* TestClock() {
   return &clock;
 }
 
-// Waits for what another thread is about to bring about.
+// Waits until another thread has made the condition true.
 template <typename Condition>
 void WaitUntil(Condition condition) {
   while (!condition()) std::this_thread::yield();
 }
 
-// Object `i` of version `version`: bytes that follow from both.
+// Object `i` in version `version`. Its bytes depend on both numbers.
 struct TestObject {
   ObjectInfo info;
   std::vector<std::byte> bytes;
@@ -77,7 +77,7 @@ inline TestObject MakeObject(int i, uint64_t version = 1,
   return object;
 }
 
-// Waits for the answer to each call.
+// Calls a disk tier and waits for the answers.
 class SyncDisk {
  public:
   explicit SyncDisk(DiskTier* tier)

@@ -1,5 +1,5 @@
-// A file system that is full before the capacity is reached: a small tmpfs,
-// where this process may mount one.
+// A file system that is full before the capacity is reached: a small tmpfs, if
+// this process may mount one.
 #include <gtest/gtest.h>
 #include <sys/mount.h>
 
@@ -77,7 +77,7 @@ TEST_F(DiskFullTest, AFullFileSystemOfHeldObjectsRefusesAndLosesNothing) {
     EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
     EXPECT_GT(written, 40);
   }
-  auto tier = Open(nullptr);  // and again after a restart
+  auto tier = Open(nullptr);  // all objects are there after a restart
   ASSERT_NE(tier, nullptr);
   SyncDisk disk(tier.get());
   for (int i = 0; i < written; ++i) {
@@ -86,7 +86,7 @@ TEST_F(DiskFullTest, AFullFileSystemOfHeldObjectsRefusesAndLosesNothing) {
     ASSERT_TRUE(back.ok()) << i << ": " << back.status();
     EXPECT_EQ(*back, object.bytes);
   }
-  // What fills it is let go of now.
+  // The objects are not held any more.
   EXPECT_TRUE(disk.Write(MakeObject(999, 1, kObjectBytes)).ok());
 }
 

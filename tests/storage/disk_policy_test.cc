@@ -19,8 +19,8 @@ constexpr uint64_t kPage = kRecordPage;
 constexpr uint64_t kSegmentPages = 16;
 constexpr uint64_t kSegments = 8;
 
-// What a segment log does, without disks: it performs what the policy says and
-// keeps a plain list of its own of what is where.
+// A segment log without a disk: it performs the decisions of the policy and
+// keeps a list of its own of all objects and their places.
 template <typename Policy>
 class Driver {
  public:
@@ -45,7 +45,7 @@ class Driver {
     return options;
   }
 
-  // Nullopt: refused.
+  // The place of a new record. Nullopt: the policy refuses the record.
   std::optional<RecordPlace> Place(uint64_t bytes, Purpose purpose) {
     for (;;) {
       const auto placement = policy.Place(bytes, purpose);
@@ -87,7 +87,7 @@ class Driver {
     Check();
   }
 
-  // The object is on disk no more, without a tombstone.
+  // The object goes, and no tombstone is written.
   void Replace(int id) {
     policy.OnDead(objects[id].place);
     objects.erase(id);
@@ -106,8 +106,8 @@ class Driver {
     objects[id].held = held;
   }
 
-  // Empties the job's segment. False: the disk failed at the kept record number
-  // `fails_at`.
+  // Empties the job's segment. False: the disk failed at the kept record with
+  // the number `fails_at`.
   bool Perform(const Job& job) {
     EXPECT_NE(job.segment, policy.open_segment());
     int at = 0;
@@ -168,7 +168,7 @@ class Driver {
               kSegments * kSegmentPages * kPage);
   }
 
-  // Bytes in segments that are neither held nor tombstones.
+  // Whether a segment has bytes that are neither held nor tombstones to keep.
   bool SomethingMayGo() const {
     std::map<uint32_t, uint64_t> kept;
     for (const auto& [id, object] : objects) {
@@ -255,7 +255,7 @@ TYPED_TEST(DiskPolicyTest, CleansTheEmptiestSegmentFirst) {
   for (const int i : {0, 1, 2, 4, 5, 6, 7}) log.Replace(i);
   log.Clean();
   ASSERT_EQ(log.emptied.size(), 2u);
-  EXPECT_EQ(log.emptied[0], 2u) << "nothing of it is left";
+  EXPECT_EQ(log.emptied[0], 2u) << "it has no live record";
   EXPECT_EQ(log.emptied[1], 1u);
   EXPECT_EQ(log.moved, 1);
 }
@@ -356,7 +356,7 @@ TYPED_TEST(DiskPolicyTest, ARecordLargerThanASegmentHasOneOfItsOwn) {
   EXPECT_FALSE(log.Append(99, kSegments * kSegmentPages));
 }
 
-// Any sequence of events against the driver's own plain list.
+// Random events, compared with the driver's own list.
 TYPED_TEST(DiskPolicyTest, AnyEventsKeepWhatIsHeldWithinTheCapacity) {
   for (const uint32_t seed : {1u, 2u, 3u, 4u, 5u, 6u}) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);

@@ -29,7 +29,7 @@ uint64_t Skewed(std::mt19937& random, uint32_t objects) {
   return random() % most;
 }
 
-// What every policy promises, whatever its order.
+// The promises of every policy.
 template <typename Policy>
 class EvictionPolicyTest : public testing::Test {};
 using Policies = testing::Types<LruPolicy, S3FifoPolicy>;
@@ -147,8 +147,8 @@ TYPED_TEST(EvictionPolicyTest, HoldsWhatItsPlainReferenceHolds) {
   }
 }
 
-// Counted: the policy's nodes and ghosts and the table from hash to slot, the
-// ghosts full. Not counted: what an owner keeps of an object besides.
+// Counts the nodes and ghosts of the policy, when it has the most ghosts, and
+// the table from hash to slot. Does not count the owner's own data.
 TYPED_TEST(EvictionPolicyTest, TakesAtMost48BytesForAnObject) {
   for (const uint32_t capacity : {1000u, 40000u}) {
     std::mt19937 random(5);
@@ -264,7 +264,7 @@ TEST(GhostQueueTest, RemembersTheLastAndForgetsTheOldestFirst) {
   EXPECT_LE(ghosts.MemoryBytes(), 100u * 32) << "holes do not pile up";
 }
 
-// Hashes whose probes run around the end of the table.
+// The probes for these hashes run around the end of the table.
 TEST(SlotIndexTest, FindsWhatItHoldsAndNothingElse) {
   std::mt19937 random(23);
   std::vector<uint64_t> hashes;

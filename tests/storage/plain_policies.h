@@ -11,8 +11,8 @@
 
 namespace kdn::storage {
 
-// The policies written down as plainly as possible, over whole hashes in
-// vectors: caches of objects of weight 1, for tests to compare with.
+// Plain versions of the policies, for tests to compare with: caches of objects
+// of weight 1 that keep whole hashes in vectors.
 
 class PlainLru {
  public:

@@ -8,8 +8,8 @@
 
 namespace kdn::storage {
 
-// The smallest cache simulator: hashes instead of objects, each of weight 1. A
-// policy, a table from hash to slot, and nothing else for each object.
+// The smallest cache simulator: a policy and a table from hash to slot. An
+// object is a hash of weight 1.
 template <EvictionPolicy Policy>
 class PolicyCache {
  public:
@@ -34,7 +34,7 @@ class PolicyCache {
     index_.Insert(policy_.Insert({hash, 1}), HashOf());
     return false;
   }
-  // Takes the object out as if it were removed. False when it is not there.
+  // Removes the object. False when the cache does not have it.
   bool Remove(uint64_t hash) {
     const Slot found = index_.Find(hash, HashOf());
     if (found == kNoSlot) return false;

@@ -46,8 +46,8 @@ std::vector<std::byte> ReadGolden(const std::string& name) {
   return bytes;
 }
 
-// The objects and tombstones of the golden files. The files are the records of
-// a disk that some build wrote: every later build reads them.
+// The headers in the golden files. An earlier build wrote the files, and every
+// later build must read them.
 RecordHeader GoldenTombstone() {
   RecordHeader header;
   header.kind = RecordHeader::Kind::kTombstone;
