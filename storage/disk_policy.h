@@ -11,10 +11,9 @@
 
 namespace kdn::storage {
 
-// Where a record begins. While a log is open, it uses each segment number once,
-// so a place names one record. After a restart, the numbers above the highest
-// segment that exists are used again: no index entry points to the segments
-// that had them, because a segment is deleted after its entries.
+// Where a record begins. An open log uses each segment number once, so a place
+// names one record. After a restart, the log may use the number of a deleted
+// segment again: that segment's index entries were deleted before its file.
 struct RecordPlace {
   uint32_t segment = 0;
   uint64_t offset = 0;
@@ -39,8 +38,7 @@ struct PlacedRecord {
 // Three rules divide the capacity:
 //
 // * A new object must leave a reserve of one whole segment free. Any segment
-// can
-//   be emptied into the reserve, so a held record never blocks an eviction.
+//   can be emptied into the reserve, so a held record never blocks an eviction.
 // * Moved records may use the reserve. An emptied segment gives back at least
 //   the space that its moved records took.
 // * Tombstones are always let in, on top of the capacity: a removal must not

@@ -103,9 +103,9 @@ struct WriteFailed {
   int failures = 0;  // in a row
   absl::Duration again_in = absl::ZeroDuration();
 };
-// For the log: an object that a lease or a TTL holds is lost. Memory does not
-// have it, and the disk's copy is damaged, or was evicted before the disk heard
-// of a TTL. A pin is not affected by such an eviction: it is refused instead.
+// For the log: an object that a lease or a TTL holds is lost. Memory has no
+// copy, and the disk's copy is damaged, or the disk evicted it before it knew
+// of the TTL. A pin that waits for the disk is not such a lease: it is refused.
 struct HeldLost {
   ChunkKey key;
 };
@@ -172,8 +172,9 @@ class Partition {
   // The object's description; null when it is missing. Counts as a lookup.
   const ObjectInfo* Lookup(const ChunkKey& key, const std::string& ns);
   // Holds the object against eviction until `expires`, Unpin or ReleaseSession.
-  // A second pin of the session replaces the time. When the object is only on
-  // disk, the pin waits for OnDiskHeld: the disk may have evicted it meanwhile.
+  // A second pin of the session replaces the first one's time. The pin of an
+  // object that is only on disk waits for OnDiskHeld, because the disk may have
+  // evicted the object.
   // Ends in Pinned, or in Refused: NOT_FOUND, RESOURCE_EXHAUSTED,
   // DEADLINE_EXCEEDED when the lease ends first, or the disk's error.
   Actions Pin(RequestId id, const ChunkKey& key, const std::string& ns,
@@ -189,8 +190,9 @@ class Partition {
   // then another Remove tries again.
   Actions Remove(RequestId id, const ChunkKey& key, const std::string& ns,
                  SessionId session);
-  // A reader found the bytes of this version damaged: its memory copy is
-  // dropped. Ignored when the partition has another version by now.
+  // A reader found the bytes of this version damaged. The memory copy is
+  // dropped; the object is removed unless the disk has a copy. Ignored when the
+  // partition has another version by now.
   Actions Discard(const ChunkKey& key, ObjectVersion version);
 
   Actions OnDiskWritten(const ChunkKey& key, const absl::Status& status,

@@ -74,8 +74,8 @@ struct Entry {
   bool on_its_way() const {
     return write == Write::kQueued || write == Write::kInFlight;
   }
-  // The object is in memory, and without the memory copy the disk's copy would
-  // be left, for sure.
+  // The memory copy may be dropped: the disk has a copy, and keeps it if the
+  // object is held.
   bool clean() const {
     return object != nullptr && on_disk && !on_its_way() &&
            (hold == Hold::kNone || hold == Hold::kConfirmed);
@@ -140,7 +140,7 @@ struct Partition::Impl {
   void DropFromMemory(Entry& entry);
   // Drops the memory copy for another reason.
   void ForgetMemory(Entry& entry);
-  // The common part of the two.
+  // The common part of DropFromMemory and ForgetMemory.
   void LeaveMemory(Entry& entry);
   // Lends the memory copy to a reader.
   action::Found Lend(Entry& entry, RequestId id, Tier tier);
@@ -151,7 +151,7 @@ struct Partition::Impl {
   // REQUIRES: there is a disk tier.
   void RemoveFromDisk(const ChunkKey& key, const std::string& ns, ShardId shard,
                       std::optional<RequestId> id, Actions& actions);
-  // Erases an object that is neither in memory nor on disk, if it is so.
+  // Erases the object if it is neither in memory nor on disk.
   void ForgetIfNowhere(const ChunkKey& key, const absl::Status& why,
                        absl::Time now, Actions& actions);
   // The disk does not have the object any more.
@@ -248,10 +248,11 @@ struct Partition::Impl {
   std::deque<ChunkKey> write_queue;
   std::set<std::pair<absl::Time, ChunkKey>> retries;  // entries of kFailed
   int writes_in_flight = 0;
-  // Answers to come for writes whose object is gone, or is written once more.
+  // The writes in flight that do not count: their object is gone, or another
+  // write follows.
   absl::flat_hash_map<ChunkKey, int> stale_writes;
-  // Answers to come for ConfirmHold. Only the last one counts: each earlier one
-  // was asked for a hold that has ended.
+  // The ConfirmHold actions that the disk has not answered. Only the last
+  // answer counts: the earlier ones are about holds that have ended.
   absl::flat_hash_map<ChunkKey, int> confirms;
   absl::node_hash_map<ChunkKey, DiskRead> reads;
   std::deque<ChunkKey> read_queue;

@@ -73,7 +73,8 @@ class SegmentLog {
     std::function<void(const RecordHeader&)> on_evicted;
     // As in DiskTier.
     std::function<bool(ShardId, const ChunkKey&)> holds;
-    // Whether a record is held when the log is opened, before `holds` can tell.
+    // Whether a record is held while the log is opened: `holds` may not know
+    // yet.
     std::function<bool(const RecordHeader&)> held_at_start;
   };
   static absl::StatusOr<std::unique_ptr<SegmentLog>> Open(Options options);
@@ -177,7 +178,7 @@ class SegmentLog {
   static bool PayloadIsWhole(const Segment& segment, const RecordHeader& header,
                              absl::Span<std::byte> block, BlockIo& io);
 
-  // Files.
+  // Files: segment_files.cc.
   absl::StatusOr<SegmentPtr> OpenSegment(uint32_t number, bool create);
   // Opens a fresh segment, unless another thread has replaced `seen` before.
   absl::Status RollOver(uint32_t seen);
@@ -258,7 +259,7 @@ class SegmentLog {
                                                     BlockIo& io);
   // Evicts the record. False: the record is held, and has to be moved.
   absl::StatusOr<bool> Evict(const RecordHeader& record);
-  // The record is damaged: it is gone, as if it were evicted.
+  // Drops a damaged record, and reports it like an evicted one.
   absl::Status LoseDamaged(const RecordHeader& record);
   // Syncs the copies and points the index to them.
   absl::Status InstallMoved(std::vector<Moved> moved);

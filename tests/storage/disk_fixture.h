@@ -99,6 +99,11 @@ class SyncDisk {
     if (!status.ok()) return status;
     return std::vector<std::byte>(block->bytes().begin(), block->bytes().end());
   }
+  absl::Status ConfirmHeld(const ObjectInfo& info) {
+    return Wait([&](DiskTier::Done done) {
+      tier_->ConfirmHeld(info.shard, info.key, std::move(done));
+    });
+  }
   absl::Status Remove(const ObjectInfo& info) {
     return Wait([&](DiskTier::Done done) {
       tier_->Remove(info.shard, info.key, std::move(done));

@@ -300,6 +300,25 @@ TEST_P(DiskTierTest, WhatIsReleasedMakesRoom) {
   EXPECT_TRUE(absl::IsNotFound(disk.Read(released).status()));
 }
 
+TEST_P(DiskTierTest, ConfirmsTheHoldOfAnObjectThatItHas) {
+  DiskTier::Options options = OptionsHere();
+  options.capacity_bytes = 512u << 10;
+  std::atomic<bool> held = false;
+  options.holds = [&](ShardId, const ChunkKey& key) {
+    return held && key == MakeObject(0).info.key;
+  };
+  auto tier = Open(std::move(options));
+  SyncDisk disk(tier.get());
+  EXPECT_TRUE(absl::IsNotFound(disk.ConfirmHeld(MakeObject(0).info)));
+  ASSERT_TRUE(disk.Write(MakeObject(0)).ok());
+  held = true;
+  EXPECT_TRUE(disk.ConfirmHeld(MakeObject(0).info).ok());
+  for (int i = 1; i < 100; ++i) ASSERT_TRUE(disk.Write(MakeObject(i)).ok());
+  EXPECT_TRUE(disk.Read(MakeObject(0).info).ok());
+  EXPECT_TRUE(absl::IsNotFound(disk.ConfirmHeld(MakeObject(1).info)))
+      << "evicted";
+}
+
 // After a start, a TTL holds its object before the partition can report it.
 TEST_P(DiskTierTest, ATtlHoldsItsObjectFromTheStart) {
   const SetClock clock(absl::UnixEpoch() + absl::Hours(500),

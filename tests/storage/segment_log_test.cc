@@ -325,6 +325,23 @@ TEST_F(SegmentLogTest, AnIndexThatNamesImpossiblePlacesIsRebuilt) {
   }
 }
 
+TEST_F(SegmentLogTest, AnEvictionSeesAHoldThatComesAfterItsDecision) {
+  SegmentLog::Options options = Options();
+  options.capacity_bytes = 5 * options.segment_bytes;
+  // The write asks, then the decision to evict asks twice.
+  int asked = 0;
+  options.holds = [&](ShardId, const ChunkKey& key) {
+    return key == MakeObject(0).info.key && ++asked > 3;
+  };
+  Open(options);
+  AppendAll(0, 5 * kRecords);
+  EXPECT_GT(log_->counters().evictions, 0u);
+  EXPECT_GT(asked, 3);
+  EXPECT_TRUE(Read(MakeObject(0)).ok()) << "a pin of it was acknowledged";
+  EXPECT_TRUE(absl::IsNotFound(Read(MakeObject(1))));
+  log_->CheckInvariants();
+}
+
 TEST_F(SegmentLogTest, ASegmentThatAnEvictionClosedIsTrimmed) {
   SegmentLog::Options options = Options();
   const uint64_t record = options.segment_bytes / kRecords;
