@@ -87,8 +87,8 @@ TEST_F(CalibrationFilesTest, ABadFileIsNamedWithTheReason) {
   EXPECT_THAT(Refusal(),
               AllOf(HasSubstr(PathOf("bad.kdncal")), HasSubstr("checksum")));
   Write("bad.kdncal", {});
-  EXPECT_THAT(Refusal(),
-              AllOf(HasSubstr(PathOf("bad.kdncal")), HasSubstr("magic")));
+  EXPECT_THAT(Refusal(), AllOf(HasSubstr(PathOf("bad.kdncal")),
+                               HasSubstr("does not begin with KDNCAL")));
   std::filesystem::remove(PathOf("bad.kdncal"));
   std::filesystem::create_directory(PathOf("folder.kdncal"));
   EXPECT_THAT(Refusal(), HasSubstr(PathOf("folder.kdncal")));

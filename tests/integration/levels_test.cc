@@ -286,7 +286,7 @@ TEST_F(LevelsTest, ABadCalibrationKeepsANodeFromStarting) {
   EXPECT_TRUE(absl::IsUnavailable(ready)) << ready;
   EXPECT_THAT(std::string(ready.message()),
               testing::AllOf(testing::HasSubstr("m.kdncal"),
-                             testing::HasSubstr("magic")));
+                             testing::HasSubstr("does not begin with KDNCAL")));
 }
 
 }  // namespace
