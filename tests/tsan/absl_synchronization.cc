@@ -1,10 +1,14 @@
-// Debian's Abseil is built without ThreadSanitizer, which therefore sees
-// neither its mutexes nor its notifications and calls everything they guard a
-// race. The functions this project uses are taken on their way to the library
-// and annotated. Linked into the programs of the tsan preset only.
+// Debian's Abseil is built without ThreadSanitizer. So ThreadSanitizer sees
+// neither its mutexes nor its notifications, and reports everything that they
+// guard as a race. This file replaces the functions of Abseil that the project
+// uses with functions that call the library's own and tell ThreadSanitizer.
+// Linked into the programs of the tsan preset only.
 #include <dlfcn.h>
 #include <sanitizer/tsan_interface.h>
 
+#include <atomic>
+
+#include "absl/base/internal/spinlock_wait.h"
 #include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
@@ -128,5 +132,22 @@ void BlockingCounter::Wait() {
   __tsan_acquire(this);
 }
 
+namespace base_internal {
+
+// A thread waits here while another thread is inside absl::call_once.
+uint32_t SpinLockWait(std::atomic<uint32_t>* word, int n,
+                      const SpinLockWaitTransition transitions[],
+                      SchedulingMode mode) {
+  static const auto real =
+      Real<uint32_t (*)(std::atomic<uint32_t>*, int,
+                        const SpinLockWaitTransition[], SchedulingMode)>(
+          "_ZN4absl7debian313base_internal12SpinLockWaitEPSt6atomicIjEiPKNS1_"
+          "22SpinLockWaitTransitionENS1_14SchedulingModeE");
+  const uint32_t result = real(word, n, transitions, mode);
+  __tsan_acquire(word);
+  return result;
+}
+
+}  // namespace base_internal
 ABSL_NAMESPACE_END
 }  // namespace absl
