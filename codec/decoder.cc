@@ -93,7 +93,7 @@ struct Decoding {
 };
 
 // Prefetches the beginning of a stream. The CPU itself prefetches the rest of a
-// long one.
+// long stream.
 void Prefetch(absl::Span<const std::byte> bytes) {
   constexpr size_t kMost = 16384;
   for (size_t at = 0; at < std::min(bytes.size(), kMost); at += kCacheLine) {

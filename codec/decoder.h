@@ -25,9 +25,9 @@ namespace kdn::codec {
 class ObjectDecoder {
  public:
   // INVALID_ARGUMENT unless there is one position for each token and none is
-  // negative. UNIMPLEMENTED as CheckSupported of the object's header.
-  // `calibration` is the one that CalibrationSet::ForObject returns; it may be
-  // null if no transform-coded level will be decoded.
+  // negative. UNIMPLEMENTED if CheckSupported refuses the object's header.
+  // `calibration` is the result of CalibrationSet::ForObject; it may be null if
+  // no transform-coded level will be decoded.
   static absl::StatusOr<ObjectDecoder> Create(
       const ObjectIndex* index, std::shared_ptr<const Calibration> calibration,
       absl::Span<const int32_t> positions, Isa isa = BestIsa());

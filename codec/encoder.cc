@@ -56,7 +56,7 @@ float Certified(double error) {
 }
 
 // Upper bound of the bytes of a layer that begins at a multiple of
-// kGroupAlignment. Itself such a multiple.
+// kGroupAlignment. The bound is such a multiple, too.
 size_t LayerBytesMax(const ObjectHeader& header) {
   size_t layer_bytes = 0;
   for (Level level : LevelsOf(header.levels)) {
@@ -264,7 +264,7 @@ absl::Status ObjectEncoder::CheckLayer(int layer,
                                        const KvView& layer_kv) const {
   if (layer < 0 || layer >= header_.shape.layers) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "layer ", layer, " of an object of ", header_.shape.layers));
+        "layer ", layer, " of an object of ", header_.shape.layers, " layers"));
   }
   KvShape expected = header_.shape;
   expected.layers = 1;

@@ -30,19 +30,20 @@ size_t ObjectBytesMax(const ObjectHeader& header);
 // writes them into the index.
 //
 // Representation: the memory has a place for every layer, as large as a layer
-// may become. If all layers before it are encoded, a layer is encoded directly
-// after them. Otherwise it is encoded in its place, and moves down when they
-// are encoded. Moving layers needs no other memory.
+// may become. If all layers before a layer are encoded, the layer is encoded
+// directly after them. Otherwise it is encoded in its place, and moves down
+// when the layers before it are encoded. Moving layers needs no other memory.
 // Invariant: the layers before progress_->next are final and end at
 // progress_->end. Finish writes header and index last, so half-encoded memory
 // never parses as an object.
 class ObjectEncoder {
  public:
-  // INVALID_ARGUMENT as CheckHeader, or if the header has no depth, or if `out`
-  // is smaller than ObjectBytesMax; UNIMPLEMENTED as CheckSupported. `out` must
-  // outlive the encoder; its content does not matter. The transform-coded
-  // levels are coded with `calibration`, and the header gets its id.
-  // `calibration` may be null if the header has no such level.
+  // INVALID_ARGUMENT if CheckHeader refuses the header, if the header has no
+  // depth, or if `out` is smaller than ObjectBytesMax. UNIMPLEMENTED if
+  // CheckSupported refuses the header. `out` must outlive the encoder; its
+  // content does not matter. The transform-coded levels are coded with
+  // `calibration`, and the header gets its id. `calibration` may be null if the
+  // header has no such level.
   static absl::StatusOr<ObjectEncoder> Create(
       ObjectHeader header, std::shared_ptr<const Calibration> calibration,
       absl::Span<std::byte> out);
@@ -118,7 +119,7 @@ class ObjectEncoder {
 
   ObjectHeader header_;
   std::shared_ptr<const Calibration> calibration_;
-  // Turn K to before RoPE and back. Set if a level codes K before RoPE.
+  // Undo RoPE on K and apply it again. Set if a level codes K before RoPE.
   std::optional<RowRotation> undo_rope_;
   std::optional<RowRotation> apply_rope_;
   absl::Span<std::byte> out_;

@@ -37,7 +37,7 @@ size_t ScaleCount(const StreamShape& shape) {
   return shape.part == KvPart::kK ? shape.head_dim : shape.tokens;
 }
 
-// The two halves of a stream.
+// The two parts of a stream: scales, then codes.
 struct Halves {
   size_t scale_bytes;
   size_t code_bytes;

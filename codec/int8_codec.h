@@ -11,8 +11,8 @@ namespace kdn::codec {
 // tokens: outliers of K stay in few channels, which RoPE would mix with their
 // partners (KVQuant, arXiv 2401.18079, sections 3.1 and 3.2). V has a scale for
 // each token (KIVI, arXiv 2402.02750). The stream has the fp32 scales, then
-// [token][dim] of int8. Every value is within half a scale of the encoded one,
-// apart from fp32 rounding.
+// [token][dim] of int8. Every decoded value is within half a scale of the
+// encoder's value, apart from fp32 rounding.
 class Int8Codec final : public StreamCodec {
  public:
   KForm k_form() const override { return KForm::kBeforeRope; }

@@ -74,8 +74,8 @@ struct StreamContext {
   absl::Span<const FormatCoder::Table> tables;
   // The instructions that a decoder uses. All give the same bits.
   Isa isa = BestIsa();
-  // Whether the caller reads the decoded rows at once. Codecs whose errors are
-  // measured then do not write them past the caches.
+  // Whether the caller reads the decoded rows at once. The codecs that are not
+  // exact then write the rows into the caches and not past them.
   bool reads_rows = false;
 };
 
@@ -131,17 +131,18 @@ class StreamCodec {
                               const StreamContext& context,
                               absl::Span<StreamRoom> steps) const = 0;
   // Decodes the first steps.size() levels of a ladder and writes the rows of
-  // `heads`; if the stream has several, skips those whose rows have a null
-  // base. DATA_LOSS when Encode cannot have written a stream; the checksum,
-  // which the caller compares, may be right even then. On return, other threads
-  // may read the rows.
-  // REQUIRES: MayHaveBytes of each stream's level and size.
+  // `heads`. In a stream of several heads, skips the heads whose rows have a
+  // null base. DATA_LOSS when Encode cannot have written a stream; the
+  // checksum, which the caller compares, may be right even then. On return,
+  // other threads may read the rows. REQUIRES: MayHaveBytes is true for the
+  // level and size of each stream.
   virtual absl::Status Decode(const StreamShape& shape,
                               absl::Span<StreamReader> steps,
                               const StreamContext& context,
                               absl::Span<const MutableRows> heads) const = 0;
-  // Decodes every level of job.steps in turn, each from the one before. Calls
-  // `at(step)` when the rows are what Decode of step + 1 steps gives.
+  // Decodes every level of job.steps in turn, each from the level before. Calls
+  // `at(step)` after each level: the rows are then the rows that Decode gives
+  // for the first step + 1 levels.
   virtual absl::Status DecodeEach(const StreamJob& job,
                                   absl::FunctionRef<void(size_t)> at) const {
     KDN_CHECK(job.steps.size() == 1, "a ladder of one level");

@@ -44,8 +44,8 @@ struct LookupResult {
   ObjectVersion version;
 };
 
-// How the retrieve of one chunk ended. Only after kHit does the chunk's
-// destination have usable KV.
+// How the retrieve of one chunk ended. The chunk's destination has usable KV
+// only after kHit.
 enum class OutcomeKind : uint8_t {
   kHit = 0,
   // No node holds the chunk, so the engine prefills it. This is not an error.

@@ -21,7 +21,8 @@ class Cancellation {
   // Runs `listener` once: on the thread that calls Cancel, or before this call
   // returns if Cancel was called already. The listener must not block. This
   // object keeps the listener until Cancel or its own end. So the listener must
-  // not own an owner of this object: neither would ever be freed.
+  // not own an owner of this object: without Cancel, neither would ever be
+  // freed.
   void OnCancel(std::function<void()> listener);
 
  private:

@@ -8,8 +8,9 @@
 
 namespace kdn {
 
-// The name of a node in the configuration ("n1"). A name and not a position in
-// a list, so that nodes with different member lists mean the same node.
+// The name of a node in the configuration ("n1"). It is a name and not a
+// position in a list, so that nodes with different member lists mean the same
+// node by it.
 class NodeId {
  public:
   NodeId() = default;

@@ -1,9 +1,9 @@
 #ifndef KDN_KV_INVARIANTS_H_
 #define KDN_KV_INVARIANTS_H_
 
-// Calls object.CheckInvariants() in debug and sanitizer builds, as KDN_DCHECK
-// does its checks. A class that makes decisions calls it at the end of each
-// event.
+// Calls object.CheckInvariants() in the builds in which KDN_DCHECK checks:
+// debug and sanitizer builds. A class that makes decisions calls it at the end
+// of each event.
 #ifdef NDEBUG
 #define KDN_DCHECK_INVARIANTS(object) static_cast<void>(0)
 #else

@@ -16,8 +16,8 @@ namespace kdn {
 struct MutableRows {
   std::byte* base = nullptr;
   int64_t token_stride = 0;
-  // In pages: the offset of each token's row from `base`, in bytes. Null
-  // elsewhere: rows are token_stride bytes apart.
+  // The offset of each token's row from `base`, in bytes. Null outside pages:
+  // the rows are then token_stride bytes apart.
   const int64_t* offsets = nullptr;
 
   std::byte* At(int token) const {

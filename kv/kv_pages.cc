@@ -42,7 +42,7 @@ absl::Status CheckTable(const KvPages& pages, int tokens) {
     if (pages.block_table[i] < 0 || pages.block_table[i] >= pages.blocks) {
       return absl::InvalidArgumentError(
           absl::StrCat("the block table names block ", pages.block_table[i],
-                       " of ", pages.blocks));
+                       ", expected 0 to ", pages.blocks - 1));
     }
   }
   return absl::OkStatus();

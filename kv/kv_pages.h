@@ -15,10 +15,11 @@ namespace kdn {
 // sequence lies in block block_table[t / block_tokens]. The run begins at token
 // first_token of the sequence.
 //
-// `keys` and `values` have one address per layer: that of the row of K or V for
-// block 0, its first token, and the first head of the KV that is delivered. So
-// K and V may have separate memory ([2][blocks][block_tokens][heads][dim]),
-// share each block ([blocks][2][block_tokens][heads][dim]) or lie side by side
+// `keys` and `values` have one address per layer: the address of the row of K
+// or V for the first token of block 0 and the first head of the KV that is
+// delivered. So K and V may have separate memory
+// ([2][blocks][block_tokens][heads][dim]), share each block
+// ([blocks][2][block_tokens][heads][dim]) or lie side by side
 // ([blocks][heads][block_tokens][2 * dim]). Strides are in bytes; the elements
 // of a row are contiguous.
 struct KvPages {

@@ -18,8 +18,9 @@ enum class Level : uint8_t {
   // 8 bits per value. K is kept before RoPE, with a scale per channel; V has a
   // scale per token.
   kInt8 = 1,
-  // Transform-coded, with K before RoPE. Each of these levels has a third of
-  // the step size of the level before, and needs that level's streams.
+  // Transform-coded, with K before RoPE. base+1 refines base, and base+2
+  // refines base+1: a refining level has a third of the step size of the level
+  // before, and needs that level's streams.
   kBase = 2,
   kBase1 = 3,
   kBase2 = 4,

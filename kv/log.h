@@ -22,10 +22,10 @@ using LogSink = std::function<void(LogSeverity severity, absl::string_view site,
 void SetLogSink(LogSink sink);
 
 // Write a line. `site` names the place in the code, such as "bulk.accept". A
-// site that logs about many peers ends with the peer's name, "placement.down
-// n2". Each site writes at most one warning and one error in ten seconds; the
-// next line says how many lines were left out. LogInfo has no such limit.
-// Thread-safe.
+// site that logs about many peers ends with the peer's name, as in
+// "placement.down n2". Each site writes at most one warning and one error in
+// ten seconds; the next line says how many lines were left out. LogInfo has no
+// such limit. Thread-safe.
 void LogInfo(absl::string_view site, absl::string_view message);
 void LogWarning(absl::string_view site, absl::string_view message);
 void LogError(absl::string_view site, absl::string_view message);

@@ -12,15 +12,15 @@
 namespace kdn {
 
 // Decides which lines of a log are written: at most one line per site and
-// interval. Time is an argument. Never forgets a site; sites are places in the
-// code, some of them once for each peer, so there are few.
+// interval. Time is an argument. Never forgets a site. There are few sites:
+// each is a place in the code, for some places with the name of a peer.
 class LogLimit {
  public:
   explicit LogLimit(absl::Duration interval) : interval_(interval) {}
 
-  // The caller has a line of `site`. Nullopt: leave the line out. Otherwise
-  // write it; the result is the number of lines of this site that were left out
-  // since the last one that was written.
+  // Decides whether the caller writes a line of `site`. Nullopt: the line is
+  // left out. Otherwise the result is the number of lines of this site that
+  // were left out since the last line that was written.
   std::optional<uint64_t> Admit(std::string_view site, absl::Time now);
 
  private:

@@ -22,8 +22,9 @@ struct MetricSample {
 };
 
 // The values of all metrics of the table, 0 or empty at first. Also keeps the
-// samples of a newer node that are not in this table. A plain value: classes
-// without threads count in one, reports add several up, and tests compare them.
+// samples of a newer node that are not in this table. A plain value: a class
+// without threads counts in a MetricValues of its own, reports add several of
+// them, and tests compare them.
 class MetricValues {
  public:
   // REQUIRES: the metric is a counter or a gauge.

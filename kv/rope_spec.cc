@@ -40,7 +40,7 @@ double YarnInvFreq(const RopeSpec& spec, int pair, double inv_freq) {
       std::max(std::floor(YarnDimension(spec, spec.beta_fast)), 0.0);
   double high = std::min(std::ceil(YarnDimension(spec, spec.beta_slow)),
                          spec.rotary_dim - 1.0);
-  if (high == low) high += 0.001;  // avoids 0/0, as others do
+  if (high == low) high += 0.001;  // avoids 0/0, as Hugging Face does
   const double ramp = std::clamp((pair - low) / (high - low), 0.0, 1.0);
   return inv_freq / spec.factor * ramp + inv_freq * (1.0 - ramp);
 }
@@ -86,7 +86,7 @@ absl::Status ValidateScaling(const RopeSpec& spec) {
   }
   if (spec.scaling == RopeScaling::kYarn &&
       !(IsPositive(spec.beta_fast) && IsPositive(spec.beta_slow))) {
-    return Invalid("beta_fast", spec.beta_fast, "positive, as beta_slow");
+    return Invalid("beta_fast", spec.beta_fast, "above 0, like beta_slow");
   }
   return absl::OkStatus();
 }

@@ -61,8 +61,8 @@ struct BandStep {
   BandMode mode = BandMode::kAbsent;
   // The indices of the tables that code components 0 to 7 and 8 to 15.
   std::array<uint8_t, 2> tables = {0, 0};
-  // How much nearer to zero than the middle of its cell a non-zero value lies
-  // on average, in the finest steps. Less than half a cell.
+  // How far a non-zero value lies, on average, from the middle of its cell
+  // towards zero, in the finest steps. Less than half a cell.
   uint8_t shrink = 0;
 
   bool operator==(const BandStep&) const = default;
@@ -110,7 +110,7 @@ class Calibration {
       const Geometry& geometry);
 
   const CalibrationId& id() const { return id_; }
-  // The model that it was made for; zero for Uncalibrated.
+  // The model that the calibration was made for; zero for Uncalibrated.
   const ModelFingerprint& model() const { return model_; }
   const Geometry& geometry() const { return geometry_; }
   const std::vector<FormatCoder::Table>& tables() const { return tables_; }
@@ -163,8 +163,8 @@ class CalibrationSet {
       ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<ModelFingerprint, std::shared_ptr<const Calibration>>
       by_model_ ABSL_GUARDED_BY(mutex_);
-  // By heads per group and head_dim, on which alone the Hadamard transform
-  // depends.
+  // By heads per group and head_dim: the Hadamard transform depends on nothing
+  // else.
   absl::flat_hash_map<std::pair<int, int>, std::shared_ptr<const Calibration>>
       uncalibrated_ ABSL_GUARDED_BY(mutex_);
 };

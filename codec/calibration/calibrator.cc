@@ -260,7 +260,7 @@ class StreamStatistics {
     ForEach(begin, kHalfBand, [&](int8_t v) { squares += v * v; });
     return ClassOf(squares / std::max<double>(1, Count(kHalfBand)));
   }
-  // Counts their values.
+  // Adds the values of these components to `counts`.
   void AddHalf(int begin, ValueCounts* counts) const {
     ForEach(begin, kHalfBand, [&](int8_t v) { ++(*counts)[v + kValueMax]; });
   }
@@ -341,8 +341,8 @@ absl::Status Calibrator::Add(const KvView& kv,
   if (shape != ShapeOf(spec_, shape.tokens) ||
       positions.size() != static_cast<size_t>(shape.tokens)) {
     return absl::InvalidArgumentError(
-        "the KV does not have the shape of the model, or not one position per "
-        "token");
+        "the KV does not have the shape of the model, or there is not one "
+        "position for each token");
   }
   const RowRotation undo = RowRotation::Undo(RopeTable(spec_.rope), positions);
   const StreamShape stream_shape{.heads = heads_,

@@ -34,8 +34,8 @@ void AddNormal(uint64_t decay, uint64_t height, ValueCounts* counts) {
 }
 
 // The distribution of the finest values: a normal distribution and a wider one.
-// Tokens differ in length, so their components have longer tails than one
-// normal distribution.
+// The rows of tokens differ in length, so their components have longer tails
+// than one normal distribution.
 ValueCounts Finest() {
   ValueCounts counts{};
   AddNormal(kDecay, 14u << 20, &counts);

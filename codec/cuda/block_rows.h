@@ -63,8 +63,8 @@ KDN_DEVICE void LoadEight(const float* from, float (&values)[8]) {
 }
 
 // Room in shared memory for the cosines and sines of 16 tokens, for one pair of
-// blocks that turn together. They are more bytes than the rows that they
-// rotate, so a team reads them once for the streams of all its warps.
+// blocks that turn together. Cosines and sines take more bytes than the rows
+// that they rotate, so a team reads them once for the streams of all its warps.
 struct alignas(16) StagedRope {
   // Cosines, sines, and padding so that lanes read from different banks.
   static constexpr int kRow = 2 * kBlockDims + 4;
@@ -72,7 +72,8 @@ struct alignas(16) StagedRope {
   float floats[kTileTokens * kRow];
 };
 
-// Copies them for 16 tokens from `begin` on. One warp does this.
+// Copies the cosines and sines of 16 tokens from `begin` on. One warp does
+// this.
 template <typename Warp>
 KDN_DEVICE void StageRopeAsync(const Warp& warp, const BatchRef& batch,
                                const StreamJob& job, const BlockPair& pair,
@@ -148,7 +149,7 @@ class BlockPairWriter {
     const int low = pair.head * job.head_dim + pair.low;
     const int high = pair.head * job.head_dim + pair.high;
     const int rank = warp.rank();
-    warp.Sync();  // other lanes may still read the pair before
+    warp.Sync();  // other lanes may still read the last pair
     for (int p = 0; p < kProducts; ++p) {
       const int block = (p < kBlockProducts ? low : high) / kBlockDims;
       for (int two = 0; 2 * two < blocks_; ++two) {

@@ -8,8 +8,8 @@ namespace kdn::codec::cuda {
 // The parts of a calibration that a warp reads, in host or device memory. Every
 // type here is trivially copyable and owns no memory.
 
-// A RansTable in so few bytes that a team's shared memory holds two tables made
-// from it.
+// A RansTable in so few bytes that a team's shared memory holds two
+// SymbolTables, which are made from such tables.
 struct alignas(16) CoderTable {
   uint8_t symbols[4096];  // by slot
   uint32_t ranges[256];   // by symbol: start | frequency << 16

@@ -10,7 +10,7 @@
 
 namespace kdn::codec::cuda {
 
-// What the kernels get besides the batch.
+// The arguments of the kernels besides the batch.
 struct SliceRef {
   const Team* values_teams = nullptr;
   const Team* rows_teams = nullptr;

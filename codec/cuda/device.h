@@ -52,9 +52,9 @@ KDN_DEVICE uint32_t BitsOf(float value) {
 }
 // The value with which integer sums begin: the bits of the float 1.5 * 2^23. A
 // sum s then has the bits of the float 1.5 * 2^23 + s, so that FloatOfSum is a
-// subtraction. That is faster on a GPU than a conversion, of which a
-// multiprocessor does 16 per cycle. REQUIRES: s is at most 2^22 in magnitude,
-// as 256 products of bytes are.
+// subtraction. On a GPU, that is faster than a conversion: a multiprocessor
+// converts 16 numbers per cycle. REQUIRES: s is at most 2^22 in magnitude, as
+// 256 products of bytes are.
 inline constexpr int32_t kNoSum = 0x4b400000;
 KDN_DEVICE float FloatOfSum(int32_t sum) {
   return Minus(FloatOf(static_cast<uint32_t>(sum)), 12582912.0f);

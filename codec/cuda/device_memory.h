@@ -12,8 +12,8 @@ struct CUstream_st;
 
 namespace kdn::codec::cuda {
 
-// A cudaStream_t, for headers that do not include CUDA's. No function defaults
-// it.
+// A cudaStream_t, for headers that do not include CUDA's headers. No function
+// has a default for this argument.
 using GpuStream = CUstream_st*;
 
 // OK when there is a GPU that this program can use; otherwise UNAVAILABLE, with

@@ -12,9 +12,10 @@ namespace kdn::codec::cuda {
 
 // Decodes transform-coded streams on a GPU, straight into an engine's KV
 // memory. Streams that an encoder wrote decode to the same bits as with
-// codec/decoder.h. This header does not include CUDA's. A GpuCalibration and a
-// GpuBatch own memory of the GPU that was current when they were made; kernels
-// get references to it, a CalibrationRef and a BatchRef. Thread-compatible.
+// codec/decoder.h. This header does not include CUDA's headers. A
+// GpuCalibration and a GpuBatch own memory of the GPU that was current when
+// they were made; kernels get references to it, a CalibrationRef and a
+// BatchRef. Thread-compatible.
 
 // A calibration on the GPU, for any number of batches. Immutable.
 class GpuCalibration {

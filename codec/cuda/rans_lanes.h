@@ -68,8 +68,8 @@ class BandTables {
 };
 
 // A ring of the words that a warp's coders read. Words are copied in windows of
-// 256 bytes, two windows before they are needed. They replace the windows
-// before the one in use.
+// 256 bytes, two windows before they are needed. New windows replace the
+// windows before the one in use.
 struct alignas(16) WordRing {
   uint16_t words[512];
 };

@@ -31,8 +31,9 @@ namespace kdn::codec {
 //   Decoder  decodes the symbols of the same runs from untrusted bytes. A run
 //            may be decoded in parts. Finish is DATA_LOSS unless the bytes are
 //            exactly an encoder's stream of these runs.
-//   Job      is what DecodePair decodes with one of two decoders side by side.
-//            The symbols of one step and the next lie `stride` bytes apart.
+//   Job      is the work of one of the two decoders that DecodePair runs at
+//            once. The symbols of one step and the next lie `stride` bytes
+//            apart.
 template <typename C>
 concept EntropyCoder = std::copyable<typename C::Table> &&
     std::copyable<typename C::Run> &&

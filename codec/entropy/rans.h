@@ -61,7 +61,8 @@ std::array<uint16_t, kRansSymbols> NormaliseCounts(
 // of 19 KB. Immutable, so thread-safe.
 class alignas(64) RansTable {
  public:
-  // INVALID_ARGUMENT unless there are kRansSymbols of them, sum kRansTotal.
+  // INVALID_ARGUMENT unless there are kRansSymbols frequencies that add up to
+  // kRansTotal.
   static absl::StatusOr<RansTable> Create(
       absl::Span<const uint16_t> frequencies);
 

@@ -12,7 +12,8 @@
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
 
-// For each function, for the reason given in rans_avx2.cc.
+// An attribute of each function and not of the file, for the reason given in
+// rans_avx2.cc.
 #define KDN_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl")))
 
 namespace kdn::codec::rans {

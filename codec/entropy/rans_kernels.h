@@ -11,7 +11,7 @@ namespace kdn::codec::rans {
 // x * ceil(2^44 / f) >> 44 is exactly x / f for every state x < f * 2^20. The
 // rounded-up reciprocal has an error e < 1, so the quotient is too large by
 // x * e / 2^44 < f * 2^20 / 2^44 <= 1 / f, too little to reach the next
-// integer. For the same reason, f^2 <= 2^24, the product is below 2^64.
+// integer. Because f^2 <= 2^24, the product is below 2^64, too.
 inline constexpr int kReciprocalBits = 44;
 
 // Lanes that use a run's second table, lane L at bit L.
@@ -72,8 +72,8 @@ DecodeSteps DecodeOneAvx512;
 DecodeSteps DecodePairAvx512;
 
 // Encodes a run from its last step to its first. Writes words downwards from
-// `end` and returns the address of the last one written. CHECK-fails on a
-// symbol without frequency. REQUIRES: tables.InReach().
+// `end` and returns the address of the last word that it wrote. CHECK-fails on
+// a symbol without frequency. REQUIRES: tables.InReach().
 std::byte* EncodeStepsAvx512(const EntryTables& tables, size_t steps,
                              const uint8_t* symbols, uint32_t* states,
                              std::byte* end);

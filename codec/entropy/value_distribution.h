@@ -33,9 +33,9 @@ constexpr int Refinement(int value, int before) {
   return before < 0 ? -difference : difference;
 }
 
-// Counts of what a band codes at `step`, from counts of its finest values. If
-// `before` (the level before codes the band), it codes refinements, else
-// values.
+// Counts of the values that a band codes at `step`, from counts of its finest
+// values. If `before` is true (the level before codes the band), the band codes
+// refinements, else values.
 ValueCounts CodedCounts(const ValueCounts& finest, int step, bool before);
 
 // The table of a band of `mode` whose values are independent and have the

@@ -14,7 +14,7 @@
 namespace kdn::codec {
 
 // Streams hold the engine's own elements, and objects are little-endian, so the
-// engine must be little-endian.
+// machine must be little-endian.
 static_assert(std::endian::native == std::endian::little);
 
 // Reads little-endian fields from untrusted bytes. A read past the end yields

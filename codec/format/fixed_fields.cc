@@ -23,8 +23,8 @@ bool AllZero(absl::Span<const std::byte> bytes) {
   return true;
 }
 
-// Both read the fields after the levels. False when a reserved byte is not
-// zero.
+// ReadVersion2 and ReadVersion3 read the fields after the levels. False when a
+// reserved byte is not zero.
 bool ReadVersion2(ByteReader* in, FixedFields* fields) {
   fields->rope.pairing = static_cast<RopePairing>(in->Read<uint8_t>());
   fields->rope.scaling = static_cast<RopeScaling>(in->Read<uint8_t>());
@@ -40,8 +40,8 @@ bool ReadVersion3(ByteReader* in, FixedFields* fields) {
   const uint8_t reserved = in->Read<uint8_t>();
   const auto v_head_dim = in->Read<int32_t>();
   if (v_head_dim != fields->shape.head_dim) {
-    // KvShape says "as K" with 0, but 0 in the file is an error: -1 is out of
-    // bounds.
+    // In a KvShape, 0 means "as K". In the file, 0 is an error, so it becomes
+    // -1, which is out of bounds.
     fields->shape.v_head_dim = v_head_dim == 0 ? -1 : v_head_dim;
   }
   fields->depth = in->Read<uint32_t>();

@@ -40,7 +40,7 @@ struct FixedFields {
   size_t variant_bytes = 0;
   // Version 2 only: the integers of the one RoPE descriptor.
   RopeSpec rope;
-  // Version 3 only; version 2 has the values below.
+  // Version 3 only. Objects of version 2 have these defaults.
   size_t ropes = 1;  // distinct descriptors
   std::optional<uint32_t> depth;
   uint32_t sections_bytes = 0;

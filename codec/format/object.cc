@@ -155,9 +155,9 @@ absl::Status VerifyObject(const ObjectIndex& index,
                           absl::Span<const std::byte> object) {
   if (object.size() != index.object_bytes() ||
       VersionOf(object.subspan(0, index.prefix_bytes())) != index.version()) {
-    return absl::DataLossError(absl::StrCat("chunk ", ShortHex(index.key()),
-                                            ": object of ", object.size(),
-                                            " bytes is not the one indexed"));
+    return absl::DataLossError(
+        absl::StrCat("chunk ", ShortHex(index.key()), ": object of ",
+                     object.size(), " bytes is not the object of this index"));
   }
   const ObjectHeader& header = index.header();
   for (const StreamGroup& group : GroupsOf(header.shape, header.levels)) {

@@ -37,7 +37,7 @@ absl::StatusOr<RopeSpec> ReadDescriptor(ByteReader* in) {
   return rope;
 }
 
-// Each descriptor differs from those before it.
+// DATA_LOSS unless each descriptor differs from all descriptors before it.
 absl::Status CheckDistinct(const std::vector<RopeSpec>& ropes) {
   for (size_t i = 1; i < ropes.size(); ++i) {
     if (std::find(ropes.begin(), ropes.begin() + i, ropes[i]) !=

@@ -13,7 +13,7 @@ namespace kdn::codec {
 // The instruction sets that the codec's loops are compiled for, the weakest
 // first. Each set includes the sets before it. Decoding gives the same bits
 // with every set. Some loops take an Isa as an argument; all others use
-// BestIsa(). No other code chooses instructions by what the CPU has.
+// BestIsa(). In the codec, only Supports() asks what the CPU has.
 enum class Isa {
   kScalar,
   kAvx2,

@@ -26,8 +26,8 @@ struct KernelSet {
                      float* squares, uint32_t* largest);
   void (*sum_bf16)(const uint16_t* a, const uint16_t* b, size_t count,
                    float* squares, uint32_t* largest);
-  // Adds such sums to `differences`. False, without the squares, if a square
-  // may have been too large or too small for a float.
+  // Adds such sums to `differences`. Returns false, and leaves out the squares,
+  // if a square may have been too large or too small for a float.
   bool (*add_sums)(const float* squares, const uint32_t* largest,
                    Differences* differences);
   float (*sum_of_squares)(const float* a, const float* b, size_t count);

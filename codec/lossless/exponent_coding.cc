@@ -35,8 +35,8 @@ size_t StepsOf(const StreamShape& shape) {
 }
 
 Counts CountSymbols(const std::vector<uint8_t>& symbols, size_t values) {
-  // Four tables of counts: with one, equal symbols in a row would each wait for
-  // the update of the one before.
+  // Four tables of counts: with one table, each of several equal symbols in a
+  // row would wait until the symbol before it has updated the count.
   std::array<Counts, 4> counts{};
   size_t at = 0;
   for (; at + 4 <= values; at += 4) {
@@ -79,7 +79,8 @@ std::vector<uint8_t> OffsetsOf(const StreamShape& shape,
     const uint8_t* row = symbols.data() + size_t(token) * shape.head_dim;
     for (int dim = 0; dim < shape.head_dim; ++dim) sums[dim] += row[dim];
   }
-  // Multiples of one exponent, so that mantissa bits in a symbol do not change.
+  // Offsets are whole exponents, so that mantissa bits in a symbol do not
+  // change.
   const uint32_t unit = shape.dtype == Dtype::kFp16 ? 8 : 1;
   std::vector<uint8_t> offsets(shape.head_dim);
   for (int dim = 0; dim < shape.head_dim; ++dim) {
@@ -116,7 +117,7 @@ void Subtract(const StreamShape& shape, const std::vector<uint8_t>& offsets,
 }
 
 // Subtracts offsets from the symbols if that shortens the code by more than the
-// offsets take. Returns the offsets; empty if it does not.
+// offsets take. Returns the offsets, or no offsets if the symbols stay.
 std::vector<uint8_t> Centre(const StreamShape& shape, Counts& counts,
                             std::vector<uint8_t>& symbols) {
   std::vector<uint8_t> offsets = OffsetsOf(shape, symbols);

@@ -25,11 +25,12 @@ namespace kdn::codec {
 //   side information: u8 first symbol | u8 number of symbols less one |
 //     frequency of each symbol: u8 if below 128, else u8 128 + high, u8 low |
 //     offsets: one u8 for each dimension, or none, which means zeros
-//   one or two rANS streams (codec/entropy/rans.h), each one run with the one
-//     table: they take the steps of the symbols [token][dim] in turns and are
-//     padded with any symbol to the same number of whole steps. A coded symbol
-//     is SplitRow's less the offset of its dimension, modulo 256
-//   for each token, the rest of SplitRow
+//   one or two rANS streams (codec/entropy/rans.h): each is one run, and both
+//     use the same table. The steps of the symbols [token][dim] go to the two
+//     streams in turns. Any symbol pads both to the same number of whole steps.
+//     A coded symbol is the symbol of SplitRow minus the offset of its
+//     dimension, modulo 256
+//   for each token, the `rest` of SplitRow
 //
 // Two rANS streams decode faster than one (RansDecoder::DecodePair), but each
 // costs 128 bytes, so short streams have one. Offsets give dimensions of

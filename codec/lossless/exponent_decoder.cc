@@ -35,7 +35,8 @@ absl::Status ExponentDecoder::ReadSideInformation(
   ByteReader reader(bytes);
   table_ = FormatCoder::Table::Create(ReadFrequencies(reader));
   if (!reader.ok() || !table_.ok()) {
-    return absl::DataLossError("the frequencies of exponents are no table");
+    return absl::DataLossError(
+        "the exponents' frequencies are cut off or do not add up to the total");
   }
   const size_t dims = reader.remaining();
   if (dims != 0 && dims != static_cast<size_t>(shape_.head_dim)) {

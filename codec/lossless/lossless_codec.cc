@@ -125,8 +125,8 @@ absl::Status LosslessCodec::Encode(const StreamShape& shape,
   StreamRoom& out = steps.front();
   const size_t raw_bytes = RawBytes(shape);
   KDN_CHECK(out.room.size() > raw_bytes, "no room for the stream");
-  // Less room than the elements take: if the coded rows do not fit, the raw
-  // elements are shorter.
+  // The room is less than the elements take: if the coded rows do not fit, the
+  // raw elements are not longer.
   const size_t coded_bytes =
       EncodeExponents(shape, heads.front(), out.room.subspan(1, raw_bytes - 1));
   out.room[0] = coded_bytes > 0 ? kCoded : kRaw;

@@ -15,9 +15,9 @@ namespace kdn::codec {
 class AnalysisMatrix {
  public:
   // The error of a sum is at most this share of the sum of the magnitudes that
-  // it adds, apart from magnitudes below the smallest normal float. The bound
-  // is that of tiles, which round both factors to bf16; most engines' values
-  // are bf16 too.
+  // it adds, apart from magnitudes below the smallest normal float. AMX tiles
+  // have the largest error, because they round both factors to bf16. (The
+  // values of most engines are bf16 already.)
   static constexpr double kRounding = 0x1p-7;
 
   AnalysisMatrix() = default;

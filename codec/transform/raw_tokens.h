@@ -10,11 +10,11 @@
 namespace kdn::codec {
 
 // Raw tokens: a transform-coded stream keeps their rows in bf16, because they
-// lie far from the other rows. Such tokens are attention sinks and outliers.
-// Coded, they would take many patches, and they would distort the stream's own
-// mean and gain, or the calibration. A raw token takes 16 bits per value, so
-// the first tokens are not kept raw unless they are far; docs/architecture.md
-// has the measurement.
+// lie far from the other rows. Such tokens are attention sinks and outliers. If
+// they were coded, they would take many patches, and they would distort the
+// stream's own mean and gain, or the calibration. A raw token takes 16 bits per
+// value, so the first tokens are not kept raw unless they are far;
+// docs/architecture.md has the measurement.
 
 // Attention sinks are at the first positions: StreamingLLM (Xiao et al., arXiv
 // 2309.17453) keeps the first four tokens, KVQuant (arXiv 2401.18079) keeps the

@@ -9,11 +9,11 @@
 
 namespace kdn::codec {
 
-// Packs the values of one band into symbols. A symbol is a byte. It has one
-// value plus 128; two values plus 8, in a nibble each; or four values plus 2,
-// in two bits each. The first value has the lowest bits. The symbols of a token
-// lie side by side, so that a step of 32 lanes takes two, four or eight whole
-// tokens.
+// Packs the values of one band into symbols. A symbol is a byte that holds one
+// value plus 128; or two values plus 8, in a nibble each; or four values plus
+// 2, in two bits each. The first value has the lowest bits. The symbols of a
+// token lie side by side, so that a step of 32 lanes takes two, four or eight
+// whole tokens.
 
 // A run of tokens is padded with zeros to a multiple of this, which is whole
 // steps in every mode.

@@ -130,7 +130,7 @@ __attribute__((target("avx512f,avx512bw,avx512vnni"))) void MultiplyVnni(
 // products of the next tile's tokens.
 class TileMultiplier {
  public:
-  // `product` is that of all tokens.
+  // `product` has all tokens.
   explicit TileMultiplier(const Product& product) : p_(product) {
     while (p_.row_stride % step_ != 0) step_ -= 16;
     used_ = std::min((p_.used + step_ - 1) / step_ * step_, p_.row_stride);

@@ -31,8 +31,8 @@ class SynthesisMatrix {
   // value moves by more than 1.
   int32_t norm() const { return norm_; }
 
-  // Receives a token's padded_dim() sums, which begin at a cache line. They are
-  // valid until it returns.
+  // Receives a token's padded_dim() sums, which begin at a cache line. The sums
+  // are valid until the function returns.
   using TakeSums = absl::FunctionRef<void(int token, const int32_t* sums)>;
 
   // The number of tokens that are multiplied at a time.

@@ -151,9 +151,10 @@ void ToFinest(const StreamFrame& frame, const StreamTransform& transform,
   }
 }
 
-// Adds `patch` to `value`, which is the middle of a cell, as is the result. The
-// cell of `value` can be found again, because a shrink is less than half a
-// cell; and an encoder patches zeros only.
+// Adds `patch` to a value that has been moved to the middle of its cell, and
+// returns the middle of the new cell. The cell of `value` can be found again,
+// because a shrink is less than half a cell. This fails for a middle that
+// wrapped around, but an encoder patches only zeros.
 int8_t PatchedMiddle(int8_t value, int8_t patch, int cell, uint8_t shrink) {
   const auto away = static_cast<int8_t>(shrink);
   const int cells = (value < 0 ? value - away : value + away) / cell;

@@ -32,7 +32,7 @@ size_t RowsFormBytes(const StreamShape& shape) {
 }
 
 // Rounds a row to bf16. A value that would be rounded up past the largest value
-// of `dtype` becomes the largest bf16 below it.
+// of `dtype` becomes the largest bf16 that `dtype` can hold.
 void StoreBf16(const float* row, size_t count, std::byte* out,
                Dtype dtype = Dtype::kBf16) {
   const auto most =
@@ -47,7 +47,7 @@ void StoreBf16(const float* row, size_t count, std::byte* out,
   }
 }
 
-// A quantised stream, which all its levels are written from.
+// A quantised stream. All levels of the stream are written from it.
 struct Quantised {
   float gain = 1.0f;
   std::vector<std::byte> mean;
@@ -91,9 +91,10 @@ void TakeStatistics(const StreamFrame& frame, const SourceRows& rows,
                          FLT_MAX);
 }
 
-// The largest magnitude of a value in a row that may be coded. Up to it, no
-// level decodes to a value, or to a difference from the mean, outside the range
-// of `dtype`. Negative when no row may be coded.
+// The largest magnitude that a value may have in a row that is coded. Rows up
+// to this magnitude decode, at every level, to values and to differences from
+// the mean that are inside the range of `dtype`. Negative when no row may be
+// coded.
 float LargestCoded(const StreamTransform& transform, float gain,
                    absl::Span<const float> mean, Dtype dtype) {
   const bool has_absent = std::any_of(

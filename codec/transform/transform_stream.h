@@ -12,15 +12,15 @@
 namespace kdn::codec {
 
 // The bytes of a transform-coded stream; each level has a stream of its own.
-// docs/formats.md has the layout. A stream has one of three forms: coded
-// symbols; at the base level the rows themselves in bf16, if coding them would
-// take more bytes; at a refining level nothing, if refining would take more
-// bytes than it is worth. After a level of nothing all further levels have
-// nothing.
+// docs/formats.md has the layout. A stream has one of three forms. kCoded:
+// symbols. kRows, at the base level only: the rows themselves in bf16, because
+// coding them would take more bytes. kNothing, at a refining level only: no
+// data, because refining would take more bytes than the level may. After a
+// level of kRows or kNothing, all further levels have kNothing.
 enum class StreamForm : uint8_t { kCoded = 0, kRows = 1, kNothing = 2 };
 
-// A correction of one value, where its table has no symbol for the value. It is
-// added to the value that the zero symbol gives.
+// A correction of one value that the table has no symbol for. It is added to
+// the value that the zero symbol gives.
 struct Patch {
   uint16_t token = 0;
   uint8_t component = 0;

@@ -1,5 +1,5 @@
-// Objects come from disks and peers. Whatever their bytes are, the answer is
-// DATA_LOSS, never a crash, a read outside the object or a large allocation.
+// Objects come from disks and peers. The answer to damaged bytes is DATA_LOSS,
+// never a crash, a read outside the object or a large allocation.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -142,7 +142,7 @@ TEST_P(ForgeryTest, IsDataLossThoughTheChecksumIsRight) {
       PrefixCrc(absl::MakeSpan(object).subspan(0, original->prefix_bytes()));
   ByteWriter(absl::MakeSpan(object).subspan(kCrcOffset)).Write<uint32_t>(crc);
   EXPECT_EQ(ParseAndVerify(object).code(), absl::StatusCode::kDataLoss);
-  // Nor is it accepted with a huge object size.
+  // A huge object size does not change the answer.
   EXPECT_EQ(ObjectIndex::Parse(object, ~uint64_t{0}).status().code(),
             absl::StatusCode::kDataLoss);
 }
@@ -152,7 +152,7 @@ INSTANTIATE_TEST_SUITE_P(
     FixedFields, ForgeryTest,
     testing::Values(Forgery{6, 2, 2},            // version 2, fields of 3
                     Forgery{8, 4, 0},            // no prefix
-                    Forgery{8, 4, 63},           // shorter than itself
+                    Forgery{8, 4, 63},           // shorter than 64
                     Forgery{8, 4, 0xffffffff},   // longer than anything
                     Forgery{16, 4, 0},           // layers
                     Forgery{16, 4, 0x7fffffff},  //
@@ -218,7 +218,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Forgery{196, 4, 0xfffffffe},  //
                     Forgery{204, 8, 0}));         // theta
 
-// The index of a Tiny object: an entry per level, layer, K and V; its offset.
+// The index of a Tiny object: the number of its entries, one per level, layer,
+// and K or V; and its offset.
 constexpr size_t kEntries = kLevelCount * 2 * 2;
 constexpr size_t kIndexBegin = 64 + 4 * 32 + 68 + 6 + 3 + 2 * 3 * 4;
 

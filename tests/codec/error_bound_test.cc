@@ -43,7 +43,7 @@ double RoundingOf(Dtype dtype, double value) {
   return 0.0;
 }
 
-// The streams of one V and their parts.
+// The streams of V, one for each level, and their parts.
 struct Coded {
   std::vector<std::vector<std::byte>> streams;
   std::vector<StreamParts> parts;  // without the streams of form kNothing
@@ -235,7 +235,8 @@ class Bed {
   std::vector<double> analysis_;  // magnitudes, [component][dim]
 };
 
-// The value of a token's dimension. `largest` is the largest of the dtype.
+// The value of a token's dimension. `largest` is the largest value of the
+// dtype.
 using Values =
     std::function<double(int token, int dim, double largest, std::mt19937&)>;
 struct Kind {

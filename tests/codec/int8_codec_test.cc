@@ -12,7 +12,8 @@
 namespace kdn::codec {
 namespace {
 
-// In steps. The fp32 product q * scale is off by at most 127 * 2^-24 of a step.
+// Half a step, in steps, with room for rounding: the fp32 product q * scale is
+// off by at most 127 * 2^-24 of a step.
 constexpr double kHalfStep = 0.5 + 127 * 0x1p-23;
 
 // Rows of one head with magnitudes from tiny to huge, by channel and by token.

@@ -105,7 +105,7 @@ struct PagesCase {
 class PagesTest : public testing::TestWithParam<std::tuple<Level, PageLayout>> {
 };
 
-// A chunk in which base keeps some tokens, keeps all rows of one stream, and
+// A chunk in which base keeps some tokens raw, keeps one stream as rows, and
 // codes the others.
 EncodedChunk ChunkWithOutliers(const KvShape& shape) {
   ChunkOptions options;

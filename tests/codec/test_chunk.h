@@ -81,8 +81,8 @@ class KvBuffer {
 // Whether two views have the same bits in all elements; strides may differ.
 bool SameElements(const KvView& a, const KvView& b);
 
-// The built-in calibration if the header needs a calibration. Null if it needs
-// none or names another.
+// The built-in calibration if the header needs a calibration. Null if the
+// header needs no calibration or names another one.
 std::shared_ptr<const Calibration> TestCalibrationOf(
     const ObjectHeader& header);
 // Encodes `kv`; CHECK-fails when the encoder returns an error.
@@ -123,8 +123,9 @@ std::vector<int32_t> Shifted(std::vector<int32_t> positions, int32_t by);
 std::vector<std::byte> ObjectOfZeros(const ObjectHeader& header);
 
 // Repair the checksums of a changed object, as far as its fields allow it, so
-// that tests and fuzzers get past them: RepairPrefixCrc those of the sections
-// and of the prefix, RepairStreamCrcs those of the streams too.
+// that tests and fuzzers get past the checksums. RepairPrefixCrc repairs the
+// checksums of the sections and of the prefix. RepairStreamCrcs also repairs
+// the checksums of the streams.
 void RepairPrefixCrc(absl::Span<std::byte> object);
 void RepairStreamCrcs(absl::Span<std::byte> object);
 

@@ -62,7 +62,7 @@ TEST(AdmissionTest, GrantsWhatFitsAndTheRestInOrder) {
   ASSERT_TRUE(driver.Ask(1, 60).ok());
   ASSERT_TRUE(driver.Ask(2, 60).ok());
   ASSERT_TRUE(driver.Ask(3, 10).ok());
-  EXPECT_EQ(driver.Grants(), Ids{1}) << "a small one overtook a large one";
+  EXPECT_EQ(driver.Grants(), Ids{1}) << "a small request overtook a large one";
   EXPECT_EQ(driver.GiveBack(1), (Ids{2, 3}));
   EXPECT_EQ(driver.admission.used(), 70u);
   EXPECT_EQ(driver.GiveBack(2), Ids{});
@@ -104,7 +104,8 @@ TEST(AdmissionTest, ReadsGoFirstInTheCommonPartUntilAWriteIsDue) {
   for (uint64_t id = 3; id < 8; ++id) ASSERT_TRUE(driver.Ask(id, 10).ok());
   EXPECT_EQ(driver.GiveBack(1), Ids{3});
   EXPECT_EQ(driver.GiveBack(3), Ids{4});
-  // 20 were granted past the write, so it is due. Read 5 became due before it.
+  // 20 were granted past the write, so it is due. Read 5 became due before the
+  // write, because the patience of reads is 0.
   EXPECT_EQ(driver.GiveBack(4), Ids{5});
   EXPECT_EQ(driver.GiveBack(5), Ids{2});
   EXPECT_EQ(driver.GiveBack(2), Ids{6});
@@ -187,7 +188,8 @@ class RandomRun {
  private:
   struct Waiting {
     AdmissionRequest request;
-    // By requester: its grants since this requester's turn began.
+    // For each other requester: its grants since the last grant of this
+    // requester.
     std::map<uint64_t, int> passed_by;
   };
 

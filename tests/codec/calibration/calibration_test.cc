@@ -27,7 +27,7 @@ ObjectHeader HeaderWith(const Calibration::Geometry& geometry,
   return header;
 }
 
-TEST(Calibration, KeepsWhatItIsMadeOf) {
+TEST(Calibration, KeepsItsParts) {
   const CalibrationParts parts = PartsOf(kGeometry);
   const auto made = parts.Create();
   ASSERT_TRUE(made.ok()) << made.status();
@@ -86,7 +86,7 @@ TEST(CalibrationSet, AnUnknownModelIsCodedWithoutCalibration) {
   ASSERT_NE(first, nullptr);
   EXPECT_TRUE(first->id().is_zero());
   EXPECT_EQ(first->Of(0, KvPart::kK, 0).dim(), 128);
-  // It is made once and shared.
+  // The built-in calibration is made once and shared.
   Calibration::Geometry deeper = kGeometry;
   deeper.layers = 40;
   EXPECT_EQ(set.ForModel(MadeCalibration(kGeometry)->model(), deeper), first);
@@ -104,7 +104,7 @@ TEST(CalibrationSet, AModelOfTooManyDimensionsCannotBeTransformCoded) {
             nullptr);
 }
 
-TEST(CalibrationSet, NewObjectsGetTheLatestAndOldOnesTheirOwn) {
+TEST(CalibrationSet, NewObjectsGetTheLatestCalibrationAndOldObjectsTheirOwn) {
   CalibrationSet set;
   const auto older = MadeCalibration(kGeometry, 1);
   const auto later = MadeCalibration(kGeometry, 2);
@@ -119,7 +119,7 @@ TEST(CalibrationSet, NewObjectsGetTheLatestAndOldOnesTheirOwn) {
   }
 }
 
-TEST(CalibrationSet, AModelOfAnotherShapeIsNotCodedWithIt) {
+TEST(CalibrationSet, AModelOfAnotherShapeGetsTheBuiltInCalibration) {
   CalibrationSet set;
   const auto made = MadeCalibration(kGeometry);
   set.Add(made);
@@ -130,7 +130,7 @@ TEST(CalibrationSet, AModelOfAnotherShapeIsNotCodedWithIt) {
   EXPECT_TRUE(found->id().is_zero());
 }
 
-TEST(CalibrationSet, AnObjectWhoseCalibrationIsNotHereWaitsForIt) {
+TEST(CalibrationSet, AnObjectNeedsItsCalibrationToBeAdded) {
   CalibrationSet set;
   const auto made = MadeCalibration(kGeometry, 9);
   const ObjectHeader header = HeaderWith(kGeometry, made->id());
@@ -152,7 +152,7 @@ TEST(CalibrationSet, AnObjectOfAnotherShapeThanItsCalibrationIsDamaged) {
             absl::StatusCode::kDataLoss);
 }
 
-TEST(CalibrationSet, AnObjectMayNeedTheBuiltInOneOrNone) {
+TEST(CalibrationSet, AnObjectMayNeedTheBuiltInCalibrationOrNone) {
   CalibrationSet set;
   ObjectHeader header = HeaderWith(kGeometry, CalibrationId());
   const auto built_in = set.ForObject(header);
@@ -166,7 +166,7 @@ TEST(CalibrationSet, AnObjectMayNeedTheBuiltInOneOrNone) {
   EXPECT_EQ(*none, nullptr);
 }
 
-TEST(CalibrationSetDeathTest, WhatIsAddedHasAnId) {
+TEST(CalibrationSetDeathTest, AnAddedCalibrationHasAnId) {
   CalibrationSet set;
   EXPECT_DEATH(set.Add(Calibration::Uncalibrated(kGeometry)), "has an id");
 }

@@ -146,7 +146,7 @@ TEST(Uncalibrated, IsTheSameEverywhere) {
   EXPECT_EQ(crc, 1469765300u);
 }
 
-TEST(UncalibratedDeathTest, MoreDimensionsThanATransformHas) {
+TEST(UncalibratedDeathTest, RefusesMoreDimensionsThanATransformHas) {
   EXPECT_DEATH(Made({1, kTransformDimMax + 1, 0}), "dimensions");
 }
 

@@ -163,8 +163,8 @@ TEST_F(BatchPlanTest, HoldsManyChunks) {
 }
 
 // Damaged bytes with corrected checksums: the status is the same as on the CPU,
-// and so are the rows when the status is OK. AddressSanitizer sees accesses
-// outside.
+// and so are the rows when the status is OK. AddressSanitizer finds accesses
+// outside the memory.
 TEST_F(BatchPlanTest, DamagedStreamsEndAsOnTheCpu) {
   std::mt19937 rng(9);
   const std::vector<std::byte> good = chunk_.object;

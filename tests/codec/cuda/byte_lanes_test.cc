@@ -85,7 +85,7 @@ TEST(ValueTables, UnpackSymbolsAsTheCpuDoes) {
   }
 }
 
-TEST(ValueTables, APatchCountsFromWhatWasCoded) {
+TEST(ValueTables, APatchedMiddleIsTheMiddleOfThePatchedValue) {
   for (const int cell : {3, 9}) {
     for (int shrink = 0; 2 * shrink < cell; ++shrink) {
       for (int value = -127 / cell; value <= 127 / cell; ++value) {

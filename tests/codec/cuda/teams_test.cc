@@ -45,7 +45,7 @@ void ExpectTeams(absl::Span<const Team> teams, const Slice& slice,
   EXPECT_EQ(*seen.rbegin(), slice.first + slice.count - 1);
 }
 
-TEST(PlanTeams, EveryJobIsInOneTeamOfEitherKindOfItsSlice) {
+TEST(PlanTeams, EveryJobIsInOneTeamOfEachKind) {
   for (const int jobs_max : {1, 7, 64, 1000}) {
     const std::vector<StreamJob> jobs = RandomJobs(333, jobs_max);
     const TeamPlan plan = PlanTeams(jobs, jobs_max);

@@ -167,7 +167,8 @@ TEST(Rans, RoundTripsManyRunsOverPairsOfTables) {
   }
 }
 
-// A symbol costs most with frequency 1: all symbols have it, or none.
+// A symbol costs most with frequency 1. Either all symbols of the message have
+// frequency 1, or none has.
 TEST(Rans, WorstCaseFitsTheBound) {
   std::vector<uint16_t> frequencies(kRansSymbols, 0);
   frequencies[255] = 1;
@@ -313,7 +314,7 @@ TEST(Rans, RandomBytesAreFound) {
   }
 }
 
-TEST(Rans, FlippedBitsDoNoHarm) {
+TEST(Rans, FlippedBitsAreFound) {
   std::mt19937 rng(10);
   const Message message = ManyRuns(10);
   const std::vector<std::byte> stream = Encode(message, BestIsa());

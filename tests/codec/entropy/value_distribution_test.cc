@@ -18,7 +18,7 @@ uint64_t& At(ValueCounts* counts, int value) {
   return (*counts)[value + kValueMax];
 }
 
-// Counts that fall linearly from 0 on both sides, not quite symmetric.
+// Counts that fall linearly on both sides of the value 0, not quite symmetric.
 ValueCounts Pyramid(int width, uint64_t height) {
   ValueCounts counts{};
   for (int value = -width; value <= width; ++value) {

@@ -103,7 +103,7 @@ TEST(ObjectIndex, AWholeLayerOfALevelIsOneRange) {
     ASSERT_EQ(own.size(), 1u);
     EXPECT_EQ(own[0].offset, AlignUp(end));
     end = own[0].offset + own[0].bytes;
-    // It comes last, after a range for each level that it refines.
+    // This group comes last, after the groups of the levels that it refines.
     const auto ranges = index->LayerRanges(group.level, group.layer, 0, 3);
     ASSERT_FALSE(ranges.empty());
     EXPECT_LE(ranges.size(), LadderTo(group.level).size());

@@ -126,8 +126,8 @@ TEST_P(GoldenTest, EveryFlippedBitIsFound) {
 }
 
 // The digests leave out K that is coded before RoPE at other positions than the
-// origin. There it is the K of the origin, turned. In fp32, no rounding to the
-// dtype comes between.
+// origin. At another position, such K is the K of the origin, turned. The test
+// uses fp32, because no rounding to the dtype comes between.
 TEST_P(GoldenTest, KElsewhereIsKOfTheOriginTurned) {
   for (const char* name : {"fp32-llama3", "calibrated-fp32"}) {
     const std::vector<std::byte>& object = objects_[name];

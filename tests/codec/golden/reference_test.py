@@ -41,7 +41,7 @@ def is_encoded(header: reference.Header) -> bool:
 
 
 def digests_of(data: bytes, calibrations: Sequence[reference.CalibrationFile]) -> dict[str, str]:
-    """All that golden_digests.h wants to be digested of one object."""
+    """All digests that golden_digests.h lists for one object."""
     stored = reference.parse_object(data)
     header = stored.header
     digests = {"object": sha256(data)}

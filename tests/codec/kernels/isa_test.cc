@@ -17,7 +17,7 @@ TEST(Isa, HasAName) {
   EXPECT_EQ(ParseIsa(""), std::nullopt);
 }
 
-TEST(Isa, HasTheInstructionsOfThoseBeforeIt) {
+TEST(Isa, IncludesTheSetsBeforeIt) {
   EXPECT_TRUE(Supports(Isa::kScalar));
   for (size_t i = 1; i < kIsas.size(); ++i) {
     if (Supports(kIsas[i])) {
@@ -40,7 +40,7 @@ void ExpectResolved(const char* wanted, Isa expected) {
       << wanted;
 }
 
-TEST(Isa, IsTheBestUpToTheOneThatIsForced) {
+TEST(Isa, IsTheStrongestUpToTheForcedSet) {
   Isa best = Isa::kScalar;
   for (const Isa isa : kIsas) {
     if (Supports(isa)) best = isa;
@@ -114,7 +114,7 @@ TEST(KernelSet, IsOneForEachWidthOfVectors) {
   EXPECT_NE(&KernelSetOf(Isa::kAvx2), &KernelSetOf(Isa::kAvx512));
 }
 
-TEST(KernelSetDeathTest, IsOfInstructionsThatTheCpuHas) {
+TEST(KernelSetDeathTest, RefusesInstructionsThatTheCpuLacks) {
   for (const Isa isa : kIsas) {
     if (Supports(isa)) continue;
     EXPECT_DEATH(kernels::KernelSetOf(isa), "lacks");

@@ -94,7 +94,8 @@ TEST(RawTokens, FartherTokensDoNotHideFarTokens) {
   constexpr int kTokens = 256;
   std::vector<float> rows = NormalRows(kTokens, 4);
   const CentredRows before = CentreWithoutFar(rows, kDim, From(0, kTokens));
-  // With the mean 1e6 / 256 away, a row at 100 looks like all others.
+  // The row at 1e6 moves the mean by 1e6 / 256: a row at 100 then looks like
+  // all others.
   for (const auto& [token, distances] :
        std::vector<std::pair<int, double>>{{0, 1e6}, {60, 2e4}, {90, 100.0}}) {
     MoveTo(distances, token, &rows);

@@ -132,7 +132,7 @@ TEST(SymbolBands, SurelyCodedIsHowFarATableCodesEverything) {
     for (int left_out = 0; left_out <= LargestValue(mode); ++left_out) {
       std::array<uint32_t, kRansSymbols> counts;
       counts.fill(1);
-      // One of the symbols that have -left_out as their largest value.
+      // A symbol in which the largest magnitude is left_out.
       int8_t values[4] = {};
       values[ValuesPerSymbol(mode) - 1] = static_cast<int8_t>(-left_out);
       counts[SymbolOf(mode, values)] = 0;

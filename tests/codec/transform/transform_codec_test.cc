@@ -83,8 +83,9 @@ TEST_P(TransformCodecTest, EachLevelDecodesCloserThanTheOneBefore) {
     kv.FillRandom(&rng);
     const auto object = EncodeWith(calibration, header, kv.view());
     double before = std::numeric_limits<double>::infinity();
-    // The errors of cells of 9, 3 and 1 tenths are uniform. The test
-    // calibration has bands that a level does not code.
+    // Without a calibration, cells are 0.9, 0.3 and 0.1 wide, and errors are
+    // uniform in a cell. The test calibration has bands that a level does not
+    // code, so its errors are larger.
     const double bounds[] = {GetParam() ? 1.1 : 0.35, GetParam() ? 0.7 : 0.13,
                              GetParam() ? 0.4 : 0.045};
     for (int step = 0; step < kLadderSteps; ++step) {

@@ -87,10 +87,9 @@ TEST_F(OneStreamTest, FewTokensAreKeptAsRows) {
   }
 }
 
-// No value is off by more than the width of the level's cell, whatever the
-// other values of its token: tokens that the quantiser does not reach are kept
-// raw.
-TEST_F(OneStreamTest, ATokenOutOfRangeIsKeptAsItIs) {
+// The quantiser does not reach the values of this token, so the token is kept
+// raw: every level gives its values, rounded to bf16.
+TEST_F(OneStreamTest, ATokenOutOfRangeIsKeptRaw) {
   FillNormal(256);
   for (int i = 0; i < kDim; ++i) rows_[17 * kDim + i] *= 1e6f;
   ASSERT_TRUE(Encode().ok());

@@ -1,4 +1,4 @@
-// What a node delivers does not depend on its CPU. A process chooses its
+// The rows that a node delivers do not depend on its CPU. A process chooses its
 // instructions once, so each choice runs in a child process. This process
 // itself chooses none, and therefore the file has one test only.
 

@@ -116,7 +116,7 @@ TEST_P(TransformStreamTest, UnknownFormsAreDataLoss) {
   }
 }
 
-TEST_P(TransformStreamTest, PlainRowsAreTheBaseLevelsOnly) {
+TEST_P(TransformStreamTest, RowsAreForTheBaseLevelOnly) {
   const auto data_loss = absl::StatusCode::kDataLoss;
   const std::vector<std::byte> rows = Bytes(9 * frame_.row_bytes(), 5);
   StreamParts parts;

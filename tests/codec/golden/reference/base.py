@@ -31,7 +31,7 @@ _CELLS = (9, 3, 1)
 
 @dataclass(frozen=True)
 class _Group:
-    """The head group that is decoded, and what its streams are decoded with."""
+    """The head group that is decoded, with the transform and the tables of its streams."""
 
     stored: StoredObject
     layer: int

@@ -100,7 +100,7 @@ def _yarn(rope: RopeDescriptor, i: int, f: float) -> float:
 
 @functools.lru_cache(4096)
 def angles_at(rope: RopeDescriptor, position: int) -> Angles:
-    """What turns K that was coded before RoPE to a position: "RoPE" in "Arithmetic"."""
+    """The angles that turn K from before RoPE to a position: "RoPE" in "Arithmetic"."""
     attention_factor = fp32(rope.attention_factor)
     angles = [fp32(fp32(position) * frequency) for frequency in frequencies(rope)]
     return [
@@ -111,8 +111,8 @@ def angles_at(rope: RopeDescriptor, position: int) -> Angles:
 
 @functools.lru_cache(4096)
 def angles_between(rope: RopeDescriptor, computed: int, wanted: int) -> Angles:
-    """What turns K of the lossless level from one position to another: "Positions" in
-    "lossless"."""
+    """The angles that turn K of the lossless level from one position to another:
+    "Positions" in "lossless"."""
     angles = [fp32(fp32(wanted) * f) - fp32(fp32(computed) * f) for f in frequencies(rope)]
     return [(fp32(math.cos(angle)), fp32(math.sin(angle))) for angle in angles]
 

@@ -1,4 +1,4 @@
-"""What base, base+1 and base+2 know of a stream before they read it."""
+"""The transform of a stream, which base, base+1 and base+2 know before they read it."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ class Patch(NamedTuple):
 
 @dataclass(frozen=True)
 class BaseFields:
-    """What only a coded stream of base says. Scale and mean are the transform's, unless the
-    built-in calibration leaves them to the stream."""
+    """The fields that only a coded stream of base has. Scale and mean are the transform's,
+    unless the built-in calibration leaves them to the stream."""
 
     scale: float
     mean: Sequence[float]
