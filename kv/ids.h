@@ -55,8 +55,8 @@ inline constexpr uint32_t kShards = 65536;
 using Epoch = StrongInt<struct EpochTag, uint64_t>;
 // One connected engine at one gateway. A lease belongs to a session.
 using SessionId = StrongInt<struct SessionIdTag, uint64_t>;
-// The checksum of an object's header and index. It covers all bytes of the
-// object, because the index has the CRC of every stream. Every read carries the
+// The checksum of an object's header, index and sections. It covers the streams
+// too, because the index has the CRC of every stream. Every read carries the
 // version, so that no delivery mixes two versions of one key.
 using ObjectVersion = StrongInt<struct ObjectVersionTag, uint64_t>;
 

@@ -52,7 +52,7 @@ inline constexpr MetricInfo kMetricTable[] = {
     {"misses", MetricType::kCounter, "requests",
      "lookups of objects that the node does not hold"},
     {"failures", MetricType::kCounter, "requests",
-     "reads that were refused: no room, or the deadline passed"},
+     "reads that were refused: no room, a passed deadline, or a disk error"},
     {"commits", MetricType::kCounter, "objects", "objects that became visible"},
     {"commits_existed", MetricType::kCounter, "objects",
      "commits of objects that the node held already"},

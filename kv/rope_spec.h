@@ -56,7 +56,8 @@ struct RopeSpec {
 absl::Status Validate(const RopeSpec& spec, int head_dim);
 
 // The inverse frequencies of a RopeSpec, in radians per position: one per
-// rotated pair, in fp32, as Hugging Face computes them. Immutable.
+// rotated pair, computed in fp64 by Hugging Face's formulas and rounded to
+// fp32. Immutable.
 class RopeTable {
  public:
   // REQUIRES: Validate(spec, spec.rotary_dim) is OK.

@@ -96,8 +96,8 @@ std::shared_ptr<const Calibration> Calibration::Uncalibrated(
   const int components = bands * kBandComponents;
   const std::vector<int8_t> matrix = Hadamard(dim, components);
   StreamTransform stream;
-  // With this scale a row is as long as its components. A stream's own gain
-  // comes on top.
+  // With this scale, a row is about as long as its components. A stream's own
+  // gain comes on top.
   stream.scale = 1.0f / kUnit;
   stream.synthesis = SynthesisMatrix(dim, components, matrix);
   stream.analysis = AnalysisMatrix(

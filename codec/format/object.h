@@ -113,10 +113,10 @@ class ObjectIndex {
   const StreamEntry& Entry(const StreamId& id) const;
   // The byte ranges that a partial read fetches to deliver heads [head_begin,
   // head_end) of one layer at `level`: the streams of each level of
-  // LadderTo(level), K before V, adjacent streams merged, without padding. For
-  // each level there is one range for all heads, two for fewer heads, none for
-  // no head. A head group that is partly in the slice is included whole.
-  // REQUIRES: as for Entry.
+  // LadderTo(level), K before V, adjacent streams merged, without padding. Each
+  // level takes at most one range for all heads, and at most two ranges for
+  // fewer heads. No heads take no range. A head group that is partly in the
+  // slice is included whole. REQUIRES: as for Entry.
   std::vector<ByteRange> LayerRanges(Level level, int layer, int head_begin,
                                      int head_end) const;
   // The sum of the bytes of LayerRanges.

@@ -20,10 +20,10 @@ void LoadRow(Dtype dtype, const std::byte* source, size_t count, float* out);
 void StoreRow(Dtype dtype, const float* source, size_t count, std::byte* out);
 
 // Copies bytes past this core's caches, for bytes that the core will not read
-// again soon. This saves fetching the destination's lines first. Also
-// prefetches the source `prefetch_ahead` bytes ahead of the copy (0: does not),
-// even past the end of the source. Call FinishCopyOut before other threads read
-// the copy.
+// again soon. This saves fetching the destination's lines first. A copy that is
+// not of whole cache lines goes through the caches. Also prefetches the source
+// `prefetch_ahead` bytes ahead of the copy (0: does not), even past the end of
+// the source. Call FinishCopyOut before other threads read the copy.
 void CopyOut(const std::byte* from, size_t bytes, std::byte* to,
              size_t prefetch_ahead = 0);
 void FinishCopyOut();

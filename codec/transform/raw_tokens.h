@@ -27,8 +27,8 @@ inline constexpr double kFarDistances = 6.0;
 inline constexpr double kFarSinkDistances = 3.0;
 
 // The most tokens that count as far; if more tokens exceed the limit, only the
-// farthest count. From 256 tokens on, this many raw tokens take a quarter bit
-// per value.
+// farthest count. From 256 tokens on, this many raw tokens take at most a
+// quarter of a bit per value.
 constexpr int FarTokensMax(int tokens) { return std::max(4, tokens / 64); }
 
 // The indices of the far tokens, ascending; fewer than half of all tokens.
