@@ -24,9 +24,9 @@ struct Block {
   std::vector<iovec> memory;
 };
 
-// Cuts the pieces into equal blocks of about `about_bytes`. Equal, because a
-// record is a page longer than its payload, and an I/O of a single page costs
-// as much as an I/O of a block.
+// Cuts the pieces into equal blocks of about `about_bytes`. A record is a page
+// longer than its payload, so blocks of a fixed size would often leave a single
+// page, and an I/O of a single page costs as much as an I/O of a block.
 template <typename Byte>
 std::vector<Block> CutIntoBlocks(uint64_t offset,
                                  absl::Span<const absl::Span<Byte>> pieces,

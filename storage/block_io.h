@@ -11,10 +11,9 @@
 
 namespace kdn::storage {
 
-// Moves runs of bytes between a file and memory, with many blocks in flight.
-// REQUIRES: for a file that is open with O_DIRECT, offsets, lengths and
-// addresses are multiples of a page. Thread-compatible: each disk thread has
-// its own.
+// Moves runs of bytes between a file and memory, in blocks. REQUIRES: for a
+// file that is open with O_DIRECT, offsets, lengths and addresses are multiples
+// of a page. Thread-compatible: each disk thread has a BlockIo of its own.
 class BlockIo {
  public:
   virtual ~BlockIo() = default;

@@ -6,10 +6,10 @@
 
 namespace kdn::storage {
 
-// The error of a failed system call. The message has `what` failed, the
-// system's text, errno, and the remedy if one is known. RESOURCE_EXHAUSTED when
-// the file system is full or a quota or file size limit is reached, else
-// UNAVAILABLE.
+// The error of a failed system call. The message has `what` (the step that
+// failed), the system's text, errno, and the remedy if a remedy is known.
+// RESOURCE_EXHAUSTED when the file system is full or a quota or file size limit
+// is reached, else UNAVAILABLE.
 absl::Status DiskError(int error, absl::string_view what);
 
 }  // namespace kdn::storage

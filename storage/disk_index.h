@@ -23,20 +23,22 @@ namespace kdn::storage {
 // The objects of a shard are one range of keys. Thread-safe.
 class DiskIndex {
  public:
-  // UNAVAILABLE when another process has it open; DATA_LOSS when RocksDB finds
-  // it damaged: destroy it and rebuild.
+  // UNAVAILABLE when another process has the index open. DATA_LOSS when RocksDB
+  // finds the index damaged: the caller destroys the index and builds a new
+  // one.
   static absl::StatusOr<std::unique_ptr<DiskIndex>> Open(
       const std::string& directory);
   static absl::Status Destroy(const std::string& directory);
   ~DiskIndex();
 
-  // Whether MarkWhole was called. Until then the index is being rebuilt and
-  // lacks objects; a kill may leave it in that state.
+  // Whether MarkWhole was called. Until then the index may lack objects,
+  // because it is being built; a kill may leave it in that state.
   absl::StatusOr<bool> IsWhole();
   absl::Status MarkWhole();
 
-  // These two survive kill -9 when they return, and a power loss after the next
-  // Sync. RESOURCE_EXHAUSTED when the file system is full.
+  // When one of these two has returned, its change survives kill -9. After the
+  // next Sync, the change survives a power loss too. RESOURCE_EXHAUSTED when
+  // the file system is full.
   absl::Status Put(const RecordHeader& record);
   absl::Status Erase(ShardId shard, const ChunkKey& key);
   // Nullopt: there is no entry. DATA_LOSS: the entry is damaged.

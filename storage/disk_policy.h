@@ -68,22 +68,24 @@ class BasicDiskPolicy {
  public:
   struct Options {
     uint64_t capacity_bytes = 0;
-    // Smaller where the capacity or the file system has no room for
-    // kSegmentsMin segments of this size.
+    // The size at which a segment is full. A smaller size is used where the
+    // capacity or the file system has no room for kSegmentsMin segments of this
+    // size.
     uint64_t segment_bytes = 0;
     // A segment with a smaller share of live bytes is cleaned.
     double clean_below_live = 0.5;
-    // The share of the bytes that are not held which counts as cold.
+    // The cold records' share of the bytes that are not held.
     double cold_share = 0.25;
   };
   static constexpr uint64_t kSegmentsMin = 4;
 
   explicit BasicDiskPolicy(const Options& options);
 
-  // At the start: a segment that exists. OnLive reports its records afterwards,
-  // and OnTombstonesCounted its tombstones.
+  // At the start: adds a segment that exists. Afterwards OnLive reports its
+  // records, and OnTombstonesCounted reports its tombstones.
   void AddSegment(uint32_t segment, uint64_t end);
-  // A segment of AddSegment with uncounted tombstones. Nullopt: none is left.
+  // A segment of AddSegment for which OnTombstonesCounted was not called yet.
+  // Nullopt: no such segment is left.
   std::optional<uint32_t> NextToCount() const;
   // The segment's tombstones have so many bytes. `all` is false when a part of
   // the segment could not be read.
@@ -151,8 +153,8 @@ class BasicDiskPolicy {
   // record.
   bool Keeps(RecordPlace place) const;
   // Whether the tombstones of a segment have to be written again when the
-  // segment goes. The oldest segment's need not: a tombstone lies behind every
-  // record that it takes back.
+  // segment goes. Those of the oldest segment need not: a tombstone lies behind
+  // every record that it cancels, so no such record is left in another segment.
   bool KeepsTombstones(uint32_t segment) const;
   // The segment of the job is deleted. REQUIRES: it has no live record.
   void OnEmptied();
@@ -193,7 +195,7 @@ class BasicDiskPolicy {
     uint32_t page = 0;
     uint32_t pages = 0;
     bool held = false;
-    bool cold = false;  // goes first, unless it is held
+    bool cold = false;  // evicted first, unless it is held
   };
   static_assert(sizeof(Record) == 16);
   struct Segment {
@@ -203,12 +205,14 @@ class BasicDiskPolicy {
     uint64_t cold = 0;  // of records that are cold and not held
     uint64_t tombstones = 0;
     int writers = 0;
-    // After a failed job: the bytes that it still had to move. Nullopt: the
-    // segment may be tried.
+    // After a failed job: the bytes that the job still had to move. The segment
+    // is passed over until a job has fewer bytes to move. Nullopt: no job has
+    // failed.
     std::optional<uint64_t> stuck;
-    // An earlier run's tombstones in it are not counted yet.
+    // True until the tombstones that an earlier run has left in the segment are
+    // counted.
     bool uncounted = false;
-    // It may hold tombstones that are not in `tombstones`.
+    // The segment may hold tombstones that `tombstones` does not count.
     bool may_hide_tombstones = false;
     std::vector<Slot> records;  // the live ones, by offset
   };

@@ -18,14 +18,14 @@
 namespace kdn::storage {
 namespace {
 
-// The number of threads for reads, and the number of threads for writes. Each
-// keeps the blocks of one object in flight; together they keep a disk busy
-// while some compute checksums or write the index.
+// The number of threads for reads, and also the number of threads for writes.
+// Each thread keeps the blocks of one object in flight; together they keep a
+// disk busy while some compute checksums or write the index.
 constexpr int kThreads = 8;
 
 // One disk thread with its queue and its I/O. All reads of one key go to one
-// lane, and all its writes and removals go to one lane, so each kind happens in
-// the order of the calls.
+// lane, and all writes and removals of the key go to one other lane. So the
+// reads happen in the order of their calls, and so do the writes and removals.
 class Lane {
  public:
   using Task = absl::AnyInvocable<void(BlockIo&)>;
@@ -149,8 +149,8 @@ class DiskTierImpl final : public DiskTier {
     cleaner_->Wake();
   }
   ~DiskTierImpl() override {
-    // The lanes and the cleaner post to lanes, so all lanes stop before one is
-    // destroyed.
+    // The lanes and the cleaner post to lanes, so all lanes stop before any of
+    // them is destroyed.
     for (auto* lanes : {&readers_, &writers_}) {
       for (const std::unique_ptr<Lane>& lane : *lanes) lane->Stop();
     }
@@ -217,7 +217,7 @@ class DiskTierImpl final : public DiskTier {
   }
 
   void ConfirmHeld(ShardId shard, const ChunkKey& key, Done done) override {
-    // On a reader's lane: an engine waits for the answer.
+    // On a lane for reads, which is faster: an engine waits for the answer.
     Post(
         readers_, "disk.hold", key, std::move(done),
         [this, shard, key](BlockIo&) { return log_->HeldChanged(shard, key); });

@@ -37,17 +37,18 @@ class DiskTier {
     uint64_t segment_bytes = 256u << 20;
     int queue_depth = 16;
     uint64_t block_bytes = 1u << 20;  // of one I/O
-    // The reads and writes that may be queued. One more is answered with
-    // RESOURCE_EXHAUSTED. Removals are never refused.
+    // How many reads and writes may be queued. A further request is answered
+    // with RESOURCE_EXHAUSTED. Removals are never refused.
     int requests_max = 256;
     // A segment with a smaller share of live bytes is cleaned: its live records
     // are written to another segment, and its file is deleted.
     double clean_below_live = 0.5;
     // Called on a disk thread with each object that the tier drops on its own:
     // evicted because the capacity is reached or the file system is full, or
-    // found damaged when it had to be moved. An object that holds() is true for
-    // is not evicted. The calls and the answers to writes of one object come in
-    // order. There is no call when a later write has put the object back.
+    // found damaged when it had to be moved. An object is not evicted while
+    // holds() is true for it. The calls and the answers to writes of one object
+    // come in order. There is no call when a later write has put the object
+    // back.
     std::function<void(const ObjectInfo&)> on_evicted;
     // Whether the object must stay (leases, TTL). Called on any thread and
     // under locks of the tier: it must not call the tier. The tier asks when it
@@ -57,12 +58,13 @@ class DiskTier {
     bool use_io_uring = true;
   };
 
-  // Opens the tier or creates it. Reads no segment: an object is in the index
-  // before its write is answered, so a record that a kill has cut off was
-  // promised to nobody. When the index is missing, damaged or incomplete, it is
-  // rebuilt from the segments, and every record is verified. UNAVAILABLE when
-  // another process uses the directory, FAILED_PRECONDITION when the directory
-  // is not a disk tier's.
+  // Opens the tier or creates it. Normally reads only the index and not the
+  // segments: a write is answered only when its object is in the index, so a
+  // record that a kill has cut off belongs to a write that was never answered.
+  // When the index is missing, damaged or incomplete, it is rebuilt from the
+  // segments, and every record is verified. UNAVAILABLE when another process
+  // uses the directory, FAILED_PRECONDITION when the directory is not a disk
+  // tier's.
   static absl::StatusOr<std::unique_ptr<DiskTier>> Open(Options options);
   virtual ~DiskTier() = default;
 
@@ -83,10 +85,10 @@ class DiskTier {
   // Done(OK): the object is gone, also after a restart.
   virtual void Remove(ShardId shard, const ChunkKey& key, Done done) = 0;
   // The object was read from a copy in memory. The tier counts that as a read,
-  // so that an eviction keeps the object's record. Ignored when too many are
-  // queued.
+  // so that an eviction keeps the object's record. Ignored when too many
+  // touches are queued.
   virtual void Touch(ShardId shard, const ChunkKey& key) = 0;
-  // The answer of holds() for the object has changed.
+  // Call when the answer of holds() for the object has changed.
   virtual void HeldChanged(ShardId shard, const ChunkKey& key) = 0;
   // Done(OK): the tier has the object, and does not evict it while holds() is
   // true for it. NOT_FOUND: the tier does not have the object, possibly because

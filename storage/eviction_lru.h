@@ -68,7 +68,7 @@ class LruPolicy {
   };
   static_assert(sizeof(Node) == 16);
 
-  // The slot leaves its place in the order.
+  // Call before the slot leaves its place in the order.
   void PassMark(Slot slot) {
     if (slot == unmarked_) unmarked_ = slab_[slot].after;
   }

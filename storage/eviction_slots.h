@@ -148,11 +148,12 @@ class SlotIndex {
   void Erase(Slot slot, HashOf hash_of) {
     size_t hole = HomeOf(hash_of(slot));
     while (cells_[hole] != slot) {
-      KDN_CHECK(cells_[hole] != kNoSlot, "only what is there can be erased");
+      KDN_CHECK(cells_[hole] != kNoSlot,
+                "only a slot in the table can be erased");
       hole = Next(hole);
     }
-    // A probe must not end at the hole too early: slots behind the hole that a
-    // probe through it finds move up.
+    // A probe ends at the first empty cell. So each later slot that is found by
+    // a probe through the hole moves into the hole.
     for (size_t at = Next(hole); cells_[at] != kNoSlot; at = Next(at)) {
       if (!IsBetween(hole, HomeOf(hash_of(cells_[at])), at)) {
         cells_[hole] = cells_[at];

@@ -16,7 +16,8 @@
 
 namespace kdn::storage {
 
-// From now on the chunk is held against eviction, or it is not held any more.
+// From now on the chunk is held against eviction (`held` is true), or it is not
+// held any more.
 struct HoldChange {
   ChunkKey key;
   bool held = false;
@@ -65,7 +66,7 @@ class LeaseTable {
   };
   using ByKey = absl::flat_hash_map<ChunkKey, Holds>;
 
-  // The holds of the key. If they are empty, the caller adds one.
+  // The holds of the key, created if there are none. The caller adds a hold.
   Holds& HoldsToExtend(const ChunkKey& key);
   void EraseLease(const ChunkKey& key, SessionId session);
   void EraseTtl(ByKey::iterator holds);

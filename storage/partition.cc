@@ -119,7 +119,7 @@ void Partition::Impl::CommitNew(RequestId id, const ObjectInfo& info,
   leases.HoldUntil(info.key, expires);
   PutInMemory(entry, std::move(object), actions);
   AnswerReadersFromMemory(entry, actions);
-  // A read in flight reads the object that was there before.
+  // A read in flight reads the earlier object.
   if (const auto read = reads.find(info.key); read != reads.end()) {
     read->second.stale = true;
   }

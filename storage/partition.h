@@ -27,7 +27,8 @@ struct Loan {
   uint64_t copy = 0;
 };
 
-// The orders of a partition to its driver, which performs them in their order.
+// What a partition tells its driver to do. The driver performs the actions in
+// their order.
 namespace action {
 // The reservation `id` may be written: at most block->size() bytes.
 struct Granted {
@@ -82,8 +83,8 @@ struct Removed {
 struct Pinned {
   RequestId id;
 };
-// From now on the object is held against eviction, on disk too; or it is not
-// held any more.
+// From now on the object is held against eviction, on disk too (`held` is
+// true), or it is not held any more.
 struct HoldChanged {
   ChunkKey key;
   bool held = false;
@@ -105,7 +106,8 @@ struct WriteFailed {
 };
 // For the log: an object that a lease or a TTL holds is lost. Memory has no
 // copy, and the disk's copy is damaged, or the disk evicted it before it knew
-// of the TTL. A pin that waits for the disk is not such a lease: it is refused.
+// of the TTL. The lease of a pin that still waits for the disk does not count:
+// that pin is refused.
 struct HeldLost {
   ChunkKey key;
 };
@@ -135,12 +137,12 @@ class Partition {
  public:
   struct Options {
     bool has_disk = true;
-    // Writes that the disk has and has not answered; further ones wait in
-    // memory.
+    // How many writes the disk may have that it has not answered. Further
+    // writes wait.
     int disk_writes_max = 8;
     int disk_reads_max = 8;
-    // Requests that wait for room or the disk. One more is refused with
-    // RESOURCE_EXHAUSTED.
+    // How many reservations may wait for room, and reads for the disk,
+    // together. A further request is refused with RESOURCE_EXHAUSTED.
     int waiting_max = 1024;
     int leases_max = 1 << 20;
   };
@@ -152,16 +154,20 @@ class Partition {
   // holds the object again. The next event checks the invariants.
   Actions Restore(const ObjectInfo& info, absl::Time now);
 
-  // Asks for a block to build an object in. Evicts clean objects for the block,
-  // and waits until `deadline` for dirty ones to reach the disk. Ends in
+  // Asks for a block to build an object in. Evicts objects for the block: those
+  // that are also on disk, then those that the disk has refused or dropped and
+  // that nothing holds. If none may go, the reservation waits until `deadline`
+  // for writes to reach the disk and for readers to return their loans. Ends in
   // Granted or Refused(RESOURCE_EXHAUSTED, INVALID_ARGUMENT).
   Actions Reserve(RequestId id, size_t bytes, absl::Time deadline,
                   absl::Time now);
   // Makes a complete object visible. The first commit of a key wins: the
   // earlier object stays, `block` is dropped and `existed` is true. A kDurable
-  // commit ends when the disk has synced the object, another one at once.
-  // `expires` is the end of the TTL, which holds the object as a lease does;
-  // InfinitePast: none. Ends in Committed or Refused.
+  // commit ends when the disk has synced the object. Any other commit ends at
+  // once, unless an earlier kDurable commit of the key still waits for the
+  // disk: then both end together. `expires` is the end of the TTL, which holds
+  // the object as a lease does; InfinitePast: none. Ends in Committed or
+  // Refused.
   Actions Commit(RequestId id, const ObjectInfo& info,
                  std::shared_ptr<ArenaBlock> block, Durability durability,
                  absl::Time expires, absl::Time deadline, absl::Time now);
@@ -172,9 +178,9 @@ class Partition {
   // The object's description; null when it is missing. Counts as a lookup.
   const ObjectInfo* Lookup(const ChunkKey& key, const std::string& ns);
   // Holds the object against eviction until `expires`, Unpin or ReleaseSession.
-  // A second pin of the session replaces the first one's time. The pin of an
-  // object that is only on disk waits for OnDiskHeld, because the disk may have
-  // evicted the object.
+  // A second pin by the same session replaces the time of its first pin. The
+  // pin of an object that is only on disk waits for OnDiskHeld, unless the disk
+  // has already confirmed a hold: the disk may have evicted the object.
   // Ends in Pinned, or in Refused: NOT_FOUND, RESOURCE_EXHAUSTED,
   // DEADLINE_EXCEEDED when the lease ends first, or the disk's error.
   Actions Pin(RequestId id, const ChunkKey& key, const std::string& ns,
@@ -191,8 +197,9 @@ class Partition {
   Actions Remove(RequestId id, const ChunkKey& key, const std::string& ns,
                  SessionId session);
   // A reader found the bytes of this version damaged. The memory copy is
-  // dropped; the object is removed unless the disk has a copy. Ignored when the
-  // partition has another version by now.
+  // dropped. If the disk has no copy, or a write is under way, the object is
+  // removed. Ignored when the partition has another version, or no memory copy,
+  // by now.
   Actions Discard(const ChunkKey& key, ObjectVersion version);
 
   Actions OnDiskWritten(const ChunkKey& key, const absl::Status& status,
@@ -221,7 +228,7 @@ class Partition {
   // Whether a lease or a TTL holds the object against eviction.
   bool Held(const ChunkKey& key, absl::Time now) const;
   // Time has passed, or a writer has given memory back: serves waiting
-  // requests, ends those past their deadline, expires leases, and repeats
+  // requests, ends requests past their deadline, expires leases, and repeats
   // failed writes that are due. Call at least every 100 ms.
   Actions OnTick(absl::Time now);
 

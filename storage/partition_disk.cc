@@ -10,7 +10,8 @@
 namespace kdn::storage {
 namespace {
 
-// A store was promised that the object is durable, so later writes sync it too.
+// The engine of a durable store was promised that the object survives a power
+// loss, so later writes of the object sync too.
 bool MustSync(const Entry& entry) {
   return entry.info.durability == Durability::kDurable;
 }
@@ -233,7 +234,8 @@ Actions Partition::OnDiskRead(const ChunkKey& key, const absl::Status& status,
   } else {
     if (status.ok() && entry->second.object == nullptr) {
       impl_->PutInMemory(entry->second, read.block, actions);
-      // The disk evicted the object during the read, which makes it hot.
+      // The disk evicted the object during the read. The read makes the object
+      // hot, so it is written again.
       if (!entry->second.on_disk) {
         impl_->QueueWrite(entry->second, MustSync(entry->second));
       }
@@ -281,7 +283,7 @@ void Partition::Impl::OnReadFailed(Entry& entry, const absl::Status& status) {
   if (!gone) return;  // the next read may succeed
   counters["damaged"] += absl::IsDataLoss(status) ? 1 : 0;
   SetOnDisk(entry, false);
-  // A commit brought the bytes meanwhile.
+  // A commit has brought the bytes meanwhile, so the disk gets a new copy.
   if (entry.object != nullptr) QueueWrite(entry, MustSync(entry));
 }
 
@@ -291,7 +293,8 @@ void Partition::Impl::ForgetIfNowhere(const ChunkKey& key,
   const auto found = entries.find(key);
   if (found == entries.end() || !found->second.nowhere()) return;
   const Entry& entry = found->second;
-  // A pin that still waits is refused: it was promised nothing.
+  // If only a pin that still waits holds the object, no promise is broken: the
+  // pin is refused.
   if (leases.Held(key, now) &&
       (entry.pinners.empty() || entry.info.expires > now)) {
     actions.push_back(action::HeldLost{key});

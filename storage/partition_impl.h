@@ -44,10 +44,11 @@ struct Entry {
   // The state of the write to disk. kFailed: the disk refused the object; the
   // next try is at `retry_at`.
   enum class Write { kNone, kQueued, kInFlight, kFailed };
-  // kNone: nothing holds the object against eviction. The others: a lease or a
-  // TTL does. The disk may have evicted its copy before it heard of the hold,
-  // so it is asked: kAsked until it answers, kConfirmed after it has said yes,
-  // kUnconfirmed otherwise.
+  // kNone: nothing holds the object against eviction. The other values: a lease
+  // or a TTL holds the object. The disk may have evicted its copy before it
+  // heard of the hold, so the partition asks the disk. kAsked: the disk has not
+  // answered yet. kConfirmed: the disk keeps its copy. kUnconfirmed: the disk
+  // has no copy, was not asked yet, or failed to answer.
   enum class Hold { kNone, kUnconfirmed, kAsked, kConfirmed };
 
   ObjectInfo info;
@@ -91,17 +92,17 @@ struct Entry {
 struct DiskRead {
   std::shared_ptr<ArenaBlock> block;  // null: waits for room or its turn
   std::vector<Waiter> readers;
-  // The object went away while the read was in flight: the bytes do not count.
-  // Readers that came later wait for another read.
+  // The object was removed or replaced while the read was in flight: the bytes
+  // do not count. Readers that came later wait for another read.
   bool stale = false;
 };
 
-// The removals of one key that the disk has not answered or has failed.
+// The removals of one key that the disk has not answered, or that have failed.
 struct DiskRemovals {
   std::string ns;
   ShardId shard;
   std::deque<std::optional<RequestId>> asked;  // nullopt: no request waits
-  bool failed = false;  // the last one failed: the disk still has the object
+  bool failed = false;  // the last one: the disk may bring the object back
 };
 
 struct Partition::Impl {
@@ -129,8 +130,8 @@ struct Partition::Impl {
   // A block of so many bytes. Evicts objects for it. Null when no object may
   // go.
   std::shared_ptr<ArenaBlock> MakeRoom(size_t bytes, absl::Time now);
-  // The next entry to evict from memory: a clean one, or else a sole one. Null:
-  // none may go.
+  // The next entry to evict from memory: an entry that is clean(), or else an
+  // entry that is sole(). Null: no entry may go.
   Entry* FindVictim(absl::Time now);
   // Also answers the pins that wait for the disk: the object stays in memory
   // until the disk has answered.
@@ -157,7 +158,7 @@ struct Partition::Impl {
   // The disk does not have the object any more.
   void LoseDiskCopy(Entry& entry, absl::Time now, Actions& actions);
 
-  // REQUIRES: the key has no entry, or one that is nowhere.
+  // REQUIRES: the key has no entry, or its entry is nowhere().
   void CommitNew(RequestId id, const ObjectInfo& info, ObjectRef object,
                  Durability durability, absl::Time expires, absl::Time deadline,
                  Actions& actions);
@@ -236,7 +237,8 @@ struct Partition::Impl {
   std::vector<Entry*> by_slot;
   uint64_t last_copy = 0;
   LeaseTable leases;
-  // All have one class and one requester, so the line is first in, first out.
+  // All reservations have one class and one requester, so the line is first in,
+  // first out.
   WaitingLine reservations;
   // The request that a deadline ends: a reader, or a commit that waits for the
   // disk.
@@ -248,11 +250,11 @@ struct Partition::Impl {
   std::deque<ChunkKey> write_queue;
   std::set<std::pair<absl::Time, ChunkKey>> retries;  // entries of kFailed
   int writes_in_flight = 0;
-  // The writes in flight that do not count: their object is gone, or another
-  // write follows.
+  // How many writes in flight do not count, because their object is gone or
+  // another write follows.
   absl::flat_hash_map<ChunkKey, int> stale_writes;
-  // The ConfirmHold actions that the disk has not answered. Only the last
-  // answer counts: the earlier ones are about holds that have ended.
+  // How many ConfirmHold actions the disk has not answered. Only the last
+  // answer counts: the earlier answers are about holds that have ended.
   absl::flat_hash_map<ChunkKey, int> confirms;
   absl::node_hash_map<ChunkKey, DiskRead> reads;
   std::deque<ChunkKey> read_queue;

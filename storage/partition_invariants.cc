@@ -18,7 +18,7 @@ void Partition::CheckInvariants() const {
   const MetricValues& c = impl_->counters;
   KDN_CHECK(c["hits_memory"] + c["hits_disk"] + c["misses"] + c["failures"] ==
                 c["lookups"],
-            "lookups do not conserve");
+            "hits, misses and failures do not add up to the lookups");
   impl_->CheckEntries();
   impl_->CheckRequests();
   impl_->policy.CheckInvariants();

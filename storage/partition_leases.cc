@@ -14,7 +14,8 @@ Actions Partition::Pin(RequestId id, const ChunkKey& key, const std::string& ns,
   absl::Status status = absl::NotFoundError("no such chunk to pin");
   Entry* const entry = impl_->FindVisible(key, ns);
   if (entry != nullptr) status = impl_->leases.Acquire(key, session, expires);
-  // The hold comes first: the engine may count on it when it hears of the pin.
+  // HoldChanged comes before Pinned: when the engine hears of the pin, the
+  // object is held.
   impl_->TellHolds(actions);
   if (!status.ok()) {
     impl_->EndPin(id, status, actions);

@@ -32,10 +32,12 @@ std::shared_ptr<ArenaBlock> Partition::Impl::MakeRoom(size_t bytes,
 }
 
 Entry* Partition::Impl::FindVictim(absl::Time now) {
-  // An object on loan stays: without the reader, its memory is not given back.
+  // An object on loan stays: its memory would not become free before the reader
+  // returns it.
   Slot slot = kNoSlot;
   if (totals.clean > 0) {
-    // A lease keeps an object on the node, not in memory.
+    // Held objects may go too: a lease keeps an object on the node, not in
+    // memory.
     slot = policy.Victim([this](Slot candidate) {
       const Entry& entry = *by_slot[candidate.value()];
       return entry.clean() && entry.loans == 0;

@@ -23,9 +23,10 @@ inline constexpr size_t kRecordPage = 4096;
 // stored with two placements lies in two shards, as two objects.
 using RecordKey = std::pair<ShardId, ChunkKey>;
 
-// The page in front of every record. It has the object's name, its place and
-// its checksum. So the index can be rebuilt from the segments, and stale bytes
-// are not taken for records. Layout: docs/formats.md, "Segments and index".
+// The page in front of every record. The page has the object's name, the page's
+// own place and the payload's checksum. So the index can be rebuilt from the
+// segments, and stale bytes are not taken for records. Layout: docs/formats.md,
+// "Segments and index".
 struct RecordHeader {
   enum class Kind : uint8_t { kObject = 1, kTombstone = 2 };
 
@@ -33,7 +34,7 @@ struct RecordHeader {
   uint64_t store_id = 0;  // of the directory, see StoreMarker
   uint32_t segment = 0;   // the file that the page was written to
   uint64_t offset = 0;    // the page's place in the file
-  uint64_t sequence = 0;  // the record of an object with the highest one counts
+  uint64_t sequence = 0;  // of the records of an object, the highest counts
   ShardId shard;
   ChunkKey key;
   std::string ns;
@@ -41,8 +42,8 @@ struct RecordHeader {
   uint8_t levels = 0;
   uint64_t payload_bytes = 0;
   uint32_t payload_crc32c = 0;
-  // As in ObjectInfo. Records of version 1 lack these four fields, and have the
-  // default values.
+  // As in ObjectInfo. Records of version 1 lack these four fields; they are
+  // read with the default values.
   Durability durability = Durability::kReplicated;
   PlacementKey placement;
   uint32_t depth = 0;

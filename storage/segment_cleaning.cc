@@ -1,7 +1,8 @@
 // How the segment log makes room: it evicts and cleans the segments that the
 // policy names. Before a file is deleted, the records that stay are written to
 // another segment, synced and indexed there. So a kill or a power loss at any
-// moment loses no record that stays, and revives no removed one.
+// moment loses no record that stays, and brings back no object that was
+// removed.
 #include <unistd.h>
 
 #include <cerrno>
@@ -46,8 +47,9 @@ absl::Status SegmentLog::NothingToEvict() const {
   return absl::ResourceExhaustedError(absl::StrCat(
       "the disk tier of ", options_.directory, " (at most ",
       options_.capacity_bytes,
-      " bytes, less where its file system is full) holds only objects that "
-      "leases or TTLs keep: unpin some, set `disk` higher, or free space"));
+      " bytes, less where its file system is full) can evict nothing: leases "
+      "or TTLs keep its objects, or they are being written; unpin some, set "
+      "`disk` higher, or free space"));
 }
 
 absl::StatusOr<bool> SegmentLog::CleanOne(BlockIo& io) {
@@ -81,7 +83,8 @@ absl::Status SegmentLog::Empty(const DiskPolicy::Job& job, BlockIo& io) {
   }
   std::vector<Moved> moved;
   absl::Status status = MoveOut(job, segment, moved, io);
-  // Also after a failure: the copies so far need not be made again.
+  // Even after a failure, the copies made so far are installed, so that they
+  // need not be made again.
   status.Update(InstallMoved(std::move(moved)));
   if (status.ok()) status = KeepTombstones(*segment, io);
   // After a power loss, the index must not point into the deleted file.
@@ -195,7 +198,7 @@ bool SegmentLog::AskKeeps(const DiskPolicy::Job& job,
 absl::StatusOr<bool> SegmentLog::Evict(const RecordHeader& record) {
   {
     absl::MutexLock key_lock(&KeyLock(record.key));
-    // See HeldChanged: a hold that was confirmed there is seen here.
+    // See HeldChanged: a hold that HeldChanged has confirmed is seen here.
     if (options_.holds && options_.holds(record.shard, record.key)) {
       return false;
     }

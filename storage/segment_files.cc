@@ -24,7 +24,7 @@ absl::StatusOr<SegmentLog::SegmentPtr> SegmentLog::OpenSegment(uint32_t number,
   segment->fd = open(segment->path.c_str(), flags | O_DIRECT, 0644);
   if (segment->fd < 0 && errno == EINVAL) {  // tmpfs has no O_DIRECT
     direct_ = false;
-    // The failed open may have created the file, so this one must not be
+    // The failed open may have created the file, so the second open must not be
     // exclusive.
     segment->fd = open(segment->path.c_str(), flags & ~O_EXCL, 0644);
   }
@@ -49,7 +49,7 @@ absl::Status SegmentLog::RollOver(uint32_t seen) {
     absl::MutexLock lock(&mutex_);
     if (policy_->open_segment() != seen) return absl::OkStatus();
   }
-  // A number whose file could not be opened is not tried again: the file may
+  // If the file cannot be opened, its number is not used again: the file may
   // exist.
   absl::StatusOr<SegmentPtr> fresh = OpenSegment(next_segment_++, true);
   if (!fresh.ok()) return fresh.status();
@@ -59,7 +59,8 @@ absl::Status SegmentLog::RollOver(uint32_t seen) {
     absl::MutexLock lock(&mutex_);
     bytes = policy_->FreshSegmentBytes();
   }
-  // Before the first record: a failure cuts the file to nothing.
+  // This comes before the first record, because a failed Preallocate cuts the
+  // file to nothing.
   Preallocate(**fresh, bytes);
   std::vector<Untrimmed> full;
   {
@@ -98,8 +99,9 @@ void SegmentLog::Trim(const Segment& segment, uint64_t end) {
 }
 
 void SegmentLog::PunchOut(const Claim& claim, uint64_t record_bytes) {
-  // A full file system needs the room now: an eviction writes to the index.
-  // Without support for holes, the bytes stay until the segment is deleted.
+  // A full file system needs the room at once, because even an eviction writes
+  // to the index. Without support for holes, the bytes stay until the segment
+  // is deleted.
   (void)fallocate(claim.segment->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                   static_cast<off_t>(claim.offset),
                   static_cast<off_t>(record_bytes));

@@ -189,13 +189,14 @@ absl::Status SegmentLog::Read(const ObjectInfo& info,
   if (status.ok()) {
     const absl::StatusOr<RecordHeader> header = DecodeRecordHeader(page);
     if (!header.ok() || *header != record) {
-      status = absl::DataLossError("the record on disk is not the one indexed");
+      status = absl::DataLossError(
+          "the record on disk differs from its index entry");
     } else if (Crc32c(padded.first(info.bytes)) != record.payload_crc32c) {
       status = absl::DataLossError("the record on disk fails its checksum");
     }
     status = InFile(*place->segment, status);
   }
-  // The caller gets the error of the read, also if the index cannot be changed.
+  // The caller gets the error of the read, even if the index cannot be changed.
   if (absl::IsDataLoss(status)) DropDamaged(record).status().IgnoreError();
   return status;
 }
@@ -211,8 +212,8 @@ absl::Status SegmentLog::Remove(ShardId shard, const ChunkKey& key,
     absl::MutexLock lock(&mutex_);
     if (!owed_tombstones_.contains({shard, key})) return absl::OkStatus();
   }
-  // The index alone would suffice, but a rebuild of the index has to learn of
-  // the removal.
+  // To remove the index entry would suffice, but a rebuild of the index has to
+  // learn of the removal.
   RecordHeader tombstone;
   tombstone.kind = RecordHeader::Kind::kTombstone;
   tombstone.shard = shard;
@@ -220,7 +221,8 @@ absl::Status SegmentLog::Remove(ShardId shard, const ChunkKey& key,
   const absl::StatusOr<Written> written =
       WriteTombstone(std::move(tombstone), io);
   if (found->has_value()) {
-    // Also without a tombstone: only a rebuild finds the object then.
+    // The index entry goes even without a tombstone: then only a rebuild can
+    // find the object.
     absl::Status status = Uninstall(**found, Why::kRemoved);
     if (!status.ok()) return status;
   }

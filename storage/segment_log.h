@@ -54,7 +54,7 @@ absl::Status SyncFile(const Segment& segment);
 // Invariant: the live records of the policy are the records that the index
 // points to, except for an object that a thread has locked by its key.
 //
-// Invariant: a tombstone lies behind every record that it takes back, copies
+// Invariant: a tombstone lies behind every record that it cancels, copies
 // included. So a tombstone can go once its segment is the oldest.
 //
 // Thread-safe. Calls block on the disk: make them on disk threads only. The
@@ -62,7 +62,8 @@ absl::Status SyncFile(const Segment& segment);
 // locks in this order: maintenance_ (one eviction or cleaning at a time), the
 // lock of a key (a change of its index entry), roll_ (one fresh segment at a
 // time), sync_ (one Sync at a time), mutex_ (memory only). A read takes mutex_
-// alone, and no thread creates, syncs or moves a file while it holds mutex_.
+// alone, unless it finds damage. No thread creates or syncs a file, or moves a
+// record, while it holds mutex_.
 class SegmentLog {
  public:
   struct Options {
@@ -73,8 +74,8 @@ class SegmentLog {
     std::function<void(const RecordHeader&)> on_evicted;
     // As in DiskTier.
     std::function<bool(ShardId, const ChunkKey&)> holds;
-    // Whether a record is held while the log is opened: `holds` may not know
-    // yet.
+    // Whether a record is held while the log is opened: at that time `holds`
+    // may not know of the hold yet.
     std::function<bool(const RecordHeader&)> held_at_start;
   };
   static absl::StatusOr<std::unique_ptr<SegmentLog>> Open(Options options);
@@ -87,7 +88,7 @@ class SegmentLog {
                       BlockIo& io);
   absl::Status Read(const ObjectInfo& info, absl::Span<std::byte> padded,
                     BlockIo& io);
-  // Not OK: the object is gone from the index, but a rebuild of the index may
+  // Not OK: the object may still be in the index, or a rebuild of the index may
   // bring it back. Another Remove then tries again.
   absl::Status Remove(ShardId shard, const ChunkKey& key, BlockIo& io);
   // Counts a read that a copy in memory has answered.
@@ -98,11 +99,13 @@ class SegmentLog {
   // stays there while holds() is true. NOT_FOUND: it is not on disk.
   absl::Status HeldChanged(ShardId shard, const ChunkKey& key);
   absl::Status ForEach(absl::FunctionRef<void(const RecordHeader&)> visit);
-  // Everything that was answered before the call survives a power loss.
+  // When this returns OK, every change that was answered before the call
+  // survives a power loss.
   absl::Status Sync();
-  // Rewrites the live records of one segment that is mostly dead and deletes
-  // the segment. False when there is no such segment. The first call counts the
-  // tombstones that earlier runs have left.
+  // Rewrites the live records of one segment that is mostly dead, or that has
+  // tombstones to get rid of, and deletes the segment. False when there is no
+  // such segment. The first call counts the tombstones that earlier runs have
+  // left.
   absl::StatusOr<bool> CleanOne(BlockIo& io);
 
   struct Counters {
@@ -118,7 +121,7 @@ class SegmentLog {
   using Purpose = DiskPolicy::Purpose;
   // The place in a segment that one record was given. The segment is not
   // emptied while the claim lives. The claim ends when the index points to the
-  // record, or never will.
+  // record, or when it is certain that the index never will.
   class Claim {
    public:
     Claim(SegmentLog* log, SegmentPtr segment, uint64_t offset,
@@ -180,7 +183,8 @@ class SegmentLog {
 
   // Files: segment_files.cc.
   absl::StatusOr<SegmentPtr> OpenSegment(uint32_t number, bool create);
-  // Opens a fresh segment, unless another thread has replaced `seen` before.
+  // Opens a fresh segment. Does nothing if `seen` is not the open segment any
+  // more: then another thread has opened a fresh one.
   absl::Status RollOver(uint32_t seen);
   // Allocates the space of a fresh segment. Writes inside a file run in
   // parallel; ext4 lets writes that grow a file through one at a time.
@@ -212,8 +216,8 @@ class SegmentLog {
                         absl::Span<const std::byte> padded_payload, bool sync,
                         BlockIo& io);
   // Points the index to `record`. `expected` is null for a new object. For a
-  // copy it is the record that was copied: if the index does not point there
-  // any more, nothing changes and the answer is false.
+  // copy, `expected` is the record that was copied: if the index does not point
+  // to that record any more, nothing changes and the answer is false.
   absl::StatusOr<bool> Install(const RecordHeader& record,
                                const RecordHeader* expected);
   enum class Why { kRemoved, kEvicted };
@@ -246,7 +250,8 @@ class SegmentLog {
   absl::StatusOr<std::optional<RecordHeader>> LiveRecordAt(
       const Segment& segment, const PlacedRecord& placed,
       absl::Span<std::byte> page, BlockIo& io);
-  // The same by a scan of the index, for a header page that cannot be read.
+  // The same, but found by a scan of the index. For a header page that cannot
+  // be read.
   absl::StatusOr<std::optional<RecordHeader>> IndexedRecordAt(
       const PlacedRecord& placed);
   bool AskKeeps(const DiskPolicy::Job& job, const RecordHeader& record);
@@ -267,9 +272,9 @@ class SegmentLog {
   // necessary, and syncs them: the segment is about to be deleted.
   absl::Status KeepTombstones(const Segment& segment, BlockIo& io);
   // Calls `visit` for the tombstones in the segment up to `end`, in order,
-  // until a call fails. `live` are records that need not be read, by offset. A
-  // page without a record is passed over; a page that cannot be read is an
-  // error.
+  // until a call fails. `live` has records that need not be read, sorted by
+  // offset. A page without a record is passed over; a page that cannot be read
+  // is an error.
   absl::Status ForEachTombstone(
       const Segment& segment, uint64_t end, absl::Span<const PlacedRecord> live,
       BlockIo& io, absl::FunctionRef<absl::Status(RecordHeader)> visit) const;

@@ -142,13 +142,14 @@ absl::Status SegmentLog::OpenSegmentThatIsThere(uint32_t number) {
   if (fstat(segment.fd, &info) != 0) {
     return DiskError(errno, absl::StrCat("reading ", segment.path));
   }
-  // A kill may leave a part of a page at the end; it belongs to no record.
+  // A kill may leave a part of a page at the end. That part belongs to no
+  // record.
   segment.end_at_start =
       static_cast<uint64_t>(EndOfData(segment.fd, info.st_size)) / kRecordPage *
       kRecordPage;
   Trim(segment, segment.end_at_start);
-  // A kill may leave records that were written and not synced. Partitions take
-  // every record that is found at the start for synced.
+  // A kill may leave records that were written and not synced. A partition
+  // assumes that every record that is found at the start is synced.
   if (absl::Status status = SyncFile(segment); !status.ok()) return status;
   absl::MutexLock roll(&roll_);
   next_segment_ = std::max(next_segment_, number + 1);

@@ -20,8 +20,8 @@ struct StoreMarker {
 };
 
 // Nullopt: the directory has no such file. FAILED_PRECONDITION: the file is not
-// a marker. UNAVAILABLE: the file cannot be read; it must not be replaced then,
-// because with a new store id no record would count.
+// a marker. UNAVAILABLE: the file cannot be read. The caller must not replace
+// it then, because with a new store id no record would count.
 absl::StatusOr<std::optional<StoreMarker>> ReadStoreMarker(
     const std::string& directory);
 

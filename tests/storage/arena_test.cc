@@ -35,7 +35,7 @@ TEST(ArenaTest, RefusesWhenFullAndServesAgainWhenFreed) {
   EXPECT_TRUE(arena->Allocate(2 * kPage).ok());
 }
 
-TEST(ArenaTest, SaysWhatCanNeverFit) {
+TEST(ArenaTest, RefusesSizesThatCanNeverFit) {
   const auto arena = MakeArena(2);
   EXPECT_TRUE(absl::IsInvalidArgument(arena->Allocate(0).status()));
   EXPECT_TRUE(absl::IsInvalidArgument(arena->Allocate(3 * kPage).status()));

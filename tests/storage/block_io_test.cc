@@ -12,7 +12,7 @@
 namespace kdn::storage {
 namespace {
 
-// The same tests with io_uring and with preadv/pwritev.
+// Each test runs with io_uring and with preadv and pwritev.
 class BlockIoTest : public testing::TestWithParam<bool> {
  protected:
   BlockIoTest() {

@@ -1,7 +1,7 @@
 // Tests of the disk tier in more than one process. After kill -9 at any moment,
-// also during a cleaning, acknowledged objects are there and whole, removed
-// ones are gone and half-written ones are not seen, with the old index and with
-// a rebuilt one.
+// also during a cleaning: acknowledged objects are there and whole, removed
+// objects are gone, and half-written objects are not seen. All this holds with
+// the old index and with a rebuilt index.
 //
 // RocksDB's threads do not survive a fork, and this process forks often. So it
 // opens no tier: all tiers are opened in child processes.
@@ -35,7 +35,8 @@ DiskTier::Options Options(const std::string& directory) {
   return options;
 }
 
-// Runs `body` in a child process. 0: it succeeded, and no EXPECT has failed.
+// Runs `body` in a child process. Returns 0 when the child ended normally and
+// no EXPECT has failed.
 template <typename Body>
 int RunInAChild(Body body) {
   const pid_t child = fork();
@@ -61,8 +62,8 @@ class Child {
   Child(const std::string& directory, int pipe)
       : pipe_(pipe), tier_(DiskTier::Open(Options(directory))) {}
 
-  // Writes objects and removes three of four, so that cleaning runs all the
-  // time. Reports each step. Never returns.
+  // Writes objects and removes three of every four, so that cleaning runs all
+  // the time. Reports each step. Never returns.
   [[noreturn]] void Run(int first) {
     if (!tier_.ok()) _exit(1);
     SyncDisk disk(tier_->get());
@@ -161,7 +162,7 @@ TEST_F(DiskCrashTest, NothingAcknowledgedIsLostAndNothingHalfWrittenIsSeen) {
     VerifyInAChild();
     if (HasFatalFailure()) return;
   }
-  EXPECT_GT(cleaned_, 20u) << "hardly a kill can have met a cleaning";
+  EXPECT_GT(cleaned_, 20u) << "too few cleanings for a kill to interrupt one";
   std::cout << kRounds << " kills, " << steps_.size() << " objects, "
             << cleaned_ << " segments cleaned meanwhile\n";
 }

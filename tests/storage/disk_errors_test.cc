@@ -19,7 +19,7 @@ TEST(DiskErrorTest, SaysWhatFailedWithWhichErrnoAndWhatToDo) {
   EXPECT_THAT(message, HasSubstr("mounted read-only"));
 }
 
-TEST(DiskErrorTest, AFullDiskIsNoBrokenDisk) {
+TEST(DiskErrorTest, AFullDiskIsResourceExhaustedAndABrokenDiskIsNot) {
   for (const int error : {ENOSPC, EDQUOT, EFBIG}) {
     EXPECT_TRUE(absl::IsResourceExhausted(DiskError(error, "writing")));
   }
@@ -28,7 +28,7 @@ TEST(DiskErrorTest, AFullDiskIsNoBrokenDisk) {
   }
 }
 
-TEST(DiskErrorTest, AnErrorWithoutAdviceStandsForItself) {
+TEST(DiskErrorTest, AnErrorWithoutAKnownRemedyEndsWithErrno) {
   const std::string message(DiskError(ENXIO, "reading").message());
   EXPECT_THAT(message, testing::EndsWith("(errno 6)"));
 }

@@ -1,5 +1,5 @@
-// A file system that is full before the capacity is reached: a small tmpfs, if
-// this process may mount one.
+// Tests with a file system that is full before the capacity is reached: a small
+// tmpfs, if this process may mount it.
 #include <gtest/gtest.h>
 #include <sys/mount.h>
 

@@ -34,7 +34,7 @@ std::unique_ptr<DiskIndex> Open(const TempDirectory& directory) {
   return index.ok() ? *std::move(index) : nullptr;
 }
 
-TEST(DiskIndexTest, IsWholeOnlyOnceSomebodySaysSo) {
+TEST(DiskIndexTest, IsWholeOnlyAfterMarkWhole) {
   TempDirectory directory;
   for (const bool marked : {false, false, true}) {
     auto index = Open(directory);
@@ -82,7 +82,7 @@ TEST(DiskIndexTest, WalksInShardThenKeyOrderAndOverObjectsOnly) {
   EXPECT_TRUE(std::is_sorted(seen.begin(), seen.end()));
 }
 
-TEST(DiskIndexTest, AnEntryThatLiesUnderAnothersKeyIsDamage) {
+TEST(DiskIndexTest, AnEntryUnderTheKeyOfAnotherObjectIsDamage) {
   TempDirectory directory;
   ASSERT_TRUE(Open(directory)->Put(Record(1)).ok());
   ASSERT_TRUE(Open(directory)->Put(Record(2)).ok());

@@ -87,7 +87,7 @@ class Driver {
     Check();
   }
 
-  // The object goes, and no tombstone is written.
+  // Removes the object without a tombstone, as a newer version of it does.
   void Replace(int id) {
     policy.OnDead(objects[id].place);
     objects.erase(id);
@@ -168,7 +168,8 @@ class Driver {
               kSegments * kSegmentPages * kPage);
   }
 
-  // Whether a segment has bytes that are neither held nor tombstones to keep.
+  // Whether some segment has bytes that an eviction could free: neither held
+  // records nor tombstones to keep.
   bool SomethingMayGo() const {
     std::map<uint32_t, uint64_t> kept;
     for (const auto& [id, object] : objects) {
@@ -224,7 +225,7 @@ TYPED_TEST(DiskPolicyTest, RefusesWhenAllIsHeldUntilSomeIsReleased) {
   EXPECT_FALSE(log.Append(1001, 4, true) && log.Append(1002, 4, true));
 }
 
-TYPED_TEST(DiskPolicyTest, HotRecordsOutliveTheirSegmentsColdOnesGo) {
+TYPED_TEST(DiskPolicyTest, HotRecordsAreMovedAndColdRecordsAreEvicted) {
   Driver<TypeParam> log;
   const std::vector<int> hot = {0, 4, 8, 12, 16, 20, 24};  // one in a segment
   for (int i = 0; i < 400; ++i) {
@@ -255,12 +256,13 @@ TYPED_TEST(DiskPolicyTest, CleansTheEmptiestSegmentFirst) {
   for (const int i : {0, 1, 2, 4, 5, 6, 7}) log.Replace(i);
   log.Clean();
   ASSERT_EQ(log.emptied.size(), 2u);
-  EXPECT_EQ(log.emptied[0], 2u) << "it has no live record";
+  EXPECT_EQ(log.emptied[0], 2u) << "the second segment has no live record";
   EXPECT_EQ(log.emptied[1], 1u);
   EXPECT_EQ(log.moved, 1);
 }
 
-TYPED_TEST(DiskPolicyTest, AFailedSegmentIsPassedOverUntilAFreshOneIsOpened) {
+TYPED_TEST(DiskPolicyTest,
+           AFailedSegmentIsPassedOverUntilAFreshSegmentIsOpened) {
   Driver<TypeParam> log;
   for (int i = 0; i < 9; ++i) ASSERT_TRUE(log.Append(i, 4));
   for (const int i : {0, 1, 2}) log.Replace(i);
@@ -316,16 +318,17 @@ TYPED_TEST(DiskPolicyTest, TombstonesOfAnEarlierRunCountOnceTheyAreCounted) {
   EXPECT_TRUE(policy.KeepsTombstones(7));
   const auto job = policy.NextCleaning();
   ASSERT_TRUE(job.has_value());
-  EXPECT_EQ(job->segment, 3u) << "all of the other would be written again";
+  EXPECT_EQ(job->segment, 3u)
+      << "the tombstones of segment 7 would be written again";
 }
 
-TYPED_TEST(DiskPolicyTest, AFullFileSystemIsTheCapacityAsLongAsItIsFull) {
+TYPED_TEST(DiskPolicyTest, AFullFileSystemLimitsTheCapacityWhileItIsFull) {
   Driver<TypeParam> log;
   for (int i = 0; i < 12; ++i) ASSERT_TRUE(log.Append(i, 4));
   log.policy.OnFileSystemFull();
   EXPECT_FALSE(log.policy.HasRoom(4 * kPage));
   ASSERT_TRUE(log.Append(100, 4));
-  EXPECT_GT(log.evicted, 3) << "the reserve is made as well";
+  EXPECT_GT(log.evicted, 3) << "the reserve is freed too";
   EXPECT_LE(log.policy.totals().segment_bytes + log.policy.reserve_bytes(),
             12 * 4 * kPage);
   log.policy.OnFileSystemRoom(1u << 30);
@@ -344,10 +347,10 @@ TYPED_TEST(DiskPolicyTest, SegmentsFitAFileSystemThatIsSmallerThanTheCapacity) {
   EXPECT_TRUE(log.objects.contains(0));
   EXPECT_GE(log.objects.size(), 5u) << "a quarter stays free";
   EXPECT_FALSE(log.Append(99, kSegmentPages)) << "too large";
-  EXPECT_GE(log.objects.size(), 5u) << "nothing goes for it";
+  EXPECT_GE(log.objects.size(), 5u) << "no object is evicted for it";
 }
 
-TYPED_TEST(DiskPolicyTest, ARecordLargerThanASegmentHasOneOfItsOwn) {
+TYPED_TEST(DiskPolicyTest, ARecordLargerThanASegmentGetsASegmentOfItsOwn) {
   Driver<TypeParam> log;
   for (int i = 0; i < 30; ++i) {
     ASSERT_TRUE(log.Append(i, kSegmentPages + 10, i == 0));
@@ -356,8 +359,8 @@ TYPED_TEST(DiskPolicyTest, ARecordLargerThanASegmentHasOneOfItsOwn) {
   EXPECT_FALSE(log.Append(99, kSegments * kSegmentPages));
 }
 
-// Random events, compared with the driver's own list.
-TYPED_TEST(DiskPolicyTest, AnyEventsKeepWhatIsHeldWithinTheCapacity) {
+// Random events. The policy is compared with the driver's own list.
+TYPED_TEST(DiskPolicyTest, RandomEventsKeepHeldRecordsAndTheCapacity) {
   for (const uint32_t seed : {1u, 2u, 3u, 4u, 5u, 6u}) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     std::mt19937 random(seed);

@@ -56,7 +56,7 @@ class DiskTierTest : public testing::TestWithParam<bool> {
   TempDirectory directory_;
 };
 
-TEST_P(DiskTierTest, GivesBackTheVeryBytesAlsoAfterARestart) {
+TEST_P(DiskTierTest, GivesBackTheSameBytesAlsoAfterARestart) {
   for (int run = 0; run < 2; ++run) {
     auto tier = Open(OptionsHere());
     ASSERT_NE(tier, nullptr);
@@ -74,7 +74,7 @@ TEST_P(DiskTierTest, GivesBackTheVeryBytesAlsoAfterARestart) {
   }
 }
 
-TEST_P(DiskTierTest, SaysWhatItDoesNotHold) {
+TEST_P(DiskTierTest, AReadOfAnObjectOrVersionThatIsMissingIsNotFound) {
   auto tier = Open(OptionsHere());
   SyncDisk disk(tier.get());
   EXPECT_TRUE(absl::IsNotFound(disk.Read(MakeObject(1).info).status()));
@@ -96,7 +96,7 @@ TEST_P(DiskTierTest, ListsObjectsByShardThenKey) {
   EXPECT_TRUE(std::is_sorted(seen.begin(), seen.end()));
 }
 
-TEST_P(DiskTierTest, ADamagedByteIsTypedDroppedAndCounted) {
+TEST_P(DiskTierTest, ADamagedRecordIsDataLossAndIsDroppedAndCounted) {
   const TestObject object = MakeObject(1);
   {
     auto tier = Open(OptionsHere());
@@ -178,7 +178,8 @@ TEST_P(DiskTierTest, ATtlSurvivesARestartAndARebuild) {
     ASSERT_TRUE(
         tier->ForEach([&](const ObjectInfo& info) { seen[info.key] = info; })
             .ok());
-    ASSERT_EQ(seen.size(), 3u) << "an object whose TTL is over is there too";
+    ASSERT_EQ(seen.size(), 3u)
+        << "an object is also listed after its TTL has ended";
     const absl::Duration passed =
         run == 0 ? absl::ZeroDuration() : absl::Minutes(10);
     EXPECT_EQ(seen[with_ttl.info.key].expires,
@@ -210,7 +211,7 @@ TEST_P(DiskTierTest, OneKeyUnderTwoShardsIsTwoObjects) {
     if (run == 1) {
       ASSERT_TRUE(disk.Remove(one.info).ok());
       tier.reset();
-      // A rebuild finds that the tombstone is of one shard alone.
+      // The rebuild must apply the tombstone to one shard only.
       fs::remove_all(directory_.path() + "/index");
     }
   }
@@ -228,7 +229,7 @@ TEST_P(DiskTierTest, ADamagedIndexIsRebuilt) {
   EXPECT_EQ(tier->counters()["disk_objects"], 10u);
 }
 
-TEST_P(DiskTierTest, AHalfWrittenTailIsNotThereAfterARebuild) {
+TEST_P(DiskTierTest, ARebuildPassesOverAHalfWrittenRecord) {
   {
     auto tier = Open(OptionsHere());
     SyncDisk disk(tier.get());
@@ -268,7 +269,7 @@ TEST_P(DiskTierTest, AHeldRecordInEachSegmentStopsNoWrite) {
   }
 }
 
-TEST_P(DiskTierTest, WhatIsReadKeepsItsPlaceOnDisk) {
+TEST_P(DiskTierTest, ObjectsThatAreReadStayOnDisk) {
   DiskTier::Options options = OptionsHere();
   options.capacity_bytes = 1u << 20;
   options.segment_bytes = 128u << 10;
@@ -283,7 +284,7 @@ TEST_P(DiskTierTest, WhatIsReadKeepsItsPlaceOnDisk) {
   EXPECT_TRUE(absl::IsNotFound(disk.Read(MakeObject(1).info).status()));
 }
 
-TEST_P(DiskTierTest, WhatIsReleasedMakesRoom) {
+TEST_P(DiskTierTest, ReleasedObjectsMakeRoom) {
   DiskTier::Options options = OptionsHere();
   options.capacity_bytes = 512u << 10;
   std::atomic<bool> held = true;
@@ -319,7 +320,8 @@ TEST_P(DiskTierTest, ConfirmsTheHoldOfAnObjectThatItHas) {
       << "evicted";
 }
 
-// After a start, a TTL holds its object before the partition can report it.
+// After a start, a TTL holds its object even before the partition can report
+// the hold.
 TEST_P(DiskTierTest, ATtlHoldsItsObjectFromTheStart) {
   const SetClock clock(absl::UnixEpoch() + absl::Hours(500),
                        absl::FromUnixSeconds(1790000000));
@@ -341,7 +343,7 @@ TEST_P(DiskTierTest, ATtlHoldsItsObjectFromTheStart) {
   }
 }
 
-TEST_P(DiskTierTest, AFullTierEvictsTheOldestButNothingHeld) {
+TEST_P(DiskTierTest, AFullTierEvictsTheOldestObjectsThatAreNotHeld) {
   DiskTier::Options options = OptionsHere();
   options.capacity_bytes = 1u << 20;
   const ChunkKey held = MakeObject(0).info.key;
@@ -409,7 +411,7 @@ TEST_P(DiskTierTest, ARemovalFromATierFullOfHeldObjectsHolds) {
   }
 }
 
-TEST_P(DiskTierTest, CleaningGivesBackTheRoomOfTheRemoved) {
+TEST_P(DiskTierTest, CleaningGivesBackTheRoomOfRemovedObjects) {
   auto tier = Open(OptionsHere());
   SyncDisk disk(tier.get());
   for (int i = 0; i < 100; ++i) ASSERT_TRUE(disk.Write(MakeObject(i)).ok());
@@ -434,7 +436,7 @@ TEST_P(DiskTierTest, ARebuildCutShortIsBegunAgain) {
     SyncDisk disk(tier.get());
     for (int i = 0; i < 20; ++i) ASSERT_TRUE(disk.Write(MakeObject(i)).ok());
   }
-  // A kill in the middle leaves a valid index without records.
+  // A kill in the middle of a rebuild leaves a valid index that lacks records.
   fs::remove_all(directory_.path() + "/index");
   ASSERT_TRUE(DiskIndex::Open(directory_.path() + "/index").ok());
   auto tier = Open(OptionsHere());
@@ -443,7 +445,7 @@ TEST_P(DiskTierTest, ARebuildCutShortIsBegunAgain) {
   EXPECT_EQ(tier->counters()["disk_rebuilt_objects"], 20u);
 }
 
-TEST_P(DiskTierTest, TheRemovedStayRemovedThroughCleaningAndARebuild) {
+TEST_P(DiskTierTest, RemovedObjectsStayRemovedThroughCleaningAndARebuild) {
   {
     auto tier = Open(OptionsHere());
     SyncDisk disk(tier.get());
@@ -472,7 +474,8 @@ TEST_P(DiskTierTest, TheRemovedStayRemovedThroughCleaningAndARebuild) {
   }
 }
 
-// An object that another disk thread serves than object `than`.
+// The number of an object that does not share a disk thread with object `than`;
+// the number is at least `from`.
 int IdOnAnotherThread(int than, int from) {
   const auto thread = [](int id) {
     return MakeObject(id).info.key.bytes()[0] % 4;
@@ -608,7 +611,7 @@ TEST_P(DiskTierTest, ADirectoryHasOneUser) {
   EXPECT_TRUE(absl::IsUnavailable(DiskTier::Open(OptionsHere()).status()));
 }
 
-TEST_P(DiskTierTest, ADirectoryOfSomethingElseIsLeftAlone) {
+TEST_P(DiskTierTest, ADirectoryOfAnotherProgramIsRefused) {
   std::ofstream(directory_.path() + "/STORE") << "my own file\n";
   EXPECT_TRUE(
       absl::IsFailedPrecondition(DiskTier::Open(OptionsHere()).status()));

@@ -29,7 +29,7 @@ uint64_t Skewed(std::mt19937& random, uint32_t objects) {
   return random() % most;
 }
 
-// The promises of every policy.
+// The tests that every policy must pass.
 template <typename Policy>
 class EvictionPolicyTest : public testing::Test {};
 using Policies = testing::Types<LruPolicy, S3FifoPolicy>;
@@ -50,7 +50,7 @@ TYPED_TEST(EvictionPolicyTest, NamesEveryObjectOnceUntilItIsEmpty) {
   EXPECT_EQ(policy.size(), 0u);
 }
 
-TYPED_TEST(EvictionPolicyTest, PassesOverWhatMayNotGo) {
+TYPED_TEST(EvictionPolicyTest, PassesOverObjectsThatMayNotGo) {
   TypeParam policy(3);
   policy.Insert({HashOf(0), 1});
   const Slot only = policy.Insert({HashOf(1), 1});
@@ -127,7 +127,7 @@ TYPED_TEST(EvictionPolicyTest, KeepsItsInvariantsUnderRandomUse) {
   }
 }
 
-TYPED_TEST(EvictionPolicyTest, HoldsWhatItsPlainReferenceHolds) {
+TYPED_TEST(EvictionPolicyTest, HoldsTheSameObjectsAsItsPlainReference) {
   for (const uint32_t capacity : {1u, 2u, 7u, 20u, 100u}) {
     SCOPED_TRACE(capacity);
     std::mt19937 random(capacity);
@@ -147,8 +147,8 @@ TYPED_TEST(EvictionPolicyTest, HoldsWhatItsPlainReferenceHolds) {
   }
 }
 
-// Counts the nodes and ghosts of the policy, when it has the most ghosts, and
-// the table from hash to slot. Does not count the owner's own data.
+// Counts the nodes and ghosts of the policy when it has the most ghosts, and
+// the owner's table from hash to slot. Does not count other data of the owner.
 TYPED_TEST(EvictionPolicyTest, TakesAtMost48BytesForAnObject) {
   for (const uint32_t capacity : {1000u, 40000u}) {
     std::mt19937 random(5);
@@ -199,7 +199,7 @@ TEST(LruPolicyTest, MarksObjectsInTheOrderInWhichTheyGo) {
   }
 }
 
-TEST(S3FifoPolicyTest, AnObjectReadTwiceStaysAndOneScannedPastGoes) {
+TEST(S3FifoPolicyTest, AnObjectReadTwiceStaysAndAnObjectReadOnceGoes) {
   S3FifoPolicy policy(10);
   std::vector<Slot> slots;
   for (uint64_t i = 0; i < 10; ++i) {
@@ -228,7 +228,7 @@ TEST(S3FifoPolicyTest, AGhostComesBackIntoTheMainQueueOnce) {
   EXPECT_EQ(policy.Victim(kAny), other) << "the small queue goes first";
 }
 
-TEST(S3FifoPolicyTest, WhatWasErasedLeavesNoGhost) {
+TEST(S3FifoPolicyTest, AnErasedObjectLeavesNoGhost) {
   S3FifoPolicy policy(10);
   policy.Erase(policy.Insert({HashOf(1), 1}));
   EXPECT_EQ(policy.ghosts(), 0u);
@@ -265,7 +265,7 @@ TEST(GhostQueueTest, RemembersTheLastAndForgetsTheOldestFirst) {
 }
 
 // The probes for these hashes run around the end of the table.
-TEST(SlotIndexTest, FindsWhatItHoldsAndNothingElse) {
+TEST(SlotIndexTest, FindsExactlyTheSlotsThatItHolds) {
   std::mt19937 random(23);
   std::vector<uint64_t> hashes;
   for (uint64_t i = 0; i < 64; ++i) {

@@ -56,7 +56,7 @@ TEST(LeaseTableTest, IsBounded) {
   EXPECT_TRUE(absl::IsResourceExhausted(table.Acquire(Key(3), kOne, kNow)));
 }
 
-TEST(LeaseTableTest, ATimeToLiveHoldsAndCountsAsNobodysLease) {
+TEST(LeaseTableTest, ATimeToLiveHoldsItsChunkAndIsNoLease) {
   LeaseTable table(0);
   table.HoldUntil(Key(1), kNow + absl::Seconds(5));
   table.HoldUntil(Key(1), kNow + absl::Seconds(2));  // the later one counts

@@ -10,7 +10,7 @@
 namespace kdn::storage {
 namespace {
 
-TEST_F(PartitionTest, AReadThatWaitsTooLongIsToldSo) {
+TEST_F(PartitionTest, AReadThatWaitsTooLongIsRefused) {
   Make(1, true);
   partition_->Restore(Info(1), kNow);
   Put(2);  // dirty: leaves no room to read into
@@ -90,13 +90,14 @@ TEST_F(PartitionTest, DamageOnDiskIsATypedErrorAndTheObjectIsGone) {
   EXPECT_EQ(partition_->counters()["damaged"], 1u);
 }
 
-TEST_F(PartitionTest, WhatTheDiskRefusedIsEvictedLast) {
+TEST_F(PartitionTest, AnObjectThatTheDiskRefusedIsEvictedLast) {
   Make(2, true);
   Put(1);
   partition_->OnDiskWritten(Key(1), absl::ResourceExhaustedError("full"), kNow);
   Put(2);
   partition_->OnDiskWritten(Key(2), absl::OkStatus(), kNow);
-  ASSERT_NE(Block(3), nullptr);  // colder, but the only copy there is
+  // Evicts object 2. Object 1 is colder, but memory has its only copy.
+  ASSERT_NE(Block(3), nullptr);
   EXPECT_EQ(partition_->counters()["evictions"], 1u);
   EXPECT_NE(Only<action::Found>(Read(1)), nullptr);
   auto all = partition_->Reserve(Next(), 2 * kObject, kLater, kNow);
@@ -105,7 +106,7 @@ TEST_F(PartitionTest, WhatTheDiskRefusedIsEvictedLast) {
   EXPECT_NE(Only<action::Missed>(Read(1)), nullptr);
 }
 
-TEST_F(PartitionTest, ADurableCommitOfWhatIsPendingSharesItsOutcome) {
+TEST_F(PartitionTest, ASecondDurableCommitSharesTheOutcomeOfThePendingOne) {
   for (const absl::Status& outcome :
        {absl::OkStatus(), absl::ResourceExhaustedError("full")}) {
     Make(3, true);
@@ -123,12 +124,12 @@ TEST_F(PartitionTest, ADurableCommitOfWhatIsPendingSharesItsOutcome) {
   }
 }
 
-TEST_F(PartitionTest, ADurableCommitOfWhatIsVisibleFindsItThere) {
+TEST_F(PartitionTest, ADurableCommitOfAVisibleObjectSyncsThatObject) {
   Make(4, true);
   Put(1);
   EXPECT_EQ(Only<action::Committed>(Put(1, Durability::kDurable)), nullptr);
   EXPECT_TRUE(partition_->OnDiskWritten(Key(1), absl::OkStatus(), kNow).empty())
-      << "the write of the first was not synced";
+      << "the write of the first commit was not synced";
   const Actions actions =
       partition_->OnDiskWritten(Key(1), absl::OkStatus(), kNow);
   const auto* committed = Only<action::Committed>(actions);
@@ -136,7 +137,7 @@ TEST_F(PartitionTest, ADurableCommitOfWhatIsVisibleFindsItThere) {
   EXPECT_TRUE(committed->existed);
 }
 
-TEST_F(PartitionTest, OnlySoManyWritesAreOutstandingTheRestFollowInOrder) {
+TEST_F(PartitionTest, WritesBeyondTheLimitWaitAndFollowInOrder) {
   Make(5, true);
   Partition::Options options;
   options.disk_writes_max = 2;
@@ -155,7 +156,7 @@ TEST_F(PartitionTest, OnlySoManyWritesAreOutstandingTheRestFollowInOrder) {
   }
 }
 
-TEST_F(PartitionTest, EvictedFromDiskItLivesOnInMemoryOrIsGone) {
+TEST_F(PartitionTest, AnObjectEvictedFromDiskStaysOnlyIfItIsInMemory) {
   Make(2, true);
   partition_->Restore(Info(1), kNow);
   Put(2);
@@ -170,7 +171,7 @@ TEST_F(PartitionTest, EvictedFromDiskItLivesOnInMemoryOrIsGone) {
   EXPECT_EQ(partition_->counters()["disk_bytes"], 0u);
 }
 
-TEST_F(PartitionTest, EvictedFromDiskWhileItIsReadIsAMiss) {
+TEST_F(PartitionTest, AnEvictionFromDiskDuringAReadMakesTheReadAMiss) {
   Make(1, true);
   partition_->Restore(Info(1), kNow);
   ASSERT_NE(Only<action::ReadFromDisk>(Read(1)), nullptr);
@@ -183,7 +184,7 @@ TEST_F(PartitionTest, EvictedFromDiskWhileItIsReadIsAMiss) {
   EXPECT_EQ(partition_->counters()["objects"], 0u);
 }
 
-TEST_F(PartitionTest, EvictedFromDiskWhileItIsReadItIsWrittenAgain) {
+TEST_F(PartitionTest, AnObjectEvictedFromDiskDuringItsReadIsWrittenAgain) {
   Make(1, true);
   partition_->Restore(Info(1), kNow);
   ASSERT_NE(Only<action::ReadFromDisk>(Read(1)), nullptr);
@@ -196,7 +197,7 @@ TEST_F(PartitionTest, EvictedFromDiskWhileItIsReadItIsWrittenAgain) {
   EXPECT_EQ(partition_->counters()["disk_bytes"], kObject);
 }
 
-TEST_F(PartitionTest, AReaderThatWaitsForRoomGetsWhatACommitBrings) {
+TEST_F(PartitionTest, AReaderThatWaitsForRoomGetsTheObjectOfACommit) {
   Make(2, true);
   partition_->Restore(Info(1), kNow);
   auto block = Block(1);
@@ -214,7 +215,7 @@ TEST_F(PartitionTest, AReaderThatWaitsForRoomGetsWhatACommitBrings) {
     EXPECT_EQ(found->object->bytes()[0], std::byte{1});
     partition_->CheckInvariants();
   }
-  // The only copy there is now, and the coldest.
+  // Memory has the only copy of object 1, and that is the coldest object.
   const Actions actions =
       partition_->OnDiskWritten(Key(1), absl::UnavailableError("bad"), kNow);
   EXPECT_NE(Only<action::Refused>(actions), nullptr);
@@ -222,14 +223,14 @@ TEST_F(PartitionTest, AReaderThatWaitsForRoomGetsWhatACommitBrings) {
   EXPECT_NE(Only<action::Found>(Read(1)), nullptr);
 }
 
-TEST_F(PartitionTest, ACommitOfWhatTheDiskHasJustEvictedIsNew) {
+TEST_F(PartitionTest, ACommitOfAnObjectThatTheDiskHasJustEvictedIsNew) {
   for (const bool under_way : {false, true}) {
     SCOPED_TRACE(under_way);
     Make(3, true);
     partition_->Restore(Info(1), kNow);
     auto block = Block(7);
     Put(2);
-    if (!under_way) Put(3);  // dirty both: the read waits for room
+    if (!under_way) Put(3);  // both are dirty: the read waits for room
     EXPECT_EQ(Only<action::ReadFromDisk>(Read(1)) != nullptr, under_way);
     const RequestId reader(id_);
     EvictedFromDisk(1, 1);
@@ -267,7 +268,7 @@ TEST_F(PartitionTest, ADiskThatFailsForNowKeepsItsObject) {
   EXPECT_NE(Only<action::ReadFromDisk>(Read(1)), nullptr) << "tried again";
 }
 
-TEST_F(PartitionTest, DamageInMemoryLeavesTheDisksCopyToBeProved) {
+TEST_F(PartitionTest, AfterDamageInMemoryTheNextReadUsesTheDisksCopy) {
   Make(2, true);
   Put(1);
   partition_->OnDiskWritten(Key(1), absl::OkStatus(), kNow);
@@ -289,7 +290,7 @@ TEST_F(PartitionTest, ARemovalEndsWhenTheDiskHasForgotten) {
   EXPECT_NE(Only<action::Refused>(removal), nullptr) << "not found";
 }
 
-TEST_F(PartitionTest, ARemovalTheDiskFailedIsToldAndTriedAgain) {
+TEST_F(PartitionTest, ARemovalThatTheDiskFailedIsRefusedAndMayBeTriedAgain) {
   Make(2, true);
   Put(1);
   partition_->OnDiskWritten(Key(1), absl::OkStatus(), kNow);
@@ -305,7 +306,7 @@ TEST_F(PartitionTest, ARemovalTheDiskFailedIsToldAndTriedAgain) {
   EXPECT_NE(Only<action::Removed>(removal), nullptr);
 }
 
-TEST_F(PartitionTest, AWriteThatFailedIsTriedAgainLaterEachTime) {
+TEST_F(PartitionTest, AFailedWriteIsTriedAgainAtGrowingIntervals) {
   Make(2, true);
   ASSERT_NE(Only<action::WriteToDisk>(Put(1)), nullptr);
   absl::Time now = kNow;
@@ -361,7 +362,7 @@ TEST_F(PartitionTest, AFlushDoesNotWaitForTheTimeOfTheNextTry) {
   EXPECT_TRUE(partition_->Flush(kNow).empty());
 }
 
-TEST_F(PartitionTest, WhatIsGoneIsNotTriedAgain) {
+TEST_F(PartitionTest, AFailedWriteOfAnObjectThatIsGoneIsNotTriedAgain) {
   Make(2, true);
   Put(1);
   Written(1, absl::UnavailableError("broken"));
@@ -373,7 +374,7 @@ TEST_F(PartitionTest, WhatIsGoneIsNotTriedAgain) {
   EXPECT_TRUE(partition_->OnTick(kLater).empty());
 }
 
-TEST_F(PartitionTest, EvictedFromDiskWhileHotInMemoryItIsWrittenAgainOnce) {
+TEST_F(PartitionTest, AHotObjectEvictedFromDiskIsWrittenAgainOnce) {
   Make(2, true);
   Put(1);
   Written(1);
@@ -387,15 +388,17 @@ TEST_F(PartitionTest, EvictedFromDiskWhileHotInMemoryItIsWrittenAgainOnce) {
   EXPECT_EQ(write->info.key, Key(2));
   Written(2);
   EXPECT_EQ(partition_->counters()["disk_bytes"], kObject);
-  EXPECT_TRUE(EvictedFromDisk(2).empty()) << "a write is not a reason to write";
+  EXPECT_TRUE(EvictedFromDisk(2).empty())
+      << "the object was not read since its last write";
 }
 
-TEST_F(PartitionTest, AnEvictionDuringAWriteMayBeOfItsRecord) {
+TEST_F(PartitionTest, AnObjectEvictedDuringItsWriteIsWrittenAgain) {
   Make(2, true);
   Put(1);  // the write is in flight
   EXPECT_TRUE(EvictedFromDisk(1).empty());
   const Actions actions = Written(1);
-  ASSERT_NE(Only<action::WriteToDisk>(actions), nullptr) << "to be sure";
+  ASSERT_NE(Only<action::WriteToDisk>(actions), nullptr)
+      << "the evicted record may be the written one";
   EXPECT_EQ(partition_->counters()["disk_bytes"], 0u);
   EXPECT_TRUE(Written(1).empty());
   EXPECT_EQ(partition_->counters()["disk_bytes"], kObject);
@@ -447,8 +450,9 @@ TEST_F(PartitionTest, AReadBehindAStaleReadIsServedByAReadOfItsOwn) {
   Put(1);
   Written(1);
   auto block = Block(2);
-  partition_->Discard(Key(1), ObjectVersion(1));  // out of memory
-  EXPECT_TRUE(Read(1).empty()) << "present, so no miss: waits";
+  partition_->Discard(Key(1), ObjectVersion(1));  // drops the memory copy
+  EXPECT_TRUE(Read(1).empty())
+      << "the object is there, so the read waits and does not miss";
   const RequestId reader(id_);
   block = nullptr;
   const Actions again = ReadDone(1, absl::NotFoundError("removed"));

@@ -74,7 +74,7 @@ class PartitionTest : public testing::Test {
     partition_->CheckInvariants();
     return actions;
   }
-  // The reader lets go at once.
+  // Reads the object and returns the loan at once.
   Actions Read(uint8_t i, const std::string& ns = "t") {
     Actions actions = partition_->Read(Next(), Key(i), ns, kLater, kNow);
     const auto* found = Only<action::Found>(actions);

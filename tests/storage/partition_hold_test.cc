@@ -25,7 +25,7 @@ TEST_F(PartitionTest, ATtlHoldsUntilItHasRunOut) {
             nullptr);
 }
 
-TEST_F(PartitionTest, AHoldIsToldBeforeItsPinAndWhenItEnds) {
+TEST_F(PartitionTest, AHoldIsReportedBeforeItsPinAndWhenItEnds) {
   Make(2, false);
   Put(1);
   Actions actions = partition_->Pin(Next(), Key(1), "t", SessionId(5), kLater);
@@ -42,7 +42,7 @@ TEST_F(PartitionTest, AHoldIsToldBeforeItsPinAndWhenItEnds) {
   EXPECT_FALSE(Only<action::HoldChanged>(actions)->held);
 }
 
-TEST_F(PartitionTest, WhatIsRemovedIsNoLongerHeld) {
+TEST_F(PartitionTest, ARemovedObjectIsNotHeld) {
   Make(2, false);
   Put(1, Durability::kReplicated, kLater);
   ASSERT_TRUE(Pin(1, 5));
@@ -52,7 +52,7 @@ TEST_F(PartitionTest, WhatIsRemovedIsNoLongerHeld) {
   EXPECT_FALSE(partition_->Held(Key(1), kNow));
 }
 
-TEST_F(PartitionTest, RemoveIsRefusedWhileAnotherSessionPinsIt) {
+TEST_F(PartitionTest, ARemovalIsRefusedWhileAnotherSessionPinsTheObject) {
   Make(2, true);
   Put(1);
   ASSERT_TRUE(Pin(1, 5));
@@ -62,7 +62,7 @@ TEST_F(PartitionTest, RemoveIsRefusedWhileAnotherSessionPinsIt) {
   const Actions removal = partition_->Remove(Next(), Key(1), "t", SessionId(5));
   EXPECT_NE(Only<action::RemoveFromDisk>(removal), nullptr);
   EXPECT_NE(Only<action::Missed>(Read(1)), nullptr);
-  // The write under way answers for an object that is gone.
+  // The answer to the write comes when the object is gone.
   partition_->OnDiskWritten(Key(1), absl::OkStatus(), kNow);
 }
 
@@ -80,7 +80,7 @@ TEST_F(PartitionTest, AnAcknowledgedPinOutlivesTheDisksCopy) {
   EXPECT_NE(Only<action::ConfirmHold>(Written(1, absl::OkStatus(), later)),
             nullptr);
   EXPECT_TRUE(Confirmed(1, absl::NotFoundError("evicted")).empty())
-      << "of the copy that was evicted";
+      << "this answer is about the copy that was evicted";
   EXPECT_NE(Only<action::Granted>(Confirmed(1)), nullptr) << "held on disk";
   EXPECT_TRUE(partition_->Held(Key(1), kNow));
 }
@@ -132,7 +132,7 @@ TEST_F(PartitionTest, AnObjectPinnedInMemoryStaysThereUntilTheDiskConfirms) {
   EXPECT_TRUE(partition_->Held(Key(1), kNow));
 }
 
-TEST_F(PartitionTest, AnObjectPinnedInMemoryIsWrittenAgainIfTheDiskHasNone) {
+TEST_F(PartitionTest, AnObjectPinnedInMemoryIsWrittenAgainIfTheDiskHasNoCopy) {
   Make(1, true);
   Put(1);
   Written(1);
@@ -141,7 +141,8 @@ TEST_F(PartitionTest, AnObjectPinnedInMemoryIsWrittenAgainIfTheDiskHasNone) {
       Only<action::WriteToDisk>(Confirmed(1, absl::NotFoundError("evicted"))),
       nullptr);
   EXPECT_TRUE(EvictedFromDisk(1).empty()) << "the notice comes late";
-  EXPECT_NE(Only<action::WriteToDisk>(Written(1)), nullptr) << "to be sure";
+  EXPECT_NE(Only<action::WriteToDisk>(Written(1)), nullptr)
+      << "the evicted record may be the written one";
   EXPECT_NE(Only<action::ConfirmHold>(Written(1)), nullptr);
   EXPECT_EQ(Block(2), nullptr) << "not confirmed yet";
   EXPECT_NE(Only<action::Granted>(Confirmed(1)), nullptr);
@@ -168,11 +169,12 @@ TEST_F(PartitionTest, APinThatEndsBeforeTheDiskAnswersIsRefusedThen) {
   EXPECT_NE(Only<action::ConfirmHold>(
                 partition_->Pin(Next(), Key(1), "t", SessionId(6), kLater)),
             nullptr);
-  EXPECT_TRUE(Confirmed(1).empty()) << "of the hold that has ended";
+  EXPECT_TRUE(Confirmed(1).empty())
+      << "this answer is about the hold that has ended";
   EXPECT_NE(Only<action::Pinned>(Confirmed(1)), nullptr);
 }
 
-TEST_F(PartitionTest, AHeldObjectIsToldLostHoweverItWasFoundOut) {
+TEST_F(PartitionTest, ALostHeldObjectIsReportedHoweverTheLossIsFound) {
   enum class How { kEvicted, kEvictedDuringRead, kDamaged };
   for (const How how :
        {How::kEvicted, How::kEvictedDuringRead, How::kDamaged}) {
@@ -198,7 +200,7 @@ TEST_F(PartitionTest, AHeldObjectIsToldLostHoweverItWasFoundOut) {
   }
 }
 
-TEST_F(PartitionTest, AHeldObjectThatItsReadSavesIsNotLost) {
+TEST_F(PartitionTest, AHeldObjectThatARunningReadSavesIsNotLost) {
   Make(1, true);
   partition_->Restore(Info(1), kNow);
   partition_->Pin(Next(), Key(1), "t", SessionId(5), kLater);

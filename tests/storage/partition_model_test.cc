@@ -106,8 +106,8 @@ class Driver {
     EXPECT_TRUE(held_.empty()) << "every lease and TTL has run out";
     EXPECT_TRUE(open_.empty()) << open_.size() << " requests never ended";
   }
-  // Gives the partition's hash tables another size and order, and leaves them
-  // empty.
+  // Gives the partition's hash tables another size and order. The tables are
+  // empty afterwards.
   void Shake() {
     for (int i = 0; i < 3000; ++i) {
       ObjectInfo info;
@@ -201,7 +201,8 @@ class Driver {
   }
   void On(action::Committed& it) {
     Ended(it.id);
-    // The disk may have evicted an object, and the partition not know it yet.
+    // The disk may have evicted the object, and the partition may not know that
+    // yet.
     const bool evicted = it.existed && !disk_.contains(it.info.key);
     if (wants_durable_.contains(it.id.value()) && !evicted) {
       durable_[it.info.key] = it.info.version;
@@ -239,7 +240,8 @@ class Driver {
     EXPECT_TRUE(absl::IsResourceExhausted(it.why));
   }
   void On(action::HeldLost& it) {
-    // Only a pin waits for the disk: a TTL may come too late.
+    // A pin waits until the disk confirms it. A TTL does not, so the disk may
+    // evict the object before it hears of the TTL.
     EXPECT_TRUE(damaged_.contains(it.key) || ttl_.contains(it.key))
         << "a pinned object was evicted";
   }
@@ -249,8 +251,8 @@ class Driver {
   void On(action::RemoveFromDisk& it) { disk_work_.push_back(it); }
   void On(action::Removed& it) {
     Ended(it.id);
-    // If there is an object of this key, it was stored later, and its write is
-    // still on its way.
+    // The disk may not have the object. The partition may have an object of
+    // this key that was stored later and is not written yet.
     const ChunkKey& key = removing_[it.id.value()];
     EXPECT_FALSE(disk_.contains(key)) << "comes back at the next start";
   }
@@ -269,7 +271,8 @@ class Driver {
            std::memcmp(block.bytes().data() + 1, &value, sizeof(value)) == 0;
   }
 
-  // The disk has evicted the object. The partition hears of that in its turn.
+  // The disk has evicted the object. The partition hears of the eviction when
+  // the queue comes to this notice.
   struct Notice {
     ChunkKey key;
     ObjectVersion version;

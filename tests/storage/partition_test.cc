@@ -8,7 +8,7 @@
 namespace kdn::storage {
 namespace {
 
-TEST_F(PartitionTest, AReadGivesTheVeryBytesCommitted) {
+TEST_F(PartitionTest, AReadGivesTheBytesThatWereCommitted) {
   Make(4, false);
   ASSERT_NE(Only<action::Committed>(Put(7)), nullptr);
   const Actions actions = Read(7);
@@ -49,7 +49,7 @@ TEST_F(PartitionTest, TheFirstCommitWins) {
   EXPECT_EQ(committed->info.version, ObjectVersion(1));
 }
 
-TEST_F(PartitionTest, WithoutADiskTheColdestIsEvictedAndCounted) {
+TEST_F(PartitionTest, WithoutADiskTheColdestObjectIsEvictedAndCounted) {
   Make(2, false);
   Put(1);
   Put(2);
@@ -60,7 +60,7 @@ TEST_F(PartitionTest, WithoutADiskTheColdestIsEvictedAndCounted) {
   EXPECT_EQ(partition_->counters()["evictions_lost"], 1u);
 }
 
-TEST_F(PartitionTest, ARequestThatWaitsTooLongIsToldSo) {
+TEST_F(PartitionTest, AReservationThatWaitsTooLongIsRefused) {
   Make(1, false);
   Put(1);
   ASSERT_TRUE(Pin(1, 5));
@@ -77,7 +77,7 @@ TEST_F(PartitionTest, DurableWithoutADiskIsRefused) {
   EXPECT_NE(refused, nullptr);
 }
 
-TEST_F(PartitionTest, OneMoreThanMayWaitIsRefusedAtOnce) {
+TEST_F(PartitionTest, ARequestBeyondTheLimitIsRefusedAtOnce) {
   arena_ = *Arena::Create(kObject);
   Partition::Options options;
   options.waiting_max = 2;
@@ -101,14 +101,14 @@ TEST_F(PartitionTest, ADamagedVersionIsDiscardedAndOnlyThatVersion) {
   EXPECT_EQ(partition_->counters()["damaged"], 1u);
 }
 
-TEST_F(PartitionTest, AnAbsurdReservationIsRefusedAtOnce) {
+TEST_F(PartitionTest, AReservationLargerThanTheMemoryIsRefusedAtOnce) {
   Make(1, false);
   const Actions actions =
       partition_->Reserve(Next(), 2 * kObject, kLater, kNow);
   EXPECT_TRUE(absl::IsInvalidArgument(Only<action::Refused>(actions)->why));
 }
 
-TEST_F(PartitionTest, WhatAReaderHasOnLoanStaysUntilItIsReturned) {
+TEST_F(PartitionTest, AnObjectOnLoanStaysUntilItIsReturned) {
   Make(2, false);
   Put(1);
   Put(2);
@@ -125,7 +125,7 @@ TEST_F(PartitionTest, WhatAReaderHasOnLoanStaysUntilItIsReturned) {
   EXPECT_EQ(partition_->counters()["evictions_lost"], 2u);
 }
 
-TEST_F(PartitionTest, ALoanOfACopyThatIsGoneCountsForNothing) {
+TEST_F(PartitionTest, ReturningALoanOfADroppedCopyChangesNothing) {
   Make(3, false);
   Put(1);
   const Actions old = partition_->Read(Next(), Key(1), "t", kLater, kNow);

@@ -11,8 +11,8 @@
 
 namespace kdn::storage {
 
-// Plain versions of the policies, for tests to compare with: caches of objects
-// of weight 1 that keep whole hashes in vectors.
+// Plain versions of the policies, with which tests compare the real ones:
+// caches of objects of weight 1 that keep whole hashes in vectors and deques.
 
 class PlainLru {
  public:

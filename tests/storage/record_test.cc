@@ -121,7 +121,7 @@ TEST(RecordTest, TheInfoOfAnObjectSurvivesItsHeader) {
   EXPECT_EQ(InfoOf(again, offset).expires, absl::InfinitePast());
 }
 
-TEST(RecordTest, SurvivesItsPage) {
+TEST(RecordTest, DecodingReversesEncoding) {
   std::vector<std::byte> page(kRecordPage);
   EncodeRecordHeader(Some(), absl::MakeSpan(page));
   const absl::StatusOr<RecordHeader> back = DecodeRecordHeader(page);

@@ -22,8 +22,8 @@
 
 namespace {
 
-// Called with the name of each file that this thread syncs, before the file is
-// synced. Another result than 0 is the errno that the sync fails with.
+// Called with the name of each file that this thread syncs, before the sync.
+// Returns 0, or the errno with which the sync is to fail.
 using SyncHook = std::function<int(const std::string& file)>;
 thread_local const SyncHook* sync_hook = nullptr;
 
@@ -47,7 +47,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kRecords = 4;  // of MakeObject's, in a segment
+constexpr uint64_t kRecords = 4;  // of MakeObject, in a full segment
 
 // Sets the hook of this thread's syncs while it lives.
 class ScopedSyncHook {
@@ -86,7 +86,8 @@ class FaultyIo final : public BlockIo {
   bool writes_fail = false;
   std::string unreadable;  // a segment's file name
   int reads_failed = 0;
-  // If set, read number `waits_at` (the first is 0) waits for it.
+  // If set, the read with the number `waits_at` (the first read is 0) waits for
+  // this notification.
   absl::Notification* go_on = nullptr;
   int waits_at = 0;
   int reads = 0;
@@ -96,7 +97,7 @@ class FaultyIo final : public BlockIo {
   const std::unique_ptr<BlockIo> io_ = MakePosixIo(1u << 20);
 };
 
-// While it lives, this process can have one more file open, and not two.
+// While this object lives, the process can open one more file, and not two.
 class OneFileLeft {
  public:
   OneFileLeft() {
@@ -173,7 +174,7 @@ class SegmentLogTest : public testing::Test {
   std::unique_ptr<SegmentLog> log_;
 };
 
-TEST_F(SegmentLogTest, ARemovalHoldsThoughItsTombstoneCannotBeWritten) {
+TEST_F(SegmentLogTest, ARemovalHoldsEvenIfItsTombstoneCannotBeWritten) {
   Open(Options());
   AppendAll(0, 2);
   io_.writes_fail = true;
@@ -191,7 +192,8 @@ TEST_F(SegmentLogTest, ARemovalTriedAgainWritesTheTombstoneThatFailed) {
   AppendAll(0, 2);
   io_.writes_fail = true;
   EXPECT_TRUE(absl::IsUnavailable(Remove(0)));
-  EXPECT_TRUE(absl::IsUnavailable(Remove(0))) << "still owed";
+  EXPECT_TRUE(absl::IsUnavailable(Remove(0)))
+      << "the tombstone is still missing";
   io_.writes_fail = false;
   EXPECT_TRUE(Remove(0).ok());
   OpenWithoutIndex(Options());
@@ -268,7 +270,7 @@ TEST_F(SegmentLogTest, ACopyOfARemovedRecordDoesNotOutliveTheTombstone) {
   slow.go_on = &go_on;
   slow.waits_at = 1;  // the copy of record 3; read 0 is of its header
   std::thread cleaner([&] {
-    // As a kill would, ends the cleaning as soon as the copy is written.
+    // Ends the cleaning as soon as the copy is written, as a kill would.
     const ScopedSyncHook hook(
         [](const std::string& file) { return file == kThird ? EIO : 0; });
     log_->CleanOne(slow).status().IgnoreError();
@@ -363,11 +365,12 @@ TEST_F(SegmentLogTest, ASegmentThatAnEvictionClosedIsTrimmed) {
   EXPECT_EQ(fs::file_size(directory_.path() + "/segment-00000004"), 2 * record);
 }
 
-TEST_F(SegmentLogTest, ASegmentThatCouldNotBeMadeStandsInNobodysWay) {
+TEST_F(SegmentLogTest, AFailedCreationOfASegmentDoesNotBlockTheNext) {
   Open(Options());
   AppendAll(0, kRecords);
   {
-    const OneFileLeft limit;  // the file can be made, not its name synced
+    // Enough for the file, but not for the sync of its directory.
+    const OneFileLeft limit;
     EXPECT_TRUE(absl::IsUnavailable(Append(MakeObject(10))));
     EXPECT_TRUE(absl::IsUnavailable(Append(MakeObject(10))));
   }
@@ -379,24 +382,24 @@ TEST_F(SegmentLogTest, ASegmentThatCouldNotBeMadeStandsInNobodysWay) {
   EXPECT_TRUE(Read(MakeObject(10)).ok());
 }
 
-TEST_F(SegmentLogTest, ARemovalOutlivesTheCleaningAndEvictionOfWhatFollowed) {
+TEST_F(SegmentLogTest, ARemovalHoldsAfterItsObjectIsStoredAgainAndEvicted) {
   SegmentLog::Options options = Options();
   options.capacity_bytes = 11 * options.segment_bytes;
   bool evicted = false;
   options.on_evicted = [&](const RecordHeader& record) {
     evicted = evicted || record.key == MakeObject(0).info.key;
   };
-  // The first segment stays, and the removed record with it.
+  // The first segment stays, and with it the record that is removed below.
   options.holds = [](ShardId, const ChunkKey& key) {
     return key == MakeObject(1).info.key || key == MakeObject(2).info.key ||
            key == MakeObject(3).info.key;
   };
   Open(options);
   AppendAll(0, kRecords);
-  AppendAll(4, 5);  // the second segment: a tombstone, and what is to go
+  AppendAll(4, 5);  // the second segment: a tombstone, and objects 4 to 6
   ASSERT_TRUE(Remove(0).ok());
   AppendAll(5, 7);
-  ASSERT_TRUE(Append(MakeObject(0, 2)).ok());  // the third: put again
+  ASSERT_TRUE(Append(MakeObject(0, 2)).ok());  // into the third segment
   AppendAll(7, 10);
   for (int i = 4; i < 7; ++i) ASSERT_TRUE(Remove(i).ok());
   const absl::StatusOr<bool> cleaned = log_->CleanOne(io_);
@@ -411,7 +414,7 @@ TEST_F(SegmentLogTest, ARemovalOutlivesTheCleaningAndEvictionOfWhatFollowed) {
   EXPECT_TRUE(Read(MakeObject(1)).ok());
 }
 
-TEST_F(SegmentLogTest, WhatIsFoundAtAStartIsSyncedThen) {
+TEST_F(SegmentLogTest, SegmentsFoundAtTheStartAreSynced) {
   Open(Options());
   AppendAll(0, kRecords + 1);
   std::multiset<std::string> synced;
@@ -426,21 +429,24 @@ TEST_F(SegmentLogTest, WhatIsFoundAtAStartIsSyncedThen) {
   EXPECT_EQ(synced.count("segment-00000002"), 1u);
 }
 
-TEST_F(SegmentLogTest, CleaningPassesOverWhatCannotBeRead) {
+TEST_F(SegmentLogTest, CleaningPassesOverASegmentThatCannotBeRead) {
   Open(Options());
   AppendAll(0, 2 * kRecords + 1);
   for (const int i : {0, 1, 2, 4, 5, 6}) ASSERT_TRUE(Remove(i).ok());
   io_.unreadable = "segment-00000001";
   const auto clean = [&] { return log_->CleanOne(io_); };
-  EXPECT_TRUE(clean().value_or(false)) << "the second can be";
+  EXPECT_TRUE(clean().value_or(false)) << "the second segment can be cleaned";
   EXPECT_EQ(io_.reads_failed, 1);
-  EXPECT_FALSE(clean().value_or(true)) << "the first is not tried again";
+  EXPECT_FALSE(clean().value_or(true))
+      << "the first segment is not tried again";
   EXPECT_EQ(io_.reads_failed, 1);
   AppendAll(10, 10 + kRecords);  // until a new segment is begun
-  EXPECT_TRUE(absl::IsUnavailable(clean().status())) << "no better";
+  EXPECT_TRUE(absl::IsUnavailable(clean().status()))
+      << "the first segment is tried again, in vain";
   EXPECT_EQ(io_.reads_failed, 2);
   ASSERT_TRUE(Remove(3).ok());
-  EXPECT_TRUE(clean().value_or(false)) << "it has no record to read";
+  EXPECT_TRUE(clean().value_or(false))
+      << "the first segment has no live record to read";
   EXPECT_EQ(io_.reads_failed, 2);
   EXPECT_EQ(log_->counters().cleaned, 2u);
 }
@@ -457,7 +463,8 @@ TEST_F(SegmentLogTest, ReadsAndWritesGoOnWhileASegmentIsCleaned) {
     EXPECT_TRUE(cleaned.ok() && *cleaned) << cleaned.status();
   });
   slow.reached.WaitForNotification();
-  EXPECT_TRUE(Read(MakeObject(3)).ok()) << "of the segment that is cleaned";
+  EXPECT_TRUE(Read(MakeObject(3)).ok())
+      << "it lies in the segment that is cleaned";
   EXPECT_TRUE(Read(MakeObject(kRecords)).ok());
   AppendAll(20, 20 + 2 * kRecords);  // through a fresh segment
   EXPECT_TRUE(Remove(20).ok());
@@ -469,7 +476,7 @@ TEST_F(SegmentLogTest, ReadsAndWritesGoOnWhileASegmentIsCleaned) {
   EXPECT_EQ(log_->counters().cleaned, 1u);
 }
 
-TEST_F(SegmentLogTest, EvictionPassesOverWhatCannotBeRead) {
+TEST_F(SegmentLogTest, EvictionPassesOverASegmentThatCannotBeRead) {
   SegmentLog::Options options = Options();
   options.capacity_bytes =
       (4 * kRecords + 2) * options.segment_bytes / kRecords;
