@@ -22,7 +22,7 @@ struct PeerVersions {
 };
 
 // The versions that this build speaks. Defined in a file of its own, so that a
-// test can link a program that speaks the version before.
+// test can link a program that speaks the previous version.
 PeerVersions PeerVersionsOfThisBuild();
 
 // The settings of one member's entry in the configuration that all nodes must
@@ -46,7 +46,8 @@ struct Introduction {
   uint32_t shards = 0;
   MemberSettings settings;  // of the node that speaks
   // Settings of the node that is spoken to, as the speaking node's
-  // configuration has them. Unset when the speaking node does not list it.
+  // configuration has them. Unset when the speaking node does not list that
+  // node.
   std::optional<MemberSettings> peer_settings;
 
   bool operator==(const Introduction&) const = default;
@@ -61,10 +62,11 @@ Introduction IntroductionTo(const NodeId& peer, const std::string& cluster,
 // and what differs, when the nodes may not exchange data. Both nodes come to
 // the same answer.
 //
-// The version gates no message so far, because version 4 added none: a node
-// sends the same to peers of versions 3 and 4. It does not gate the format of
-// objects either. An object names its own format, a node writes only the newest
-// format, and a peer that cannot read an object refuses it (docs/formats.md).
+// No message depends on the version so far: version 4 added none, and a node
+// sends the same messages to peers of versions 3 and 4. The format of objects
+// does not depend on the version either. An object names its own format, a node
+// writes only the newest format, and a peer that cannot read an object refuses
+// it (docs/formats.md).
 absl::StatusOr<uint32_t> AgreeOnVersion(const Introduction& ours,
                                         const Introduction& theirs);
 

@@ -19,10 +19,10 @@ struct JoinClaim {
 // that member. Otherwise FAILED_PRECONDITION with the reason, for the log.
 absl::Status JudgeAnswer(const MemberSpec& expected, const JoinClaim& claim);
 
-// Judges a node that asks to join `self` under the name `asker`: OK when it
-// may. Otherwise FAILED_PRECONDITION with the reason, for the logs of both
-// nodes. A node that is not on the member list may join, because its own list
-// can be newer.
+// Judges a node that asks to join `self` under the name `asker`: OK when the
+// node may join. Otherwise FAILED_PRECONDITION with the reason, for the logs of
+// both nodes. A node that is not on the member list may join, because its own
+// list can be newer.
 absl::Status JudgeAsker(const NodeId& self, const NodeId& asker);
 
 }  // namespace kdn::placement

@@ -16,8 +16,8 @@ using MapMembers = std::vector<MapMember>;
 
 // Decides which shard maps are built, and when. A build occupies a worker for
 // tens of milliseconds. So changes that come close together share one build,
-// and maps of earlier member sets are kept: a node that comes and goes costs
-// one build, not one each time. Events and the time in, builds out. Pure;
+// and maps of earlier member sets are kept: a node that comes and goes often
+// costs only one build. Events and the time in, builds out. Pure;
 // thread-compatible.
 class MapPlanner {
  public:
@@ -46,7 +46,7 @@ class MapPlanner {
   void CheckInvariants() const;
 
  private:
-  // The first wanted set without a map. Null when every map is there.
+  // The first wanted set without a map. Null when every wanted set has a map.
   const MapMembers* FirstMissing() const;
   // Moves the wanted maps to the front of kept_, where they are not dropped.
   void Touch();

@@ -2,8 +2,8 @@
 
 namespace kdn::placement {
 
-// With KDN_PREVIOUS_PEER_VERSION, the build speaks only the version before. The
-// test of rolling upgrades uses it.
+// With KDN_PREVIOUS_PEER_VERSION, the build speaks only the previous version.
+// The test of rolling upgrades uses it.
 PeerVersions PeerVersionsOfThisBuild() {
 #ifdef KDN_PREVIOUS_PEER_VERSION
   return {.oldest = 3, .newest = 3};

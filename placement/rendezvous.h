@@ -22,12 +22,12 @@ constexpr uint64_t Mix(uint64_t x) {
 }
 
 // -ln(u) for u = bits / 2^64. Only the leading 53 bits of `bits` count, and 0
-// is taken for 1. Positive and finite for every input; the relative error on
-// these bits is below 1e-14. Computed with +, -, * and / of doubles in a fixed
-// order, because std::log may differ between C libraries in the last bit.
+// counts as 1. Positive and finite for every input; the relative error on these
+// bits is below 1e-14. Computed with +, -, * and / of doubles in a fixed order,
+// because std::log may differ between C libraries in the last bit.
 double NegativeLog(uint64_t bits);
 
-// The part of a shard in its RankBits, the same for all nodes.
+// What a shard contributes to RankBits, the same for all nodes.
 constexpr uint64_t SaltOf(uint32_t shard) {
   return Mix(shard + 0x9e3779b97f4a7c15ull);
 }

@@ -23,12 +23,13 @@ ShardId ShardOf(const PlacementKey& key);
 // A map is a pure function of the members and options, the same on every
 // machine. So nodes that see the same members agree without a message, and no
 // node sends a map. A lookup reads one array. When a node is lost, the next
-// owner in the order, which has a replica, takes its place. Immutable.
+// owner in the order takes its place; that owner already has a replica.
+// Immutable.
 class ShardMap {
  public:
   struct Options {
     double slack = 0.01;
-    // How many owners the map keeps for each shard, with the first owner. A
+    // How many owners the map keeps for each shard, the first owner included. A
     // longer order begins like a shorter one.
     int order_length = 8;
   };

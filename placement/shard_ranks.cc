@@ -12,8 +12,8 @@ namespace {
 
 constexpr double kNoLimit = std::numeric_limits<double>::infinity();
 
-// With such a weight, ranks overflow or lose precision, and the limits below
-// are not bounds any more.
+// With such a weight, ranks overflow or lose precision, and the limits of
+// RankLimit and SmallestHash are not bounds any more.
 bool IsExtreme(const MapMember& member) {
   return member.weight < 1e-280 || member.weight > 1e280;
 }
@@ -27,8 +27,8 @@ double MembersBelow(double limit, const std::vector<MapMember>& members) {
   return sum;
 }
 
-// A limit that more than `first` ranks are below in nearly every shard. Only
-// the speed depends on the limit.
+// A limit such that in nearly every shard more than `first` ranks are below the
+// limit. Only the speed depends on the limit.
 double RankLimit(const std::vector<MapMember>& members, size_t first) {
   // The number of ranks below a limit is nearly Poisson distributed. With 3
   // standard deviations to spare, 1 shard of 100 has too few (first = 8).
@@ -48,8 +48,8 @@ double RankLimit(const std::vector<MapMember>& members, size_t first) {
 }
 
 // The smallest hash whose rank may be below `limit`. For any smaller hash,
-// -ln(hash / 2^64) is at least limit * weight + 1e-9, and NegativeLog is exact
-// to 1e-14 of at most 44.4.
+// -ln(hash / 2^64) is at least limit * weight + 1e-9, and the error of
+// NegativeLog is at most 1e-14 of its value, which is at most 44.4.
 uint64_t SmallestHash(double limit, double weight) {
   if (limit == kNoLimit) return 0;
   const double least = std::exp(-limit * weight) * (1.0 - 1e-9);

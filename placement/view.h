@@ -52,16 +52,17 @@ class View {
   // How many copies a chunk should have: the configured replicas, but no more
   // than there are members.
   int copies() const;
-  // How many owners readers and lookups ask. More than there are copies,
-  // because a node with an older view may have stored further down the order.
+  // The number of owners that readers and lookups ask. It is more than there
+  // are copies, because a node with an older view may have stored a chunk
+  // further down the order.
   int walk_depth() const { return parts_.replicas + 2; }
 
   // The live owners of the chunk's shard, first owner first: at least one and
   // at most `count`. When no owner is live, this node is the owner.
   std::vector<NodeId> OwnersOf(const ChunkRef& ref, int count) const;
-  // An owner of the chunk, among the first walk_depth() of map_of_all, that is
-  // away. It may hold a copy and come back with the copy. Nullopt: no such
-  // owner.
+  // One of the chunk's first walk_depth() owners by map_of_all that is away.
+  // That node may hold a copy and come back with it. Nullopt: none of these
+  // owners is away.
   std::optional<NodeId> AwayOwnerOf(const ChunkRef& ref) const;
 
   void CheckInvariants() const;
@@ -71,7 +72,8 @@ class View {
   std::vector<bool> live_in_map_;  // parallel to map().members()
 };
 
-// The index of the partition, of a node's `partitions`, that keeps a shard.
+// The index of the partition that keeps a shard, in a node with so many
+// partitions.
 inline size_t PartitionOf(ShardId shard, size_t partitions) {
   return shard.value() % partitions;
 }

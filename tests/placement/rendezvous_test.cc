@@ -9,7 +9,7 @@
 namespace kdn::placement {
 namespace {
 
-// The bits that count for NegativeLog: the leading 53.
+// Keeps the leading 53 bits, which are the bits that NegativeLog uses.
 uint64_t Leading53(uint64_t bits) {
   const int spare = 11 - std::countl_zero(bits);
   return spare > 0 ? bits >> spare << spare : bits;
@@ -36,7 +36,7 @@ TEST(RendezvousTest, NegativeLogIsExactNextToOne) {
 }
 
 TEST(RendezvousTest, NegativeLogFallsAsItsArgumentGrows) {
-  // Across both seams of the range reduction, 1/2 and 1/sqrt 2.
+  // Crosses both borders of the range reduction, 1/2 and 1/sqrt 2.
   for (uint64_t seam : {uint64_t{1} << 63, uint64_t{0xb504f333f9de6484}}) {
     for (uint64_t step = 1; step < 64; ++step) {
       const uint64_t bits = seam + ((step - 32) << 20);

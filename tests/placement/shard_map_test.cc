@@ -96,8 +96,9 @@ TEST(ShardMapTest, SecondOwnersAreSpreadToo) {
   }
 }
 
-// Measured for this construction (S = 65,536, N = 32, weights 1:2:4, slack
-// 0.01): 0.10 % on a leave, 0.14 % on a join.
+// Measured for 65,536 shards, 32 members, weights 1:2:4 and slack 0.01: 0.10 %
+// of the shards move needlessly when a member leaves, 0.14 % when a member
+// joins.
 TEST(ShardMapTest, AChangeOfMembersMovesLittleElse) {
   const ShardMap all = MapOf(Nodes(32, true));
   std::vector<MapMember> fewer = Nodes(32, true);

@@ -124,7 +124,7 @@ TEST(ViewTest, AwayOwnersAreThoseOfTheMapOfAll) {
       << "a node off the list does not come back";
 }
 
-TEST(ViewTest, CopiesAreAsManyAsThereAreMembers) {
+TEST(ViewTest, ThereAreNoMoreCopiesThanMembers) {
   View::Parts parts = FourMembers();
   EXPECT_EQ(View(parts).copies(), 2);
   EXPECT_EQ(View(parts).walk_depth(), 4);
