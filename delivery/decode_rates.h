@@ -10,7 +10,7 @@
 namespace kdn::delivery {
 
 // By Level: how many bytes of KV, in the engine's dtype, all workers of a node
-// together decode a second. 0: unknown.
+// together decode per second. 0: unknown.
 using DecodeRates = std::array<double, kLevelCount>;
 
 // The levels at which decoding takes longer than the engine takes to compute
@@ -20,9 +20,9 @@ using DecodeRates = std::array<double, kLevelCount>;
 LevelSet SlowerThanPrefill(const DecodeRates& rates, uint64_t token_bytes,
                            double prefill_tokens_per_second);
 
-// Estimates a node's decode rates from the layers that it has decoded. The
-// rate is that of all workers together: what a retrieve gets that has the
-// workers to itself and enough chunks to keep them busy. Pure;
+// Estimates a node's decode rates from the layers that it has decoded. A rate
+// is that of all workers together. A retrieve gets this rate if it has the
+// workers to itself and has enough chunks to keep them busy. Pure;
 // thread-compatible.
 class DecodeRateEstimate {
  public:
@@ -32,15 +32,15 @@ class DecodeRateEstimate {
   // The rate is unknown until so many layers were decoded: the first layers are
   // slower, because the caches are cold.
   static constexpr int kLayersMin = 32;
-  // The rate is unknown again when no layer was decoded for so long. Else a
-  // level that is always recomputed would never be tried again.
+  // The rate is unknown again when no layer was decoded for so long. Otherwise
+  // a level that was too slow once would never be tried again.
   static constexpr absl::Duration kForgotten = absl::Seconds(10);
 
   // REQUIRES: workers >= 1.
   explicit DecodeRateEstimate(int workers) : workers_(workers) {}
 
   // One worker decoded one layer with `kv_bytes` of KV and was done at `now`.
-  // Ignored when it took no time or less: the clock was set back.
+  // Ignored when `took` is not positive: the clock was set back.
   void OnLayer(Level level, uint64_t kv_bytes, absl::Duration took,
                absl::Time now);
   DecodeRates RatesAt(absl::Time now) const;

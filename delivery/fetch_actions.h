@@ -37,13 +37,14 @@ struct FetchFrom {
   int fetch = 0;  // the number of this fetch in the session
   NodeId peer;
   std::vector<ChunkWanted> wanted;  // at most kItemsPerFetchMax
-  // The budget was made from it. Its deadline is the request's deadline.
+  // The budget was made from this target. Its deadline is the deadline of the
+  // request to the peer.
   DeliveryTarget target;
   SendBudget budget;
 };
 
-// Nobody wants the chunks of a fetch any more: let the peer stop sending. Call
-// OnAttempt at the end of each chunk all the same.
+// Nobody wants the chunks of a fetch any more: let the peer stop sending.
+// OnAttempt must still be called at the end of each chunk.
 struct StopFetch {
   int fetch = 0;
 };
@@ -55,8 +56,7 @@ struct AskWindow {
   absl::Time deadline;
 };
 
-// No chunk needs the memory that AskWindow asked for any more: leave the line
-// for it.
+// The memory of AskWindow is not needed any more: withdraw the request for it.
 struct WithdrawWindow {};
 
 // The peer's copy of a chunk arrived damaged: let the peer verify its copy.

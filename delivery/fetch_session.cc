@@ -63,8 +63,8 @@ void FetchSession::AddFetches(const Ask& ask, absl::Time now, RateOf rate_of,
       .too_slow = task_.too_slow,
       .reuse = task_.reuse};
   const SendBudget budget = BudgetFor(target);
-  // The chunks that are held back and the chunks of other sessions need their
-  // part of the time.
+  // The chunks that are held back, and the chunks of other sessions, need their
+  // part of the bytes.
   const size_t all =
       ask.items.size() + held_back() + static_cast<size_t>(task_.chunks_beside);
   absl::Span<const int> left = ask.items;

@@ -90,8 +90,8 @@ class FetchSession {
   // ReadHere and FetchFrom.
   void OnAttempt(int chunk, const NodeId& node, const AttemptResult& result);
   // A peer sends `chunk`, which takes at most `bytes` of memory. When that is
-  // less than was reserved for it, the rest is free for other chunks. Call it
-  // before the try ends.
+  // less than was reserved for the chunk, the rest is free for other chunks.
+  // Call it before the try ends.
   void OnSize(int chunk, uint64_t bytes);
   // The node has granted the window.
   void OpenWindow();
@@ -124,7 +124,7 @@ class FetchSession {
   // Adds as many fetches as the ask needs: a fetch has a limited size.
   void AddFetches(const Ask& ask, absl::Time now, RateOf rate_of,
                   std::vector<FetchAction>& actions);
-  // Stops the fetches of which no chunk is wanted any more.
+  // Stops the fetches that have no wanted chunk left.
   void AddStops(std::vector<FetchAction>& actions);
   // Asks for the window when a chunk waits for it, and withdraws the request
   // when no chunk waits any more.
@@ -159,8 +159,8 @@ class FetchSession {
   bool window_open_ = false;
   absl::Status window_refused_;
   uint64_t window_used_ = 0;
-  // How many chunks have a try that has not ended. A chunk that is held back
-  // counts.
+  // How many chunks have a try that has not ended. A chunk that is held back or
+  // due here counts too.
   int outstanding_ = 0;
   bool answered_ = false;
 };

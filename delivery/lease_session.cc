@@ -58,8 +58,9 @@ void LeaseSession::OnAnswer(int number,
   const std::optional<Ask> ask = pending_.End(number);
   if (!ask) return;
   if (statuses.size() != ask->items.size()) {
-    MergeAll(*ask, absl::InternalError(ask->node.name() +
-                                       " answered for too few chunks"));
+    MergeAll(*ask,
+             absl::InternalError(ask->node.name() +
+                                 " answered for a wrong number of chunks"));
     return;
   }
   for (size_t i = 0; i < statuses.size(); ++i) {

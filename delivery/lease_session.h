@@ -55,8 +55,8 @@ absl::Status MergeLeases(LeaseOp op, const absl::Status& one,
 // One pin, unpin or removal. Asks every owner that may hold a copy, because
 // each copy has leases of its own. A removal fails while an owner is away,
 // because that owner may come back with a copy. An owner that dies counts at
-// once as one that does not answer. Events in (OnAnswer, OnNoAnswer, OnTime),
-// actions out (TakeActions). Pure; thread-compatible.
+// once as an owner that does not answer. Events in (OnAnswer, OnNoAnswer,
+// OnTime), actions out (TakeActions). Pure; thread-compatible.
 class LeaseSession {
  public:
   explicit LeaseSession(LeaseTask task);

@@ -21,21 +21,21 @@ namespace kdn::delivery {
 // transfer gets.
 //
 // A link that is so slow that nothing is loaded any more would never be
-// measured again. So without transfers the estimate climbs back to what the
-// link used to give, and in the end it is unknown. An estimate that climbed too
-// high costs one delivery at too high a level, whose transfer corrects the
-// estimate.
+// measured again. So without transfers the estimate climbs back to the rate
+// that the link had before, and in the end it is unknown. An estimate that
+// climbed too high costs one delivery at too high a level, whose transfer
+// corrects the estimate.
 //
 // Has no clock. Pure; thread-compatible.
 class LinkRate {
  public:
-  // A transfer of fewer bytes is ignored unless it took kSampleTime: it
-  // measures the latency more than the rate. Counting it would underestimate a
-  // peer from which little is loaded, so that even less is loaded: the downward
-  // spiral of adaptive video.
+  // A transfer of fewer bytes is ignored unless it took kSampleTime, because it
+  // measures the latency more than the rate. If it counted, a peer from which
+  // little is loaded would be underestimated, and then even less would be
+  // loaded: the downward spiral of adaptive video.
   static constexpr uint64_t kSampleBytes = 256u << 10;
   static constexpr absl::Duration kSampleTime = absl::Seconds(1);
-  // How many of the last transfers the mean is of.
+  // The mean is taken over so many of the last transfers.
   static constexpr size_t kRecent = 5;
   // The weight of a transfer in the moving average. Three transfers after a
   // change the average has followed two thirds of it: 1 - 0.7^3.
@@ -46,11 +46,12 @@ class LinkRate {
   static constexpr absl::Duration kFresh = absl::Seconds(5);
   static constexpr absl::Duration kDoubling = absl::Seconds(5);
   static constexpr absl::Duration kForgotten = absl::Minutes(10);
-  // Bytes/s from which the estimate of a link climbs that gave nothing at all.
+  // If a link gave nothing at all, its estimate climbs from so many bytes/s.
   static constexpr double kLeast = 64 << 10;
 
   // A transfer of `bytes` ended at `now`. `took` is the time from its first
-  // byte to its last; when no byte came, from the time when the first was due.
+  // byte to its last byte. When no byte came, it begins when the first byte was
+  // due.
   void OnTransfer(uint64_t bytes, absl::Duration took, absl::Time now);
   // Unset before the first transfer that counts.
   std::optional<double> BytesPerSecond(absl::Time now) const;

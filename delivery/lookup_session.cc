@@ -52,7 +52,7 @@ void LookupSession::OnAnswer(int number,
   if (!ask) return;
   if (found.size() != ask->items.size()) {
     MoveOn(*ask, absl::InternalError(ask->node.name() +
-                                     " answered for too few chunks"));
+                                     " answered for a wrong number of chunks"));
     return;
   }
   for (size_t i = 0; i < found.size(); ++i) {

@@ -41,10 +41,10 @@ struct AnswerLookup {
 using LookupAction = std::variant<AskLookup, WakeAt, AnswerLookup>;
 
 // One lookup: walks every chunk through its owner order until a node has it.
-// Passes over a node that is dead, dies, or answers for too few chunks. A chunk
-// that is not found by the deadline is a miss.
-// Events in (OnAnswer, OnNoAnswer, OnTime), actions out (TakeActions). Pure;
-// thread-compatible.
+// Passes over a node that is dead, dies, refuses, cannot be reached, or answers
+// for a wrong number of chunks. A chunk that is not found by the deadline is a
+// miss. Events in (OnAnswer, OnNoAnswer, OnTime), actions out (TakeActions).
+// Pure; thread-compatible.
 class LookupSession {
  public:
   explicit LookupSession(LookupTask task);

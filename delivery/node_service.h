@@ -53,15 +53,15 @@ struct StoreRequest {
 class ChunkWriter {
  public:
   virtual ~ChunkWriter() = default;
-  // Encodes a layer on a worker. Several layers may be encoded at a time, each
-  // of them once, and may be done in any order. `kv` must stay valid until
-  // `done`.
+  // Encodes a layer on a worker. Several layers may be encoded at a time, and
+  // they may be done in any order. Each layer is put once. `kv` must stay valid
+  // until `done`.
   virtual void PutLayer(int layer, const KvView& kv,
                         Done<absl::Status> done) = 0;
   // Completes the object, replicates it, and answers once it is held at the
-  // requested durability. DEADLINE_EXCEEDED or UNAVAILABLE when too few nodes
-  // acknowledged; some of them may hold the object, and a retry is idempotent.
-  // REQUIRES: no layer is being encoded.
+  // requested durability. DEADLINE_EXCEEDED, UNAVAILABLE or the last node's
+  // error when too few nodes acknowledged; some nodes may hold the object then,
+  // and a retry is idempotent. REQUIRES: no layer is being encoded.
   virtual void Commit(Done<absl::StatusOr<StoreReceipt>> done) = 0;
 };
 

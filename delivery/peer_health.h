@@ -37,7 +37,7 @@ using PeerGrades = std::map<NodeId, PeerGrade>;
 // time. A peer is also failing while fetches wait for it and it has sent
 // nothing for kSilence. It stays failing for a while, which is longer after
 // each failure in a row. Then one fetch tries the peer again. The peer is
-// failing for the other fetches until that fetch is answered or the same while
+// failing for all other fetches until that fetch is answered or the same time
 // has passed again. One answer ends the failing.
 //
 // Evidence. Only clear evidence counts. A fetch that had little time, or that
@@ -49,10 +49,10 @@ using PeerGrades = std::map<NodeId, PeerGrade>;
 class PeerHealth {
  public:
   // How long a peer is failing after a failure. Each further failure in a row
-  // doubles it, up to kBackoffMax.
+  // doubles the time, up to kBackoffMax.
   static constexpr absl::Duration kBackoff = absl::Seconds(1);
   static constexpr absl::Duration kBackoffMax = absl::Seconds(30);
-  // A failure after so long a time begins a new row.
+  // A failure that comes so long after the last failure begins a new row.
   static constexpr absl::Duration kForgotten = absl::Minutes(5);
   // A late fetch that had less time than this does not count as a failure.
   static constexpr absl::Duration kPatience = absl::Milliseconds(250);
@@ -87,7 +87,7 @@ class PeerHealth {
 
   int waiting_ = 0;
   // When the peer last sent a part of an answer, or when fetches began to wait
-  // if that was later. Counts while fetches wait.
+  // if that was later. Has a meaning only while fetches wait.
   absl::Time silent_since_ = absl::InfinitePast();
   int failures_ = 0;  // in a row
   absl::Time last_failure_ = absl::InfinitePast();

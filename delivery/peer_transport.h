@@ -46,8 +46,9 @@ class FetchSink {
  public:
   virtual ~FetchSink() = default;
   // The fetch has got one of the transport's connections to the peer, or the
-  // right to dial one: from here on, silence is the peer's. First call. It does
-  // not come when the fetch ends while it still waits for a connection.
+  // right to dial one: from here on, a silence is the peer's fault. First call.
+  // There is no such call when the fetch ends while it still waits for a
+  // connection.
   virtual void OnBegin() = 0;
   // The peer holds chunk `i` and sends `stream_bytes`: the slice's layers in
   // order, each at its level as ObjectIndex::LayerRanges says. Returns the
@@ -60,8 +61,8 @@ class FetchSink {
   // there is no time to send it.
   virtual void OnRecompute(int i) = 0;
   // The peer does not send the chunk. NOT_FOUND is a miss; any other error says
-  // why the peer failed to read the chunk. `version`: of a damaged copy at the
-  // peer; zero: the peer found no damaged copy.
+  // why the peer failed to read the chunk. `version` is that of a damaged copy
+  // at the peer. Zero: the peer found no damaged copy.
   virtual void OnNoHit(int i, const absl::Status& why,
                        ObjectVersion version) = 0;
   // The streams of one layer of chunk `i` are in place, but not yet verified.
@@ -70,8 +71,8 @@ class FetchSink {
   virtual void OnLayer(int i, int layer,
                        absl::Span<const std::byte> streams) = 0;
   // Last call. Not OK when the connection broke, when the peer's bytes make no
-  // sense (DATA_LOSS), or when the deadline passed. Chunks whose layers have
-  // not all come are then to be fetched from another node.
+  // sense (DATA_LOSS), when the deadline passed, or after CancelFetch. The
+  // caller then has to fetch the incomplete chunks from another node.
   virtual void OnDone(const absl::Status& status) = 0;
 };
 
@@ -107,8 +108,8 @@ class PeerTransport {
   virtual void CancelFetch(FetchId fetch) = 0;
   virtual void Push(PushRequest request,
                     Done<absl::StatusOr<PushReceipt>> done) = 0;
-  // The peer is dead: its pending calls fail with UNAVAILABLE at once and not
-  // at their deadlines.
+  // The peer is dead: the pending calls to the peer fail with UNAVAILABLE at
+  // once and not at their deadlines.
   virtual void FailPeer(const NodeId& peer) = 0;
 };
 

@@ -214,8 +214,8 @@ std::vector<Step> StepsOf(absl::Span<const Ladder> chunks,
 // Takes the steps that fit, best first. A step that does not fit is passed
 // over, and so are the steps that build on it; the room is then used for steps
 // of less value. A larger budget still never gives a worse plan: at the first
-// step where two budgets differ, the larger one gains more than all the room of
-// the smaller one can gain from there on.
+// step where two budgets differ, the larger budget gains at least as much as
+// all the room of the smaller budget can gain from there on.
 void Climb(std::vector<Step> steps, uint64_t room, LevelPlan& plan) {
   uint64_t all = 0;
   for (const Step& step : steps) all = Add(all, step.bytes);

@@ -9,8 +9,8 @@
 
 namespace kdn::delivery {
 
-// A holder is slow when its latency exceeds kSlowFactor times the least latency
-// of the other holders by more than kSlowMargin.
+// A holder (see ReadOrder) is slow when its latency exceeds kSlowFactor times
+// the least latency of the other holders by more than kSlowMargin.
 inline constexpr double kSlowFactor = 4;
 inline constexpr absl::Duration kSlowMargin = absl::Milliseconds(100);
 

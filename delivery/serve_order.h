@@ -20,7 +20,8 @@ namespace kdn::delivery {
 // thread-compatible.
 class ServeOrder {
  public:
-  // Longer than a disk read. A wait for memory may never end.
+  // Longer than a disk read takes. The wait is bounded, because a chunk that
+  // waits for memory may wait for this group to be sent.
   static constexpr absl::Duration kPatience = absl::Milliseconds(20);
 
   explicit ServeOrder(size_t chunks) : unread_(chunks) {}

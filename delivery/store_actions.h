@@ -31,7 +31,7 @@ struct PushTo {
 // Another store of this key has won: ask a node that holds the winning object
 // to send that object to another node.
 struct CopyFrom {
-  NodeId winner;  // the node that holds it
+  NodeId winner;  // the node that holds the winning object
   NodeId to;
   ObjectVersion version;  // of the winning object
   absl::Time deadline;

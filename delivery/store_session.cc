@@ -70,7 +70,7 @@ void StoreSession::OnSent(const NodeId& node,
     receipt_.holders.push_back(node);
   } else {
     // The node has kept an older version. Reads go to the first owner's
-    // version, so this one is not counted as a copy.
+    // version, so the older version is not counted as a copy.
     last_error_ = absl::FailedPreconditionError(
         absl::StrCat(node.name(), " holds another version of this chunk"));
   }

@@ -35,8 +35,9 @@ absl::Status ValidateFor(const RetrieveContext& context, int chunk,
   for (const Level level : levels) {
     if (deliverable.Has(level)) continue;
     return absl::NotFoundError(absl::StrCat(
-        "chunk ", ShortHex(index.key()),
-        " does not have an accepted level: ", std::string(Name(level))));
+        "chunk ", ShortHex(index.key()), " is not delivered at level ",
+        std::string(Name(level)),
+        ": the object lacks it, or the retrieve does not accept it"));
   }
   if (pinned && *pinned != index.version()) {
     return absl::FailedPreconditionError(

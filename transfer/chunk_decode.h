@@ -36,7 +36,8 @@ struct RetrieveContext {
   const delivery::NodeService::OnLayer on_layer;
   const DecodeMeans means;
   const delivery::DecodeRates decode_rates;  // when the retrieve began
-  // The levels at which decoding takes longer than recomputing: not used.
+  // The levels that are not used, because decoding takes longer than
+  // recomputing.
   const LevelSet too_slow;
   // announced[chunk][layer of the slice] is 1 + the level at which the layer
   // was announced; 0: not announced. Only the present try of a chunk writes

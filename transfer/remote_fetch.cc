@@ -133,7 +133,8 @@ absl::StatusOr<absl::Span<std::byte>> RemoteFetch::OnHit(
     uint64_t stream_bytes) {
   const absl::Time now = link_.clock->Now();
   NoteAnswer(now);
-  // Time in which no layer is owed is the peer's disk, not the link.
+  // While no layer is owed, the peer waits for its disk. This time does not
+  // count for the link.
   if (layers_owed_ == 0) {
     first_ = plan_.chunks_loaded == 0 ? now : first_ + (now - last_);
     last_ = now;
@@ -216,9 +217,10 @@ void RemoteFetch::OnLayer(int i, int layer,
 }
 
 void RemoteFetch::OnDone(const absl::Status& status) {
-  // The end of a fetch that never had a connection says nothing of the peer.
+  // The end of a fetch that never had a connection says nothing about the peer.
   if (began_) {
-    // The time of a success does not matter to the peer's health.
+    // When the fetch succeeded, its end time does not matter to the peer's
+    // health.
     link_.health->OnEnd(link_.peer, EndOf(status), answered_, *began_,
                         status.ok() ? last_ : link_.clock->Now());
   }
@@ -239,7 +241,7 @@ void RemoteFetch::OnDone(const absl::Status& status) {
 }
 
 void RemoteFetch::Settle(const absl::Status& status) {
-  // The peer held no chunk and had nothing to plan.
+  // The peer held no chunk, so it had nothing to plan.
   if (plan_.chunks_loaded == 0 && plan_.chunks.empty()) return;
   // Skipped bytes took time on the link but were not counted.
   if (skipped_) return;

@@ -74,7 +74,8 @@ class RemoteFetch final : public delivery::FetchSink {
   absl::Duration DecodingOf(int i, absl::Span<const Level> levels) const;
   void Report(int i, delivery::AttemptResult result);
   void ReportError(int i, const absl::Status& why);
-  // The peer sent a part of its answer. The first part tells its latency.
+  // The peer sent a part of its answer. The time of the first part gives its
+  // latency.
   void NoteAnswer(absl::Time now);
   // Tells the book how the fetch compares with its plan.
   void Settle(const absl::Status& status);

@@ -200,7 +200,7 @@ TEST(FetchSessionTest, WithoutAWindowOnlyChunksOfThisNodeAreDelivered) {
   }
 }
 
-TEST(FetchSessionTest, AtTheDeadlineItWaitsForTriesThatStillWrite) {
+TEST(FetchSessionTest, AtTheDeadlineTheSessionWaitsForTriesThatStillWrite) {
   Driven driven(Orders{{kPeer}, {kSelf}}, 100, 1000);
   driven.session.OpenWindow();
   driven.TakeAsks();
@@ -232,7 +232,8 @@ TEST(FetchSessionTest, NoPeerIsAskedBeforeTheWindowIsGranted) {
   const std::vector<Ask> asks = driven.TakeAsks();
   ASSERT_EQ(asks.size(), 1u);
   EXPECT_EQ(asks[0].node, kSelf) << "a read of this node needs no window";
-  EXPECT_EQ(driven.window_wanted, 300u) << "no more than three chunks take";
+  EXPECT_EQ(driven.window_wanted, 300u)
+      << "the room of three chunks, and no more";
   driven.session.OpenWindow();
   EXPECT_EQ(driven.TakeAsks()[0].items.size(), 2u);
 }
@@ -319,9 +320,9 @@ TEST(FetchSessionTest, AnAskIsCutIntoFetchesThatAPeerTakes) {
   EXPECT_EQ(driven.fetches[1].wanted[0].chunk, kMost);
 }
 
-TEST(FetchSessionTest, AFetchGetsItsShareOfWhatTheLinkCarriesInTime) {
-  // Two of four chunks have room at first. Other sessions fetch four more
-  // chunks.
+TEST(FetchSessionTest, AFetchGetsItsShareOfTheBytesThatTheLinkCarriesInTime) {
+  // At first there is room for two of the four chunks. Other sessions fetch
+  // four more chunks.
   FetchTask task = TaskOf(Orders(4, {kPeer}), 100, 200);
   task.chunks_beside = 4;
   Driven driven(std::move(task));
@@ -414,7 +415,7 @@ TEST(FetchSessionTest, FetchesThatNobodyWantsAreStoppedOnce) {
   driven.session.OnCancelled();
   driven.TakeAsks();
   EXPECT_EQ(driven.stopped, std::vector<int>{driven.fetches[0].fetch})
-      << "the other one has ended";
+      << "the other fetch has ended";
   driven.session.OnDeadline();
   driven.TakeAsks();
   EXPECT_EQ(driven.stopped.size(), 1u);
@@ -423,7 +424,7 @@ TEST(FetchSessionTest, FetchesThatNobodyWantsAreStoppedOnce) {
   driven.OnAttempt(1, kPeer, Ok());
   ASSERT_TRUE(driven.Over());
   EXPECT_EQ(driven.outcomes[1].kind, OutcomeKind::kFailed)
-      << "it was settled before";
+      << "the chunk was settled before";
 }
 
 // Orders and failures are random, and tries end in any order. Every chunk gets

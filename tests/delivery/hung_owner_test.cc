@@ -95,7 +95,8 @@ TEST(HungOwnerTest, CostsSomeReadsTheirTimeAndNotEveryRead) {
     EXPECT_EQ(asked.back(), kSecond) << "every chunk is delivered";
     if (asked.front() == kFirst) ++waited;
   }
-  // The owner is tried after 1, 2, 4, 8 and 16 and then every 30 seconds.
+  // The owner is tried again after 1, 2, 4, 8 and 16 seconds, and then every 30
+  // seconds.
   EXPECT_LE(waited, 9);
   EXPECT_GE(waited, 5) << "the owner is tried again";
   EXPECT_GT(retrieves, 900);

@@ -77,7 +77,7 @@ TEST(LeaseSessionTest, ARemovalIsNotDoneWhileAnOwnerIsAway) {
   }
 }
 
-TEST(LeaseSessionTest, WithoutAnyOwnerItIsAnsweredAtOnce) {
+TEST(LeaseSessionTest, ARequestWithoutOwnersIsAnsweredAtOnce) {
   LeaseTask task = TaskOf(LeaseOp::kRemove, {{}, {}});
   task.away[1] = kB;
   Driven driven(std::move(task));

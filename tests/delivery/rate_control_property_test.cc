@@ -41,8 +41,8 @@ std::vector<Ladder> RandomChunks(std::mt19937& rng, bool concave) {
   return chunks;
 }
 
-// The least distortion of the chunks that `plan` loads within `bytes`, found by
-// trying every combination of rungs.
+// The least distortion that is possible within `bytes` for the chunks that
+// `plan` loads. Tries every combination of rungs.
 double Optimum(const std::vector<Ladder>& chunks, const LevelPlan& plan,
                uint64_t bytes, size_t chunk = 0, size_t layer = 0) {
   if (chunk == chunks.size()) return 0;
@@ -97,7 +97,7 @@ uint64_t CheapestBytes(const Ladder& chunk) {
   return bytes;
 }
 
-// The most tokens that fit into `bytes`, found by trying every set of chunks.
+// The most tokens that fit into `bytes`. Tries every set of chunks.
 int64_t MostTokens(const std::vector<Ladder>& chunks, uint64_t bytes) {
   int64_t most = 0;
   for (uint32_t set = 0; set < 1u << chunks.size(); ++set) {

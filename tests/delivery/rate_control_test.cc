@@ -76,8 +76,8 @@ TEST(RateControlTest, RecomputesAllWhenThereIsNoTimeOrNoRate) {
 
 TEST(RateControlTest, LowerLayersAreImprovedFirst) {
   const std::vector<Ladder> chunks(2, Concave(4, 3, 100, 1));
-  // Both chunks at their cheapest take 800. The rest is for three steps of
-  // equal value.
+  // At their cheapest rungs both chunks take 800 bytes. The rest is enough for
+  // three steps of equal value.
   const LevelPlan plan = PlanLevels(chunks, {.bytes_max = 1199});
   EXPECT_EQ(plan.chunks[0].rung_of_layer, (std::vector<uint8_t>{1, 1, 0, 0}));
   EXPECT_EQ(plan.chunks[1].rung_of_layer, (std::vector<uint8_t>{1, 0, 0, 0}));

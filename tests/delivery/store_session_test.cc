@@ -119,7 +119,8 @@ TEST(StoreSessionTest, TheFirstOwnerDecidesBeforeTheOthersAreSent) {
   EXPECT_TRUE(session.done());
 }
 
-TEST(StoreSessionTest, CacheIsAnsweredAfterOneCopyAndStillMakesTheOthers) {
+TEST(StoreSessionTest,
+     ACacheStoreIsAnsweredAfterOneCopyAndStillMakesTheOthers) {
   Driven session({kA, kB}, 2, Durability::kCache);
   session.Sends();
   session.OnSent(kA, Took());
@@ -131,7 +132,7 @@ TEST(StoreSessionTest, CacheIsAnsweredAfterOneCopyAndStillMakesTheOthers) {
   EXPECT_TRUE(session.done());
 }
 
-TEST(StoreSessionTest, TheNextOwnerTakesTheCopyOfADeadOne) {
+TEST(StoreSessionTest, TheNextOwnerReplacesADeadOwner) {
   Driven session({kA, kB, kC}, 2, Durability::kReplicated);
   session.Sends();
   session.OnSent(kA, absl::UnavailableError("died"));
@@ -249,7 +250,7 @@ TEST(StoreSessionTest, ANodeMayTakeHalfOfTheTimeThatIsLeft) {
   EXPECT_EQ(session.pushes[1].deadline, kNow + absl::Milliseconds(1500));
 }
 
-TEST(StoreSessionTest, AnObjectBuiltInPassingIsCopiedWhenItIsKept) {
+TEST(StoreSessionTest, AnObjectBuiltInPassingMemoryIsCopiedWhenItIsKept) {
   StoreTask task = TaskOf({kSelf}, 1, Durability::kReplicated);
   task.built = BuildPlace::kPassing;
   Driven session(task);
@@ -263,7 +264,7 @@ TEST(StoreSessionTest, AnObjectBuiltInPassingIsCopiedWhenItIsKept) {
   EXPECT_FALSE(in_place.commits[0].copy_until.has_value());
 }
 
-TEST(StoreSessionTest, TheWinnersCopyLivesAsLongAsOursWould) {
+TEST(StoreSessionTest, TheWinnersCopyGetsTheTtlOfOurStore) {
   StoreTask task = TaskOf({kA, kSelf}, 2, Durability::kReplicated);
   task.expires = kNow + absl::Seconds(30);
   Driven session(std::move(task));

@@ -29,7 +29,7 @@ AdmissionGate Gate(uint64_t budget, size_t waiting_max = 1024) {
   return AdmissionGate({.budget = budget, .waiting_max = waiting_max});
 }
 
-TEST(AdmissionGateTest, LetsInWhatFitsAndTheRestInOrder) {
+TEST(AdmissionGateTest, GrantsRequestsInOrderAsTheyFit) {
   AdmissionGate room = Gate(100);
   std::vector<int> order;
   std::vector<Pass> passes(4);
@@ -97,7 +97,7 @@ TEST(AdmissionGateTest, ARefusedRequestIsAnsweredAndLeavesTheLine) {
   EXPECT_EQ(room.used(), 10u);
 }
 
-TEST(AdmissionGateTest, ManyThatDropTheirPassAtOnceDoNotRecurse) {
+TEST(AdmissionGateTest, AnswersThatDropTheirPassAtOnceDoNotRecurse) {
   constexpr int kRequests = 200000;
   AdmissionGate room = Gate(1, kRequests);
   Pass held;
@@ -111,7 +111,7 @@ TEST(AdmissionGateTest, ManyThatDropTheirPassAtOnceDoNotRecurse) {
   EXPECT_EQ(room.used(), 0u);
 }
 
-TEST(AdmissionGateTest, ARequestTooManyIsRefused) {
+TEST(AdmissionGateTest, ARequestBeyondTheLimitIsRefused) {
   AdmissionGate room = Gate(10, /*waiting_max=*/2);
   Pass held;
   room.Request(For(10), Into(&held));

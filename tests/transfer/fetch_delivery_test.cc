@@ -218,7 +218,7 @@ class FetchDeliveryTest : public testing::Test {
   }
 
   const Namespace ns_ = *Namespace::Parse("t");
-  // Advances by a second each time it is read.
+  // A clock that advances by a second each time it is read.
   class SteppingClock final : public Clock {
    public:
     // Does not advance.
@@ -507,8 +507,8 @@ TEST_F(FetchDeliveryTest, WaitingForAConnectionIsNotThePeersSilence) {
   EXPECT_FALSE(IsFailing(clock_.Now()));
 }
 
-// One fetch is answered and receives a layer every few seconds while another
-// one waits for the first part of its answer.
+// One fetch is answered and receives a layer every few seconds. Meanwhile
+// another fetch waits for the first part of its answer.
 TEST_F(FetchDeliveryTest, EachLayerThatArrivesIsASignOfLife) {
   const auto index =
       codec::ObjectIndex::Parse(object_->bytes(), object_->size());
@@ -651,7 +651,8 @@ TEST_F(FetchDeliveryTest, ALaterTryLeavesAnnouncedLayersAlone) {
   const auto context = Context(key_);
   ASSERT_FALSE(Receive(context, std::nullopt, 2).status.ok());
   ASSERT_EQ(announced_.size(), 2u);
-  // Damages the object in a layer that the engine already reads.
+  // Damages the object in a layer that was already announced, so that the
+  // engine may be reading it.
   std::memset(out_.data() + out_.size() / 3 * 2, 0, out_.size() / 3);
   object_->bytes()[object_->size() / 2] ^= std::byte{1};
   const delivery::AttemptResult second = Receive(context, version_, 3);
@@ -667,7 +668,7 @@ TEST_F(FetchDeliveryTest, AChunksMemoryIsGivenBackBeforeItsTryEnds) {
   }
 }
 
-TEST_F(FetchDeliveryTest, AChunkThePeerNeverMentionsIsReported) {
+TEST_F(FetchDeliveryTest, AChunkThatThePeerNeverMentionsIsReported) {
   delivery::AttemptResult result;
   RemoteFetch fetch(
       Context(key_), {{0, std::nullopt}}, Link(), arena_.get(), &pool_,

@@ -81,8 +81,8 @@ TEST(WorkQueueTest, AClassAloneGetsEveryTurn) {
   EXPECT_EQ(TakeAll(queue).size(), 10u);
 }
 
-// Events are random. Each task is taken once, requesters take turns, and no
-// class with tasks waits longer than its weight allows.
+// Runs random events and checks that each task is taken once, that requesters
+// take turns, and that no class with tasks waits longer than its weight allows.
 std::vector<int> RunRandom(uint32_t seed) {
   std::mt19937 random(seed);
   WorkQueue<int> queue;
