@@ -124,8 +124,10 @@ class NodeService {
   virtual void Unpin(std::vector<ChunkRef> chunks, Namespace ns,
                      SessionId session, absl::Time deadline,
                      Done<std::vector<absl::Status>> done) = 0;
-  // Removes every copy. OK once no copy can come back from a disk. UNAVAILABLE
-  // when an owner is away or its disk failed; the other copies are removed.
+  // Removes every copy. OK once no copy can come back from a disk.
+  // FAILED_PRECONDITION when another session pins a copy; UNAVAILABLE when an
+  // owner is away, does not answer, or its disk failed. The other copies are
+  // removed even then.
   virtual void Remove(std::vector<ChunkRef> chunks, Namespace ns,
                       SessionId session, absl::Time deadline,
                       Done<std::vector<absl::Status>> done) = 0;
