@@ -106,7 +106,7 @@ def test_other_positions_rotate_k_and_leave_v(client: kdn.Client, namespace: str
     assert np.allclose(moved[:, 0], turned, atol=2e-3)
 
 
-def test_int8_is_close_and_said_to_be_int8(client: kdn.Client, namespace: str) -> None:
+def test_int8_is_close_and_the_outcome_names_int8(client: kdn.Client, namespace: str) -> None:
     knowledge = client.open(namespace, MODEL)
     [chunk] = knowledge.chain(range(128))
     kv = kv_of(chunk)
@@ -135,7 +135,7 @@ def test_refined_levels_come_nearer(client: kdn.Client, namespace: str) -> None:
     assert knowledge.retrieve([chunk], accept=["int8"]).outcomes[0].kind == "miss"
 
 
-def test_what_the_engine_does_faster_is_not_loaded(client: kdn.Client, namespace: str) -> None:
+def test_chunks_that_the_engine_prefills_faster_are_not_loaded(client: kdn.Client, namespace: str) -> None:
     knowledge = client.open(namespace, MODEL)
     chain = knowledge.chain(range(64 * 256))
     for chunk in chain:
@@ -187,7 +187,7 @@ def test_a_client_that_is_closed_loses_its_pins(cluster: Cluster, namespace: str
         assert gone(remaining, chunk), "the pin outlived its client"
 
 
-def test_a_full_tier_evicts_what_nobody_pinned(short_path: Path, namespace: str) -> None:
+def test_a_full_tier_evicts_only_chunks_without_pins(short_path: Path, namespace: str) -> None:
     with (
         Cluster(short_path, nodes=1, memory="8 MiB", disk=False) as small,
         kdn.Client(small.unix()) as client,
@@ -514,7 +514,7 @@ def test_a_cancelled_call_leaves_the_client_usable(cluster: Cluster, namespace: 
     asyncio.run(main())
 
 
-def test_another_process_finds_it(cluster: Cluster, namespace: str) -> None:
+def test_another_process_finds_a_stored_chunk(cluster: Cluster, namespace: str) -> None:
     with kdn.Client(cluster.unix()) as client:
         knowledge = client.open(namespace, MODEL)
         chunk = knowledge.standalone([3] * 30)

@@ -83,7 +83,7 @@ def test_a_cluster_that_is_away_is_asked_less_and_less(
     assert pauses == pytest.approx([1, 2, 4, 8, 16, 30, 30], abs=0.11)
 
 
-def test_nobody_waits_for_a_connection_that_does_not_want_to(cluster: Cluster, namespace: str) -> None:
+def test_a_caller_can_refuse_to_wait_for_a_connection(cluster: Cluster, namespace: str) -> None:
     found = Failover(cluster.unix(), namespace, MODEL, "test")
     assert found.attempt("asking", node_of, "not yet", wait=False) == "not yet"
     assert node_of(found.connect()) == "n1"  # whoever was first

@@ -61,13 +61,13 @@ def test_everything_counts_in_a_key() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "x" * 129, "tenant/1", "ä"])
-def test_namespaces_that_make_no_sense(name: str) -> None:
+def test_invalid_namespaces_are_refused(name: str) -> None:
     with pytest.raises(kdn.InvalidArgument, match="namespace"):
         check_namespace(name)
 
 
 @pytest.mark.parametrize("tokens", [[], [-1], [1 << 31], [0] * 4097])
-def test_chunks_that_make_no_sense(tokens: list[int]) -> None:
+def test_invalid_chunks_are_refused(tokens: list[int]) -> None:
     with pytest.raises(kdn.InvalidArgument):
         chunk_key(bytes(32), "t", tokens)
 
@@ -98,7 +98,7 @@ def test_old_and_new_configs_are_one_model() -> None:
     "change",
     [{"rope_scaling": {"type": "dynamic", "factor": 2.0}}, {"partial_rotary_factor": 0.5}],
 )
-def test_what_nobody_computes_is_refused(change: dict[str, object]) -> None:
+def test_rotations_that_the_kdn_does_not_compute_are_refused(change: dict[str, object]) -> None:
     config = {"num_attention_heads": 2, "num_hidden_layers": 1, "hidden_size": 64, **change}
     with pytest.raises(kdn.Unimplemented):
         kdn.ModelSpec.from_config(config, weights_digest="w", tokenizer_digest="t")

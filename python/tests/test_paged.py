@@ -155,7 +155,7 @@ def test_one_engine_saves_and_ranks_of_another_load(cluster: Cluster, namespace:
         other.close()
 
 
-def test_blocks_that_nobody_could_fill_are_named(cluster: Cluster, namespace: str) -> None:
+def test_blocks_that_were_not_filled_are_named(cluster: Cluster, namespace: str) -> None:
     engine = Engine(cluster, namespace)
     blocks = tuple(range(63))
     engine.paged.write(blocks, 0, random_kv(1000))
@@ -234,7 +234,7 @@ def test_exact_pages_are_not_taken_from_lossy_ones(cluster: Cluster, namespace: 
     lossy.close()
 
 
-def test_settings_that_nobody_knows_are_refused_at_the_start(cluster: Cluster, namespace: str) -> None:
+def test_unknown_settings_are_refused_at_the_start(cluster: Cluster, namespace: str) -> None:
     shape = PageShape(LAYERS, HEADS, DIM, BLOCK, "layer_first")
     for wrong in ({"levels": ["int 8"]}, {"durability": "eternal"}, {"timeout": 0}):
         with pytest.raises(InvalidArgument):
@@ -247,7 +247,7 @@ def test_settings_that_nobody_knows_are_refused_at_the_start(cluster: Cluster, n
     assert Options(levels=["int8"]).accept == ("int8",) and not Options(levels=["int8"]).exact
 
 
-def test_pages_of_another_rank_are_others(cluster: Cluster, namespace: str) -> None:
+def test_ranks_do_not_share_pages(cluster: Cluster, namespace: str) -> None:
     shape = PageShape(LAYERS, HEADS, DIM, BLOCK, "layer_first")
     one = PageStore(cluster.unix(), namespace, MODEL, shape, "tp0of2")
     two = PageStore(cluster.unix(), namespace, MODEL, shape, "tp1of2")

@@ -43,17 +43,17 @@ def plan(held: Held) -> PrefixPlan:
     return PrefixPlan(chain_of, held.lookup, BLOCK)
 
 
-def test_nothing_held_nothing_matched(plan: PrefixPlan) -> None:
+def test_without_held_chunks_nothing_is_matched(plan: PrefixPlan) -> None:
     assert plan.matched("r", range(1000), 0) == 0
     assert plan.take_loads() == []
 
 
-def test_a_prompt_shorter_than_a_chunk_asks_nobody(plan: PrefixPlan, held: Held) -> None:
+def test_a_prompt_shorter_than_a_chunk_is_not_looked_up(plan: PrefixPlan, held: Held) -> None:
     assert plan.matched("r", range(CHUNK_TOKENS - 1), 0) == 0
     assert held.asked == 0
 
 
-def test_the_held_prefix_behind_what_is_computed_is_matched(plan: PrefixPlan, held: Held) -> None:
+def test_the_held_prefix_behind_the_computed_tokens_is_matched(plan: PrefixPlan, held: Held) -> None:
     tokens = list(range(1000))
     held.hold(chain_of(tokens)[:2])
     assert plan.matched("r", tokens, 0) == 512
@@ -104,7 +104,7 @@ def test_a_load_that_delivered_nothing_is_not_tried_again(plan: PrefixPlan, held
     assert plan.matched("r", tokens, 0) == 512, "preempted: a load may work now"
 
 
-def test_nothing_is_matched_or_saved_when_nobody_can_say(plan: PrefixPlan, held: Held) -> None:
+def test_nothing_is_matched_or_saved_when_the_cluster_does_not_answer(plan: PrefixPlan, held: Held) -> None:
     tokens = range(1000)
     held.hold(chain_of(tokens)[:1])
     held.away = True
@@ -132,7 +132,7 @@ def test_chunks_are_saved_when_their_last_token_is_computed(plan: PrefixPlan) ->
     assert last is not None and list(last.chunks) == chain_of(tokens)[2:3]
 
 
-def test_what_is_held_is_not_saved_again(plan: PrefixPlan, held: Held) -> None:
+def test_held_chunks_are_not_saved_again(plan: PrefixPlan, held: Held) -> None:
     tokens = range(1000)
     held.hold(chain_of(tokens)[1:2])
     plan.matched("r", tokens, 0)
@@ -158,7 +158,7 @@ def test_a_preempted_request_saves_out_of_its_new_blocks(plan: PrefixPlan) -> No
     assert save is not None and save.blocks == tuple(range(100, 133))
 
 
-def test_nothing_computed_behind_what_may_be_lossy_is_saved(held: Held) -> None:
+def test_kv_computed_behind_kv_that_may_be_lossy_is_not_saved(held: Held) -> None:
     tokens = range(1000)
     held.hold(chain_of(tokens)[:1])
     plan = PrefixPlan(chain_of, held.lookup, BLOCK, exact=False)

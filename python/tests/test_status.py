@@ -39,7 +39,7 @@ def test_no_name_of_a_newer_node_collides() -> None:
     assert status["metrics"] == {"id": 1, "rate": 2, "rate.plans": 3}
 
 
-def test_a_name_that_is_no_text_is_left_out() -> None:
+def test_a_metric_name_that_is_not_utf8_is_left_out() -> None:
     assert metrics_of(metric(b"a\xff", "gauge", 1), metric("b", "gauge", 2)) == {"b": 2}
 
 

@@ -199,7 +199,7 @@ def test_half_precision_is_carried_bit_for_bit(
 
 
 @pytest.mark.parametrize(("level", "most"), [("int8", 0.01), ("base+2", 0.01), ("base+1", 0.1), ("base", 2.0)])
-def test_a_lossy_level_says_how_far_it_is(
+def test_a_lossy_level_is_close_to_exact_answers(
     recall: Any, tokenizer: Any, cluster: Cluster, namespace: str, level: str, most: float
 ) -> None:
     with KnowledgeBase(
@@ -231,7 +231,7 @@ def kv_of_all(cache: Any) -> list[tuple[Any, Any]]:
     return [(k[None], v[None]) for k, v in kv_of(cache, 0, length_of(cache))]
 
 
-def test_what_kdn_inject_computed_is_served_to_transformers(tokenizer: Any, cluster: Cluster, namespace: str) -> None:
+def test_kv_of_kdn_inject_is_served_to_transformers(tokenizer: Any, cluster: Cluster, namespace: str) -> None:
     file = MODEL / "facts" / "arden.txt"
     command = [str(KDN), "inject", "--connect", cluster.unix(1), "--namespace", namespace, str(file)]
     subprocess.run(command, check=True, timeout=120, capture_output=True)
@@ -277,7 +277,7 @@ def test_kdn_inject_begins_a_text_as_the_tokenizer_does(cluster: Cluster, namesp
         assert (added.stored, added.chunks) == (0, 2)
 
 
-def test_what_is_lossy_is_taken_by_those_who_asked_for_it(
+def test_lossy_kv_is_delivered_only_to_engines_that_accept_it(
     recall: Any, tokenizer: Any, cluster: Cluster, namespace: str
 ) -> None:
     lossy = KnowledgeBase(recall, tokenizer, cluster.unix(), namespace=namespace, levels=["int8"])
@@ -291,7 +291,7 @@ def test_what_is_lossy_is_taken_by_those_who_asked_for_it(
         assert exact.generate("<q> Who?", ["arden"], **GREEDY).delivered_tokens == 0
 
 
-def test_nothing_is_stored_that_was_computed_behind_lossy_kv(
+def test_kv_computed_behind_lossy_kv_is_not_stored(
     recall: Any, tokenizer: Any, cluster: Cluster, namespace: str
 ) -> None:
     options: dict[str, Any] = {"namespace": namespace, "accept": ["lossless", "int8"]}
@@ -327,7 +327,7 @@ def test_kv_beyond_shared_memory_comes_in_groups(base: KnowledgeBase, monkeypatc
         assert torch.equal(k, other_k) and torch.equal(v, other_v)
 
 
-def test_what_came_before_a_failure_is_kept(base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kv_delivered_before_a_failure_is_kept(base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch) -> None:
     base.add("long", " ".join(text_of("arden") for _ in range(6)))
     expected = base.generate("<q> Who?", ["long"], use_kdn=False, **GREEDY).tokens
     limited_memory(monkeypatch, groups=3, group_bytes=base.kdn.spec.kv_bytes(256))
@@ -403,7 +403,7 @@ def test_a_chunk_evicted_in_the_middle_is_prefilled_and_learnt(recall: Any, toke
         assert (again.delivered_tokens, again.tokens) == (added.tokens, expected)
 
 
-def test_an_answer_ends_though_nobody_says_where(base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_without_a_given_length_ends(base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdn.transformers.MAX_NEW_TOKENS", 5)
     base.add("arden", text_of("arden"))  # longer than Transformers' default of 20 tokens
     unbounded = {"eos_token_id": None}
@@ -426,7 +426,7 @@ def test_several_texts_are_one_prefix_as_far_as_it_is_known(base: KnowledgeBase)
     assert first.tokens == second.tokens == alone.tokens
 
 
-def test_only_what_begins_a_prompt_begins_with_bos(
+def test_only_the_beginning_of_a_prompt_gets_bos(
     recall: Any, tokenizer: Any, cluster: Cluster, namespace: str, short_path: Path
 ) -> None:
     checkpoint, bos = checkpoint_with_bos(short_path / "bos")

@@ -119,7 +119,7 @@ def test_nothing_of_the_interface_is_left_abstract() -> None:
     assert not KdnConnector.__abstractmethods__
 
 
-def test_settings_that_nobody_knows_are_named() -> None:
+def test_unknown_settings_are_named() -> None:
     assert Settings.of({"addresses": "unix:/tmp/x"}).addresses == ["unix:/tmp/x"]
     with pytest.raises(InvalidArgument, match="'adresses'; it knows .*addresses"):
         Settings.of({"adresses": []})
@@ -180,7 +180,7 @@ def test_one_rank_reads_what_two_ranks_stored(cluster: Cluster, namespace: str) 
 
 
 @on_cpu
-def test_vllm_serves_what_kdn_inject_computed(cluster: Cluster, namespace: str) -> None:
+def test_vllm_serves_kv_of_kdn_inject(cluster: Cluster, namespace: str) -> None:
     files = sorted({str(MODEL / q["file"]) for q in asked()})
     command = [str(KDN), "inject", "--connect", cluster.unix(1), "--namespace", namespace, *files]
     subprocess.run(command, check=True, timeout=120, capture_output=True)

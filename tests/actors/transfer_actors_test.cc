@@ -232,7 +232,7 @@ TEST_F(RetrieveActorTest, APeerThatBreaksIsReplacedByTheNextOwner) {
   EXPECT_EQ(node_->meters().Get("chunks_failed"), 1u);
 }
 
-TEST_F(RetrieveActorTest, AMissingCalibrationIsNoDamageAndTheWalkGoesOn) {
+TEST_F(RetrieveActorTest, WithoutTheCalibrationTheNextOwnerIsAsked) {
   const Encoded chunk = EncodedOwnedBy({a_, b_}, Foreign());
   Commit(chunk);
   RetrieveRefs({chunk.ref}, absl::Seconds(2));

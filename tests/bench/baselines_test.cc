@@ -59,7 +59,7 @@ KvTensor RandomKv(const KvShape& shape) {
   return kv;
 }
 
-TEST(CacheGen, IsWithinHalfABinOfItsTokensLargest) {
+TEST(CacheGen, ErrsByAtMostHalfABinOfTheTokensLargestValue) {
   const KvTensor kv = RandomKv({3, 3, 70, 16, Dtype::kBf16});
   size_t last = 0;
   for (int level = 1; level <= 3; ++level) {

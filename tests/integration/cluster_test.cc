@@ -136,7 +136,7 @@ TEST_F(ClusterTest, OneNodeDiesAndNothingIsMissed) {
   ExpectAllHit(30);
 }
 
-TEST_F(ClusterTest, ANodeThatIsMissingAtTheStartIsDoneWithout) {
+TEST_F(ClusterTest, AClusterWorksWithANodeMissingAtTheStart) {
   Configure({});
   ASSERT_TRUE(cluster_->Start(0).ok());
   ASSERT_TRUE(cluster_->Start(2).ok());

@@ -94,7 +94,7 @@ TEST(ConfigTest, AQuotientThatIsNoHeadDimIsRefused) {
   }
 }
 
-TEST(ConfigTest, WhatIsNotComputedIsUnimplemented) {
+TEST(ConfigTest, UnsupportedFieldsAreUnimplemented) {
   nlohmann::json json = Good();
   json["architectures"] = {"GPT2LMHeadModel"};
   EXPECT_TRUE(absl::IsUnimplemented(StatusOf(json)));

@@ -61,7 +61,7 @@ constexpr char kBosTextEos[] = R"([{"SpecialToken":{"id":"<s>","type_id":0}},
   {"Sequence":{"id":"A","type_id":0}},
   {"SpecialToken":{"id":"<s>","type_id":0}}])";
 
-TEST(TokenizerTest, WhatBeginsAPromptHasItsSpecialTokensInFront) {
+TEST(TokenizerTest, ATextThatBeginsAPromptGetsSpecialTokensInFront) {
   const std::string bos = Template(kBosTextEos, "[7, 8]");
   for (const std::string& json :
        {bos, R"({"type":"Sequence","processors":[{"type":"ByteLevel"},)" + bos +

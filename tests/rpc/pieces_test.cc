@@ -11,7 +11,7 @@
 namespace kdn::rpc {
 namespace {
 
-TEST(LayerOrderTest, AnyOrderInGivesEachChunksLayersInOrder) {
+TEST(LayerOrderTest, LayersThatCompleteInAnyOrderAreGivenInOrder) {
   constexpr int kChunks = 5, kLayers = 7;
   std::mt19937_64 random(kSeed);
   for (int round = 0; round < 50; ++round) {

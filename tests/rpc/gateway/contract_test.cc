@@ -93,7 +93,7 @@ TEST_F(ContractTest, StaleFingerprintIsRefusedLoudly) {
   EXPECT_THAT(status.message(), HasSubstr("stale fingerprint"));
 }
 
-TEST_F(ContractTest, ModelsAndTenantsThatMakeNoSenseAreRefused) {
+TEST_F(ContractTest, InvalidModelsAndTenantsAreRefused) {
   RawClient client(tcp_address());
   auto session = client.Session();
   auto nameless = session.openRequest();
