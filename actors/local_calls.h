@@ -92,7 +92,8 @@ struct DiskAnswer {
   absl::Status status;
 };
 
-// The disk tier has dropped an object to make room.
+// The disk tier has dropped an object, to make room or because its record is
+// damaged.
 struct DiskEviction {
   ChunkKey key;
   ObjectVersion version;

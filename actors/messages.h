@@ -76,8 +76,8 @@ struct CopyQuery {
   uint64_t version = 0;    // the node sends this version or refuses
   std::string to;          // name of the node that gets the copy
   uint8_t durability = 0;  // Durability
-  // Both count from the moment when the node reads the message. A TTL of 0: the
-  // copy has none.
+  // The TTL of the copy (0: none) and the timeout of the order. Both count from
+  // the moment when the node reads the message.
   int64_t ttl_us = 0;
   int64_t timeout_us = 0;
 };
@@ -250,10 +250,9 @@ using StorageActor = caf::typed_actor<
     // From its own node: calls that carry memory and callbacks.
     caf::reacts_to<ReserveCall>, caf::reacts_to<CommitCall>,
     caf::reacts_to<ReadCall>, caf::reacts_to<DiscardCall>,
-    // From the disk tier: a request has ended; an object was dropped to make
-    // room.
+    // From the disk tier: a request has ended; the tier has dropped an object.
     caf::reacts_to<DiskAnswer>, caf::reacts_to<DiskEviction>,
-    // From itself: ends leases, and the requests that are past their deadlines.
+    // From itself: ends the leases and the requests whose time is over.
     caf::reacts_to<TickAtom>>;
 
 // The actor of a node that peers dial.
@@ -263,8 +262,8 @@ using NodeActor = caf::typed_actor<
     caf::replies_to<JoinAtom, JoinQuery>::with<PeerInfo>,
     // From any node: the metrics of this node.
     caf::replies_to<ReportAtom>::with<NodeReport>,
-    // From the node of a store that lost against the copy here: sends the copy
-    // on to another owner.
+    // From the node of a store that came too late, because this node has a copy
+    // of an earlier store: sends that copy to another owner.
     caf::replies_to<CopyAtom, CopyQuery>::with<CopyAnswer>,
     // From a node that received damaged streams: verifies the copy here, and
     // drops the copy if it is damaged.
@@ -280,14 +279,15 @@ using PlacementActor = caf::typed_actor<
     caf::reacts_to<MembersCall>,
     // From the worker pool: a shard map is built.
     caf::reacts_to<MapBuilt>,
-    // From itself, with the number of the tick: dials the peers, and starts the
-    // map build, that are due.
+    // From itself, with the number of the tick: dials the peers that are due,
+    // and starts a map build that is due.
     caf::reacts_to<TickAtom, uint64_t>>;
 
 // One lookup, lease change or status call. Asks all nodes that it concerns, and
 // ends when the caller has its answer.
 using QueryActor = caf::typed_actor<
-    // From itself: gives up nodes that died, and all of them at the deadline.
+    // From itself: gives up the nodes that died and, at the deadline, all
+    // nodes.
     caf::reacts_to<TickAtom>>;
 
 // One retrieve. Ends when the engine has its answer.

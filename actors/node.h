@@ -27,7 +27,7 @@ struct NodeOptions {
   // The member list at the start, with this node. Node::SetMembers replaces it.
   std::vector<placement::MemberSpec> members;
   int replicas = 2;
-  // Memory of the storage actors and for objects that pass through, together.
+  // Memory of the storage actors, and for objects that pass through the node.
   uint64_t memory_bytes = 1u << 30;
   std::string data_dir;     // of the disk tier; empty: no disk tier
   uint64_t disk_bytes = 0;  // capacity of the disk tier
@@ -55,9 +55,9 @@ class Node {
   // Returns once the node serves the objects that it holds. Peers join as they
   // come up. The node publishes its view in `view`, where the transport and the
   // bulk server find the addresses of peers. INVALID_ARGUMENT for options that
-  // make no node; UNAVAILABLE, naming the address, when the control port is
-  // taken; the disk tier's errors as they are. REQUIRES: `transport`, `view`
-  // and `clock` outlive the node.
+  // are not valid; UNAVAILABLE, naming the address, when the control port is
+  // taken; or an error of the disk tier. REQUIRES: `transport`, `view` and
+  // `clock` outlive the node.
   static absl::StatusOr<std::unique_ptr<Node>> Start(
       NodeOptions options, delivery::PeerTransport* transport, ViewHolder* view,
       const Clock* clock);

@@ -37,9 +37,9 @@ struct PassingMemory {
                        .write = {.guaranteed = bytes / 4, .patience = bytes},
                        .background = {}}};
   }
-  // As AdmissionGate::Request, with a remedy in the error of an object that is
-  // larger than its class may hold. The memory for such an object would be
-  // taken from what another class is guaranteed.
+  // Like AdmissionGate::Request, but the error for an object that is larger
+  // than its class may hold names a remedy. Such an object would take memory
+  // that another class is guaranteed.
   AdmissionId Request(const transfer::AdmissionGate::Ask& ask,
                       transfer::AdmissionGate::Answer answer) {
     const uint64_t most = gate.most_of(ask.work_class);

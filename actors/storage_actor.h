@@ -27,8 +27,9 @@ struct StorageActorDeps {
   Meters* meters = nullptr;
 };
 
-// The answer to a lease call. Sent when the last of its keys is done, which may
-// be late, because a removal waits for the disk.
+// The answer to a lease call. It is sent when the last of its keys is done.
+// That may take long: a removal waits for the disk, and so does a pin of an
+// object that is only on disk.
 class LeaseAnswer {
  public:
   using Promise = caf::typed_response_promise<std::vector<StatusItem>>;

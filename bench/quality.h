@@ -24,7 +24,7 @@ struct Quality {
 // A model, contexts, and the exact KV and logits of these contexts.
 class QualityBed {
  public:
-  // The most of eval.jsonl to use.
+  // How much of eval.jsonl to use at most.
   struct Limits {
     int instances = 1 << 30;
     int questions = 1 << 30;  // per instance

@@ -26,7 +26,8 @@ struct CalibrationFile {
 absl::StatusOr<CalibrationFile> LoadCalibration(const std::string& path);
 
 // Reads every *.kdncal file of the directory, in the order of their names.
-// Fails at the first file that is not a calibration, and says which and why.
+// Fails at the first file that is not a calibration; the error names the file
+// and the reason.
 // INVALID_ARGUMENT, naming the directory, when the directory cannot be read.
 absl::StatusOr<std::vector<CalibrationFile>> LoadCalibrations(
     const std::string& directory);

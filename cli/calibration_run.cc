@@ -26,7 +26,7 @@ constexpr size_t kProbesMax = 4;
 // of the base level.
 constexpr double kNoise = 0.03;
 // The least weight of a layer, as a share of the mean weight: a few probes may
-// find no effect of a layer that has one.
+// miss the effect of a layer.
 constexpr double kWeightMin = 0.02;
 
 std::vector<int32_t> PositionsFrom(int begin, int count) {

@@ -53,8 +53,8 @@ constexpr absl::Duration kPoll = absl::Milliseconds(50);
 
 // Finds ports that nobody listens on now. They lie below the ports that the
 // kernel gives to outgoing connections (ip_local_port_range), so that no
-// connection takes one before its node starts. All sockets stay open until the
-// last port is found, so that the ports differ.
+// connection takes a port before its node starts. All sockets stay open until
+// the last port is found, so that the ports differ.
 absl::StatusOr<std::vector<uint16_t>> FreePorts(int count) {
   constexpr uint16_t kFirst = 10000;
   constexpr uint16_t kEnd = 32768;

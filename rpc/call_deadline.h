@@ -9,9 +9,10 @@
 
 namespace kdn::rpc {
 
-// The beginning and the deadline of a call, on the clock of the event loop and
-// on the node's. The node gets a little less time than the caller, so that its
-// answer to a late call (usually a miss) arrives before the gateway gives up.
+// The beginning of a call and its two deadlines: the caller's, on the clock of
+// the event loop, and the node's, on the node's clock. The node gets a little
+// less time than the caller, so that its answer to a late call (usually a miss)
+// arrives before the gateway gives up.
 struct CallDeadline {
   kj::TimePoint at = kj::origin<kj::TimePoint>();  // the caller's deadline
   absl::Time of_node;                              // the node's deadline

@@ -95,8 +95,8 @@ class EventLoop {
   // A callback for another thread, and a promise of the value with which the
   // callback is called. Dropping the callback fails the promise. `keep` is
   // released on the loop thread after the call or the drop. `lent`: the other
-  // thread uses the memory of `keep`, so the loop must not end before; see
-  // WhenNothingLent.
+  // thread uses the memory of `keep`, so the loop must not end before the call
+  // or the drop; see WhenNothingLent.
   template <typename T>
   Expected<T> Expect(std::shared_ptr<void> keep = nullptr, bool lent = false);
   // Resolves when no lent `keep` is left.

@@ -73,7 +73,8 @@ enum Code {
                           # ChunkOutcome. Of remove: the chunk is pinned.
   aborted @10;
   outOfRange @11;
-  unimplemented @12;      # The server does not know the call or a value in it.
+  unimplemented @12;      # The server does not know the call or a value in it. Of a
+                          # chunk: see ChunkOutcome.
   internal @13;           # A bug of the server.
   unavailable @14;        # Try another node.
   dataLoss @15;           # A copy is damaged: compute the KV.
@@ -149,11 +150,14 @@ interface Session {
   # another way than it computes keys, and would never find a chunk. invalidArgument
   # for a model or a namespace that is not valid. A namespace has 1 to 128 characters
   # of A-Z a-z 0-9 . _ -
+  # resourceExhausted when the session has too many Knowledge capabilities open.
 
   openMemory @1 (bytes :UInt64) -> (status :Status, memory :SharedMemory);
   # A memory region that gateway and engine both map. Only over a Unix socket:
   # failedPrecondition over TCP. resourceExhausted when the budget of the session or
-  # of the gateway is used up.
+  # of the gateway is used up, or when the session has too many regions. A call on a
+  # Knowledge of this session may name the region; any other SharedMemory is
+  # invalidArgument.
 
   info @2 () -> (status :Status, node :NodeInfo, session :UInt64);
   # The gateway's node and the number of this session.
@@ -187,10 +191,12 @@ enum RopeScaling { none @0; linear @1; llama3 @2; yarn @3; }
 enum RopePairing { neoX @0; gptJ @1; }
 
 struct RopeSpec {
-  # Everything that decides the rotation of K. Fields that the scaling does not use
-  # keep their defaults, because all fields count in the fingerprint.
-  theta @0 :Float64 = 10000.0;
-  rotaryDim @1 :UInt32;  # Elements of a head that are rotated. 0: none.
+  # Everything that decides the rotation of K. The fields mean what they mean in the
+  # config of a Hugging Face model. Fields that the scaling does not use keep their
+  # defaults, because all fields count in the fingerprint.
+  theta @0 :Float64 = 10000.0;  # Above 1.
+  rotaryDim @1 :UInt32;
+  # Elements of a head that are rotated: an even number, at most headDim. 0: none.
   pairing @2 :RopePairing;
   scaling @3 :RopeScaling;
   factor @4 :Float64 = 1.0;
@@ -203,11 +209,12 @@ struct RopeSpec {
 }
 
 struct ModelSpec {
-  name @0 :Text;       # For people.
-  numLayers @1 :UInt32;
-  numKvHeads @2 :UInt32;
-  headDim @3 :UInt32;
-  dtype @4 :Dtype;     # Of the KV cache in the engine.
+  # Each text has at most 256 bytes.
+  name @0 :Text;          # For people.
+  numLayers @1 :UInt32;   # 1 to 1024.
+  numKvHeads @2 :UInt32;  # 1 to 1024.
+  headDim @3 :UInt32;     # 1 to 4096.
+  dtype @4 :Dtype;        # Of the KV cache in the engine.
   rope @5 :RopeSpec;
   weightsDigest @6 :Text;
   # Any text that changes when the weights change. Engines that shall find each
@@ -284,7 +291,9 @@ interface Knowledge {
   store @1 (request :StoreRequest, deadlineMs :UInt32)
       -> (status :Status, stream :StoreStream);
   # Begins to store one chunk. The deadline covers everything up to the answer of
-  # commit. invalidArgument when the key is not the one that the gateway computes.
+  # commit. invalidArgument when the gateway computes another key. resourceExhausted
+  # when the session has storesInFlightMax streams or storeBytesMax bytes open
+  # (NodeInfo), or when the node has no memory for the chunk.
 
   retrieve @2 (request :RetrieveRequest, sink :LayerSink, deadlineMs :UInt32)
       -> (status :Status, outcomes :List(ChunkOutcome));
@@ -299,14 +308,21 @@ interface Knowledge {
 
   pin @3 (chunks :List(ChunkRef), ttlMs :UInt64, deadlineMs :UInt32)
       -> (status :Status, statuses :List(Status));
-  # Keeps every copy from eviction for ttlMs (1 ms to 30 days), or until the session
-  # ends. A node forgets its pins when it stops: pin again when it has started again.
-  # Pinning a pinned chunk extends the time. One status per chunk, in order: notFound
-  # when no node has the chunk.
+  # Asks every node that has a copy of a chunk not to evict the copy for ttlMs (1 ms
+  # to 30 days), or until the session ends. Pinning a chunk again replaces the time. A
+  # node forgets its pins when it stops: pin again when it has started again. One
+  # status per chunk, in order:
+  #   ok                 at least one copy is pinned. A copy that is only on disk
+  #                      counts once the disk has confirmed that it keeps the copy
+  #   notFound           no node has the chunk
+  #   resourceExhausted  no copy is pinned: too many pins at the nodes with a copy
+  #   unavailable        no copy is pinned: a node that may have one does not answer
+  # With any other code, no copy is pinned either.
 
   unpin @4 (chunks :List(ChunkRef), deadlineMs :UInt32)
       -> (status :Status, statuses :List(Status));
-  # Ends the session's pins. One status per chunk, in order.
+  # Ends the session's pins of these chunks. One status per chunk, in order: notFound
+  # when the session has not pinned the chunk.
 
   remove @5 (chunks :List(ChunkRef), deadlineMs :UInt32)
       -> (status :Status, statuses :List(Status));
@@ -331,7 +347,7 @@ struct StoreRequest {
   key @0 :Data;          # The key that the client computes.
   condition @1 :Data;    # The key of the chunk before it. Empty: a standalone chunk.
   variant @2 :Text;      # Empty: "raw". The characters are those of a namespace.
-  tokens @3 :List(Int32);
+  tokens @3 :List(Int32);  # Token ids: 1 to 4096, none negative.
   placement @4 :Data;    # Empty: the key itself.
   positions @5 :List(Int32);
   # The position of each token when its KV was computed: one per token, none negative.
@@ -369,8 +385,12 @@ interface StoreStream {
   # Completes the store: once, after all numLayers layers. It may be sent before the
   # layers are answered, but not before they are sent. Commit ends the store, whatever
   # it answers: a layer that is sent after it has no effect. invalidArgument when
-  # layers are missing. deadlineExceeded or unavailable when too few nodes
-  # acknowledged the chunk; storing it again is safe.
+  # layers are missing, or when a level cannot hold a value (infinity, NaN). When too
+  # few nodes acknowledged the chunk, the code is
+  #   resourceExhausted              nodes have no room
+  #   failedPrecondition             a node keeps another version of the chunk
+  #   unavailable, deadlineExceeded  nodes failed, were down or were too slow
+  # Some copies may be held all the same. Storing the chunk again is safe.
 }
 
 struct StoreReceipt {
@@ -399,12 +419,13 @@ struct RetrieveRequest {
   }
 
   prefillTokensPerSecond @5 :Float64;
-  # How fast the engine prefills. A chunk that takes longer to load or to decode comes
-  # at a lower accepted level, or its outcome is recompute. 0: unknown. Then the
-  # outcome is recompute only for chunks that the link cannot carry in time.
+  # How fast the engine prefills. A chunk that would take longer to load or to decode
+  # than to prefill comes at a less exact accepted level, or its outcome is recompute.
+  # 0: unknown. Then the outcome is recompute only for chunks that the link cannot
+  # carry in time.
   leadingChunks @6 :Bool;
-  # True: the engine cannot use a chunk behind one that it recomputes. Then each node
-  # leaves out chunks from the end of those that it is asked for.
+  # True: the engine cannot use a chunk behind one that it recomputes. Then a node
+  # that cannot send all chunks that it is asked for leaves out the last ones.
 
   struct Chunk {
     ref @0 :ChunkRef;
@@ -447,7 +468,8 @@ struct ChunkOutcome {
   why @1 :Status;
   # Why the chunk failed; unset for other kinds. failedPrecondition: the gateway's
   # node lacks the calibration with which the chunk was coded, or found two versions
-  # of the chunk. Another node may deliver it.
+  # of the chunk. unimplemented: the node that has the copy is too old to read the
+  # copy's format. In both cases another node may deliver the chunk.
 
   # The fields below are set for a hit only.
   level @2 :Level;       # The least exact level of the chunk's layers.

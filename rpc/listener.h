@@ -13,8 +13,8 @@
 namespace kdn::rpc {
 
 // Opens a listening TCP socket. ALREADY_EXISTS when the address is in use,
-// INVALID_ARGUMENT when it is not an address of this host; both name it.
-// Resolves names, so it may block.
+// INVALID_ARGUMENT when it is not an address of this host; both errors name the
+// address. Resolves names, so it may block.
 absl::StatusOr<int> ListenTcp(const std::string& host, uint16_t port);
 // Opens a listening Unix socket of mode 0600. Replaces a socket file that no
 // process listens on; any other file at `path` is ALREADY_EXISTS.

@@ -2,10 +2,10 @@
 # Headers of the bulk plane: objects between nodes, over plain TCP. docs/protocol.md
 # ("Between nodes") has the order of messages and bytes.
 #
-# A connection carries frames. A frame is a length (4 bytes, little-endian, at most
-# frameBytesMax) and as many bytes of one Cap'n Proto message in the standard stream
-# framing. After some frames come raw bytes of objects; the frame says how many. Each
-# side hangs up when it receives a malformed frame.
+# A connection carries frames. A frame is a length (4 bytes, little-endian; a multiple
+# of 8, at most frameBytesMax) and as many bytes of one Cap'n Proto message in the
+# standard stream framing. Raw bytes of objects follow some frames; the frame says how
+# many. Each side hangs up when it receives a malformed frame.
 
 using Cxx = import "/capnp/c++.capnp";
 $Cxx.namespace("kdn::rpc::peer");
@@ -39,7 +39,7 @@ struct Introduction {
 struct Hello {
   # The first frame in each direction. The caller speaks first.
   introduction @0 :Introduction;
-  to @1 :Text;        # The node to which the speaker believes to speak.
+  to @1 :Text;        # The node that the speaker believes it speaks to.
   status @2 :Status;  # In the server's answer: ok, or why the server hangs up.
 }
 
@@ -71,12 +71,14 @@ struct Fetch {
 struct Budget {
   # Limits what the answer takes of the link. The server knows the sizes and errors of
   # all levels, and chooses the level of each layer within these limits.
-  bytesMax @0 :UInt64;  # All bits set: no limit.
+  bytesMax @0 :UInt64;
+  # Most bytes of streams in the whole answer. All bits set: no limit.
   bytesPerTokenMax @1 :Float64;
-  # The engine prefills a chunk sooner if the chunk takes more bytes per token than
-  # this. 0: unknown.
+  # Bytes that the link carries while the engine prefills one token: prefilling is
+  # faster than loading more bytes per token than this. 0: unknown.
   setupBytes @2 :UInt64;
-  # Bytes that the link could carry in the time before the first byte arrives.
+  # Bytes that the link could carry in the time before the first byte arrives. The
+  # comparison with prefilling adds them to the bytes to load.
   leadingChunks @3 :Bool;
   # True: chunks behind a chunk that is recomputed are of no use.
   levelsTooSlow @4 :UInt8;
@@ -92,11 +94,11 @@ struct FetchItem {
   status @0 :Status;
   # ok: a hit, or a chunk to recompute. notFound: a miss. Another code: why the copy
   # cannot be read.
-  levels @1 :List(UInt8);  # One level per layer of the slice.
-  tier @2 :UInt8;
-  objectBytes @3 :UInt64;
-  prefixBytes @4 :UInt32;
-  streamBytes @5 :UInt64;  # Bytes of all layers of the slice together.
+  levels @1 :List(UInt8);  # One per layer of the slice: numbers of Level, kdn.capnp.
+  tier @2 :UInt8;          # The number of a Tier of kdn.capnp.
+  objectBytes @3 :UInt64;  # Of the whole object.
+  prefixBytes @4 :UInt32;  # Of the object's header and index.
+  streamBytes @5 :UInt64;  # Of the raw streams of all layers of the slice together.
   item @6 :UInt32;         # The index of the chunk in the request.
   endsGroup @7 :Bool;
   recompute @8 :Bool;

@@ -82,7 +82,8 @@ double MedianSeconds(int repeats, GpuStream stream, const F& work) {
   return seconds[seconds.size() / 2];
 }
 
-// Device memory that chunks are decoded into, and as much to copy it to.
+// Device memory that chunks are decoded into, and a second block of the same
+// size, into which the first block is copied.
 class Bench {
  public:
   Bench(const Options& options, GpuStream stream)

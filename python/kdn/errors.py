@@ -90,7 +90,8 @@ class PermissionDenied(KdnError, PermissionError):
 
 
 class Unimplemented(KdnError, NotImplementedError):
-    """The node is too old for the call, or the KDN does not support this kind of model."""
+    """The node is too old for the call or for the chunk's format, or the KDN does not
+    support this kind of model."""
 
     code = "unimplemented"
 

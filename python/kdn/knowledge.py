@@ -220,8 +220,8 @@ class Knowledge(_Knowledge):
                 return
 
     def pin(self, chunks: Sequence[Chunk], ttl: float, timeout: float = DEFAULT_TIMEOUT) -> list[KdnError | None]:
-        """Protects every copy from eviction for `ttl` seconds, or until the client is
-        closed. Per chunk: None for success, else the error."""
+        """Protects the copies of the chunks from eviction for `ttl` seconds, or until the
+        client is closed. Per chunk: None if at least one copy is pinned, else the error."""
         return self._link.loop.run(self._calls.statuses("pin", chunks, timeout, ttl_milliseconds(ttl, 0.001)))
 
     def unpin(self, chunks: Sequence[Chunk], timeout: float = DEFAULT_TIMEOUT) -> list[KdnError | None]:

@@ -25,8 +25,8 @@ class BulkJob {
   virtual RequesterId requester() const = 0;
   // The histogram of the times that such requests take.
   virtual Metric latency() const = 0;
-  // The job has the lease of a connection. From now on the time that passes is
-  // the peer's.
+  // The job has got the lease of a connection: its wait is over, and the time
+  // from now on is time that the peer takes.
   virtual void Begin() {}
   // Sends the request and reads the whole answer, on a connection that has said
   // hello. The status is the peer's answer. After an exception the connection

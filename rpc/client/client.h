@@ -19,12 +19,12 @@
 
 // The engine's side of kdn.capnp.
 //
-// Calls block, and an object is used by the thread that made it only (checked).
-// All clients of a thread share the event loop of that thread: a call needs no
+// Calls block. Only the thread that made an object may use it (checked). All
+// clients of a thread share the event loop of that thread: a call needs no
 // other thread, and all clients and stores of the thread make progress while
 // one of them waits. Every call ends with a status by its timeout, or 0.1 s
-// later when the gateway does not answer. When a connection breaks, all calls
-// are UNAVAILABLE from then on: connect again. The library throws no
+// later when the gateway does not answer. When a connection has broken, all
+// further calls on it are UNAVAILABLE: connect again. The library throws no
 // exceptions.
 namespace kdn::rpc {
 
@@ -105,8 +105,8 @@ class Knowledge {
       const RetrieveSpec& spec, OnLayer on_layer = nullptr,
       absl::Duration timeout = kDefaultTimeout) = 0;
 
-  // Pin, Unpin and Remove give one status per chunk, in order. A pin ends after
-  // `ttl`, or with the client's session.
+  // Pin, Unpin and Remove give one status per chunk, in order; kdn.capnp says
+  // what each code means. A pin ends after `ttl`, or with the client's session.
   virtual absl::StatusOr<std::vector<absl::Status>> Pin(
       absl::Span<const ChunkRef> chunks, absl::Duration ttl,
       absl::Duration timeout = kDefaultTimeout) = 0;

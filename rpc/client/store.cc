@@ -14,8 +14,8 @@ namespace {
 // Most unanswered layers of a store: the four that the gateway encodes at the
 // same time, and four that wait.
 constexpr size_t kLayersUnanswered = 8;
-// Most bytes of them in messages: half of the bytes that a connection may have
-// unanswered, so that the gateway still reads other calls.
+// Most bytes of unanswered layers in messages: half of the bytes that a
+// connection may have unanswered, so that the gateway still reads other calls.
 constexpr size_t kBytesUnanswered = 32 << 20;
 
 // Puts a layer into the message: in its own order if it is dense, else packed.

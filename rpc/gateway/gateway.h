@@ -27,10 +27,11 @@ class Gateway {
     // Empty: no TCP. Port 0: any free port, see tcp_port().
     std::string tcp_host = "127.0.0.1";
     uint16_t tcp_port = 0;
-    // Empty: no Unix socket. Its mode is 0600: users who may open it are
-    // trusted. A stale socket file is replaced; one on which a process listens
-    // is ALREADY_EXISTS. The gateway also makes unix_path + ".fd", at which
-    // clients fetch descriptors that their Cap'n Proto library cannot receive.
+    // The path of the Unix socket; empty: none. The mode of the socket is 0600:
+    // users who may open it are trusted. A stale socket file is replaced;
+    // ALREADY_EXISTS when a process listens on it. The gateway also makes
+    // unix_path + ".fd", at which clients fetch descriptors that their Cap'n
+    // Proto library cannot receive.
     std::string unix_path;
 
     int sessions_max = 256;

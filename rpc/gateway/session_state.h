@@ -66,7 +66,7 @@ class SharedMemoryServer final : public wire::SharedMemory::Server {
   std::shared_ptr<SharedRegion> region_;
   std::shared_ptr<DescriptorDesk> desk_;
   AdmissionGate::Pass slot_;
-  std::string ticket_;  // the last one issued; empty: none
+  std::string ticket_;  // the last ticket that was issued; empty: none
 };
 
 // One connected engine. Its Session capability and all objects that were opened
@@ -95,8 +95,8 @@ struct SessionState {
   }
 };
 
-// Turns a promise of a plain answer into one of an answer or a status, for
-// ByDeadline.
+// Turns a promise of a plain answer into a promise of an answer or a status,
+// for ByDeadline.
 template <typename T>
 kj::Promise<absl::StatusOr<T>> AnswerOrStatus(kj::Promise<T> promise) {
   return promise.then([](T value) -> absl::StatusOr<T> { return value; });

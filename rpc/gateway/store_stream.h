@@ -43,8 +43,8 @@ class StoreStreamServer final : public wire::StoreStream::Server {
   kj::Promise<void> commit(CommitContext context) override;
 
  private:
-  // A bound, so that one store does not take all threads of a node, and for the
-  // memory of its messages.
+  // Bounds the threads of the node, and the memory for messages, that one store
+  // takes.
   static constexpr int kLayersAtOnce = 4;
   static kj::Array<kj::Promise<void>> FirstTurns();
 

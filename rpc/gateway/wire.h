@@ -29,7 +29,8 @@ absl::StatusOr<delivery::StoreRequest> StoreFromWire(
     wire::StoreRequest::Reader request, std::shared_ptr<const ModelSpec> model,
     const ModelFingerprint& fingerprint, const Namespace& ns);
 
-// INVALID_ARGUMENT unless it is 1 ms to 30 days, or 0 and `zero_allowed`.
+// A time to live. INVALID_ARGUMENT unless `ttl_ms` is 1 ms to 30 days, or 0 and
+// `zero_allowed`.
 absl::StatusOr<absl::Duration> TtlFromWire(uint64_t ttl_ms, bool zero_allowed);
 
 // INVALID_ARGUMENT unless there are 1 to kChunkTokensMax positions, none of
