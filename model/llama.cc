@@ -12,9 +12,13 @@
 #include "kv/check.h"
 #include "kv/chunk_key.h"
 #include "kv/digest.h"
+#include "model/attention.h"
 
 namespace kdn::model {
 namespace {
+
+// A call with fewer pairs of a query and a token attends on one thread.
+constexpr size_t kPairsPerThread = 1 << 16;
 
 absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -250,53 +254,45 @@ void Llama::WriteKv(const Rows& rows, int layer, absl::Span<const float> k,
 std::vector<float> Llama::Attend(const Rows& rows, int layer,
                                  std::vector<float> q, const KvCache& cache,
                                  const Mask& mask) const {
+  std::vector<float> out(q.size());
+  // The threads are those of oneDNN, which waits for work on them.
+  [[maybe_unused]] const bool many =
+      rows.positions.size() * cache.size() >= kPairsPerThread;
+#pragma omp parallel for if (many)
+  for (int kv_head = 0; kv_head < config_.num_kv_heads; ++kv_head) {
+    AttendHead(rows, layer, kv_head, absl::MakeSpan(q), cache, mask,
+               absl::MakeSpan(out));
+  }
+  return out;
+}
+
+void Llama::AttendHead(const Rows& rows, int layer, int kv_head,
+                       absl::Span<float> q, const KvCache& cache,
+                       const Mask& mask, absl::Span<float> out) const {
   const int dim = config_.head_dim;
   const int slots = cache.size();
   const int group = config_.num_heads / config_.num_kv_heads;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
-  std::vector<float> out(q.size(), 0.0f);
   std::vector<float> keys(static_cast<size_t>(slots) * dim);
   std::vector<float> values(keys.size());
-  std::vector<float> weights(slots);
-  for (int kv_head = 0; kv_head < config_.num_kv_heads; ++kv_head) {
-    LoadFloats(spec_.dtype, cache.view().At(layer, KvPart::kK, kv_head, 0),
-               keys.size(), keys.data());
-    LoadFloats(spec_.dtype, cache.view().At(layer, KvPart::kV, kv_head, 0),
-               values.size(), values.data());
-    for (int row = 0; row < static_cast<int>(rows.positions.size()); ++row) {
-      const size_t turn = static_cast<size_t>(row) * rope_.pairs();
-      for (int h = kv_head * group; h < (kv_head + 1) * group; ++h) {
-        float* query =
-            &q[(static_cast<size_t>(row) * config_.num_heads + h) * dim];
-        rope_.Rotate(&rows.cos[turn], &rows.sin[turn], query);
-        float most = -INFINITY;
-        for (int slot = 0; slot < slots; ++slot) {
-          weights[slot] = -INFINITY;
-          if (!mask(rows.positions[row], cache.positions()[slot], slot)) {
-            continue;
-          }
-          const float* key = &keys[static_cast<size_t>(slot) * dim];
-          weights[slot] =
-              scale * std::inner_product(query, query + dim, key, 0.0f);
-          most = std::max(most, weights[slot]);
-        }
-        float sum = 0.0f;
-        float* result =
-            &out[(static_cast<size_t>(row) * config_.num_heads + h) * dim];
-        for (int slot = 0; slot < slots; ++slot) {
-          if (weights[slot] == -INFINITY) continue;
-          const float weight = std::exp(weights[slot] - most);
-          sum += weight;
-          const float* value = &values[static_cast<size_t>(slot) * dim];
-          for (int i = 0; i < dim; ++i) result[i] += weight * value[i];
-        }
-        if (sum > 0.0f) {
-          for (int i = 0; i < dim; ++i) result[i] /= sum;
-        }
-      }
+  LoadFloats(spec_.dtype, cache.view().At(layer, KvPart::kK, kv_head, 0),
+             keys.size(), keys.data());
+  LoadFloats(spec_.dtype, cache.view().At(layer, KvPart::kV, kv_head, 0),
+             values.size(), values.data());
+  HeadAttention attention(keys, std::move(values), dim);
+  HeadAttention::Allowed allowed(slots);
+  for (int row = 0; row < static_cast<int>(rows.positions.size()); ++row) {
+    for (int slot = 0; slot < slots; ++slot) {
+      allowed[slot] =
+          mask(rows.positions[row], cache.positions()[slot], slot) ? 1 : 0;
+    }
+    const size_t turn = static_cast<size_t>(row) * rope_.pairs();
+    for (int h = kv_head * group; h < (kv_head + 1) * group; ++h) {
+      const size_t at =
+          (static_cast<size_t>(row) * config_.num_heads + h) * dim;
+      rope_.Rotate(&rows.cos[turn], &rows.sin[turn], &q[at]);
+      attention.Attend(q.subspan(at, dim), allowed, out.subspan(at, dim));
     }
   }
-  return out;
 }
 
 absl::StatusOr<std::vector<float>> Llama::PrefillInChunks(

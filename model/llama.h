@@ -19,7 +19,8 @@
 namespace kdn::model {
 
 // Says whether the query at position `query` may attend to the token at
-// position `key`. `slot` is that token's index in the cache.
+// position `key`. `slot` is that token's index in the cache. Called by several
+// threads at once.
 using Mask = std::function<bool(int32_t query, int32_t key, int slot)>;
 // The causal rule. It goes by positions, so the order in the cache is free.
 inline bool Causal(int32_t query, int32_t key, int) { return key <= query; }
@@ -85,6 +86,11 @@ class Llama {
                absl::Span<const float> v, KvCache& cache, int begin) const;
   std::vector<float> Attend(const Rows& rows, int layer, std::vector<float> q,
                             const KvCache& cache, const Mask& mask) const;
+  // The query heads of one KV head. Rotates them in `q` and writes their rows
+  // of `out`; both are [rows][num_heads][head_dim].
+  void AttendHead(const Rows& rows, int layer, int kv_head, absl::Span<float> q,
+                  const KvCache& cache, const Mask& mask,
+                  absl::Span<float> out) const;
 
   ModelConfig config_;
   ModelSpec spec_;
