@@ -71,8 +71,9 @@ class FetchSink {
   virtual void OnLayer(int i, int layer,
                        absl::Span<const std::byte> streams) = 0;
   // Last call. Not OK when the connection broke, when the peer's bytes make no
-  // sense (DATA_LOSS), when the deadline passed, or after CancelFetch. The
-  // caller then has to fetch the incomplete chunks from another node.
+  // sense (DATA_LOSS), when an object has a format that this node does not read
+  // (UNIMPLEMENTED), when the deadline passed, or after CancelFetch. The caller
+  // then has to fetch the incomplete chunks from another node.
   virtual void OnDone(const absl::Status& status) = 0;
 };
 

@@ -66,6 +66,10 @@ struct Fetch {
   headEnd @5 :UInt32;
   accept @6 :UInt8;   # The set of accepted levels: bit i is the level with number i.
   budget @7 :Budget;
+  newestFormat @8 :UInt16 = 3;
+  # The newest version of the object format that the caller reads. A copy of a newer
+  # version is not sent: its item is unimplemented. The default is what nodes read
+  # that do not set the field.
 }
 
 struct Budget {

@@ -14,7 +14,8 @@ namespace kdn::rpc {
 namespace {
 
 // The status of a connection's exception. FAILED means that the peer sent
-// something malformed.
+// something malformed, UNIMPLEMENTED that it sent an object that this node is
+// too old to read.
 absl::Status StatusOf(const NodeId& peer, const kj::Exception& broken) {
   const std::string text =
       absl::StrCat("peer ", peer.name(), ": ", broken.getDescription().cStr());
@@ -23,6 +24,8 @@ absl::Status StatusOf(const NodeId& peer, const kj::Exception& broken) {
       return absl::DataLossError(text);
     case kj::Exception::Type::OVERLOADED:
       return absl::ResourceExhaustedError(text);
+    case kj::Exception::Type::UNIMPLEMENTED:
+      return absl::UnimplementedError(text);
     default:
       return absl::UnavailableError(text);
   }

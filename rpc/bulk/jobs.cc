@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "codec/format/fixed_fields.h"
 #include "kv/check.h"
 #include "kv/clock.h"
 #include "rpc/wire.h"
@@ -30,6 +31,7 @@ void FillFetch(const delivery::FetchRequest& request,
   out.setHeadBegin(static_cast<uint32_t>(request.slice.head_begin));
   out.setHeadEnd(static_cast<uint32_t>(request.slice.head_end));
   out.setAccept(request.accept.bits());
+  out.setNewestFormat(codec::kFormatVersion);
   auto budget = out.initBudget();
   budget.setBytesMax(request.budget.bytes_max);
   budget.setBytesPerTokenMax(request.budget.bytes_per_token_max.value_or(0.0));
@@ -54,6 +56,14 @@ std::vector<Level> LevelsOf(capnp::List<uint8_t>::Reader levels,
 kj::Exception BadItem(int item, absl::string_view what) {
   return Malformed(
       absl::DataLossError(absl::StrCat("chunk ", item, ": ", what)));
+}
+
+// The exception for a prefix that this node cannot parse. Without the index,
+// the receiver cannot tell where the next bytes belong, so the fetch ends. An
+// object that only a newer node reads is not damaged, and the peer is sound.
+kj::Exception Unreadable(const absl::Status& why) {
+  if (!absl::IsUnimplemented(why)) return Malformed(why);
+  return ExceptionOf(kj::Exception::Type::UNIMPLEMENTED, why.message());
 }
 
 }  // namespace
@@ -144,8 +154,7 @@ kj::Promise<void> FetchJob::ReadHit(kj::AsyncIoStream& stream, int item,
         absl::MakeConstSpan(reinterpret_cast<const std::byte*>(prefix.begin()),
                             prefix.size()),
         object_bytes);
-    // Without the index, the receiver cannot tell where the next bytes belong.
-    if (!index.ok()) return Malformed(index.status());
+    if (!index.ok()) return Unreadable(index.status());
     if (index->key() != request_.chunks[item].key) {
       return BadItem(item, "the object of another chunk");
     }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "codec/format/fixed_fields.h"
 #include "kv/clock.h"
 #include "rpc/bulk/session.h"
 #include "rpc/wire.h"
@@ -115,8 +116,8 @@ kj::Promise<void> BulkSession::ServeFetch(peer::Fetch::Reader request,
   auto fetch = std::make_shared<Fetch>(
       KvSlice{IntOf(request.getLayerBegin()), IntOf(request.getLayerEnd()),
               IntOf(request.getHeadBegin()), IntOf(request.getHeadEnd())},
-      LevelSet::FromBits(request.getAccept()), BudgetOf(request.getBudget()),
-      refs.size());
+      LevelSet::FromBits(request.getAccept()), request.getNewestFormat(),
+      BudgetOf(request.getBudget()), refs.size());
   const CallDeadline deadline = CallDeadline::After(timeout);
   for (unsigned i = 0; i < refs.size(); ++i) {
     using Held = absl::StatusOr<delivery::PeerService::Held>;
@@ -128,8 +129,7 @@ kj::Promise<void> BulkSession::ServeFetch(peer::Fetch::Reader request,
         ByDeadline(loop_, kj::mv(expected.promise), deadline.at,
                    "reading an object")
             .then([i, &fetch = *fetch](Held held) {
-              fetch.items[i] =
-                  ItemOf(i, std::move(held), fetch.slice, fetch.accept);
+              fetch.items[i] = ItemOf(i, std::move(held), fetch);
               fetch.order.OnRead(i, SteadyNow());
               if (fetch.order.all_read() && fetch.all_read.get() != nullptr) {
                 fetch.all_read->fulfill();
@@ -172,7 +172,7 @@ std::vector<BulkSession::Item> BulkSession::TakeItems(Fetch& fetch) {
 
 BulkSession::Item BulkSession::ItemOf(
     unsigned number, absl::StatusOr<delivery::PeerService::Held> held,
-    const KvSlice& slice, LevelSet accept) {
+    const Fetch& fetch) {
   Item item;
   item.number = number;
   item.status = held.status();
@@ -186,13 +186,20 @@ BulkSession::Item BulkSession::ItemOf(
     item.damaged = item.held.info.version;
     return item;
   }
-  const LevelSet offered = index->header().levels & accept;
+  const uint16_t format = codec::ReadFixed(bytes)->version;
+  if (format > fetch.newest_format) {
+    item.status = absl::UnimplementedError(
+        absl::StrCat("object format ", format, "; the caller reads ",
+                     fetch.newest_format, " and older: update its node"));
+    return item;
+  }
+  const LevelSet offered = index->header().levels & fetch.accept;
   if (offered.empty()) {
     item.status = absl::NotFoundError("the copy keeps no accepted level");
     return item;
   }
-  item.layout.slice = slice;
-  item.status = CheckSlice(index->header().shape, slice);
+  item.layout.slice = fetch.slice;
+  item.status = CheckSlice(index->header().shape, fetch.slice);
   item.index = *std::move(index);
   return item;
 }

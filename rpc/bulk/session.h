@@ -45,15 +45,18 @@ class BulkSession {
   // A fetch in progress.
   struct Fetch {
     Fetch(const KvSlice& slice_in, LevelSet accept_in,
-          const delivery::SendBudget& budget, size_t chunks)
+          uint16_t newest_format_in, const delivery::SendBudget& budget,
+          size_t chunks)
         : slice(slice_in),
           accept(accept_in),
+          newest_format(newest_format_in),
           plan(slice_in, accept_in, budget, chunks),
           order(chunks),
           items(chunks) {}
 
     const KvSlice slice;
     const LevelSet accept;
+    const uint16_t newest_format;  // that the caller reads
     delivery::FetchPlan plan;
     delivery::ServeOrder order;
     std::vector<Item> items;  // by chunk; set when the chunk has been read
@@ -88,7 +91,7 @@ class BulkSession {
                                absl::Duration timeout);
   static Item ItemOf(unsigned number,
                      absl::StatusOr<delivery::PeerService::Held> held,
-                     const KvSlice& slice, LevelSet accept);
+                     const Fetch& fetch);
   kj::Promise<void> SendGroups(std::shared_ptr<Fetch> fetch);
   // Decides the levels of each chunk of a group.
   static void Plan(Fetch& fetch, std::vector<Item>& items);

@@ -497,6 +497,18 @@ TEST_F(FetchDeliveryTest, TheEndOfAFetchTellsAPeersHealth) {
   EXPECT_FALSE(is_failing(delivery::PeerHealth::kBackoff));
 }
 
+TEST_F(FetchDeliveryTest, AnObjectOfANewerFormatIsNotThePeersFault) {
+  delivery::AttemptResult result;
+  RemoteFetch fetch(
+      Context(key_), {{0, std::nullopt}}, Link(), arena_.get(), &pool_,
+      pool_.NextRequester(), [](int, uint64_t) {},
+      [&](int, delivery::AttemptResult r) { result = std::move(r); });
+  fetch.OnBegin();
+  fetch.OnDone(absl::UnimplementedError("object format 4"));
+  EXPECT_TRUE(absl::IsUnimplemented(result.status)) << result.status;
+  EXPECT_FALSE(IsFailing(clock_.Now()));
+}
+
 TEST_F(FetchDeliveryTest, WaitingForAConnectionIsNotThePeersSilence) {
   RemoteFetch fetch(
       Context(key_), {{0, std::nullopt}}, Link(), arena_.get(), &pool_,

@@ -7,8 +7,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <random>
 
+#include "codec/format/fixed_fields.h"
 #include "rpc/bulk/frame.h"
 #include "rpc/listener.h"
 #include "rpc/wire.h"
@@ -26,14 +28,32 @@ void Append(capnp::MessageBuilder& message, Bytes& out) {
   out.insert(out.end(), frame.begin(), frame.end());
 }
 
-Bytes HelloBytes() {
+Bytes HelloBytes(const char* from = "a", const char* to = "b") {
   capnp::MallocMessageBuilder message;
   auto hello = message.initRoot<peer::Hello>();
-  ToWire(IntroduceByNameOnly(NodeId("a"))(NodeId("b")),
+  ToWire(IntroduceByNameOnly(NodeId(from))(NodeId(to)),
          hello.initIntroduction());
-  hello.setTo("b");
+  hello.setTo(to);
   Bytes out;
   Append(message, out);
+  return out;
+}
+
+// The item of the first chunk, and the object's prefix.
+Bytes HitBytes(const std::vector<std::byte>& object, size_t prefix_bytes) {
+  capnp::MallocMessageBuilder message;
+  auto item = message.initRoot<peer::FetchItem>();
+  item.initStatus();
+  item.initLevels(3);  // lossless
+  item.setObjectBytes(object.size());
+  item.setPrefixBytes(static_cast<uint32_t>(prefix_bytes));
+  item.setStreamBytes(object.size() - prefix_bytes);
+  item.setEndsGroup(true);
+  Bytes out;
+  Append(message, out);
+  for (size_t i = 0; i < prefix_bytes; ++i) {
+    out.push_back(static_cast<uint8_t>(object[i]));
+  }
   return out;
 }
 
@@ -50,7 +70,8 @@ Bytes PushBytes(const ChunkRef& ref, uint64_t object_bytes) {
   return out;
 }
 
-Bytes FetchBytes(const Namespace& ns, const std::vector<TestChunk>& chunks) {
+Bytes FetchBytes(const Namespace& ns, const std::vector<TestChunk>& chunks,
+                 uint16_t newest_format = codec::kFormatVersion) {
   capnp::MallocMessageBuilder message;
   auto request = message.initRoot<peer::Request>();
   request.setDeadlineMs(1000);
@@ -64,6 +85,7 @@ Bytes FetchBytes(const Namespace& ns, const std::vector<TestChunk>& chunks) {
   fetch.setLayerEnd(3);
   fetch.setHeadEnd(2);
   fetch.setAccept(LevelSet::All().bits());
+  fetch.setNewestFormat(newest_format);
   Bytes out;
   Append(message, out);
   return out;
@@ -133,7 +155,48 @@ void Attack(uint16_t port, const Bytes& bytes) {
   close(fd);
 }
 
-class HostileBulkTest : public BulkFixture {};
+class HostileBulkTest : public BulkFixture {
+ protected:
+  // Fetches the first chunk from a node that sends `answer`, whatever it is
+  // asked.
+  absl::Status FetchFrom(const Bytes& answer) {
+    const int listening = *ListenTcp("127.0.0.1", 0);
+    port_ = PortOf(listening);
+    std::thread node([&] {
+      pollfd wait{listening, POLLIN, 0};
+      poll(&wait, 1, -1);
+      const int fd = accept(listening, nullptr, nullptr);
+      Exchange(fd, answer, 200);
+      close(fd);
+    });
+    const absl::Status status = Fetch(FetchOf({chunks_[0]}))->status;
+    node.join();
+    close(listening);
+    return status;
+  }
+};
+
+TEST_F(HostileBulkTest, AnObjectOfANewerFormatIsUnimplementedAndNoDamage) {
+  peer_.Hold(chunks_[0], LevelSet::Of(Level::kLossless));
+  const auto held = peer_.object(chunks_[0].ref.key)->bytes();
+  std::vector<std::byte> object(held.begin(), held.end());
+  const size_t prefix_bytes =
+      codec::ObjectIndex::Parse(object, object.size())->prefix_bytes();
+  object[6] = std::byte{codec::kFormatVersion + 1};
+  const auto answer = [&] {
+    Bytes bytes = HelloBytes("b", "a");
+    const Bytes hit = HitBytes(object, prefix_bytes);
+    bytes.insert(bytes.end(), hit.begin(), hit.end());
+    return bytes;
+  };
+  const absl::Status damaged = FetchFrom(answer());
+  EXPECT_TRUE(absl::IsDataLoss(damaged)) << "its CRC is wrong: " << damaged;
+  const uint32_t crc =
+      codec::PrefixCrc(absl::MakeConstSpan(object).first(prefix_bytes));
+  std::memcpy(object.data() + codec::kCrcOffset, &crc, sizeof(crc));
+  const absl::Status newer = FetchFrom(answer());
+  EXPECT_TRUE(absl::IsUnimplemented(newer)) << newer;
+}
 
 TEST_F(HostileBulkTest, MutatedRequestsNeverHurtOthers) {
   HoldAll();
@@ -199,6 +262,26 @@ TEST_F(HostileBulkTest,
   EXPECT_TRUE(absl::IsNotFound(statuses[2]))
       << "the connection lives: " << statuses[2];
   EXPECT_EQ(server_meters_->Get("peer_refused"), 0u);
+}
+
+TEST_F(HostileBulkTest, ANodeThatReadsOlderFormatsOnlyGetsNoNewerObject) {
+  peer_.Hold(chunks_[0], LevelSet::Of(Level::kLossless));
+  Bytes bytes = HelloBytes();
+  const Bytes fetch = FetchBytes(ns_, {chunks_[0]}, codec::kFormatVersion - 1);
+  bytes.insert(bytes.end(), fetch.begin(), fetch.end());
+  const int fd = ConnectLocal(server_->port());
+  ASSERT_EQ(send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL),
+            static_cast<ssize_t>(bytes.size()));
+  shutdown(fd, SHUT_WR);  // the server hangs up once it has answered
+  const Bytes answers = Exchange(fd, {}, /*quiet_ms=*/20000);
+  close(fd);
+  size_t at = 0;
+  ASSERT_NE(NextFrame(answers, at), nullptr) << "no hello";
+  const auto item = NextFrame(answers, at);
+  ASSERT_NE(item, nullptr);
+  const absl::Status status = FromWire(item->As<peer::FetchItem>().getStatus());
+  EXPECT_TRUE(absl::IsUnimplemented(status)) << status;
+  EXPECT_EQ(at, answers.size()) << "nothing follows";
 }
 
 TEST_F(HostileBulkTest, AStalledPushEndsItsConnectionAndLeavesNothing) {
