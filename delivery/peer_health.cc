@@ -7,12 +7,17 @@
 
 namespace kdn::delivery {
 
-void PeerHealth::OnBegin(absl::Time now) {
+void PeerHealth::OnAsk(absl::Time now) {
   // This fetch tries the peer again. If it is not answered, a later fetch tries
   // again after another backoff.
   if (failures_ > 0 && now >= retry_at_) retry_at_ = now + Backoff();
   const bool was_given_up = now - silent_since_ >= kSilence + kBackoffMax;
-  if (waiting_ == 0 || was_given_up) silent_since_ = now;
+  if (waiting_ > 0 && was_given_up) silent_since_ = now - kSilence;
+  KDN_DCHECK_INVARIANTS(*this);
+}
+
+void PeerHealth::OnBegin(absl::Time now) {
+  if (waiting_ == 0) silent_since_ = now;
   ++waiting_;
   KDN_DCHECK_INVARIANTS(*this);
 }

@@ -64,6 +64,11 @@ class PeerHealth {
   // The weight of an answer in the moving average of the latency.
   static constexpr double kWeight = 0.3;
 
+  // A fetch will ask the peer. The fetch may have to wait for one of this
+  // node's connections. Call it once for every fetch, before OnBegin: for all
+  // other fetches, a failing peer goes on failing while this fetch tries the
+  // peer again.
+  void OnAsk(absl::Time now);
   // A fetch has a connection to the peer, or dials one. The time that a fetch
   // waits for one of this node's connections is not the peer's silence.
   void OnBegin(absl::Time now);
@@ -87,7 +92,8 @@ class PeerHealth {
 
   int waiting_ = 0;
   // When the peer last sent a part of an answer, or when fetches began to wait
-  // if that was later. Has a meaning only while fetches wait.
+  // if that was later. Has a meaning only while fetches wait. A fetch that
+  // tries a silent peer again sets it to kSilence ago.
   absl::Time silent_since_ = absl::InfinitePast();
   int failures_ = 0;  // in a row
   absl::Time last_failure_ = absl::InfinitePast();

@@ -2,6 +2,11 @@
 
 namespace kdn::transfer {
 
+void HealthBook::OnAsk(const NodeId& peer, absl::Time now) {
+  absl::MutexLock lock(&mutex_);
+  peers_[peer].OnAsk(now);
+}
+
 void HealthBook::OnBegin(const NodeId& peer, absl::Time now) {
   absl::MutexLock lock(&mutex_);
   peers_[peer].OnBegin(now);

@@ -16,6 +16,7 @@ namespace kdn::transfer {
 class HealthBook {
  public:
   // See delivery::PeerHealth.
+  void OnAsk(const NodeId& peer, absl::Time now);
   void OnBegin(const NodeId& peer, absl::Time now);
   void OnAnswer(const NodeId& peer, absl::Time began, absl::Time now);
   void OnProgress(const NodeId& peer, absl::Time now);

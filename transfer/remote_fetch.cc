@@ -111,7 +111,9 @@ RemoteFetch::RemoteFetch(std::shared_ptr<RetrieveContext> context,
       on_size_(std::move(on_size)),
       on_attempt_(std::move(on_attempt)),
       receiving_(items_.size()),
-      reckoning_(std::make_shared<Reckoning>(link_)) {}
+      reckoning_(std::make_shared<Reckoning>(link_)) {
+  link_.health->OnAsk(link_.peer, link_.clock->Now());
+}
 
 void RemoteFetch::OnBegin() {
   KDN_CHECK(!began_, "a fetch begins once");

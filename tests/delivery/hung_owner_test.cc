@@ -57,6 +57,7 @@ class Simulation {
   AttemptResult Fetch(const FetchFrom& fetch) {
     PeerHealth& health = health_[fetch.peer];
     const absl::Time began = now;
+    health.OnAsk(began);
     health.OnBegin(began);
     AttemptResult result;
     if (is_hung && fetch.peer == kFirst) {
@@ -109,6 +110,25 @@ TEST(HungOwnerTest, CostsSomeReadsTheirTimeAndNotEveryRead) {
   for (int i = 0; i < 10; ++i) {
     EXPECT_EQ(simulation.Retrieve(), std::vector<NodeId>{kFirst});
   }
+}
+
+// Fetches with long deadlines hold all connections to a hung owner, and the
+// fetches behind them never begin.
+TEST(HungOwnerTest, IsPassedOverWhileItsFetchesHoldAllConnections) {
+  constexpr int kConnections = 4;
+  PeerHealth hung;
+  int asked = 0;
+  for (absl::Time now = kStart; now < kStart + absl::Minutes(2);
+       now += kPause) {
+    const PeerGrades grades = {{kFirst, hung.GradeAt(now)}};
+    const auto order = ReadOrder({kFirst, kSecond}, kSelf, 2, grades);
+    if (order.front() != kFirst) continue;
+    hung.OnAsk(now);
+    if (asked++ < kConnections) hung.OnBegin(now);
+  }
+  const auto at_first = static_cast<int>(PeerHealth::kSilence / kPause);
+  EXPECT_GT(asked, at_first) << "the owner is tried again";
+  EXPECT_LE(asked, at_first + 5);
 }
 
 TEST(HungOwnerTest, TheSameEventsGiveTheSameTrace) {

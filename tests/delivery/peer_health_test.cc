@@ -13,10 +13,15 @@ const absl::Time kNow = absl::UnixEpoch() + absl::Hours(1);
 
 class PeerHealthTest : public testing::Test {
  protected:
+  // A fetch that has a connection at once.
+  void Begin() {
+    health_.OnAsk(now_);
+    health_.OnBegin(now_);
+  }
   // A fetch from beginning to end.
   void Answered(absl::Duration latency) {
     const absl::Time began = now_;
-    health_.OnBegin(began);
+    Begin();
     now_ += latency;
     health_.OnAnswer(began, now_);
     health_.OnEnd(FetchEnd::kDone, true, began, now_);
@@ -24,7 +29,7 @@ class PeerHealthTest : public testing::Test {
   }
   void Unanswered(FetchEnd end, absl::Duration took) {
     const absl::Time began = now_;
-    health_.OnBegin(began);
+    Begin();
     now_ += took;
     health_.OnEnd(end, false, began, now_);
     health_.CheckInvariants();
@@ -59,7 +64,7 @@ TEST_F(PeerHealthTest, UnclearEvidenceDoesNotCount) {
   Unanswered(FetchEnd::kWithdrawn, absl::Seconds(5));
   EXPECT_FALSE(IsFailing()) << "nobody waited for the answer";
   const absl::Time began = now_;
-  health_.OnBegin(began);
+  Begin();
   health_.OnAnswer(began, now_);
   now_ += absl::Seconds(5);
   health_.OnEnd(FetchEnd::kLate, true, began, now_);
@@ -71,7 +76,7 @@ TEST_F(PeerHealthTest, OneFetchTriesThePeerAgainAndTheOthersWait) {
   now_ += PeerHealth::kBackoff;
   EXPECT_FALSE(IsFailing());
   const absl::Time began = now_;
-  health_.OnBegin(began);
+  Begin();
   EXPECT_TRUE(IsFailing()) << "the others wait for that fetch";
   now_ += absl::Milliseconds(2);
   health_.OnAnswer(began, now_);
@@ -93,7 +98,7 @@ TEST_F(PeerHealthTest, EachFailureInARowLastsLongerUpToALimit) {
 }
 
 TEST_F(PeerHealthTest, FetchesThatFailTogetherAreOneFailure) {
-  for (int i = 0; i < 50; ++i) health_.OnBegin(now_);
+  for (int i = 0; i < 50; ++i) Begin();
   const absl::Time began = now_;
   now_ += absl::Milliseconds(10);
   for (int i = 0; i < 50; ++i) {
@@ -104,14 +109,14 @@ TEST_F(PeerHealthTest, FetchesThatFailTogetherAreOneFailure) {
 }
 
 TEST_F(PeerHealthTest, AHungPeerIsNoticedBeforeItsFetchesEnd) {
-  health_.OnBegin(now_);
+  Begin();
   EXPECT_EQ(health_.waiting(), 1);
   EXPECT_FALSE(health_.IsFailing(now_ + PeerHealth::kSilence / 2));
   EXPECT_TRUE(health_.IsFailing(now_ + PeerHealth::kSilence));
 }
 
 TEST_F(PeerHealthTest, APeerThatAnswersOthersIsNotHung) {
-  health_.OnBegin(now_);
+  Begin();
   now_ += PeerHealth::kSilence / 2;
   Answered(absl::Milliseconds(1));
   now_ += PeerHealth::kSilence * 0.9;
@@ -122,9 +127,9 @@ TEST_F(PeerHealthTest, APeerThatAnswersOthersIsNotHung) {
 
 TEST_F(PeerHealthTest, APeerThatStillSendsIsNotHung) {
   const absl::Time began = now_;
-  health_.OnBegin(began);
+  Begin();
   health_.OnAnswer(began, now_);
-  health_.OnBegin(now_);
+  Begin();
   for (int i = 0; i < 5; ++i) {
     now_ += PeerHealth::kSilence * 0.9;
     EXPECT_FALSE(IsFailing());
@@ -137,12 +142,24 @@ TEST_F(PeerHealthTest, APeerThatStillSendsIsNotHung) {
 }
 
 TEST_F(PeerHealthTest, AHungPeerIsTriedAgainThoughItsFetchesGoOn) {
-  health_.OnBegin(now_);
+  Begin();
   now_ += PeerHealth::kSilence + PeerHealth::kBackoffMax;
   EXPECT_FALSE(IsFailing());
-  health_.OnBegin(now_);
+  Begin();
+  EXPECT_TRUE(IsFailing()) << "one fetch tries the peer again";
+  now_ += PeerHealth::kBackoffMax;
   EXPECT_FALSE(IsFailing());
-  EXPECT_TRUE(health_.IsFailing(now_ + PeerHealth::kSilence));
+}
+
+TEST_F(PeerHealthTest, AFetchThatWaitsForAConnectionTriesThePeerAgainToo) {
+  Unanswered(FetchEnd::kLate, absl::Seconds(2));
+  now_ += PeerHealth::kBackoff;
+  EXPECT_FALSE(IsFailing());
+  health_.OnAsk(now_);
+  EXPECT_TRUE(IsFailing());
+  EXPECT_EQ(health_.waiting(), 0);
+  now_ += PeerHealth::kBackoff;
+  EXPECT_FALSE(IsFailing()) << "the next fetch tries again";
 }
 
 TEST_F(PeerHealthTest, LatencyTakesAFewAnswersAndIsForgotten) {
@@ -176,7 +193,7 @@ TEST_F(PeerHealthTest, NoPeerIsGivenUpForGood) {
     for (int step = 0; step < 200; ++step) {
       now_ += absl::Milliseconds(static_cast<int>(random() % 700));
       if (open.empty() || random() % 2 == 0) {
-        health_.OnBegin(now_);
+        Begin();
         open.push_back({now_, false});
         continue;
       }
