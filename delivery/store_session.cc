@@ -101,9 +101,11 @@ absl::Status StoreSession::TooFewCopies() const {
                                      "live owners: ", task_.owners.size(),
                                      "; start the other nodes"))
                                : last_error_;
-  const bool is_callers = absl::IsResourceExhausted(why) ||
-                          absl::IsInvalidArgument(why) ||
-                          absl::IsFailedPrecondition(why);
+  // UNIMPLEMENTED: the node is too old for the object's format, as it would be
+  // for a store through any other node.
+  const bool is_callers =
+      absl::IsResourceExhausted(why) || absl::IsInvalidArgument(why) ||
+      absl::IsFailedPrecondition(why) || absl::IsUnimplemented(why);
   return absl::Status(
       is_callers ? why.code() : absl::StatusCode::kUnavailable,
       absl::StrCat(receipt_.holders.size(), " of ", wanted_acks(),

@@ -74,7 +74,8 @@ enum Code {
   aborted @10;
   outOfRange @11;
   unimplemented @12;      # The server does not know the call or a value in it. Of a
-                          # chunk: see ChunkOutcome.
+                          # chunk: see ChunkOutcome. Of a store: too few owners read
+                          # the object's format; update those nodes.
   internal @13;           # A bug of the server.
   unavailable @14;        # Try another node.
   dataLoss @15;           # A copy is damaged: compute the KV.
@@ -468,8 +469,9 @@ struct ChunkOutcome {
   why @1 :Status;
   # Why the chunk failed; unset for other kinds. failedPrecondition: the gateway's
   # node lacks the calibration with which the chunk was coded, or found two versions
-  # of the chunk. unimplemented: the node that has the copy is too old to read the
-  # copy's format. In both cases another node may deliver the chunk.
+  # of the chunk. unimplemented: the gateway's node, or the node that has the copy, is
+  # too old to read the copy's format. In both cases another node may deliver the
+  # chunk.
 
   # The fields below are set for a hit only.
   level @2 :Level;       # The least exact level of the chunk's layers.

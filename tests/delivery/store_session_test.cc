@@ -217,6 +217,17 @@ TEST(StoreSessionTest, TooFewCopiesIsAnErrorThatSaysHowMany) {
   EXPECT_NE(answer.status().message().find("1 of 2"), std::string::npos);
 }
 
+TEST(StoreSessionTest, OwnersTooOldForTheObjectAreUnimplemented) {
+  Driven session({kA, kB}, 2, Durability::kReplicated);
+  session.Sends();
+  session.OnSent(kA, Took());
+  session.Sends();
+  session.OnSent(kB, absl::UnimplementedError("object format 4"));
+  absl::StatusOr<StoreReceipt> answer;
+  ASSERT_TRUE(session.TakeAnswer(&answer));
+  EXPECT_TRUE(absl::IsUnimplemented(answer.status())) << answer.status();
+}
+
 TEST(StoreSessionTest, TooFewLiveOwnersIsAnErrorThatSaysSo) {
   Driven session({kA}, 2, Durability::kReplicated);
   session.Sends();
