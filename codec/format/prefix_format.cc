@@ -91,6 +91,26 @@ absl::StatusOr<ObjectHeader> ReadHeader(const FixedFields& fixed,
 
 bool IsError(float value) { return std::isfinite(value) && value >= 0.0f; }
 
+// Checks the errors of all entries. The entries of lossless come first.
+absl::Status CheckErrors(const FixedFields& fixed,
+                         absl::Span<const StreamEntry> entries) {
+  for (const StreamEntry& entry : entries) {
+    if (!IsError(entry.error_max) || !IsError(entry.error_rms)) {
+      return absl::DataLossError(
+          "object index: an error is not finite or is below 0");
+    }
+  }
+  if (!fixed.levels.Has(Level::kLossless)) return absl::OkStatus();
+  const size_t exact = StreamCount(fixed.shape, LevelSet::Of(Level::kLossless));
+  for (const StreamEntry& entry : entries.first(exact)) {
+    if (entry.error_max != 0.0f || entry.error_rms != 0.0f) {
+      return absl::DataLossError(
+          "object index: an error of a lossless stream is not 0");
+    }
+  }
+  return absl::OkStatus();
+}
+
 std::vector<StreamEntry> ReadEntries(size_t count, ByteReader* in) {
   std::vector<StreamEntry> entries(count);
   for (StreamEntry& entry : entries) {
@@ -167,12 +187,8 @@ absl::StatusOr<ParsedPrefix> ReadPrefix(absl::Span<const std::byte> prefix) {
   }
   std::vector<StreamEntry> entries =
       ReadEntries(StreamCount(fixed->shape, fixed->levels), &in);
-  for (const StreamEntry& entry : entries) {
-    if (!IsError(entry.error_max) || !IsError(entry.error_rms)) {
-      return absl::DataLossError(
-          "object index: an error is not finite or is below 0");
-    }
-  }
+  const absl::Status errors = CheckErrors(*fixed, entries);
+  if (!errors.ok()) return errors;
   const absl::Status sections =
       ReadSections(fixed->sections_bytes, &in, &header->sections);
   if (!sections.ok() && !absl::IsUnimplemented(sections)) return sections;

@@ -120,6 +120,22 @@ TEST(PrefixFormat, CarriesAnotherHeadDimOfV) {
             absl::StatusCode::kDataLoss);
 }
 
+TEST(PrefixFormat, LosslessStreamsHaveNoError) {
+  const ObjectHeader header = Header();
+  const auto object = ObjectOfZeros(header);
+  const size_t entries = FixedFieldsOf(header).entries_offset();
+  const size_t exact =
+      StreamCount(header.shape, LevelSet::Of(Level::kLossless));
+  // The first bytes of error_max and error_rms: a tiny error.
+  for (const size_t field : {16, 20}) {
+    const size_t last = entries + (exact - 1) * kEntryBytes + field;
+    EXPECT_EQ(ParseWith(object, last, std::byte{1}).code(),
+              absl::StatusCode::kDataLoss);
+    EXPECT_TRUE(ParseWith(object, last + kEntryBytes, std::byte{1}).ok())
+        << "an error of int8";
+  }
+}
+
 TEST(StreamLayout, KAndVMayShareStreamsDifferently) {
   KvShape shape = {.layers = 3,
                    .kv_heads = 4,
