@@ -91,11 +91,12 @@ std::string HowItEnded(int status) {
   return absl::StrCat("exited with ", WEXITSTATUS(status));
 }
 
-ClusterProcess::ClusterProcess(std::string program, std::string config_file,
-                               ClusterConfig config, std::string log_dir)
+ClusterProcess::ClusterProcess(const std::string& program,
+                               std::string config_file, ClusterConfig config,
+                               std::string log_dir)
     : config_file_(std::move(config_file)),
       config_(std::move(config)),
-      programs_(config_.nodes.size(), std::move(program)),
+      programs_(config_.nodes.size(), program),
       log_dir_(std::move(log_dir)),
       pids_(config_.nodes.size(), 0) {}
 

@@ -22,7 +22,7 @@ class ClusterProcess {
   // `program` is the path of the kdn program; `config` was read from
   // `config_file`. Logs go to log_dir/<id>.log; with an empty log_dir, to
   // stderr.
-  ClusterProcess(std::string program, std::string config_file,
+  ClusterProcess(const std::string& program, std::string config_file,
                  ClusterConfig config, std::string log_dir);
   ~ClusterProcess();
   ClusterProcess(const ClusterProcess&) = delete;
