@@ -151,11 +151,11 @@ template <EvictionPolicy Order>
 void BasicDiskPolicy<Order>::OnOpened(uint32_t segment) {
   KDN_CHECK(segments_.empty() || segment > segments_.rbegin()->first,
             "segments are numbered in the order they are opened");
-  // A failed segment is tried again: the disk may have recovered.
-  for (auto& [number, other] : segments_) other.stuck.reset();
+  // A segment that a job opens is no sign that the disk has recovered.
+  if (!job_) RetryFailed();
+  clean_ = false;
   segments_[segment];
   open_ = segment;
-  clean_ = false;
   KDN_DCHECK_INVARIANTS(*this);
 }
 
@@ -321,7 +321,9 @@ void BasicDiskPolicy<Order>::MarkCold(uint64_t bytes_min, int marks_max) {
 template <EvictionPolicy Order>
 uint64_t BasicDiskPolicy<Order>::TombstonesKept(
     typename Segments::const_iterator at) const {
-  return at == segments_.begin() ? 0 : at->second.tombstones;
+  const Segment& segment = at->second;
+  const bool none = at == segments_.begin() || segment.tombstones_kept;
+  return none ? 0 : segment.tombstones;
 }
 
 template <EvictionPolicy Order>
@@ -393,8 +395,17 @@ auto BasicDiskPolicy<Order>::NextEviction(uint64_t record_bytes)
     job = ChooseEviction();
     if (!job) open_ = open;
   }
-  if (!job) return std::nullopt;
-  return Begin(*job);
+  if (job) return Begin(*job);
+  // A full tier opens no fresh segment. So the failed segments are tried again
+  // at the next write.
+  RetryFailed();
+  return std::nullopt;
+}
+
+template <EvictionPolicy Order>
+void BasicDiskPolicy<Order>::RetryFailed() {
+  for (auto& [number, segment] : segments_) segment.stuck.reset();
+  clean_ = false;
 }
 
 template <EvictionPolicy Order>
@@ -460,8 +471,15 @@ bool BasicDiskPolicy<Order>::Keeps(RecordPlace place) const {
 template <EvictionPolicy Order>
 bool BasicDiskPolicy<Order>::KeepsTombstones(uint32_t segment) const {
   const Segment& s = SegmentAt(segment);
-  return segment != segments_.begin()->first &&
+  return segment != segments_.begin()->first && !s.tombstones_kept &&
          (s.may_hide_tombstones || s.tombstones > 0);
+}
+
+template <EvictionPolicy Order>
+void BasicDiskPolicy<Order>::OnTombstonesKept(uint32_t segment) {
+  KDN_CHECK(job_ && job_->segment == segment,
+            "the job writes the tombstones of its segment");
+  SegmentAt(segment).tombstones_kept = true;
 }
 
 template <EvictionPolicy Order>

@@ -141,8 +141,9 @@ class BasicDiskPolicy {
     bool drop_hot = false;
   };
   // The segment to evict so that an object of so many bytes gets in. Nullopt:
-  // nothing can be freed, and the write has to be refused. There is one job at
-  // a time: the driver ends it with OnEmptied or OnEmptyFailed.
+  // nothing can be freed, and the write has to be refused; the next call then
+  // tries the failed segments again. There is one job at a time: the driver
+  // ends it with OnEmptied or OnEmptyFailed.
   std::optional<Job> NextEviction(uint64_t record_bytes);
   // The segment to clean; all its live records are moved. Nullopt: no segment
   // is worth it.
@@ -156,12 +157,18 @@ class BasicDiskPolicy {
   // segment goes. Those of the oldest segment need not: a tombstone lies behind
   // every record that it cancels, so no such record is left in another segment.
   bool KeepsTombstones(uint32_t segment) const;
+  // The tombstones of the job's segment are written again. Another job on this
+  // segment need not write them, even if this one fails.
+  void OnTombstonesKept(uint32_t segment);
   // The segment of the job is deleted. REQUIRES: it has no live record.
   void OnEmptied();
   // The job failed and would fail again: the disk cannot read or write a
-  // record. The segment is passed over until less has to be moved out of it, or
-  // a fresh segment is opened.
+  // record. The segment is passed over until less has to be moved out of it, a
+  // fresh segment is opened (not for a job), or NextEviction finds no other
+  // segment.
   void OnEmptyFailed();
+  // No segment is passed over any more: the disk may have recovered.
+  void RetryFailed();
 
   // The file system has so many free bytes.
   void OnFileSystemRoom(uint64_t free_bytes);
@@ -214,6 +221,8 @@ class BasicDiskPolicy {
     bool uncounted = false;
     // The segment may hold tombstones that `tombstones` does not count.
     bool may_hide_tombstones = false;
+    // All tombstones of the segment have copies in younger segments.
+    bool tombstones_kept = false;
     std::vector<Slot> records;  // the live ones, by offset
   };
   using Segments = std::map<uint32_t, Segment>;

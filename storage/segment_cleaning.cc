@@ -2,7 +2,8 @@
 // policy names. Before a file is deleted, the records that stay are written to
 // another segment, synced and indexed there. So a kill or a power loss at any
 // moment loses no record that stays, and brings back no object that was
-// removed.
+// removed. Objects are dropped last: when a write fails, the eviction has
+// dropped no object.
 #include <unistd.h>
 
 #include <cerrno>
@@ -38,8 +39,14 @@ absl::Status SegmentLog::MakeRoom(uint64_t record_bytes, BlockIo& io) {
       return failed.ok() ? NothingToEvict() : failed;
     }
     absl::Status status = Empty(*job, io);
-    if (status.ok()) return status;
+    if (status.ok() && failed.ok()) return status;
     failed.Update(status);
+    if (!status.ok()) continue;
+    // Failed writes take room too, so an eviction after them may gain nothing.
+    absl::MutexLock lock(&mutex_);
+    if (policy_->HasRoom(record_bytes)) return absl::OkStatus();
+    policy_->RetryFailed();
+    return failed;
   }
 }
 
@@ -81,14 +88,7 @@ absl::Status SegmentLog::Empty(const DiskPolicy::Job& job, BlockIo& io) {
     absl::MutexLock lock(&mutex_);
     segment = segments_.at(job.segment);
   }
-  std::vector<Moved> moved;
-  absl::Status status = MoveOut(job, segment, moved, io);
-  // Even after a failure, the copies made so far are installed, so that they
-  // need not be made again.
-  status.Update(InstallMoved(std::move(moved)));
-  if (status.ok()) status = KeepTombstones(*segment, io);
-  // After a power loss, the index must not point into the deleted file.
-  if (status.ok()) status = index_->Sync();
+  absl::Status status = TakeOut(job, *segment, io);
   {
     absl::MutexLock lock(&mutex_);
     if (!status.ok()) {
@@ -107,9 +107,29 @@ absl::Status SegmentLog::Empty(const DiskPolicy::Job& job, BlockIo& io) {
   return absl::OkStatus();
 }
 
+absl::Status SegmentLog::TakeOut(const DiskPolicy::Job& job,
+                                 const Segment& segment, BlockIo& io) {
+  // The copies of the live records may lie behind the copies of the tombstones:
+  // a live record is newer than the tombstones of its object.
+  if (absl::Status status = KeepTombstones(segment, io); !status.ok()) {
+    return status;
+  }
+  std::vector<Moved> moved;
+  std::vector<RecordHeader> rest;
+  absl::Status status = MoveOut(job, segment, moved, rest, io);
+  // Even after a failure, the copies made so far are installed, so that they
+  // need not be made again.
+  status.Update(InstallMoved(std::move(moved)));
+  if (status.ok()) status = DropAll(rest, segment, io);
+  // After a power loss, the index must not point into the deleted file.
+  if (status.ok()) status = index_->Sync();
+  return status;
+}
+
 absl::Status SegmentLog::MoveOut(const DiskPolicy::Job& job,
-                                 const SegmentPtr& segment,
-                                 std::vector<Moved>& moved, BlockIo& io) {
+                                 const Segment& segment,
+                                 std::vector<Moved>& moved,
+                                 std::vector<RecordHeader>& rest, BlockIo& io) {
   std::vector<PlacedRecord> live;
   {
     absl::MutexLock lock(&mutex_);
@@ -119,7 +139,7 @@ absl::Status SegmentLog::MoveOut(const DiskPolicy::Job& job,
   if (!page.ok()) return page.status();
   for (const PlacedRecord& placed : live) {
     absl::StatusOr<std::optional<RecordHeader>> record =
-        LiveRecordAt(*segment, placed, page->bytes(), io);
+        LiveRecordAt(segment, placed, page->bytes(), io);
     const absl::Status unreadable = record.status();
     if (!unreadable.ok() && !absl::IsDataLoss(unreadable) &&
         job.kind == DiskPolicy::Job::Kind::kClean) {
@@ -131,26 +151,35 @@ absl::Status SegmentLog::MoveOut(const DiskPolicy::Job& job,
     absl::Status status;
     if (absl::IsDataLoss(unreadable)) {
       status = LoseDamaged(**record);
-    } else if (!unreadable.ok() && AskKeeps(job, **record)) {
-      status = unreadable;
+    } else if (!AskKeeps(job, **record)) {
+      rest.push_back(**std::move(record));
     } else {
-      status = MoveOrDrop(job, segment, **record, moved, io);
+      status =
+          unreadable.ok() ? Move(**record, segment, moved, io) : unreadable;
     }
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }
 
-absl::Status SegmentLog::MoveOrDrop(const DiskPolicy::Job& job,
-                                    const SegmentPtr& segment,
-                                    const RecordHeader& record,
-                                    std::vector<Moved>& moved, BlockIo& io) {
-  if (!AskKeeps(job, record)) {
+absl::Status SegmentLog::DropAll(const std::vector<RecordHeader>& records,
+                                 const Segment& segment, BlockIo& io) {
+  std::vector<Moved> moved;
+  absl::Status status;
+  for (const RecordHeader& record : records) {
     const absl::StatusOr<bool> evicted = Evict(record);
-    if (!evicted.ok() || *evicted) return evicted.status();
+    status = evicted.status();
+    if (status.ok() && !*evicted) status = Move(record, segment, moved, io);
+    if (!status.ok()) break;
   }
-  absl::StatusOr<std::optional<Written>> copy =
-      CopyRecord(record, *segment, io);
+  status.Update(InstallMoved(std::move(moved)));
+  return status;
+}
+
+absl::Status SegmentLog::Move(const RecordHeader& record,
+                              const Segment& segment, std::vector<Moved>& moved,
+                              BlockIo& io) {
+  absl::StatusOr<std::optional<Written>> copy = CopyRecord(record, segment, io);
   if (absl::IsDataLoss(copy.status())) return LoseDamaged(record);
   if (!copy.ok()) return copy.status();
   if (copy->has_value()) moved.push_back({record, **std::move(copy)});

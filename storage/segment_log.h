@@ -238,13 +238,22 @@ class SegmentLog {
   // other records and deletes the file.
   absl::Status Empty(const DiskPolicy::Job& job, BlockIo& io)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(maintenance_);
-  absl::Status MoveOut(const DiskPolicy::Job& job, const SegmentPtr& segment,
-                       std::vector<Moved>& moved, BlockIo& io)
+  // Does all of that except for the deletion.
+  absl::Status TakeOut(const DiskPolicy::Job& job, const Segment& segment,
+                       BlockIo& io) ABSL_EXCLUSIVE_LOCKS_REQUIRED(maintenance_);
+  // Copies the records that the policy keeps, and adds the other live records
+  // to `rest`.
+  absl::Status MoveOut(const DiskPolicy::Job& job, const Segment& segment,
+                       std::vector<Moved>& moved,
+                       std::vector<RecordHeader>& rest, BlockIo& io)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(maintenance_);
-  // Moves one live record, or drops it.
-  absl::Status MoveOrDrop(const DiskPolicy::Job& job, const SegmentPtr& segment,
-                          const RecordHeader& record, std::vector<Moved>& moved,
-                          BlockIo& io);
+  // Drops the records, except for those that are held by now: these are moved.
+  absl::Status DropAll(const std::vector<RecordHeader>& records,
+                       const Segment& segment, BlockIo& io)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(maintenance_);
+  // Copies one live record. A record whose payload is damaged is dropped.
+  absl::Status Move(const RecordHeader& record, const Segment& segment,
+                    std::vector<Moved>& moved, BlockIo& io);
   // The live record at this place, by the segment's header page and the index.
   // Nullopt: the record is dead by now.
   absl::StatusOr<std::optional<RecordHeader>> LiveRecordAt(

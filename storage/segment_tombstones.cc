@@ -30,6 +30,10 @@ absl::Status SegmentLog::KeepTombstones(const Segment& segment, BlockIo& io) {
   for (const SegmentPtr& target : targets) {
     if (status.ok()) status = SyncFile(*target);
   }
+  if (status.ok()) {
+    absl::MutexLock lock(&mutex_);
+    policy_->OnTombstonesKept(segment.number);
+  }
   return status;
 }
 

@@ -110,43 +110,53 @@ class Driver {
   // the number `fails_at`.
   bool Perform(const Job& job) {
     EXPECT_NE(job.segment, policy.open_segment());
+    if (policy.KeepsTombstones(job.segment)) {
+      for (int i = 0; i < tombstones[job.segment]; ++i) WriteTombstone();
+      policy.OnTombstonesKept(job.segment);
+    }
     int at = 0;
     for (const PlacedRecord& record : policy.LiveIn(job.segment)) {
-      const auto object = std::find_if(
-          objects.begin(), objects.end(),
-          [&](const auto& o) { return o.second.place == record.place; });
-      EXPECT_NE(object, objects.end()) << "the policy invents a record";
-      if (!policy.Keeps(record.place)) {
-        EXPECT_FALSE(object->second.held) << "a held record is lost";
-        policy.OnEvicted(record.place);
-        objects.erase(object);
-        ++evicted;
-        continue;
-      }
-      if (fails_at >= 0 && at++ == fails_at) {
+      if (!policy.Keeps(record.place)) continue;
+      if ((fails_at >= 0 && at++ == fails_at) || !Move(record)) {
         policy.OnEmptyFailed();
         ++failures;
         return false;
       }
-      const std::optional<RecordPlace> to = Place(record.bytes, Purpose::kMove);
-      if (!to) {
-        EXPECT_GT(failures, 0) << "the reserve does not suffice";
-        policy.OnEmptyFailed();
-        return false;
-      }
-      policy.OnMoved(record.place, *to);
-      policy.OnWritten(*to);
-      object->second.place = *to;
-      ++moved;
     }
-    const bool keeps = policy.KeepsTombstones(job.segment);
-    for (int i = 0; keeps && i < tombstones[job.segment]; ++i) WriteTombstone();
+    for (const PlacedRecord& record : policy.LiveIn(job.segment)) {
+      const auto object = ObjectAt(record.place);
+      EXPECT_FALSE(object->second.held) << "a held record is lost";
+      policy.OnEvicted(record.place);
+      objects.erase(object);
+      ++evicted;
+    }
     tombstones.erase(job.segment);
     policy.OnEmptied();
     ends.erase(job.segment);
     emptied.push_back(job.segment);
     Check();
     return true;
+  }
+
+  bool Move(const PlacedRecord& record) {
+    const std::optional<RecordPlace> to = Place(record.bytes, Purpose::kMove);
+    if (!to) {
+      EXPECT_GT(failures, 0) << "the reserve does not suffice";
+      return false;
+    }
+    policy.OnMoved(record.place, *to);
+    policy.OnWritten(*to);
+    ObjectAt(record.place)->second.place = *to;
+    ++moved;
+    return true;
+  }
+
+  auto ObjectAt(RecordPlace place) {
+    const auto object = std::find_if(
+        objects.begin(), objects.end(),
+        [place](const auto& o) { return o.second.place == place; });
+    EXPECT_NE(object, objects.end()) << "the policy invents a record";
+    return object;
   }
 
   void Clean() {
@@ -285,6 +295,30 @@ TYPED_TEST(DiskPolicyTest, AFailureWithNothingToMoveIsNotTriedForEver) {
   ASSERT_TRUE(log.policy.NextCleaning().has_value());
   log.policy.OnEmptyFailed();
   EXPECT_FALSE(log.policy.NextCleaning().has_value());
+}
+
+TYPED_TEST(DiskPolicyTest, AFullTierTriesItsFailedSegmentsAgain) {
+  Driver<TypeParam> log;
+  for (int i = 0; i < 28; ++i) ASSERT_TRUE(log.Append(i, 4, i % 4 == 0));
+  log.fails_at = 0;
+  for (int i = 0; i < 20; ++i) EXPECT_FALSE(log.Append(100, 4)) << i;
+  EXPECT_EQ(log.evicted, 0) << "by an append that fails";
+  log.fails_at = -1;
+  EXPECT_TRUE(log.Append(100, 4) || log.Append(100, 4))
+      << "the disk has recovered";
+}
+
+TYPED_TEST(DiskPolicyTest, TombstonesAreKeptOnceIfTheirSegmentFails) {
+  Driver<TypeParam> log;
+  for (int i = 0; i < 7; ++i) ASSERT_TRUE(log.Append(i, 4));
+  for (const int i : {4, 5}) log.Remove(i);
+  ASSERT_TRUE(log.Append(7, 4));  // opens the third segment
+  log.Replace(7);
+  log.fails_at = 0;
+  for (int i = 0; i < 3; ++i) log.Clean();
+  EXPECT_GT(log.failures, 0);
+  EXPECT_EQ(log.policy.totals().tombstone_bytes, 4 * kPage);
+  EXPECT_FALSE(log.policy.KeepsTombstones(2));
 }
 
 TYPED_TEST(DiskPolicyTest, TombstonesGoWithTheOldestSegments) {

@@ -153,6 +153,20 @@ class SegmentLogTest : public testing::Test {
     fs::remove_all(directory_.path() + "/index");
     Open(std::move(options));
   }
+  // Appends objects, numbered from 0, until the next one needs an eviction.
+  // Removes every second object if `removes`.
+  void Fill(const SegmentLog::Options& options, bool removes) {
+    const uint64_t record = RecordBytes(MakeObject(0).info.bytes);
+    for (int i = 0;
+         log_->counters().segment_bytes + record + options.segment_bytes <=
+         options.capacity_bytes;
+         ++i) {
+      ASSERT_TRUE(Append(MakeObject(i)).ok());
+      if (!removes || i % 2 == 0) continue;
+      ASSERT_TRUE(Remove(i).ok());
+    }
+    ASSERT_EQ(log_->counters().evictions, 0u);
+  }
   bool HasFile(const std::string& name) const {
     return fs::exists(directory_.path() + "/" + name);
   }
@@ -357,7 +371,6 @@ TEST_F(SegmentLogTest, ASegmentThatAnEvictionClosedIsTrimmed) {
   AppendAll(0, 14);  // the fourth segment is half full; record 13 may go
   io_.unreadable = "segment-00000004";
   EXPECT_TRUE(absl::IsUnavailable(Append(MakeObject(14))));
-  io_.unreadable.clear();
   const ObjectInfo released = MakeObject(0).info;
   held.erase(released.key);
   ASSERT_TRUE(log_->HeldChanged(released.shard, released.key).ok());
@@ -449,6 +462,51 @@ TEST_F(SegmentLogTest, CleaningPassesOverASegmentThatCannotBeRead) {
       << "the first segment has no live record to read";
   EXPECT_EQ(io_.reads_failed, 2);
   EXPECT_EQ(log_->counters().cleaned, 2u);
+}
+
+TEST_F(SegmentLogTest, AnAppendThatFailsForItsTombstonesEvictsNothing) {
+  SegmentLog::Options options = Options();
+  options.segment_bytes *= 4;
+  options.capacity_bytes = 10 * options.segment_bytes;
+  // The first segment cannot go without a write, because object 0 is held. The
+  // other segments have tombstones to keep.
+  options.holds = [](ShardId, const ChunkKey& key) {
+    return key == MakeObject(0).info.key;
+  };
+  Open(options);
+  Fill(options, /*removes=*/true);
+  io_.writes_fail = true;
+  EXPECT_TRUE(absl::IsUnavailable(Append(MakeObject(999))));
+  EXPECT_EQ(log_->counters().evictions, 0u);
+  log_->CheckInvariants();
+  io_.writes_fail = false;
+  const absl::Status status = Append(MakeObject(999));
+  EXPECT_TRUE(status.ok()) << "the disk has recovered: " << status;
+}
+
+TEST_F(SegmentLogTest, AnAppendThatFailsForItsHeldRecordsEvictsNothing) {
+  SegmentLog::Options options = Options();
+  options.segment_bytes *= 4;
+  options.capacity_bytes = 6 * options.segment_bytes;
+  // The last record of each segment is held.
+  std::set<ChunkKey> held;
+  for (int i = 4 * kRecords - 1; i < 100; i += 4 * kRecords) {
+    held.insert(MakeObject(i).info.key);
+  }
+  options.holds = [&](ShardId, const ChunkKey& key) {
+    return held.contains(key);
+  };
+  Open(options);
+  Fill(options, /*removes=*/false);
+  io_.writes_fail = true;
+  EXPECT_TRUE(absl::IsUnavailable(Append(MakeObject(999))));
+  EXPECT_EQ(log_->counters().evictions, 0u);
+  io_.writes_fail = false;
+  const absl::Status status = Append(MakeObject(999));
+  EXPECT_TRUE(status.ok()) << "the disk has recovered: " << status;
+  EXPECT_GT(log_->counters().evictions, 0u);
+  EXPECT_TRUE(Read(MakeObject(4 * kRecords - 1)).ok()) << "held";
+  log_->CheckInvariants();
 }
 
 TEST_F(SegmentLogTest, ReadsAndWritesGoOnWhileASegmentIsCleaned) {
