@@ -189,6 +189,8 @@ class BasicDiskPolicy {
   bool HasSegment(uint32_t segment) const {
     return segments_.contains(segment);
   }
+  // Whether some bytes belong neither to a live record nor to a tombstone.
+  bool MayHoldDeadRecords() const { return live_ + tombstones_ < total_; }
   uint64_t EndOf(uint32_t segment) const;
   bool IsBeingWritten(uint32_t segment) const;
   // The size that a fresh segment may grow to.

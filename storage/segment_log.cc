@@ -210,10 +210,11 @@ absl::Status SegmentLog::Remove(ShardId shard, const ChunkKey& key,
   if (!found.ok()) return found.status();
   if (!found->has_value()) {
     absl::MutexLock lock(&mutex_);
-    if (!owed_tombstones_.contains({shard, key})) return absl::OkStatus();
+    if (!policy_->MayHoldDeadRecords()) return absl::OkStatus();
   }
   // To remove the index entry would suffice, but a rebuild of the index has to
-  // learn of the removal.
+  // learn of the removal: it would find an older record of the object, even if
+  // the newest record was evicted.
   RecordHeader tombstone;
   tombstone.kind = RecordHeader::Kind::kTombstone;
   tombstone.shard = shard;
@@ -225,12 +226,6 @@ absl::Status SegmentLog::Remove(ShardId shard, const ChunkKey& key,
     // find the object.
     absl::Status status = Uninstall(**found, Why::kRemoved);
     if (!status.ok()) return status;
-  }
-  absl::MutexLock lock(&mutex_);
-  if (written.ok()) {
-    owed_tombstones_.erase({shard, key});
-  } else {
-    owed_tombstones_.insert({shard, key});
   }
   return written.status();
 }

@@ -13,7 +13,6 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
-#include "absl/container/flat_hash_set.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -88,8 +87,10 @@ class SegmentLog {
                       BlockIo& io);
   absl::Status Read(const ObjectInfo& info, absl::Span<std::byte> padded,
                     BlockIo& io);
-  // Not OK: the object may still be in the index, or a rebuild of the index may
-  // bring it back. Another Remove then tries again.
+  // Writes a tombstone even if the index does not have the object, as long as a
+  // segment may hold a dead record of the object. Not OK: the object may still
+  // be in the index, or a rebuild of the index may bring it back. Another
+  // Remove then tries again.
   absl::Status Remove(ShardId shard, const ChunkKey& key, BlockIo& io);
   // Counts a read that a copy in memory has answered.
   void Touch(ShardId shard, const ChunkKey& key);
@@ -315,8 +316,6 @@ class SegmentLog {
   std::map<uint32_t, SegmentPtr> segments_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 0;
   Counters counters_ ABSL_GUARDED_BY(mutex_);
-  // Removed objects whose tombstone could not be written.
-  absl::flat_hash_set<RecordKey> owed_tombstones_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace kdn::storage

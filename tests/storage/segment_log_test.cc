@@ -427,6 +427,32 @@ TEST_F(SegmentLogTest, ARemovalHoldsAfterItsObjectIsStoredAgainAndEvicted) {
   EXPECT_TRUE(Read(MakeObject(1)).ok());
 }
 
+TEST_F(SegmentLogTest, ARemovalHoldsAfterTheNewestRecordIsEvicted) {
+  SegmentLog::Options options = Options();
+  options.capacity_bytes = 6 * options.segment_bytes;
+  bool evicted = false;
+  options.on_evicted = [&](const RecordHeader& record) {
+    evicted = evicted || record.key == MakeObject(0).info.key;
+  };
+  // The first segment stays, and with it the first record of object 0.
+  options.holds = [](ShardId, const ChunkKey& key) {
+    return key == MakeObject(1).info.key || key == MakeObject(2).info.key ||
+           key == MakeObject(3).info.key;
+  };
+  Open(options);
+  AppendAll(0, kRecords);
+  ASSERT_TRUE(Append(MakeObject(0, 2)).ok());  // into the second segment
+  for (int i = kRecords; !evicted; ++i) {
+    ASSERT_LT(i, 100) << "never evicted";
+    ASSERT_TRUE(Append(MakeObject(i)).ok());
+  }
+  ASSERT_TRUE(HasFile("segment-00000001"));
+  ASSERT_TRUE(Remove(0).ok());
+  OpenWithoutIndex(options);
+  EXPECT_TRUE(absl::IsNotFound(Read(MakeObject(0)))) << "back from the dead";
+  EXPECT_TRUE(Read(MakeObject(1)).ok());
+}
+
 TEST_F(SegmentLogTest, SegmentsFoundAtTheStartAreSynced) {
   Open(Options());
   AppendAll(0, kRecords + 1);
