@@ -63,8 +63,9 @@ std::optional<uint32_t> BasicDiskPolicy<Order>::NextToCount() const {
 template <EvictionPolicy Order>
 void BasicDiskPolicy<Order>::OnTombstonesCounted(uint32_t segment,
                                                  uint64_t bytes, bool all) {
-  Segment& counted = SegmentAt(segment);
-  KDN_CHECK(counted.uncounted, "tombstones are counted once");
+  const auto found = segments_.find(segment);
+  if (found == segments_.end() || !found->second.uncounted) return;
+  Segment& counted = found->second;
   counted.uncounted = false;
   counted.may_hide_tombstones = !all;
   counted.tombstones += bytes;
@@ -414,8 +415,8 @@ uint32_t BasicDiskPolicy<Order>::EmptiestToClean() const {
   double least = clean_below_live_;
   for (auto at = segments_.begin(); at != segments_.end(); ++at) {
     const auto& [number, segment] = *at;
-    if (!MayEmpty(at, segment.live)) continue;
     // If tombstones counted as dead, they would be moved again and again.
+    if (segment.uncounted || !MayEmpty(at, segment.live)) continue;
     const uint64_t kept = segment.live + TombstonesKept(at);
     const double share =
         segment.end == 0

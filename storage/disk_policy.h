@@ -88,7 +88,8 @@ class BasicDiskPolicy {
   // Nullopt: no such segment is left.
   std::optional<uint32_t> NextToCount() const;
   // The segment's tombstones have so many bytes. `all` is false when a part of
-  // the segment could not be read.
+  // the segment could not be read. Ignored if the segment was deleted or
+  // counted in the meantime.
   void OnTombstonesCounted(uint32_t segment, uint64_t bytes, bool all);
 
   // --- Writing

@@ -60,7 +60,7 @@ absl::Status SegmentLog::NothingToEvict() const {
 }
 
 absl::StatusOr<bool> SegmentLog::CleanOne(BlockIo& io) {
-  CountTombstones(io);
+  const bool counted = CountTombstones(io);
   absl::MutexLock maintenance(&maintenance_);
   absl::Status failed;
   for (;;) {
@@ -79,7 +79,7 @@ absl::StatusOr<bool> SegmentLog::CleanOne(BlockIo& io) {
     failed.Update(status);
   }
   if (!failed.ok()) return failed;
-  return false;
+  return counted;
 }
 
 absl::Status SegmentLog::Empty(const DiskPolicy::Job& job, BlockIo& io) {

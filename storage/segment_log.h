@@ -104,9 +104,9 @@ class SegmentLog {
   // survives a power loss.
   absl::Status Sync();
   // Rewrites the live records of one segment that is mostly dead, or that has
-  // tombstones to get rid of, and deletes the segment. False when there is no
-  // such segment. The first call counts the tombstones that earlier runs have
-  // left.
+  // tombstones to get rid of, and deletes the segment. Before that, counts the
+  // tombstones that earlier runs have left in one segment. False when there was
+  // no segment to count and none to clean.
   absl::StatusOr<bool> CleanOne(BlockIo& io);
 
   struct Counters {
@@ -288,8 +288,10 @@ class SegmentLog {
   absl::Status ForEachTombstone(
       const Segment& segment, uint64_t end, absl::Span<const PlacedRecord> live,
       BlockIo& io, absl::FunctionRef<absl::Status(RecordHeader)> visit) const;
-  // Counts the tombstones of the segments that were there at the start.
-  void CountTombstones(BlockIo& io);
+  // Counts the tombstones of one segment that was there at the start. False:
+  // all such segments are counted. An eviction may delete the segment during
+  // the count.
+  bool CountTombstones(BlockIo& io);
   // Where an object lies. The file stays open while the pointer lives.
   struct Place {
     RecordHeader record;

@@ -65,31 +65,28 @@ absl::Status SegmentLog::ForEachTombstone(
   return absl::OkStatus();
 }
 
-void SegmentLog::CountTombstones(BlockIo& io) {
-  for (;;) {
-    // One segment at a time, so that an eviction need not wait for all.
-    absl::MutexLock maintenance(&maintenance_);
-    SegmentPtr segment;
-    std::vector<PlacedRecord> live;
-    uint64_t end = 0;
-    {
-      absl::MutexLock lock(&mutex_);
-      const std::optional<uint32_t> number = policy_->NextToCount();
-      if (!number) return;
-      segment = segments_.at(*number);
-      live = policy_->LiveIn(*number);
-      end = policy_->EndOf(*number);
-    }
-    uint64_t bytes = 0;
-    const absl::Status status = ForEachTombstone(*segment, end, live, io,
-                                                 [&bytes](const RecordHeader&) {
-                                                   bytes += kRecordPage;
-                                                   return absl::OkStatus();
-                                                 });
-    if (!status.ok()) LogWarning("storage.tombstones", status.message());
+bool SegmentLog::CountTombstones(BlockIo& io) {
+  SegmentPtr segment;
+  std::vector<PlacedRecord> live;
+  uint64_t end = 0;
+  {
     absl::MutexLock lock(&mutex_);
-    policy_->OnTombstonesCounted(segment->number, bytes, status.ok());
+    const std::optional<uint32_t> number = policy_->NextToCount();
+    if (!number) return false;
+    segment = segments_.at(*number);
+    live = policy_->LiveIn(*number);
+    end = policy_->EndOf(*number);
   }
+  uint64_t bytes = 0;
+  const absl::Status status =
+      ForEachTombstone(*segment, end, live, io, [&bytes](const RecordHeader&) {
+        bytes += kRecordPage;
+        return absl::OkStatus();
+      });
+  if (!status.ok()) LogWarning("storage.tombstones", status.message());
+  absl::MutexLock lock(&mutex_);
+  policy_->OnTombstonesCounted(segment->number, bytes, status.ok());
+  return true;
 }
 
 }  // namespace kdn::storage

@@ -356,6 +356,22 @@ TYPED_TEST(DiskPolicyTest, TombstonesOfAnEarlierRunCountOnceTheyAreCounted) {
       << "the tombstones of segment 7 would be written again";
 }
 
+TYPED_TEST(DiskPolicyTest, ACountOfTombstonesMayEndAfterItsSegmentIsDeleted) {
+  TypeParam policy(Driver<TypeParam>::Options(/*clean_below_live=*/0.5));
+  policy.AddSegment(1, 2 * kPage);
+  policy.AddSegment(2, 2 * kPage);
+  EXPECT_EQ(policy.NextCleaning(), std::nullopt) << "nothing is counted yet";
+  ASSERT_EQ(policy.NextToCount(), 1u);
+  const auto job = policy.NextEviction(kPage);
+  ASSERT_TRUE(job.has_value());
+  ASSERT_EQ(job->segment, 1u);
+  policy.OnEmptied();
+  policy.OnTombstonesCounted(1, kPage, /*all=*/true);
+  EXPECT_EQ(policy.totals().tombstone_bytes, 0u);
+  EXPECT_EQ(policy.NextToCount(), 2u);
+  policy.CheckInvariants();
+}
+
 TYPED_TEST(DiskPolicyTest, AFullFileSystemLimitsTheCapacityWhileItIsFull) {
   Driver<TypeParam> log;
   for (int i = 0; i < 12; ++i) ASSERT_TRUE(log.Append(i, 4));
