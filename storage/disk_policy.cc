@@ -19,9 +19,9 @@ constexpr uint64_t kTombstoneShare = 64;
 // The records that one event marks as cold. An event adds at most one record,
 // or takes at most one off the cold ones, so two marks catch up.
 constexpr int kMarksAnEvent = 2;
-// The records that one eviction marks at most: a bound on the time under the
-// lock that reads take.
-constexpr int kMarksAnEviction = 1024;
+// The records that one call of MarkForEviction marks at most: a bound on the
+// time under the lock that reads take.
+constexpr int kMarksACall = 1024;
 
 uint64_t PagesOf(uint64_t bytes) {
   KDN_CHECK(bytes % kRecordPage == 0, "records are whole pages");
@@ -300,13 +300,14 @@ void BasicDiskPolicy<Order>::OnHeld(RecordPlace place, bool held) {
 }
 
 template <EvictionPolicy Order>
-void BasicDiskPolicy<Order>::MarkCold(uint64_t bytes_min, int marks_max) {
+bool BasicDiskPolicy<Order>::MarkCold(uint64_t bytes_min, int marks_max) {
   const uint64_t not_held = live_ - held_;
   const uint64_t goal = std::min(
       not_held,
       std::max(bytes_min, static_cast<uint64_t>(
                               cold_share_ * static_cast<double>(not_held))));
-  for (; marks_max > 0 && cold_ < goal; --marks_max) {
+  for (; cold_ < goal; --marks_max) {
+    if (marks_max == 0) return false;
     Slot next = kNoSlot;
     if constexpr (std::same_as<Order, LruPolicy>) {
       next = order_.MarkNext();
@@ -317,6 +318,7 @@ void BasicDiskPolicy<Order>::MarkCold(uint64_t bytes_min, int marks_max) {
     KDN_CHECK(next != kNoSlot, "a record is left to be marked");
     Update(next, [](Record& record) { record.cold = true; });
   }
+  return true;
 }
 
 template <EvictionPolicy Order>
@@ -385,10 +387,13 @@ auto BasicDiskPolicy<Order>::ChooseEviction() -> std::optional<Job> {
 }
 
 template <EvictionPolicy Order>
-auto BasicDiskPolicy<Order>::NextEviction(uint64_t record_bytes)
-    -> std::optional<Job> {
+bool BasicDiskPolicy<Order>::MarkForEviction(uint64_t record_bytes) {
+  return MarkCold(record_bytes, kMarksACall);
+}
+
+template <EvictionPolicy Order>
+auto BasicDiskPolicy<Order>::NextEviction() -> std::optional<Job> {
   KDN_CHECK(!job_, "one job at a time");
-  MarkCold(record_bytes, kMarksAnEviction);
   std::optional<Job> job = ChooseEviction();
   if (!job && open_ != 0) {
     // The records that may go may lie in the open segment.

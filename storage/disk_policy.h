@@ -56,8 +56,8 @@ struct PlacedRecord {
 // keys: the driver reads them from the segment's headers.
 //
 // Calls come under the lock that reads take, so with LRU none of them walks
-// over all records: each event marks a few records as cold, and an eviction
-// marks a bounded number more.
+// over all records: each event marks a few records as cold, and each call of
+// MarkForEviction marks a bounded number more.
 //
 // Invariants (CheckInvariants): the live, held and cold bytes of a segment are
 // the sums over its records; the records of a segment do not overlap and lie
@@ -141,11 +141,15 @@ class BasicDiskPolicy {
     // Hot records are dropped too, because they cannot be moved.
     bool drop_hot = false;
   };
-  // The segment to evict so that an object of so many bytes gets in. Nullopt:
+  // Marks the records that go first when an object of so many bytes needs room.
+  // Each call takes a bounded time. Call again until the answer is true, and
+  // let reads take the lock between the calls.
+  bool MarkForEviction(uint64_t record_bytes);
+  // The segment to evict. REQUIRES: MarkForEviction has returned true. Nullopt:
   // nothing can be freed, and the write has to be refused; the next call then
   // tries the failed segments again. There is one job at a time: the driver
   // ends it with OnEmptied or OnEmptyFailed.
-  std::optional<Job> NextEviction(uint64_t record_bytes);
+  std::optional<Job> NextEviction();
   // The segment to clean; all its live records are moved. Nullopt: no segment
   // is worth it.
   std::optional<Job> NextCleaning();
@@ -252,9 +256,10 @@ class BasicDiskPolicy {
   template <typename Change>
   void Update(Slot slot, Change change);
   void Forget(RecordPlace place, bool evicted);
-  // Marks at most so many records as cold, until at least `bytes_min` bytes and
-  // the share of Options are cold.
-  void MarkCold(uint64_t bytes_min, int marks_max);
+  // Marks at most so many records as cold, held records included, until at
+  // least `bytes_min` bytes and the share of Options are cold. False: more
+  // marks are necessary.
+  bool MarkCold(uint64_t bytes_min, int marks_max);
   std::optional<Job> ChooseEviction();
   // The segment that frees the most when it is evicted; 0: none frees anything.
   uint32_t BestToEvict(bool drop_hot) const;

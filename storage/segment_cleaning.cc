@@ -29,7 +29,9 @@ absl::Status SegmentLog::MakeRoom(uint64_t record_bytes, BlockIo& io) {
       absl::MutexLock lock(&mutex_);
       // The thread that held the lock before may have made enough room.
       if (policy_->HasRoom(record_bytes)) return absl::OkStatus();
-      job = policy_->NextEviction(record_bytes);
+      // The lock is released between the calls: reads need it too.
+      if (!policy_->MarkForEviction(record_bytes)) continue;
+      job = policy_->NextEviction();
     }
     if (!job) {
       // Since the last measurement, the file system may have got more room.

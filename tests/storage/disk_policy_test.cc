@@ -61,7 +61,9 @@ class Driver {
       if (placement.kind == Kind::kTooLarge || purpose != Purpose::kObject) {
         return std::nullopt;
       }
-      const std::optional<Job> job = policy.NextEviction(bytes);
+      while (!policy.MarkForEviction(bytes)) {
+      }
+      const std::optional<Job> job = policy.NextEviction();
       if (!job || !Perform(*job)) return std::nullopt;
     }
   }
@@ -260,6 +262,37 @@ TYPED_TEST(DiskPolicyTest, WithoutReadsTheOldestSegmentGoesAndNothingMoves) {
   EXPECT_TRUE(std::is_sorted(log.emptied.begin(), log.emptied.end()));
 }
 
+TYPED_TEST(DiskPolicyTest, ManyHeldRecordsDoNotMakeHotRecordsGo) {
+  constexpr uint64_t kHeld = 5000;
+  constexpr uint64_t kOthers = 200;  // in each of two segments
+  typename TypeParam::Options options;
+  options.segment_bytes = kHeld * kPage;
+  options.capacity_bytes = 4 * options.segment_bytes;
+  TypeParam policy(options);
+  policy.AddSegment(1, kHeld * kPage);
+  policy.AddSegment(2, kOthers * kPage);
+  policy.AddSegment(3, kOthers * kPage);
+  uint64_t hash = 0;
+  const auto add = [&](uint32_t segment, uint64_t records, bool held) {
+    for (uint64_t i = 0; i < records; ++i) {
+      policy.OnLive({{segment, i * kPage}, kPage, ++hash, held});
+    }
+  };
+  add(1, kHeld, true);
+  add(2, kOthers, false);
+  add(3, kOthers, false);
+  for (uint64_t i = 0; i < 3 * kOthers; ++i) {
+    policy.OnAccess({2, i % kOthers * kPage});
+  }
+  int calls = 1;
+  while (!policy.MarkForEviction(kPage)) ++calls;
+  EXPECT_LT(calls, 10);
+  const auto job = policy.NextEviction();
+  ASSERT_TRUE(job.has_value());
+  EXPECT_EQ(job->segment, 3u);
+  EXPECT_FALSE(job->drop_hot);
+}
+
 TYPED_TEST(DiskPolicyTest, CleansTheEmptiestSegmentFirst) {
   Driver<TypeParam> log;
   for (int i = 0; i < 13; ++i) ASSERT_TRUE(log.Append(i, 4));
@@ -362,7 +395,7 @@ TYPED_TEST(DiskPolicyTest, ACountOfTombstonesMayEndAfterItsSegmentIsDeleted) {
   policy.AddSegment(2, 2 * kPage);
   EXPECT_EQ(policy.NextCleaning(), std::nullopt) << "nothing is counted yet";
   ASSERT_EQ(policy.NextToCount(), 1u);
-  const auto job = policy.NextEviction(kPage);
+  const auto job = policy.NextEviction();
   ASSERT_TRUE(job.has_value());
   ASSERT_EQ(job->segment, 1u);
   policy.OnEmptied();
