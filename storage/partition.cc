@@ -51,7 +51,7 @@ void Partition::Impl::EraseEntry(const ChunkKey& key,
         committer.waiter.id,
         absl::AbortedError("the object was removed meanwhile")});
   });
-  AnswerPinners(entry, to_readers, actions);
+  AnswerHoldWaiters(entry, to_readers, actions);
   ForgetMemory(entry);
   const auto read = reads.find(key);
   if (read != reads.end()) {
@@ -141,26 +141,35 @@ void Partition::Impl::CommitExisting(Entry& entry, RequestId id,
                                      Durability durability, absl::Time expires,
                                      absl::Time deadline, Actions& actions) {
   ++counters["commits_existed"];
-  entry.info.expires = std::max(entry.info.expires, expires);
   entry.info.durability = std::max(entry.info.durability, durability);
-  leases.HoldUntil(entry.info.key, expires);
   const bool waits =
       !entry.visible || (durability == Durability::kDurable && !entry.synced);
+  const bool keeps =
+      expires == absl::InfinitePast() || entry.hold == Entry::Hold::kConfirmed;
+  if (entry.object == nullptr && (waits || !keeps) &&
+      info.version == entry.info.version) {
+    // The disk's copy may not be synced, or may be evicted before the disk
+    // knows of the hold. The same bytes can be written again.
+    PutInMemory(entry, std::move(object), actions);
+    AnswerReadersFromMemory(entry, actions);
+  }
+  if (entry.object == nullptr && waits) {
+    actions.push_back(action::Refused{
+        id, absl::UnavailableError("the stored version is not in memory and "
+                                   "cannot be synced: read it, then store "
+                                   "it again")});
+    return;
+  }
+  leases.HoldUntil(entry.info.key, expires);
+  TellHolds(actions);
+  if (entry.object == nullptr && !keeps) {
+    return AwaitHold(entry, {id, std::nullopt, deadline, expires}, actions);
+  }
+  AskToConfirm(entry, actions);
+  entry.info.expires = std::max(entry.info.expires, expires);
   if (!waits) {
     actions.push_back(action::Committed{id, entry.info, true});
     return;
-  }
-  if (entry.object == nullptr) {
-    // The disk's copy may not be synced. The same bytes can be written again.
-    if (info.version != entry.info.version) {
-      actions.push_back(action::Refused{
-          id, absl::UnavailableError("the stored version is not in memory and "
-                                     "cannot be synced: read it, then store "
-                                     "it again")});
-      return;
-    }
-    PutInMemory(entry, std::move(object), actions);
-    AnswerReadersFromMemory(entry, actions);
   }
   AwaitDurable(entry, {{id, deadline}, /*existed=*/true});
   if (entry.write == Entry::Write::kInFlight && !entry.write_sync) {

@@ -105,9 +105,9 @@ struct WriteFailed {
   absl::Duration again_in = absl::ZeroDuration();
 };
 // For the log: an object that a lease or a TTL holds is lost. Memory has no
-// copy, and the disk's copy is damaged, or the disk evicted it before it knew
-// of the TTL. The lease of a pin that still waits for the disk does not count:
-// that pin is refused.
+// copy, and the disk's copy is damaged, or the disk evicted it. The lease of a
+// pin and the TTL of a commit that still wait for the disk do not count: that
+// pin or commit is refused.
 struct HeldLost {
   ChunkKey key;
 };
@@ -164,10 +164,11 @@ class Partition {
   // Makes a complete object visible. The first commit of a key wins: the
   // earlier object stays, `block` is dropped and `existed` is true. A kDurable
   // commit ends when the disk has synced the object. Any other commit ends at
-  // once, unless an earlier kDurable commit of the key still waits for the
-  // disk: then both end together. `expires` is the end of the TTL, which holds
-  // the object as a lease does; InfinitePast: none. Ends in Committed or
-  // Refused.
+  // once, with two exceptions. If an earlier kDurable commit of the key still
+  // waits for the disk, both end together. If the object is another version
+  // that is only on disk, a commit with a TTL waits for OnDiskHeld as a pin
+  // does. `expires` is the end of the TTL, which holds the object as a lease
+  // does; InfinitePast: none. Ends in Committed or Refused.
   Actions Commit(RequestId id, const ObjectInfo& info,
                  std::shared_ptr<ArenaBlock> block, Durability durability,
                  absl::Time expires, absl::Time deadline, absl::Time now);

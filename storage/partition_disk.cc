@@ -293,10 +293,10 @@ void Partition::Impl::ForgetIfNowhere(const ChunkKey& key,
   const auto found = entries.find(key);
   if (found == entries.end() || !found->second.nowhere()) return;
   const Entry& entry = found->second;
-  // If only a pin that still waits holds the object, no promise is broken: the
-  // pin is refused.
+  // If only a pin or TTL that the disk has not confirmed holds the object, no
+  // promise is broken: the request that waits is refused.
   if (leases.Held(key, now) &&
-      (entry.pinners.empty() || entry.info.expires > now)) {
+      (entry.hold_waiters.empty() || entry.info.expires > now)) {
     actions.push_back(action::HeldLost{key});
   }
   counters["evictions_lost"] += absl::IsDataLoss(why) ? 0 : 1;

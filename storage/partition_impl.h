@@ -33,10 +33,14 @@ struct Committer {
   bool existed = false;  // the commit found the object here
 };
 
-// A pin that waits for the disk to confirm that the object stays.
-struct Pinner {
+// A pin, or a commit with a TTL, that waits for the disk to confirm that the
+// object stays.
+struct HoldWaiter {
   RequestId id;
-  SessionId session;
+  std::optional<SessionId> session;  // of a pin; nullopt: a commit
+  // Of a commit.
+  absl::Time deadline;
+  absl::Time expires;
 };
 
 // One object the partition knows.
@@ -70,7 +74,7 @@ struct Entry {
   absl::Time retry_at;     // of kFailed
   std::vector<Committer> committers;
   Hold hold = Hold::kNone;
-  std::vector<Pinner> pinners;
+  std::vector<HoldWaiter> hold_waiters;
 
   bool on_its_way() const {
     return write == Write::kQueued || write == Write::kInFlight;
@@ -133,8 +137,8 @@ struct Partition::Impl {
   // The next entry to evict from memory: an entry that is clean(), or else an
   // entry that is sole(). Null: no entry may go.
   Entry* FindVictim(absl::Time now);
-  // Also answers the pins that wait for the disk: the object stays in memory
-  // until the disk has answered.
+  // Also answers the requests that wait for the disk to confirm the hold: the
+  // object stays in memory until the disk has answered.
   void PutInMemory(Entry& entry, ObjectRef object, Actions& actions);
   // Drops the memory copy to make room, and the entry if that was the only
   // copy.
@@ -167,6 +171,8 @@ struct Partition::Impl {
                       absl::Time expires, absl::Time deadline,
                       Actions& actions);
   void AwaitDurable(Entry& entry, Committer committer);
+  // The request waits until the disk has confirmed the hold.
+  void AwaitHold(Entry& entry, const HoldWaiter& waiter, Actions& actions);
   // Ends all commits that wait for the entry's write.
   template <typename Answer>
   void AnswerCommitters(Entry& entry, Answer answer) {
@@ -212,8 +218,10 @@ struct Partition::Impl {
   void AskToConfirm(Entry& entry, Actions& actions);
   void OnConfirmAnswer(Entry& entry, const absl::Status& status, absl::Time now,
                        Actions& actions);
-  void AnswerPinners(Entry& entry, const absl::Status& status,
-                     Actions& actions);
+  void AnswerHoldWaiters(Entry& entry, const absl::Status& status,
+                         Actions& actions);
+  void AnswerHoldWaiter(Entry& entry, const HoldWaiter& waiter,
+                        const absl::Status& status, Actions& actions);
   void CountTerminal(Metric what, uint64_t count = 1);
   int waiting() const {
     return static_cast<int>(reservations.size()) + readers;
@@ -241,7 +249,7 @@ struct Partition::Impl {
   // first out.
   WaitingLine reservations;
   // The request that a deadline ends: a reader, or a commit that waits for the
-  // disk.
+  // disk to write the object or to confirm its hold.
   struct Ends {
     ChunkKey key;
     bool is_commit = false;

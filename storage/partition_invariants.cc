@@ -71,10 +71,10 @@ void Partition::Impl::CheckEntry(const Entry& entry) const {
                 retries.contains({entry.retry_at, entry.info.key}),
             "a failed write is not tried again");
   KDN_CHECK(entry.on_disk || !entry.synced, "a synced object is on disk");
-  KDN_CHECK(entry.pinners.empty() ||
+  KDN_CHECK(entry.hold_waiters.empty() ||
                 (!in_memory &&
                  (entry.hold == Entry::Hold::kAsked || entry.nowhere())),
-            "a pin waits for nothing");
+            "a pin or TTL waits for nothing");
   KDN_CHECK(entry.hold != Entry::Hold::kAsked ||
                 (entry.on_disk && confirms.contains(entry.info.key)),
             "the disk was not asked to confirm");
@@ -102,8 +102,12 @@ void Partition::Impl::CheckRequests() const {
                 "a reader has no deadline");
     }
   }
-  for (const auto& [key, entry] : entries)
+  for (const auto& [key, entry] : entries) {
     committers += entry.committers.size();
+    for (const HoldWaiter& waiter : entry.hold_waiters) {
+      committers += waiter.session ? 0 : 1;
+    }
+  }
   KDN_CHECK(waiting_readers == static_cast<size_t>(readers),
             "readers are miscounted");
   KDN_CHECK(deadlines.size() == waiting_readers + committers,

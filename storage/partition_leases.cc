@@ -1,4 +1,5 @@
 // Leases, removal and time of a partition.
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -21,12 +22,12 @@ Actions Partition::Pin(RequestId id, const ChunkKey& key, const std::string& ns,
     impl_->EndPin(id, status, actions);
     return actions;
   }
-  impl_->AskToConfirm(*entry, actions);
-  if (entry->object != nullptr || entry->hold == Entry::Hold::kConfirmed) {
-    impl_->EndPin(id, status, actions);
-  } else {
-    entry->pinners.push_back({id, session});
+  if (entry->object == nullptr && entry->hold != Entry::Hold::kConfirmed) {
+    impl_->AwaitHold(*entry, {id, session, {}, {}}, actions);
+    return actions;
   }
+  impl_->AskToConfirm(*entry, actions);
+  impl_->EndPin(id, status, actions);
   return actions;
 }
 
@@ -70,13 +71,24 @@ void Partition::Impl::TellHolds(Actions& actions) {
       it.hold = change.held ? Entry::Hold::kUnconfirmed : Entry::Hold::kNone;
     });
     if (!change.held) {
-      AnswerPinners(entry,
-                    absl::DeadlineExceededError(
-                        "the pin ended before the disk had confirmed it"),
-                    actions);
+      AnswerHoldWaiters(entry,
+                        absl::DeadlineExceededError(
+                            "the pin or TTL ended before the disk had "
+                            "confirmed it"),
+                        actions);
     }
     AskToConfirm(entry, actions);
   }
+}
+
+void Partition::Impl::AwaitHold(Entry& entry, const HoldWaiter& waiter,
+                                Actions& actions) {
+  if (!waiter.session) {
+    deadlines[{waiter.deadline, waiter.id}] = {entry.info.key,
+                                               /*is_commit=*/true};
+  }
+  entry.hold_waiters.push_back(waiter);
+  AskToConfirm(entry, actions);
 }
 
 void Partition::Impl::AskToConfirm(Entry& entry, Actions& actions) {
@@ -111,17 +123,36 @@ void Partition::Impl::OnConfirmAnswer(Entry& entry, const absl::Status& status,
   Update(entry, [&](Entry& it) {
     it.hold = status.ok() ? Entry::Hold::kConfirmed : Entry::Hold::kUnconfirmed;
   });
-  for (const Pinner& pinner : entry.pinners) {
+  for (const HoldWaiter& waiter : entry.hold_waiters) {
     if (status.ok()) break;
-    leases.Release(entry.info.key, pinner.session).IgnoreError();
+    if (!waiter.session) continue;
+    leases.Release(entry.info.key, *waiter.session).IgnoreError();
   }
-  AnswerPinners(entry, status, actions);
+  AnswerHoldWaiters(entry, status, actions);
 }
 
-void Partition::Impl::AnswerPinners(Entry& entry, const absl::Status& status,
-                                    Actions& actions) {
-  for (const Pinner& pinner : std::exchange(entry.pinners, {})) {
-    EndPin(pinner.id, status, actions);
+void Partition::Impl::AnswerHoldWaiters(Entry& entry,
+                                        const absl::Status& status,
+                                        Actions& actions) {
+  for (const HoldWaiter& waiter : std::exchange(entry.hold_waiters, {})) {
+    AnswerHoldWaiter(entry, waiter, status, actions);
+  }
+}
+
+void Partition::Impl::AnswerHoldWaiter(Entry& entry, const HoldWaiter& waiter,
+                                       const absl::Status& status,
+                                       Actions& actions) {
+  if (waiter.session) return EndPin(waiter.id, status, actions);
+  deadlines.erase({waiter.deadline, waiter.id});
+  if (status.ok()) {
+    entry.info.expires = std::max(entry.info.expires, waiter.expires);
+    actions.push_back(action::Committed{waiter.id, entry.info, true});
+  } else if (absl::IsNotFound(status)) {
+    actions.push_back(action::Refused{
+        waiter.id, absl::UnavailableError(
+                       "the stored version is gone: store the chunk again")});
+  } else {
+    actions.push_back(action::Refused{waiter.id, status});
   }
 }
 
@@ -215,8 +246,11 @@ void Partition::Impl::ExpireWaiters(absl::Time now, Actions& actions) {
       ExpireReader(ends.key, id, now, actions);
       continue;
     }
-    std::erase_if(entries.find(ends.key)->second.committers,
+    Entry& entry = entries.find(ends.key)->second;
+    std::erase_if(entry.committers,
                   [id](const Committer& it) { return it.waiter.id == id; });
+    std::erase_if(entry.hold_waiters,
+                  [id](const HoldWaiter& it) { return it.id == id; });
   }
 }
 

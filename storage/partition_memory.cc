@@ -66,7 +66,7 @@ void Partition::Impl::PutInMemory(Entry& entry, ObjectRef object,
   by_slot[entry.slot.value()] = &entry;
   entry.copy = ++last_copy;
   Update(entry, [&](Entry& it) { it.object = std::move(object); });
-  AnswerPinners(entry, absl::OkStatus(), actions);
+  AnswerHoldWaiters(entry, absl::OkStatus(), actions);
 }
 
 void Partition::Impl::DropFromMemory(Entry& entry) {

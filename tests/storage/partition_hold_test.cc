@@ -25,6 +25,60 @@ TEST_F(PartitionTest, ATtlHoldsUntilItHasRunOut) {
             nullptr);
 }
 
+TEST_F(PartitionTest, ATtlOfAnObjectThatTheDiskIsEvictingKeepsTheStoredBytes) {
+  Make(1, true);
+  partition_->Restore(Info(1), kNow);
+  const Actions put = Put(1, Durability::kReplicated, kLater);
+  ASSERT_NE(Only<action::Committed>(put), nullptr);
+  EXPECT_TRUE(Only<action::Committed>(put)->existed);
+  EXPECT_NE(Only<action::ConfirmHold>(put), nullptr);
+  EXPECT_EQ(Block(2), nullptr) << "the disk may have evicted its copy";
+  const Actions evicted = EvictedFromDisk(1);
+  EXPECT_EQ(Only<action::HeldLost>(evicted), nullptr);
+  EXPECT_NE(Only<action::WriteToDisk>(evicted), nullptr);
+  EXPECT_NE(Only<action::Found>(Read(1)), nullptr);
+  EXPECT_TRUE(Confirmed(1, absl::NotFoundError("evicted")).empty());
+}
+
+TEST_F(PartitionTest, ATtlOfAConfirmedObjectNeedsNoMemory) {
+  Make(1, true);
+  partition_->Restore(Info(1), kNow);
+  partition_->Pin(Next(), Key(1), "t", SessionId(5), kLater);
+  ASSERT_NE(Only<action::Pinned>(Confirmed(1)), nullptr);
+  EXPECT_NE(Only<action::Committed>(Put(1, Durability::kReplicated, kLater)),
+            nullptr);
+  EXPECT_EQ(partition_->counters()["memory_objects"], 0u);
+}
+
+TEST_F(PartitionTest, ATtlOfAnotherVersionOnDiskWaitsForTheDisk) {
+  enum class How { kConfirmed, kEvicted, kBroken, kLate };
+  for (const How how :
+       {How::kConfirmed, How::kEvicted, How::kBroken, How::kLate}) {
+    SCOPED_TRACE(static_cast<int>(how));
+    Make(1, true);
+    partition_->Restore(Info(1, /*version=*/2), kNow);
+    const Actions put = Put(1, Durability::kReplicated, kLater);
+    EXPECT_EQ(Only<action::Committed>(put), nullptr);
+    ASSERT_NE(Only<action::ConfirmHold>(put), nullptr);
+    if (how == How::kConfirmed) {
+      const Actions actions = Confirmed(1);
+      ASSERT_NE(Only<action::Committed>(actions), nullptr);
+      EXPECT_TRUE(Only<action::Committed>(actions)->existed);
+      EXPECT_TRUE(partition_->Held(Key(1), kNow));
+      continue;
+    }
+    const Actions actions = how == How::kEvicted ? EvictedFromDisk(1, 2)
+                            : how == How::kBroken
+                                ? Confirmed(1, absl::UnavailableError("broken"))
+                                : partition_->OnTick(kLater);
+    const auto* refused = Only<action::Refused>(actions);
+    ASSERT_NE(refused, nullptr);
+    EXPECT_EQ(absl::IsDeadlineExceeded(refused->why), how == How::kLate);
+    EXPECT_EQ(absl::IsUnavailable(refused->why), how != How::kLate);
+    EXPECT_EQ(Only<action::HeldLost>(actions), nullptr) << "not acknowledged";
+  }
+}
+
 TEST_F(PartitionTest, AHoldIsReportedBeforeItsPinAndWhenItEnds) {
   Make(2, false);
   Put(1);
