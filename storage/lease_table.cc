@@ -78,6 +78,14 @@ void LeaseTable::Expire(absl::Time now) {
   }
 }
 
+bool LeaseTable::Has(const ChunkKey& key,
+                     std::optional<SessionId> session) const {
+  const auto holds = by_key_.find(key);
+  if (holds == by_key_.end()) return false;
+  return session ? holds->second.leases.contains(*session)
+                 : holds->second.ttl != absl::InfinitePast();
+}
+
 bool LeaseTable::Held(const ChunkKey& key, absl::Time now) const {
   const auto holds = by_key_.find(key);
   if (holds == by_key_.end()) return false;
@@ -112,6 +120,7 @@ void LeaseTable::EraseLease(const ChunkKey& key, SessionId session) {
   KDN_CHECK(keys != by_session_.end(), "every lease has a session");
   keys->second.erase(key);
   if (keys->second.empty()) by_session_.erase(keys);
+  ends_.push_back({holds->first, session});
   DropIfEmpty(holds);
 }
 
@@ -120,6 +129,7 @@ void LeaseTable::EraseTtl(ByKey::iterator holds) {
       by_expiry_.erase({holds->second.ttl, holds->first, std::nullopt}) == 1,
       "every time to live has an expiry");
   holds->second.ttl = absl::InfinitePast();
+  ends_.push_back({holds->first, std::nullopt});
   DropIfEmpty(holds);
 }
 

@@ -25,6 +25,14 @@ struct HoldChange {
   bool operator==(const HoldChange&) const = default;
 };
 
+// A lease or a TTL of the chunk that has ended.
+struct HoldEnd {
+  ChunkKey key;
+  std::optional<SessionId> session;  // nullopt: the TTL
+
+  bool operator==(const HoldEnd&) const = default;
+};
+
 // The chunks that are held against eviction. Sessions hold chunks with leases;
 // a time to live (TTL) holds a chunk too. A lease ends at its time, with its
 // session or when it is released, whichever comes first.
@@ -51,7 +59,12 @@ class LeaseTable {
   void Expire(absl::Time now);
   // The changes since the last call, in order.
   std::vector<HoldChange> TakeChanges() { return std::exchange(changes_, {}); }
+  // The leases and TTLs that have ended since the last call, in order.
+  std::vector<HoldEnd> TakeEnds() { return std::exchange(ends_, {}); }
 
+  // Whether the chunk has the session's lease, or a TTL if `session` is
+  // nullopt.
+  bool Has(const ChunkKey& key, std::optional<SessionId> session) const;
   bool Held(const ChunkKey& key, absl::Time now) const;
   // Whether another session has a lease on the chunk.
   bool HeldByOther(const ChunkKey& key, SessionId session) const;
@@ -80,6 +93,7 @@ class LeaseTable {
   std::set<std::tuple<absl::Time, ChunkKey, std::optional<SessionId>>>
       by_expiry_;
   std::vector<HoldChange> changes_;
+  std::vector<HoldEnd> ends_;
 };
 
 }  // namespace kdn::storage

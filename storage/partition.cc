@@ -163,7 +163,8 @@ void Partition::Impl::CommitExisting(Entry& entry, RequestId id,
   leases.HoldUntil(entry.info.key, expires);
   TellHolds(actions);
   if (entry.object == nullptr && !keeps) {
-    return AwaitHold(entry, {id, std::nullopt, deadline, expires}, actions);
+    return AwaitHold(entry, {id, std::nullopt, false, deadline, expires},
+                     actions);
   }
   AskToConfirm(entry, actions);
   entry.info.expires = std::max(entry.info.expires, expires);

@@ -38,6 +38,9 @@ struct Committer {
 struct HoldWaiter {
   RequestId id;
   std::optional<SessionId> session;  // of a pin; nullopt: a commit
+  // Of a pin. False: the session had the lease before, and a failure of this
+  // pin does not end it.
+  bool made_lease = false;
   // Of a commit.
   absl::Time deadline;
   absl::Time expires;
@@ -220,6 +223,8 @@ struct Partition::Impl {
                        Actions& actions);
   void AnswerHoldWaiters(Entry& entry, const absl::Status& status,
                          Actions& actions);
+  // Refuses the requests that wait for the hold that has ended.
+  void RefuseHoldWaiters(const HoldEnd& end, Actions& actions);
   void AnswerHoldWaiter(Entry& entry, const HoldWaiter& waiter,
                         const absl::Status& status, Actions& actions);
   void CountTerminal(Metric what, uint64_t count = 1);

@@ -14,6 +14,7 @@ Actions Partition::Pin(RequestId id, const ChunkKey& key, const std::string& ns,
   Actions actions;
   absl::Status status = absl::NotFoundError("no such chunk to pin");
   Entry* const entry = impl_->FindVisible(key, ns);
+  const bool made_lease = !impl_->leases.Has(key, session);
   if (entry != nullptr) status = impl_->leases.Acquire(key, session, expires);
   // HoldChanged comes before Pinned: when the engine hears of the pin, the
   // object is held.
@@ -23,7 +24,7 @@ Actions Partition::Pin(RequestId id, const ChunkKey& key, const std::string& ns,
     return actions;
   }
   if (entry->object == nullptr && entry->hold != Entry::Hold::kConfirmed) {
-    impl_->AwaitHold(*entry, {id, session, {}, {}}, actions);
+    impl_->AwaitHold(*entry, {id, session, made_lease, {}, {}}, actions);
     return actions;
   }
   impl_->AskToConfirm(*entry, actions);
@@ -70,14 +71,24 @@ void Partition::Impl::TellHolds(Actions& actions) {
     Update(entry, [&](Entry& it) {
       it.hold = change.held ? Entry::Hold::kUnconfirmed : Entry::Hold::kNone;
     });
-    if (!change.held) {
-      AnswerHoldWaiters(entry,
-                        absl::DeadlineExceededError(
-                            "the pin or TTL ended before the disk had "
-                            "confirmed it"),
-                        actions);
-    }
     AskToConfirm(entry, actions);
+  }
+  for (const HoldEnd& end : leases.TakeEnds()) RefuseHoldWaiters(end, actions);
+}
+
+void Partition::Impl::RefuseHoldWaiters(const HoldEnd& end, Actions& actions) {
+  const auto found = entries.find(end.key);
+  if (found == entries.end() || leases.Has(end.key, end.session)) return;
+  Entry& entry = found->second;
+  for (const HoldWaiter& waiter : std::exchange(entry.hold_waiters, {})) {
+    if (waiter.session != end.session) {
+      entry.hold_waiters.push_back(waiter);
+      continue;
+    }
+    AnswerHoldWaiter(entry, waiter,
+                     absl::DeadlineExceededError("the pin or TTL ended before "
+                                                 "the disk had confirmed it"),
+                     actions);
   }
 }
 
@@ -125,7 +136,7 @@ void Partition::Impl::OnConfirmAnswer(Entry& entry, const absl::Status& status,
   });
   for (const HoldWaiter& waiter : entry.hold_waiters) {
     if (status.ok()) break;
-    if (!waiter.session) continue;
+    if (!waiter.made_lease) continue;
     leases.Release(entry.info.key, *waiter.session).IgnoreError();
   }
   AnswerHoldWaiters(entry, status, actions);

@@ -93,6 +93,23 @@ TEST(LeaseTableTest, TellsOfTheFirstHoldAndOfTheLast) {
   EXPECT_EQ(table.TakeChanges(), Changes());
 }
 
+TEST(LeaseTableTest, TellsOfEachEnd) {
+  using Ends = std::vector<HoldEnd>;
+  LeaseTable table(10);
+  ASSERT_TRUE(table.Acquire(Key(1), kOne, kNow + absl::Seconds(5)).ok());
+  ASSERT_TRUE(table.Acquire(Key(1), kTwo, kNow + absl::Seconds(6)).ok());
+  table.HoldUntil(Key(1), kNow + absl::Seconds(7));
+  EXPECT_EQ(table.TakeEnds(), Ends());
+  ASSERT_TRUE(table.Release(Key(1), kOne).ok());
+  EXPECT_FALSE(table.Has(Key(1), kOne));
+  EXPECT_TRUE(table.Has(Key(1), kTwo));
+  EXPECT_TRUE(table.Has(Key(1), std::nullopt));
+  EXPECT_EQ(table.TakeEnds(), Ends({{Key(1), kOne}}));
+  table.Expire(kNow + absl::Seconds(7));
+  EXPECT_FALSE(table.Has(Key(1), std::nullopt));
+  EXPECT_EQ(table.TakeEnds(), Ends({{Key(1), kTwo}, {Key(1), std::nullopt}}));
+}
+
 TEST(LeaseTableTest, KeepsItsInvariantsUnderRandomUse) {
   std::mt19937 random(11);
   LeaseTable table(40);

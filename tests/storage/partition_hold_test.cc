@@ -228,6 +228,40 @@ TEST_F(PartitionTest, APinThatEndsBeforeTheDiskAnswersIsRefusedThen) {
   EXPECT_NE(Only<action::Pinned>(Confirmed(1)), nullptr);
 }
 
+TEST_F(PartitionTest, AWaitingPinIsRefusedWhenItsOwnLeaseEnds) {
+  enum class How { kTime, kUnpin, kSession };
+  for (const How how : {How::kTime, How::kUnpin, How::kSession}) {
+    SCOPED_TRACE(static_cast<int>(how));
+    Make(1, true);
+    partition_->Restore(Info(1), kNow);
+    partition_->Pin(Next(), Key(1), "t", SessionId(5), kLater);
+    partition_->Pin(Next(), Key(1), "t", SessionId(6),
+                    kLater + absl::Seconds(1));
+    const Actions actions =
+        how == How::kTime ? partition_->OnTick(kLater)
+        : how == How::kUnpin
+            ? partition_->Unpin(Next(), Key(1), "t", SessionId(5))
+            : partition_->ReleaseSession(SessionId(5));
+    const auto* refused = Only<action::Refused>(actions);
+    ASSERT_NE(refused, nullptr);
+    EXPECT_TRUE(absl::IsDeadlineExceeded(refused->why)) << refused->why;
+    EXPECT_NE(Only<action::Pinned>(Confirmed(1)), nullptr) << "the other pin";
+  }
+}
+
+TEST_F(PartitionTest, ARefusedSecondPinLeavesTheLeaseOfTheFirst) {
+  Make(1, true);
+  Put(1);
+  Written(1);
+  ASSERT_TRUE(Pin(1, 5));
+  partition_->Discard(Key(1), ObjectVersion(1));
+  EXPECT_FALSE(Pin(1, 5)) << "waits for the disk";
+  ASSERT_NE(
+      Only<action::Refused>(Confirmed(1, absl::UnavailableError("broken"))),
+      nullptr);
+  EXPECT_TRUE(partition_->Held(Key(1), kNow)) << "the first pin was answered";
+}
+
 TEST_F(PartitionTest, ALostHeldObjectIsReportedHoweverTheLossIsFound) {
   enum class How { kEvicted, kEvictedDuringRead, kDamaged };
   for (const How how :
