@@ -229,8 +229,9 @@ class Partition {
   // Whether a lease or a TTL holds the object against eviction.
   bool Held(const ChunkKey& key, absl::Time now) const;
   // Time has passed, or a writer has given memory back: serves waiting
-  // requests, ends requests past their deadline, expires leases, and repeats
-  // failed writes that are due. Call at least every 100 ms.
+  // requests, ends requests past their deadline, expires leases, repeats failed
+  // writes that are due, and asks the disk again to confirm holds. Call at
+  // least every 100 ms.
   Actions OnTick(absl::Time now);
 
   // Repeats all failed writes at once: the node is about to stop.

@@ -16,16 +16,16 @@ bool MustSync(const Entry& entry) {
   return entry.info.durability == Durability::kDurable;
 }
 
-// The time until a failed write is repeated. It doubles with each failure.
+// The delay doubles with each failure.
 constexpr absl::Duration kRetryMin = absl::Milliseconds(500);
 constexpr absl::Duration kRetryMax = absl::Minutes(1);
+
+}  // namespace
 
 absl::Duration RetryDelay(int failures) {
   // 2^7 times the shortest delay is more than the longest.
   return std::min(kRetryMax, kRetryMin * (1 << std::min(failures - 1, 7)));
 }
-
-}  // namespace
 
 void Partition::Impl::SetOnDisk(Entry& entry, bool on_disk) {
   Update(entry, [on_disk](Entry& it) {

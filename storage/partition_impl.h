@@ -21,6 +21,9 @@
 
 namespace kdn::storage {
 
+// The time until a disk request that has failed so often in a row is repeated.
+absl::Duration RetryDelay(int failures);
+
 // A request that waits until its deadline at the latest.
 struct Waiter {
   RequestId id;
@@ -77,6 +80,8 @@ struct Entry {
   absl::Time retry_at;     // of kFailed
   std::vector<Committer> committers;
   Hold hold = Hold::kNone;
+  int confirm_failures = 0;  // in a row
+  absl::Time confirm_at;  // of the last failure: when the disk is asked again
   std::vector<HoldWaiter> hold_waiters;
 
   bool on_its_way() const {
@@ -140,8 +145,9 @@ struct Partition::Impl {
   // The next entry to evict from memory: an entry that is clean(), or else an
   // entry that is sole(). Null: no entry may go.
   Entry* FindVictim(absl::Time now);
-  // Also answers the requests that wait for the disk to confirm the hold: the
-  // object stays in memory until the disk has answered.
+  // Also answers the requests that wait for the disk to confirm the hold, and
+  // asks the disk if it was not asked: the object stays in memory until the
+  // disk has answered.
   void PutInMemory(Entry& entry, ObjectRef object, Actions& actions);
   // Drops the memory copy to make room, and the entry if that was the only
   // copy.
@@ -219,6 +225,9 @@ struct Partition::Impl {
   // Asks the disk to confirm the hold. Does nothing when the disk has no copy
   // or has been asked before.
   void AskToConfirm(Entry& entry, Actions& actions);
+  // Asks the disk again about the memory copies of which it could not confirm
+  // the hold. They cannot be evicted before it has.
+  void RetryConfirms(absl::Time now, Actions& actions);
   void OnConfirmAnswer(Entry& entry, const absl::Status& status, absl::Time now,
                        Actions& actions);
   void AnswerHoldWaiters(Entry& entry, const absl::Status& status,
@@ -269,6 +278,8 @@ struct Partition::Impl {
   // How many ConfirmHold actions the disk has not answered. Only the last
   // answer counts: the earlier answers are about holds that have ended.
   absl::flat_hash_map<ChunkKey, int> confirms;
+  // When to ask the disk again about a hold. An entry may have changed since.
+  std::set<std::pair<absl::Time, ChunkKey>> confirm_retries;
   absl::node_hash_map<ChunkKey, DiskRead> reads;
   std::deque<ChunkKey> read_queue;
   absl::flat_hash_map<ChunkKey, DiskRemovals> removals;

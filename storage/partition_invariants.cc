@@ -78,6 +78,10 @@ void Partition::Impl::CheckEntry(const Entry& entry) const {
   KDN_CHECK(entry.hold != Entry::Hold::kAsked ||
                 (entry.on_disk && confirms.contains(entry.info.key)),
             "the disk was not asked to confirm");
+  KDN_CHECK(!in_memory || !entry.on_disk ||
+                entry.hold != Entry::Hold::kUnconfirmed ||
+                confirm_retries.contains({entry.confirm_at, entry.info.key}),
+            "the disk is not asked again to confirm");
   KDN_CHECK(entry.visible || !entry.committers.empty() ||
                 entry.write != Entry::Write::kNone,
             "an invisible object waits for nothing");

@@ -140,6 +140,20 @@ void Partition::Impl::OnConfirmAnswer(Entry& entry, const absl::Status& status,
     leases.Release(entry.info.key, *waiter.session).IgnoreError();
   }
   AnswerHoldWaiters(entry, status, actions);
+  entry.confirm_failures = status.ok() ? 0 : entry.confirm_failures + 1;
+  if (status.ok() || entry.object == nullptr) return;
+  entry.confirm_at = now + RetryDelay(entry.confirm_failures);
+  confirm_retries.emplace(entry.confirm_at, entry.info.key);
+}
+
+void Partition::Impl::RetryConfirms(absl::Time now, Actions& actions) {
+  while (!confirm_retries.empty() && confirm_retries.begin()->first <= now) {
+    const ChunkKey key = confirm_retries.begin()->second;
+    confirm_retries.erase(confirm_retries.begin());
+    const auto found = entries.find(key);
+    if (found == entries.end() || found->second.object == nullptr) continue;
+    AskToConfirm(found->second, actions);
+  }
 }
 
 void Partition::Impl::AnswerHoldWaiters(Entry& entry,
@@ -241,6 +255,7 @@ Actions Partition::OnTick(absl::Time now) {
   impl_->ExpireReservations(now, actions);
   impl_->ExpireWaiters(now, actions);
   impl_->TellHolds(actions);
+  impl_->RetryConfirms(now, actions);
   impl_->Advance(now, actions);
   return actions;
 }

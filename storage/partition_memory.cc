@@ -67,6 +67,7 @@ void Partition::Impl::PutInMemory(Entry& entry, ObjectRef object,
   entry.copy = ++last_copy;
   Update(entry, [&](Entry& it) { it.object = std::move(object); });
   AnswerHoldWaiters(entry, absl::OkStatus(), actions);
+  AskToConfirm(entry, actions);
 }
 
 void Partition::Impl::DropFromMemory(Entry& entry) {

@@ -262,6 +262,38 @@ TEST_F(PartitionTest, ARefusedSecondPinLeavesTheLeaseOfTheFirst) {
   EXPECT_TRUE(partition_->Held(Key(1), kNow)) << "the first pin was answered";
 }
 
+TEST_F(PartitionTest, TheDiskIsAskedAgainWhenItFailsToConfirmAMemoryCopy) {
+  Make(1, true);
+  Put(1);
+  Written(1);
+  ASSERT_TRUE(Pin(1, 5));
+  Confirmed(1, absl::UnavailableError("broken"));
+  EXPECT_EQ(Block(2), nullptr) << "not confirmed";
+  EXPECT_TRUE(partition_->OnTick(kNow).empty());
+  const absl::Time second = kNow + absl::Milliseconds(500);
+  ASSERT_NE(Only<action::ConfirmHold>(partition_->OnTick(second)), nullptr);
+  partition_->OnDiskHeld(Key(1), absl::UnavailableError("broken"), second);
+  EXPECT_TRUE(partition_->OnTick(second + absl::Milliseconds(500)).empty())
+      << "the delay doubles";
+  ASSERT_NE(
+      Only<action::ConfirmHold>(partition_->OnTick(second + absl::Seconds(1))),
+      nullptr);
+  EXPECT_NE(Only<action::Granted>(Confirmed(1)), nullptr);
+  EXPECT_TRUE(partition_->Held(Key(1), kNow));
+}
+
+TEST_F(PartitionTest, TheDiskIsNotAskedAgainAboutAHoldThatHasEnded) {
+  Make(1, true);
+  Put(1);
+  Written(1);
+  ASSERT_TRUE(Pin(1, 5));
+  Confirmed(1, absl::UnavailableError("broken"));
+  partition_->ReleaseSession(SessionId(5));
+  EXPECT_EQ(
+      Only<action::ConfirmHold>(partition_->OnTick(kNow + absl::Seconds(1))),
+      nullptr);
+}
+
 TEST_F(PartitionTest, ALostHeldObjectIsReportedHoweverTheLossIsFound) {
   enum class How { kEvicted, kEvictedDuringRead, kDamaged };
   for (const How how :

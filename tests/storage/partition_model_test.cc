@@ -307,10 +307,12 @@ class Driver {
   void AnswerConfirm() {
     const ChunkKey key = confirms_.front();
     confirms_.erase(confirms_.begin());
-    Open(partition_->OnDiskHeld(
-        key,
-        disk_.contains(key) ? absl::OkStatus() : absl::NotFoundError("none"),
-        now_));
+    absl::Status status;
+    if (!disk_.contains(key)) status = absl::NotFoundError("none");
+    if (disk_fails_ && random_() % 8 == 0) {
+      status = absl::UnavailableError("broken");
+    }
+    Open(partition_->OnDiskHeld(key, status, now_));
   }
   void AnswerAll() {
     while (!disk_work_.empty() || !confirms_.empty()) AnswerDisk();
