@@ -223,7 +223,8 @@ struct Partition::Impl {
   // Reports the holds that have changed, and asks the disk to confirm new ones.
   void TellHolds(Actions& actions);
   // Asks the disk to confirm the hold. Does nothing when the disk has no copy
-  // or has been asked before.
+  // or has been asked before, or when nothing needs the answer: memory has no
+  // copy that an eviction could drop, and no request waits.
   void AskToConfirm(Entry& entry, Actions& actions);
   // Asks the disk again about the memory copies of which it could not confirm
   // the hold. They cannot be evicted before it has.

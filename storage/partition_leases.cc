@@ -104,6 +104,7 @@ void Partition::Impl::AwaitHold(Entry& entry, const HoldWaiter& waiter,
 
 void Partition::Impl::AskToConfirm(Entry& entry, Actions& actions) {
   if (entry.hold != Entry::Hold::kUnconfirmed || !entry.on_disk) return;
+  if (entry.object == nullptr && entry.hold_waiters.empty()) return;
   entry.hold = Entry::Hold::kAsked;
   ++confirms[entry.info.key];
   actions.push_back(action::ConfirmHold{entry.info.key, entry.info.shard});
@@ -151,8 +152,7 @@ void Partition::Impl::RetryConfirms(absl::Time now, Actions& actions) {
     const ChunkKey key = confirm_retries.begin()->second;
     confirm_retries.erase(confirm_retries.begin());
     const auto found = entries.find(key);
-    if (found == entries.end() || found->second.object == nullptr) continue;
-    AskToConfirm(found->second, actions);
+    if (found != entries.end()) AskToConfirm(found->second, actions);
   }
 }
 

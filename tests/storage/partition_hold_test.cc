@@ -294,6 +294,23 @@ TEST_F(PartitionTest, TheDiskIsNotAskedAgainAboutAHoldThatHasEnded) {
       nullptr);
 }
 
+TEST_F(PartitionTest, ARestoredTtlIsConfirmedOnceTheObjectIsInMemory) {
+  Make(1, true);
+  ObjectInfo info = Info(1);
+  info.expires = kLater;
+  const Actions restored = partition_->Restore(info, kNow);
+  EXPECT_NE(Only<action::HoldChanged>(restored), nullptr);
+  EXPECT_EQ(Only<action::ConfirmHold>(restored), nullptr);
+  ASSERT_NE(Only<action::ReadFromDisk>(Read(1)), nullptr);
+  Actions read = ReadDone(1);
+  ASSERT_NE(Only<action::Found>(read), nullptr);
+  ASSERT_NE(Only<action::ConfirmHold>(read), nullptr);
+  partition_->OnReturned(Only<action::Found>(read)->loan, kNow);
+  read.clear();
+  EXPECT_EQ(Block(2), nullptr) << "not confirmed";
+  EXPECT_NE(Only<action::Granted>(Confirmed(1)), nullptr);
+}
+
 TEST_F(PartitionTest, ALostHeldObjectIsReportedHoweverTheLossIsFound) {
   enum class How { kEvicted, kEvictedDuringRead, kDamaged };
   for (const How how :
