@@ -173,12 +173,16 @@ void Partition::Impl::CommitExisting(Entry& entry, RequestId id,
     return;
   }
   AwaitDurable(entry, {{id, deadline}, /*existed=*/true});
+  WriteAgain(entry, durability == Durability::kDurable);
+}
+
+void Partition::Impl::WriteAgain(Entry& entry, bool sync) {
   if (entry.write == Entry::Write::kInFlight && !entry.write_sync) {
     // The write in flight does not sync: another write follows it.
     ++stale_writes[entry.info.key];
     Update(entry, [](Entry& it) { it.write = Entry::Write::kNone; });
   }
-  QueueWrite(entry, durability == Durability::kDurable);
+  QueueWrite(entry, sync);
 }
 
 Actions Partition::Read(RequestId id, const ChunkKey& key,

@@ -191,6 +191,8 @@ struct Partition::Impl {
     }
   }
   void QueueWrite(Entry& entry, bool sync);
+  // Like QueueWrite, but a write in flight that does not sync does not count.
+  void WriteAgain(Entry& entry, bool sync);
   void StartWrites(absl::Time now, Actions& actions);
   // Queues failed writes that are due, as many as the disk would start at once.
   void QueueRetries(absl::Time now);

@@ -172,7 +172,7 @@ void Partition::Impl::AnswerHoldWaiter(Entry& entry, const HoldWaiter& waiter,
   if (status.ok()) {
     entry.info.expires = std::max(entry.info.expires, waiter.expires);
     actions.push_back(action::Committed{waiter.id, entry.info, true});
-  } else if (absl::IsNotFound(status)) {
+  } else if (absl::IsNotFound(status) || absl::IsDataLoss(status)) {
     actions.push_back(action::Refused{
         waiter.id, absl::UnavailableError(
                        "the stored version is gone: store the chunk again")});

@@ -79,6 +79,21 @@ TEST_F(PartitionTest, ATtlOfAnotherVersionOnDiskWaitsForTheDisk) {
   }
 }
 
+TEST_F(PartitionTest, ACommitThatWaitsForADamagedVersionIsToldToStoreAgain) {
+  Make(1, true);
+  partition_->Restore(Info(1, /*version=*/2), kNow);
+  ASSERT_NE(Only<action::ConfirmHold>(Put(1, Durability::kReplicated, kLater)),
+            nullptr);
+  ASSERT_NE(Only<action::ReadFromDisk>(Read(1)), nullptr);
+  int unavailable = 0;
+  for (const Action& action : ReadDone(1, absl::DataLossError("damaged"))) {
+    const auto* refused = std::get_if<action::Refused>(&action);
+    if (refused == nullptr) continue;
+    unavailable += absl::IsUnavailable(refused->why) ? 1 : 0;
+  }
+  EXPECT_EQ(unavailable, 1) << "the commit, not the reader";
+}
+
 TEST_F(PartitionTest, AHoldIsReportedBeforeItsPinAndWhenItEnds) {
   Make(2, false);
   Put(1);
