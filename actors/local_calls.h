@@ -13,6 +13,7 @@
 #include "delivery/fetch_session.h"
 #include "delivery/node_service.h"
 #include "delivery/peer_transport.h"
+#include "kv/cancellation.h"
 #include "kv/chunk_key.h"
 #include "kv/ids.h"
 #include "placement/member.h"
@@ -58,6 +59,13 @@ struct ReserveCall {
   size_t bytes = 0;
   absl::Time deadline;
   Reply<std::shared_ptr<storage::ArenaBlock>> reply;
+  // Withdraws the call when the caller gives up. Null: the caller never does.
+  std::shared_ptr<Cancellation> cancellation = nullptr;
+};
+
+// The caller of a ReserveCall has given up.
+struct WithdrawCall {
+  storage::RequestId reservation;
 };
 
 // Makes a complete object visible in the partition.
@@ -141,6 +149,7 @@ struct MapBuilt {
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::MembersCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::MapBuilt)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::ReserveCall)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::WithdrawCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::CommitCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::ReadCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::DiscardCall)

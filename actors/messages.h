@@ -252,6 +252,8 @@ using StorageActor = caf::typed_actor<
     caf::reacts_to<ReadCall>, caf::reacts_to<DiscardCall>,
     // From the disk tier: a request has ended; the tier has dropped an object.
     caf::reacts_to<DiskAnswer>, caf::reacts_to<DiskEviction>,
+    // From itself: the caller of a ReserveCall has given up.
+    caf::reacts_to<WithdrawCall>,
     // From itself: ends the leases and the requests whose time is over.
     caf::reacts_to<TickAtom>>;
 

@@ -98,7 +98,11 @@ void NodeServices::BeginStore(
                                  absl::CancelledError("the engine gave up"));
     });
   }
-  ReserveLocal(ref, bytes, deadline, std::move(begin));
+  caf::anon_send(StorageFor(ref),
+                 ReserveCall{bytes, deadline,
+                             Reply<std::shared_ptr<storage::ArenaBlock>>::To(
+                                 std::move(begin)),
+                             cancellation});
 }
 
 void NodeServices::Lookup(

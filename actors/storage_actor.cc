@@ -124,6 +124,12 @@ void StorageActorState::Reserve(const ReserveCall& call) {
   const storage::RequestId id = NextId();
   replies.emplace(id, call.reply);
   Perform(partition->Reserve(id, call.bytes, call.deadline, deps.clock->Now()));
+  if (call.cancellation == nullptr || !replies.contains(id)) return;
+  call.cancellation->OnCancel([weak = self->address(), id] {
+    if (const auto to = caf::actor_cast<StorageActor>(weak)) {
+      caf::anon_send(to, WithdrawCall{id});
+    }
+  });
 }
 
 void StorageActorState::Commit(const CommitCall& call) {
@@ -318,6 +324,10 @@ StorageActor::behavior_type MakeStorageActor(
       [state](CountAtom) { return ToWire(state->partition->counters()); },
       [state](FlushAtom) { return state->Flush(); },
       [state](const ReserveCall& call) { state->Reserve(call); },
+      [state](const WithdrawCall& call) {
+        state->Perform(state->partition->Withdraw(call.reservation,
+                                                  state->deps.clock->Now()));
+      },
       [state](const CommitCall& call) { state->Commit(call); },
       [state](const ReadCall& call) { state->Read(call); },
       [state](const DiscardCall& call) {

@@ -43,7 +43,7 @@ struct StoreRequest {
   SessionId session = SessionId();
   uint32_t depth = 0;  // how many chunks are before this one in its chain
   // The caller cancels when nobody wants to write the chunk any more: a store
-  // that still waits for passing memory then leaves the line. No effect once
+  // that still waits for memory then leaves the line. No effect once
   // BeginStore has called its `done`.
   std::shared_ptr<Cancellation> cancellation = std::make_shared<Cancellation>();
 };

@@ -161,6 +161,9 @@ class Partition {
   // Granted or Refused(RESOURCE_EXHAUSTED, INVALID_ARGUMENT).
   Actions Reserve(RequestId id, size_t bytes, absl::Time deadline,
                   absl::Time now);
+  // The caller of Reserve has given up. Ends the reservation in
+  // Refused(CANCELLED) if it still waits, and does nothing otherwise.
+  Actions Withdraw(RequestId id, absl::Time now);
   // Makes a complete object visible. The first commit of a key wins: the
   // earlier object stays, `block` is dropped and `existed` is true. A kDurable
   // commit ends when the disk has synced the object. Any other commit ends at

@@ -146,6 +146,16 @@ Actions Partition::Reserve(RequestId id, size_t bytes, absl::Time deadline,
   return actions;
 }
 
+Actions Partition::Withdraw(RequestId id, absl::Time now) {
+  const CheckedEvent event(this);
+  Actions actions;
+  if (!impl_->reservations.Remove(AdmissionId(id.value()))) return actions;
+  actions.push_back(
+      action::Refused{id, absl::CancelledError("the engine gave up")});
+  impl_->Advance(now, actions);
+  return actions;
+}
+
 void Partition::Impl::ServeReservations(absl::Time now, Actions& actions) {
   // In order, so that small requests do not starve a large one before them.
   while (!reservations.empty()) {

@@ -29,6 +29,7 @@ StorageActor::behavior_type MakeSilent(StorageActor::pointer self) {
         return self->make_response_promise<bool>();
       },
       [](const ReserveCall&) {},
+      [](const WithdrawCall&) {},
       [](const CommitCall&) {},
       [](const ReadCall&) {},
       [](const DiscardCall&) {},

@@ -150,6 +150,32 @@ TEST_F(StorageActorTest, AWaitingReservationIsGrantedWhenRoomComesBack) {
   EXPECT_TRUE(waits.value.ok()) << waits.value.status();
 }
 
+TEST_F(StorageActorTest, AReservationLeavesTheLineWhenItsCallerGivesUp) {
+  Answer<Block> some;
+  caf::anon_send(storage_, ReserveCall{kArenaBytes / 2, In(absl::Seconds(5)),
+                                       some.AsReply()});
+  Answer<Block> large;
+  const auto cancellation = std::make_shared<Cancellation>();
+  caf::anon_send(storage_, ReserveCall{kArenaBytes, In(absl::Seconds(5)),
+                                       large.AsReply(), cancellation});
+  Answer<Block> small;
+  caf::anon_send(storage_,
+                 ReserveCall{4096, In(absl::Seconds(5)), small.AsReply()});
+  Run();
+  EXPECT_EQ(large.times, 0);
+  EXPECT_EQ(small.times, 0) << "stands behind the large one";
+  cancellation->Cancel();
+  Run();
+  EXPECT_EQ(large.times, 1);
+  EXPECT_TRUE(absl::IsCancelled(large.value.status())) << large.value.status();
+  EXPECT_TRUE(small.value.ok()) << small.value.status();
+  Answer<Block> late;
+  caf::anon_send(storage_, ReserveCall{kArenaBytes, In(absl::Seconds(5)),
+                                       late.AsReply(), cancellation});
+  Run();
+  EXPECT_TRUE(absl::IsCancelled(late.value.status())) << late.value.status();
+}
+
 TEST_F(StorageActorTest, ADeadSessionLosesItsPins) {
   Put(storage_, 1, 4096);
   ASSERT_TRUE(Lease(LeaseOp::kPin, 1, 11).ok());

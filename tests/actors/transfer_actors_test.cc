@@ -502,6 +502,41 @@ TEST_F(BeginStoreTest, HeadsTooLargeForATransformAreRefusedWithTheReason) {
   EXPECT_TRUE(begin(LevelSet::Of(Level::kInt8)).ok());
 }
 
+TEST_F(BeginStoreTest, AStoreOnAnOwnerLeavesTheLineWhenTheEngineGivesUp) {
+  live_[a_].storage = {SpawnStorage(/*arena_bytes=*/4096)};
+  Publish();
+  Answer<std::shared_ptr<storage::ArenaBlock>> all;
+  caf::anon_send(live_[a_].storage[0],
+                 ReserveCall{4096, In(absl::Seconds(1)), all.AsReply()});
+  Run();
+  ASSERT_TRUE(all.value.ok()) << all.value.status();
+  const ModelSpec model = SmallModel();
+  delivery::StoreRequest request{std::make_shared<const ModelSpec>(model),
+                                 ChunkIdentity{FingerprintOf(model),
+                                               *Namespace::Parse("t"),
+                                               ChunkKey(),
+                                               std::string(kRawVariant),
+                                               {5}},
+                                 RefOf(NumberOwnedBy({a_, b_})).placement,
+                                 {0},
+                                 LevelSet::Of(Level::kLossless),
+                                 Durability::kReplicated,
+                                 absl::ZeroDuration(),
+                                 In(absl::Seconds(1))};
+  const std::shared_ptr<Cancellation> cancellation = request.cancellation;
+  absl::Status status = absl::UnknownError("not answered");
+  NodeServices(&system_, node_.get())
+      .BeginStore(
+          std::move(request),
+          [&](const absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>>&
+                  stream) { status = stream.status(); });
+  Run();
+  EXPECT_TRUE(absl::IsUnknown(status)) << "waits for room: " << status;
+  cancellation->Cancel();
+  Run();
+  EXPECT_TRUE(absl::IsCancelled(status)) << status;
+}
+
 // Stores that this node builds in passing, because it is no owner.
 class PassingMemoryTest : public ActorsTest {
  protected:

@@ -49,6 +49,11 @@ class Driver {
       case 0:
       case 1:
         Open(partition_->Reserve(NextId(), kObject, Deadline(), now_));
+        if (random_() % 4 == 0) {
+          // Any request: only a reservation that waits may be withdrawn.
+          Open(partition_->Withdraw(RequestId(1 + random_() % last_id_), now_));
+          Open(partition_->Withdraw(RequestId(last_id_), now_));
+        }
         break;
       case 2:
         CommitOne(key);

@@ -71,6 +71,22 @@ TEST_F(PartitionTest, AReservationThatWaitsTooLongIsRefused) {
   EXPECT_TRUE(absl::IsResourceExhausted(refused->why)) << refused->why;
 }
 
+TEST_F(PartitionTest, AWithdrawnReservationMakesWayForTheNext) {
+  Make(2, true);
+  const auto block = Block(1);
+  const RequestId large = Next();
+  const RequestId small = Next();
+  EXPECT_TRUE(partition_->Reserve(large, 2 * kObject, kLater, kNow).empty());
+  EXPECT_TRUE(partition_->Reserve(small, kObject, kLater, kNow).empty());
+  const Actions actions = partition_->Withdraw(large, kNow);
+  ASSERT_NE(Only<action::Refused>(actions), nullptr);
+  EXPECT_EQ(Only<action::Refused>(actions)->id, large);
+  EXPECT_TRUE(absl::IsCancelled(Only<action::Refused>(actions)->why));
+  ASSERT_NE(Only<action::Granted>(actions), nullptr);
+  EXPECT_EQ(Only<action::Granted>(actions)->id, small);
+  EXPECT_TRUE(partition_->Withdraw(small, kNow).empty()) << "already granted";
+}
+
 TEST_F(PartitionTest, DurableWithoutADiskIsRefused) {
   Make(2, false);
   const auto* refused = Only<action::Refused>(Put(1, Durability::kDurable));
