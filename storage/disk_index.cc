@@ -1,19 +1,25 @@
 #include "storage/disk_index.h"
 
 #include <rocksdb/db.h>
+#include <rocksdb/env.h>
 #include <rocksdb/table.h>
 
+#include <cstdarg>
+#include <cstdio>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kv/check.h"
+#include "kv/log.h"
 
 namespace kdn::storage {
 namespace {
 
-// Shorter than an object's key, so that no object has this key.
+// Shorter than an object's key, so that no object has these keys.
 constexpr char kWholeKey[] = "whole";
+constexpr char kSyncKey[] = "sync";  // written to sync what was written before
 constexpr size_t kIndexKeyBytes = 4 + 32;
 
 std::string IndexKey(ShardId shard, const ChunkKey& key) {
@@ -62,6 +68,18 @@ absl::StatusOr<RecordHeader> RecordOf(const rocksdb::Slice& key,
   return record;
 }
 
+// RocksDB's own log is a file in its directory. When the disk is full, RocksDB
+// aborts the process at the second line that it cannot write there.
+class ErrorsToLog final : public rocksdb::Logger {
+ public:
+  ErrorsToLog() : Logger(rocksdb::InfoLogLevel::ERROR_LEVEL) {}
+  void Logv(const char* format, va_list arguments) override {
+    char line[512];
+    std::vsnprintf(line, sizeof(line), format, arguments);
+    LogError("storage.rocksdb", line);
+  }
+};
+
 }  // namespace
 
 DiskIndex::DiskIndex(std::unique_ptr<rocksdb::DB> db) : db_(std::move(db)) {}
@@ -72,7 +90,7 @@ absl::StatusOr<std::unique_ptr<DiskIndex>> DiskIndex::Open(
   rocksdb::Options options;
   options.create_if_missing = true;
   options.paranoid_checks = true;
-  options.keep_log_file_num = 2;
+  options.info_log = std::make_shared<ErrorsToLog>();
   options.max_total_wal_size = 16u << 20;
   options.write_buffer_size = 8u << 20;
   // With preallocation, the logs would take 12 MB of a small disk.
@@ -167,6 +185,12 @@ absl::Status DiskIndex::ForEach(
   return ToStatus(at->status(), "scanning");
 }
 
-absl::Status DiskIndex::Sync() { return ToStatus(db_->SyncWAL(), "syncing"); }
+absl::Status DiskIndex::Sync() {
+  // Not SyncWAL: after a failed write, on a full disk say, SyncWAL aborts the
+  // process in RocksDB. A synced Put syncs all earlier writes, and fails then.
+  rocksdb::WriteOptions options;
+  options.sync = true;
+  return Change([&] { return db_->Put(options, kSyncKey, ""); }, "syncing");
+}
 
 }  // namespace kdn::storage

@@ -49,7 +49,7 @@ AdmissionId AdmissionGate::Request(const Ask& ask, Answer answer) {
   if (status.ok()) {
     Serve(state_);
   } else {
-    answer(status);
+    answer(status);  // NOLINT(bugprone-use-after-move): moved only if OK
   }
   return id;
 }
