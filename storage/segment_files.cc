@@ -67,7 +67,7 @@ absl::Status SegmentLog::RollOver(uint32_t seen) {
     absl::MutexLock lock(&mutex_);
     full = TakeUntrimmed();
     policy_->OnOpened((*fresh)->number);
-    segments_.emplace((*fresh)->number, *std::move(fresh));
+    segments_.emplace((*fresh)->number, *fresh);
   }
   for (const Untrimmed& file : full) Trim(*file.segment, file.end);
   return absl::OkStatus();
