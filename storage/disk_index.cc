@@ -127,10 +127,12 @@ absl::StatusOr<bool> DiskIndex::IsWhole() {
   return true;
 }
 
-absl::Status DiskIndex::MarkWhole() {
+absl::Status DiskIndex::MarkWhole() { return PutSynced(kWholeKey); }
+
+absl::Status DiskIndex::PutSynced(const char* key) {
   rocksdb::WriteOptions options;
   options.sync = true;
-  return Change([&] { return db_->Put(options, kWholeKey, ""); }, "writing");
+  return Change([&] { return db_->Put(options, key, ""); }, "syncing");
 }
 
 absl::Status DiskIndex::Change(absl::FunctionRef<rocksdb::Status()> change,
@@ -188,9 +190,7 @@ absl::Status DiskIndex::ForEach(
 absl::Status DiskIndex::Sync() {
   // Not SyncWAL: after a failed write, on a full disk say, SyncWAL aborts the
   // process in RocksDB. A synced Put syncs all earlier writes, and fails then.
-  rocksdb::WriteOptions options;
-  options.sync = true;
-  return Change([&] { return db_->Put(options, kSyncKey, ""); }, "syncing");
+  return PutSynced(kSyncKey);
 }
 
 }  // namespace kdn::storage

@@ -54,6 +54,8 @@ class DiskIndex {
   // read-only mode and runs the change once more.
   absl::Status Change(absl::FunctionRef<rocksdb::Status()> change,
                       const char* what);
+  // Writes a key without a value, and syncs it and all earlier changes.
+  absl::Status PutSynced(const char* key);
   explicit DiskIndex(std::unique_ptr<rocksdb::DB> db);
   std::unique_ptr<rocksdb::DB> db_;
 };

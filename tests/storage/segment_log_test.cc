@@ -432,6 +432,12 @@ TEST_F(SegmentLogTest, AFailedCreationOfASegmentDoesNotBlockTheNext) {
   EXPECT_TRUE(Read(MakeObject(10)).ok());
 }
 
+// Holds objects 1 to 3, which keeps their segment from being evicted.
+bool HoldsFirstObjects(ShardId, const ChunkKey& key) {
+  return key == MakeObject(1).info.key || key == MakeObject(2).info.key ||
+         key == MakeObject(3).info.key;
+}
+
 TEST_F(SegmentLogTest, ARemovalHoldsAfterItsObjectIsStoredAgainAndEvicted) {
   SegmentLog::Options options = Options();
   options.capacity_bytes = 11 * options.segment_bytes;
@@ -440,10 +446,7 @@ TEST_F(SegmentLogTest, ARemovalHoldsAfterItsObjectIsStoredAgainAndEvicted) {
     evicted = evicted || record.key == MakeObject(0).info.key;
   };
   // The first segment stays, and with it the record that is removed below.
-  options.holds = [](ShardId, const ChunkKey& key) {
-    return key == MakeObject(1).info.key || key == MakeObject(2).info.key ||
-           key == MakeObject(3).info.key;
-  };
+  options.holds = HoldsFirstObjects;
   Open(options);
   AppendAll(0, kRecords);
   AppendAll(4, 5);  // the second segment: a tombstone, and objects 4 to 6
@@ -472,10 +475,7 @@ TEST_F(SegmentLogTest, ARemovalHoldsAfterTheNewestRecordIsEvicted) {
     evicted = evicted || record.key == MakeObject(0).info.key;
   };
   // The first segment stays, and with it the first record of object 0.
-  options.holds = [](ShardId, const ChunkKey& key) {
-    return key == MakeObject(1).info.key || key == MakeObject(2).info.key ||
-           key == MakeObject(3).info.key;
-  };
+  options.holds = HoldsFirstObjects;
   Open(options);
   AppendAll(0, kRecords);
   ASSERT_TRUE(Append(MakeObject(0, 2)).ok());  // into the second segment

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reference.byte_reader import crc32c
+from reference.fixed_fields import prefix_crc
 from reference.floats import Dtype
 from reference.rans import LANES, RansTable
 from reference.rope import RopeDescriptor
@@ -29,7 +30,7 @@ class Shape:
 
 def with_crc(prefix: bytes) -> bytes:
     """The prefix with its right CRC."""
-    return prefix[:12] + struct.pack("<I", crc32c(prefix[:12] + prefix[16:])) + prefix[16:]
+    return prefix[:12] + struct.pack("<I", prefix_crc(prefix)) + prefix[16:]
 
 
 def write_object(

@@ -174,6 +174,18 @@ class HostileBulkTest : public BulkFixture {
     close(listening);
     return status;
   }
+
+  // Sends `bytes` on a connection of its own, and returns all that the server
+  // answers.
+  Bytes AnswersTo(const Bytes& bytes) {
+    const int fd = ConnectLocal(server_->port());
+    EXPECT_EQ(send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL),
+              static_cast<ssize_t>(bytes.size()));
+    shutdown(fd, SHUT_WR);  // the server hangs up once it has answered
+    Bytes answers = Exchange(fd, {}, /*quiet_ms=*/20000);
+    close(fd);
+    return answers;
+  }
 };
 
 TEST_F(HostileBulkTest, AnObjectOfANewerFormatIsUnimplementedAndNoDamage) {
@@ -244,12 +256,7 @@ TEST_F(HostileBulkTest,
        {FutureBytes(), durability, FetchBytes(ns_, {chunks_[0]})}) {
     bytes.insert(bytes.end(), more.begin(), more.end());
   }
-  const int fd = ConnectLocal(server_->port());
-  ASSERT_EQ(send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL),
-            static_cast<ssize_t>(bytes.size()));
-  shutdown(fd, SHUT_WR);  // the server hangs up once it has answered
-  const Bytes answers = Exchange(fd, {}, /*quiet_ms=*/20000);
-  close(fd);
+  const Bytes answers = AnswersTo(bytes);
   size_t at = 0;
   std::vector<absl::Status> statuses;
   ASSERT_NE(NextFrame(answers, at), nullptr) << "no hello";
@@ -269,12 +276,7 @@ TEST_F(HostileBulkTest, ANodeThatReadsOlderFormatsOnlyGetsNoNewerObject) {
   Bytes bytes = HelloBytes();
   const Bytes fetch = FetchBytes(ns_, {chunks_[0]}, codec::kFormatVersion - 1);
   bytes.insert(bytes.end(), fetch.begin(), fetch.end());
-  const int fd = ConnectLocal(server_->port());
-  ASSERT_EQ(send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL),
-            static_cast<ssize_t>(bytes.size()));
-  shutdown(fd, SHUT_WR);  // the server hangs up once it has answered
-  const Bytes answers = Exchange(fd, {}, /*quiet_ms=*/20000);
-  close(fd);
+  const Bytes answers = AnswersTo(bytes);
   size_t at = 0;
   ASSERT_NE(NextFrame(answers, at), nullptr) << "no hello";
   const auto item = NextFrame(answers, at);
