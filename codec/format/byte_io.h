@@ -1,6 +1,7 @@
 #ifndef KDN_CODEC_FORMAT_BYTE_IO_H_
 #define KDN_CODEC_FORMAT_BYTE_IO_H_
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -16,6 +17,11 @@ namespace kdn::codec {
 // Streams hold the engine's own elements, and objects are little-endian, so the
 // machine must be little-endian.
 static_assert(std::endian::native == std::endian::little);
+
+inline bool AllZero(absl::Span<const std::byte> bytes) {
+  return std::all_of(bytes.begin(), bytes.end(),
+                     [](std::byte byte) { return byte == std::byte{0}; });
+}
 
 // Reads little-endian fields from untrusted bytes. A read past the end yields
 // zeros, and ok() is false from then on, so that a caller checks once, after

@@ -16,13 +16,6 @@ constexpr size_t kDigests = 4;
 constexpr size_t kReserved2 = 16;
 constexpr size_t kReserved3 = 12;
 
-bool AllZero(absl::Span<const std::byte> bytes) {
-  for (std::byte byte : bytes) {
-    if (byte != std::byte{0}) return false;
-  }
-  return true;
-}
-
 // ReadVersion2 and ReadVersion3 read the fields after the levels. False when a
 // reserved byte is not zero.
 bool ReadVersion2(ByteReader* in, FixedFields* fields) {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "codec/format/byte_io.h"
 #include "codec/format/prefix_format.h"
 #include "codec/format/stream_layout.h"
 #include "codec/stream_codec.h"
@@ -13,11 +14,6 @@
 
 namespace kdn::codec {
 namespace {
-
-bool AllZero(absl::Span<const std::byte> bytes) {
-  return std::all_of(bytes.begin(), bytes.end(),
-                     [](std::byte byte) { return byte == std::byte{0}; });
-}
 
 // Walks the streams in file order. Each must begin where the one before it
 // ends, or at the next multiple of kGroupAlignment for the first of a group,

@@ -123,13 +123,6 @@ std::vector<StreamEntry> ReadEntries(size_t count, ByteReader* in) {
   return entries;
 }
 
-bool AllZero(absl::Span<const std::byte> bytes) {
-  for (std::byte byte : bytes) {
-    if (byte != std::byte{0}) return false;
-  }
-  return true;
-}
-
 }  // namespace
 
 uint64_t PrefixBytesFor(const ObjectHeader& header) {
