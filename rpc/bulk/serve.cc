@@ -315,8 +315,9 @@ kj::Promise<void> BulkSession::ServePush(peer::Push::Reader request,
                            "reserving room");
   }
   return reserving.then([this, push](Block block) {
-    if (block.ok()) push->block = *std::move(block);
-    return Go(push, block.status());
+    const absl::Status status = block.status();
+    if (status.ok()) push->block = *std::move(block);
+    return Go(push, status);
   });
 }
 
