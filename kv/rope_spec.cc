@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kv/check.h"
+#include "kv/portable_math.h"
 
 namespace kdn {
 namespace {
@@ -31,8 +32,8 @@ double Llama3InvFreq(const RopeSpec& spec, double inv_freq) {
 // `rotations` full turns within the original context.
 double YarnDimension(const RopeSpec& spec, double rotations) {
   return spec.rotary_dim *
-         std::log(spec.original_max_position / (rotations * kTwoPi)) /
-         (2.0 * std::log(spec.theta));
+         PortableLog(spec.original_max_position / (rotations * kTwoPi)) /
+         (2.0 * PortableLog(spec.theta));
 }
 
 double YarnInvFreq(const RopeSpec& spec, int pair, double inv_freq) {
@@ -46,7 +47,8 @@ double YarnInvFreq(const RopeSpec& spec, int pair, double inv_freq) {
 }
 
 double InvFreq(const RopeSpec& spec, int pair) {
-  const double plain = 1.0 / std::pow(spec.theta, 2.0 * pair / spec.rotary_dim);
+  const double plain =
+      1.0 / PortablePow(spec.theta, 2.0 * pair / spec.rotary_dim);
   switch (spec.scaling) {
     case RopeScaling::kNone:
       return plain;
@@ -132,8 +134,9 @@ void RopeTable::CosSin(int32_t position, float* cos, float* sin) const {
   const float scale = static_cast<float>(spec_.attention_factor);
   for (int pair = 0; pair < pairs(); ++pair) {
     const float angle = static_cast<float>(position) * inv_freq_[pair];
-    cos[pair] = std::cos(angle) * scale;
-    sin[pair] = std::sin(angle) * scale;
+    const Turn turn = TurnOf(angle);
+    cos[pair] = static_cast<float>(turn.cos) * scale;
+    sin[pair] = static_cast<float>(turn.sin) * scale;
   }
 }
 
@@ -144,8 +147,9 @@ void RopeTable::DeltaCosSin(int32_t from, int32_t to, float* cos,
   for (int pair = 0; pair < pairs(); ++pair) {
     const double turned = static_cast<float>(from) * inv_freq_[pair];
     const double wanted = static_cast<float>(to) * inv_freq_[pair];
-    cos[pair] = static_cast<float>(std::cos(wanted - turned));
-    sin[pair] = static_cast<float>(std::sin(wanted - turned));
+    const Turn turn = TurnOf(wanted - turned);
+    cos[pair] = static_cast<float>(turn.cos);
+    sin[pair] = static_cast<float>(turn.sin);
   }
 }
 
@@ -153,8 +157,8 @@ namespace {
 
 // (x, y) -> scale * (x cos - y sin, y cos + x sin) for every pair. A `sign` of
 // -1 rotates back.
-void Turn(RopePairing pairing, int pairs, const float* cos, const float* sin,
-          float sign, float scale, float* head) {
+void TurnPairs(RopePairing pairing, int pairs, const float* cos,
+               const float* sin, float sign, float scale, float* head) {
   const int step = pairing == RopePairing::kNeoX ? 1 : 2;
   const int other = pairing == RopePairing::kNeoX ? pairs : 1;
   for (int pair = 0; pair < pairs; ++pair) {
@@ -171,7 +175,7 @@ void Turn(RopePairing pairing, int pairs, const float* cos, const float* sin,
 }  // namespace
 
 void RopeTable::Rotate(const float* cos, const float* sin, float* head) const {
-  Turn(spec_.pairing, pairs(), cos, sin, 1.0f, 1.0f, head);
+  TurnPairs(spec_.pairing, pairs(), cos, sin, 1.0f, 1.0f, head);
 }
 
 void RopeTable::Unrotate(const float* cos, const float* sin,
@@ -179,8 +183,8 @@ void RopeTable::Unrotate(const float* cos, const float* sin,
   // cos and sin include the attention factor a. Rotating back multiplies by a
   // once more, so dividing by a^2 undoes both.
   const double a = spec_.attention_factor;
-  Turn(spec_.pairing, pairs(), cos, sin, -1.0f,
-       static_cast<float>(1.0 / (a * a)), head);
+  TurnPairs(spec_.pairing, pairs(), cos, sin, -1.0f,
+            static_cast<float>(1.0 / (a * a)), head);
 }
 
 }  // namespace kdn

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from .errors import require
 from .floats import fp32
+from .portable_math import cos_sin, log, power
 
 NEOX, GPT_J = 0, 1
 NO_SCALING, LINEAR, LLAMA3, YARN = range(4)
@@ -58,7 +59,7 @@ def frequencies(rope: RopeDescriptor) -> list[float]:
     """The fp32 frequency of each pair: "RoPE" in "Arithmetic"."""
     scaled = {NO_SCALING: _unscaled, LINEAR: _linear, LLAMA3: _llama3, YARN: _yarn}[rope.scaling]
     pairs = range(rope.rotary_dim // 2)
-    return [fp32(scaled(rope, i, 1.0 / math.pow(rope.theta, 2.0 * i / rope.rotary_dim))) for i in pairs]
+    return [fp32(scaled(rope, i, 1.0 / power(rope.theta, 2.0 * i / rope.rotary_dim))) for i in pairs]
 
 
 def _unscaled(rope: RopeDescriptor, i: int, f: float) -> float:
@@ -88,7 +89,7 @@ def _yarn(rope: RopeDescriptor, i: int, f: float) -> float:
 
     def dim(rotations: float) -> float:
         turns = rope.original_max_position / (2 * math.pi * rotations)
-        return rope.rotary_dim * math.log(turns) / (2 * math.log(rope.theta))
+        return rope.rotary_dim * log(turns) / (2 * log(rope.theta))
 
     low = max(math.floor(dim(rope.beta_fast)), 0.0)
     high = min(math.ceil(dim(rope.beta_slow)), rope.rotary_dim - 1.0)
@@ -103,10 +104,8 @@ def angles_at(rope: RopeDescriptor, position: int) -> Angles:
     """The angles that turn K from before RoPE to a position: "RoPE" in "Arithmetic"."""
     attention_factor = fp32(rope.attention_factor)
     angles = [fp32(fp32(position) * frequency) for frequency in frequencies(rope)]
-    return [
-        (fp32(fp32(math.cos(angle)) * attention_factor), fp32(fp32(math.sin(angle)) * attention_factor))
-        for angle in angles
-    ]
+    turns = [cos_sin(angle) for angle in angles]
+    return [(fp32(fp32(cos) * attention_factor), fp32(fp32(sin) * attention_factor)) for cos, sin in turns]
 
 
 @functools.lru_cache(4096)
@@ -114,7 +113,7 @@ def angles_between(rope: RopeDescriptor, computed: int, wanted: int) -> Angles:
     """The angles that turn K of the lossless level from one position to another:
     "Positions" in "lossless"."""
     angles = [fp32(fp32(wanted) * f) - fp32(fp32(computed) * f) for f in frequencies(rope)]
-    return [(fp32(math.cos(angle)), fp32(math.sin(angle))) for angle in angles]
+    return [(fp32(cos), fp32(sin)) for cos, sin in map(cos_sin, angles)]
 
 
 def turn(rope: RopeDescriptor, angles: Angles, row: Sequence[float]) -> list[float]:
