@@ -1,6 +1,7 @@
 #include "codec/transform/transform_stream.h"
 
 #include <cmath>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "codec/format/byte_io.h"
@@ -14,15 +15,28 @@ absl::Status Bad(absl::string_view what) {
   return absl::DataLossError(absl::StrCat("a transform-coded stream ", what));
 }
 
+// Whether bf16 elements are finite: not all bits of an exponent are set.
+bool AreFinite(absl::Span<const std::byte> elements) {
+  constexpr uint16_t kExponent = 0x7f80;
+  bool finite = true;
+  for (size_t at = 0; at + 2 <= elements.size(); at += 2) {
+    uint16_t bits;
+    std::memcpy(&bits, elements.data() + at, 2);
+    finite &= (bits & kExponent) != kExponent;
+  }
+  return finite;
+}
+
 absl::Status ReadStatistics(const StreamFrame& frame, ByteReader* in,
                             StreamParts* parts) {
   if (!frame.own_statistics) return absl::OkStatus();
   parts->gain = in->Read<float>();
   parts->mean = in->Bytes(frame.row_bytes());
-  if (in->ok() && std::isfinite(parts->gain) && parts->gain > 0.0f) {
-    return absl::OkStatus();
+  if (!(in->ok() && std::isfinite(parts->gain) && parts->gain > 0.0f)) {
+    return Bad("has a scale that is not above 0");
   }
-  return Bad("has a scale that is not above 0");
+  if (!AreFinite(parts->mean)) return Bad("has a mean that is not finite");
+  return absl::OkStatus();
 }
 
 absl::Status ReadRawTokens(const StreamFrame& frame, ByteReader* in,
@@ -108,6 +122,7 @@ absl::StatusOr<StreamParts> ReadParts(const StreamFrame& frame,
   }
   if (!status.ok()) return status;
   if (!in.ok() || in.remaining() > 0) return Bad("has the wrong length");
+  if (!AreFinite(parts.raw_rows)) return Bad("has a row that is not finite");
   return parts;
 }
 

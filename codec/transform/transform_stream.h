@@ -58,7 +58,8 @@ struct StreamFrame {
 size_t PartsBytes(const StreamFrame& frame, size_t raw_tokens, size_t patches);
 
 // Takes a stream apart. DATA_LOSS unless all parts are complete and inside the
-// frame. Allocates in proportion to `stream`.
+// frame, and scale, mean and rows are finite. Allocates in proportion to
+// `stream`.
 absl::StatusOr<StreamParts> ReadParts(const StreamFrame& frame,
                                       absl::Span<const std::byte> stream);
 // Writes everything but the symbols; returns the bytes written.

@@ -14,6 +14,7 @@ from reference import Level, Part, StreamId
 from reference.built_in import built_in_tables
 from reference.byte_reader import crc32c
 from reference.floats import Dtype, elements_of, fp32, values_of
+from reference.portable_math import cos_sin, log, power
 from reference.rans import LANES, RansDecoder, RansTable
 from reference.rope import RopeDescriptor, frequencies
 from reference_objects import Shape, rans_stream, with_crc, write_object
@@ -45,6 +46,13 @@ class WhatTheDocumentStates(unittest.TestCase):
         self.assertEqual(crc32c(b"123456789"), 0xE3069283)
         tables = b"".join(struct.pack("<256H", *table) for table in built_in_tables())
         self.assertEqual(crc32c(tables), 0xD5DE6995)
+
+    def test_the_functions_have_the_bits_of_kv_portable_math(self) -> None:
+        # tests/kv/portable_math_test.cc has the same numbers.
+        self.assertEqual([x.hex() for x in cos_sin(1.0)], ["0x1.14a280fb5068cp-1", "0x1.aed548f090ceep-1"])
+        self.assertEqual([x.hex() for x in cos_sin(-123456.789)], ["0x1.a74d27c41b22ap-5", "0x1.ff50e60ab53f9p-1"])
+        self.assertEqual(log(500000.0).hex(), "0x1.a3ea669a05c01p+3")
+        self.assertEqual(power(500000.0, 0.609375).hex(), "0x1.734baf9e675c3p+11")
 
     def test_rounding_is_to_nearest_with_ties_to_even(self) -> None:
         for dtype, value, expected in (
@@ -131,6 +139,16 @@ class Refusals(unittest.TestCase):
         with self.assertRaisesRegex(reference.DataLoss, "a scale is not finite or not above 0"):
             reference.decode(stored, Level.INT8, stored.header.positions)
 
+    def test_means_and_rows_that_are_not_finite(self) -> None:
+        shape = Shape(layers=1, kv_heads=1, tokens=8, k_head_dim=16, v_head_dim=16, dtype=Dtype.BF16)
+        good = one_patch(16)
+        for infinity in (b"\x80\x7f", b"\x80\xff", b"\x81\x7f"):
+            for base in (good[:5] + infinity + good[7:], b"\1" + bytes(2 * 127) + infinity):
+                streams = {StreamId(Level.BASE, 0, Part.K, 0): good, StreamId(Level.BASE, 0, Part.V, 0): base}
+                stored = reference.parse_object(write_object(shape, streams))
+                with self.assertRaisesRegex(reference.DataLoss, "a value that is not finite"):
+                    reference.decode(stored, Level.BASE, [0] * 8)
+
     def test_rans_streams(self) -> None:
         table = RansTable([2048, 2048] + [0] * 254)
         good = rans_stream(1, 40, table)
@@ -178,7 +196,7 @@ class WrittenObjects(unittest.TestCase):
 
     def test_groups_of_k_and_v_have_different_numbers_of_heads(self) -> None:
         shape = Shape(layers=1, kv_heads=2, tokens=2, k_head_dim=64, v_head_dim=128, dtype=Dtype.BF16)
-        k = bytes(range(256)) + bytes(256)
+        k = bytes(range(128)) * 2 + bytes(256)
         v = [bytes([head]) * 512 for head in (5, 6)]
         streams = {StreamId(Level.BASE, 0, Part.K, 0): b"\1" + k}
         streams |= {StreamId(Level.BASE, 0, Part.V, group): b"\1" + v[group] for group in (0, 1)}

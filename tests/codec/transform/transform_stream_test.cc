@@ -116,6 +116,22 @@ TEST_P(TransformStreamTest, UnknownFormsAreDataLoss) {
   }
 }
 
+TEST_P(TransformStreamTest, MeansAndRowsThatAreNotFiniteAreDataLoss) {
+  if (frame_.step > 0) return;                            // has neither
+  for (const uint16_t bits : {0x7f80, 0xff80, 0x7fc1}) {  // +-infinity, NaN
+    const size_t mean_at = RawCountAt() - 2;
+    if (frame_.own_statistics) {
+      EXPECT_EQ(ReadWith(mean_at, bits), absl::StatusCode::kDataLoss);
+    }
+    EXPECT_EQ(ReadWith(PatchCountAt() - 2, bits), absl::StatusCode::kDataLoss);
+    std::vector<std::byte> rows(1 + 9 * frame_.row_bytes());
+    rows[0] = std::byte{1};
+    EXPECT_EQ(Read(rows), absl::StatusCode::kOk);
+    std::memcpy(rows.data() + rows.size() - 2, &bits, sizeof(bits));
+    EXPECT_EQ(Read(rows), absl::StatusCode::kDataLoss);
+  }
+}
+
 TEST_P(TransformStreamTest, RowsAreForTheBaseLevelOnly) {
   const auto data_loss = absl::StatusCode::kDataLoss;
   const std::vector<std::byte> rows = Bytes(9 * frame_.row_bytes(), 5);

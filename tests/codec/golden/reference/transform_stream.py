@@ -45,8 +45,10 @@ def read_form(reader: ByteReader, step: int) -> int:
 
 
 def read_row(reader: ByteReader, dim: int) -> list[float]:
-    """A row of *dim* bf16."""
-    return values_of(Dtype.BF16, reader.take(Dtype.BF16.bytes * dim))
+    """A row of *dim* bf16, which are finite."""
+    row = values_of(Dtype.BF16, reader.take(Dtype.BF16.bytes * dim))
+    require(all(map(math.isfinite, row)), f"{reader.what}: a mean or row with a value that is not finite")
+    return row
 
 
 def read_base_fields(reader: ByteReader, transform: Transform, tokens: int) -> BaseFields:
