@@ -30,7 +30,6 @@ absl::StatusOr<codec::ObjectHeader> HeaderOf(
   }
   return codec::ObjectHeader{
       request.identity,
-      request.placement,
       ShapeOf(*request.model, static_cast<int>(request.identity.tokens.size())),
       request.model->rope,
       request.positions,
@@ -96,7 +95,7 @@ void NodeChunkWriter::FinishAndSend(State& state, Reply<StoreReceipt> reply) {
       state.encoder.Finish();
   if (!finished.ok()) return reply(finished.status());
   state.block->ShrinkTo(finished->bytes);
-  const ChunkRef ref{finished->key, state.request.placement};
+  const ChunkRef ref{finished->key};
   storage::ObjectInfo info;
   info.key = finished->key;
   info.shard = state.node->view.Get()->ShardOf(ref);
@@ -104,7 +103,6 @@ void NodeChunkWriter::FinishAndSend(State& state, Reply<StoreReceipt> reply) {
   info.version = finished->version;
   info.bytes = finished->bytes;
   info.levels = state.request.levels.bits();
-  info.placement = ref.placement;
   info.depth = state.request.depth;
   const absl::Time expires = state.request.ttl > absl::ZeroDuration()
                                  ? state.node->clock->Now() + state.request.ttl

@@ -35,7 +35,7 @@ struct ClusterView : placement::View {
       : View(std::move(view)), live(std::move(live_in)) {}
 
   static ShardId ShardOf(const ChunkRef& ref) {
-    return placement::ShardOf(ref.placement);
+    return placement::ShardOf(ref.key);
   }
   // The storage actor of `node` that keeps `shard`. Null when the node is not
   // live in this view.

@@ -20,7 +20,7 @@ absl::StatusOr<storage::ObjectInfo> VerifyArrived(
   absl::StatusOr<codec::ObjectIndex> index =
       codec::ObjectIndex::Parse(object, object.size());
   if (!index.ok()) return index.status();
-  if (index->key() != ref.key || index->header().placement != ref.placement) {
+  if (index->key() != ref.key) {
     return absl::DataLossError(
         absl::StrCat("the object was announced as chunk ", ShortHex(ref.key),
                      " and is of chunk ", ShortHex(index->key())));
@@ -35,7 +35,6 @@ absl::StatusOr<storage::ObjectInfo> VerifyArrived(
   info.version = index->version();
   info.bytes = object.size();
   info.levels = index->header().levels.bits();
-  info.placement = ref.placement;
   // Objects of format version 2 do not state their depth.
   info.depth = index->header().depth.value_or(0);
   return info;
@@ -67,7 +66,7 @@ void NodeServices::BeginStore(
   absl::StatusOr<codec::ObjectHeader> header = HeaderOf(request);
   if (!header.ok()) return done(header.status());
   const size_t bytes = codec::ObjectBytesMax(*header);
-  const ChunkRef ref{KeyOf(request.identity), request.placement};
+  const ChunkRef ref{KeyOf(request.identity, request.depth)};
   const std::shared_ptr<const ClusterView> view = node_->view.Get();
   const delivery::BuildPlace built = delivery::BuildPlaceOf(
       view->OwnersOf(ref, view->walk_depth()), node_->self(), view->copies());
@@ -221,7 +220,7 @@ void NodeServices::CommitLocal(
     Durability durability, absl::Time expires, absl::Time deadline,
     delivery::Done<absl::StatusOr<delivery::PushReceipt>> done) {
   auto reply = Reply<delivery::PushReceipt>::To(std::move(done));
-  const ShardId shard = placement::ShardOf(ref.placement);
+  const ShardId shard = placement::ShardOf(ref.key);
   node_->pool.Post(
       {WorkClass::kWrite, node_->pool.NextRequester(), 0},
       [ref, shard, durability, expires, deadline, block = std::move(block),

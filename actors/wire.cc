@@ -28,13 +28,15 @@ std::vector<ChunkKey> UnpackKeys(const std::vector<char>& bytes) {
 }
 
 std::vector<char> PackRef(const ChunkRef& ref) {
-  return PackKeys({ref.key, ChunkKey(ref.placement.bytes())});
+  // Earlier builds read a placement key behind the key. The key itself leads
+  // them to the same shard.
+  return PackKeys({ref.key, ref.key});
 }
 
 std::optional<ChunkRef> UnpackRef(const std::vector<char>& bytes) {
   const std::vector<ChunkKey> both = UnpackKeys(bytes);
   if (both.size() != 2) return std::nullopt;
-  return ChunkRef{both[0], PlacementKey(both[1].bytes())};
+  return ChunkRef{both[0]};
 }
 
 LookupItem ToWire(const storage::ObjectInfo* info) {

@@ -44,7 +44,6 @@ rpc::StoreSpec SpecOf(const rpc::Knowledge& knowledge, int number) {
                                     ChunkKey(),
                                     std::string(kRawVariant),
                                     {}},
-                      PlacementKey(),
                       {}};
   spec.identity.tokens.assign(kChunkTokens, number);
   spec.positions.resize(kChunkTokens);
@@ -53,8 +52,8 @@ rpc::StoreSpec SpecOf(const rpc::Knowledge& knowledge, int number) {
 }
 
 ChunkRef RefOf(const rpc::StoreSpec& spec) {
-  const ChunkKey key = KeyOf(spec.identity);
-  return ChunkRef{key, PlacementOf(key)};
+  const ChunkKey key = KeyOf(spec.identity, spec.depth);
+  return ChunkRef{key};
 }
 
 double GbpsOf(uint64_t bytes, absl::Duration took) {

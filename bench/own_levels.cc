@@ -18,7 +18,6 @@ absl::StatusOr<codec::ObjectHeader> HeaderOf(
                    .ns = *std::move(ns),
                    .condition = {},
                    .tokens = {positions.begin(), positions.end()}},
-      .placement = {},
       .shape = shape,
       .rope = rope,
       .positions = {positions.begin(), positions.end()},

@@ -105,7 +105,6 @@ absl::Status KnowledgeEngine::StoreAll(
     // The chunks share one link, so each gets the time of all of them.
     stores.push_back(knowledge_->StoreAsync(
         rpc::StoreSpec{.identity = chunk->identity,
-                       .placement = chunk->ref.placement,
                        .positions = PositionsOf(*chunk),
                        .levels = options.levels,
                        .durability = options.durability,

@@ -361,7 +361,7 @@ absl::StatusOr<ObjectEncoder::Finished> ObjectEncoder::Finish() {
   KDN_CHECK(progress_->end <= out_.size(), "streams past the reserved memory");
   const absl::Span<std::byte> prefix = out_.subspan(0, prefix_bytes_);
   WritePrefix(header_, entries_, prefix);
-  return Finished{KeyOf(header_.identity), VersionOf(prefix), progress_->end};
+  return Finished{KeyOf(header_), VersionOf(prefix), progress_->end};
 }
 
 }  // namespace kdn::codec

@@ -31,7 +31,6 @@ using Done = absl::AnyInvocable<void(T)>;
 struct StoreRequest {
   std::shared_ptr<const ModelSpec> model;
   ChunkIdentity identity;
-  PlacementKey placement;
   std::vector<int32_t> positions;  // one per token, as the engine computed them
   // The levels to keep. REQUIRES: the levels that a level refines are in the
   // set too.

@@ -57,18 +57,19 @@ absl::Status ValidateDepth(const ChunkIdentity& identity, uint32_t depth) {
                    depth == 0 ? "conditioned on another chunk" : "standalone"));
 }
 
-ChunkKey KeyOf(const ChunkIdentity& identity) {
+ChunkKey KeyOf(const ChunkIdentity& identity, uint32_t depth) {
   DigestBuilder builder("kdn-chunk-1");
   builder.Add(absl::Span<const uint8_t>(identity.fingerprint.bytes()))
       .Add(std::string_view(identity.ns.name()))
       .Add(absl::Span<const uint8_t>(identity.condition.bytes()))
       .Add(std::string_view(identity.variant))
       .Add(absl::Span<const int32_t>(identity.tokens));
-  return ChunkKey(builder.Finish());
-}
-
-PlacementKey PlacementOf(const ChunkKey& group_head) {
-  return PlacementKey(group_head.bytes());
+  auto bytes = builder.Finish();
+  if (depth % kPlacementGroupChunks != 0) {
+    std::copy_n(identity.condition.bytes().begin(), kPlacementBytes,
+                bytes.begin());
+  }
+  return ChunkKey(bytes);
 }
 
 std::vector<ChainChunk> CutChain(const ModelFingerprint& fingerprint,
@@ -77,7 +78,6 @@ std::vector<ChainChunk> CutChain(const ModelFingerprint& fingerprint,
   KDN_CHECK(!tokens.empty(), "a text without tokens has no chunks");
   std::vector<ChainChunk> chain;
   ChunkKey condition;
-  PlacementKey placement;
   for (size_t begin = 0; begin < tokens.size(); begin += kChunkTokens) {
     const auto run = tokens.subspan(begin, kChunkTokens);
     ChunkIdentity identity{fingerprint,
@@ -85,14 +85,10 @@ std::vector<ChainChunk> CutChain(const ModelFingerprint& fingerprint,
                            condition,
                            std::string(kRawVariant),
                            {run.begin(), run.end()}};
-    const ChunkKey key = KeyOf(identity);
-    if (chain.size() % kPlacementGroupChunks == 0) {
-      placement = PlacementOf(key);
-    }
-    chain.push_back(ChainChunk{std::move(identity), ChunkRef{key, placement},
-                               static_cast<int>(begin),
-                               static_cast<uint32_t>(chain.size())});
-    condition = key;
+    const auto depth = static_cast<uint32_t>(chain.size());
+    condition = KeyOf(identity, depth);
+    chain.push_back(ChainChunk{std::move(identity), ChunkRef{condition},
+                               static_cast<int>(begin), depth});
   }
   return chain;
 }

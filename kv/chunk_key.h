@@ -13,14 +13,11 @@
 
 namespace kdn {
 
-// The key of a chunk: the SHA-256 of its ChunkIdentity. Two chunks have the
-// same key exactly if they have the same tokens behind the same prefix, and the
-// same model, tenant and variant.
+// The key of a chunk: the SHA-256 of its ChunkIdentity, with the first bytes of
+// its placement group in front (KeyOf). Two chunks have the same key exactly if
+// they have the same tokens behind the same prefix, and the same model, tenant
+// and variant. A chunk's shard is computed from the bytes of the group.
 using ChunkKey = Digest<struct ChunkKeyTag>;
-
-// The key that a chunk's shard is computed from. All chunks of a placement
-// group have the same placement key.
-using PlacementKey = Digest<struct PlacementKeyTag>;
 
 // The name of a tenant. A namespace is never empty and has no default
 // constructor, and every key needs one, so that no adapter can forget the
@@ -46,8 +43,12 @@ inline constexpr int kChunkTokens = 256;
 // The most tokens that one object may have. No engine needs larger chunks, and
 // the bound keeps buffers small.
 inline constexpr int kChunkTokensMax = 4096;
-// How many consecutive chunks of a chain share a placement key.
+// How many consecutive chunks of a chain form a placement group, which lies on
+// one shard.
 inline constexpr int kPlacementGroupChunks = 16;
+// The first bytes of a key. All chunks of a placement group have the same. The
+// other 24 bytes tell chunks apart, with 96 bits against collisions.
+inline constexpr size_t kPlacementBytes = 8;
 
 // Everything that a ChunkKey is a hash of.
 struct ChunkIdentity {
@@ -71,12 +72,16 @@ absl::Status Validate(const ChunkIdentity& identity);
 // depth of at least 1, a standalone chunk has depth 0.
 absl::Status ValidateDepth(const ChunkIdentity& identity, uint32_t depth);
 
-ChunkKey KeyOf(const ChunkIdentity& identity);
+// The key of a chunk with `depth` chunks before it in its chain: the digest of
+// `identity`. Unless the chunk is the first of a placement group, the first
+// kPlacementBytes are those of the condition, which is in the same group. So a
+// key has one placement, and every node can check it. REQUIRES: the depth
+// passes ValidateDepth.
+ChunkKey KeyOf(const ChunkIdentity& identity, uint32_t depth);
 
-// A chunk's key and placement key. Requests name a chunk by this pair.
+// Requests name a chunk by its key.
 struct ChunkRef {
   ChunkKey key;
-  PlacementKey placement;
 
   bool operator==(const ChunkRef&) const = default;
   template <typename H>
@@ -84,10 +89,6 @@ struct ChunkRef {
     return H::combine(std::move(h), ref.key);
   }
 };
-
-// The placement key of a group, from the key of its first chunk. A standalone
-// chunk is a group of its own.
-PlacementKey PlacementOf(const ChunkKey& group_head);
 
 // One chunk of a token sequence cut into a prefix chain.
 struct ChainChunk {
@@ -101,9 +102,9 @@ struct ChainChunk {
 };
 
 // Cuts `tokens` into a chain of chunks of kChunkTokens tokens; the last chunk
-// may be shorter. The condition of each chunk is the chunk before. Groups of
-// kPlacementGroupChunks chunks share a placement key. REQUIRES: `tokens` is not
-// empty.
+// may be shorter. The condition of each chunk is the chunk before. Each
+// kPlacementGroupChunks chunks form a placement group. REQUIRES: `tokens` is
+// not empty.
 std::vector<ChainChunk> CutChain(const ModelFingerprint& fingerprint,
                                  const Namespace& ns,
                                  absl::Span<const int32_t> tokens);

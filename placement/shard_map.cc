@@ -61,10 +61,12 @@ void SortById(std::vector<MapMember>& members) {
 
 }  // namespace
 
-ShardId ShardOf(const PlacementKey& key) {
-  // The key is a cryptographic hash already: any 8 bytes of it are uniform.
+ShardId ShardOf(const ChunkKey& key) {
+  // Bytes of a cryptographic hash are uniform already.
   uint64_t value = 0;
-  for (int i = 0; i < 8; ++i) value = value << 8 | key.bytes()[i];
+  static_assert(kPlacementBytes == sizeof(value));
+  for (size_t i = 0; i < kPlacementBytes; ++i)
+    value = value << 8 | key.bytes()[i];
   return ShardId(static_cast<uint32_t>(value % kShards));
 }
 

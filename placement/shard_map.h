@@ -13,7 +13,7 @@
 namespace kdn::placement {
 
 // The shard of a chunk, the same in every cluster.
-ShardId ShardOf(const PlacementKey& key);
+ShardId ShardOf(const ChunkKey& key);
 
 // Which nodes own which shard. The owners of a shard are the nodes in weighted
 // rendezvous order (Thaler and Ravishankar, 1998; weights as -w / ln u). A node

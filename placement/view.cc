@@ -47,7 +47,7 @@ int View::copies() const {
 
 std::vector<NodeId> View::OwnersOf(const ChunkRef& ref, int count) const {
   std::vector<NodeId> owners;
-  for (uint16_t member : parts_.map->OrderOf(ShardOf(ref.placement))) {
+  for (uint16_t member : parts_.map->OrderOf(ShardOf(ref.key))) {
     if (static_cast<int>(owners.size()) == count) break;
     if (!live_in_map_[member]) continue;
     owners.push_back(parts_.map->members()[member].id);
@@ -58,7 +58,7 @@ std::vector<NodeId> View::OwnersOf(const ChunkRef& ref, int count) const {
 
 std::optional<NodeId> View::AwayOwnerOf(const ChunkRef& ref) const {
   for (const NodeId& owner :
-       parts_.map_of_all->Owners(ShardOf(ref.placement), walk_depth())) {
+       parts_.map_of_all->Owners(ShardOf(ref.key), walk_depth())) {
     const Member* member = Find(owner);
     if (member != nullptr && member->state == MemberState::kAway) return owner;
   }

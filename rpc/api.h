@@ -18,7 +18,7 @@
 // and numbers are those of kdn.capnp.
 namespace kdn::rpc {
 
-inline constexpr uint32_t kProtocolVersion = 1;
+inline constexpr uint32_t kProtocolVersion = 2;
 inline constexpr absl::Duration kDefaultTimeout = absl::Seconds(10);
 inline constexpr absl::Duration kTimeoutMax = absl::Minutes(10);
 inline constexpr absl::Duration kTtlMax = absl::Hours(24 * 30);
@@ -32,13 +32,12 @@ struct NodeInfo {
   uint64_t memory_bytes_max = 0;  // 0: no shared memory on this connection
   uint32_t stores_in_flight_max = 0;
   uint64_t store_bytes_max = 0;
-  // What the node can do beyond protocol version 1 (docs/protocol.md).
+  // What the node can do beyond protocol version 2 (docs/protocol.md).
   std::vector<std::string> features;
 };
 
 struct StoreSpec {
   ChunkIdentity identity;
-  PlacementKey placement;          // zero: the key, as for a standalone chunk
   std::vector<int32_t> positions;  // one per token
   // The levels to keep. The levels that they refine are kept too.
   LevelSet levels = LevelSet::Of(Level::kLossless);

@@ -40,17 +40,19 @@
 #   Float64 fields are doubles. The name of the model does not count.
 # The chunk key is the digest of
 #   text "kdn-chunk-1", bytes fingerprint, text namespace, bytes condition (32 zero
-#   bytes for a standalone chunk), text variant, token ids.
+#   bytes for a standalone chunk), text variant, token ids;
+#   but unless the chunk's depth is a multiple of 16, its first 8 bytes are those of
+#   the condition.
 # A prefix chain is a text that is cut into chunks of 256 tokens; the last chunk may
 # have fewer. The condition of each chunk is the key of the chunk before it; the first
-# chunk is standalone. The placement of a chunk decides which nodes own it. Each 16
-# consecutive chunks of a chain have one placement: the key of the first of them. The
-# placement of a standalone chunk is its key.
+# chunk is standalone. The depth of a chunk is the number of chunks before it. So each
+# 16 consecutive chunks of a chain begin with the same 8 bytes, which decide which
+# nodes own them.
 
 using Cxx = import "/capnp/c++.capnp";
 $Cxx.namespace("kdn::rpc::wire");
 
-const protocolVersion :UInt32 = 1;
+const protocolVersion :UInt32 = 2;
 # The newest version that this file describes. Within a version, fields and methods
 # are only added. Any other change makes a new version.
 
@@ -253,7 +255,7 @@ struct Slice {
 
 struct ChunkRef {
   key @0 :Data;
-  placement @1 :Data;  # Empty: the key itself.
+  placement @1 :Data;  # Not read. Version 1 of the protocol needed it.
 }
 
 # ---------------------------------------------------------------- knowledge
@@ -349,7 +351,7 @@ struct StoreRequest {
   condition @1 :Data;    # The key of the chunk before it. Empty: a standalone chunk.
   variant @2 :Text;      # Empty: "raw". The characters are those of a namespace.
   tokens @3 :List(Int32);  # Token ids: 1 to 4096, none negative.
-  placement @4 :Data;    # Empty: the key itself.
+  placement @4 :Data;    # Not read, as in ChunkRef.
   positions @5 :List(Int32);
   # The position of each token when its KV was computed: one per token, none negative.
   levels @6 :UInt8;

@@ -234,19 +234,12 @@ absl::StatusOr<KvSlice> FromWire(wire::Slice::Reader slice,
 
 void ToWire(const ChunkRef& ref, wire::ChunkRef::Builder out) {
   out.setKey(ToWire(ref.key));
-  if (ref.placement != PlacementOf(ref.key)) {
-    out.setPlacement(ToWire(ref.placement));
-  }
 }
 
 absl::StatusOr<ChunkRef> FromWire(wire::ChunkRef::Reader ref) {
   auto key = DigestFromWire<ChunkKey>(ref.getKey(), "chunk key");
   if (!key.ok()) return key.status();
-  if (ref.getPlacement().size() == 0) return ChunkRef{*key, PlacementOf(*key)};
-  auto placement =
-      DigestFromWire<PlacementKey>(ref.getPlacement(), "placement");
-  if (!placement.ok()) return placement.status();
-  return ChunkRef{*key, *placement};
+  return ChunkRef{*key};
 }
 
 absl::StatusOr<std::vector<ChunkRef>> FromWire(

@@ -22,7 +22,6 @@ struct ObjectInfo {
   Tier tier = Tier::kMemory;
   // The strictest durability that a store of the object has asked for.
   Durability durability = Durability::kReplicated;
-  PlacementKey placement;  // zero: not known
   // The number of chunks before this one in its chain. 0: none, or not known.
   uint32_t depth = 0;
   // The end of the TTL on the monotonic clock. Until then the object is held.

@@ -41,7 +41,7 @@ struct PageLayout {
   char ns[kNsMax];
   uint32_t depth;          // version 2
   int64_t expiry_unix_us;  // version 2
-  uint8_t placement[32];   // version 2
+  uint8_t unread[32];      // version 2: earlier builds wrote something here
 };
 static_assert(sizeof(PageLayout) == 272, "the layout has no hidden padding");
 
@@ -70,8 +70,6 @@ PageLayout LayoutOf(const RecordHeader& header) {
   std::copy(header.ns.begin(), header.ns.end(), layout.ns);
   layout.depth = header.depth;
   layout.expiry_unix_us = header.expiry_unix_us;
-  std::copy(header.placement.bytes().begin(), header.placement.bytes().end(),
-            layout.placement);
   return layout;
 }
 
@@ -92,7 +90,6 @@ RecordHeader HeaderIn(const PageLayout& layout) {
   header.payload_crc32c = layout.payload_crc32c;
   if (HasMagic(layout, kMagicV1)) return header;
   header.durability = static_cast<Durability>(layout.durability);
-  header.placement = *PlacementKey::FromBytes(layout.placement);
   header.depth = layout.depth;
   header.expiry_unix_us = layout.expiry_unix_us;
   return header;
@@ -111,7 +108,11 @@ bool FieldsAreInBounds(const PageLayout& layout) {
 PageLayout CanonicalOf(const PageLayout& layout, const RecordHeader& header) {
   PageLayout canonical = LayoutOf(header);
   std::memcpy(canonical.magic, layout.magic, sizeof(layout.magic));
-  if (HasMagic(layout, kMagicV1)) canonical.durability = 0;
+  if (HasMagic(layout, kMagicV1)) {
+    canonical.durability = 0;
+  } else {
+    std::memcpy(canonical.unread, layout.unread, sizeof(layout.unread));
+  }
   canonical.crc32c = layout.crc32c;
   return canonical;
 }
@@ -172,7 +173,6 @@ ObjectInfo InfoOf(const RecordHeader& header, absl::Duration wall_offset) {
   info.levels = header.levels;
   info.tier = Tier::kDisk;
   info.durability = header.durability;
-  info.placement = header.placement;
   info.depth = header.depth;
   if (header.expiry_unix_us > 0) {
     info.expires = absl::FromUnixMicros(header.expiry_unix_us) - wall_offset;
@@ -189,7 +189,6 @@ RecordHeader HeaderOf(const ObjectInfo& info, absl::Duration wall_offset) {
   header.levels = info.levels;
   header.payload_bytes = info.bytes;
   header.durability = info.durability;
-  header.placement = info.placement;
   header.depth = info.depth;
   if (info.expires > absl::InfinitePast()) {
     header.expiry_unix_us =

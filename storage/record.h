@@ -42,10 +42,9 @@ struct RecordHeader {
   uint8_t levels = 0;
   uint64_t payload_bytes = 0;
   uint32_t payload_crc32c = 0;
-  // As in ObjectInfo. Records of version 1 lack these four fields; they are
+  // As in ObjectInfo. Records of version 1 lack these three fields; they are
   // read with the default values.
   Durability durability = Durability::kReplicated;
-  PlacementKey placement;
   uint32_t depth = 0;
   // The end of the TTL on the wall clock, in microseconds since 1970: the wall
   // clock goes on over a restart. 0: no TTL.

@@ -86,7 +86,7 @@ absl::StatusOr<ObjectIndex> ObjectIndex::Parse(
     return s;
   }
   ObjectIndex index(std::move(parsed->header), std::move(parsed->entries));
-  index.key_ = KeyOf(index.header_.identity);
+  index.key_ = KeyOf(index.header_);
   index.version_ = VersionOf(prefix);
   index.prefix_bytes_ = *prefix_bytes;
   index.object_bytes_ = object_bytes;

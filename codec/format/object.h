@@ -35,7 +35,6 @@ using CalibrationId = Digest<struct CalibrationIdTag>;
 // The decoded header.
 struct ObjectHeader {
   ChunkIdentity identity;
-  PlacementKey placement;
   KvShape shape;
   // The RoPE of K in every layer, unless layer_ropes is set.
   RopeSpec rope;
@@ -55,6 +54,12 @@ struct ObjectHeader {
   // section.
   std::vector<Section> sections = {};
 };
+
+// The key of the chunk that the object is. An object of version 2, which does
+// not state its depth, has the key of the first chunk of a group.
+inline ChunkKey KeyOf(const ObjectHeader& header) {
+  return KeyOf(header.identity, header.depth.value_or(0));
+}
 
 struct StreamId {
   Level level = Level::kLossless;

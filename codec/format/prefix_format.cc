@@ -26,7 +26,9 @@ void WriteIdentity(const ObjectHeader& header, ByteWriter* out) {
   const ChunkIdentity& identity = header.identity;
   out->Bytes(identity.fingerprint.bytes().data(), kDigestBytes);
   out->Bytes(identity.condition.bytes().data(), kDigestBytes);
-  out->Bytes(header.placement.bytes().data(), kDigestBytes);
+  // Earlier builds read a placement key here and compare it with the key that
+  // the object is announced with.
+  out->Bytes(KeyOf(header).bytes().data(), kDigestBytes);
   out->Bytes(header.calibration.bytes().data(), kDigestBytes);
   WriteRopeTable(RopeTableOf(header), out);
   out->Bytes(identity.ns.name().data(), identity.ns.name().size());
@@ -66,7 +68,7 @@ absl::StatusOr<ObjectHeader> ReadHeader(const FixedFields& fixed,
                                         ByteReader* in) {
   const auto fingerprint = ReadDigest<ModelFingerprint>(in);
   const auto condition = ReadDigest<ChunkKey>(in);
-  const auto placement = ReadDigest<PlacementKey>(in);
+  in->Bytes(kDigestBytes);  // the key, or the placement key of earlier builds
   const auto calibration = ReadDigest<CalibrationId>(in);
   absl::StatusOr<std::vector<RopeSpec>> ropes = ReadRopes(fixed, in);
   if (!ropes.ok()) return ropes.status();
@@ -77,7 +79,6 @@ absl::StatusOr<ObjectHeader> ReadHeader(const FixedFields& fixed,
   std::vector<int32_t> positions = ReadInts(fixed.shape.tokens, in);
   ObjectHeader header{.identity = {fingerprint, *std::move(ns), condition,
                                    std::move(variant), std::move(tokens)},
-                      .placement = placement,
                       .shape = fixed.shape,
                       .rope = ropes->front(),
                       .positions = std::move(positions),

@@ -79,7 +79,6 @@ def _fill_refs(builder: Any, chunks: Sequence[Chunk]) -> None:
     refs = builder.init("chunks", len(chunks))
     for ref, chunk in zip(refs, chunks):
         ref.key = chunk.key
-        ref.placement = chunk.placement
 
 
 @dataclass(frozen=True)
@@ -242,7 +241,6 @@ class Calls:
         request.condition = chunk.condition
         request.variant = chunk.variant
         request.tokens = list(chunk.tokens)
-        request.placement = chunk.placement
         request.positions = list(call.positions)
         request.levels = call.levels
         request.durability = call.durability
@@ -286,7 +284,6 @@ class Calls:
         layer, part, head, token, _ = call.out.strides
         for builder, chunk, positions, span in zip(builders, call.chunks, call.positions, call.spans):
             builder.ref.key = chunk.key
-            builder.ref.placement = chunk.placement
             builder.positions = list(positions)
             if call.region is not None:
                 builder.offset = span.start * token

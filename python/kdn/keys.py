@@ -20,7 +20,9 @@ CHUNK_TOKENS = 256
 CHUNK_TOKENS_MAX = 4096
 """Most tokens in any chunk."""
 PLACEMENT_GROUP_CHUNKS = 16
-"""Consecutive chained chunks that share a placement key."""
+"""Consecutive chunks of a chain whose keys begin with the same bytes, and which therefore
+lie on the same nodes."""
+_PLACEMENT_BYTES = 8
 RAW_VARIANT = "raw"
 _NO_CONDITION = bytes(32)
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -63,14 +65,21 @@ def chunk_key(
     tokens: Sequence[int],
     condition: bytes = b"",
     variant: str = RAW_VARIANT,
+    depth: int = 0,
 ) -> bytes:
     """The key of a chunk of one model and one tenant. `condition` is the key of the chunk
-    before it, or empty for a standalone chunk."""
+    before it, or empty for a standalone chunk; `depth` is the number of chunks before it in
+    its chain."""
     if not 1 <= len(tokens) <= CHUNK_TOKENS_MAX:
         raise InvalidArgument(f"a chunk of {len(tokens)} tokens, expected 1 to {CHUNK_TOKENS_MAX}")
     check_int32(tokens, "token id")
     digest = Digest("kdn-chunk-1").data(fingerprint).text(check_namespace(namespace))
-    return digest.data(condition or _NO_CONDITION).text(variant).tokens(tokens).finish()
+    key = digest.data(condition or _NO_CONDITION).text(variant).tokens(tokens).finish()
+    if depth > 0 and not condition:
+        raise InvalidArgument(f"a chunk of depth {depth} without the key of the chunk before it")
+    if depth % PLACEMENT_GROUP_CHUNKS:
+        key = condition[:_PLACEMENT_BYTES] + key[_PLACEMENT_BYTES:]
+    return key
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,6 @@ class Chunk:
     """
 
     key: bytes
-    placement: bytes
     tokens: tuple[int, ...]
     condition: bytes = b""
     begin: int = 0
@@ -107,14 +115,11 @@ def cut_chain(fingerprint: bytes, namespace: str, tokens: Sequence[int]) -> list
     it. The last chunk may be shorter."""
     chain: list[Chunk] = []
     condition = b""
-    placement = b""
     ids = [int(token) for token in tokens]
     for begin in range(0, len(ids), CHUNK_TOKENS):
         run = tuple(ids[begin : begin + CHUNK_TOKENS])
-        key = chunk_key(fingerprint, namespace, run, condition)
-        if len(chain) % PLACEMENT_GROUP_CHUNKS == 0:
-            placement = key
-        chain.append(Chunk(key, placement, run, condition, begin, depth=len(chain)))
+        key = chunk_key(fingerprint, namespace, run, condition, depth=len(chain))
+        chain.append(Chunk(key, run, condition, begin, depth=len(chain)))
         condition = key
     return chain
 

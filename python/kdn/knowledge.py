@@ -47,7 +47,7 @@ class _Knowledge:
         """`tokens` as one standalone chunk."""
         ids = tuple(int(token) for token in tokens)
         key = chunk_key(self.fingerprint, self.namespace, ids, variant=variant)
-        return Chunk(key, key, ids, variant=variant)
+        return Chunk(key, ids, variant=variant)
 
     def groups(self, chunks: Sequence[Chunk], group_bytes: int = GROUP_BYTES) -> Iterator[Sequence[Chunk]]:
         """Cuts `chunks`, in order, into groups whose KV takes at most `group_bytes`. A

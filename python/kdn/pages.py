@@ -98,7 +98,7 @@ class PageStore:
         variant = "page-" + Digest("kdn-page-1").text(name).text(self._shard).finish().hex()
         tokens = (0,) * self.shape.tokens
         key = chunk_key(self._cluster.fingerprint, self._cluster.namespace, tokens, variant=variant)
-        return Chunk(key, key, tokens, variant=variant)
+        return Chunk(key, tokens, variant=variant)
 
     def held(self, names: Sequence[str]) -> int:
         """How many pages the cluster holds before the first one that it does not hold."""

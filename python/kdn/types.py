@@ -32,7 +32,7 @@ class NodeInfo:
     stores_in_flight_max: int
     store_bytes_max: int
     features: frozenset[str] = frozenset()
-    """The node's features beyond protocol version 1: see docs/protocol.md."""
+    """The node's features beyond protocol version 2: see docs/protocol.md."""
 
 
 @dataclass(frozen=True)

@@ -42,10 +42,7 @@ void AddPiece(kj::ArrayPtr<const kj::byte> piece, size_t first,
 absl::StatusOr<ChunkRef> RefOf(peer::ChunkRef::Reader ref) {
   auto key = DigestFromWire<ChunkKey>(ref.getKey(), "chunk key");
   if (!key.ok()) return key.status();
-  auto placement =
-      DigestFromWire<PlacementKey>(ref.getPlacement(), "placement");
-  if (!placement.ok()) return placement.status();
-  return ChunkRef{*key, *placement};
+  return ChunkRef{*key};
 }
 
 int IntOf(uint32_t value) {

@@ -101,7 +101,7 @@ absl::StatusOr<StoreReceipt> FromWire(wire::StoreReceipt::Reader receipt) {
 }
 
 void ToWire(const StoreSpec& spec, wire::StoreRequest::Builder out) {
-  const ChunkKey key = KeyOf(spec.identity);
+  const ChunkKey key = KeyOf(spec.identity, spec.depth);
   out.setKey(ToWire(key));
   if (!spec.identity.condition.is_zero()) {
     out.setCondition(ToWire(spec.identity.condition));
@@ -109,9 +109,6 @@ void ToWire(const StoreSpec& spec, wire::StoreRequest::Builder out) {
   out.setVariant(spec.identity.variant);
   FillList(spec.identity.tokens,
            out.initTokens(static_cast<unsigned>(spec.identity.tokens.size())));
-  if (!spec.placement.is_zero() && spec.placement != PlacementOf(key)) {
-    out.setPlacement(ToWire(spec.placement));
-  }
   FillList(spec.positions,
            out.initPositions(static_cast<unsigned>(spec.positions.size())));
   out.setLevels(spec.levels.bits());

@@ -37,18 +37,11 @@ absl::Status FillIdentity(wire::StoreRequest::Reader request,
       !status.ok()) {
     return status;
   }
-  const ChunkKey key = KeyOf(out.identity);
-  if (key != *claimed) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("client hashes differently: it calls this chunk ",
-                     ShortHex(*claimed), ", this node ", ShortHex(key)));
-  }
-  out.placement = PlacementOf(key);
-  if (request.getPlacement().size() == 0) return absl::OkStatus();
-  const auto placement =
-      DigestFromWire<PlacementKey>(request.getPlacement(), "placement");
-  if (placement.ok()) out.placement = *placement;
-  return placement.status();
+  const ChunkKey key = KeyOf(out.identity, out.depth);
+  if (key == *claimed) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("client hashes differently: it calls this chunk ",
+                   ShortHex(*claimed), ", this node ", ShortHex(key)));
 }
 
 }  // namespace
@@ -145,7 +138,6 @@ absl::StatusOr<delivery::StoreRequest> StoreFromWire(
   delivery::StoreRequest out{
       .model = std::move(model),
       .identity = {fingerprint, ns, ChunkKey(), std::string(kRawVariant), {}},
-      .placement = {},
       .positions = FromWire(request.getPositions()),
       .deadline = absl::InfiniteFuture()};
   if (absl::Status status = FillIdentity(request, out); !status.ok()) {

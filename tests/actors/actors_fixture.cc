@@ -157,7 +157,7 @@ StorageActor ActorsTest::SpawnSilent() {
 ChunkRef ActorsTest::RefOf(int i) {
   DigestBuilder name("actors test");
   const ChunkKey key(name.Add(static_cast<uint64_t>(i)).Finish());
-  return ChunkRef{key, PlacementOf(key)};
+  return ChunkRef{key};
 }
 
 int ActorsTest::NumberOwnedBy(const std::vector<NodeId>& owners,
@@ -166,6 +166,20 @@ int ActorsTest::NumberOwnedBy(const std::vector<NodeId>& owners,
   for (int i = from;; ++i) {
     if (node_->view.Get()->OwnersOf(RefOf(i), count) == owners) return i;
   }
+}
+
+ChunkIdentity ActorsTest::IdentityOwnedBy(
+    const ModelSpec& model, int tokens,
+    const std::vector<NodeId>& owners) const {
+  ChunkIdentity identity{FingerprintOf(model), *Namespace::Parse("t"),
+                         ChunkKey(), std::string(kRawVariant),
+                         std::vector<int32_t>(tokens, 5)};
+  const int count = static_cast<int>(owners.size());
+  while (node_->view.Get()->OwnersOf(ChunkRef{KeyOf(identity, 0)}, count) !=
+         owners) {
+    ++identity.tokens[0];
+  }
+  return identity;
 }
 
 storage::ObjectInfo ActorsTest::InfoOf(int i, size_t bytes) const {

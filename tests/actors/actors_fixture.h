@@ -106,6 +106,9 @@ class ActorsTest : public testing::Test {
   // The first chunk number from `from` on whose owners are `owners`, first
   // owner first.
   int NumberOwnedBy(const std::vector<NodeId>& owners, int from = 0) const;
+  // A standalone chunk of `tokens` tokens whose first owners are `owners`.
+  ChunkIdentity IdentityOwnedBy(const ModelSpec& model, int tokens,
+                                const std::vector<NodeId>& owners) const;
   storage::ObjectInfo InfoOf(int i, size_t bytes) const;
   // Stores chunk `i` in `storage`: `bytes` bytes of the value `i`.
   void Put(const StorageActor& storage, int i, size_t bytes);

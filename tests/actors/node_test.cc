@@ -67,7 +67,6 @@ class NodeTest : public testing::Test {
                                  {5, 6, 7, 8}};
     delivery::StoreRequest request{std::make_shared<const ModelSpec>(Model()),
                                    identity,
-                                   PlacementOf(KeyOf(identity)),
                                    {0, 1, 2, 3},
                                    LevelSet::Of(Level::kLossless),
                                    Durability::kReplicated,

@@ -100,7 +100,6 @@ class RetrieveActorTest : public ActorsTest {
                                              ChunkKey(),
                                              std::string(kRawVariant),
                                              {0, 6, 7, 8}},
-                               PlacementKey(),
                                ShapeOf(SmallModel(), 4),
                                SmallModel().rope,
                                {0, 1, 2, 3},
@@ -109,10 +108,8 @@ class RetrieveActorTest : public ActorsTest {
     Encoded chunk;
     do {
       ++header.identity.tokens[0];
-      const ChunkKey key = KeyOf(header.identity);
-      chunk.ref = ChunkRef{key, PlacementOf(key)};
+      chunk.ref = ChunkRef{KeyOf(header)};
     } while (node_->view.Get()->OwnersOf(chunk.ref, 2) != owners);
-    header.placement = chunk.ref.placement;
     chunk.bytes.resize(codec::ObjectBytesMax(header));
     auto encoder = codec::ObjectEncoder::Create(header, std::move(calibration),
                                                 absl::MakeSpan(chunk.bytes));
@@ -474,12 +471,7 @@ TEST_F(BeginStoreTest, HeadsTooLargeForATransformAreRefusedWithTheReason) {
   model.head_dim = 512;
   const auto begin = [&](LevelSet levels) {
     delivery::StoreRequest request{std::make_shared<const ModelSpec>(model),
-                                   ChunkIdentity{FingerprintOf(model),
-                                                 *Namespace::Parse("t"),
-                                                 ChunkKey(),
-                                                 std::string(kRawVariant),
-                                                 {5, 6, 7, 8}},
-                                   RefOf(NumberOwnedBy({b_, c_})).placement,
+                                   IdentityOwnedBy(model, 4, {b_, c_}),
                                    {0, 1, 2, 3},
                                    levels,
                                    Durability::kReplicated,
@@ -512,12 +504,7 @@ TEST_F(BeginStoreTest, AStoreOnAnOwnerLeavesTheLineWhenTheEngineGivesUp) {
   ASSERT_TRUE(all.value.ok()) << all.value.status();
   const ModelSpec model = SmallModel();
   delivery::StoreRequest request{std::make_shared<const ModelSpec>(model),
-                                 ChunkIdentity{FingerprintOf(model),
-                                               *Namespace::Parse("t"),
-                                               ChunkKey(),
-                                               std::string(kRawVariant),
-                                               {5}},
-                                 RefOf(NumberOwnedBy({a_, b_})).placement,
+                                 IdentityOwnedBy(model, 1, {a_, b_}),
                                  {0},
                                  LevelSet::Of(Level::kLossless),
                                  Durability::kReplicated,
@@ -541,17 +528,13 @@ TEST_F(BeginStoreTest, AStoreOnAnOwnerLeavesTheLineWhenTheEngineGivesUp) {
 class PassingMemoryTest : public ActorsTest {
  protected:
   void BeginStore(const ModelSpec& model, int tokens) {
-    delivery::StoreRequest request{
-        std::make_shared<const ModelSpec>(model),
-        ChunkIdentity{FingerprintOf(model), *Namespace::Parse("t"), ChunkKey(),
-                      std::string(kRawVariant),
-                      std::vector<int32_t>(tokens, 5)},
-        RefOf(NumberOwnedBy({b_, c_})).placement,
-        std::vector<int32_t>(tokens),
-        LevelSet::Of(Level::kLossless),
-        Durability::kReplicated,
-        absl::ZeroDuration(),
-        In(absl::Milliseconds(500))};
+    delivery::StoreRequest request{std::make_shared<const ModelSpec>(model),
+                                   IdentityOwnedBy(model, tokens, {b_, c_}),
+                                   std::vector<int32_t>(tokens),
+                                   LevelSet::Of(Level::kLossless),
+                                   Durability::kReplicated,
+                                   absl::ZeroDuration(),
+                                   In(absl::Milliseconds(500))};
     std::iota(request.positions.begin(), request.positions.end(), 0);
     cancellation_ = request.cancellation;
     NodeServices(&system_, node_.get())

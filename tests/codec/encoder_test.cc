@@ -84,7 +84,7 @@ TEST_F(EncoderTest, EncodesLayersInOrderAndThenFinishes) {
             absl::StatusCode::kFailedPrecondition);
   const auto finished = encoder->Finish();
   ASSERT_TRUE(finished.ok()) << finished.status();
-  EXPECT_EQ(finished->key, KeyOf(header_.identity));
+  EXPECT_EQ(finished->key, KeyOf(header_));
   EXPECT_LE(finished->bytes, memory_.size());
   const auto index = ObjectIndex::Parse(memory_, finished->bytes);
   ASSERT_TRUE(index.ok()) << index.status();

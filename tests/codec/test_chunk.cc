@@ -21,7 +21,6 @@ ObjectHeader HeaderOf(const ChunkOptions& options) {
                    .ns = *Namespace::Parse("tenant"),
                    .condition = {},
                    .tokens = std::vector<int32_t>(options.shape.tokens)},
-      .placement = {},
       .shape = options.shape,
       .rope = {},
       .positions = std::vector<int32_t>(options.shape.tokens),
@@ -30,8 +29,6 @@ ObjectHeader HeaderOf(const ChunkOptions& options) {
   std::array<uint8_t, ChunkKey::kSize> pattern;
   std::iota(pattern.begin(), pattern.end(), uint8_t{1});
   header.identity.fingerprint = ModelFingerprint(pattern);
-  pattern.back() = 99;
-  header.placement = PlacementKey(pattern);
   header.rope.rotary_dim = options.rotary_dim;
   header.rope.pairing = options.pairing;
   header.rope.attention_factor = options.attention_factor;

@@ -87,15 +87,14 @@ ClusterTest::Chunk ClusterTest::Make(int i) const {
                                            ChunkKey(),
                                            std::string(kRawVariant),
                                            {}},
-                             PlacementKey(),
                              {}},
               {},
               {}};
   chunk.spec.identity.tokens.assign(kTokens, i);
   chunk.spec.positions.resize(kTokens);
   std::iota(chunk.spec.positions.begin(), chunk.spec.positions.end(), 0);
-  const ChunkKey key = KeyOf(chunk.spec.identity);
-  chunk.ref = ChunkRef{key, PlacementOf(key)};
+  const ChunkKey key = KeyOf(chunk.spec.identity, chunk.spec.depth);
+  chunk.ref = ChunkRef{key};
   std::mt19937 random(static_cast<uint32_t>(i));
   chunk.kv.resize(ShapeOf(model_, kTokens).bytes());
   for (std::byte& byte : chunk.kv) byte = static_cast<std::byte>(random());

@@ -51,7 +51,6 @@ TEST_F(ClusterTest, TenThousandLookupsInOneCall) {
   for (size_t i = 1; i < refs.size(); ++i) {
     DigestBuilder name("lookup");
     refs[i].key = ChunkKey(name.Add(static_cast<uint64_t>(i)).Finish());
-    refs[i].placement = PlacementOf(refs[i].key);
   }
   const auto results = knowledge().Lookup(refs, absl::Seconds(20));
   ASSERT_TRUE(results.ok()) << results.status();

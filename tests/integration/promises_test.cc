@@ -86,8 +86,8 @@ TEST_F(PromisesTest, OneCallGetsMoreChunksFromDiskThanMayWaitForIt) {
   std::vector<std::byte> kv(shape.bytes() * kChunks);
   for (int i = 0; i < kChunks; ++i) {
     spec.identity.tokens = {i, 1};
-    const ChunkKey key = KeyOf(spec.identity);
-    refs.push_back(ChunkRef{key, PlacementOf(key)});
+    const ChunkKey key = KeyOf(spec.identity, spec.depth);
+    refs.push_back(ChunkRef{key});
     const KvView view(kv.data(), shape, KvStrides::TokenMajor(shape));
     ASSERT_TRUE(knowledge().Store(spec, view, absl::Seconds(20)).ok());
   }

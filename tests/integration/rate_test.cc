@@ -205,7 +205,6 @@ class RateTest : public ClusterTest,
   codec::ObjectIndex IndexOf(const Chunk& chunk, const KvView& kv) const {
     const codec::ObjectHeader header = {
         .identity = chunk.spec.identity,
-        .placement = chunk.ref.placement,
         .shape = kv.shape(),
         .rope = model_.rope,
         .positions = chunk.spec.positions,

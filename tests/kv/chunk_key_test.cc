@@ -30,23 +30,23 @@ TEST(NamespaceTest, RefusesInvalidNames) {
 }
 
 TEST(ChunkKeyTest, DependsOnEveryFieldOfTheIdentity) {
-  std::set<ChunkKey> keys = {KeyOf(SomeIdentity())};
+  std::set<ChunkKey> keys = {KeyOf(SomeIdentity(), 0)};
   ChunkIdentity identity = SomeIdentity();
   identity.fingerprint = ModelFingerprint();
-  EXPECT_TRUE(keys.insert(KeyOf(identity)).second);
+  EXPECT_TRUE(keys.insert(KeyOf(identity, 0)).second);
   identity = SomeIdentity();
   identity.ns = *Namespace::Parse("tenant2");
-  EXPECT_TRUE(keys.insert(KeyOf(identity)).second);
+  EXPECT_TRUE(keys.insert(KeyOf(identity, 0)).second);
   identity = SomeIdentity();
-  identity.condition = KeyOf(SomeIdentity());
-  EXPECT_TRUE(keys.insert(KeyOf(identity)).second);
+  identity.condition = KeyOf(SomeIdentity(), 0);
+  EXPECT_TRUE(keys.insert(KeyOf(identity, 0)).second);
   identity = SomeIdentity();
   identity.variant = "edited";
-  EXPECT_TRUE(keys.insert(KeyOf(identity)).second);
+  EXPECT_TRUE(keys.insert(KeyOf(identity, 0)).second);
   identity = SomeIdentity();
   identity.tokens = {1, 2, 4};
-  EXPECT_TRUE(keys.insert(KeyOf(identity)).second);
-  EXPECT_FALSE(keys.insert(KeyOf(SomeIdentity())).second);
+  EXPECT_TRUE(keys.insert(KeyOf(identity, 0)).second);
+  EXPECT_FALSE(keys.insert(KeyOf(SomeIdentity(), 0)).second);
 }
 
 TEST(ChunkKeyTest, RefusesInvalidIdentities) {
@@ -63,6 +63,25 @@ TEST(ChunkKeyTest, RefusesInvalidIdentities) {
   EXPECT_FALSE(Validate(identity).ok());
 }
 
+std::vector<uint8_t> Begin(const ChunkKey& key) {
+  return {key.bytes().begin(), key.bytes().begin() + kPlacementBytes};
+}
+
+// One chunk under two placements would be two objects, of which a removal finds
+// one.
+TEST(ChunkKeyTest, AnotherPlacementIsAnotherKey) {
+  ChunkIdentity identity = SomeIdentity();
+  const ChunkKey key = KeyOf(identity, 3);
+  EXPECT_EQ(Begin(key), Begin(identity.condition));
+  EXPECT_EQ(KeyOf(identity, 4), key);
+  EXPECT_NE(KeyOf(identity, 16), key);
+  EXPECT_NE(Begin(KeyOf(identity, 16)), Begin(identity.condition));
+  auto elsewhere = identity.condition.bytes();
+  elsewhere[0] ^= 1;
+  identity.condition = ChunkKey(elsewhere);
+  EXPECT_NE(KeyOf(identity, 3), key);
+}
+
 TEST(CutChainTest, ChainsChunksAndGroupsThemForPlacement) {
   std::vector<int32_t> tokens(kChunkTokens * (kPlacementGroupChunks + 1) + 5);
   std::iota(tokens.begin(), tokens.end(), 0);
@@ -72,7 +91,7 @@ TEST(CutChainTest, ChainsChunksAndGroupsThemForPlacement) {
   EXPECT_TRUE(chain[0].identity.condition.is_zero());
   std::vector<int32_t> joined;
   for (size_t i = 0; i < chain.size(); ++i) {
-    EXPECT_EQ(chain[i].ref.key, KeyOf(chain[i].identity));
+    EXPECT_EQ(chain[i].ref.key, KeyOf(chain[i].identity, chain[i].depth));
     EXPECT_EQ(chain[i].begin, static_cast<int>(i) * kChunkTokens);
     EXPECT_EQ(chain[i].depth, i);
     EXPECT_TRUE(ValidateDepth(chain[i].identity, chain[i].depth).ok());
@@ -80,7 +99,10 @@ TEST(CutChainTest, ChainsChunksAndGroupsThemForPlacement) {
       EXPECT_EQ(chain[i].identity.condition, chain[i - 1].ref.key);
     }
     const size_t head = i - i % kPlacementGroupChunks;
-    EXPECT_EQ(chain[i].ref.placement, PlacementOf(chain[head].ref.key));
+    EXPECT_EQ(Begin(chain[i].ref.key), Begin(chain[head].ref.key));
+    if (i > 0 && i == head) {
+      EXPECT_NE(Begin(chain[i].ref.key), Begin(chain[i - 1].ref.key));
+    }
     joined.insert(joined.end(), chain[i].identity.tokens.begin(),
                   chain[i].identity.tokens.end());
   }
@@ -93,7 +115,7 @@ TEST(ChunkIdentityTest, DepthAndConditionAgree) {
   identity.condition = ChunkKey();
   EXPECT_TRUE(ValidateDepth(identity, 0).ok());
   EXPECT_TRUE(absl::IsInvalidArgument(ValidateDepth(identity, 1)));
-  identity.condition = KeyOf(identity);
+  identity.condition = KeyOf(identity, 0);
   EXPECT_TRUE(ValidateDepth(identity, 1).ok());
   EXPECT_TRUE(ValidateDepth(identity, 4000000000).ok());
   EXPECT_TRUE(absl::IsInvalidArgument(ValidateDepth(identity, 0)));

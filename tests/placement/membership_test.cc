@@ -289,7 +289,7 @@ TEST(MembershipTest, SettlesOnTheMembersThatAnswer) {
     node.Run();
     const ChunkKey key(
         DigestBuilder("x").Add(static_cast<uint64_t>(step)).Finish());
-    const ChunkRef ref{key, PlacementOf(key)};
+    const ChunkRef ref{key};
     const std::vector<NodeId> owners = node->view().OwnersOf(ref, 3);
     ASSERT_FALSE(owners.empty());
     for (const NodeId& owner : owners) {

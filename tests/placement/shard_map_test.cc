@@ -136,7 +136,7 @@ TEST(ShardMapTest, KeysSpreadOverShards) {
     std::array<uint8_t, 32> bytes{};
     bytes[1] = i;
     bytes[7] = static_cast<uint8_t>(i * 37);
-    shards.insert(ShardOf(PlacementKey(bytes)));
+    shards.insert(ShardOf(ChunkKey(bytes)));
   }
   EXPECT_GT(shards.size(), 190u);
   for (ShardId shard : shards) EXPECT_LT(shard.value(), kShards);

@@ -34,7 +34,7 @@ class FakeChunkWriter final : public delivery::ChunkWriter {
   }
   void Commit(delivery::Done<absl::StatusOr<StoreReceipt>> done) override {
     node_->Do([this, done = std::move(done)]() mutable {
-      const ChunkKey key = KeyOf(request_.identity);
+      const ChunkKey key = KeyOf(request_.identity, request_.depth);
       StoreReceipt receipt{.key = key,
                            .version = ObjectVersion(7),
                            .existed = false,

@@ -57,7 +57,6 @@ class FetchDeliveryTest : public testing::Test {
         ChunkIdentity{FingerprintOf(Model()), ns_, ChunkKey(),
                       std::string(kRawVariant),
                       std::vector<int32_t>(kTokens, 5)},
-        PlacementKey(),
         shape,
         Model().rope,
         positions_,
@@ -67,7 +66,7 @@ class FetchDeliveryTest : public testing::Test {
       calibration = calibrations_.ForModel(header.identity.fingerprint,
                                            codec::GeometryOf(shape));
     }
-    key_ = KeyOf(header.identity);
+    key_ = KeyOf(header);
     auto block = *arena_->Allocate(codec::ObjectBytesMax(header));
     auto encoder = codec::ObjectEncoder::Create(header, std::move(calibration),
                                                 block->bytes());
@@ -101,8 +100,8 @@ class FetchDeliveryTest : public testing::Test {
         accept,
         absl::InfiniteFuture()};
     request.prefill_tokens_per_second = target_.prefill_tokens_per_second;
-    request.chunks.push_back(delivery::RetrieveChunk{
-        ChunkRef{key, PlacementOf(key)}, positions_, destination});
+    request.chunks.push_back(
+        delivery::RetrieveChunk{ChunkRef{key}, positions_, destination});
     return std::make_shared<RetrieveContext>(
         std::move(request),
         [this](int, int layer) {

@@ -232,7 +232,7 @@ TEST(CheckHeader, RefusesHeadersThatVersion3CannotHold) {
   ObjectHeader header = Header();
   header.depth = 1;  // standalone
   EXPECT_EQ(code(header), kInvalid);
-  header.identity.condition = KeyOf(header.identity);
+  header.identity.condition = KeyOf(header);
   EXPECT_EQ(code(header), absl::StatusCode::kOk);
   header.depth = 0;
   EXPECT_EQ(code(header), kInvalid);

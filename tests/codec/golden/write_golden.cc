@@ -109,7 +109,7 @@ GoldenChunk OneLevel(std::string name, Level level) {
 // A chunk that follows another one in its chain, and whose variant is an edit.
 GoldenChunk Chained() {
   GoldenChunk chunk = OneLevel("chained-edited", Level::kInt8);
-  chunk.header.identity.condition = KeyOf(chunk.header.identity);
+  chunk.header.identity.condition = KeyOf(chunk.header);
   chunk.header.depth = 18;
   chunk.header.identity.variant = "dropped";
   return chunk;

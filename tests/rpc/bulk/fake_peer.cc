@@ -10,7 +10,6 @@ FakePeer::FakePeer(size_t arena_bytes)
 
 void FakePeer::Hold(const TestChunk& chunk, LevelSet levels) {
   codec::ObjectHeader header{.identity = chunk.spec.identity,
-                             .placement = chunk.ref.placement,
                              .shape = chunk.shape,
                              .rope = TestModel().rope,
                              .positions = chunk.spec.positions,

@@ -63,7 +63,6 @@ Bytes PushBytes(const ChunkRef& ref, uint64_t object_bytes) {
   request.setDeadlineMs(5000);
   auto push = request.initPush();
   push.getChunk().setKey(ToWire(ref.key));
-  push.getChunk().setPlacement(ToWire(ref.placement));
   push.setObjectBytes(object_bytes);
   Bytes out;
   Append(message, out);
@@ -80,7 +79,6 @@ Bytes FetchBytes(const Namespace& ns, const std::vector<TestChunk>& chunks,
   auto list = fetch.initChunks(static_cast<unsigned>(chunks.size()));
   for (unsigned i = 0; i < chunks.size(); ++i) {
     list[i].setKey(ToWire(chunks[i].ref.key));
-    list[i].setPlacement(ToWire(chunks[i].ref.placement));
   }
   fetch.setLayerEnd(3);
   fetch.setHeadEnd(2);
@@ -245,7 +243,6 @@ TEST_F(HostileBulkTest,
   auto request = message.initRoot<peer::Request>();
   auto push = request.initPush();
   push.getChunk().setKey(ToWire(chunks_[0].ref.key));
-  push.getChunk().setPlacement(ToWire(chunks_[0].ref.placement));
   push.setObjectBytes(4096);
   push.setDurability(9);
   Bytes durability;

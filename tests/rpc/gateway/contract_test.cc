@@ -135,7 +135,6 @@ TEST_F(ContractTest, StoreFieldsAreChecked) {
        [](auto r) { r.setVariant("no spaces allowed"); },
        [](auto r) { r.initKey(7); },
        [](auto r) { r.initCondition(31); },
-       [](auto r) { r.initPlacement(1); },
        [](auto r) { r.setDepth(1); }};
   for (size_t i = 0; i < mistakes.size(); ++i) {
     auto store = knowledge.storeRequest();

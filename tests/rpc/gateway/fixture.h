@@ -67,11 +67,10 @@ inline TestChunk MakeChunk(const Namespace& ns, const ModelSpec& model,
   std::iota(positions.begin(), positions.end(), 0);
   ChunkIdentity identity{FingerprintOf(model), ns, ChunkKey(),
                          std::string(kRawVariant), std::move(ids)};
-  const ChunkKey key = KeyOf(identity);
+  const ChunkKey key = KeyOf(identity, 0);
   TestChunk chunk{StoreSpec{.identity = std::move(identity),
-                            .placement = {},
                             .positions = std::move(positions)},
-                  ChunkRef{key, PlacementOf(key)},
+                  ChunkRef{key},
                   ShapeOf(model, tokens),
                   {}};
   std::mt19937_64 random(kSeed + static_cast<uint64_t>(seed));

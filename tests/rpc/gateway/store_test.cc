@@ -67,7 +67,6 @@ TEST_F(StoreTest, LayerByLayerWithEveryField) {
   chunk.spec.levels = LevelSet::All();
   chunk.spec.durability = Durability::kDurable;
   chunk.spec.ttl = absl::Seconds(90);
-  chunk.spec.placement = PlacementOf(MakeChunk(ns_, model_, 2).ref.key);
   chunk.spec.positions = {9, 8, 7, 100, 2000};
   auto stream = knowledge->BeginStore(chunk.spec);
   ASSERT_TRUE(stream.ok()) << stream.status();
@@ -81,7 +80,6 @@ TEST_F(StoreTest, LayerByLayerWithEveryField) {
   EXPECT_EQ(request.levels, LevelSet::All());
   EXPECT_EQ(request.durability, Durability::kDurable);
   EXPECT_EQ(request.ttl, absl::Seconds(90));
-  EXPECT_EQ(request.placement, chunk.spec.placement);
   EXPECT_EQ(request.identity, chunk.spec.identity);
 }
 

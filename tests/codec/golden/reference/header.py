@@ -20,7 +20,6 @@ class Header:
     fixed: FixedFields
     fingerprint: bytes
     condition: bytes
-    placement: bytes
     calibration: bytes
     ropes: tuple[RopeDescriptor, ...]  # one for each layer
     namespace: str
@@ -39,7 +38,7 @@ def header_bytes(fixed: FixedFields) -> int:
 
 def parse_header(fixed: FixedFields, reader: ByteReader) -> Header:
     """Parses and checks what follows the first 64 bytes. `reader` continues with the index."""
-    fingerprint, condition, placement, calibration = (reader.take(32) for _ in range(4))
+    fingerprint, condition, _, calibration = (reader.take(32) for _ in range(4))
     ropes = _ropes(fixed, reader)
     namespace, variant = reader.take(fixed.namespace_bytes), reader.take(fixed.variant_bytes)
     token_ids = reader.values(f"{fixed.tokens}i")
@@ -53,7 +52,7 @@ def parse_header(fixed: FixedFields, reader: ByteReader) -> Header:
         require(alone == (fixed.depth == 0), f"object: depth {fixed.depth} with{'out' * alone} a condition")
     require(Level.BASE in fixed.levels or is_zero(calibration), "object: a calibration, but no level that uses it")
     return Header(
-        fixed, fingerprint, condition, placement, calibration, ropes,
+        fixed, fingerprint, condition, calibration, ropes,
         namespace.decode(), variant.decode(), token_ids, positions,
     )  # fmt: skip
 
