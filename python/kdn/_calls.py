@@ -13,7 +13,7 @@ from ._connection import Connection, Deadline, answer_of, check, milliseconds
 from ._schema import LEVELS, OUTCOME_KINDS, TIERS, code_of, wire
 from .errors import InvalidArgument, KdnError, Unimplemented, error_of
 from .keys import Chunk, fingerprint_of
-from .memory import Region
+from .memory import Part
 from .model import ModelSpec
 from .types import Found, Outcome, Receipt
 
@@ -65,13 +65,13 @@ def outcome_of(outcome: Any) -> Outcome:
 
 
 @contextlib.contextmanager
-def _spoiling(region: Region | None) -> Iterator[None]:
-    """Marks a region as spoiled when its call breaks off: the node may still use it."""
+def _spoiling(memory: Part | None) -> Iterator[None]:
+    """Marks shared memory as spoiled when its call breaks off: the node may still use it."""
     try:
         yield
     except BaseException:
-        if region is not None:
-            region.spoiled = True
+        if memory is not None:
+            memory.spoil()
         raise
 
 
@@ -84,7 +84,8 @@ def _fill_refs(builder: Any, chunks: Sequence[Chunk]) -> None:
 @dataclass(frozen=True)
 class StoreCall:
     """One chunk to store. `layers` holds one buffer per layer, of shape (2, kv_heads,
-    tokens, head_dim) in C order. With a region, it holds the layers' offsets there."""
+    tokens, head_dim) in C order. With shared memory, it holds the layers' offsets in its
+    region."""
 
     chunk: Chunk
     positions: Sequence[int]
@@ -93,15 +94,15 @@ class StoreCall:
     ttl_ms: int
     timeout: float
     layers: Sequence[Any]
-    region: Region | None = None
+    memory: Part | None = None
     keep: Any = None  # a reference that keeps memory alive until the commit
 
 
 @dataclass(frozen=True)
 class RetrieveCall:
     """Chunks to retrieve into `out`, which has the shape (layers, 2, kv_heads, tokens,
-    head_dim). Each chunk goes to its span of the token axis. If there is a region, `out`
-    lies at its beginning."""
+    head_dim). Each chunk goes to its span of the token axis. If there is shared memory,
+    `out` lies in it."""
 
     chunks: Sequence[Chunk]
     positions: Sequence[Sequence[int]]
@@ -110,7 +111,7 @@ class RetrieveCall:
     accept: int
     timeout: float
     out: np.ndarray[Any, Any]
-    region: Region | None = None
+    memory: Part | None = None
     prefill_tokens_per_second: float = 0.0
     leading_chunks: bool = False
 
@@ -203,8 +204,8 @@ class Calls:
         ]
 
     async def store(self, call: StoreCall) -> Receipt:
-        # After a broken call, the node may read the region until it learns of the end.
-        with _spoiling(call.region):
+        # After a broken call, the node may read the memory until it learns of the end.
+        with _spoiling(call.memory):
             return await self._store(call)
 
     async def _store(self, call: StoreCall) -> Receipt:
@@ -215,13 +216,13 @@ class Calls:
         strides = {"token": row, "head": shape[2] * row, "part": shape[1] * shape[2] * row}
         unanswered: list[Any] = []
         window = _LAYERS_UNANSWERED
-        if call.region is None:
+        if call.memory is None:
             window = max(1, min(window, _BYTES_UNANSWERED // (2 * shape[1] * shape[2] * row)))
         for layer in call.layers:
             if len(unanswered) == window:
                 await answer_of(unanswered.pop(0), deadline.left(), "storing a layer")
             request = stream.layer_request()
-            if call.region is None:
+            if call.memory is None:
                 request.bytes = layer
             else:
                 request.offset = layer
@@ -246,19 +247,19 @@ class Calls:
         request.durability = call.durability
         request.ttlMs = call.ttl_ms
         request.depth = chunk.depth
-        if call.region is not None:
-            request.memory = self._connection.held(call.region.number)
+        if call.memory is not None:
+            request.memory = self._connection.held(call.memory.number)
         begin.deadlineMs = milliseconds(call.timeout)
         answer = await answer_of(begin.send(), call.timeout, "beginning a store")
         check(answer.status)
         return answer.stream
 
     async def retrieve(self, call: RetrieveCall) -> list[Outcome]:
-        # After a broken call, the node may write into the region until the deadline.
-        with _spoiling(call.region):
+        # After a broken call, the node may write into the memory until the deadline.
+        with _spoiling(call.memory):
             outcomes = await self._retrieve(call)
-        if call.region is not None and any(outcome.kind == "failed" for outcome in outcomes):
-            call.region.spoiled = True  # the node may still be writing a failed chunk
+        if call.memory is not None and any(outcome.kind == "failed" for outcome in outcomes):
+            call.memory.spoil()  # the node may still be writing a failed chunk
         return outcomes
 
     async def _retrieve(self, call: RetrieveCall) -> list[Outcome]:
@@ -270,8 +271,8 @@ class Calls:
         request.accept = call.accept
         request.prefillTokensPerSecond = call.prefill_tokens_per_second
         request.leadingChunks = call.leading_chunks
-        if call.region is not None:
-            request.destination.memory = self._connection.held(call.region.number)
+        if call.memory is not None:
+            request.destination.memory = self._connection.held(call.memory.number)
         else:
             request.destination.inline = "headMajor"
             asking.sink = _Sink(call)
@@ -285,6 +286,6 @@ class Calls:
         for builder, chunk, positions, span in zip(builders, call.chunks, call.positions, call.spans):
             builder.ref.key = chunk.key
             builder.positions = list(positions)
-            if call.region is not None:
-                builder.offset = span.start * token
+            if call.memory is not None:
+                builder.offset = call.memory.offset + span.start * token
                 builder.strides = {"layer": layer, "part": part, "token": token, "head": head}

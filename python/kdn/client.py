@@ -17,7 +17,7 @@ from ._status import status_of
 from .errors import ResourceExhausted
 from .keys import check_namespace
 from .knowledge import DEFAULT_TIMEOUT, AsyncKnowledge, Knowledge
-from .memory import Memory, NotShared, Region
+from .memory import Memory, NotShared, Part
 from .model import ModelSpec
 from .types import NodeInfo
 
@@ -49,9 +49,9 @@ class Link:
 
     def array(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], timeout: float
-    ) -> tuple[Region | None, np.ndarray[Any, Any]]:
-        """A new array, in memory shared with the node if possible; else the region is None.
-        If the node's limit is used up, only this call gets no region. After any other
+    ) -> tuple[Part | None, np.ndarray[Any, Any]]:
+        """A new array, in memory shared with the node if possible; else the part is None.
+        If the node's limit is used up, only this call gets no part. After any other
         failure, which is logged, no later call tries to share memory."""
         memory = self.memory
         if memory is not None and math.prod(shape) > 0:

@@ -79,17 +79,17 @@ class _Knowledge:
         positions = chunk.positions if positions is None else positions
         check_int32(positions, "position")
         array = as_kv(kv, self.model, len(chunk.tokens))
-        region, shared = self._link.array(array.shape, array.dtype, timeout)
+        memory, shared = self._link.array(array.shape, array.dtype, timeout)
         layers: list[Any]
-        if region is not None:
+        if memory is not None:
             # The only copy: into memory that the node reads.
             np.copyto(shared, array)
-            layers = [layer * shared.strides[0] for layer in range(len(shared))]
+            layers = [memory.offset + layer * shared.strides[0] for layer in range(len(shared))]
             array = shared
         else:
             layers = [np.ascontiguousarray(layer).tobytes() for layer in array]
         left = deadline.left()
-        return StoreCall(chunk, positions, mask, durability, ttl_ms, left, layers, region, array)
+        return StoreCall(chunk, positions, mask, durability, ttl_ms, left, layers, memory, array)
 
     def _retrieve_call(
         self,
@@ -118,7 +118,7 @@ class _Knowledge:
         layer_range = _range_of(layers, self.model.num_layers, "layers")
         head_range = _range_of(heads, self.model.num_kv_heads, "heads")
         shape = (layer_range[1] - layer_range[0], 2, head_range[1] - head_range[0], begin, self.model.head_dim)
-        region, out = self._link.array(shape, numpy_dtype(self.model), timeout)
+        memory, out = self._link.array(shape, numpy_dtype(self.model), timeout)
         return RetrieveCall(
             chunks,
             positions,
@@ -127,7 +127,7 @@ class _Knowledge:
             levels_mask(accept),
             deadline.left(),
             out,
-            region,
+            memory,
             prefill_tokens_per_second,
             leading_chunks,
         )

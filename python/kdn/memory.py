@@ -27,13 +27,18 @@ from .errors import (
     ResourceExhausted,
     Unavailable,
 )
+from .extents import Extents
 
 _FETCH_TIMEOUT_S = 2.0
 _PAGE = 4096
-# Free regions are kept for the next call, which saves making their pages again: at most
-# _SPARE_MAX regions, at most _SPARE_BYTES together (one region may be larger), for at
-# most SPARE_S seconds.
-_SPARE_MAX = 4
+# A region has room for many calls, because a node limits the regions of a session. Each
+# region doubles the memory of the connection, from the first size to the last. Larger
+# arrays get a region of their own.
+_FIRST_REGION_BYTES = 8 << 20
+_REGION_BYTES = 64 << 20
+# A region of which no array is left is kept for the next call, which saves making its
+# pages again: regions of at most _SPARE_BYTES together (one may be larger), for at most
+# SPARE_S seconds.
 _SPARE_BYTES = 256 << 20
 SPARE_S = 10.0
 
@@ -62,28 +67,45 @@ class Region:
     def __init__(self, number: int, data: mmap.mmap) -> None:
         self.number = number
         self.data = data
-        self.size = len(data)
-        self.spoiled = False  # the node may still use it: it must not be used again
-        self.since = 0.0  # monotonic time when it became free
+        self.free = Extents(len(data))
+        self.spoiled = False  # the node may still use a part: no part is given out again
+        self.since = 0.0  # monotonic time when the last part came back
+
+
+class Part:
+    """A part of a region, for the arrays of one call."""
+
+    def __init__(self, region: Region, offset: int, size: int) -> None:
+        self.region = region
+        self.offset = offset
+        self.size = size
+
+    @property
+    def number(self) -> int:
+        return self.region.number
+
+    def spoil(self) -> None:
+        """Says that the node may still use the part after its arrays are gone."""
+        self.region.spoiled = True
 
 
 class _Lease:
-    """The base object of all arrays over a region. It goes when the last of these arrays
-    goes; then the region is free for the next call."""
+    """The base object of all arrays over a part. It goes when the last of these arrays
+    goes; then the part is free for the next call."""
 
-    def __init__(self, region: Region, offset_bytes: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        flat = np.frombuffer(region.data, dtype=np.uint8)
+    def __init__(self, part: Part, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        flat = np.frombuffer(part.region.data, dtype=np.uint8)
         self.__array_interface__ = {
             "shape": shape,
             "typestr": dtype.str,
-            "data": (flat.ctypes.data + offset_bytes, False),
+            "data": (flat.ctypes.data + part.offset, False),
             "version": 3,
         }
         self._flat = flat
 
 
 class Memory:
-    """The regions of one connection, and their reuse. Thread-safe."""
+    """The regions of one connection, and the parts of them that are free. Thread-safe."""
 
     def __init__(self, loop: Loop, connection: Connection) -> None:
         self._pid = os.getpid()
@@ -91,37 +113,53 @@ class Memory:
         self._connection = connection
         # Finalizers must not take the lock: they may run while this thread holds it.
         self._lock = threading.Lock()
-        self._returned: deque[Region] = deque()
-        self._spare: list[Region] = []
+        self._returned: deque[Part] = deque()
+        self._regions: list[Region] = []
         self._closed = False
 
-    def array(
-        self, shape: tuple[int, ...], dtype: np.dtype[Any], timeout: float
-    ) -> tuple[Region, np.ndarray[Any, Any]]:
-        """A region and an array at its beginning. The region is used again when no array
-        over it is left. Raises ResourceExhausted beyond the node's limit, and NotShared
+    def array(self, shape: tuple[int, ...], dtype: np.dtype[Any], timeout: float) -> tuple[Part, np.ndarray[Any, Any]]:
+        """A part of shared memory and an array that fills it. The part is used again when no
+        array over it is left. Raises ResourceExhausted beyond the node's limit, and NotShared
         when the node and this process cannot share memory at all. Raises
-        FailedPrecondition in a forked child, because the parent may use the regions that
-        are free in the child."""
+        FailedPrecondition in a forked child, because the parent may use the memory that
+        is free in the child."""
         if os.getpid() != self._pid:
             raise FailedPrecondition("the connection belongs to the parent process: connect again")
-        size = max(int(np.prod(shape)) * dtype.itemsize, 1)
-        region = self._take(size) or self._open_or_make_room(-(-size // _PAGE) * _PAGE, timeout)
-        lease = _Lease(region, 0, shape, dtype)
-        weakref.finalize(lease, self._give_back, region).atexit = False
-        return region, np.asarray(lease)
+        size = -(-max(int(np.prod(shape)) * dtype.itemsize, 1) // _PAGE) * _PAGE
+        part = self._take(size) or self._take_of_new(size, timeout)
+        lease = _Lease(part, shape, dtype)
+        weakref.finalize(lease, self._give_back, part).atexit = False
+        return part, np.asarray(lease)
 
-    def _take(self, size: int) -> Region | None:
+    def _take(self, size: int) -> Part | None:
+        """A part of a region that there is already: of the smallest extent that fits, so
+        that large extents stay for large arrays."""
         self._settle()
         with self._lock:
-            fitting = [region for region in self._spare if size <= region.size <= 4 * size]
+            fitting = [
+                (smallest, region)
+                for region in self._regions
+                if not region.spoiled and (smallest := region.free.smallest(size)) is not None
+            ]
             if not fitting:
                 return None
-            region = min(fitting, key=lambda each: each.size)
-            self._spare.remove(region)
-            return region
+            _, region = min(fitting, key=lambda each: each[0])
+            return Part(region, region.free.take(size), size)
+
+    def _take_of_new(self, size: int, timeout: float) -> Part:
+        region = self._open_or_make_room(size, timeout)
+        with self._lock:
+            part = Part(region, region.free.take(size), size)
+            self._regions.append(region)
+            return part
 
     def _open_or_make_room(self, size: int, timeout: float) -> Region:
+        with self._lock:
+            held = sum(region.free.size for region in self._regions)
+        roomy = min(max(held, _FIRST_REGION_BYTES), _REGION_BYTES)
+        if size < roomy:
+            with contextlib.suppress(ResourceExhausted):
+                return self._open(roomy, timeout)
         try:
             return self._open(size, timeout)
         except ResourceExhausted:
@@ -162,41 +200,38 @@ class Memory:
         check(given.status)
         return self._connection.hold(memory), given.socket, bytes(given.ticket)
 
-    def _give_back(self, region: Region) -> None:
-        self._returned.append(region)
+    def _give_back(self, part: Part) -> None:
+        self._returned.append(part)
         self._loop.post(self._settle)
 
     def _settle(self) -> None:
-        """Keeps some of the returned regions for later calls, and drops the others and
-        those that are too old."""
+        """Takes back the parts that were returned. Drops regions that nobody uses: those
+        that are spoiled, too old, or too many to keep."""
         now = time.monotonic()
         with self._lock:
-            back: list[Region] = []
             while self._returned:
-                back.append(self._returned.popleft())
-            gone = [region for region in back if self._closed or region.spoiled]
-            for region in back:
-                region.since = now
-            self._spare += [region for region in back if region not in gone]
-            gone += [region for region in self._spare if now - region.since >= SPARE_S]
-            self._spare = [region for region in self._spare if region not in gone]
-            # The oldest are dropped first: the newest fits the next call best.
-            while len(self._spare) > _SPARE_MAX or (
-                len(self._spare) > 1 and sum(region.size for region in self._spare) > _SPARE_BYTES
-            ):
-                gone.append(self._spare.pop(0))
-            waits = bool(self._spare)
+                part = self._returned.popleft()
+                part.region.free.give_back(part.offset, part.size)
+                part.region.since = now
+            unused = [region for region in self._regions if region.free.whole]
+            gone = [region for region in unused if self._closed or region.spoiled or now - region.since >= SPARE_S]
+            spare = sorted((region for region in unused if region not in gone), key=lambda region: region.since)
+            # The oldest are dropped first.
+            while len(spare) > 1 and sum(region.free.size for region in spare) > _SPARE_BYTES:
+                gone.append(spare.pop(0))
+            self._regions = [region for region in self._regions if region not in gone]
         self._drop(gone)
-        if back and waits:
+        if spare and any(region.since == now for region in spare):
             self._loop.post(self._settle, SPARE_S + 0.1)
 
     def _drop_spares(self) -> bool:
-        """Drops all free regions. Returns whether there were any."""
+        """Drops all regions that nobody uses. Returns whether there were any."""
         self._settle()
         with self._lock:
-            spare, self._spare = self._spare, []
-        self._drop(spare)
-        return bool(spare)
+            unused = [region for region in self._regions if region.free.whole]
+            self._regions = [region for region in self._regions if region not in unused]
+        self._drop(unused)
+        return bool(unused)
 
     def _drop(self, regions: list[Region]) -> None:
         for region in regions:
@@ -205,7 +240,7 @@ class Memory:
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            spare, self._spare = self._spare, []
-        for region in spare:
+            unused = [region for region in self._regions if region.free.whole]
+        for region in unused:
             with contextlib.suppress(BufferError):
                 region.data.close()

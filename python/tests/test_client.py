@@ -395,10 +395,9 @@ def test_memory_kept_for_later_makes_room(cluster: Cluster, namespace: str) -> N
         memory = client._link.memory
         assert memory is not None
         granted = client.node.memory_bytes_max
-        for share in (0.5, 0.4):  # sizes too different to reuse one region for the other
-            _, array = memory.array((int(share * granted / 4),), np.dtype(np.uint8), 10)
-            _, kept = memory.array((int(share * granted),), np.dtype(np.uint8), 10)
-            del array, kept
+        for share in (0.3, 0.4):  # the second does not fit where the first was
+            _, array = memory.array((int(share * granted),), np.dtype(np.uint8), 10)
+            del array
             gc.collect()
         _, large = memory.array((int(0.9 * granted),), np.dtype(np.uint8), 10)
         with pytest.raises(kdn.ResourceExhausted):
@@ -423,7 +422,7 @@ def test_memory_comes_back_out_of_cycles(cluster: Cluster) -> None:
             gc.set_threshold(*threshold)
         gc.collect()
         memory._settle()
-        assert 1 <= len(memory._spare) <= 4
+        assert [region.free.whole for region in memory._regions] == [True]
 
 
 def test_memory_is_not_kept_for_ever(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,10 +432,44 @@ def test_memory_is_not_kept_for_ever(cluster: Cluster, monkeypatch: pytest.Monke
         _, array = memory.array((5000,), np.dtype(np.uint8), 10)
         del array
         memory._settle()
-        assert len(memory._spare) == 1
+        assert len(memory._regions) == 1
         monkeypatch.setattr("kdn.memory.SPARE_S", 0.0)
         memory._settle()
-        assert not memory._spare
+        assert not memory._regions
+
+
+def test_nobody_counts_regions(cluster: Cluster, namespace: str) -> None:
+    """A node limits the regions of a session to 64. A client may keep more arrays."""
+    with kdn.Client(cluster.unix()) as client:
+        memory = client._link.memory
+        assert memory is not None
+        knowledge = client.open(namespace, MODEL)
+        chunks = [knowledge.standalone([i] * 64) for i in range(3)]
+        for chunk in chunks:
+            knowledge.store(chunk, kv_of(chunk))
+        kept = [knowledge.retrieve([chunks[i % 3]]).kv for i in range(200)]
+        for i, kv in enumerate(kept):
+            assert np.array_equal(kv, kv_of(chunks[i % 3]))
+        used = sum(region.free.size - sum(region.free._sizes.values()) for region in memory._regions)
+        assert used >= sum(kv.nbytes for kv in kept), "some came over the socket"
+        assert len(memory._regions) < 8
+
+
+def test_spoiled_memory_is_not_used_again(cluster: Cluster) -> None:
+    with kdn.Client(cluster.unix()) as client:
+        memory = client._link.memory
+        assert memory is not None
+        part, array = memory.array((5000,), np.dtype(np.uint8), 10)
+        _, beside = memory.array((5000,), np.dtype(np.uint8), 10)
+        part.spoil()
+        del array
+        other, kept = memory.array((5000,), np.dtype(np.uint8), 10)
+        assert other.region is not part.region
+        assert len(memory._regions) == 2, "another array of the region is in use"
+        del beside
+        memory._settle()
+        assert [region.spoiled for region in memory._regions] == [False]
+        kept[:] = 1
 
 
 def test_a_long_chain_comes_in_groups(client: kdn.Client, namespace: str) -> None:
