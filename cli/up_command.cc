@@ -4,11 +4,12 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
-#include <vector>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "cli/cluster_process.h"
 #include "cli/commands.h"
+#include "cli/restart_plan.h"
 #include "kv/clock.h"
 #include "rpc/client/client.h"
 
@@ -16,23 +17,19 @@ namespace kdn::cli {
 namespace {
 
 constexpr absl::Duration kStartTimeout = absl::Seconds(60);
-constexpr absl::Duration kFirstBackOff = absl::Milliseconds(500);
-constexpr absl::Duration kLongestBackOff = absl::Seconds(30);
-// The back-off of a node that ran this long begins again.
-constexpr absl::Duration kHealthy = absl::Minutes(1);
 
 // Starts each node of a cluster again when it dies.
 class Supervisor {
  public:
   explicit Supervisor(ClusterProcess* cluster)
-      : cluster_(cluster), nodes_(cluster->config().nodes.size()) {}
+      : cluster_(cluster), plan_(cluster->config().nodes.size(), SteadyNow()) {}
 
   // Returns on SIGINT or SIGTERM.
   // REQUIRES: `signals` are SIGINT, SIGTERM and SIGCHLD, and they are blocked.
   void Run(const sigset_t& signals) {
     for (;;) {
       const absl::Duration wait =
-          std::min(NextStart() - SteadyNow(), absl::Minutes(1));
+          std::min(plan_.NextStart() - SteadyNow(), absl::Minutes(1));
       timespec timeout =
           absl::ToTimespec(std::max(wait, absl::Milliseconds(1)));
       const int received = sigtimedwait(&signals, nullptr, &timeout);
@@ -43,41 +40,36 @@ class Supervisor {
   }
 
  private:
-  struct Node {
-    absl::Time started = SteadyNow();
-    absl::Time start_at = absl::InfiniteFuture();
-    absl::Duration back_off = kFirstBackOff;
-  };
-
-  absl::Time NextStart() const {
-    absl::Time next = absl::InfiniteFuture();
-    for (const Node& node : nodes_) next = std::min(next, node.start_at);
-    return next;
+  const std::string& NameOf(size_t node) const {
+    return cluster_->config().nodes[node].id.name();
   }
   void ReapAll() {
     int status = 0;
     for (int i = cluster_->Reap(&status); i >= 0; i = cluster_->Reap(&status)) {
-      Node& node = nodes_[static_cast<size_t>(i)];
-      if (SteadyNow() - node.started > kHealthy) node.back_off = kFirstBackOff;
+      const auto node = static_cast<size_t>(i);
+      const absl::Duration pause = plan_.OnEnd(node, SteadyNow());
       std::fprintf(stderr, "kdn: %s %s; starting it again in %s\n",
-                   cluster_->config().nodes[i].id.name().c_str(),
-                   HowItEnded(status).c_str(),
-                   absl::FormatDuration(node.back_off).c_str());
-      node.start_at = SteadyNow() + node.back_off;
-      node.back_off = std::min(2 * node.back_off, kLongestBackOff);
+                   NameOf(node).c_str(), HowItEnded(status).c_str(),
+                   absl::FormatDuration(pause).c_str());
     }
   }
   void StartDue() {
-    for (size_t i = 0; i < nodes_.size(); ++i) {
-      if (nodes_[i].start_at > SteadyNow()) continue;
-      nodes_[i].start_at = absl::InfiniteFuture();
-      nodes_[i].started = SteadyNow();
-      Report(cluster_->Start(i));
+    for (size_t i = 0; i < cluster_->config().nodes.size(); ++i) {
+      if (!plan_.IsDue(i, SteadyNow())) continue;
+      const absl::Status started = cluster_->Start(i);
+      if (started.ok()) {
+        plan_.OnStarted(i, SteadyNow());
+        continue;
+      }
+      const absl::Duration pause = plan_.OnStartFailed(i, SteadyNow());
+      std::fprintf(stderr, "kdn: %s cannot start: %s; trying again in %s\n",
+                   NameOf(i).c_str(), std::string(started.message()).c_str(),
+                   absl::FormatDuration(pause).c_str());
     }
   }
 
   ClusterProcess* const cluster_;
-  std::vector<Node> nodes_;
+  RestartPlan plan_;
 };
 
 absl::Status Up(const Program& program, const std::string& file,
