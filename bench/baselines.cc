@@ -1,11 +1,10 @@
 #include "bench/baselines.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
-#include "bench/arithmetic_coder.h"
+#include "kv/check.h"
 #include "kv/dtype.h"
 
 namespace kdn::bench {
@@ -37,41 +36,86 @@ float AbsMaxOfToken(const KvTensor& kv, int layer, KvPart part, int token) {
   return RoundedToFp16(largest);
 }
 
-// Quantises one layer's K or V, codes it per channel, and decodes it into
-// `out`. Returns the coded size in bytes.
-size_t CacheGenPlane(const KvTensor& kv, int layer, KvPart part, int bins,
-                     KvTensor& out) {
-  const KvShape& shape = kv.shape();
-  const float middle = static_cast<float>(bins / 2 - 1);
-  const size_t symbols = static_cast<size_t>(bins) - 1;  // 0 .. 2 * middle
-  std::vector<float> scale(shape.tokens);
-  for (int token = 0; token < shape.tokens; ++token) {
-    scale[token] = AbsMaxOfToken(kv, layer, part, token);
+// The symbols of a table for so many bins: 0 to 2 * middle.
+size_t SymbolsOf(int bins) { return static_cast<size_t>(bins) - 1; }
+
+// One layer's K or V, quantised to `bins` bins.
+class CacheGenPlane {
+ public:
+  CacheGenPlane(const KvTensor& kv, int layer, KvPart part, int bins)
+      : kv_(kv),
+        layer_(layer),
+        part_(part),
+        middle_(static_cast<float>(bins / 2 - 1)),
+        scale_(kv.shape().tokens) {
+    for (int token = 0; token < kv.shape().tokens; ++token) {
+      scale_[token] = AbsMaxOfToken(kv, layer, part, token);
+    }
   }
-  size_t bytes = 2 * scale.size();
-  std::vector<uint8_t> message(shape.tokens);
-  for (int head = 0; head < shape.kv_heads; ++head) {
-    for (int dim = 0; dim < shape.head_dim; ++dim) {
-      std::vector<uint32_t> counts(symbols);
-      for (int token = 0; token < shape.tokens; ++token) {
-        const float x = kv.Row(layer, part, head, token)[dim];
-        const float unit = scale[token] > 0 ? x / scale[token] : 0.0f;
-        const float q = std::round(std::clamp(unit, -1.0f, 1.0f) * middle);
-        message[token] = static_cast<uint8_t>(q + middle);
-        ++counts[message[token]];
-      }
-      const FrequencyTable table(counts);
-      const std::vector<uint8_t> stream = ArithmeticEncode(table, message);
-      bytes += stream.size() + 2 + 2 * symbols;
-      const auto decoded = ArithmeticDecode(table, stream, message.size());
-      for (int token = 0; token < shape.tokens; ++token) {
-        out.Row(layer, part, head, token)[dim] =
-            (static_cast<float>(decoded[token]) - middle) / middle *
-            scale[token];
+
+  size_t scale_bytes() const { return 2 * scale_.size(); }
+  // The symbols of one channel, one per token.
+  std::vector<uint8_t> Symbols(int head, int dim) const {
+    std::vector<uint8_t> symbols(scale_.size());
+    for (size_t token = 0; token < scale_.size(); ++token) {
+      const float x =
+          kv_.Row(layer_, part_, head, static_cast<int>(token))[dim];
+      const float unit = scale_[token] > 0 ? x / scale_[token] : 0.0f;
+      const float q = std::round(std::clamp(unit, -1.0f, 1.0f) * middle_);
+      symbols[token] = static_cast<uint8_t>(q + middle_);
+    }
+    return symbols;
+  }
+  float ValueOf(uint8_t symbol, int token) const {
+    return (static_cast<float>(symbol) - middle_) / middle_ * scale_[token];
+  }
+
+ private:
+  const KvTensor& kv_;
+  int layer_;
+  KvPart part_;
+  float middle_;
+  std::vector<float> scale_;  // one per token
+};
+
+std::vector<uint32_t> CountsOf(absl::Span<const uint8_t> message,
+                               size_t symbols) {
+  std::vector<uint32_t> counts(symbols);
+  for (const uint8_t symbol : message) ++counts[symbol];
+  return counts;
+}
+
+// Codes and decodes a chunk. `tables` are the model's; null: the chunk's own,
+// which count in the size.
+Coded CacheGenWith(const KvTensor& kv, int level,
+                   const CacheGenTables* tables) {
+  const KvShape& shape = kv.shape();
+  Coded coded{KvTensor(shape)};
+  for (int layer = 0; layer < shape.layers; ++layer) {
+    for (const KvPart part : {KvPart::kK, KvPart::kV}) {
+      const int bins = CacheGenBins(level, part, layer);
+      const CacheGenPlane plane(kv, layer, part, bins);
+      coded.bytes += plane.scale_bytes();
+      for (int head = 0; head < shape.kv_heads; ++head) {
+        for (int dim = 0; dim < shape.head_dim; ++dim) {
+          const std::vector<uint8_t> message = plane.Symbols(head, dim);
+          const FrequencyTable table =
+              tables != nullptr
+                  ? tables->Of(layer, part, head, dim)
+                  : FrequencyTable(CountsOf(message, SymbolsOf(bins)));
+          if (tables == nullptr) coded.bytes += 2 * SymbolsOf(bins);
+          const std::vector<uint8_t> stream = ArithmeticEncode(table, message);
+          coded.bytes += stream.size() + 2;
+          const auto decoded = ArithmeticDecode(table, stream, message.size());
+          for (int token = 0; token < shape.tokens; ++token) {
+            coded.kv.Row(layer, part, head, token)[dim] =
+                plane.ValueOf(decoded[token], token);
+          }
+        }
       }
     }
   }
-  return bytes;
+  return coded;
 }
 
 // Quantises `count` values, `stride` values apart, as one group, in place.
@@ -96,19 +140,57 @@ double KiviGroup(float* values, int count, int stride, int bits) {
 
 }  // namespace
 
+CacheGenTables::CacheGenTables(const KvShape& shape, int level)
+    : shape_(shape), level_(level) {
+  KDN_CHECK(level >= 1 && level <= 3, "CacheGen has the levels 1 to 3");
+  for (int layer = 0; layer < shape.layers; ++layer) {
+    for (const KvPart part : {KvPart::kK, KvPart::kV}) {
+      counts_.resize(
+          counts_.size() + static_cast<size_t>(shape.kv_heads) * shape.head_dim,
+          std::vector<uint32_t>(SymbolsOf(CacheGenBins(level, part, layer))));
+    }
+  }
+}
+
+size_t CacheGenTables::IndexOf(int layer, KvPart part, int head,
+                               int dim) const {
+  const size_t plane = static_cast<size_t>(layer) * 2 + (part == KvPart::kV);
+  return (plane * shape_.kv_heads + head) * shape_.head_dim + dim;
+}
+
+void CacheGenTables::Count(const KvTensor& sample) {
+  for (int layer = 0; layer < shape_.layers; ++layer) {
+    for (const KvPart part : {KvPart::kK, KvPart::kV}) {
+      const CacheGenPlane plane(sample, layer, part,
+                                CacheGenBins(level_, part, layer));
+      for (int head = 0; head < shape_.kv_heads; ++head) {
+        for (int dim = 0; dim < shape_.head_dim; ++dim) {
+          std::vector<uint32_t>& counts =
+              counts_[IndexOf(layer, part, head, dim)];
+          for (const uint8_t symbol : plane.Symbols(head, dim)) {
+            ++counts[symbol];
+          }
+        }
+      }
+    }
+  }
+}
+
+FrequencyTable CacheGenTables::Of(int layer, KvPart part, int head,
+                                  int dim) const {
+  return FrequencyTable(counts_[IndexOf(layer, part, head, dim)]);
+}
+
 absl::StatusOr<Coded> CacheGen(const KvTensor& kv, int level) {
   if (level < 1 || level > 3) {
     return absl::InvalidArgumentError(
         absl::StrCat("CacheGen level ", level, ", expected 1 to 3"));
   }
-  Coded coded{KvTensor(kv.shape())};
-  for (int layer = 0; layer < kv.shape().layers; ++layer) {
-    for (const KvPart part : {KvPart::kK, KvPart::kV}) {
-      coded.bytes += CacheGenPlane(kv, layer, part,
-                                   CacheGenBins(level, part, layer), coded.kv);
-    }
-  }
-  return coded;
+  return CacheGenWith(kv, level, nullptr);
+}
+
+Coded CacheGen(const KvTensor& kv, const CacheGenTables& tables) {
+  return CacheGenWith(kv, tables.level(), &tables);
 }
 
 Coded Kivi(const KvTensor& kv, int bits) {

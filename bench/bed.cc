@@ -8,18 +8,13 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "bench/median.h"
 
 namespace kdn::bench {
 namespace {
 
 constexpr absl::Duration kStartTimeout = absl::Seconds(60);
 constexpr int kTurns = 5;
-
-double MedianOf(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<ptrdiff_t>(kTurns / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
 
 }  // namespace
 

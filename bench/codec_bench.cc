@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "bench/baselines.h"
 #include "bench/gaussian_source.h"
+#include "bench/isa_process.h"
 #include "bench/own_levels.h"
 #include "bench/quality.h"
 #include "bench/raw_limits.h"
@@ -48,13 +49,26 @@ CodecUnderTest Own(Level level, std::string family,
           }};
 }
 
+// What the codecs know of a model before they see a chunk. A chunk's size does
+// not count it.
+struct Trained {
+  SharedCalibration kdn;
+  std::vector<std::shared_ptr<CacheGenTables>> cachegen;  // levels 1 to 3
+
+  explicit Trained(const KvShape& shape) {
+    for (int level = 1; level <= 3; ++level) {
+      cachegen.push_back(std::make_shared<CacheGenTables>(shape, level));
+    }
+  }
+};
+
 std::vector<CodecUnderTest> Codecs(const RopeSpec& rope,
-                                   const SharedCalibration& calibration) {
+                                   const Trained& trained) {
   std::vector<CodecUnderTest> codecs;
   for (const Level level : OwnLevels()) {
     const bool fixed = level == Level::kLossless || level == Level::kInt8;
     codecs.push_back(Own(level, fixed ? std::string(Name(level)) : "kdn",
-                         calibration, rope));
+                         trained.kdn, rope));
     if (fixed) continue;
     codecs.push_back(Own(level, "kdn-uncalibrated", nullptr, rope));
   }
@@ -62,6 +76,12 @@ std::vector<CodecUnderTest> Codecs(const RopeSpec& rope,
     codecs.push_back({absl::StrCat("cachegen-", level), "cachegen",
                       [level](const KvTensor& kv, absl::Span<const int32_t>) {
                         return CacheGen(kv, level);
+                      }});
+    codecs.push_back({absl::StrCat("cachegen-", level), "cachegen-trained",
+                      [tables = trained.cachegen[level - 1]](
+                          const KvTensor& kv,
+                          absl::Span<const int32_t>) -> absl::StatusOr<Coded> {
+                        return CacheGen(kv, *tables);
                       }});
   }
   for (int bits : {2, 4}) {
@@ -96,8 +116,26 @@ absl::StatusOr<std::string> CalibrationText(const CodecOptions& options) {
   return all;
 }
 
-absl::StatusOr<SharedCalibration> CalibrateFor(const QualityBed& bed,
-                                               const CodecOptions& options) {
+// Counts CacheGen's tables on KV of the text, in windows of some tokens.
+absl::Status CountTables(const QualityBed& bed,
+                         absl::Span<const int32_t> tokens, Trained& trained) {
+  constexpr size_t kWindow = 2048;
+  for (size_t begin = 0; begin < tokens.size(); begin += kWindow) {
+    const auto window = tokens.subspan(begin, kWindow);
+    const int count = static_cast<int>(window.size());
+    model::KvCache cache(bed.spec(), count);
+    if (auto s = bed.llama().PrefillInChunks(cache, window, 0).status();
+        !s.ok()) {
+      return s;
+    }
+    const KvTensor kv = KvTensor::Of(cache.Tokens(0, count));
+    for (const auto& tables : trained.cachegen) tables->Count(kv);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Trained> TrainFor(const QualityBed& bed,
+                                 const CodecOptions& options) {
   std::fprintf(stderr, "calibrating ...\n");
   const absl::StatusOr<std::string> text = CalibrationText(options);
   if (!text.ok()) return text.status();
@@ -109,7 +147,12 @@ absl::StatusOr<SharedCalibration> CalibrateFor(const QualityBed& bed,
   tokens.resize(std::min(tokens.size(), kTokensMax));
   const auto stored = cli::Calibrate(bed.llama(), tokens, run);
   if (!stored.ok()) return stored.status();
-  return codec::ParseCalibration(codec::WriteCalibration(*stored));
+  auto calibration = codec::ParseCalibration(codec::WriteCalibration(*stored));
+  if (!calibration.ok()) return calibration.status();
+  Trained trained(ShapeOf(bed.spec(), 1));
+  trained.kdn = *std::move(calibration);
+  if (absl::Status s = CountTables(bed, tokens, trained); !s.ok()) return s;
+  return trained;
 }
 
 // One measured setting of one codec.
@@ -161,18 +204,24 @@ double BitsAt(double kl, absl::Span<const Point> points,
          (fine_bits - coarse_bits) * (coarse_kl - at) / (coarse_kl - fine_kl);
 }
 
+// Both codecs are charged alike. "trained": both know the model, and neither
+// pays for it. "alone": a chunk brings all that its decoder needs, CacheGen's
+// tables or the statistics of the KDN's built-in calibration.
 void CompareAtEqualDivergence(absl::Span<const Point> points, Json& json) {
   for (const Point& point : points) {
-    if (point.family != "cachegen") continue;
+    const bool trained = point.family == "cachegen-trained";
+    if (!trained && point.family != "cachegen") continue;
     const double bits =
-        BitsAt(point.quality.kl_mean, points, "kdn", point.chunk_tokens);
+        BitsAt(point.quality.kl_mean, points,
+               trained ? "kdn" : "kdn-uncalibrated", point.chunk_tokens);
     json["ratio_vs_cachegen_equal_kl"].push_back(
         {{"level", point.codec},
+         {"tables", trained ? "trained" : "alone"},
          {"chunk_tokens", point.chunk_tokens},
          {"kl_mean", point.quality.kl_mean},
          {"cachegen_bits", point.quality.bits_per_value},
          {"kdn_bits", bits},
-         {"ratio", point.quality.bits_per_value / bits}});
+         {"ratio", bits > 0 ? point.quality.bits_per_value / bits : -1}});
   }
 }
 
@@ -180,10 +229,10 @@ absl::Status MeasureQuality(const CodecOptions& options, Json& json) {
   const absl::StatusOr<QualityBed> bed =
       QualityBed::Create(options.model, options.text, {});
   if (!bed.ok()) return bed.status();
-  const auto calibration = CalibrateFor(*bed, options);
-  if (!calibration.ok()) return calibration.status();
+  const absl::StatusOr<Trained> trained = TrainFor(*bed, options);
+  if (!trained.ok()) return trained.status();
   std::vector<Point> points;
-  for (const CodecUnderTest& codec : Codecs(bed->spec().rope, *calibration)) {
+  for (const CodecUnderTest& codec : Codecs(bed->spec().rope, *trained)) {
     for (const int chunk_tokens : kChunkTokens) {
       std::fprintf(stderr, "measuring %s of %s in chunks of %d ...\n",
                    codec.name.c_str(), codec.family.c_str(), chunk_tokens);
@@ -202,8 +251,8 @@ absl::Status MeasureQuality(const CodecOptions& options, Json& json) {
 }
 
 // Calibrates on a draw of its own from the source.
-absl::StatusOr<SharedCalibration> CalibrateOn(GaussianSource& source,
-                                              const CodecOptions& options) {
+absl::StatusOr<Trained> TrainOn(GaussianSource& source,
+                                const CodecOptions& options) {
   const KvTensor sample = source.Draw(4096);
   ModelSpec spec;
   spec.name = "gaussian";
@@ -225,7 +274,12 @@ absl::StatusOr<SharedCalibration> CalibrateOn(GaussianSource& source,
   chosen.base_bits = options.base_bits;
   const auto stored = calibrator->Finish(chosen);
   if (!stored.ok()) return stored.status();
-  return codec::ParseCalibration(codec::WriteCalibration(*stored));
+  auto calibration = codec::ParseCalibration(codec::WriteCalibration(*stored));
+  if (!calibration.ok()) return calibration.status();
+  Trained trained(sample.shape());
+  trained.kdn = *std::move(calibration);
+  for (const auto& tables : trained.cachegen) tables->Count(sample);
+  return trained;
 }
 
 // Measures how many bits each codec needs above the rate-distortion bound: the
@@ -234,12 +288,12 @@ absl::Status MeasureSynthetic(const CodecOptions& options, Json& json) {
   std::fprintf(stderr, "measuring Gaussian sources ...\n");
   for (const double tau : {8.0, 16.0, 32.0}) {
     GaussianSource source(/*head_dim=*/128, tau, /*seed=*/1);
-    const auto calibration = CalibrateOn(source, options);
-    if (!calibration.ok()) return calibration.status();
+    const absl::StatusOr<Trained> trained = TrainOn(source, options);
+    if (!trained.ok()) return trained.status();
     const KvTensor kv = source.Draw(1024);
     const RopeSpec no_rotation;
     std::vector<int32_t> positions(kv.shape().tokens);
-    for (const CodecUnderTest& codec : Codecs(no_rotation, *calibration)) {
+    for (const CodecUnderTest& codec : Codecs(no_rotation, *trained)) {
       const absl::StatusOr<Coded> coded = codec.code(kv, positions);
       if (!coded.ok()) return coded.status();
       const double nmse = NormalizedError(kv, coded->kv);
@@ -257,31 +311,41 @@ absl::Status MeasureSynthetic(const CodecOptions& options, Json& json) {
   return absl::OkStatus();
 }
 
-absl::Status MeasureSpeeds(const CodecOptions& options, Json& json) {
+// Measures this process's instruction set.
+absl::Status MeasureOwnSpeeds(const CodecOptions& options, Json& json) {
   absl::StatusOr<SpeedBed> bed = SpeedBed::Create(options.base_bits);
   if (!bed.ok()) return bed.status();
+  const std::string isa(codec::Name(codec::BestIsa()));
   for (const Level level : OwnLevels()) {
-    std::fprintf(stderr, "measuring the speed of %s ...\n",
-                 std::string(Name(level)).c_str());
+    std::fprintf(stderr, "measuring the speed of %s with %s ...\n",
+                 std::string(Name(level)).c_str(), isa.c_str());
     const absl::StatusOr<double> memcpy_gbps =
         MemcpyGbps(4 * kSpeedChunkBytes, 1u << 20, /*threads=*/1);
     if (!memcpy_gbps.ok()) return memcpy_gbps.status();
-    Json point = {{"codec", Name(level)}, {"memcpy_gbps", *memcpy_gbps}};
-    for (const codec::Isa isa : codec::kIsas) {
-      if (!codec::Supports(isa)) continue;
-      const std::string name(codec::Name(isa));
-      // The loops of int8 always run with BestIsa().
-      if (level == Level::kInt8 && isa != codec::BestIsa()) continue;
-      const absl::StatusOr<CodecSpeed> speed = bed->Measure(level, isa);
-      if (!speed.ok()) return speed.status();
-      point["bits_per_value"] = speed->bits_per_value;
-      point["decode_gbps"][name] = speed->decode_gbps;
-      point["decode_over_memcpy"][name] = speed->decode_gbps / *memcpy_gbps;
-      if (isa != codec::BestIsa()) continue;
-      point["encode_gbps"] = speed->encode_gbps;
-      point["encode_over_memcpy"] = speed->encode_gbps / *memcpy_gbps;
+    const absl::StatusOr<CodecSpeed> speed = bed->Measure(level);
+    if (!speed.ok()) return speed.status();
+    json["speeds"].push_back(
+        {{"codec", Name(level)},
+         {"isa", isa},
+         {"bits_per_value", speed->bits_per_value},
+         {"memcpy_gbps", *memcpy_gbps},
+         {"decode_gbps", speed->decode_gbps},
+         {"decode_over_memcpy", speed->decode_gbps / *memcpy_gbps},
+         {"encode_gbps", speed->encode_gbps},
+         {"encode_over_memcpy", speed->encode_gbps / *memcpy_gbps}});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status MeasureSpeeds(const CodecOptions& options, Json& json) {
+  if (absl::Status s = MeasureOwnSpeeds(options, json); !s.ok()) return s;
+  for (const codec::Isa isa : codec::kIsas) {
+    if (isa >= codec::BestIsa() || !codec::Supports(isa)) continue;
+    const auto other = SpeedsWith(options.program, options.base_bits, isa);
+    if (!other.ok()) return other.status();
+    for (const Json& speed : other->at("speeds")) {
+      json["speeds"].push_back(speed);
     }
-    json["speeds"].push_back(std::move(point));
   }
   return absl::OkStatus();
 }
@@ -289,10 +353,16 @@ absl::Status MeasureSpeeds(const CodecOptions& options, Json& json) {
 }  // namespace
 
 absl::Status RunCodecBench(const CodecOptions& options) {
-  Json json = {{"benchmark", "codec"}, {"model", options.model}};
-  absl::Status status = MeasureQuality(options, json);
-  if (status.ok()) status = MeasureSynthetic(options, json);
-  if (status.ok()) status = MeasureSpeeds(options, json);
+  Json json = {{"benchmark", "codec"}};
+  absl::Status status;
+  if (options.speeds_only) {
+    status = MeasureOwnSpeeds(options, json);
+  } else {
+    json["model"] = options.model;
+    status = MeasureQuality(options, json);
+    if (status.ok()) status = MeasureSynthetic(options, json);
+    if (status.ok()) status = MeasureSpeeds(options, json);
+  }
   return status.ok() ? PrintReport(json, options.json) : status;
 }
 

@@ -18,11 +18,15 @@ struct CodecOptions {
   std::vector<std::string> calibration_texts;
   double base_bits = 1.5;  // bits per value to aim at, at the base level
   std::string json;        // output file; empty: standard output only
+  std::string program;     // path of kdn, to measure other instruction sets
+  // Only the speeds, with the instruction set of this process (KDN_ISA).
+  bool speeds_only = false;
 };
 
 // Measures every level of the codec next to CacheGen and KIVI: size, divergence
 // of the model's logits, right answers, bits above the rate-distortion bound,
-// and speed next to memcpy. Prints one JSON object. Takes about a minute.
+// and the speed next to memcpy of each instruction set that the CPU has. Prints
+// one JSON object. Takes some minutes.
 absl::Status RunCodecBench(const CodecOptions& options);
 
 }  // namespace kdn::bench

@@ -56,13 +56,12 @@ absl::Status EncodeInto(
 absl::Status DecodeInto(
     absl::Span<const std::byte> object, Level level,
     const std::shared_ptr<const codec::Calibration>& calibration,
-    absl::Span<const int32_t> positions, codec::Isa isa,
-    const MutableKvView& out) {
+    absl::Span<const int32_t> positions, const MutableKvView& out) {
   const absl::StatusOr<codec::ObjectIndex> index =
       codec::ObjectIndex::Parse(object, object.size());
   if (!index.ok()) return index.status();
   const absl::StatusOr<codec::ObjectDecoder> decoder =
-      codec::ObjectDecoder::Create(&*index, calibration, positions, isa);
+      codec::ObjectDecoder::Create(&*index, calibration, positions);
   if (!decoder.ok()) return decoder.status();
   for (int layer = 0; layer < out.shape().layers; ++layer) {
     if (absl::Status status = decoder->DecodeLayerOf(
@@ -94,8 +93,8 @@ absl::StatusOr<Coded> OwnLevel(
     return status;
   }
   KvMemory decoded(kv.shape());
-  if (absl::Status status = DecodeInto(object, level, calibration, positions,
-                                       codec::BestIsa(), decoded.view());
+  if (absl::Status status =
+          DecodeInto(object, level, calibration, positions, decoded.view());
       !status.ok()) {
     return status;
   }

@@ -37,8 +37,7 @@ absl::Status EncodeInto(
 absl::Status DecodeInto(
     absl::Span<const std::byte> object, Level level,
     const std::shared_ptr<const codec::Calibration>& calibration,
-    absl::Span<const int32_t> positions, codec::Isa isa,
-    const MutableKvView& out);
+    absl::Span<const int32_t> positions, const MutableKvView& out);
 
 // Memory for KV, of the same kind as the memory in MemcpyGbps.
 class KvMemory {

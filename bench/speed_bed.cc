@@ -6,6 +6,7 @@
 
 #include "bench/gaussian_source.h"
 #include "bench/kv_tensor.h"
+#include "bench/median.h"
 #include "codec/calibration/calibrator.h"
 #include "kv/check.h"
 #include "kv/clock.h"
@@ -13,7 +14,7 @@
 namespace kdn::bench {
 namespace {
 
-constexpr int kTurns = 5;
+constexpr int kTurns = 7;
 constexpr int kDecodesPerTurn = 4;
 constexpr int kSampleTokens = 2048;
 
@@ -106,7 +107,7 @@ absl::StatusOr<SpeedBed> SpeedBed::Create(double base_bits) {
   return bed;
 }
 
-absl::StatusOr<CodecSpeed> SpeedBed::Measure(Level level, codec::Isa isa) {
+absl::StatusOr<CodecSpeed> SpeedBed::Measure(Level level) {
   // K was drawn before RoPE, so its position is 0. Decoding rotates K to
   // `positions_`.
   const std::vector<int32_t> computed(shape_.tokens);
@@ -115,6 +116,7 @@ absl::StatusOr<CodecSpeed> SpeedBed::Measure(Level level, codec::Isa isa) {
   if (!header.ok()) return header.status();
   KvMemory decoded(shape_);
   CodecSpeed speed;
+  std::vector<double> encodes, decodes;  // seconds
   const double gigabytes = static_cast<double>(shape_.bytes()) / 1e9;
   for (int turn = 0; turn < kTurns; ++turn) {
     const absl::Time begin = SteadyNow();
@@ -124,20 +126,20 @@ absl::StatusOr<CodecSpeed> SpeedBed::Measure(Level level, codec::Isa isa) {
       return status;
     }
     absl::Time before = SteadyNow();
-    speed.encode_gbps = std::max(
-        speed.encode_gbps, gigabytes / absl::ToDoubleSeconds(before - begin));
+    encodes.push_back(absl::ToDoubleSeconds(before - begin));
     for (int i = 0; i < kDecodesPerTurn; ++i) {
       if (absl::Status status = DecodeInto(object_, level, calibration_,
-                                           positions_, isa, decoded.view());
+                                           positions_, decoded.view());
           !status.ok()) {
         return status;
       }
       const absl::Time end = SteadyNow();
-      speed.decode_gbps = std::max(
-          speed.decode_gbps, gigabytes / absl::ToDoubleSeconds(end - before));
+      decodes.push_back(absl::ToDoubleSeconds(end - before));
       before = end;
     }
   }
+  speed.encode_gbps = gigabytes / MedianOf(encodes);
+  speed.decode_gbps = gigabytes / MedianOf(decodes);
   speed.bits_per_value = 8.0 * static_cast<double>(object_.size()) *
                          SizeOf(shape_.dtype) /
                          static_cast<double>(shape_.bytes());

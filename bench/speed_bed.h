@@ -9,7 +9,6 @@
 #include "bench/own_levels.h"
 #include "codec/calibration/calibration.h"
 #include "codec/calibration/calibration_format.h"
-#include "codec/kernels/isa.h"
 #include "kv/kv_view.h"
 #include "kv/level.h"
 #include "kv/line_vector.h"
@@ -39,9 +38,10 @@ class SpeedBed {
  public:
   static absl::StatusOr<SpeedBed> Create(double base_bits);
 
-  // Returns the best rates of several turns. Decoding moves K to positions
-  // other than those where the KV was computed.
-  absl::StatusOr<CodecSpeed> Measure(Level level, codec::Isa isa);
+  // Returns the median rates of several turns, with the instruction set of this
+  // process. Decoding moves K to positions other than those where the KV was
+  // computed.
+  absl::StatusOr<CodecSpeed> Measure(Level level);
 
  private:
   explicit SpeedBed(const KvShape& shape);

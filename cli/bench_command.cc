@@ -59,8 +59,9 @@ void AddCodecBench(CLI::App& bench, Program& program) {
       "per value with all side information, the divergence of the model's "
       "logits, how often the top token agrees, and how many answers are right. "
       "It also holds the bits above the rate-distortion bound of Gaussian "
-      "sources, and the speed of one core next to memcpy. With --json, the "
-      "command also draws build/codec.svg.");
+      "sources, and the speed of one core next to memcpy, for each instruction "
+      "set that the CPU has. With --json, the command also draws "
+      "build/codec.svg.");
   auto options = std::make_shared<bench::CodecOptions>();
   command->add_option("--model", options->model,
                       "Hugging Face checkpoint directory (default: the shipped "
@@ -77,10 +78,15 @@ void AddCodecBench(CLI::App& bench, Program& program) {
       ->check(CLI::Range(0.2, 2.8))
       ->capture_default_str();
   command->add_option("--json", options->json, "file for the JSON object");
+  command->add_flag("--speeds", options->speeds_only,
+                    "measure only the speeds, with the instruction set that "
+                    "KDN_ISA names (default: the best of this CPU)");
+  options->program = program.path;
   command->callback([&program, options] {
     if (options->model.empty()) options->model = DefaultModelDirectory(program);
     program.exit_code = Report(bench::RunCodecBench(*options));
-    if (program.exit_code == 0 && !options->json.empty()) {
+    if (program.exit_code == 0 && !options->json.empty() &&
+        !options->speeds_only) {
       DrawCodecCurve(program, options->json);
     }
   });

@@ -87,6 +87,29 @@ TEST(CacheGen, ErrsByAtMostHalfABinOfTheTokensLargestValue) {
   EXPECT_FALSE(CacheGen(kv, 4).ok());
 }
 
+// The symbols are coded without loss, so the tables decide the size only.
+TEST(CacheGen, TablesOfTheModelAreNotChargedToAChunk) {
+  const KvTensor kv = RandomKv({2, 2, 200, 16, Dtype::kBf16});
+  for (int level = 1; level <= 3; ++level) {
+    const absl::StatusOr<Coded> alone = CacheGen(kv, level);
+    ASSERT_TRUE(alone.ok());
+    CacheGenTables tables(kv.shape(), level);
+    tables.Count(kv.Tokens(0, 120));
+    tables.Count(kv.Tokens(120, 80));
+    const Coded trained = CacheGen(kv, tables);
+    EXPECT_EQ(trained.kv.values(), alone->kv.values());
+    const size_t channels = 2 * 2 * 2 * 16;
+    const size_t symbols = level == 1 ? 15 : 31;  // of the first layer, at most
+    EXPECT_LT(trained.bytes, alone->bytes);
+    EXPECT_LE(alone->bytes - trained.bytes, channels * 2 * symbols);
+    // Tables of another sample cost bits, not values.
+    CacheGenTables other(kv.shape(), level);
+    const Coded untrained = CacheGen(kv, other);
+    EXPECT_EQ(untrained.kv.values(), alone->kv.values());
+    EXPECT_GT(untrained.bytes, trained.bytes);
+  }
+}
+
 TEST(Kivi, CountsItsBitsScalesAndMinima) {
   const KvTensor kv = RandomKv({1, 2, 64, 32, Dtype::kBf16});
   for (int bits : {2, 4}) {
