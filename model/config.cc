@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "model/config_digest.h"
 
 namespace kdn::model {
 namespace {
@@ -117,6 +118,9 @@ absl::Status ParseScaling(const Json& json, int max_position, RopeSpec& rope) {
     if (fields.Has("mscale") || fields.Has("mscale_all_dim")) {
       return Unimplemented("yarn with mscale");
     }
+    if (!fields.BoolOr("truncate", true)) {
+      return Unimplemented("yarn without truncate");
+    }
   }
   return fields.status();
 }
@@ -146,26 +150,64 @@ absl::Status ParseRope(const Json& json, ModelConfig& config) {
   return absl::OkStatus();
 }
 
-absl::Status CheckArchitecture(const ModelConfig& config, Fields& fields) {
-  if (config.architecture != "LlamaForCausalLM" &&
-      config.architecture != "MistralForCausalLM" &&
-      config.architecture != "Qwen2ForCausalLM") {
-    return Unimplemented(
-        absl::StrCat("architecture '", config.architecture,
-                     "'; Llama, Mistral and Qwen2 are supported"));
+// What Transformers assumes of a field that a config.json leaves out.
+struct Family {
+  const char* architecture;
+  const char* model_type;
+  int num_kv_heads;  // 0: one per head
+  int max_position_embeddings;
+  int sliding_window;  // 0: none
+  bool use_sliding_window;
+};
+constexpr Family kFamilies[] = {
+    {"LlamaForCausalLM", "llama", 0, 2048, 0, true},
+    {"MistralForCausalLM", "mistral", 8, 131072, 4096, true},
+    {"Qwen2ForCausalLM", "qwen2", 32, 32768, 0, false}};
+
+const Family* FamilyOf(const std::string& architecture) {
+  for (const Family& family : kFamilies) {
+    if (architecture == family.architecture) return &family;
+  }
+  return nullptr;
+}
+
+// Whether a layer may use a sliding window. Windows that are shorter than the
+// longest text are not computed.
+absl::StatusOr<bool> Slides(const Json& json, const Family& family,
+                            int max_position, Fields& fields) {
+  if (fields.Has("layer_types")) {
+    for (const Json& type : json["layer_types"]) {
+      if (type == "full_attention") continue;
+      return Unimplemented(absl::StrCat("layer_types: ", type.dump()));
+    }
+    if (!json["layer_types"].empty()) return false;
+  }
+  // A null says that there is no window, also where a missing field has one.
+  const bool windowed = json.contains("sliding_window")
+                            ? fields.Has("sliding_window")
+                            : family.sliding_window > 0;
+  if (!windowed ||
+      !fields.BoolOr("use_sliding_window", family.use_sliding_window)) {
+    return false;
+  }
+  if (fields.IntOr("sliding_window", family.sliding_window, 0, 1 << 30) <
+      max_position) {
+    return Unimplemented("sliding window attention");
+  }
+  return true;
+}
+
+absl::Status CheckArchitecture(const Family& family, Fields& fields) {
+  const std::string type = fields.TextOr("model_type", family.model_type);
+  if (type != family.model_type) {
+    return Unimplemented(absl::StrCat("architecture '", family.architecture,
+                                      "' with model_type '", type, "'"));
   }
   const std::string activation = fields.TextOr("hidden_act", "silu");
   if (activation != "silu") {
     return Unimplemented(absl::StrCat("hidden_act '", activation, "'"));
   }
   if (fields.BoolOr("mlp_bias", false)) return Unimplemented("mlp_bias");
-  const bool slides = config.architecture == "MistralForCausalLM"
-                          ? fields.Has("sliding_window")
-                          : fields.BoolOr("use_sliding_window", false);
-  if (slides && fields.IntOr("sliding_window", 0, 0, 1 << 30) <
-                    config.max_position_embeddings) {
-    return Unimplemented("sliding window attention");
-  }
   return absl::OkStatus();
 }
 
@@ -216,15 +258,24 @@ absl::StatusOr<ModelConfig> ParseConfig(const std::string& text) {
         "config.json: architectures: expected a list with one name");
   }
   config.architecture = json["architectures"][0].get<std::string>();
+  const Family* const family = FamilyOf(config.architecture);
+  if (family == nullptr) {
+    return Unimplemented(
+        absl::StrCat("architecture '", config.architecture,
+                     "'; Llama, Mistral and Qwen2 are supported"));
+  }
   config.vocab_size = fields.Int("vocab_size", 1, 1 << 24);
   config.hidden_size = fields.Int("hidden_size", 1, 1 << 20);
   config.intermediate_size = fields.Int("intermediate_size", 1, 1 << 22);
   config.num_layers = fields.Int("num_hidden_layers", 1, kLayersMax);
   config.num_heads = fields.Int("num_attention_heads", 1, 4 * kKvHeadsMax);
-  config.num_kv_heads =
-      fields.IntOr("num_key_value_heads", config.num_heads, 1, kKvHeadsMax);
-  config.max_position_embeddings =
-      fields.IntOr("max_position_embeddings", 2048, 1, 1 << 30);
+  const bool has_kv_heads =
+      json.contains("num_key_value_heads") || family->num_kv_heads == 0;
+  config.num_kv_heads = fields.IntOr(
+      "num_key_value_heads",
+      has_kv_heads ? config.num_heads : family->num_kv_heads, 1, kKvHeadsMax);
+  config.max_position_embeddings = fields.IntOr(
+      "max_position_embeddings", family->max_position_embeddings, 1, 1 << 30);
   config.rms_norm_eps = fields.NumberOr("rms_norm_eps", 1e-6);
   const bool is_qwen = config.architecture == "Qwen2ForCausalLM";
   config.tie_word_embeddings = fields.BoolOr("tie_word_embeddings", false);
@@ -238,15 +289,27 @@ absl::StatusOr<ModelConfig> ParseConfig(const std::string& text) {
     return status;
   }
   for (const absl::Status& status :
-       {fields.status(), CheckArchitecture(config, fields), fields.status(),
+       {fields.status(), CheckArchitecture(*family, fields), fields.status(),
         ParseEos(json, config), CheckGeometry(config)}) {
     if (!status.ok()) return status;
   }
+  const absl::StatusOr<bool> slides =
+      Slides(json, *family, config.max_position_embeddings, fields);
+  if (!slides.ok()) return slides.status();
+  if (!fields.status().ok()) return fields.status();
+  Json complete = json;
+  if (*slides && !json.contains("sliding_window")) {
+    complete["sliding_window"] = family->sliding_window;
+  }
+  absl::StatusOr<std::string> digest =
+      ConfigDigest(complete, family->model_type, *slides);
+  if (!digest.ok()) return digest.status();
+  config.digest = *std::move(digest);
   return config;
 }
 
 ModelSpec ToModelSpec(const ModelConfig& config, std::string name,
-                      Dtype kv_dtype, std::string weights_digest,
+                      Dtype kv_dtype, const std::string& weights_digest,
                       std::string tokenizer_digest) {
   ModelSpec spec;
   spec.name = std::move(name);
@@ -255,7 +318,7 @@ ModelSpec ToModelSpec(const ModelConfig& config, std::string name,
   spec.head_dim = config.head_dim;
   spec.dtype = kv_dtype;
   spec.rope = config.rope;
-  spec.weights_digest = std::move(weights_digest);
+  spec.weights_digest = ModelDigest(weights_digest, config.digest);
   spec.tokenizer_digest = std::move(tokenizer_digest);
   return spec;
 }

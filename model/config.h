@@ -27,6 +27,8 @@ struct ModelConfig {
   bool output_bias = false;     // whether o has a bias
   RopeSpec rope;
   std::vector<int32_t> eos_token_ids;
+  // Of everything that decides how KV is computed: see ConfigDigest.
+  std::string digest;
 };
 
 // Parses the text of a config.json. INVALID_ARGUMENT names the field that is
@@ -35,9 +37,10 @@ struct ModelConfig {
 absl::StatusOr<ModelConfig> ParseConfig(const std::string& json);
 
 // Makes the KDN's description of the model. The digests distinguish models of
-// equal geometry.
+// equal geometry. The spec's weights_digest is a digest of `weights_digest` and
+// of the config, because equal weights may be computed in different ways.
 ModelSpec ToModelSpec(const ModelConfig& config, std::string name,
-                      Dtype kv_dtype, std::string weights_digest,
+                      Dtype kv_dtype, const std::string& weights_digest,
                       std::string tokenizer_digest);
 
 }  // namespace kdn::model

@@ -38,9 +38,8 @@ class Checkpoint {
   absl::StatusOr<std::vector<float>> GetFloats(
       const std::string& name, const std::vector<int64_t>& shape) const;
   bool Has(const std::string& name) const { return tensors_.contains(name); }
-  // The model's ModelSpec::weights_digest: a hex digest ("kdn-weights-1") over
-  // the SHA-256 of each file. The hub's cache names files by their SHA-256, so
-  // other clients need not read the files.
+  // The weights' part of ModelSpec::weights_digest: a hex digest
+  // ("kdn-weights-1") over the SHA-256 of each file.
   const std::string& digest() const { return digest_; }
 
  private:

@@ -43,6 +43,28 @@
 #   bytes for a standalone chunk), text variant, token ids;
 #   but unless the chunk's depth is a multiple of 16, its first 8 bytes are those of
 #   the condition.
+# The weightsDigest of a Hugging Face checkpoint is, in hex digits, the digest of
+#   text "kdn-checkpoint-1", text weights, text config.
+# weights is, in hex digits, the digest of text "kdn-weights-1" and, for each safetensors
+# file in the order of the names, bytes: the SHA-256 of the file. config is, in hex
+# digits, the digest of text "kdn-config-1", text model_type, and a value: an object with
+# the fields of config.json that count. A value begins with the text of its kind:
+#   "null"
+#   "bool", an integer: 0 or 1
+#   "number", a double: an integer and the equal fraction are one value
+#   "text", a text
+#   "list", an integer: the number of values, the values
+#   "object", an integer: the number of fields, then text name and value of each field,
+#   sorted by the bytes of the names
+# All fields count, known or unknown, except
+#   - those that model/config_digest.cc lists as ignored, and those that begin with "_"
+#   - fields that are null, and fields with the value that a config may leave out (in the
+#     same file)
+#   - sliding_window, use_sliding_window, max_window_layers where no layer slides
+# The fields of rope_scaling and rope_parameters that RopeSpec does not have count under
+# the name "rope." and their own.
+# The tokenizerDigest is, in hex digits, the digest of text "kdn-tokenizer-1" and, if
+# there is a tokenizer.json, bytes: the file.
 # A prefix chain is a text that is cut into chunks of 256 tokens; the last chunk may
 # have fewer. The condition of each chunk is the key of the chunk before it; the first
 # chunk is standalone. The depth of a chunk is the number of chunks before it. So each
@@ -220,8 +242,10 @@ struct ModelSpec {
   dtype @4 :Dtype;        # Of the KV cache in the engine.
   rope @5 :RopeSpec;
   weightsDigest @6 :Text;
-  # Any text that changes when the weights change. Engines that shall find each
-  # other's chunks use the same text.
+  # Any text that changes when the weights change, or when the model computes otherwise
+  # with the same weights. Engines that shall find each other's chunks use the same
+  # text. For a Hugging Face checkpoint this is the checkpoint's digest: see the head of
+  # this file.
   tokenizerDigest @7 :Text;
   # The same of the tokenizer.
 }

@@ -4,8 +4,9 @@ Works with the cache classes of Transformers 4.45 and 5."""
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import torch
 from safetensors import safe_open
 from transformers import DynamicCache
 
+from .config_digest import completed, model_digest
 from .digest import Digest
 from .errors import InvalidArgument, Unimplemented
+from .loaded_model import Witness, facts_of, tensors_digest, witness_of
 from .model import ModelSpec, tokenizer_digest, weight_files, weights_digest
 
 
@@ -24,10 +27,12 @@ def spec_of(model: Any, tokenizer: Any, weights: str | None = None) -> ModelSpec
     A model that was loaded from a checkpoint directory or from the hub's cache gets the
     digest of its files, so that it finds what `kdn inject` and other engines stored. A
     model that was made, quantized or changed in memory gets a digest of its tensors. To
-    tell the two apart, three rows of every tensor are compared with the files. `weights`
-    replaces the digest: any text that changes when the weights change. Raises
-    Unimplemented for architectures and kinds of attention that were not tried, and for
-    adapters unless `weights` is given, because an engine may switch adapters.
+    tell the two apart, all tensors are compared with the files, unless the same tensors
+    were compared before. `weights` replaces this digest: any text that changes when the
+    weights change. The spec also depends on the model's config, and on modules that do not
+    compute what the config says. Raises Unimplemented for architectures and kinds of
+    attention that were not tried, and for adapters unless `weights` is given, because an
+    engine may switch adapters. Raises FailedPrecondition for a model that drops out values.
     """
     return spec_of_config(
         model.config,
@@ -35,30 +40,24 @@ def spec_of(model: Any, tokenizer: Any, weights: str | None = None) -> ModelSpec
         tokenizer_digest=_tokenizer_of(tokenizer),
         dtype=model.dtype,
         name=str(getattr(model.config, "_name_or_path", "") or type(model).__name__)[-200:],
+        model=model,
     )
 
 
-def spec_of_config(config: Any, *, weights_digest: str, tokenizer_digest: str, dtype: Any, name: str) -> ModelSpec:
-    """The ModelSpec of a Transformers config. Raises Unimplemented like `spec_of`."""
+def spec_of_config(
+    config: Any, *, weights_digest: str, tokenizer_digest: str, dtype: Any, name: str, model: Any = None
+) -> ModelSpec:
+    """The ModelSpec of a Transformers config. `weights_digest` is the weights' part of the
+    spec's digest. `model` is the loaded model, if it is one of Transformers. Raises
+    Unimplemented like `spec_of`."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     fields = text.to_dict()
     fields.setdefault("head_dim", getattr(text, "head_dim", None))
     spec = ModelSpec.from_config(
         fields, weights_digest=weights_digest, tokenizer_digest=tokenizer_digest, dtype=dtype, name=name
     )
-    _check_attention(text)
-    return spec
-
-
-def _check_attention(config: Any) -> None:
-    kinds = set(getattr(config, "layer_types", None) or [])
-    if kinds - {"full_attention"}:
-        raise Unimplemented(f"attention layers of kind {', '.join(sorted(kinds - {'full_attention'}))}")
-    window = getattr(config, "sliding_window", None)
-    if kinds or window is None or not getattr(config, "use_sliding_window", True):
-        return
-    if window < config.max_position_embeddings:
-        raise Unimplemented(f"sliding window attention over {window} tokens")
+    facts = {} if model is None else facts_of(model, completed(fields), spec.rope)
+    return replace(spec, weights_digest=model_digest(weights_digest, fields, facts)) if facts else spec
 
 
 def directory_of(name_or_path: str, revision: str | None = None) -> Path | None:
@@ -77,47 +76,69 @@ def directory_of(name_or_path: str, revision: str | None = None) -> Path | None:
     return Path(found).parent if found else None
 
 
-def served_digest(name_or_path: str, revision: str | None, quantization: str | None) -> str | None:
-    """The weights digest of a checkpoint as a server loads it; None when its files are
-    not found. A checkpoint that is quantized while loading is another model than its
-    files, and gets another digest."""
+_PLAIN_FORMATS = ("auto", "hf", "safetensors", "fastsafetensors", "runai_streamer")
+
+
+def served_digest(
+    name_or_path: str, revision: str | None, quantization: str | None, load_format: str | None = None
+) -> str | None:
+    """The digest of a checkpoint's weights as a server loads them: the weights' part of a
+    ModelSpec's digest. None when the checkpoint's files are not found.
+
+    A checkpoint that is quantized while loading has other weights than its files, and gets
+    another digest. So does a checkpoint of which the server reads other files than the
+    safetensors files, or none ("dummy").
+    """
     directory = directory_of(name_or_path, revision)
     if directory is None:
         return None
     digest = weights_digest(directory)
-    return Digest("kdn-quantized-1").text(digest).text(quantization).finish().hex() if quantization else digest
+    loaded = "" if (load_format or "auto") in _PLAIN_FORMATS else load_format
+    if not quantization and not loaded:
+        return digest
+    return Digest("kdn-served-1").text(digest).text(quantization or "").text(loaded or "").finish().hex()
 
 
 def _is_of(model: Any, directory: Path) -> bool:
-    """Whether the tensors of `model` equal those of the files, in three rows of each."""
-    tensors = model.state_dict()
-    compared = False
+    """Whether the tensors of `model` equal those of the files."""
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, torch.Tensor)}
+    places = set()
     for path in weight_files(directory):
         with safe_open(path, framework="pt") as file:
             for name in file.keys() & tensors.keys():
                 there, here = file.get_slice(name), tensors[name]
-                if list(here.shape) != there.get_shape():
+                if here.is_meta or list(here.shape) != there.get_shape():
                     return False
-                rows = {0, len(here) // 2, len(here) - 1} if here.dim() else set()
-                if any(not torch.equal(there[i : i + 1].to(here.dtype), here[i : i + 1].to("cpu")) for i in rows):
+                if not torch.equal(file.get_tensor(name).to(here.dtype), here.to("cpu")):
                     return False
-                compared = True
-    return compared
+                places.add(here.data_ptr())
+    # A tied tensor has two names, and the files have one of them.
+    return bool(places) and all(tensor.data_ptr() in places for tensor in tensors.values())
+
+
+_digests: weakref.WeakKeyDictionary[Any, tuple[Witness, str]] = weakref.WeakKeyDictionary()
 
 
 def _weights_of(model: Any) -> str:
     if getattr(model, "peft_config", None):
         raise Unimplemented("a model with adapters: name its weights with weights_digest")
+    witness = witness_of(model)
+    if model in _digests and _digests[model][0].same_tensors(witness):
+        return _digests[model][1]
+    digest = _checkpoint_of(model) or tensors_digest(model)
+    _digests[model] = witness, digest
+    return digest
+
+
+def _checkpoint_of(model: Any) -> str | None:
+    """The digest of the files that the model was loaded from; None if it has other tensors."""
     directory = directory_of(getattr(model.config, "_name_or_path", ""), getattr(model.config, "_commit_hash", None))
-    if directory is not None and getattr(model, "hf_quantizer", None) is None:
-        with contextlib.suppress(InvalidArgument):  # there are no safetensors files
-            if _is_of(model, directory):
-                return weights_digest(directory)
-    digest = Digest("kdn-tensors-1")
-    for name, tensor in sorted(model.state_dict().items()):
-        raw = tensor.detach().to("cpu").contiguous().flatten().view(torch.uint8).numpy()
-        digest.text(name).data(hashlib.sha256(raw).digest())
-    return digest.finish().hex()
+    if directory is None or getattr(model, "hf_quantizer", None) is not None:
+        return None
+    with contextlib.suppress(InvalidArgument):  # there are no safetensors files
+        if _is_of(model, directory):
+            return weights_digest(directory)
+    return None
 
 
 def _tokenizer_of(tokenizer: Any) -> str:

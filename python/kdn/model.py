@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .config_digest import completed, model_digest, rope_fields, slides
 from .digest import Digest
 from .errors import InvalidArgument, Unimplemented
 
@@ -20,9 +21,6 @@ _DTYPES = ("bf16", "fp16", "fp32")
 _DTYPE_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 _SCALINGS = ("none", "linear", "llama3", "yarn")
 _PAIRINGS = ("neoX", "gptJ")
-ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
-"""The supported values of model_type. Other models may rotate, scale or cache KV in
-another way."""
 _DTYPE_NAMES = {
     "bfloat16": "bf16",
     "float16": "fp16",
@@ -77,7 +75,7 @@ class RopeSpec:
         """Reads a Hugging Face config, old (rope_theta, rope_scaling) or new
         (rope_parameters). Raises Unimplemented for a scaling that the KDN does not
         compute."""
-        new = config.get("rope_parameters") or {}
+        new = rope_fields(config, "rope_parameters")
         if new and not any(key in new for key in ("rope_theta", "rope_type")):
             raise Unimplemented("rope_parameters that differ between layers")
         theta = new.get("rope_theta", config.get("rope_theta"))
@@ -88,7 +86,7 @@ class RopeSpec:
             "theta": 10000.0 if theta is None else float(theta),
             "rotary_dim": head_dim,
         }
-        scaling = new or config.get("rope_scaling") or {}
+        scaling = new or rope_fields(config, "rope_scaling")
         fields |= _scaling_fields(scaling, config.get("max_position_embeddings", 2048))
         return cls(**fields)
 
@@ -110,6 +108,8 @@ def _scaling_fields(scaling: Mapping[str, Any], max_position: int) -> dict[str, 
     if kind == "yarn":
         if scaling.get("mscale") or scaling.get("mscale_all_dim"):
             raise Unimplemented("yarn with mscale")
+        if not scaling.get("truncate", True):
+            raise Unimplemented("yarn without truncate")
         usual = 1.0 if factor <= 1.0 else 0.1 * math.log(factor) + 1.0
         fields["beta_fast"] = float(scaling.get("beta_fast") or 32.0)
         fields["beta_slow"] = float(scaling.get("beta_slow") or 1.0)
@@ -120,8 +120,9 @@ def _scaling_fields(scaling: Mapping[str, Any], max_position: int) -> dict[str, 
 @dataclass(frozen=True)
 class ModelSpec:
     """A model as the KDN sees it: the geometry of its KV, the rotation of K, and digests
-    of weights and tokenizer. `dtype` is the dtype of the engine's KV cache. `name` is for
-    people and does not count."""
+    of weights and tokenizer. `weights_digest` is any text that changes when the weights or
+    the computation on them change. `dtype` is the dtype of the engine's KV cache. `name` is
+    for people and does not count."""
 
     num_layers: int
     num_kv_heads: int
@@ -155,10 +156,12 @@ class ModelSpec:
         name: str = "",
     ) -> ModelSpec:
         """Reads a Hugging Face config, given as a mapping (``config.to_dict()`` or
-        config.json). Raises Unimplemented for a model_type not in `ARCHITECTURES`."""
-        kind = config.get("model_type")
-        if kind is not None and kind not in ARCHITECTURES:
-            raise Unimplemented(f"models of type {kind!r}: {', '.join(ARCHITECTURES)} are supported")
+        config.json). `weights_digest` is any text that changes when the weights change;
+        the spec's weights_digest is a digest of this text and of the config. Raises
+        Unimplemented for other architectures than those in `ARCHITECTURES`, and for a
+        sliding window."""
+        config = completed(config)
+        slides(config)
         for key in ("num_attention_heads", "num_hidden_layers"):
             if key not in config:
                 raise InvalidArgument(f"the model config has no {key}")
@@ -171,7 +174,7 @@ class ModelSpec:
             head_dim=head_dim,
             dtype=dtype_name(dtype),
             rope=RopeSpec.from_config(config, head_dim),
-            weights_digest=weights_digest,
+            weights_digest=model_digest(weights_digest, config),
             tokenizer_digest=tokenizer_digest,
         )
 
@@ -182,8 +185,10 @@ class ModelSpec:
         root = Path(directory)
         try:
             config = json.loads((root / "config.json").read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InvalidArgument(f"{root} is not a Hugging Face checkpoint directory: {error}") from None
+        if not isinstance(config, dict):
+            raise InvalidArgument(f"{root / 'config.json'} is not a JSON object")
         return cls.from_config(
             config,
             weights_digest=weights_digest(root),
@@ -226,7 +231,8 @@ def file_sha256(path: Path) -> bytes:
 
 
 def weights_digest(directory: str | os.PathLike[str]) -> str:
-    """Hex digest over the SHA-256 of each safetensors file, in the order of their names."""
+    """Hex digest over the SHA-256 of each safetensors file, in the order of their names.
+    The weights' part of ModelSpec.weights_digest."""
     digest = Digest("kdn-weights-1")
     for path in weight_files(Path(directory)):
         digest.data(file_sha256(path))

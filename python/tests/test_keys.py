@@ -6,11 +6,13 @@ import itertools
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import kdn
 from cluster import MODEL, REPO
+from kdn.config_digest import IGNORED, config_digest
 from kdn.digest import Digest
 from kdn.keys import check_namespace, chunk_key, cut_chain, fingerprint_of
 from kdn.model import RopeSpec, file_sha256
@@ -96,11 +98,98 @@ def test_old_and_new_configs_are_one_model() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"rope_scaling": {"type": "dynamic", "factor": 2.0}}, {"partial_rotary_factor": 0.5}],
+    [
+        {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
+        {"rope_scaling": {"type": "yarn", "factor": 2.0, "truncate": False}},
+        {"partial_rotary_factor": 0.5},
+    ],
 )
 def test_rotations_that_the_kdn_does_not_compute_are_refused(change: dict[str, object]) -> None:
     config = {"num_attention_heads": 2, "num_hidden_layers": 1, "hidden_size": 64, **change}
     with pytest.raises(kdn.Unimplemented):
+        kdn.ModelSpec.from_config(config, weights_digest="w", tokenizer_digest="t")
+
+
+def test_config_digests_are_those_of_the_cpp_side() -> None:
+    vectors = json.loads((REPO / "tests/model/config_vectors.json").read_text())
+    assert len(vectors) >= 20
+    for vector in vectors:
+        assert config_digest(vector["config"]) == vector["config_digest"], vector["name"]
+        spec = kdn.ModelSpec.from_config(vector["config"], weights_digest="w", tokenizer_digest="t")
+        assert spec.weights_digest == vector["weights_digest"], vector["name"]
+
+
+def test_the_list_of_fields_that_do_not_count_is_that_of_the_cpp_side() -> None:
+    text = (REPO / "model/config_digest.cc").read_text()
+    body = text[text.index("Names& Ignored()") : text.index("Names& Sliding()")]
+    assert set(re.findall(r'"(\w{2,})"', body)) == IGNORED
+
+
+def other(value: Any) -> Any:
+    """A value of the same type that differs."""
+    if isinstance(value, bool):
+        return not value
+    return value + 1 if isinstance(value, int | float) else f"{value} "
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3"])
+def test_every_field_counts_unless_it_cannot_matter(kind: str) -> None:
+    config: dict[str, Any] = {
+        "model_type": kind,
+        "vocab_size": 100,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "sliding_window": None,
+        "rms_norm_eps": 1e-6,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "a_field_of_tomorrow": 1.0,
+    }
+
+    def spec(fields: dict[str, Any]) -> kdn.ModelSpec:
+        return kdn.ModelSpec.from_config(fields, weights_digest="w", tokenizer_digest="t")
+
+    whole = fingerprint_of(spec(config))
+    for name in set(config) - {"model_type", "sliding_window"}:
+        assert fingerprint_of(spec({**config, name: other(config[name])})) != whole, name
+    for name in IGNORED:
+        if name not in spec_fields(config):
+            assert fingerprint_of(spec({**config, name: 7})) == whole, name
+    assert fingerprint_of(spec({**config, "_private": 7})) == whole
+    assert fingerprint_of(spec({**config, "a_field_of_tomorrow": 1})) == whole, "1 and 1.0 are one number"
+
+
+def spec_fields(config: dict[str, Any]) -> set[str]:
+    """Fields that do not count in the config's digest, because the ModelSpec has them."""
+    return {*config, *"model_type layer_types rope_theta rope_scaling rope_parameters partial_rotary_factor".split()}
+
+
+def test_a_config_that_cannot_be_digested_is_typed() -> None:
+    config = {"num_attention_heads": 2, "num_hidden_layers": 1, "hidden_size": 64}
+    deep: list[Any] = []
+    for _ in range(100):
+        deep = [deep]
+    for bad in ({"deep": deep}, {"text": "\ud800"}, {"number": 10**400}, {"rope_scaling": "linear"}):
+        with pytest.raises(kdn.InvalidArgument, match="config"):
+            kdn.ModelSpec.from_config({**config, **bad}, weights_digest="w", tokenizer_digest="t")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_type": "mistral"},
+        {"model_type": "mistral", "sliding_window": 64},
+        {"model_type": "qwen2", "sliding_window": 64, "use_sliding_window": True},
+        {"model_type": "llama", "layer_types": ["sliding_attention"]},
+    ],
+)
+def test_sliding_windows_are_refused(change: dict[str, Any]) -> None:
+    config = {"num_attention_heads": 2, "num_hidden_layers": 1, "hidden_size": 64, **change}
+    with pytest.raises(kdn.Unimplemented, match="sliding"):
         kdn.ModelSpec.from_config(config, weights_digest="w", tokenizer_digest="t")
 
 

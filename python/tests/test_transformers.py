@@ -23,6 +23,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import kdn  # noqa: E402
+from kdn.config_digest import completed, model_digest  # noqa: E402
 from kdn.huggingface import (  # noqa: E402
     cache_of,
     kv_of,
@@ -33,6 +34,7 @@ from kdn.huggingface import (  # noqa: E402
     spec_of,
     spec_of_config,
 )
+from kdn.loaded_model import facts_of  # noqa: E402
 from kdn.memory import Memory  # noqa: E402
 from kdn.model import weights_digest  # noqa: E402
 from kdn.transformers import KdnCache, KnowledgeBase  # noqa: E402
@@ -52,7 +54,7 @@ def tokenizer() -> Any:
     return transformers.AutoTokenizer.from_pretrained(str(MODEL))
 
 
-def random_model(family: str) -> Any:
+def random_model(family: str, **changes: Any) -> Any:
     """A model of the family with random weights, bigger than the shipped one."""
     common = {
         "vocab_size": 2048,
@@ -73,7 +75,7 @@ def random_model(family: str) -> Any:
     if config_class is None:
         pytest.skip(f"Transformers {transformers.__version__} has no {family}")
     torch.manual_seed(len(family))
-    config = config_class(**common, **special[family])
+    config = config_class(**{**common, **special[family], **changes})
     return getattr(transformers, f"{family}ForCausalLM")(config).eval()
 
 
@@ -102,8 +104,9 @@ def test_a_model_changed_in_memory_is_another(recall: Any, tokenizer: Any) -> No
         changed.model.layers[2].mlp.down_proj.weight *= 1.01
     assert spec_of(changed, tokenizer) != files
     assert spec_of(changed, tokenizer) == spec_of(copy.deepcopy(changed), tokenizer)
-    assert spec_of(changed, tokenizer, weights="mine").weights_digest == "mine"
-    half = copy.deepcopy(recall).to(torch.bfloat16)
+    fields = recall.config.to_dict()
+    assert spec_of(changed, tokenizer, weights="mine").weights_digest == model_digest("mine", fields)
+    half = transformers.AutoModelForCausalLM.from_pretrained(str(MODEL), torch_dtype=torch.bfloat16)
     assert spec_of(half, tokenizer).weights_digest == files.weights_digest
     quantized = copy.deepcopy(recall)
     quantized.hf_quantizer = object()
@@ -112,6 +115,127 @@ def test_a_model_changed_in_memory_is_another(recall: Any, tokenizer: Any) -> No
     adapted.peft_config = {"default": object()}
     with pytest.raises(kdn.Unimplemented, match="adapters: name its weights"):
         spec_of(adapted, tokenizer)
+
+
+def test_a_change_of_one_row_in_memory_is_noticed(recall: Any, tokenizer: Any) -> None:
+    changed = copy.deepcopy(recall)
+    with torch.no_grad():
+        changed.model.layers[1].self_attn.k_proj.weight[5] *= 1.01
+    assert spec_of(changed, tokenizer) != spec_of(recall, tokenizer)
+
+
+def test_a_tensor_that_the_files_do_not_have_is_noticed(recall: Any, tokenizer: Any) -> None:
+    changed = copy.deepcopy(recall)
+    projection = changed.model.layers[1].self_attn.v_proj
+    projection.bias = torch.nn.Parameter(torch.ones(projection.out_features))
+    assert spec_of(changed, tokenizer) != spec_of(recall, tokenizer)
+
+
+def set_epsilon(model: Any) -> None:
+    model.model.layers[1].input_layernorm.variance_epsilon = 0.1
+
+
+def set_config_epsilon(model: Any) -> None:
+    model.config.rms_norm_eps = 0.1
+
+
+def set_unknown_field(model: Any) -> None:
+    model.config.residual_multiplier = 0.5
+
+
+def turn_slower(model: Any) -> None:
+    model.model.rotary_emb.inv_freq[3] *= 0.5
+
+
+def round_the_rotation(model: Any) -> None:
+    model.model.rotary_emb.inv_freq = model.model.rotary_emb.inv_freq.bfloat16().float()
+
+
+def activate_otherwise(model: Any) -> None:
+    model.model.layers[2].mlp.act_fn = torch.nn.ReLU()
+
+
+class Doubled(torch.nn.Linear):
+    def forward(self, input: Any) -> Any:
+        return 2 * super().forward(input)
+
+
+def compute_by_own_class(model: Any) -> None:
+    model.model.layers[0].mlp.down_proj.__class__ = Doubled
+
+
+def count_heads_otherwise(model: Any) -> None:
+    model.model.layers[0].self_attn.num_key_value_groups = 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        set_epsilon,
+        set_config_epsilon,
+        set_unknown_field,
+        turn_slower,
+        round_the_rotation,
+        activate_otherwise,
+        compute_by_own_class,
+        count_heads_otherwise,
+    ],
+)
+def test_a_model_that_computes_otherwise_is_another(change: Any, recall: Any, tokenizer: Any) -> None:
+    changed = copy.deepcopy(recall)
+    change(changed)
+    assert spec_of(changed, tokenizer) != spec_of(recall, tokenizer)
+    assert spec_of(changed, tokenizer, weights="mine") != spec_of(recall, tokenizer, weights="mine")
+    again = copy.deepcopy(recall)
+    change(again)
+    assert spec_of(again, tokenizer) == spec_of(changed, tokenizer)
+
+
+def test_a_model_that_drops_out_values_is_refused(tokenizer: Any) -> None:
+    model = random_model("Llama", attention_dropout=0.1)
+    spec_of(model, tokenizer)
+    with pytest.raises(kdn.FailedPrecondition, match=r"model\.eval\(\)"):
+        spec_of(model.train(), tokenizer)
+
+
+@pytest.mark.parametrize("scaling", [None, "linear", "llama3", "yarn"])
+def test_a_model_as_transformers_makes_it_computes_what_its_config_says(scaling: str | None) -> None:
+    rope: dict[str, Any] = {"rope_type": scaling, "factor": 4.0}
+    if scaling == "llama3":
+        rope |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+    model = random_model("Llama", rope_scaling=rope if scaling else None)
+    fields = completed(model.config.to_dict())
+    spec = kdn.ModelSpec.from_config(fields, weights_digest="w", tokenizer_digest="t")
+    assert (spec.rope.scaling, facts_of(model, fields, spec.rope)) == (scaling or "none", {})
+
+
+@pytest.mark.parametrize("family", ["Llama", "Mistral", "Qwen2", "Qwen3"])
+def test_a_saved_model_is_the_model_of_its_directory(family: str, tokenizer: Any, tmp_path: Path) -> None:
+    model = random_model(family)
+    model.save_pretrained(tmp_path)
+    shutil.copy(MODEL / "tokenizer.json", tmp_path)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    files = kdn.ModelSpec.from_directory(tmp_path, loaded.dtype)
+    assert spec_of(loaded, tokenizer) == files
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.1}))
+    changed = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert spec_of(changed, tokenizer) == kdn.ModelSpec.from_directory(tmp_path, loaded.dtype) != files
+
+
+def test_kv_of_another_epsilon_is_not_delivered(
+    recall: Any, tokenizer: Any, base: KnowledgeBase, cluster: Cluster, namespace: str
+) -> None:
+    base.add("arden", text_of("arden"))
+    other = copy.deepcopy(recall)
+    other.config.rms_norm_eps = 0.5
+    other = type(other)(other.config).eval()
+    other.load_state_dict(recall.state_dict())
+    with KnowledgeBase(other, tokenizer, cluster.unix(), namespace=namespace) as changed:
+        changed._texts.update(base._texts)
+        served = changed.generate("<q> Who?", ["arden"], **GREEDY)
+        alone = changed.generate("<q> Who?", ["arden"], use_kdn=False, **GREEDY)
+    assert (served.delivered_tokens, served.tokens) == (0, alone.tokens)
 
 
 def test_a_revision_of_the_hub_is_known_by_its_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +252,9 @@ def test_a_revision_of_the_hub_is_known_by_its_own_files(tmp_path: Path, monkeyp
     (root / "refs" / "main").write_text("2" * 40)
     assert served_digest("some/model", None, None) == digests["2" * 40]
     assert served_digest("some/model", "1" * 40, None) == digests["1" * 40] != digests["2" * 40]
-    assert served_digest("some/model", None, "fp8") not in digests.values()
+    others = {served_digest("some/model", None, "fp8"), served_digest("some/model", None, None, "dummy")}
+    assert len(others | set(digests.values())) == 4
+    assert served_digest("some/model", None, None, "safetensors") == digests["2" * 40]
     assert served_digest("some/other", None, None) is None
 
 

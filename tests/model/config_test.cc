@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <string>
@@ -107,6 +109,70 @@ TEST(ConfigTest, UnsupportedFieldsAreUnimplemented) {
   json = Good();
   json["architectures"] = {"MistralForCausalLM"};
   json["sliding_window"] = 1024;
+  EXPECT_TRUE(absl::IsUnimplemented(StatusOf(json)));
+}
+
+// test_keys.py reads the same vectors.
+TEST(ConfigTest, DigestsAreThoseOfTheOtherLanguages) {
+  std::ifstream file(KDN_SOURCE_DIR "/tests/model/config_vectors.json");
+  const auto vectors = nlohmann::json::parse(file, nullptr, false);
+  ASSERT_GE(vectors.size(), 20u);
+  for (const auto& vector : vectors) {
+    const auto config = ParseConfig(vector["config"].dump());
+    ASSERT_TRUE(config.ok()) << vector["name"] << ": " << config.status();
+    EXPECT_EQ(config->digest, vector["config_digest"]) << vector["name"];
+    EXPECT_EQ(ToModelSpec(*config, "", Dtype::kBf16, "w", "t").weights_digest,
+              vector["weights_digest"])
+        << vector["name"];
+  }
+}
+
+std::string DigestOf(const nlohmann::json& json) {
+  const auto config = ParseConfig(json.dump());
+  return config.ok() ? config->digest : config.status().ToString();
+}
+
+TEST(ConfigTest, EveryFieldThatChangesKvChangesTheDigest) {
+  const std::string good = DigestOf(Good());
+  ASSERT_EQ(good.size(), 64u);
+  for (const auto& [name, value] :
+       std::map<std::string, nlohmann::json>{{"rms_norm_eps", 1e-5},
+                                             {"attention_bias", true},
+                                             {"intermediate_size", 64},
+                                             {"num_attention_heads", 2},
+                                             {"residual_multiplier", 0.5},
+                                             {"logit_scale", nullptr}}) {
+    nlohmann::json json = Good();
+    json[name] = value;
+    EXPECT_EQ(DigestOf(json) == good, value.is_null()) << name;
+  }
+  nlohmann::json json = Good();
+  json["use_cache"] = false;
+  json["_private"] = 1;
+  EXPECT_EQ(DigestOf(json), good);
+}
+
+TEST(ConfigTest, AConfigThatIsNestedTooDeeplyIsRefused) {
+  nlohmann::json json = Good();
+  json["deep"] =
+      nlohmann::json::parse(std::string(5000, '[') + std::string(5000, ']'));
+  EXPECT_TRUE(absl::IsInvalidArgument(StatusOf(json)));
+}
+
+TEST(ConfigTest, AWindowThatAFamilyHasUnlessItSaysOtherwise) {
+  nlohmann::json json = Good();
+  json["architectures"] = {"MistralForCausalLM"};
+  json.erase("max_position_embeddings");
+  EXPECT_TRUE(absl::IsUnimplemented(StatusOf(json)));
+  json["sliding_window"] = nullptr;
+  EXPECT_TRUE(StatusOf(json).ok()) << StatusOf(json);
+  json["layer_types"] = {"sliding_attention", "full_attention"};
+  EXPECT_TRUE(absl::IsUnimplemented(StatusOf(json)));
+}
+
+TEST(ConfigTest, AnArchitectureOfAnotherTypeIsRefused) {
+  nlohmann::json json = Good();
+  json["model_type"] = "mistral";
   EXPECT_TRUE(absl::IsUnimplemented(StatusOf(json)));
 }
 
