@@ -12,8 +12,10 @@ level "lossless", answers are the same with and without the KDN.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,13 +23,16 @@ import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from .client import DEFAULT_ADDRESS
-from .errors import InvalidArgument, Unimplemented
+from .errors import FailedPrecondition, InvalidArgument, Unimplemented
 from .failover import Failover
 from .huggingface import cache_of, kv_of, length_of, prefill, spec_of
 from .keys import Chunk
 from .knowledge import Knowledge
+from .loaded_model import witness_of
 from .terms import EXACT, Terms
 from .types import leading
+
+_log = logging.getLogger("kdn")
 
 MAX_NEW_TOKENS = 256
 """Most tokens of an answer, if neither the options nor the model's generation config set a
@@ -119,6 +124,11 @@ class KdnCache:
     cluster that is down raises nothing: it delivers no chunk and stores none. `levels` are
     the levels to store (default: "lossless"); `accept` are the levels to fetch (default:
     `levels`). Like the model, an object is for one thread at a time.
+
+    Every call looks whether the model has changed since the last one. A changed model is
+    another model for the KDN: `spec` changes, chunks of the old one are neither delivered
+    nor stored, and chains must be cut again. With `weights_digest`, a change of the weights
+    raises FailedPrecondition, because the digest no longer holds.
     """
 
     def __init__(
@@ -135,17 +145,65 @@ class KdnCache:
         timeout: float = 10.0,
     ) -> None:
         self.terms = Terms(levels, accept, durability, timeout)
-        self.spec = spec_of(model, tokenizer, weights_digest)
+        self._model = model
+        self._tokenizer = tokenizer
+        self._weights = weights_digest
+        self._addresses = addresses
+        self._namespace = namespace
+        self._watching = True
+        self._witness = witness_of(model)
+        self._connect()
+        self._cluster.connect()
+
+    def _connect(self) -> None:
+        self.spec = spec_of(self._model, self._tokenizer, self._weights)
         self.prefill_tokens_per_second = 0.0
         """The model's measured speed of prefill; 0: unknown. Chunks that would take longer to
         load than to prefill are not loaded."""
-        self._device = model.device
-        self._cluster = Failover(addresses, namespace, self.spec, "kdn.transformers")
-        self._cluster.connect()
+        self._device = self._model.device
+        self._cluster = Failover(self._addresses, self._namespace, self.spec, "kdn.transformers")
+
+    def refresh(self) -> bool:
+        """Looks whether the model has changed, and goes on under its new spec then. Returns
+        whether the spec has changed. Raises what `spec_of` raises, and FailedPrecondition
+        when a given weights_digest no longer holds."""
+        witness = witness_of(self._model)
+        if self._witness.alike(witness):
+            return False
+        adapted = bool(getattr(self._model, "peft_config", None))
+        if self._weights and (adapted or not self._witness.same_tensors(witness)):
+            raise FailedPrecondition(
+                "the model's weights, their place or its adapters have changed since weights_digest was given: "
+                "make a new object with a weights_digest of the new weights"
+            )
+        spec = spec_of(self._model, self._tokenizer, self._weights)
+        self._witness = witness
+        if spec == self.spec and self._model.device == self._device:
+            return False
+        _log.warning("the model has changed: going on as another model, whose chunks are stored anew")
+        self._cluster.close()
+        self._connect()
+        return True
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Looks once, at the beginning, whether the model has changed, and not in the calls
+        inside."""
+        self.refresh()
+        self._watching = False
+        try:
+            yield
+        finally:
+            self._watching = True
+
+    def _check(self) -> None:
+        if self._watching and self.refresh():
+            raise FailedPrecondition("the model has changed since these chunks were cut: cut the chain again")
 
     def fetch(self, chains: Sequence[Sequence[Chunk]], accept: Sequence[str] | None = None) -> _Delivered:
         """A cache with the longest prefix of any chain that the cluster delivers. `accept`
         replaces the usual levels. After a failure, the KV that came before it is kept."""
+        self._check()
         delivered = _Delivered()
 
         def fetch(knowledge: Knowledge) -> bool:
@@ -189,6 +247,7 @@ class KdnCache:
     def missing(self, chain: Sequence[Chunk]) -> list[Chunk] | None:
         """The chunks of `chain` that the cluster cannot deliver. None when the cluster does
         not answer."""
+        self._check()
 
         def look(knowledge: Knowledge) -> list[Chunk] | None:
             found = knowledge.lookup(chain, self.terms.lookup_timeout)
@@ -200,6 +259,7 @@ class KdnCache:
         """Stores `chunks` out of a cache that holds their tokens at their positions. Stops
         at the first chunk that the cluster does not store. Returns the number of stored
         chunks."""
+        self._check()
         return leading(self._store(chunk, kv_of(cache, chunk.begin, chunk.end)) for chunk in chunks)
 
     def _store(self, chunk: Chunk, kv: Any) -> bool:
@@ -212,6 +272,8 @@ class KdnCache:
 
     def chain(self, tokens: Sequence[int]) -> list[Chunk]:
         """Cuts `tokens` into chunks, as every client does."""
+        if self._watching:
+            self.refresh()
         return self._cluster.chain(tokens)
 
     @property
@@ -222,6 +284,12 @@ class KdnCache:
     def close(self) -> None:
         """Ends the session with the cluster. Stored chunks stay."""
         self._cluster.close()
+
+    def __enter__(self) -> KdnCache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class KnowledgeBase:
@@ -253,7 +321,11 @@ class KnowledgeBase:
         tokens = self.tokens_of(text, begins=True)
         if not tokens:
             raise InvalidArgument(f"text {name!r} is empty")
-        self._texts[name] = tokens
+        with self.kdn.watched():
+            self._texts[name] = tokens
+            return self._add(name, tokens)
+
+    def _add(self, name: str, tokens: Sequence[int]) -> Added:
         chain = self.kdn.chain(tokens)
         missing = self.kdn.missing(chain)
         before = 0 if missing is None else len(chain) - len(missing)
@@ -293,7 +365,14 @@ class KnowledgeBase:
         options = self._options(options)
         prompt = self._prompt(question, knowledge)
         begin = time.perf_counter()
-        chain = self.kdn.chain(prompt.tokens[: prompt.known]) if use_kdn else []
+        if not use_kdn:
+            return self._generate(prompt, [], learn, begin, options)
+        with self.kdn.watched():
+            return self._generate(prompt, self.kdn.chain(prompt.tokens[: prompt.known]), learn, begin, options)
+
+    def _generate(
+        self, prompt: _Prompt, chain: Sequence[Chunk], learn: bool, begin: float, options: Mapping[str, Any]
+    ) -> Generated:
         delivered = self._deliver(prompt, chain)
         loaded = time.perf_counter()
         ids = torch.tensor([prompt.tokens], device=self.model.device)

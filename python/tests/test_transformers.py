@@ -238,6 +238,113 @@ def test_kv_of_another_epsilon_is_not_delivered(
     assert (served.delivered_tokens, served.tokens) == (0, alone.tokens)
 
 
+def load_other_weights(model: Any) -> None:
+    torch.manual_seed(7)
+    state = {name: torch.randn_like(tensor) / 8 for name, tensor in model.state_dict().items()}
+    model.load_state_dict(state)
+
+
+def edit_in_place(model: Any) -> None:
+    with torch.no_grad():
+        model.model.layers[0].self_attn.v_proj.weight[3, 4] += 1
+
+
+def merge_through_data(model: Any) -> None:
+    model.model.layers[3].self_attn.v_proj.weight.data += 0.5  # as PEFT merges an adapter
+
+
+def replace_a_parameter(model: Any) -> None:
+    projection = model.model.layers[0].self_attn.k_proj
+    projection.weight = torch.nn.Parameter(projection.weight.detach().clone().neg())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [load_other_weights, edit_in_place, merge_through_data, replace_a_parameter, set_epsilon, turn_slower],
+)
+def test_a_model_that_changes_is_another_from_then_on(
+    change: Any, recall: Any, tokenizer: Any, cluster: Cluster, namespace: str
+) -> None:
+    model = copy.deepcopy(recall)
+    with KnowledgeBase(model, tokenizer, cluster.unix(), namespace=namespace) as base:
+        added = base.add("arden", text_of("arden"))
+        first = base.kdn.spec
+        assert base.generate("<q> Who?", ["arden"], **GREEDY).delivered_tokens == added.tokens
+        change(model)
+        alone = base.generate("<q> Who?", ["arden"], use_kdn=False, **GREEDY)
+        served = base.generate("<q> Who?", ["arden"], **GREEDY)
+        assert (served.delivered_tokens, served.tokens) == (0, alone.tokens)
+        assert base.kdn.spec == spec_of(model, tokenizer) != first
+        again = base.generate("<q> Who?", ["arden"], **GREEDY)
+        assert (again.delivered_tokens, again.tokens) == (added.tokens, alone.tokens)
+        if change is load_other_weights:
+            model.load_state_dict(recall.state_dict())
+            assert base.add("arden", text_of("arden")).stored == 0
+            assert base.kdn.spec == first
+
+
+def test_a_model_that_is_only_moved_stays_the_same(
+    recall: Any, tokenizer: Any, cluster: Cluster, namespace: str
+) -> None:
+    model = copy.deepcopy(recall)
+    with KdnCache(model, tokenizer, cluster.unix(), namespace=namespace) as cache:
+        chain = cache.chain(range(300))
+        parameter = model.model.layers[0].mlp.up_proj.weight
+        parameter.data = parameter.data.clone()
+        assert cache.missing(chain) == chain
+        model.to(torch.bfloat16)
+        with pytest.raises(kdn.FailedPrecondition, match="cut the chain again"):
+            cache.missing(chain)
+        assert cache.spec.dtype == "bf16"
+        assert cache.missing(cache.chain(range(300))) == cache.chain(range(300)) != chain
+
+
+def test_one_element_of_a_model_made_in_inference_mode_is_noticed(
+    tokenizer: Any, cluster: Cluster, namespace: str
+) -> None:
+    with torch.inference_mode():
+        model = random_model("Llama")
+    with KdnCache(model, tokenizer, cluster.unix(), namespace=namespace) as cache:
+        first = cache.spec
+        assert not cache.refresh()
+        with torch.inference_mode():
+            model.model.layers[0].mlp.up_proj.weight[11, 13] += 1
+        assert cache.refresh() and cache.spec != first
+
+
+def test_a_given_digest_ends_with_the_weights_it_names(
+    recall: Any, tokenizer: Any, cluster: Cluster, namespace: str
+) -> None:
+    model = copy.deepcopy(recall)
+    with KnowledgeBase(model, tokenizer, cluster.unix(), namespace=namespace, weights_digest="mine") as base:
+        base.add("arden", text_of("arden"))
+        merge_through_data(model)
+        for call in (
+            lambda: base.add("arden", text_of("arden")),
+            lambda: base.generate("<q> Who?", ["arden"], **GREEDY),
+            lambda: base.kdn.chain([1]),
+        ):
+            with pytest.raises(kdn.FailedPrecondition, match="make a new object with a weights_digest"):
+                call()
+        assert base.generate("<q> Who?", ["arden"], use_kdn=False, **GREEDY).tokens
+
+
+def test_an_adapter_that_is_added_later_is_refused(
+    recall: Any, tokenizer: Any, cluster: Cluster, namespace: str
+) -> None:
+    model = copy.deepcopy(recall)
+    with KnowledgeBase(model, tokenizer, cluster.unix(), namespace=namespace) as base:
+        base.add("arden", text_of("arden"))
+        model.peft_config = {"default": object()}
+        with pytest.raises(kdn.Unimplemented, match="adapters: name its weights"):
+            base.generate("<q> Who?", ["arden"], **GREEDY)
+    with KnowledgeBase(model, tokenizer, cluster.unix(), namespace=namespace, weights_digest="mine") as base:
+        base.add("arden", text_of("arden"))
+        model.model.layers[0].self_attn.active_adapter = "other"
+        with pytest.raises(kdn.FailedPrecondition, match="adapters have changed"):
+            base.generate("<q> Who?", ["arden"], **GREEDY)
+
+
 def test_a_revision_of_the_hub_is_known_by_its_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for place in ("transformers.utils.hub.TRANSFORMERS_CACHE", "huggingface_hub.constants.HF_HUB_CACHE"):
         monkeypatch.setattr(place, str(tmp_path), raising=False)  # Transformers 4 and 5
