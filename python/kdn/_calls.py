@@ -15,7 +15,7 @@ from .errors import InvalidArgument, KdnError, Unimplemented, error_of
 from .keys import Chunk, fingerprint_of
 from .memory import Part
 from .model import ModelSpec
-from .types import Found, Outcome, Receipt
+from .types import Found, Outcome, Receipt, names_of
 
 # Most unanswered layers of a store: enough to keep the node busy. Inline layers may also
 # take only half of the bytes that a connection may have unanswered (64 MiB), so that the
@@ -25,10 +25,10 @@ _BYTES_UNANSWERED = 32 << 20
 _LEVEL_NAMES = {number: name for name, number in LEVELS.items()}
 
 
-def levels_mask(levels: Sequence[str] | None) -> int:
+def levels_mask(levels: str | Sequence[str] | None) -> int:
     """The wire's bit mask of a set of levels. None gives 0: each call's default."""
     mask = 0
-    for level in levels or ():
+    for level in names_of(levels):
         if level not in LEVELS:
             raise InvalidArgument(f"level {level!r}, expected one of {', '.join(LEVELS)}")
         mask |= 1 << LEVELS[level]

@@ -151,6 +151,14 @@ def _tokenizer_of(tokenizer: Any) -> str:
     return Digest("kdn-tokenizer-1").data(backend.to_str().encode()).finish().hex()
 
 
+def autocasts(device: Any) -> bool:
+    """Whether torch casts the inputs of operations on this device (torch.autocast)."""
+    try:
+        return bool(torch.is_autocast_enabled(device.type))
+    except TypeError:  # torch before 2.4
+        return bool(torch.is_autocast_cpu_enabled() if device.type == "cpu" else torch.is_autocast_enabled())
+
+
 def layers_of(cache: Any) -> list[tuple[Any, Any]]:
     """(K, V) of each layer of a cache, each (batch, kv_heads, tokens, head_dim)."""
     if hasattr(cache, "layers"):

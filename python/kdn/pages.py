@@ -19,7 +19,7 @@ from .keys import Chunk, chunk_key
 from .knowledge import Knowledge
 from .model import ModelSpec, RopeSpec
 from .terms import EXACT, Terms
-from .types import leading
+from .types import leading, names_of
 
 _TO_CANONICAL = {
     # Per layout: the axes of a page that are (layers, 2, kv_heads, tokens, head_dim). The
@@ -77,13 +77,13 @@ class PageStore:
         shape: PageShape,
         shard: str,
         *,
-        levels: Sequence[str] | None = None,
+        levels: str | Sequence[str] | None = None,
         durability: str = "replicated",
         timeout: float = 10.0,
     ) -> None:
         # An engine does not tell behind which pages it computed a page. So a store that
         # keeps exact pages loads exact pages only: else it would store inexact KV as exact.
-        accept = EXACT if not levels or "lossless" in levels else levels
+        accept = EXACT if not levels or "lossless" in names_of(levels) else levels
         self._terms = Terms(levels, accept, durability, timeout)
         self.shape = shape
         self._shard = shard

@@ -9,6 +9,7 @@ from ._calls import levels_mask
 from ._connection import milliseconds
 from ._schema import DURABILITIES
 from .errors import InvalidArgument
+from .types import names_of
 
 EXACT = ("lossless",)
 """The levels at which KV comes back bit for bit."""
@@ -18,17 +19,18 @@ _LOOKUP_TIMEOUT_S = 1.0
 @dataclass(frozen=True)
 class Terms:
     """`levels` are the levels to keep (default: "lossless"). `accept` are the levels to
-    load (default: `levels`). `timeout` is in seconds. InvalidArgument for unknown names,
-    which would never find anything."""
+    load (default: `levels`). Each is one name or a list of names, and becomes a tuple.
+    `timeout` is in seconds. InvalidArgument for unknown names, which would never find
+    anything."""
 
-    levels: Sequence[str] | None = None
-    accept: Sequence[str] | None = None
+    levels: str | Sequence[str] | None = None
+    accept: str | Sequence[str] | None = None
     durability: str = "replicated"
     timeout: float = 10.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "levels", tuple(self.levels or EXACT))
-        object.__setattr__(self, "accept", tuple(self.accept or self.levels or ()))
+        object.__setattr__(self, "levels", names_of(self.levels) or EXACT)
+        object.__setattr__(self, "accept", names_of(self.accept) or self.levels)
         levels_mask(self.levels)
         levels_mask(self.accept)
         check_durability(self.durability)

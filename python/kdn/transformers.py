@@ -25,12 +25,12 @@ from transformers import DynamicCache, GenerationConfig, LogitsProcessor, Logits
 from .client import DEFAULT_ADDRESS
 from .errors import FailedPrecondition, InvalidArgument, Unimplemented
 from .failover import Failover
-from .huggingface import cache_of, kv_of, length_of, prefill, spec_of
+from .huggingface import autocasts, cache_of, kv_of, length_of, prefill, spec_of
 from .keys import Chunk
 from .knowledge import Knowledge
 from .loaded_model import witness_of
 from .terms import EXACT, Terms
-from .types import leading
+from .types import leading, names_of
 
 _log = logging.getLogger("kdn")
 
@@ -40,15 +40,36 @@ length."""
 _RATED_TOKENS = 256
 """Fewest prefilled tokens from which the prefill rate is measured: with fewer tokens, the
 fixed cost of a call would count too much."""
-# Options of generate that are always set, whatever the generation config says, because the
-# KDN was not tried with other values.
-_FIXED: dict[str, Any] = {
+# Options of generate that are refused with other values than these and None, wherever the
+# values come from, because an answer is not one sequence behind one cache then.
+_ONLY: dict[str, Any] = {
     "num_beams": 1,
+    "num_beam_groups": 1,
     "num_return_sequences": 1,
-    "use_cache": True,
-    "return_dict_in_generate": False,
+    "penalty_alpha": 0.0,
+    "dola_layers": None,
+    "prompt_lookup_num_tokens": None,
+    "assistant_model": None,
+    "assistant_early_exit": None,
+    "constraints": None,
+    "force_words_ids": None,
+    "custom_generate": None,
+    "token_healing": False,
+    "cache_implementation": "dynamic",
 }
-_OURS = ("input_ids", "attention_mask", "past_key_values", "logits_processor")
+# Options that are always set. They do not change the tokens of an answer, so that only a
+# caller who asks for other values is refused.
+_FIXED: dict[str, Any] = {"use_cache": True, "return_dict_in_generate": False}
+_OURS = (
+    "inputs",
+    "input_ids",
+    "inputs_embeds",
+    "attention_mask",
+    "position_ids",
+    "cache_position",
+    "past_key_values",
+    "logits_processor",
+)
 
 
 @dataclass(frozen=True)
@@ -123,7 +144,8 @@ class KdnCache:
     one when that node dies. Raises Unavailable when no node answers at the start. Later, a
     cluster that is down raises nothing: it delivers no chunk and stores none. `levels` are
     the levels to store (default: "lossless"); `accept` are the levels to fetch (default:
-    `levels`). Like the model, an object is for one thread at a time.
+    `levels`); each is one name or a list. Like the model, an object is for one thread at a
+    time. Under torch.autocast, calls go without the KDN.
 
     Every call looks whether the model has changed since the last one. A changed model is
     another model for the KDN: `spec` changes, chunks of the old one are neither delivered
@@ -139,8 +161,8 @@ class KdnCache:
         *,
         namespace: str = "default",
         weights_digest: str | None = None,
-        levels: Sequence[str] | None = None,
-        accept: Sequence[str] | None = None,
+        levels: str | Sequence[str] | None = None,
+        accept: str | Sequence[str] | None = None,
         durability: str = "replicated",
         timeout: float = 10.0,
     ) -> None:
@@ -151,6 +173,7 @@ class KdnCache:
         self._addresses = addresses
         self._namespace = namespace
         self._watching = True
+        self._said_off = False
         self._witness = witness_of(model)
         self._connect()
         self._cluster.connect()
@@ -196,18 +219,33 @@ class KdnCache:
         finally:
             self._watching = True
 
+    def _is_off(self) -> bool:
+        """Whether calls go without the KDN, because the model computes KV of another dtype
+        than the spec's."""
+        if not autocasts(self._device):
+            return False
+        if not self._said_off:
+            _log.warning(
+                "autocast is on, so that KV has another dtype than the model: going on without the KDN; "
+                "load the model in the dtype of autocast instead"
+            )
+            self._said_off = True
+        return True
+
     def _check(self) -> None:
         if self._watching and self.refresh():
             raise FailedPrecondition("the model has changed since these chunks were cut: cut the chain again")
 
-    def fetch(self, chains: Sequence[Sequence[Chunk]], accept: Sequence[str] | None = None) -> _Delivered:
+    def fetch(self, chains: Sequence[Sequence[Chunk]], accept: str | Sequence[str] | None = None) -> _Delivered:
         """A cache with the longest prefix of any chain that the cluster delivers. `accept`
         replaces the usual levels. After a failure, the KV that came before it is kept."""
         self._check()
         delivered = _Delivered()
+        if self._is_off():
+            return delivered
 
         def fetch(knowledge: Knowledge) -> bool:
-            self._fetch(knowledge, chains, accept or self.terms.accept or EXACT, delivered)
+            self._fetch(knowledge, chains, names_of(accept or self.terms.accept), delivered)
             return True
 
         delivered.complete = self._cluster.attempt("fetching a prefix", fetch, False)
@@ -248,6 +286,8 @@ class KdnCache:
         """The chunks of `chain` that the cluster cannot deliver. None when the cluster does
         not answer."""
         self._check()
+        if self._is_off():
+            return None
 
         def look(knowledge: Knowledge) -> list[Chunk] | None:
             found = knowledge.lookup(chain, self.terms.lookup_timeout)
@@ -260,6 +300,8 @@ class KdnCache:
         at the first chunk that the cluster does not store. Returns the number of stored
         chunks."""
         self._check()
+        if self._is_off():
+            return 0
         return leading(self._store(chunk, kv_of(cache, chunk.begin, chunk.end)) for chunk in chunks)
 
     def _store(self, chunk: Chunk, kv: Any) -> bool:
@@ -354,16 +396,26 @@ class KnowledgeBase:
         return _Prompt(head + tail, len(head), first)
 
     def generate(
-        self, question: str, knowledge: Sequence[str] = (), *, use_kdn: bool = True, learn: bool = True, **options: Any
+        self,
+        question: str,
+        knowledge: str | Sequence[str] = (),
+        *,
+        use_kdn: bool = True,
+        learn: bool = True,
+        **options: Any,
     ) -> Generated:
-        """Answers `question` behind the named texts, in their order.
+        """Answers `question` behind the named texts, in their order. `knowledge` is one name
+        or a list of names.
 
         `use_kdn=False` prefills the whole prompt, for comparison. `learn` stores, after the
         answer, the KV of the texts that had to be prefilled, unless it was computed behind
-        KV of a lossy level. `options` go to the model's generate.
+        KV of a lossy level. `options` go to the model's generate, which samples or not as
+        the options, their `generation_config` or the model's own generation config say.
+        Raises Unimplemented for options that give more than one sequence, or that use
+        another cache.
         """
         options = self._options(options)
-        prompt = self._prompt(question, knowledge)
+        prompt = self._prompt(question, names_of(knowledge))
         begin = time.perf_counter()
         if not use_kdn:
             return self._generate(prompt, [], learn, begin, options)
@@ -405,11 +457,17 @@ class KnowledgeBase:
         )
 
     def _options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        config = options.get("generation_config") or self.model.generation_config
         for name, value in options.items():
             if name in _OURS or (name in _FIXED and value != _FIXED[name]):
                 raise Unimplemented(f"generate with {name}={value!r}")
-        told = {"do_sample": False, "pad_token_id": 0, **options, **_FIXED}
-        config = options.get("generation_config") or self.model.generation_config
+        for name, only in _ONLY.items():
+            value = options.get(name, getattr(config, name, None))
+            if value is not None and value != only:
+                raise Unimplemented(f"generate with {name}={value!r}, which the options or the generation config say")
+        told = {**options, **_FIXED}
+        if options.get("pad_token_id", getattr(config, "pad_token_id", None)) is None:
+            told["pad_token_id"] = 0  # one sequence is never padded, but Transformers warns
         unsaid = config.max_new_tokens is None and config.max_length == GenerationConfig().max_length
         if unsaid and not {"max_new_tokens", "max_length"} & options.keys():
             told["max_new_tokens"] = MAX_NEW_TOKENS

@@ -20,6 +20,11 @@ def leading(flags: Iterable[bool]) -> int:
     return sum(1 for _ in itertools.takewhile(bool, flags))
 
 
+def names_of(names: str | Sequence[str] | None) -> tuple[str, ...]:
+    """A list of names as a tuple. A single name may be given without a list."""
+    return (names,) if isinstance(names, str) else tuple(names or ())
+
+
 @dataclass(frozen=True)
 class NodeInfo:
     """The connected node, and its limits for one session."""
@@ -46,9 +51,9 @@ class Found:
     bytes: int = 0
     version: int = 0
 
-    def delivers(self, accept: Sequence[str] | None) -> bool:
+    def delivers(self, accept: str | Sequence[str] | None) -> bool:
         """Whether the chunk is stored at one of the levels in `accept` (None: any)."""
-        return self.hit and (accept is None or not self.levels.isdisjoint(accept))
+        return self.hit and (accept is None or not self.levels.isdisjoint(names_of(accept)))
 
 
 @dataclass(frozen=True)

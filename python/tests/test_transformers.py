@@ -95,6 +95,7 @@ def base(recall: Any, tokenizer: Any, cluster: Cluster, namespace: str):
 
 def test_the_model_is_the_one_kdn_inject_registers(recall: Any, tokenizer: Any) -> None:
     assert spec_of(recall, tokenizer) == kdn.ModelSpec.from_directory(MODEL, "fp32")
+    assert spec_of(recall, tokenizer).name.endswith("recall")
 
 
 def test_a_model_changed_in_memory_is_another(recall: Any, tokenizer: Any) -> None:
@@ -648,6 +649,62 @@ def test_an_answer_without_a_given_length_ends(base: KnowledgeBase, monkeypatch:
     assert len(base.generate("<q> Who?", ["arden"], generation_config=config, **unbounded).tokens) == 4
 
 
+def test_an_answer_is_sampled_as_the_generation_config_says(base: KnowledgeBase) -> None:
+    base.add("arden", text_of("arden"))
+    hot = {**GREEDY, "do_sample": True, "temperature": 9.0, "top_k": 0}
+    config = transformers.GenerationConfig(**hot, pad_token_id=0)
+
+    def tokens(seed: int, **options: Any) -> list[int]:
+        torch.manual_seed(seed)
+        return base.generate("<q> Who?", "arden", **options).tokens
+
+    told = [tokens(seed, **hot) for seed in range(4)]
+    given = [tokens(seed, generation_config=config) for seed in range(4)]
+    own = copy.deepcopy(base.model.generation_config)
+    base.model.generation_config = config
+    try:
+        models = [tokens(seed) for seed in range(4)]
+        assert tokens(0) == tokens(0, use_kdn=False)
+        assert tokens(0, do_sample=False) == tokens(1, do_sample=False)
+    finally:
+        base.model.generation_config = own
+    assert told == given == models and len({tuple(each) for each in told}) == 4
+
+
+@pytest.mark.parametrize("field", [{"num_beams": 2}, {"penalty_alpha": 0.6, "top_k": 4}])
+def test_what_a_generation_config_asks_for_is_refused_by_name(base: KnowledgeBase, field: dict[str, Any]) -> None:
+    config = transformers.GenerationConfig(**field)
+    with pytest.raises(kdn.Unimplemented, match=next(iter(field))):
+        base.generate("<q> Who?", generation_config=config)
+    config = transformers.GenerationConfig(use_cache=False, max_new_tokens=3)
+    assert len(base.generate("<q> Who?", generation_config=config, eos_token_id=None).tokens) == 3
+
+
+def test_an_answer_under_autocast_goes_without_the_kdn(base: KnowledgeBase, caplog: pytest.LogCaptureFixture) -> None:
+    base.add("arden", text_of("arden"))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        alone = base.generate("<q> Who?", ["arden"], use_kdn=False, **GREEDY)
+        served = base.generate("<q> Who?", ["arden"], **GREEDY)
+        assert base.generate("<q> Who?", ["arden"], **GREEDY).tokens == alone.tokens
+        added = base.add("other", text_of("corby"))
+    assert (served.delivered_tokens, served.tokens) == (0, alone.tokens)
+    assert (added.held, added.stored) == (0, 0)
+    assert caplog.text.count("autocast is on") == 1
+    assert base.generate("<q> Who?", ["arden"], **GREEDY).delivered_tokens == len(base._texts["arden"])
+
+
+def test_one_name_may_be_given_without_a_list(recall: Any, tokenizer: Any, cluster: Cluster, namespace: str) -> None:
+    with KnowledgeBase(recall, tokenizer, cluster.unix(), namespace=namespace, levels="int8", accept="int8") as base:
+        added = base.add("arden", text_of("arden"))
+        assert added.stored == 2
+        assert base.generate("<q> Who?", "arden", **GREEDY).delivered_tokens == added.tokens
+        chain = base.kdn.chain(base._texts["arden"])
+        assert base.kdn.fetch([chain], "int8").tokens == added.tokens
+        knowledge = base.kdn.cluster.connect()
+        assert all(found.delivers("int8") and not found.delivers("lossless") for found in knowledge.lookup(chain))
+        assert knowledge.retrieve(chain, accept="int8").prefix_chunks == 2
+
+
 def test_several_texts_are_one_prefix_as_far_as_it_is_known(base: KnowledgeBase) -> None:
     base.add("arden", text_of("arden"))
     base.add("other", text_of("corby"))
@@ -796,6 +853,9 @@ def test_mistakes_are_typed(base: KnowledgeBase, recall: Any, tokenizer: Any, sh
     for refused in (
         {"num_beams": 2},
         {"num_return_sequences": 2},
+        {"penalty_alpha": 0.6},
+        {"prompt_lookup_num_tokens": 3},
+        {"cache_implementation": "static"},
         {"use_cache": False},
         {"return_dict_in_generate": True},
         {"logits_processor": []},
