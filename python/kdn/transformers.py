@@ -26,7 +26,7 @@ from .client import DEFAULT_ADDRESS
 from .errors import FailedPrecondition, InvalidArgument, Unimplemented
 from .failover import Failover
 from .huggingface import autocasts, cache_of, kv_of, length_of, prefill, spec_of
-from .keys import Chunk
+from .keys import Chunk, check_int32
 from .knowledge import Knowledge
 from .loaded_model import witness_of
 from .terms import EXACT, Terms
@@ -70,6 +70,10 @@ _OURS = (
     "past_key_values",
     "logits_processor",
 )
+
+
+Text = str | Sequence[int] | Mapping[str, Any]
+"""A text, its token ids (a list or a tensor), or what a tokenizer returns for one text."""
 
 
 @dataclass(frozen=True)
@@ -350,16 +354,23 @@ class KnowledgeBase:
         self._front = _front_of(tokenizer)
         self._texts: dict[str, list[int]] = {}
 
-    def tokens_of(self, text: str, begins: bool) -> list[int]:
-        """The token ids of one part of a prompt. The part that begins the prompt gets the
-        special tokens that the tokenizer puts in front (BOS). No part gets the special
-        tokens that the tokenizer puts at the end."""
-        bare = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return self._front + bare if begins and bare else bare
+    def tokens_of(self, text: Text, begins: bool) -> list[int]:
+        """The token ids of one part of a prompt. The special tokens that the tokenizer puts
+        in front (BOS) come once, at the beginning of the prompt. A part that has them, as a
+        text of a chat template does, gets no others; a part behind another one loses them.
+        A text gets no special tokens at its end; token ids stay as they are there."""
+        bare = _ids_of(self.tokenizer, text)
+        front = self._front
+        if bare[: len(front)] == front:
+            bare = bare[len(front) :]
+        elif not bare:
+            return []
+        return front + bare if begins else bare
 
-    def add(self, name: str, text: str) -> Added:
+    def add(self, name: str, text: Text) -> Added:
         """Registers `text` under `name`, and stores its KV in the cluster unless the cluster
-        already holds it."""
+        already holds it. `text` is a text or its token ids. Of a chat, give the text or the
+        ids that the tokenizer's apply_chat_template makes."""
         tokens = self.tokens_of(text, begins=True)
         if not tokens:
             raise InvalidArgument(f"text {name!r} is empty")
@@ -404,8 +415,8 @@ class KnowledgeBase:
         learn: bool = True,
         **options: Any,
     ) -> Generated:
-        """Answers `question` behind the named texts, in their order. `knowledge` is one name
-        or a list of names.
+        """Answers `question`, a text or its token ids, behind the named texts, in their order.
+        `knowledge` is one name or a list of names.
 
         `use_kdn=False` prefills the whole prompt, for comparison. `learn` stores, after the
         answer, the KV of the texts that had to be prefilled, unless it was computed behind
@@ -492,6 +503,23 @@ class KnowledgeBase:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _ids_of(tokenizer: Any, text: Text) -> list[int]:
+    """The token ids of `text`, without special tokens that the tokenizer adds."""
+    if isinstance(text, str):
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    given: Any = text["input_ids"] if isinstance(text, Mapping) else text
+    ids = given.tolist() if hasattr(given, "tolist") else list(given)
+    if len(ids) == 1 and isinstance(ids[0], list):
+        ids = ids[0]  # a batch of one
+    if not all(isinstance(i, int) for i in ids):
+        raise InvalidArgument(
+            "a text is a string or the token ids of one; of chat messages, give what the tokenizer's "
+            "apply_chat_template makes"
+        )
+    check_int32(ids, "token id")
+    return ids
 
 
 def _front_of(tokenizer: Any) -> list[int]:

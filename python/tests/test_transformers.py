@@ -500,7 +500,8 @@ def checkpoint_with_bos(checkpoint: Path) -> tuple[Path, int]:
 
 def test_kdn_inject_begins_a_text_as_the_tokenizer_does(cluster: Cluster, namespace: str, short_path: Path) -> None:
     checkpoint, bos = checkpoint_with_bos(short_path / "bos")
-    file = MODEL / "facts" / "arden.txt"
+    file = short_path / "arden.txt"
+    file.write_text(text_of("arden").replace("<doc>", ""))
     command = [str(KDN), "inject", "--connect", cluster.unix(), "--namespace", namespace]
     subprocess.run([*command, "--model", str(checkpoint), str(file)], check=True, timeout=120, capture_output=True)
     model = transformers.AutoModelForCausalLM.from_pretrained(str(checkpoint), torch_dtype=torch.bfloat16).eval()
@@ -731,6 +732,31 @@ def test_only_the_beginning_of_a_prompt_gets_bos(
         first = base.generate("<q> Who?", ["arden", "other"], **GREEDY)
         assert first.delivered_tokens == len(base._texts["arden"])
         assert base.generate("<q> Who?", ["arden", "other"], **GREEDY).delivered_tokens == prompt.known
+
+
+def test_a_text_of_a_chat_template_begins_once(recall: Any, cluster: Cluster, namespace: str, short_path: Path) -> None:
+    checkpoint, bos = checkpoint_with_bos(short_path / "bos")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(checkpoint))
+    tokenizer.chat_template = "<doc>{% for message in messages %}{{ message['content'] }} {% endfor %}"
+    messages = [{"role": "system", "content": text_of("arden").replace("<doc>", "")}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert ids[0] == bos != ids[1]
+    with KnowledgeBase(recall, tokenizer, cluster.unix(), namespace=namespace) as base:
+        added = base.add("text", text)
+        assert base._texts["text"] == ids
+        engine = base.kdn.chain(ids)  # of an engine that is given the template's tokens
+        assert base.kdn.missing(engine) == []
+        for other in (ids, torch.tensor(ids), torch.tensor([ids]), {"input_ids": [ids]}, ids[1:], text[len("<doc>") :]):
+            assert base.add("other", other).stored == 0 and base._texts["other"] == ids
+        asked = base._prompt("<doc> Who?", ["text"])
+        assert asked.tokens.count(bos) == 1 and asked.tokens[: len(ids)] == ids
+        assert base._prompt(text, []).tokens == ids
+        assert base.generate(ids, learn=False, **GREEDY).tokens == base.generate(text, learn=False, **GREEDY).tokens
+        assert base.generate("<q> Who?", ["text"], **GREEDY).delivered_tokens == added.tokens
+        for wrong in (messages, [ids, ids], [1.5], [-1]):
+            with pytest.raises(kdn.InvalidArgument, match="chat messages|token id"):
+                base.add("wrong", wrong)
 
 
 def test_two_engines_share_what_one_stored(recall: Any, tokenizer: Any, cluster: Cluster, namespace: str) -> None:
