@@ -16,12 +16,12 @@ import os
 import threading
 import traceback
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any, Generic, TypeVar
 
 import capnp
 
-from .errors import FailedPrecondition, Internal, KdnError
+from .errors import Cancelled, FailedPrecondition, Internal, KdnError, ResourceExhausted
 
 T = TypeVar("T")
 
@@ -76,24 +76,50 @@ async def _contained(work: Coroutine[Any, Any, T]) -> Outcome[T]:
 
 
 class Loop:
-    """A background thread with an asyncio loop that KJ shares. Thread-safe."""
+    """A background thread with an asyncio loop that KJ shares. Thread-safe. The
+    constructor raises ResourceExhausted when the thread or its loop cannot start, for
+    instance because the process has no file descriptor left."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
-        self._ready = threading.Event()
+        self._settled = threading.Event()  # the loop runs, or could not start
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
+        self._running = False
+        self._why: BaseException | None = None  # why the loop ended
+        self._unanswered: set[Future[Any]] = set()
         self._thread = threading.Thread(target=self._run, name="kdn-rpc", daemon=True)
-        self._thread.start()
-        self._ready.wait()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # the limit of threads is reached
+            raise ResourceExhausted(f"cannot start the thread of the KDN's connections: {error}") from None
+        self._settled.wait()
+        if not self._running:
+            raise ResourceExhausted(f"cannot start the event loop of the KDN's connections: {self._why}")
+
+    @property
+    def ended(self) -> bool:
+        """Whether the loop has ended, so that no work can run on it."""
+        return not self._running
 
     def _run(self) -> None:
-        asyncio.run(capnp.run(self._main()))
+        main = self._main()
+        try:
+            asyncio.run(capnp.run(main))
+        except BaseException as error:
+            self._why = error
+        finally:
+            main.close()
+            self._running = False
+            self._settled.set()
+            for future in list(self._unanswered):
+                future.cancel()  # work that came after the loop's last turn
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        self._ready.set()
+        self._running = True
+        self._settled.set()
         await self._stop.wait()
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[Outcome[T]]:
@@ -104,13 +130,26 @@ class Loop:
         if os.getpid() != self._pid:
             work.close()
             raise FailedPrecondition("the connection belongs to the parent process: connect again")
-        return asyncio.run_coroutine_threadsafe(_contained(work), self._loop)
+        contained = _contained(work)
+        try:
+            future = asyncio.run_coroutine_threadsafe(contained, self._loop)
+        except RuntimeError:  # the loop is closed
+            contained.close()
+            work.close()
+            raise FailedPrecondition("the thread of the KDN's connections has ended: connect again") from None
+        self._unanswered.add(future)
+        future.add_done_callback(self._unanswered.discard)
+        if self.ended:
+            future.cancel()
+        return future
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs `work` on the loop and waits for its result."""
         future = self.submit(work)
         try:
             outcome = future.result()
+        except CancelledError:
+            raise Cancelled("the thread of the KDN's connections ended during the call") from None
         except BaseException:
             future.cancel()
             raise
@@ -120,7 +159,12 @@ class Loop:
 
     async def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Like `run`, for a caller on its own event loop."""
-        outcome: Outcome[T] = await asyncio.wrap_future(self.submit(work))
+        try:
+            outcome: Outcome[T] = await asyncio.wrap_future(self.submit(work))
+        except asyncio.CancelledError:
+            if self.ended:
+                raise Cancelled("the thread of the KDN's connections ended during the call") from None
+            raise
         return outcome.take()
 
     def post(self, call: Callable[[], object], delay: float = 0.0) -> None:
@@ -148,7 +192,7 @@ def shared_loop() -> Loop:
     """The process' loop, which starts with the first use."""
     global _shared
     with _lock:
-        if _shared is None:
+        if _shared is None or _shared.ended:
             _shared = Loop()
             atexit.register(_shared.close)
         return _shared
