@@ -1,5 +1,6 @@
 #include <signal.h>
 #include <spdlog/spdlog.h>
+#include <sys/stat.h>
 
 #include <memory>
 
@@ -21,6 +22,8 @@ absl::Status RunNode(const std::string& file, const std::string& id) {
   sigaddset(&stop, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &stop, nullptr);
   signal(SIGPIPE, SIG_IGN);
+  // What a node writes holds token ids and KV in plaintext.
+  umask(S_IRWXG | S_IRWXO);
 
   absl::StatusOr<ClusterConfig> config = LoadClusterConfig(file);
   if (!config.ok()) return config.status();

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "actors/cluster_view.h"
 #include "cli/calibration_files.h"
+#include "cli/descriptor_limit.h"
 
 namespace kdn::cli {
 namespace {
@@ -65,6 +66,10 @@ std::string BindAddress(const std::string& host) {
 
 absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
     const ClusterConfig& config, const NodeConfig& self) {
+  const absl::StatusOr<DescriptorPlan> descriptors = PlanDescriptors(
+      RaiseDescriptorLimit(), self.data_dir.empty() ? 0 : self.disk_bytes);
+  if (!descriptors.ok()) return descriptors.status();
+  if (!descriptors->warning.empty()) spdlog::warn(descriptors->warning);
   actors::NodeOptions options = NodeOptionsOf(config, self);
   if (absl::Status status = AddCalibrations(self, &options); !status.ok()) {
     return status;
@@ -97,6 +102,7 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
   bulk.self = self.id;
   bulk.host = BindAddress(self.host);
   bulk.port = self.bulk_port;
+  bulk.connections_max = descriptors->bulk_connections;
   absl::StatusOr<std::unique_ptr<rpc::BulkServer>> server =
       rpc::BulkServer::Start(std::move(bulk), &running->node_->peer_service());
   if (!server.ok()) return server.status();
@@ -107,6 +113,8 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
   gateway.tcp_host = BindAddress(self.host);
   gateway.tcp_port = self.gateway_port;
   gateway.unix_path = self.gateway_socket;
+  gateway.sessions_max = descriptors->sessions;
+  gateway.regions_max = descriptors->regions;
   if (!self.gateway_socket.empty()) {
     std::error_code ignored;  // the gateway reports what it cannot open
     std::filesystem::create_directories(

@@ -73,6 +73,7 @@ class EventLoop {
   // Loop thread only, from here on.
   kj::AsyncIoProvider& io() { return *io_->provider; }
   kj::LowLevelAsyncIoProvider& low_level_io() { return *io_->lowLevelProvider; }
+  kj::UnixEventPort& event_port() { return io_->unixEventPort; }
   // The present. The loop's timer is no clock: its time is that of the loop's
   // last poll.
   static kj::TimePoint Now() { return kj::systemPreciseMonotonicClock().now(); }

@@ -1,5 +1,7 @@
 #include "rpc/listener.h"
 
+#include <fcntl.h>
+#include <kj/debug.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -118,34 +120,132 @@ uint16_t PortOf(int fd) {
 
 namespace {
 
-kj::Promise<void> AcceptLoop(
-    EventLoop& loop, kj::ConnectionReceiver& receiver,
-    const std::function<void(kj::Own<kj::AsyncIoStream>)>& on_stream) {
-  return receiver.accept()
-      .then([&](kj::Own<kj::AsyncIoStream> stream) -> kj::Promise<void> {
-        on_stream(kj::mv(stream));
-        return kj::READY_NOW;
-      })
-      .catch_([&loop](kj::Exception&& broken) {
-        LogError("listener.accept", broken.getDescription().cStr());
-        return loop.At(EventLoop::Now() + 100 * kj::MILLISECONDS);
-      })
-      .then([&] { return AcceptLoop(loop, receiver, on_stream); });
+using OnStream = std::function<void(kj::Own<kj::AsyncIoStream>)>;
+
+// Between two waits for the event port, so that a flood of connections does not
+// keep the loop from its other work.
+constexpr int kAcceptsPerTurn = 16;
+constexpr auto kFullPause = 100 * kj::MILLISECONDS;
+
+enum class AcceptResult {
+  kAccepted,
+  kNone,    // no client waits
+  kGone,    // the client that waited has gone
+  kFull,    // no file descriptor or memory is left
+  kBroken,  // the listening socket is broken
+};
+
+AcceptResult ResultOf(int error) {
+  switch (error) {
+    case EAGAIN:
+      return AcceptResult::kNone;
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+      return AcceptResult::kFull;
+    case EBADF:
+    case EFAULT:
+    case EINVAL:
+    case ENOTSOCK:
+    case EOPNOTSUPP:
+      return AcceptResult::kBroken;
+    default:
+      // ECONNABORTED, EINTR, and network errors of the new connection, which
+      // Linux reports here: see accept(2).
+      return AcceptResult::kGone;
+  }
+}
+
+kj::AutoCloseFd OpenSpare() {
+  return kj::AutoCloseFd(open("/dev/null", O_RDONLY | O_CLOEXEC));
+}
+
+// Accepts the connections of one listening socket. Keeps one spare descriptor:
+// when the process has no other left, it gives up the spare to accept a client
+// and to hang up on it, so that the client does not wait in vain.
+class Acceptor {
+ public:
+  Acceptor(EventLoop& loop, int fd, OnStream on_stream)
+      : loop_(loop),
+        listening_(fd),
+        spare_(OpenSpare()),
+        observer_(loop.event_port(), fd,
+                  kj::UnixEventPort::FdObserver::OBSERVE_READ),
+        on_stream_(std::move(on_stream)) {}
+
+  kj::Promise<void> Run();
+
+ private:
+  AcceptResult AcceptOne();
+  void Serve(int fd);
+  void HangUpOnOne();
+  kj::Promise<void> RunAt(kj::TimePoint time) {
+    return loop_.At(time).then([this] { return Run(); });
+  }
+
+  EventLoop& loop_;
+  kj::AutoCloseFd listening_;
+  kj::AutoCloseFd spare_;
+  kj::UnixEventPort::FdObserver observer_;
+  OnStream on_stream_;
+};
+
+kj::Promise<void> Acceptor::Run() {
+  for (int i = 0; i < kAcceptsPerTurn; ++i) {
+    const AcceptResult result = AcceptOne();
+    KDN_CHECK(result != AcceptResult::kBroken, "a listening socket is broken");
+    if (result == AcceptResult::kNone) {
+      return observer_.whenBecomesReadable().then([this] { return Run(); });
+    }
+    if (result == AcceptResult::kFull) {
+      LogError("listener.accept",
+               absl::StrCat("cannot accept a connection: ", strerror(errno),
+                            ". Raise the limit of open files (ulimit -n, "
+                            "LimitNOFILE of systemd)"));
+      HangUpOnOne();
+      return RunAt(EventLoop::Now() + kFullPause);
+    }
+  }
+  return RunAt(EventLoop::Now());
+}
+
+AcceptResult Acceptor::AcceptOne() {
+  const int fd =
+      accept4(listening_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (fd < 0) return ResultOf(errno);
+  Serve(fd);
+  return AcceptResult::kAccepted;
+}
+
+void Acceptor::Serve(int fd) {
+  using Provider = kj::LowLevelAsyncIoProvider;
+  auto broken = kj::runCatchingExceptions([&] {
+    on_stream_(loop_.low_level_io().wrapSocketFd(
+        fd, Provider::TAKE_OWNERSHIP | Provider::ALREADY_CLOEXEC |
+                Provider::ALREADY_NONBLOCK));
+  });
+  KJ_IF_MAYBE (exception, broken) {
+    LogError("listener.accept", exception->getDescription().cStr());
+  }
+}
+
+void Acceptor::HangUpOnOne() {
+  if (spare_.get() >= 0) {
+    spare_ = nullptr;
+    const kj::AutoCloseFd refused(accept4(listening_.get(), nullptr, nullptr,
+                                          SOCK_NONBLOCK | SOCK_CLOEXEC));
+  }
+  spare_ = OpenSpare();
 }
 
 }  // namespace
 
-kj::Promise<void> AcceptAll(
-    EventLoop& loop, int listening_fd,
-    std::function<void(kj::Own<kj::AsyncIoStream>)> on_stream) {
-  using Provider = kj::LowLevelAsyncIoProvider;
-  auto receiver = loop.low_level_io().wrapListenSocketFd(
-      listening_fd, Provider::TAKE_OWNERSHIP | Provider::ALREADY_CLOEXEC |
-                        Provider::ALREADY_NONBLOCK);
-  auto handler = kj::heap<std::function<void(kj::Own<kj::AsyncIoStream>)>>(
-      std::move(on_stream));
-  auto accepting = AcceptLoop(loop, *receiver, *handler);
-  return accepting.attach(kj::mv(receiver), kj::mv(handler));
+kj::Promise<void> AcceptAll(EventLoop& loop, int listening_fd,
+                            OnStream on_stream) {
+  auto acceptor = kj::heap<Acceptor>(loop, listening_fd, std::move(on_stream));
+  auto running = acceptor->Run();
+  return running.attach(kj::mv(acceptor));
 }
 
 void TuneTcp(kj::AsyncIoStream& stream) {

@@ -23,8 +23,11 @@ absl::StatusOr<int> ListenUnix(const std::string& path);
 uint16_t PortOf(int fd);
 
 // Accepts connections while the promise lives, and calls `on_stream` with each.
-// When accepting fails, for instance because the process has no file descriptor
-// left, it logs the error, waits 100 ms and goes on. Loop thread only.
+// Takes ownership of the descriptor. While the process or the system has no
+// file descriptor or memory left, it logs the error, hangs up on the clients
+// that wait, and goes on as soon as it can. Any other failure means that the
+// socket is broken: the process ends, because nobody would notice a node that
+// does not listen. The promise never resolves. Loop thread only.
 kj::Promise<void> AcceptAll(
     EventLoop& loop, int listening_fd,
     std::function<void(kj::Own<kj::AsyncIoStream>)> on_stream);

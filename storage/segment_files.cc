@@ -1,5 +1,6 @@
 // The files of the segment log: how a segment is created, trimmed and measured.
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -14,23 +15,46 @@
 
 namespace kdn::storage {
 
+namespace {
+
+constexpr mode_t kOwnerOnly = S_IRUSR | S_IWUSR;
+
+// Fails for a file that is not the segment that it seems to be: writing through
+// a link would damage another file, and a pipe keeps no bytes.
+absl::Status CheckRegular(const Segment& segment) {
+  struct stat info {};
+  if (fstat(segment.fd, &info) != 0) {
+    return DiskError(errno, absl::StrCat("reading ", segment.path));
+  }
+  if (S_ISREG(info.st_mode)) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(segment.path, " is not a regular file"));
+}
+
+}  // namespace
+
+std::string SegmentName(uint32_t number) {
+  return absl::StrCat("segment-", absl::Dec(number, absl::kZeroPad8));
+}
+
 absl::StatusOr<SegmentLog::SegmentPtr> SegmentLog::OpenSegment(uint32_t number,
                                                                bool create) {
   auto segment = std::make_shared<Segment>();
   segment->number = number;
-  segment->path = absl::StrCat(options_.directory, "/segment-",
-                               absl::Dec(number, absl::kZeroPad8));
-  const int flags = O_RDWR | O_CLOEXEC | (create ? O_CREAT | O_EXCL : 0);
-  segment->fd = open(segment->path.c_str(), flags | O_DIRECT, 0644);
+  segment->path = absl::StrCat(options_.directory, "/", SegmentName(number));
+  const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK |
+                    (create ? O_CREAT | O_EXCL : 0);
+  segment->fd = open(segment->path.c_str(), flags | O_DIRECT, kOwnerOnly);
   if (segment->fd < 0 && errno == EINVAL) {  // tmpfs has no O_DIRECT
     direct_ = false;
     // The failed open may have created the file, so the second open must not be
     // exclusive.
-    segment->fd = open(segment->path.c_str(), flags & ~O_EXCL, 0644);
+    segment->fd = open(segment->path.c_str(), flags & ~O_EXCL, kOwnerOnly);
   }
   if (segment->fd < 0) {
     return DiskError(errno, absl::StrCat("opening ", segment->path));
   }
+  if (absl::Status status = CheckRegular(*segment); !status.ok()) return status;
   if (create) {
     // Without its name in the directory, the file and the records synced into
     // it would be lost.

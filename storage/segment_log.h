@@ -39,6 +39,8 @@ struct Segment {
   bool unsynced = false;  // records were written since the last sync
 };
 
+// The name of a segment's file.
+std::string SegmentName(uint32_t number);
 // The same status, with the file's path in front of the message.
 absl::Status InFile(const Segment& segment, const absl::Status& status);
 // Bytes that were written to the file survive a power loss once this returns.

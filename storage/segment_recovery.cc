@@ -32,6 +32,9 @@ namespace fs = std::filesystem;
 // sequences of one run lie above the sequences of every earlier run.
 constexpr int kEpochShift = 40;
 
+// No log has so many segments. A file with a larger number is none of a log's.
+constexpr uint32_t kSegmentNumberMax = 4'000'000'000;
+
 // The number in "segment-00000017", nullopt for any other name.
 std::optional<uint32_t> SegmentNumber(const std::string& name) {
   constexpr absl::string_view kPrefix = "segment-";
@@ -40,8 +43,31 @@ std::optional<uint32_t> SegmentNumber(const std::string& name) {
   const char* begin = name.data() + kPrefix.size();
   const char* end = name.data() + name.size();
   const auto [at, error] = std::from_chars(begin, end, number);
-  if (error != std::errc() || at != end) return std::nullopt;
+  if (error != std::errc() || at != end || number > kSegmentNumberMax ||
+      name != SegmentName(number)) {
+    return std::nullopt;
+  }
   return number;
+}
+
+// Creates the directory, for its owner alone, unless it is there.
+absl::Status MakeDirectory(const std::string& directory) {
+  std::error_code error;
+  const bool created = fs::create_directories(directory, error);
+  if (error) {
+    return DiskError(error.value(), absl::StrCat("creating ", directory));
+  }
+  if (created) fs::permissions(directory, fs::perms::owner_all, error);
+  const fs::perms mode = fs::status(directory, error).permissions();
+  if ((mode & (fs::perms::group_all | fs::perms::others_all)) !=
+      fs::perms::none) {
+    LogWarning("storage.directory",
+               absl::StrCat(directory,
+                            " is open to other users, and holds token ids and "
+                            "KV in plaintext: run chmod -R go= ",
+                            directory));
+  }
+  return absl::OkStatus();
 }
 
 // The end of the last byte that was ever written to a file. A kill may leave
@@ -83,14 +109,11 @@ absl::StatusOr<std::unique_ptr<SegmentLog>> SegmentLog::Open(Options options) {
 
 absl::Status SegmentLog::LockDirectory() {
   const fs::path directory(options_.directory);
-  std::error_code error;
-  fs::create_directories(directory, error);
-  if (error) {
-    return DiskError(error.value(),
-                     absl::StrCat("creating ", options_.directory));
+  if (absl::Status status = MakeDirectory(options_.directory); !status.ok()) {
+    return status;
   }
-  lock_fd_ =
-      open((directory / "LOCK").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  lock_fd_ = open((directory / "LOCK").c_str(),
+                  O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR);
   if (lock_fd_ < 0) {
     return DiskError(errno,
                      absl::StrCat("opening a lock in ", options_.directory));
@@ -124,6 +147,17 @@ absl::Status SegmentLog::OpenSegments() {
     const std::optional<uint32_t> number =
         SegmentNumber(file.path().filename().string());
     if (!number) continue;
+    std::error_code gone;
+    if (file.symlink_status(gone).type() != fs::file_type::regular) {
+      LogWarning("storage.segment",
+                 absl::StrCat(file.path().string(),
+                              " has the name of a segment but is not a regular "
+                              "file: the disk tier leaves it alone"));
+      // A fresh segment must not get this name.
+      absl::MutexLock roll(&roll_);
+      next_segment_ = std::max(next_segment_, *number + 1);
+      continue;
+    }
     absl::Status status = OpenSegmentThatIsThere(*number);
     if (!status.ok()) return status;
   }

@@ -1,11 +1,11 @@
 #include "storage/store_marker.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
-#include <fstream>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
@@ -31,12 +31,35 @@ absl::Status SyncPath(const std::string& path, int flags) {
   return status;
 }
 
+// Replaces what is at `path` by a new file of the owner alone, and syncs the
+// file: without the sync, a power loss after the rename could leave an empty
+// file, and no record of the store would count.
+absl::Status WriteNewFile(const std::string& path, const std::string& text) {
+  // A link or a pipe at this path is nothing of ours: it is not written to.
+  if (unlink(path.c_str()) != 0 && errno != ENOENT) {
+    return DiskError(errno, absl::StrCat("removing ", path));
+  }
+  const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+                      S_IRUSR | S_IWUSR);
+  if (fd < 0) return DiskError(errno, absl::StrCat("opening ", path));
+  absl::Status status;
+  if (write(fd, text.data(), text.size()) !=
+      static_cast<ssize_t>(text.size())) {
+    status = DiskError(errno, absl::StrCat("writing ", path));
+  } else if (fsync(fd) != 0) {
+    status = DiskError(errno, absl::StrCat("syncing ", path));
+  }
+  close(fd);
+  return status;
+}
+
 }  // namespace
 
 absl::StatusOr<std::optional<StoreMarker>> ReadStoreMarker(
     const std::string& directory) {
   const std::string path = directory + kName;
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int fd =
+      open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   if (fd < 0 && errno == ENOENT) return std::nullopt;
   if (fd < 0) return DiskError(errno, absl::StrCat("opening ", path));
   char text[kTextMax];
@@ -61,15 +84,10 @@ absl::Status WriteStoreMarker(const std::string& directory,
                               const StoreMarker& marker) {
   const std::string path = directory + kName;
   const std::string fresh = path + ".new";
-  {
-    std::ofstream file(fresh);
-    file << kMagic << ' ' << marker.store_id << ' ' << marker.epoch << '\n';
-    file.flush();
-    if (!file) return DiskError(errno, absl::StrCat("writing ", fresh));
-  }
-  // Without this sync, a power loss after the rename could leave an empty file,
-  // and no record of the store would count.
-  if (absl::Status status = SyncPath(fresh, O_RDONLY); !status.ok()) {
+  if (absl::Status status = WriteNewFile(
+          fresh,
+          absl::StrCat(kMagic, " ", marker.store_id, " ", marker.epoch, "\n"));
+      !status.ok()) {
     return status;
   }
   if (rename(fresh.c_str(), path.c_str()) != 0) {

@@ -68,14 +68,16 @@ class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
     sessions_ =
         AdmissionGate::Create(static_cast<uint64_t>(options_.sessions_max));
     memory_ = AdmissionGate::Create(options_.memory_bytes_max);
+    regions_ =
+        AdmissionGate::Create(static_cast<uint64_t>(options_.regions_max));
     store_bytes_ = AdmissionGate::Create(UINT64_MAX);
     connections_ = AdmissionGate::Create(
         static_cast<uint64_t>(options_.sessions_max) + kHelloesMax);
     loop_.Run([&] {
-      state_ = std::make_shared<GatewayState>(
-          GatewayState{options_, node, &loop_, sessions_, memory_, store_bytes_,
-                       ScratchPool::Create(loop_, options_.scratch_bytes_max),
-                       /*desk=*/nullptr});
+      state_ = std::make_shared<GatewayState>(GatewayState{
+          options_, node, &loop_, sessions_, memory_, regions_, store_bytes_,
+          ScratchPool::Create(loop_, options_.scratch_bytes_max),
+          /*desk=*/nullptr});
       scratch_ = state_->scratch;
     });
   }
@@ -102,6 +104,7 @@ class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
   const Options options_;
   std::shared_ptr<AdmissionGate> sessions_;
   std::shared_ptr<AdmissionGate> memory_;
+  std::shared_ptr<AdmissionGate> regions_;
   std::shared_ptr<AdmissionGate> store_bytes_;
   std::shared_ptr<AdmissionGate> connections_;
   std::shared_ptr<ScratchPool> scratch_;

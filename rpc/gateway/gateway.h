@@ -48,6 +48,9 @@ class Gateway {
     // Most shared memory, per session and in all.
     uint64_t session_memory_bytes_max = 4ull << 30;
     uint64_t memory_bytes_max = 8ull << 30;
+    // Most regions of shared memory in all. Each takes one file descriptor of
+    // the process.
+    int regions_max = 4096;
     // Most scratch memory in all: inline retrieves are decoded into it before
     // they are sent.
     uint64_t scratch_bytes_max = 256u << 20;

@@ -173,6 +173,12 @@ absl::StatusOr<std::shared_ptr<SharedRegion>> SessionServer::MakeRegion(
                      ", the gateway ", state_->gateway->memory->used(), " of ",
                      state_->gateway->memory->budget()));
   }
+  region->descriptor = state_->gateway->regions->TryTake(1, WorkClass::kRead);
+  if (!region->descriptor) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "all ", state_->gateway->regions->budget(),
+        " regions of this gateway are open: open fewer, larger regions"));
+  }
   absl::StatusOr<SharedMemory> memory =
       SharedMemory::Create("kdn-engine", bytes);
   if (!memory.ok()) return memory.status();

@@ -31,6 +31,7 @@ struct GatewayState {
   EventLoop* loop = nullptr;
   std::shared_ptr<AdmissionGate> sessions;
   std::shared_ptr<AdmissionGate> memory;
+  std::shared_ptr<AdmissionGate> regions;
   std::shared_ptr<AdmissionGate> store_bytes;
   std::shared_ptr<ScratchPool> scratch;
   std::shared_ptr<DescriptorDesk> desk;  // null: no Unix socket
@@ -43,6 +44,7 @@ struct SharedRegion {
   SharedMemory memory;
   AdmissionGate::Pass in_gateway;
   AdmissionGate::Pass in_session;
+  AdmissionGate::Pass descriptor;
 };
 
 class SharedMemoryServer final : public wire::SharedMemory::Server {

@@ -1,14 +1,20 @@
 #include "rpc/event_loop.h"
 
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <numeric>
 
 #include "absl/synchronization/notification.h"
 #include "rpc/gateway/scratch_pool.h"
 #include "rpc/listener.h"
+#include "tests/rpc/gateway/fixture.h"
 
 namespace kdn::rpc {
 namespace {
@@ -188,6 +194,69 @@ TEST(ListenerTest, SocketFileIsPrivateAndAStaleOneIsReplaced) {
       absl::IsInvalidArgument(ListenUnix(std::string(200, 'x')).status()));
   rmdir(path.c_str());
   rmdir(name);
+}
+
+// While it lives, the process has no free file descriptor.
+class NoDescriptorLeft {
+ public:
+  NoDescriptorLeft() {
+    getrlimit(RLIMIT_NOFILE, &before_);
+    const int lowest_free = dup(0);
+    close(lowest_free);
+    rlimit none = before_;
+    none.rlim_cur = static_cast<rlim_t>(lowest_free);
+    setrlimit(RLIMIT_NOFILE, &none);
+  }
+  ~NoDescriptorLeft() { setrlimit(RLIMIT_NOFILE, &before_); }
+
+ private:
+  rlimit before_{};
+};
+
+// True once the peer has closed the connection; false when it sends a byte, or
+// does nothing for 10 s.
+bool HungUp(int fd) {
+  pollfd waiting{fd, POLLIN, 0};
+  char byte;
+  return poll(&waiting, 1, 10000) == 1 && recv(fd, &byte, 1, 0) <= 0;
+}
+
+TEST(ListenerTest, AcceptingGoesOnAfterDescriptorsHaveRunOut) {
+  EventLoop loop;
+  const int listening = *ListenTcp("127.0.0.1", 0);
+  sockaddr_in at{};
+  socklen_t length = sizeof(at);
+  ASSERT_EQ(getsockname(listening, reinterpret_cast<sockaddr*>(&at), &length),
+            0);
+  std::atomic<int> accepted{0};
+  kj::Own<kj::Promise<void>> accepting;
+  std::vector<kj::Own<kj::AsyncIoStream>> streams;
+  loop.Run([&] {
+    accepting = kj::heap(
+        AcceptAll(loop, listening, [&](kj::Own<kj::AsyncIoStream> stream) {
+          streams.push_back(kj::mv(stream));
+          ++accepted;
+        }).eagerlyEvaluate(nullptr));
+  });
+  const auto dial = [&](int fd) {
+    return connect(fd, reinterpret_cast<sockaddr*>(&at), sizeof(at));
+  };
+  const int refused = socket(AF_INET, SOCK_STREAM, 0);
+  const int served = socket(AF_INET, SOCK_STREAM, 0);
+  {
+    const NoDescriptorLeft none;
+    ASSERT_EQ(dial(refused), 0);
+    EXPECT_TRUE(HungUp(refused)) << "a client waits in vain";
+  }
+  EXPECT_EQ(accepted, 0);
+  ASSERT_EQ(dial(served), 0);
+  EXPECT_TRUE(Eventually([&] { return accepted == 1; }));
+  loop.Run([&] {
+    accepting = nullptr;
+    streams.clear();
+  });
+  close(refused);
+  close(served);
 }
 
 TEST(ListenerTest, AddressesThatAreNotOursAreRefused) {
