@@ -126,6 +126,10 @@ inline constexpr MetricInfo kMetricTable[] = {
      "bytes of KV taken from engines"},
     {"engine_bytes_out", MetricType::kCounter, "bytes",
      "bytes of KV delivered to engines"},
+    {"engines_refused", MetricType::kCounter, "connections",
+     "hellos of engines that were refused, and engines that the gateway hung "
+     "up "
+     "on: too many connections, too large or stalled messages, unread answers"},
     {"lookup_us", MetricType::kHistogram, "microseconds",
      "a lookup of an engine, from its arrival at the gateway to its answer"},
     {"retrieve_first_layer_us", MetricType::kHistogram, "microseconds",

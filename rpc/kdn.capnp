@@ -22,7 +22,8 @@
 #   such a request.
 # - A chunk has at most 4096 tokens, and a call names at most
 #   NodeInfo.chunksPerCallMax chunks: more is invalidArgument. A message has at most
-#   NodeInfo.messageBytesMax bytes: a larger one ends the connection.
+#   64 KiB before the answer to hello, and then NodeInfo.messageBytesMax bytes: a
+#   larger one ends the connection.
 # - Dropping a capability gives back what it stands for. When a connection breaks,
 #   all of its capabilities are dropped.
 #
@@ -120,7 +121,8 @@ interface Kdn {
       -> (status :Status, protocolVersion :UInt32, node :NodeInfo,
           goldenVectors :List(GoldenVector), session :Session);
   # The first call of a connection. The gateway hangs up on a client that has not
-  # said hello 10 s after it connected.
+  # said hello 10 s after it connected. A connection has one session at a time:
+  # failedPrecondition while the Session of an earlier hello lives.
   #   protocolVersion  the newest version that the client speaks. In the answer: the
   #                    version that both sides use from here on.
   #   clientName       names the client in the node's log.
@@ -132,7 +134,8 @@ interface Kdn {
   # goldenVectors of the answer are set too, and status.message names the version or
   # the vector. A client with another vector computes other keys than the gateway, and
   # would never find a chunk.
-  # resourceExhausted when the gateway has its maximum of sessions.
+  # resourceExhausted when the gateway has its maximum of sessions. Then a client that
+  # has opened no Knowledge and no SharedMemory makes room, and is disconnected.
 }
 
 struct GoldenVector {
@@ -204,7 +207,8 @@ interface SharedMemory {
 
   ticket @1 () -> (status :Status, socket :Text, ticket :Data);
   # For clients whose Cap'n Proto library cannot receive file descriptors. Connect to
-  # the Unix socket at the path `socket`, send the bytes of `ticket`, and receive one
+  # the Unix socket at the path of the gateway's own socket with ".fd" behind it
+  # (`socket` is this path in the file system of the node), send the bytes of `ticket`, and receive one
   # byte with the descriptor attached (SCM_RIGHTS). A ticket works once, while this
   # capability lives, and only until the next ticket is asked for.
 }
@@ -469,8 +473,8 @@ interface LayerSink {
   # counts from the first layer of the slice. The layers of one chunk come in order.
   # Do not use the layers of a chunk whose outcome is not a hit.
   data @0 (chunk :UInt32, layer :UInt32, bytes :Data) -> stream;
-  # One layer of an inline retrieve. A client that takes no layer for 10 s ends the
-  # retrieve with unavailable, because other retrieves wait for the memory.
+  # One layer of an inline retrieve. A client that takes no layer for 10 s, or for 2 s
+  # while other retrieves wait for the memory, ends the retrieve with unavailable.
   ready @1 (layers :List(LayerRef)) -> stream;
   # These layers are complete and verified in the shared region.
   done @2 ();

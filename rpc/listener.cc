@@ -1,6 +1,7 @@
 #include "rpc/listener.h"
 
 #include <fcntl.h>
+#include <grp.h>
 #include <kj/debug.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -16,6 +17,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kv/host_port.h"
 #include "kv/log.h"
 
 namespace kdn::rpc {
@@ -33,16 +35,27 @@ absl::Status ListenError(const std::string& address, int error) {
   return absl::ResourceExhaustedError(text);
 }
 
-absl::StatusOr<int> BindAndListen(kj::AutoCloseFd fd,
-                                  const std::string& address,
-                                  const sockaddr* where, socklen_t length) {
-  if (bind(fd.get(), where, length) != 0) return ListenError(address, errno);
-  if (where->sa_family == AF_UNIX &&
-      chmod(address.c_str(), S_IRUSR | S_IWUSR) != 0) {
-    return ListenError(address, errno);
-  }
+absl::StatusOr<int> Listen(kj::AutoCloseFd fd, const std::string& address) {
   if (listen(fd.get(), kBacklog) != 0) return ListenError(address, errno);
   return fd.release();
+}
+
+// Nobody can connect before the socket listens, so the access is set before.
+absl::Status SetAccess(const std::string& path, const SocketAccess& access) {
+  if (!access.group.empty()) {
+    const group* const found = getgrnam(access.group.c_str());
+    if (found == nullptr) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("cannot listen on ", path, ": no group ", access.group));
+    }
+    if (chown(path.c_str(), static_cast<uid_t>(-1), found->gr_gid) != 0) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "cannot give ", path, " to the group ", access.group, ": ",
+          strerror(errno), ": the user of the node must be a member of it"));
+    }
+  }
+  if (chmod(path.c_str(), access.mode) == 0) return absl::OkStatus();
+  return ListenError(path, errno);
 }
 
 // Removes a socket file on which no process listens. OK when there is no file.
@@ -63,33 +76,69 @@ absl::Status RemoveStaleSocket(const std::string& path, const sockaddr_un& at) {
   return absl::OkStatus();
 }
 
-}  // namespace
+using AddressList = std::unique_ptr<addrinfo, void (*)(addrinfo*)>;
 
-absl::StatusOr<int> ListenTcp(const std::string& host, uint16_t port) {
-  const std::string address = absl::StrCat(host, ":", port);
+// The addresses of a host and a port for a TCP socket.
+absl::StatusOr<AddressList> Resolve(const std::string& host,
+                                    const std::string& service) {
   addrinfo hints{};
   hints.ai_family = AF_UNSPEC;
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
   addrinfo* found = nullptr;
-  const std::string service = absl::StrCat(port);
-  if (const int error = getaddrinfo(host.empty() ? nullptr : host.c_str(),
-                                    service.c_str(), &hints, &found);
-      error != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("cannot listen on ", address, ": ", gai_strerror(error)));
+  const int error = getaddrinfo(host.empty() ? nullptr : host.c_str(),
+                                service.c_str(), &hints, &found);
+  if (error == 0) return AddressList(found, freeaddrinfo);
+  return absl::InvalidArgumentError(gai_strerror(error));
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> NumericAddress(const std::string& host) {
+  absl::StatusOr<AddressList> found = Resolve(host, "0");
+  if (!found.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "host ", host, " has no address: ", found.status().message()));
   }
-  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner(found,
-                                                             freeaddrinfo);
+  const addrinfo* chosen = found->get();
+  for (const addrinfo* at = chosen; at != nullptr; at = at->ai_next) {
+    if (at->ai_family != AF_INET) continue;
+    chosen = at;
+    break;
+  }
+  char text[NI_MAXHOST];
+  const int error = getnameinfo(chosen->ai_addr, chosen->ai_addrlen, text,
+                                sizeof(text), nullptr, 0, NI_NUMERICHOST);
+  if (error == 0) return std::string(text);
+  return absl::InvalidArgumentError(
+      absl::StrCat("host ", host, ": ", gai_strerror(error)));
+}
+
+bool IsLoopback(const std::string& numeric) {
+  return numeric == "::1" || numeric.rfind("127.", 0) == 0;
+}
+
+absl::StatusOr<int> ListenTcp(const std::string& host, uint16_t port) {
+  const std::string address = HostPort(host, port);
+  const absl::StatusOr<AddressList> list = Resolve(host, absl::StrCat(port));
+  if (!list.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "cannot listen on ", address, ": ", list.status().message()));
+  }
+  const addrinfo* const found = list->get();
   kj::AutoCloseFd fd(
       socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (fd.get() < 0) return ListenError(address, errno);
   const int one = 1;
   setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-  return BindAndListen(kj::mv(fd), address, found->ai_addr, found->ai_addrlen);
+  if (bind(fd.get(), found->ai_addr, found->ai_addrlen) != 0) {
+    return ListenError(address, errno);
+  }
+  return Listen(kj::mv(fd), address);
 }
 
-absl::StatusOr<int> ListenUnix(const std::string& path) {
+absl::StatusOr<int> ListenUnix(const std::string& path,
+                               const SocketAccess& access) {
   sockaddr_un at{};
   at.sun_family = AF_UNIX;
   if (path.size() >= sizeof(at.sun_path)) {
@@ -104,8 +153,11 @@ absl::StatusOr<int> ListenUnix(const std::string& path) {
   kj::AutoCloseFd fd(
       socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (fd.get() < 0) return ListenError(path, errno);
-  return BindAndListen(kj::mv(fd), path, reinterpret_cast<sockaddr*>(&at),
-                       sizeof(at));
+  if (bind(fd.get(), reinterpret_cast<sockaddr*>(&at), sizeof(at)) != 0) {
+    return ListenError(path, errno);
+  }
+  if (absl::Status s = SetAccess(path, access); !s.ok()) return s;
+  return Listen(kj::mv(fd), path);
 }
 
 uint16_t PortOf(int fd) {
@@ -246,6 +298,20 @@ kj::Promise<void> AcceptAll(EventLoop& loop, int listening_fd,
   auto acceptor = kj::heap<Acceptor>(loop, listening_fd, std::move(on_stream));
   auto running = acceptor->Run();
   return running.attach(kj::mv(acceptor));
+}
+
+std::string PeerOf(kj::AsyncIoStream& stream) {
+  sockaddr_storage at{};
+  kj::uint length = sizeof(at);
+  stream.getpeername(reinterpret_cast<sockaddr*>(&at), &length);
+  if (at.ss_family != AF_INET6) {
+    const in_addr& four = reinterpret_cast<const sockaddr_in*>(&at)->sin_addr;
+    return std::string(reinterpret_cast<const char*>(&four), sizeof(four));
+  }
+  const in6_addr& six = reinterpret_cast<const sockaddr_in6*>(&at)->sin6_addr;
+  const char* bytes = reinterpret_cast<const char*>(&six);
+  if (IN6_IS_ADDR_V4MAPPED(&six)) return std::string(bytes + 12, 4);
+  return std::string(bytes, 8);
 }
 
 void TuneTcp(kj::AsyncIoStream& stream) {

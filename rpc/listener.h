@@ -16,9 +16,22 @@ namespace kdn::rpc {
 // INVALID_ARGUMENT when it is not an address of this host; both errors name the
 // address. Resolves names, so it may block.
 absl::StatusOr<int> ListenTcp(const std::string& host, uint16_t port);
-// Opens a listening Unix socket of mode 0600. Replaces a socket file that no
-// process listens on; any other file at `path` is ALREADY_EXISTS.
-absl::StatusOr<int> ListenUnix(const std::string& path);
+// The address of a host as a number, IPv4 if it has one. INVALID_ARGUMENT,
+// naming the host, when it has none. May block.
+absl::StatusOr<std::string> NumericAddress(const std::string& host);
+// Whether a numeric address is one that only this machine reaches.
+bool IsLoopback(const std::string& numeric);
+
+// Who may open a Unix socket.
+struct SocketAccess {
+  uint32_t mode = 0600;
+  std::string group;  // empty: the group of this process
+};
+// Opens a listening Unix socket. Replaces a socket file that no process listens
+// on; any other file at `path` is ALREADY_EXISTS. INVALID_ARGUMENT for a group
+// that does not exist, or that this process may not give the socket to.
+absl::StatusOr<int> ListenUnix(const std::string& path,
+                               const SocketAccess& access = {});
 // The port of a listening TCP socket; 0 on failure.
 uint16_t PortOf(int fd);
 
@@ -31,6 +44,11 @@ uint16_t PortOf(int fd);
 kj::Promise<void> AcceptAll(
     EventLoop& loop, int listening_fd,
     std::function<void(kj::Own<kj::AsyncIoStream>)> on_stream);
+
+// Names the host at the other end of a TCP connection, for a ConnectionTable.
+// Of IPv6 it takes the first half of the address, because one host may have all
+// the addresses that begin with it. Not for people to read.
+std::string PeerOf(kj::AsyncIoStream& stream);
 
 // Sets the options of a TCP connection: no Nagle, keepalive, and a send buffer
 // of 1 MB, so that a connection carries 1 MB per round trip

@@ -119,6 +119,11 @@ absl::Status FromException(const kj::Exception& exception) {
   return absl::InternalError(what);
 }
 
+std::string NameFromWire(capnp::Text::Reader text) {
+  constexpr size_t kBytesMax = 257;  // the texts of a model have at most 256
+  return std::string(text.begin(), std::min(text.size(), kBytesMax));
+}
+
 absl::Status BadDigest(const char* what, size_t bytes) {
   return absl::InvalidArgumentError(
       absl::StrCat(what, " has ", bytes, " bytes, expected 32"));
@@ -183,7 +188,7 @@ void ToWire(const ModelSpec& model, wire::ModelSpec::Builder out) {
 
 absl::StatusOr<ModelSpec> FromWire(wire::ModelSpec::Reader model) {
   ModelSpec out;
-  out.name = FromWire(model.getName());
+  out.name = NameFromWire(model.getName());
   out.num_layers = ClampToInt(model.getNumLayers());
   out.num_kv_heads = ClampToInt(model.getNumKvHeads());
   out.head_dim = ClampToInt(model.getHeadDim());
@@ -195,8 +200,8 @@ absl::StatusOr<ModelSpec> FromWire(wire::ModelSpec::Reader model) {
   absl::StatusOr<RopeSpec> rope = FromWire(model.getRope());
   if (!rope.ok()) return rope.status();
   out.rope = *rope;
-  out.weights_digest = FromWire(model.getWeightsDigest());
-  out.tokenizer_digest = FromWire(model.getTokenizerDigest());
+  out.weights_digest = NameFromWire(model.getWeightsDigest());
+  out.tokenizer_digest = NameFromWire(model.getTokenizerDigest());
   if (absl::Status status = Validate(out); !status.ok()) return status;
   return out;
 }

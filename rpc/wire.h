@@ -35,6 +35,9 @@ absl::Status FromException(const kj::Exception& exception);
 inline std::string FromWire(capnp::Text::Reader text) {
   return std::string(text.begin(), text.end());
 }
+// A name that a client sent, cut off behind the longest name that can be valid,
+// so that no error repeats a text of megabytes.
+std::string NameFromWire(capnp::Text::Reader text);
 // The whole text. A setter that gets the std::string itself ends it at its
 // first zero byte.
 inline capnp::Text::Reader TextOf(const std::string& text) {

@@ -20,14 +20,15 @@ uint32_t LengthFrom(const kj::byte* bytes) {
 
 }  // namespace
 
-kj::Promise<uint32_t> ReadFrameLength(kj::AsyncInputStream& stream) {
+kj::Promise<uint32_t> ReadFrameLength(kj::AsyncInputStream& stream,
+                                      uint32_t bytes_max) {
   auto length = kj::heapArray<kj::byte>(kLengthBytes);
   auto reading = stream.read(length.begin(), kLengthBytes);
-  return reading.then([length = kj::mv(length)] {
+  return reading.then([bytes_max, length = kj::mv(length)] {
     const uint32_t value = LengthFrom(length.begin());
-    KJ_REQUIRE(value >= sizeof(capnp::word) && value <= peer::FRAME_BYTES_MAX &&
+    KJ_REQUIRE(value >= sizeof(capnp::word) && value <= bytes_max &&
                    value % sizeof(capnp::word) == 0,
-               "a frame has an impossible length", value);
+               "a frame has an impossible length", value, bytes_max);
     return value;
   });
 }
@@ -41,9 +42,11 @@ kj::Promise<kj::Own<Frame>> ReadFrameBody(kj::AsyncInputStream& stream,
   });
 }
 
-kj::Promise<kj::Own<Frame>> ReadFrame(kj::AsyncInputStream& stream) {
-  return ReadFrameLength(stream).then(
-      [&stream](uint32_t length) { return ReadFrameBody(stream, length); });
+kj::Promise<kj::Own<Frame>> ReadFrame(kj::AsyncInputStream& stream,
+                                      uint32_t bytes_max) {
+  return ReadFrameLength(stream, bytes_max).then([&stream](uint32_t length) {
+    return ReadFrameBody(stream, length);
+  });
 }
 
 kj::Array<kj::byte> FrameOf(capnp::MessageBuilder& message) {

@@ -28,6 +28,9 @@ inline constexpr size_t kBulkBlockBytes = 4u << 20;
 // per stream, up to 2^21 streams per level.
 inline constexpr uint32_t kPrefixBytesMax = 256u << 20;
 
+// A hello has two introductions' worth of names.
+inline constexpr uint32_t kHelloBytesMax = 64u << 10;
+
 // A received frame: one message, which can be read while the frame lives.
 class Frame {
  public:
@@ -44,11 +47,13 @@ class Frame {
 };
 
 // Fails with DISCONNECTED at the end of the stream, and with FAILED for a
-// length that no frame can have.
-kj::Promise<kj::Own<Frame>> ReadFrame(kj::AsyncInputStream& stream);
+// length that no frame can have, or that is above `bytes_max`.
+kj::Promise<kj::Own<Frame>> ReadFrame(
+    kj::AsyncInputStream& stream, uint32_t bytes_max = peer::FRAME_BYTES_MAX);
 // The two halves of ReadFrame, for a caller with a time limit for the second
 // half only.
-kj::Promise<uint32_t> ReadFrameLength(kj::AsyncInputStream& stream);
+kj::Promise<uint32_t> ReadFrameLength(
+    kj::AsyncInputStream& stream, uint32_t bytes_max = peer::FRAME_BYTES_MAX);
 kj::Promise<kj::Own<Frame>> ReadFrameBody(kj::AsyncInputStream& stream,
                                           uint32_t length);
 

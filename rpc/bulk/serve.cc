@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "codec/format/fixed_fields.h"
 #include "kv/clock.h"
+#include "kv/model_spec.h"
 #include "rpc/bulk/session.h"
 #include "rpc/wire.h"
 
@@ -16,6 +17,8 @@ namespace kdn::rpc {
 namespace {
 
 constexpr size_t kPiecesPerWrite = 512;
+// Shows that the peer has begun to send.
+constexpr size_t kFirstPushBytes = 4096;
 constexpr uint64_t kTtlMsMax = 30ull * 24 * 3600 * 1000;
 
 kj::ArrayPtr<const kj::byte> BytesOf(absl::Span<const std::byte> bytes) {
@@ -45,8 +48,24 @@ absl::StatusOr<ChunkRef> RefOf(peer::ChunkRef::Reader ref) {
   return ChunkRef{*key};
 }
 
-int IntOf(uint32_t value) {
-  return static_cast<int>(std::min<uint32_t>(value, 1u << 20));
+absl::Status CheckRange(const char* what, uint32_t begin, uint32_t end,
+                        uint32_t most) {
+  if (begin <= end && end <= most) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      what, " [", begin, ", ", end, "), expected a range up to ", most));
+}
+
+// The slice of a fetch. INVALID_ARGUMENT for layers or heads that no model has.
+absl::StatusOr<KvSlice> SliceOf(peer::Fetch::Reader fetch) {
+  absl::Status status = CheckRange("layers", fetch.getLayerBegin(),
+                                   fetch.getLayerEnd(), kLayersMax);
+  status.Update(CheckRange("heads", fetch.getHeadBegin(), fetch.getHeadEnd(),
+                           kKvHeadsMax));
+  if (!status.ok()) return status;
+  return KvSlice{static_cast<int>(fetch.getLayerBegin()),
+                 static_cast<int>(fetch.getLayerEnd()),
+                 static_cast<int>(fetch.getHeadBegin()),
+                 static_cast<int>(fetch.getHeadEnd())};
 }
 
 // The frame of one chunk of a fetch.
@@ -98,6 +117,8 @@ kj::Promise<void> BulkSession::ServeFetch(peer::Fetch::Reader request,
   const absl::StatusOr<Namespace> ns =
       Namespace::Parse(FromWire(request.getNamespace()));
   if (!ns.ok()) return Malformed(ns.status());
+  const absl::StatusOr<KvSlice> slice = SliceOf(request);
+  if (!slice.ok()) return Malformed(slice.status());
   if (chunks.size() >
       static_cast<unsigned>(shared_.options.items_per_fetch_max)) {
     return Malformed(absl::InvalidArgumentError(
@@ -111,10 +132,8 @@ kj::Promise<void> BulkSession::ServeFetch(peer::Fetch::Reader request,
     refs.push_back(*ref);
   }
   auto fetch = std::make_shared<Fetch>(
-      KvSlice{IntOf(request.getLayerBegin()), IntOf(request.getLayerEnd()),
-              IntOf(request.getHeadBegin()), IntOf(request.getHeadEnd())},
-      LevelSet::FromBits(request.getAccept()), request.getNewestFormat(),
-      BudgetOf(request.getBudget()), refs.size());
+      *slice, LevelSet::FromBits(request.getAccept()),
+      request.getNewestFormat(), BudgetOf(request.getBudget()), refs.size());
   const CallDeadline deadline = CallDeadline::After(timeout);
   for (unsigned i = 0; i < refs.size(); ++i) {
     using Held = absl::StatusOr<delivery::PeerService::Held>;
@@ -296,26 +315,39 @@ kj::Promise<void> BulkSession::ServePush(peer::Push::Reader request,
                 absl::Milliseconds(static_cast<int64_t>(
                     std::min<uint64_t>(request.getTtlMs(), kTtlMsMax)));
   push->deadline = deadline;
-  using Block = absl::StatusOr<std::shared_ptr<storage::ArenaBlock>>;
-  kj::Promise<Block> reserving = nullptr;
-  if (push->bytes < codec::ObjectIndex::kFixedPrefixBytes ||
-      push->bytes > shared_.options.push_bytes_max) {
-    reserving = Block(absl::InvalidArgumentError(
-        absl::StrCat("an object of ", push->bytes, " bytes, expected ",
-                     codec::ObjectIndex::kFixedPrefixBytes, " to ",
-                     shared_.options.push_bytes_max)));
-  } else {
-    auto expected = loop_.Expect<Block>();
-    shared_.service->ReserveLocal(push->ref, push->bytes, deadline.of_node,
-                                  std::move(expected.done));
-    reserving = ByDeadline(loop_, kj::mv(expected.promise), deadline.at,
-                           "reserving room");
-  }
-  return reserving.then([this, push](Block block) {
+  return Reserve(push).then([this, push](Block block) {
     const absl::Status status = block.status();
     if (status.ok()) push->block = *std::move(block);
     return Go(push, status);
   });
+}
+
+kj::Promise<BulkSession::Block> BulkSession::Reserve(
+    std::shared_ptr<Pushing> push) {
+  const uint64_t least = codec::ObjectIndex::kFixedPrefixBytes;
+  const uint64_t most = shared_.options.push_bytes_max;
+  if (push->bytes < least || push->bytes > most) {
+    return Block(absl::InvalidArgumentError(
+        absl::StrCat("an object of ", push->bytes, " bytes, expected ", least,
+                     " to ", most)));
+  }
+  using Pass = absl::StatusOr<ByteBudget::Pass>;
+  ByteBudget& unreceived = *shared_.unreceived;
+  return ByDeadline<Pass>(
+             loop_,
+             unreceived.Acquire(std::min(push->bytes, unreceived.limit()),
+                                requester_),
+             push->deadline.at, "waiting for other pushes")
+      .then([this, push](Pass pass) -> kj::Promise<Block> {
+        if (!pass.ok()) return Block(pass.status());
+        push->unreceived = *std::move(pass);
+        auto expected = loop_.Expect<Block>();
+        shared_.service->ReserveLocal(push->ref, push->bytes,
+                                      push->deadline.of_node,
+                                      std::move(expected.done));
+        return ByDeadline(loop_, kj::mv(expected.promise), push->deadline.at,
+                          "reserving room");
+      });
 }
 
 kj::Promise<void> BulkSession::Go(std::shared_ptr<Pushing> push,
@@ -332,9 +364,18 @@ kj::Promise<void> BulkSession::Go(std::shared_ptr<Pushing> push,
 
 kj::Promise<void> BulkSession::Receive(std::shared_ptr<Pushing> push,
                                        uint64_t done) {
-  if (done == push->bytes) return kj::READY_NOW;
-  const size_t count = std::min<uint64_t>(kBulkBlockBytes, push->bytes - done);
-  return Within(loop_, shared_.options.stall_timeout,
+  if (done == push->bytes) {
+    push->unreceived = nullptr;
+    return kj::READY_NOW;
+  }
+  const bool first = done == 0;
+  const size_t count = std::min<uint64_t>(
+      first ? kFirstPushBytes : kBulkBlockBytes, push->bytes - done);
+  const absl::Duration limit =
+      first ? std::min(shared_.options.push_begin_timeout,
+                       shared_.options.stall_timeout)
+            : shared_.options.stall_timeout;
+  return Within(loop_, limit,
                 stream_->read(push->block->bytes().data() + done, count))
       .then([this, push, done, count] {
         shared_.options.meters->Add("peer_bytes_in", count);

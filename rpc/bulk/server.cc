@@ -1,30 +1,47 @@
 #include "rpc/bulk/server.h"
 
+#include <atomic>
+#include <map>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kv/log.h"
 #include "rpc/bulk/session.h"
+#include "rpc/connection_table.h"
 #include "rpc/listener.h"
-#include "transfer/admission_gate.h"
 
 namespace kdn::rpc {
 namespace {
 
-using transfer::AdmissionGate;
+// Connections whose peer has not said hello.
+constexpr size_t kSilentMax = 64;
+
+// Sets the name of a node apart from an address.
+std::string NameOf(const std::string& node) {
+  return absl::StrCat("node ", node);
+}
 
 class BulkServerImpl final : public BulkServer,
                              public kj::TaskSet::ErrorHandler {
  public:
   BulkServerImpl(Options options, delivery::PeerService* service)
-      : connections_(AdmissionGate::Create(
-            static_cast<uint64_t>(options.connections_max))) {
+      : table_({.connections_max = static_cast<size_t>(options.connections_max),
+                .silent_max = kSilentMax,
+                .per_peer_max =
+                    static_cast<size_t>(options.connections_per_peer_max),
+                .kept_for_local = 0,
+                .kept_for_remote = 0}) {
     shared_.options = std::move(options);
     if (shared_.options.introduce == nullptr) {
       shared_.options.introduce = IntroduceByNameOnly(shared_.options.self);
     }
     shared_.service = service;
     shared_.loop = &loop_;
+    loop_.Run([&] {
+      shared_.unreceived =
+          ByteBudget::Create(loop_, shared_.options.push_unreceived_max);
+    });
   }
   ~BulkServerImpl() noexcept override { Stop(); }
 
@@ -44,24 +61,21 @@ class BulkServerImpl final : public BulkServer,
   }
 
   uint16_t port() const override { return port_; }
-  Counters counters() const override { return Counters{connections_->used()}; }
+  Counters counters() const override { return Counters{open_.load()}; }
   void Stop() override {
     if (std::exchange(stopped_, true)) return;
     loop_.Run([&] { tasks_ = nullptr; });
   }
 
  private:
-  void Accept(kj::Own<kj::AsyncIoStream> stream) {
-    auto slot = connections_->TryTake(1, WorkClass::kRead);
-    if (!slot) {
-      Refuse("too many connections");
-      return;  // dropping the stream hangs up
-    }
-    TuneTcp(*stream);
-    auto session = kj::heap<BulkSession>(shared_, kj::mv(stream));
-    auto running = session->Run();
-    tasks_->add(running.attach(kj::mv(session),
-                               kj::heap<AdmissionGate::Pass>(std::move(slot))));
+  void Accept(kj::Own<kj::AsyncIoStream> stream);
+  BulkLink LinkOf(uint64_t id);
+  // Hangs up on idle connections, which have made room.
+  void HangUp(const ConnectionTable::Victims& victims);
+  void Forget(uint64_t id) {
+    table_.Remove(id);
+    connections_.erase(id);
+    open_.store(connections_.size());
   }
   void taskFailed(kj::Exception&& broken) override {
     if (broken.getType() == kj::Exception::Type::FAILED) {
@@ -75,12 +89,54 @@ class BulkServerImpl final : public BulkServer,
   }
 
   BulkShared shared_;
-  std::shared_ptr<AdmissionGate> connections_;
+  std::atomic<uint64_t> open_{0};
   uint16_t port_ = 0;
   bool stopped_ = false;
+  // Loop thread only.
+  ConnectionTable table_;
+  std::map<uint64_t, kj::Own<kj::PromiseFulfiller<void>>> connections_;
+  uint64_t next_connection_ = 1;
   EventLoop loop_;
-  kj::Own<kj::TaskSet> tasks_;  // loop thread only
+  kj::Own<kj::TaskSet> tasks_;
 };
+
+void BulkServerImpl::HangUp(const ConnectionTable::Victims& victims) {
+  for (const uint64_t victim : victims) {
+    const auto found = connections_.find(victim);
+    if (found != connections_.end()) found->second->fulfill();
+  }
+}
+
+BulkLink BulkServerImpl::LinkOf(uint64_t id) {
+  return BulkLink{.greeted =
+                      [this, id](const std::string& node) {
+                        const auto victims = table_.SetPeer(id, NameOf(node));
+                        if (victims) HangUp(*victims);
+                        return victims.has_value();
+                      },
+                  .set_busy =
+                      [this, id](bool busy) {
+                        table_.SetUse(id, busy ? ConnectionTable::Use::kInUse
+                                               : ConnectionTable::Use::kIdle);
+                      }};
+}
+
+void BulkServerImpl::Accept(kj::Own<kj::AsyncIoStream> stream) {
+  const uint64_t id = next_connection_++;
+  const auto victims =
+      table_.Add(id, ConnectionTable::Class::kRemote, PeerOf(*stream));
+  if (!victims) return Refuse("too many connections are in use");
+  HangUp(*victims);
+  auto paf = kj::newPromiseAndFulfiller<void>();
+  connections_.emplace(id, kj::mv(paf.fulfiller));
+  open_.store(connections_.size());
+  auto forget = kj::defer([this, id] { Forget(id); });
+  TuneTcp(*stream);
+  auto session = kj::heap<BulkSession>(shared_, kj::mv(stream), LinkOf(id));
+  auto running = session->Run();
+  tasks_->add(running.exclusiveJoin(kj::mv(paf.promise))
+                  .attach(kj::mv(session), kj::mv(forget)));
+}
 
 }  // namespace
 

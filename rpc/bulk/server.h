@@ -29,10 +29,21 @@ class BulkServer {
     Introduce introduce = nullptr;  // null: IntroduceByNameOnly
     std::string host = "127.0.0.1";
     uint16_t port = 0;  // 0: any free port, see port()
-    // A peer opens at most nine: see BulkTransport.
+    // When the server or a peer has its most, an idle connection makes room for
+    // a new one: the peer's pool opens another one when it needs it.
     int connections_max = 1024;
+    // A peer opens at most nine (see BulkTransport); connections that it has
+    // lost may still be open here.
+    int connections_per_peer_max = 32;
     int items_per_fetch_max = delivery::kItemsPerFetchMax;
     uint64_t push_bytes_max = 4ull << 30;
+    // Most bytes of announced pushes for which memory is taken before they have
+    // come, in all: other objects are evicted for them. Further pushes wait. A
+    // larger push waits until no other one is under way.
+    uint64_t push_unreceived_max = 256u << 20;
+    // The server hangs up on a peer that has not begun to send so long after it
+    // was told to.
+    absl::Duration push_begin_timeout = absl::Seconds(2);
     // The server hangs up on a peer when a block that the peer should take or
     // send takes longer than this.
     absl::Duration stall_timeout = absl::Seconds(10);

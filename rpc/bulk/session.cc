@@ -3,6 +3,7 @@
 #include <kj/debug.h>
 
 #include <algorithm>
+#include <functional>
 #include <string>
 #include <utility>
 
@@ -11,8 +12,24 @@
 #include "rpc/wire.h"
 
 namespace kdn::rpc {
+namespace {
+
+// The frame of the largest request: a fetch of as many chunks as it may name.
+uint32_t RequestBytesMax(const BulkServer::Options& options) {
+  constexpr uint32_t kBytesPerChunk = 128;
+  constexpr uint32_t kFixedBytes = 8192;
+  const uint64_t bytes =
+      kFixedBytes +
+      kBytesPerChunk * static_cast<uint64_t>(options.items_per_fetch_max);
+  return static_cast<uint32_t>(
+      std::min<uint64_t>(bytes, peer::FRAME_BYTES_MAX));
+}
+
+}  // namespace
+
 kj::Promise<void> BulkSession::Run() {
-  return Within(loop_, shared_.options.stall_timeout, ReadFrame(*stream_))
+  return Within(loop_, shared_.options.stall_timeout,
+                ReadFrame(*stream_, kHelloBytesMax))
       .then([this](kj::Own<Frame> frame) {
         auto greeting = Greet(frame->As<peer::Hello>());
         return greeting.attach(kj::mv(frame));
@@ -36,7 +53,13 @@ kj::Promise<bool> BulkSession::Greet(peer::Hello::Reader hello) {
   const std::string caller = hello.getIntroduction().getNode().cStr();
   const placement::Introduction ours =
       shared_.options.introduce(NodeId(caller));
-  const absl::Status status = Judge(ours, hello);
+  requester_ = RequesterId(std::hash<std::string>()(caller));
+  absl::Status status = Judge(ours, hello);
+  if (status.ok() && !link_.greeted(caller)) {
+    status = absl::ResourceExhaustedError(
+        absl::StrCat("node ", caller, " has too many connections to node ",
+                     shared_.options.self.name(), " in use"));
+  }
   if (!status.ok()) {
     shared_.options.meters->Add("peer_refused");
     LogWarning("bulk.hello", absl::StrCat("refused a connection of node ",
@@ -54,9 +77,11 @@ kj::Promise<bool> BulkSession::Greet(peer::Hello::Reader hello) {
 }
 
 kj::Promise<void> BulkSession::ServeRequests() {
+  link_.set_busy(false);
   // No time limit for the length: a connection may be idle in the peer's pool.
-  return ReadFrameLength(*stream_)
+  return ReadFrameLength(*stream_, RequestBytesMax(shared_.options))
       .then([this](uint32_t length) {
+        link_.set_busy(true);
         return Within(loop_, shared_.options.stall_timeout,
                       ReadFrameBody(*stream_, length));
       })

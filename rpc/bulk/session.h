@@ -1,14 +1,18 @@
 #ifndef KDN_RPC_BULK_SESSION_H_
 #define KDN_RPC_BULK_SESSION_H_
 
+#include <functional>
 #include <memory>
 #include <optional>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "delivery/fetch_plan.h"
 #include "delivery/serve_order.h"
 #include "rpc/bulk/frame.h"
 #include "rpc/bulk/server.h"
+#include "rpc/byte_budget.h"
 #include "rpc/call_deadline.h"
 
 namespace kdn::rpc {
@@ -18,14 +22,27 @@ struct BulkShared {
   BulkServer::Options options;
   delivery::PeerService* service = nullptr;
   EventLoop* loop = nullptr;
+  std::shared_ptr<ByteBudget> unreceived;  // see push_unreceived_max
+};
+
+// What a session tells the server of its connection.
+struct BulkLink {
+  // The node says that its name is this. False: it has too many connections.
+  std::function<bool(const std::string& node)> greeted;
+  // A request is being served, or no longer is.
+  std::function<void(bool busy)> set_busy;
 };
 
 // The server's side of one connection: hello, then one request after the other.
 // An exception ends this session only. Loop thread only.
 class BulkSession {
  public:
-  BulkSession(BulkShared& shared, kj::Own<kj::AsyncIoStream> stream)
-      : shared_(shared), loop_(*shared.loop), stream_(kj::mv(stream)) {}
+  BulkSession(BulkShared& shared, kj::Own<kj::AsyncIoStream> stream,
+              BulkLink link)
+      : shared_(shared),
+        loop_(*shared.loop),
+        stream_(kj::mv(stream)),
+        link_(std::move(link)) {}
 
   // Resolves or fails when the connection is to be closed.
   kj::Promise<void> Run();
@@ -77,6 +94,7 @@ class BulkSession {
     absl::Time expires;
     CallDeadline deadline;
     std::shared_ptr<storage::ArenaBlock> block;
+    ByteBudget::Pass unreceived;
   };
 
   absl::Status Judge(const placement::Introduction& ours,
@@ -101,6 +119,9 @@ class BulkSession {
   static std::shared_ptr<Group> Arrange(std::vector<Item> items,
                                         const KvSlice& slice);
   kj::Promise<void> ServePush(peer::Push::Reader push, absl::Duration timeout);
+  using Block = absl::StatusOr<std::shared_ptr<storage::ArenaBlock>>;
+  // Takes memory for a push, once not too much memory waits for bytes.
+  kj::Promise<Block> Reserve(std::shared_ptr<Pushing> push);
   kj::Promise<void> Go(std::shared_ptr<Pushing> push,
                        const absl::Status& status);
   kj::Promise<void> Receive(std::shared_ptr<Pushing> push, uint64_t done);
@@ -111,6 +132,8 @@ class BulkSession {
   BulkShared& shared_;
   EventLoop& loop_;
   kj::Own<kj::AsyncIoStream> stream_;
+  const BulkLink link_;
+  RequesterId requester_;  // stands for the name of the peer
 };
 
 }  // namespace kdn::rpc

@@ -125,9 +125,10 @@ struct ConnectOptions {
 
 class Client {
  public:
-  // `address` is "unix:/path/to/socket" or "host:port". UNAVAILABLE when nobody
-  // listens, FAILED_PRECONDITION when the gateway speaks another version or
-  // hashes tokens differently.
+  // `address` is "unix:/path/to/socket", "host:port" or "[IPv6]:port".
+  // UNAVAILABLE when nobody listens, PERMISSION_DENIED when this user may not
+  // open the socket, FAILED_PRECONDITION when the gateway speaks another
+  // version or hashes tokens differently.
   static absl::StatusOr<std::unique_ptr<Client>> Connect(
       std::string_view address, ConnectOptions options = {});
   ~Client();

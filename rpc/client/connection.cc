@@ -1,10 +1,13 @@
 #include "rpc/client/connection.h"
 
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <string>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -28,8 +31,26 @@ absl::Status CheckAddress(std::string_view address) {
   if (absl::StartsWith(text, "unix:/") || absl::StrContains(text, ":")) {
     return absl::OkStatus();
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("address '", text, "': expected unix:/path or host:port"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "address '", text, "': expected unix:/path, host:port or [IPv6]:port"));
+}
+
+// PERMISSION_DENIED when the socket is there but this user may not open it,
+// else UNAVAILABLE.
+absl::Status ConnectError(std::string_view address, const absl::Status& why) {
+  const std::string text =
+      absl::StrCat("cannot connect to ",
+                   absl::string_view(address.data(), address.size()), ": ");
+  const std::string path(address.substr(std::min<size_t>(5, address.size())));
+  if (address.substr(0, 5) == "unix:" &&
+      faccessat(AT_FDCWD, path.c_str(), R_OK | W_OK, AT_EACCESS) != 0 &&
+      errno == EACCES) {
+    return absl::PermissionDeniedError(absl::StrCat(
+        text,
+        "permission denied: run as the user of the node, or as a member of the "
+        "gateway_socket_group of its configuration"));
+  }
+  return absl::UnavailableError(absl::StrCat(text, why.message()));
 }
 
 }  // namespace
@@ -49,11 +70,7 @@ absl::StatusOr<std::shared_ptr<Connection>> Connection::Open(
             return connecting.attach(kj::mv(parsed));
           }),
       options.timeout);
-  if (!stream.ok()) {
-    return absl::UnavailableError(absl::StrCat(
-        "cannot connect to ", absl::string_view(address.data(), address.size()),
-        ": ", stream.status().message()));
-  }
+  if (!stream.ok()) return ConnectError(address, stream.status());
   connection->stream_ = kj::mv(*stream);
   const auto side = capnp::rpc::twoparty::Side::CLIENT;
   if (local) {

@@ -3,24 +3,38 @@
 #include <capnp/rpc-twoparty.h>
 #include <unistd.h>
 
-#include <list>
+#include <algorithm>
+#include <atomic>
+#include <map>
+#include <string>
 #include <utility>
 
 #include "kv/log.h"
+#include "rpc/connection_table.h"
 #include "rpc/event_loop.h"
+#include "rpc/gateway/engine_messages.h"
 #include "rpc/gateway/session.h"
 #include "rpc/gateway/session_state.h"
-#include "rpc/listener.h"
 
 namespace kdn::rpc {
 namespace {
 
-// Most connections beyond the sessions: of engines that have not said hello,
-// and of clients that fetch descriptors.
-constexpr uint64_t kHelloesMax = 64;
+// Most connections beyond the sessions: of engines that have not said hello.
+constexpr size_t kSilentMax = 64;
+// Connections that only clients over the Unix socket get, and so for TCP.
+constexpr size_t kKeptForLocal = 32;
+constexpr size_t kKeptForRemote = 32;
+// A client whose Session is gone may say hello again while objects of its
+// earlier sessions live.
+constexpr uint64_t kSessionsPerConnection = 4;
+constexpr size_t kDeskVisitorsMax = 64;
 // Clients send no descriptors, but 0 would also keep the gateway from sending
 // them.
 constexpr unsigned kFdsPerMessageMax = 1;
+// How often the gateway looks for clients that do not read their answers.
+constexpr auto kQueueLook = 100 * kj::MILLISECONDS;
+// A client that broke a limit has so long to read why.
+constexpr auto kLastWords = 1 * kj::SECONDS;
 
 capnp::ReaderOptions ReaderOptionsOf(const Gateway::Options& options) {
   capnp::ReaderOptions reader;
@@ -29,56 +43,99 @@ capnp::ReaderOptions ReaderOptionsOf(const Gateway::Options& options) {
   return reader;
 }
 
+EngineMessages::Limits LimitsOf(const Gateway::Options& options) {
+  EngineMessages::Limits limits;
+  limits.bytes_max = options.message_bytes_max;
+  limits.stall_max = options.message_stall_max;
+  limits.queued_max = options.queued_bytes_per_client_max;
+  limits.queued_pause = std::min(limits.queued_pause, limits.queued_max);
+  return limits;
+}
+
 // The connection of one engine: the stream and its RPC system.
 struct EngineConnection {
   using RpcSystem = capnp::RpcSystem<capnp::rpc::twoparty::VatId>;
   kj::Own<kj::AsyncIoStream> stream;
-  AdmissionGate::Pass slot;
-  std::shared_ptr<bool> greeted = std::make_shared<bool>(false);
+  std::shared_ptr<EngineLink> link = std::make_shared<EngineLink>();
+  kj::Own<EngineMessages> messages;
   kj::Own<capnp::TwoPartyVatNetwork> network;
   kj::Own<RpcSystem> rpc;
 
-  EngineConnection(std::shared_ptr<GatewayState> gateway, bool local,
-                   kj::Own<kj::AsyncIoStream> accepted,
-                   AdmissionGate::Pass held)
-      : stream(kj::mv(accepted)), slot(std::move(held)) {
-    const auto side = capnp::rpc::twoparty::Side::SERVER;
-    const auto reader = ReaderOptionsOf(gateway->options);
+  EngineConnection(std::shared_ptr<GatewayState> gateway, uint64_t id,
+                   bool local, kj::Own<kj::AsyncIoStream> accepted)
+      : stream(kj::mv(accepted)) {
+    link->id = id;
+    link->local = local;
+    link->sessions = AdmissionGate::Create(kSessionsPerConnection);
+    kj::Own<capnp::MessageStream> inner;
     if (local) {
-      network = kj::heap<capnp::TwoPartyVatNetwork>(
-          kj::downcast<kj::AsyncCapabilityStream>(*stream), kFdsPerMessageMax,
-          side, reader);
+      inner = kj::heap<capnp::AsyncCapabilityMessageStream>(
+          kj::downcast<kj::AsyncCapabilityStream>(*stream));
     } else {
       TuneTcp(*stream);
-      network = kj::heap<capnp::TwoPartyVatNetwork>(*stream, side, reader);
+      inner = kj::heap<capnp::AsyncIoMessageStream>(*stream);
     }
-    const uint64_t words =
-        gateway->options.call_bytes_max / sizeof(capnp::word);
+    const Gateway::Options& options = gateway->options;
+    messages = kj::heap<EngineMessages>(
+        *gateway->loop, *stream, kj::mv(inner), LimitsOf(options),
+        gateway->received, RequesterId(id),
+        std::shared_ptr<const bool>(link, &link->greeted));
+    network = kj::heap<capnp::TwoPartyVatNetwork>(
+        *messages, local ? kFdsPerMessageMax : 0,
+        capnp::rpc::twoparty::Side::SERVER, ReaderOptionsOf(options));
+    messages->set_network(network);
+    link->messages = messages;
+    const uint64_t words = options.call_bytes_max / sizeof(capnp::word);
     rpc = kj::heap<RpcSystem>(capnp::makeRpcServer(
-        *network, wire::Kdn::Client(kj::heap<KdnServer>(std::move(gateway),
-                                                        local, greeted))));
+        *network,
+        wire::Kdn::Client(kj::heap<KdnServer>(std::move(gateway), link))));
     rpc->setFlowLimit(words);
   }
+  ~EngineConnection() noexcept(false) { link->messages = nullptr; }
 };
 
 class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
  public:
   explicit GatewayImpl(Options options, delivery::NodeService* node)
-      : options_(std::move(options)) {
+      : options_(std::move(options)),
+        table_(
+            {.connections_max =
+                 static_cast<size_t>(options_.sessions_max) + kSilentMax,
+             .silent_max = kSilentMax,
+             .per_peer_max =
+                 static_cast<size_t>(options_.connections_per_address_max),
+             .kept_for_local = options_.unix_path.empty() ? 0 : kKeptForLocal,
+             .kept_for_remote =
+                 options_.tcp_host.empty() ? 0 : kKeptForRemote}),
+        desk_table_({.connections_max = kDeskVisitorsMax,
+                     .silent_max = kDeskVisitorsMax,
+                     .per_peer_max = 0,
+                     .kept_for_local = 0,
+                     .kept_for_remote = 0}) {
     sessions_ =
         AdmissionGate::Create(static_cast<uint64_t>(options_.sessions_max));
     memory_ = AdmissionGate::Create(options_.memory_bytes_max);
     regions_ =
         AdmissionGate::Create(static_cast<uint64_t>(options_.regions_max));
     store_bytes_ = AdmissionGate::Create(UINT64_MAX);
-    connections_ = AdmissionGate::Create(
-        static_cast<uint64_t>(options_.sessions_max) + kHelloesMax);
     loop_.Run([&] {
       state_ = std::make_shared<GatewayState>(GatewayState{
-          options_, node, &loop_, sessions_, memory_, regions_, store_bytes_,
-          ScratchPool::Create(loop_, options_.scratch_bytes_max),
-          /*desk=*/nullptr});
+          .options = options_,
+          .node = node,
+          .loop = &loop_,
+          .sessions = sessions_,
+          .memory = memory_,
+          .regions = regions_,
+          .store_bytes = store_bytes_,
+          .scratch = ScratchPool::Create(loop_, options_.scratch_bytes_max),
+          .received = ByteBudget::Create(loop_, options_.received_bytes_max),
+          .call_memory = ByteBudget::Create(loop_, options_.call_memory_max),
+          .connections = &table_,
+          .hang_up = [this](uint64_t id) { HangUp(id); },
+          .desk = nullptr});
       scratch_ = state_->scratch;
+      received_ = state_->received;
+      call_memory_ = state_->call_memory;
     });
   }
   ~GatewayImpl() noexcept override { Stop(); }
@@ -86,15 +143,33 @@ class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
   absl::Status Listen();
   uint16_t tcp_port() const override { return tcp_port_; }
   Usage usage() const override {
-    return Usage{sessions_->used(), memory_->used(), scratch_->used(),
-                 store_bytes_->used(), loop_.expected()};
+    return Usage{.sessions = sessions_->used(),
+                 .memory_bytes = memory_->used(),
+                 .scratch_bytes = scratch_->used(),
+                 .store_bytes = store_bytes_->used(),
+                 .node_calls = loop_.expected(),
+                 .connections = open_.load(),
+                 .received_bytes = received_->used(),
+                 .call_memory = call_memory_->used(),
+                 .queued_bytes = queued_.load()};
   }
   void Stop() override;
 
  private:
+  struct Open {
+    EngineMessages* messages = nullptr;
+    kj::Own<kj::PromiseFulfiller<void>> hang_up;
+  };
   void Serve(int fd, bool local);
   void ServeDesk(int fd, const std::string& path);
   void Accept(kj::Own<kj::AsyncIoStream> stream, bool local);
+  void Visit(DescriptorDesk& desk, kj::Own<kj::AsyncIoStream> stream);
+  kj::Promise<void> UntilSilentTooLong(std::shared_ptr<EngineLink> link);
+  void Forget(uint64_t id);
+  void HangUp(uint64_t id);
+  void Refuse(absl::string_view why);
+  // Hangs up on clients that do not read their answers.
+  kj::Promise<void> WatchQueues();
   void taskFailed(kj::Exception&& broken) override {
     // An engine that disconnects is not an error.
     if (broken.getType() == kj::Exception::Type::DISCONNECTED) return;
@@ -106,19 +181,30 @@ class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
   std::shared_ptr<AdmissionGate> memory_;
   std::shared_ptr<AdmissionGate> regions_;
   std::shared_ptr<AdmissionGate> store_bytes_;
-  std::shared_ptr<AdmissionGate> connections_;
   std::shared_ptr<ScratchPool> scratch_;
+  std::shared_ptr<ByteBudget> received_;
+  std::shared_ptr<ByteBudget> call_memory_;
   uint16_t tcp_port_ = 0;
   bool unix_bound_ = false;
   bool stopped_ = false;
-  EventLoop loop_;
+  std::atomic<uint64_t> open_{0};
+  std::atomic<uint64_t> queued_{0};
   // Created, used and released on the loop thread.
+  ConnectionTable table_;
+  ConnectionTable desk_table_;
+  std::map<uint64_t, Open> connections_;
+  std::map<uint64_t, kj::Own<kj::PromiseFulfiller<void>>> visitors_;
+  uint64_t next_connection_ = 1;
+  EventLoop loop_;
   std::shared_ptr<GatewayState> state_;
   kj::Own<kj::TaskSet> tasks_;
 };
 
 absl::Status GatewayImpl::Listen() {
-  loop_.Run([&] { tasks_ = kj::heap<kj::TaskSet>(*this); });
+  loop_.Run([&] {
+    tasks_ = kj::heap<kj::TaskSet>(*this);
+    tasks_->add(WatchQueues());
+  });
   if (!options_.tcp_host.empty()) {
     absl::StatusOr<int> fd = ListenTcp(options_.tcp_host, options_.tcp_port);
     if (!fd.ok()) return fd.status();
@@ -126,11 +212,12 @@ absl::Status GatewayImpl::Listen() {
     Serve(*fd, /*local=*/false);
   }
   if (!options_.unix_path.empty()) {
-    absl::StatusOr<int> fd = ListenUnix(options_.unix_path);
+    absl::StatusOr<int> fd =
+        ListenUnix(options_.unix_path, options_.unix_access);
     if (!fd.ok()) return fd.status();
     unix_bound_ = true;
     const std::string desk_path = options_.unix_path + ".fd";
-    absl::StatusOr<int> desk_fd = ListenUnix(desk_path);
+    absl::StatusOr<int> desk_fd = ListenUnix(desk_path, options_.unix_access);
     if (!desk_fd.ok()) {
       close(*fd);
       return desk_fd.status();
@@ -156,27 +243,111 @@ void GatewayImpl::ServeDesk(int fd, const std::string& path) {
     tasks_->add(AcceptAll(
         loop_, fd,
         [this, desk = state_->desk](kj::Own<kj::AsyncIoStream> stream) {
-          auto slot = connections_->TryTake(1, WorkClass::kRead);
-          if (!slot) return;
-          tasks_->add(
-              desk->Serve(kj::mv(stream)).attach(kj::heap(std::move(slot))));
+          Visit(*desk, kj::mv(stream));
         }));
   });
 }
 
+void GatewayImpl::Visit(DescriptorDesk& desk,
+                        kj::Own<kj::AsyncIoStream> stream) {
+  const uint64_t id = next_connection_++;
+  const auto victims =
+      desk_table_.Add(id, ConnectionTable::Class::kLocal, "local");
+  if (!victims) return;  // dropping the stream hangs up
+  for (const uint64_t victim : *victims) visitors_.at(victim)->fulfill();
+  auto paf = kj::newPromiseAndFulfiller<void>();
+  visitors_.emplace(id, kj::mv(paf.fulfiller));
+  tasks_->add(desk.Serve(kj::mv(stream))
+                  .exclusiveJoin(kj::mv(paf.promise))
+                  .attach(kj::defer([this, id] {
+                    desk_table_.Remove(id);
+                    visitors_.erase(id);
+                  })));
+}
+
+void GatewayImpl::Refuse(absl::string_view why) {
+  options_.meters->Add("engines_refused");
+  LogWarning("gateway.refused", why);
+}
+
+void GatewayImpl::HangUp(uint64_t id) {
+  const auto found = connections_.find(id);
+  if (found == connections_.end()) return;
+  Refuse(
+      "hung up on a client that had opened nothing, or had not said hello, to "
+      "make room for another one");
+  found->second.hang_up->fulfill();
+}
+
+void GatewayImpl::Forget(uint64_t id) {
+  table_.Remove(id);
+  connections_.erase(id);
+  open_.store(connections_.size());
+}
+
+kj::Promise<void> GatewayImpl::UntilSilentTooLong(
+    std::shared_ptr<EngineLink> link) {
+  return loop_.At(EventLoop::In(options_.hello_timeout))
+      .then([link]() -> kj::Promise<void> {
+        if (link->greeted) return kj::NEVER_DONE;
+        return kj::READY_NOW;
+      });
+}
+
 void GatewayImpl::Accept(kj::Own<kj::AsyncIoStream> stream, bool local) {
-  auto slot = connections_->TryTake(1, WorkClass::kRead);
-  if (!slot) return;  // dropping the stream hangs up
-  auto connection = kj::heap<EngineConnection>(state_, local, kj::mv(stream),
-                                               std::move(slot));
-  auto silent =
-      loop_.At(EventLoop::In(options_.hello_timeout))
-          .then([greeted = connection->greeted]() -> kj::Promise<void> {
-            if (*greeted) return kj::NEVER_DONE;
-            return kj::READY_NOW;
-          });
-  auto gone = connection->network->onDisconnect().exclusiveJoin(kj::mv(silent));
-  tasks_->add(gone.attach(kj::mv(connection)));
+  const uint64_t id = next_connection_++;
+  const auto victims = table_.Add(
+      id,
+      local ? ConnectionTable::Class::kLocal : ConnectionTable::Class::kRemote,
+      local ? "local" : PeerOf(*stream));
+  if (!victims) {
+    return Refuse(
+        "too many connections of engines, or too many of one address: hung up "
+        "on another one");
+  }
+  for (const uint64_t victim : *victims) HangUp(victim);
+  auto forget = kj::defer([this, id] { Forget(id); });
+  auto connection =
+      kj::heap<EngineConnection>(state_, id, local, kj::mv(stream));
+  auto paf = kj::newPromiseAndFulfiller<void>();
+  connections_.emplace(id, Open{connection->messages, kj::mv(paf.fulfiller)});
+  open_.store(connections_.size());
+  auto broken = connection->messages->WhenBroken().then([this] {
+    Refuse(
+        "hung up on a client that sent a message that is too large, broken or "
+        "too slow");
+    return loop_.At(EventLoop::Now() + kLastWords);
+  });
+  tasks_->add(connection->network->onDisconnect()
+                  .exclusiveJoin(UntilSilentTooLong(connection->link))
+                  .exclusiveJoin(kj::mv(paf.promise))
+                  .exclusiveJoin(kj::mv(broken))
+                  .attach(kj::mv(connection), kj::mv(forget)));
+}
+
+kj::Promise<void> GatewayImpl::WatchQueues() {
+  uint64_t total = 0;
+  Open* largest = nullptr;
+  for (auto& [id, open] : connections_) {
+    const uint64_t queued = open.messages->queued_bytes();
+    total += queued;
+    if (largest == nullptr || queued > largest->messages->queued_bytes()) {
+      largest = &open;
+    }
+    if (!open.messages->overdrawn()) continue;
+    Refuse("hung up on a client that does not read its answers");
+    open.hang_up->fulfill();
+  }
+  queued_.store(total);
+  if (total > options_.queued_bytes_max) {
+    Refuse(
+        "hung up on the client with the most unread answers: too much waits to "
+        "be sent");
+    largest->hang_up->fulfill();
+  }
+  return loop_.At(EventLoop::Now() + kQueueLook).then([this] {
+    return WatchQueues();
+  });
 }
 
 void GatewayImpl::Stop() {
@@ -196,10 +367,12 @@ absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(
     Options options, delivery::NodeService* node) {
   KDN_CHECK(node != nullptr, "a gateway needs a node");
   if (options.sessions_max < 1 || options.chunks_per_call_max < 1 ||
-      options.window_bytes > options.scratch_bytes_max) {
+      options.window_bytes > options.scratch_bytes_max ||
+      options.message_bytes_max > options.received_bytes_max) {
     return absl::InvalidArgumentError(
         "gateway options: sessions_max and chunks_per_call_max must be at "
-        "least 1, window_bytes at most scratch_bytes_max");
+        "least 1, window_bytes at most scratch_bytes_max, message_bytes_max at "
+        "most received_bytes_max");
   }
   auto gateway = std::make_unique<GatewayImpl>(std::move(options), node);
   if (absl::Status status = gateway->Listen(); !status.ok()) return status;

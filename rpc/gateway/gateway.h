@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "delivery/node_service.h"
 #include "kv/meters.h"
+#include "rpc/listener.h"
 
 namespace kdn::rpc {
 
@@ -27,24 +28,44 @@ class Gateway {
     // Empty: no TCP. Port 0: any free port, see tcp_port().
     std::string tcp_host = "127.0.0.1";
     uint16_t tcp_port = 0;
-    // The path of the Unix socket; empty: none. The mode of the socket is 0600:
-    // users who may open it are trusted. A stale socket file is replaced;
+    // The path of the Unix socket; empty: none. Users who may open it are
+    // trusted. A stale socket file is replaced;
     // ALREADY_EXISTS when a process listens on it. The gateway also makes
     // unix_path + ".fd", at which clients fetch descriptors that their Cap'n
     // Proto library cannot receive.
     std::string unix_path;
+    SocketAccess unix_access;
 
     int sessions_max = 256;
+    // Most connections from one address over TCP. When this, or the gateway, is
+    // full, a client that has opened nothing makes room for a newcomer.
+    int connections_per_address_max = 160;
     // A client that has not said hello for this long is disconnected.
     absl::Duration hello_timeout = absl::Seconds(10);
     // An inline retrieve ends when the engine takes longer than this to take a
-    // layer, because other retrieves wait for the scratch memory.
+    // layer: the second time while other retrieves wait for scratch memory.
     absl::Duration engine_stall_max = absl::Seconds(10);
-    uint64_t message_bytes_max = 256u << 20;
+    absl::Duration engine_stall_contended_max = absl::Seconds(2);
+    uint64_t message_bytes_max = 128u << 20;
+    // Most bytes of messages that are received and not yet worked off, in all.
+    // Messages of up to 64 KiB do not count. Larger ones wait for room.
+    uint64_t received_bytes_max = 192u << 20;
+    // Most memory for the chunks that calls under way name, in all. Further
+    // calls wait until their deadline.
+    uint64_t call_memory_max = 128u << 20;
+    // Most bytes that wait to be sent: to one client, beside the message that
+    // is being sent, and in all. Beyond, the gateway hangs up.
+    uint64_t queued_bytes_per_client_max = 64u << 20;
+    uint64_t queued_bytes_max = 256u << 20;
+    // A client that takes longer to send a part of a message (at most 1 MiB) is
+    // disconnected.
+    absl::Duration message_stall_max = absl::Seconds(10);
     // Most bytes of unanswered calls per connection; further calls are not
     // read.
     uint64_t call_bytes_max = 64u << 20;
     int chunks_per_call_max = 16384;
+    // Most positions of all chunks of a retrieve: as many chunks of 256 tokens.
+    int positions_per_call_max = 16384 * 256;
     // Most shared memory, per session and in all.
     uint64_t session_memory_bytes_max = 4ull << 30;
     uint64_t memory_bytes_max = 8ull << 30;
@@ -70,6 +91,10 @@ class Gateway {
     uint64_t scratch_bytes = 0;
     uint64_t store_bytes = 0;
     uint64_t node_calls = 0;  // calls that the node has not answered
+    uint64_t connections = 0;
+    uint64_t received_bytes = 0;
+    uint64_t call_memory = 0;
+    uint64_t queued_bytes = 0;  // to be sent; a tenth of a second old
   };
 
   // ALREADY_EXISTS, naming the address, when another process listens there.

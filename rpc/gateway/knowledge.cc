@@ -14,6 +14,13 @@
 namespace kdn::rpc {
 namespace {
 
+// About what a chunk of a call takes in this process: its key here and in the
+// messages to its owners, its result, and the answer. A lookup of 16,384 chunks
+// took 7 MB.
+constexpr uint64_t kBytesPerChunk = 512;
+// A position is copied once for the node, and once for a peer.
+constexpr uint64_t kBytesPerPosition = 8;
+
 template <typename Context>
 kj::Promise<void> Refuse(Context context, const absl::Status& status) {
   ToWire(status, context.getResults().initStatus());
@@ -34,31 +41,70 @@ void LogFailed(const Retrieval::Outcomes& outcomes) {
 
 }  // namespace
 
-template <typename Params>
-absl::StatusOr<KnowledgeServer::Asked> KnowledgeServer::Parse(
-    Params params) const {
-  if (absl::Status status = session_->CheckOpen(); !status.ok()) return status;
+absl::Status KnowledgeServer::CheckChunkCount(uint64_t chunks) const {
+  const int max = session_->gateway->options.chunks_per_call_max;
+  if (chunks <= static_cast<uint64_t>(max)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(chunks, " chunks in one call, expected at most ", max));
+}
+
+kj::Promise<absl::StatusOr<AdmissionGate::Pass>> KnowledgeServer::Reserve(
+    uint64_t chunks, uint64_t positions, kj::TimePoint deadline) const {
+  using Pass = absl::StatusOr<AdmissionGate::Pass>;
+  ByteBudget& budget = *session_->gateway->call_memory;
+  const uint64_t bytes =
+      chunks * kBytesPerChunk + positions * kBytesPerPosition;
+  if (AdmissionGate::Pass pass = budget.TryTake(bytes)) {
+    return Pass(std::move(pass));
+  }
+  return ByDeadline<Pass>(
+      session_->loop(),
+      budget.Acquire(bytes, RequesterId(session_->id.value())), deadline,
+      "waiting for memory of the gateway for a call");
+}
+
+template <typename Context>
+kj::Promise<absl::StatusOr<KnowledgeServer::Asked>> KnowledgeServer::Parse(
+    Context context) const {
+  using Result = absl::StatusOr<Asked>;
+  const auto params = context.getParams();
+  absl::Status status = session_->CheckOpen();
   const auto timeout = TimeoutFromWire(params.getDeadlineMs());
-  if (!timeout.ok()) return timeout.status();
-  auto chunks = FromWire(
-      params.getChunks(),
-      static_cast<size_t>(session_->gateway->options.chunks_per_call_max));
-  if (!chunks.ok()) return chunks.status();
-  return Asked{*std::move(chunks), CallDeadline::After(*timeout)};
+  if (status.ok()) status = timeout.status();
+  const uint64_t count = params.getChunks().size();
+  if (status.ok()) status = CheckChunkCount(count);
+  if (!status.ok()) return Result(status);
+  const CallDeadline deadline = CallDeadline::After(*timeout);
+  return Reserve(count, 0, deadline.at)
+      .then([context, count, deadline](
+                absl::StatusOr<AdmissionGate::Pass> memory) mutable -> Result {
+        if (!memory.ok()) return memory.status();
+        auto chunks = FromWire(context.getParams().getChunks(), count);
+        context.releaseParams();
+        if (!chunks.ok()) return chunks.status();
+        return Asked{*std::move(chunks), deadline, *std::move(memory)};
+      });
 }
 
 kj::Promise<void> KnowledgeServer::lookup(LookupContext context) {
   context.allowCancellation();
-  absl::StatusOr<Asked> asked = Parse(context.getParams());
-  if (!asked.ok()) return Refuse(context, asked.status());
+  return Parse(context).then(
+      [this, context](absl::StatusOr<Asked> asked) mutable {
+        if (!asked.ok()) return Refuse(context, asked.status());
+        return Lookup(context, *std::move(asked));
+      });
+}
+
+kj::Promise<void> KnowledgeServer::Lookup(LookupContext context, Asked asked) {
   using Results = absl::StatusOr<std::vector<LookupResult>>;
   auto expected = session_->loop().Expect<Results>();
-  session_->node().Lookup(std::move(asked->chunks), ns_,
-                          asked->deadline.of_node, std::move(expected.done));
+  session_->node().Lookup(std::move(asked.chunks), ns_, asked.deadline.of_node,
+                          std::move(expected.done));
   return ByDeadline(session_->loop(), kj::mv(expected.promise),
-                    asked->deadline.at, "looking chunks up")
-      .then([context, meters = session_->gateway->options.meters,
-             begun = asked->deadline.begun](Results found) mutable {
+                    asked.deadline.at, "looking chunks up")
+      .then([context, memory = std::move(asked.memory),
+             meters = session_->gateway->options.meters,
+             begun = asked.deadline.begun](Results found) mutable {
         auto results = context.getResults();
         ToWire(found.status(), results.initStatus());
         if (!found.ok()) return;
@@ -74,14 +120,25 @@ template <typename Context, typename Ask>
 kj::Promise<void> KnowledgeServer::AskForStatuses(Context context,
                                                   const char* what, Ask ask) {
   context.allowCancellation();
-  absl::StatusOr<Asked> asked = Parse(context.getParams());
-  if (!asked.ok()) return Refuse(context, asked.status());
-  const kj::TimePoint at = asked->deadline.at;
+  return Parse(context).then([this, context, what, ask = std::move(ask)](
+                                 absl::StatusOr<Asked> asked) mutable {
+    if (!asked.ok()) return Refuse(context, asked.status());
+    return AnswerStatuses(context, what, *std::move(asked), ask);
+  });
+}
+
+template <typename Context, typename Ask>
+kj::Promise<void> KnowledgeServer::AnswerStatuses(Context context,
+                                                  const char* what, Asked asked,
+                                                  Ask& ask) {
+  const kj::TimePoint at = asked.deadline.at;
+  AdmissionGate::Pass memory = asked.memory;
   auto expected = session_->loop().template Expect<Statuses>();
-  ask(*std::move(asked), std::move(expected.done));
+  ask(std::move(asked), std::move(expected.done));
   return ByDeadline(session_->loop(), AnswerOrStatus(kj::mv(expected.promise)),
                     at, what)
-      .then([context](absl::StatusOr<Statuses> answer) mutable {
+      .then([context, memory = std::move(memory)](
+                absl::StatusOr<Statuses> answer) mutable {
         auto results = context.getResults();
         ToWire(answer.status(), results.initStatus());
         if (!answer.ok()) return;
@@ -110,17 +167,18 @@ kj::Promise<void> KnowledgeServer::pin(PinContext context) {
   const auto ttl =
       TtlFromWire(context.getParams().getTtlMs(), /*zero_allowed=*/false);
   if (!ttl.ok()) return Refuse(context, ttl.status());
-  return AskForStatuses(
-      context, "pinning chunks", [&](Asked asked, StatusesDone done) {
-        session_->node().Pin(std::move(asked.chunks), ns_, session_->id,
-                             SteadyNow() + *ttl, asked.deadline.of_node,
-                             ReleasedIfLate(std::move(done)));
-      });
+  return AskForStatuses(context, "pinning chunks",
+                        [this, ttl = *ttl](Asked asked, StatusesDone done) {
+                          session_->node().Pin(std::move(asked.chunks), ns_,
+                                               session_->id, SteadyNow() + ttl,
+                                               asked.deadline.of_node,
+                                               ReleasedIfLate(std::move(done)));
+                        });
 }
 
 kj::Promise<void> KnowledgeServer::unpin(UnpinContext context) {
   return AskForStatuses(
-      context, "unpinning chunks", [&](Asked asked, StatusesDone done) {
+      context, "unpinning chunks", [this](Asked asked, StatusesDone done) {
         session_->node().Unpin(std::move(asked.chunks), ns_, session_->id,
                                asked.deadline.of_node, std::move(done));
       });
@@ -128,7 +186,7 @@ kj::Promise<void> KnowledgeServer::unpin(UnpinContext context) {
 
 kj::Promise<void> KnowledgeServer::remove(RemoveContext context) {
   return AskForStatuses(
-      context, "removing chunks", [&](Asked asked, StatusesDone done) {
+      context, "removing chunks", [this](Asked asked, StatusesDone done) {
         session_->node().Remove(std::move(asked.chunks), ns_, session_->id,
                                 asked.deadline.of_node, std::move(done));
       });
@@ -166,10 +224,15 @@ kj::Promise<void> KnowledgeServer::store(StoreContext context) {
   const CallDeadline deadline = CallDeadline::After(*timeout);
   request->deadline = deadline.of_node;
   request->session = session_->id;
-  if (!params.getRequest().hasMemory()) {
+  kj::Maybe<wire::SharedMemory::Client> memory;
+  if (params.getRequest().hasMemory()) {
+    memory = params.getRequest().getMemory();
+  }
+  context.releaseParams();
+  if (memory == nullptr) {
     return BeginStore(context, *std::move(request), deadline, nullptr);
   }
-  return RegionOf(params.getRequest().getMemory(), deadline.at)
+  return RegionOf(kj::mv(KJ_ASSERT_NONNULL(memory)), deadline.at)
       .then([this, context, deadline, request = *std::move(request)](
                 absl::StatusOr<std::shared_ptr<SharedRegion>> region) mutable
             -> kj::Promise<void> {
@@ -224,11 +287,6 @@ absl::StatusOr<RetrieveCall> KnowledgeServer::ParseRetrieve(
     wire::RetrieveRequest::Reader request,
     std::shared_ptr<SharedRegion> region) const {
   const auto chunks = request.getChunks();
-  const int max = session_->gateway->options.chunks_per_call_max;
-  if (chunks.size() > static_cast<unsigned>(max)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        chunks.size(), " chunks in one call, expected at most ", max));
-  }
   const auto slice = FromWire(request.getSlice(), *model_);
   if (!slice.ok()) return slice.status();
   const auto accept = LevelsFromWire(request.getAccept(), LevelSet::All());
@@ -308,18 +366,59 @@ kj::Promise<void> KnowledgeServer::retrieve(RetrieveContext context) {
        deadline](absl::StatusOr<std::shared_ptr<SharedRegion>> found) mutable
       -> kj::Promise<void> {
         if (!found.ok()) return Refuse(context, found.status());
-        absl::StatusOr<RetrieveCall> call =
-            ParseRetrieve(context.getParams().getRequest(), *std::move(found));
-        if (!call.ok()) return Refuse(context, call.status());
-        return Deliver(context, *std::move(call), deadline);
+        return RetrieveInto(context, *std::move(found), deadline);
       });
 }
 
-kj::Promise<void> KnowledgeServer::Deliver(RetrieveContext context,
-                                           RetrieveCall call,
-                                           CallDeadline deadline) {
-  kj::Maybe<wire::LayerSink::Client> sink;
-  if (context.getParams().hasSink()) sink = context.getParams().getSink();
+absl::StatusOr<uint64_t> KnowledgeServer::CountPositions(
+    wire::RetrieveRequest::Reader request) const {
+  const auto chunks = request.getChunks();
+  if (absl::Status s = CheckChunkCount(chunks.size()); !s.ok()) return s;
+  const int max = session_->gateway->options.positions_per_call_max;
+  uint64_t positions = 0;
+  for (const auto chunk : chunks) {
+    const uint64_t count = chunk.getPositions().size();
+    // ParseRetrieve refuses an empty list, after values of newer clients.
+    if (absl::Status s = CheckPositionCount(std::max<uint64_t>(count, 1));
+        !s.ok()) {
+      return s;
+    }
+    positions += count;
+  }
+  if (positions > static_cast<uint64_t>(max)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(positions, " positions in one call, expected at most ",
+                     max, ": ask for fewer chunks"));
+  }
+  return positions;
+}
+
+kj::Promise<void> KnowledgeServer::RetrieveInto(
+    RetrieveContext context, std::shared_ptr<SharedRegion> region,
+    CallDeadline deadline) {
+  const auto request = context.getParams().getRequest();
+  const absl::StatusOr<uint64_t> positions = CountPositions(request);
+  if (!positions.ok()) return Refuse(context, positions.status());
+  return Reserve(request.getChunks().size(), *positions, deadline.at)
+      .then([this, context, deadline, region = std::move(region)](
+                absl::StatusOr<AdmissionGate::Pass> memory) mutable
+            -> kj::Promise<void> {
+        if (!memory.ok()) return Refuse(context, memory.status());
+        const auto params = context.getParams();
+        absl::StatusOr<RetrieveCall> call =
+            ParseRetrieve(params.getRequest(), std::move(region));
+        kj::Maybe<wire::LayerSink::Client> sink;
+        if (params.hasSink()) sink = params.getSink();
+        context.releaseParams();
+        if (!call.ok()) return Refuse(context, call.status());
+        return Deliver(context, *std::move(call), kj::mv(sink), deadline)
+            .attach(kj::heap(*std::move(memory)));
+      });
+}
+
+kj::Promise<void> KnowledgeServer::Deliver(
+    RetrieveContext context, RetrieveCall call,
+    kj::Maybe<wire::LayerSink::Client> sink, CallDeadline deadline) {
   auto retrieval = std::make_shared<Retrieval>(session_, std::move(call),
                                                kj::mv(sink), deadline);
   auto running = retrieval->Run();

@@ -34,15 +34,26 @@ class KnowledgeServer final : public wire::Knowledge::Server {
  private:
   using Statuses = std::vector<absl::Status>;
   using StatusesDone = delivery::Done<Statuses>;
-  // The checked parameters of lookup, pin, unpin and remove.
+  // The checked parameters of lookup, pin, unpin and remove, and the room in
+  // the budget that the call takes.
   struct Asked {
     std::vector<ChunkRef> chunks;
     CallDeadline deadline;
+    AdmissionGate::Pass memory;
   };
-  template <typename Params>
-  absl::StatusOr<Asked> Parse(Params params) const;
+  // Waits for room for the chunks, then copies them and releases the message.
+  template <typename Context>
+  kj::Promise<absl::StatusOr<Asked>> Parse(Context context) const;
+  // Room for what a call takes in this process.
+  kj::Promise<absl::StatusOr<AdmissionGate::Pass>> Reserve(
+      uint64_t chunks, uint64_t positions, kj::TimePoint deadline) const;
+  absl::Status CheckChunkCount(uint64_t chunks) const;
+  kj::Promise<void> Lookup(LookupContext context, Asked asked);
   template <typename Context, typename Ask>
   kj::Promise<void> AskForStatuses(Context context, const char* what, Ask ask);
+  template <typename Context, typename Ask>
+  kj::Promise<void> AnswerStatuses(Context context, const char* what,
+                                   Asked asked, Ask& ask);
 
   // A callback that calls `done`, and that releases the new leases if the
   // session has ended meanwhile.
@@ -61,7 +72,15 @@ class KnowledgeServer final : public wire::Knowledge::Server {
   absl::StatusOr<RetrieveCall> ParseRetrieve(
       wire::RetrieveRequest::Reader request,
       std::shared_ptr<SharedRegion> region) const;
+  // The number of positions of all chunks. INVALID_ARGUMENT for more chunks or
+  // positions than a call may name; nothing is copied.
+  absl::StatusOr<uint64_t> CountPositions(
+      wire::RetrieveRequest::Reader request) const;
+  kj::Promise<void> RetrieveInto(RetrieveContext context,
+                                 std::shared_ptr<SharedRegion> region,
+                                 CallDeadline deadline);
   kj::Promise<void> Deliver(RetrieveContext context, RetrieveCall call,
+                            kj::Maybe<wire::LayerSink::Client> sink,
                             CallDeadline deadline);
 
   std::shared_ptr<SessionState> session_;

@@ -236,14 +236,42 @@ kj::Promise<void> Retrieval::SendAll() {
   }
   // An engine that takes no layers holds scratch for which other retrieves
   // wait.
-  return Within(session_->loop(), session_->gateway->options.engine_stall_max,
-                SendOne())
+  return SendOne()
+      .exclusiveJoin(FailWhenStalled(EventLoop::Now()))
       .then([this] { return SendAll(); });
 }
 
+kj::Promise<void> Retrieval::FailWhenStalled(kj::TimePoint since) {
+  const Gateway::Options& options = session_->gateway->options;
+  const absl::Duration look =
+      std::min(options.engine_stall_max, options.engine_stall_contended_max);
+  return session_->loop()
+      .At(EventLoop::In(look))
+      .then([this, since,
+             most = options.engine_stall_max]() -> kj::Promise<void> {
+        const absl::Duration stalled =
+            absl::Microseconds((EventLoop::Now() - since) / kj::MICROSECONDS);
+        const bool contended =
+            call_.region == nullptr && session_->gateway->scratch->contended();
+        if (stalled < most && !contended) return FailWhenStalled(since);
+        return KJ_EXCEPTION(
+            DISCONNECTED, "the engine took no layer for too long",
+            absl::FormatDuration(stalled).c_str(),
+            contended ? "other engines wait for the memory" : "");
+      });
+}
+
+// Waits while much is queued for the client: the window of a stream bounds only
+// its own messages, and a client may have many retrieves.
 kj::Promise<void> Retrieval::SendOne() {
-  return call_.region != nullptr ? SendNotices()
-                                 : SendData(to_send_[next_to_send_]);
+  EngineMessages* messages = session_->link->messages;
+  if (messages == nullptr) {
+    return KJ_EXCEPTION(DISCONNECTED, "the engine has gone");
+  }
+  return messages->WhenWritable().then([this] {
+    return call_.region != nullptr ? SendNotices()
+                                   : SendData(to_send_[next_to_send_]);
+  });
 }
 
 kj::Promise<void> Retrieval::SendNotices() {

@@ -108,6 +108,8 @@ class Retrieval : public std::enable_shared_from_this<Retrieval> {
   void TakeLayers();
   void Send();
   kj::Promise<void> SendAll();
+  // Fails when the engine has taken no layer since `since` for too long.
+  kj::Promise<void> FailWhenStalled(kj::TimePoint since);
   kj::Promise<void> SendOne();
   kj::Promise<void> SendNotices();
   kj::Promise<void> SendData(LayerOrder::Ready next);

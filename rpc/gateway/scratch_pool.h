@@ -10,8 +10,8 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "rpc/byte_budget.h"
 #include "rpc/event_loop.h"
-#include "rpc/gateway/byte_budget.h"
 
 namespace kdn::rpc {
 
@@ -51,6 +51,8 @@ class ScratchPool {
   // many requests wait. Dropping the promise withdraws the request.
   kj::Promise<absl::StatusOr<std::shared_ptr<Scratch>>> Acquire(
       size_t bytes, RequesterId requester);
+  // Whether a request waits.
+  bool contended() const { return budget_->waiting() > 0; }
   uint64_t used() const { return budget_->used(); }
   uint64_t limit() const { return budget_->limit(); }
 

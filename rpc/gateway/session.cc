@@ -20,6 +20,8 @@ constexpr uint64_t kPageBytes = 4096;
 // Each region is a file descriptor of the node.
 constexpr int kRegionsPerSessionMax = 64;
 constexpr int kModelsPerSessionMax = 256;
+// Golden vectors of a hello: far more than any version of a client has.
+constexpr unsigned kGoldenVectorsMax = 64;
 
 absl::Status CheckVersion(uint32_t client) {
   if (client >= kProtocolVersion) return absl::OkStatus();
@@ -31,10 +33,15 @@ absl::Status CheckVersion(uint32_t client) {
 // OK when every golden vector that both sides know is equal, and "first-chunk"
 // is among them.
 absl::Status CheckGolden(capnp::List<wire::GoldenVector>::Reader theirs) {
+  if (theirs.size() > kGoldenVectorsMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(theirs.size(), " golden vectors, expected at most ",
+                     kGoldenVectorsMax));
+  }
   bool first_chunk_seen = false;
   const std::vector<GoldenVector> ours = GoldenVectors();
   for (const auto vector : theirs) {
-    const std::string label = FromWire(vector.getLabel());
+    const std::string label = NameFromWire(vector.getLabel());
     const auto known =
         std::find_if(ours.begin(), ours.end(),
                      [&](const GoldenVector& v) { return v.label == label; });
@@ -63,14 +70,16 @@ void FillGolden(wire::Kdn::HelloResults::Builder results) {
 }
 
 std::shared_ptr<SessionState> MakeSession(
-    const std::shared_ptr<GatewayState>& gateway, bool local,
-    AdmissionGate::Pass slot) {
+    const std::shared_ptr<GatewayState>& gateway,
+    const std::shared_ptr<EngineLink>& link, AdmissionGate::Pass in_gateway,
+    AdmissionGate::Pass in_connection) {
   const Gateway::Options& options = gateway->options;
   auto state = std::make_shared<SessionState>();
   state->gateway = gateway;
+  state->link = link;
   state->id = gateway->node->OpenSession();
-  state->local = local;
-  state->slot = std::move(slot);
+  state->in_gateway = std::move(in_gateway);
+  state->in_connection = std::move(in_connection);
   state->regions = AdmissionGate::Create(kRegionsPerSessionMax);
   state->memory = AdmissionGate::Create(options.session_memory_bytes_max);
   state->models = AdmissionGate::Create(kModelsPerSessionMax);
@@ -81,31 +90,62 @@ std::shared_ptr<SessionState> MakeSession(
 
 }  // namespace
 
+absl::Status KdnServer::Judge(wire::Kdn::HelloParams::Reader params) const {
+  if (absl::Status s = CheckVersion(params.getProtocolVersion()); !s.ok()) {
+    return s;
+  }
+  const std::shared_ptr<SessionState> last = link_->session.lock();
+  if (last != nullptr && !last->closed) {
+    return absl::FailedPreconditionError(
+        "this connection has a session: connect again for another one");
+  }
+  return CheckGolden(params.getGoldenVectors());
+}
+
+bool KdnServer::MakeRoom() {
+  const auto idle = gateway_->connections->GiveUpIdle();
+  if (idle) gateway_->hang_up(*idle);
+  return idle.has_value();
+}
+
 kj::Promise<void> KdnServer::hello(HelloContext context) {
   const auto params = context.getParams();
+  absl::Status status = Judge(params);
+  AdmissionGate::Pass in_gateway, in_connection;
+  if (status.ok()) {
+    in_connection = link_->sessions->TryTake(1, WorkClass::kRead);
+    in_gateway = gateway_->sessions->TryTake(1, WorkClass::kRead);
+    if (in_connection && !in_gateway && MakeRoom()) {
+      // The session ends when the loop has destroyed its connection.
+      return gateway_->loop->At(EventLoop::Now()).then([this, context] {
+        return hello(context);
+      });
+    }
+    if (!in_connection || !in_gateway) {
+      status = absl::ResourceExhaustedError(
+          absl::StrCat("all ", gateway_->sessions->budget(),
+                       " sessions of this gateway are taken: close some, or "
+                       "connect to another node"));
+    }
+  }
   auto results = context.getResults();
   FillGolden(results);
   results.setProtocolVersion(kProtocolVersion);
-  absl::Status status = CheckVersion(params.getProtocolVersion());
-  if (status.ok()) status = CheckGolden(params.getGoldenVectors());
-  AdmissionGate::Pass slot;
-  if (status.ok() &&
-      !(slot = gateway_->sessions->TryTake(1, WorkClass::kRead))) {
-    status = absl::ResourceExhaustedError(
-        absl::StrCat("all ", gateway_->sessions->budget(),
-                     " sessions of this gateway are taken"));
-  }
   ToWire(status, results.initStatus());
   if (!status.ok()) {
+    gateway_->options.meters->Add("engines_refused");
     LogWarning("gateway.hello",
-               absl::StrCat("client '", FromWire(params.getClientName()),
+               absl::StrCat("client '", NameFromWire(params.getClientName()),
                             "' was refused: ", status.message()));
     return kj::READY_NOW;
   }
-  *greeted_ = true;
-  FillNodeInfo(*gateway_, local_, results.initNode());
-  results.setSession(
-      kj::heap<SessionServer>(MakeSession(gateway_, local_, std::move(slot))));
+  link_->greeted = true;
+  gateway_->connections->SetUse(link_->id, ConnectionTable::Use::kIdle);
+  FillNodeInfo(*gateway_, link_->local, results.initNode());
+  auto session = MakeSession(gateway_, link_, std::move(in_gateway),
+                             std::move(in_connection));
+  link_->session = session;
+  results.setSession(kj::heap<SessionServer>(std::move(session)));
   return kj::READY_NOW;
 }
 
@@ -122,7 +162,7 @@ kj::Promise<void> SessionServer::open(OpenContext context) {
     return kj::READY_NOW;
   };
   absl::StatusOr<Namespace> ns =
-      Namespace::Parse(FromWire(params.getNamespace()));
+      Namespace::Parse(NameFromWire(params.getNamespace()));
   if (!ns.ok()) return refuse(ns.status());
   absl::StatusOr<ModelSpec> model = FromWire(params.getModel());
   if (!model.ok()) return refuse(model.status());
@@ -142,6 +182,7 @@ kj::Promise<void> SessionServer::open(OpenContext context) {
         absl::StrCat("the session has ", kModelsPerSessionMax,
                      " (tenant, model) pairs open")));
   }
+  state_->gateway->SetInUse(*state_->link);
   results.setKnowledge(kj::heap<KnowledgeServer>(
       state_, *std::move(ns),
       std::make_shared<const ModelSpec>(*std::move(model)), ours,
@@ -151,7 +192,7 @@ kj::Promise<void> SessionServer::open(OpenContext context) {
 
 absl::StatusOr<std::shared_ptr<SharedRegion>> SessionServer::MakeRegion(
     uint64_t bytes) {
-  if (!state_->local) {
+  if (!state_->link->local) {
     return absl::FailedPreconditionError(
         "shared memory needs a Unix socket: this session came over TCP");
   }
@@ -199,6 +240,7 @@ kj::Promise<void> SessionServer::openMemory(OpenMemoryContext context) {
   }
   ToWire(region.status(), results.initStatus());
   if (!region.ok()) return kj::READY_NOW;
+  state_->gateway->SetInUse(*state_->link);
   results.setMemory(state_->shared_memories.add(kj::heap<SharedMemoryServer>(
       *std::move(region), state_->gateway->desk, std::move(slot))));
   return kj::READY_NOW;
@@ -218,7 +260,7 @@ kj::Promise<void> SharedMemoryServer::ticket(TicketContext context) {
 kj::Promise<void> SessionServer::info(InfoContext context) {
   auto results = context.getResults();
   ToWire(absl::OkStatus(), results.initStatus());
-  FillNodeInfo(*state_->gateway, state_->local, results.initNode());
+  FillNodeInfo(*state_->gateway, state_->link->local, results.initNode());
   results.setSession(state_->id.value());
   return kj::READY_NOW;
 }

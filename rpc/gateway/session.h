@@ -9,22 +9,21 @@
 namespace kdn::rpc {
 
 // The bootstrap capability of one connection: answers hello and makes a
-// session.
+// session. A connection has one session at a time.
 class KdnServer final : public wire::Kdn::Server {
  public:
-  // `local`: the connection is a Unix socket, over which descriptors can be
-  // sent. An accepted hello sets `greeted`.
-  KdnServer(std::shared_ptr<GatewayState> gateway, bool local,
-            std::shared_ptr<bool> greeted)
-      : gateway_(std::move(gateway)),
-        local_(local),
-        greeted_(std::move(greeted)) {}
+  KdnServer(std::shared_ptr<GatewayState> gateway,
+            std::shared_ptr<EngineLink> link)
+      : gateway_(std::move(gateway)), link_(std::move(link)) {}
   kj::Promise<void> hello(HelloContext context) override;
 
  private:
+  // OK when the client may have a session.
+  absl::Status Judge(wire::Kdn::HelloParams::Reader params) const;
+  // Makes room for another session if a client has opened nothing in its own.
+  bool MakeRoom();
   std::shared_ptr<GatewayState> gateway_;
-  bool local_;
-  std::shared_ptr<bool> greeted_;
+  std::shared_ptr<EngineLink> link_;
 };
 
 // One engine's session. Its end releases the engine's leases.

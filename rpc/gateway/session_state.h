@@ -3,6 +3,8 @@
 
 #include <capnp/capability.h>
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -11,9 +13,12 @@
 #include "absl/time/time.h"
 #include "delivery/node_service.h"
 #include "kv/host_memory.h"
+#include "rpc/byte_budget.h"
 #include "rpc/call_deadline.h"
+#include "rpc/connection_table.h"
 #include "rpc/event_loop.h"
 #include "rpc/gateway/descriptor_desk.h"
+#include "rpc/gateway/engine_messages.h"
 #include "rpc/gateway/gateway.h"
 #include "rpc/gateway/scratch_pool.h"
 #include "rpc/kdn.capnp.h"
@@ -22,6 +27,20 @@
 namespace kdn::rpc {
 
 using transfer::AdmissionGate;
+
+struct SessionState;
+
+// A connection, as the objects that were opened over it see it. Loop thread
+// only.
+struct EngineLink {
+  uint64_t id = 0;
+  bool local = false;    // over a Unix socket
+  bool greeted = false;  // the client has said hello
+  // Null once the connection has ended.
+  EngineMessages* messages = nullptr;
+  std::weak_ptr<SessionState> session;  // the last one
+  std::shared_ptr<AdmissionGate> sessions;
+};
 
 // The parts that all sessions of a gateway share. Created and used on the loop
 // thread; only the usage of the budgets may be read on any thread.
@@ -34,7 +53,18 @@ struct GatewayState {
   std::shared_ptr<AdmissionGate> regions;
   std::shared_ptr<AdmissionGate> store_bytes;
   std::shared_ptr<ScratchPool> scratch;
+  std::shared_ptr<ByteBudget> received;
+  std::shared_ptr<ByteBudget> call_memory;
+  ConnectionTable* connections = nullptr;
+  // Hangs up on a connection that the table has given up.
+  std::function<void(uint64_t connection)> hang_up;
   std::shared_ptr<DescriptorDesk> desk;  // null: no Unix socket
+
+  // The client of this connection has opened something: the connection makes no
+  // room for others any more.
+  void SetInUse(const EngineLink& link) const {
+    connections->SetUse(link.id, ConnectionTable::Use::kInUse);
+  }
 };
 
 // Memory that an engine maps too. The capability and every node call that uses
@@ -75,12 +105,13 @@ class SharedMemoryServer final : public wire::SharedMemory::Server {
 // through it share this state. Loop thread only.
 struct SessionState {
   std::shared_ptr<GatewayState> gateway;
+  std::shared_ptr<EngineLink> link;
   SessionId id;
-  bool local = false;  // over a Unix socket
   // The Session capability is gone: its leases are released, and no new call
   // may start.
   bool closed = false;
-  AdmissionGate::Pass slot;
+  AdmissionGate::Pass in_gateway;
+  AdmissionGate::Pass in_connection;
   std::shared_ptr<AdmissionGate> regions;
   std::shared_ptr<AdmissionGate> memory;
   std::shared_ptr<AdmissionGate> models;

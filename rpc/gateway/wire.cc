@@ -15,6 +15,16 @@ namespace {
 // NodeInfo.features; docs/protocol.md says what each name means.
 constexpr std::array<const char*, 1> kFeatures = {"refuses-unknown"};
 
+// OK when no list of the store is longer than it may be. Nothing is copied.
+absl::Status CheckListSizes(wire::StoreRequest::Reader request) {
+  const uint64_t tokens = request.getTokens().size();
+  if (tokens > kChunkTokensMax) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "chunk has ", tokens, " tokens, expected 1 to ", kChunkTokensMax));
+  }
+  return CheckPositionCount(request.getPositions().size());
+}
+
 // Fills in identity, depth and placement of a store, after comparing the
 // client's key with the key that this node computes.
 absl::Status FillIdentity(wire::StoreRequest::Reader request,
@@ -28,7 +38,7 @@ absl::Status FillIdentity(wire::StoreRequest::Reader request,
     out.identity.condition = *condition;
   }
   if (request.getVariant().size() != 0) {
-    out.identity.variant = FromWire(request.getVariant());
+    out.identity.variant = NameFromWire(request.getVariant());
   }
   out.identity.tokens = FromWire(request.getTokens());
   out.depth = request.getDepth();
@@ -116,12 +126,14 @@ absl::StatusOr<absl::Duration> TtlFromWire(uint64_t ttl_ms, bool zero_allowed) {
   return absl::Milliseconds(static_cast<int64_t>(ttl_ms));
 }
 
+absl::Status CheckPositionCount(uint64_t count) {
+  if (count > 0 && count <= kChunkTokensMax) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "chunk has ", count, " positions, expected 1 to ", kChunkTokensMax));
+}
+
 absl::Status CheckPositions(const std::vector<int32_t>& positions) {
-  if (positions.empty() || positions.size() > kChunkTokensMax) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("chunk has ", positions.size(),
-                     " positions, expected 1 to ", kChunkTokensMax));
-  }
+  if (absl::Status s = CheckPositionCount(positions.size()); !s.ok()) return s;
   for (size_t i = 0; i < positions.size(); ++i) {
     if (positions[i] < 0) {
       return absl::InvalidArgumentError(absl::StrCat("position of token ", i,
@@ -135,6 +147,7 @@ absl::Status CheckPositions(const std::vector<int32_t>& positions) {
 absl::StatusOr<delivery::StoreRequest> StoreFromWire(
     wire::StoreRequest::Reader request, std::shared_ptr<const ModelSpec> model,
     const ModelFingerprint& fingerprint, const Namespace& ns) {
+  if (absl::Status s = CheckListSizes(request); !s.ok()) return s;
   delivery::StoreRequest out{
       .model = std::move(model),
       .identity = {fingerprint, ns, ChunkKey(), std::string(kRawVariant), {}},

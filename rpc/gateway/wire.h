@@ -33,6 +33,8 @@ absl::StatusOr<delivery::StoreRequest> StoreFromWire(
 // `zero_allowed`.
 absl::StatusOr<absl::Duration> TtlFromWire(uint64_t ttl_ms, bool zero_allowed);
 
+// INVALID_ARGUMENT unless a chunk has 1 to kChunkTokensMax positions.
+absl::Status CheckPositionCount(uint64_t count);
 // INVALID_ARGUMENT unless there are 1 to kChunkTokensMax positions, none of
 // them negative.
 absl::Status CheckPositions(const std::vector<int32_t>& positions);

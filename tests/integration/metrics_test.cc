@@ -20,6 +20,7 @@ constexpr std::string_view kOfTrouble[] = {
     "damaged",
     "chunks_failed",
     "chunks_recomputed",
+    "engines_refused",
     "peer_refused",
     "hits_disk",
     "disk_reads",

@@ -1,6 +1,8 @@
 #include "rpc/event_loop.h"
 
+#include <grp.h>
 #include <gtest/gtest.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/resource.h>
@@ -257,6 +259,58 @@ TEST(ListenerTest, AcceptingGoesOnAfterDescriptorsHaveRunOut) {
   });
   close(refused);
   close(served);
+}
+
+// The address that a socket is bound to.
+std::string BoundTo(int fd) {
+  sockaddr_storage at{};
+  socklen_t length = sizeof(at);
+  EXPECT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&at), &length), 0);
+  char text[NI_MAXHOST];
+  EXPECT_EQ(getnameinfo(reinterpret_cast<sockaddr*>(&at), length, text,
+                        sizeof(text), nullptr, 0, NI_NUMERICHOST),
+            0);
+  return text;
+}
+
+TEST(ListenerTest, ListensAtTheAddressThatItIsGiven) {
+  for (const char* address : {"127.0.0.1", "127.0.0.2", "::1", "0.0.0.0"}) {
+    const absl::StatusOr<int> fd = ListenTcp(address, 0);
+    ASSERT_TRUE(fd.ok()) << fd.status();
+    EXPECT_EQ(BoundTo(*fd), address);
+    EXPECT_NE(PortOf(*fd), 0);
+    close(*fd);
+  }
+}
+
+TEST(ListenerTest, AHostHasANumericAddressIPv4First) {
+  EXPECT_EQ(*NumericAddress("localhost"), "127.0.0.1");
+  EXPECT_EQ(*NumericAddress("::1"), "::1");
+  EXPECT_EQ(*NumericAddress("127.0.0.2"), "127.0.0.2");
+  EXPECT_TRUE(absl::IsInvalidArgument(NumericAddress("no such host").status()));
+  EXPECT_TRUE(IsLoopback("127.0.1.1") && IsLoopback("::1"));
+  EXPECT_FALSE(IsLoopback("0.0.0.0") || IsLoopback("10.127.0.1"));
+}
+
+TEST(ListenerTest, ASocketHasTheModeAndTheGroupThatItIsGiven) {
+  char name[] = "/tmp/kdn-listener-XXXXXX";
+  ASSERT_NE(mkdtemp(name), nullptr);
+  const std::string path = std::string(name) + "/s";
+  const group* const own = getgrgid(getegid());
+  ASSERT_NE(own, nullptr);
+  const absl::StatusOr<int> fd =
+      ListenUnix(path, {.mode = 0660, .group = own->gr_name});
+  ASSERT_TRUE(fd.ok()) << fd.status();
+  struct stat info {};
+  ASSERT_EQ(stat(path.c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0660u);
+  EXPECT_EQ(info.st_gid, own->gr_gid);
+  close(*fd);
+  const absl::Status none =
+      ListenUnix(path, {.mode = 0660, .group = "no-such-group"}).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(none)) << none;
+  unlink(path.c_str());
+  rmdir(name);
 }
 
 TEST(ListenerTest, AddressesThatAreNotOursAreRefused) {

@@ -309,6 +309,70 @@ TEST_F(HostileBulkTest, AConnectionWithoutHelloIsClosed) {
   close(fd);
 }
 
+TEST_F(HostileBulkTest, AHelloIsShort) {
+  Bytes bytes = {0, 0, 2, 0};  // 128 KiB
+  bytes.resize(bytes.size() + (128 << 10));
+  Attack(server_->port(), bytes);
+  EXPECT_TRUE(
+      Eventually([&] { return server_meters_->Get("peer_refused") == 1; }));
+}
+
+TEST_F(HostileBulkTest, ALayerThatNoModelHasEndsTheConnection) {
+  capnp::MallocMessageBuilder message;
+  auto request = message.initRoot<peer::Request>();
+  request.setDeadlineMs(1000);
+  auto fetch = request.initFetch();
+  fetch.setNamespace(ns_.name());
+  fetch.setLayerEnd(UINT32_MAX);
+  fetch.setHeadEnd(1);
+  Bytes bytes = HelloBytes();
+  Append(message, bytes);
+  const int fd = ConnectLocal(server_->port());
+  Exchange(fd, bytes, /*quiet_ms=*/20000);
+  EXPECT_TRUE(
+      Eventually([&] { return server_meters_->Get("peer_refused") == 1; }));
+  EXPECT_EQ(server_->counters().connections, 0u);
+  close(fd);
+}
+
+TEST_F(HostileBulkTest, ConnectionsThatDoNothingMakeRoomForAPeer) {
+  HoldAll();
+  std::vector<int> open;
+  const Bytes hello = HelloBytes("x", "b");
+  for (int i = 0; i < 200; ++i) {
+    open.push_back(ConnectLocal(server_->port()));  // silent
+    open.push_back(ConnectLocal(server_->port()));
+    EXPECT_EQ(send(open.back(), hello.data(), hello.size(), MSG_NOSIGNAL),
+              static_cast<ssize_t>(hello.size()));
+  }
+  EXPECT_TRUE(Fetch(FetchOf(chunks_))->status.ok());
+  EXPECT_TRUE(Eventually(
+      [&] { return server_->counters().connections <= 64u + 32u + 4u; }));
+  for (const int fd : open) close(fd);
+}
+
+TEST_F(HostileBulkTest, PushesThatSendNothingTakeLittleMemoryTogether) {
+  BulkServer::Options options{.self = NodeId("b")};
+  options.push_unreceived_max = 1 << 20;
+  options.push_begin_timeout = absl::Milliseconds(300);
+  StartServer(options);
+  std::vector<int> open;
+  Bytes bytes = HelloBytes();
+  const Bytes push = PushBytes(chunks_[0].ref, 600 << 10);
+  bytes.insert(bytes.end(), push.begin(), push.end());
+  for (int i = 0; i < 5; ++i) {
+    open.push_back(ConnectLocal(server_->port()));
+    EXPECT_EQ(send(open.back(), bytes.data(), bytes.size(), MSG_NOSIGNAL),
+              static_cast<ssize_t>(bytes.size()));
+  }
+  EXPECT_TRUE(Eventually([&] { return peer_.arena_used() > 0; }));
+  EXPECT_LE(peer_.arena_used(), 1u << 20);
+  peer_.Hold(chunks_[1], LevelSet::Of(Level::kLossless));
+  const auto pushed = Push(chunks_[2], peer_.object(chunks_[1].ref.key));
+  EXPECT_FALSE(absl::IsDeadlineExceeded(pushed.status())) << pushed.status();
+  for (const int fd : open) close(fd);
+}
+
 class HostileRpcTest : public GatewayFixture {};
 
 // Records the bytes of a real client, for the test to mutate.

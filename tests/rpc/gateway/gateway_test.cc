@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "kv/clock.h"
 #include "tests/rpc/gateway/fixture.h"
@@ -184,14 +186,45 @@ TEST_F(GatewayTest, StoppedGatewayIsUnavailableToItsClients) {
   EXPECT_FALSE(client_->connected());
 }
 
+TEST_F(GatewayTest, ASocketThatThisUserMayNotOpenIsNamedAsSuch) {
+  const std::string path = directory_ + "/engine.sock";
+  ASSERT_EQ(chmod(path.c_str(), 0), 0);
+  // Root may open every socket.
+  const bool root = geteuid() == 0;
+  if (root) {
+    ASSERT_EQ(chmod(directory_.c_str(), 0755), 0);
+    ASSERT_EQ(seteuid(65534), 0);
+  }
+  const auto client = Client::Connect(unix_address());
+  if (root) {
+    ASSERT_EQ(seteuid(0), 0);
+  }
+  EXPECT_TRUE(absl::IsPermissionDenied(client.status())) << client.status();
+  EXPECT_THAT(client.status().message(), HasSubstr("gateway_socket_group"));
+}
+
+TEST_F(GatewayTest, AGatewayIsReachedOverIPv6) {
+  Gateway::Options options;
+  options.tcp_host = "::1";
+  StartGateway(options);
+  auto client = Client::Connect(absl::StrCat("[::1]:", gateway_->tcp_port()));
+  EXPECT_TRUE(client.ok()) << client.status();
+  EXPECT_FALSE(Client::Connect(tcp_address()).ok()) << "wider than it says";
+}
+
 TEST_F(GatewayTest, SessionsAreBounded) {
   Gateway::Options options;
   options.sessions_max = 2;
   StartGateway(options);
   auto first = MakeClient(tcp_address());
   auto second = MakeClient(tcp_address());
+  std::vector<std::unique_ptr<Knowledge>> opened;
+  for (const auto* client : {&first, &second}) {
+    opened.push_back(*(*client)->Open(ns_, model_));
+  }
   auto third = Client::Connect(tcp_address());
   EXPECT_TRUE(absl::IsResourceExhausted(third.status())) << third.status();
+  opened.clear();
   first = nullptr;
   EXPECT_TRUE(Eventually([&] { return Client::Connect(tcp_address()).ok(); }));
 }

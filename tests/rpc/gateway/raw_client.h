@@ -2,11 +2,14 @@
 #define KDN_TESTS_RPC_GATEWAY_RAW_CLIENT_H_
 
 #include <capnp/rpc-twoparty.h>
+#include <capnp/serialize-async.h>
+#include <gtest/gtest.h>
 
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "rpc/client/loop.h"
 #include "rpc/wire.h"
@@ -16,7 +19,14 @@ namespace kdn::rpc {
 // A client that sends what a test wants, without the checks of the library.
 class RawClient {
  public:
-  explicit RawClient(const std::string& address)
+  using MakeStream = kj::Own<capnp::MessageStream> (*)(kj::AsyncIoStream&);
+  // `make_stream` makes the stream of messages over the connection.
+  explicit RawClient(
+      const std::string& address,
+      MakeStream make_stream =
+          [](kj::AsyncIoStream& stream) -> kj::Own<capnp::MessageStream> {
+        return kj::heap<capnp::AsyncIoMessageStream>(stream);
+      })
       : loop_(ClientLoop::OfThisThread()),
         stream_(*loop_->Wait(loop_->io()
                                  .getNetwork()
@@ -26,7 +36,8 @@ class RawClient {
                                    return made.attach(kj::mv(parsed));
                                  }),
                              absl::Seconds(5))),
-        network_(*stream_, capnp::rpc::twoparty::Side::CLIENT),
+        messages_(make_stream(*stream_)),
+        network_(*messages_, capnp::rpc::twoparty::Side::CLIENT),
         rpc_(capnp::makeRpcClient(network_)) {}
 
   wire::Kdn::Client kdn() {
@@ -75,10 +86,24 @@ class RawClient {
     return answer.ok() ? FromWire(answer->getStatus()) : answer.status();
   }
   ClientLoop& loop() { return *loop_; }
+  template <typename T>
+  T& stream() {
+    return kj::downcast<T>(*messages_);
+  }
+  // Sends bytes that need not be a message.
+  void SendBytes(const std::vector<uint8_t>& bytes) {
+    EXPECT_TRUE(loop_
+                    ->WaitVoid(stream_->write(bytes.data(), bytes.size()),
+                               absl::Seconds(20))
+                    .ok());
+  }
+  // Lets the loop send what is queued, as far as the gateway reads it.
+  void Flush() { (void)loop_->WaitVoid(kj::NEVER_DONE, absl::Milliseconds(5)); }
 
  private:
   std::shared_ptr<ClientLoop> loop_;
   kj::Own<kj::AsyncIoStream> stream_;
+  kj::Own<capnp::MessageStream> messages_;
   capnp::TwoPartyVatNetwork network_;
   capnp::RpcSystem<capnp::rpc::twoparty::VatId> rpc_;
   std::optional<wire::Session::Client> session_;

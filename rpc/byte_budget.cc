@@ -1,4 +1,4 @@
-#include "rpc/gateway/byte_budget.h"
+#include "rpc/byte_budget.h"
 
 namespace kdn::rpc {
 

@@ -1,8 +1,9 @@
-#ifndef KDN_RPC_GATEWAY_BYTE_BUDGET_H_
-#define KDN_RPC_GATEWAY_BYTE_BUDGET_H_
+#ifndef KDN_RPC_BYTE_BUDGET_H_
+#define KDN_RPC_BYTE_BUDGET_H_
 
 #include <kj/async.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
@@ -31,6 +32,8 @@ class ByteBudget : public std::enable_shared_from_this<ByteBudget> {
   // many requests wait. Dropping the promise withdraws the request.
   kj::Promise<absl::StatusOr<Pass>> Acquire(uint64_t bytes,
                                             RequesterId requester);
+  // The number of requests that wait. Loop thread only.
+  size_t waiting() const { return waiters_.size(); }
   uint64_t used() const { return gate_->used(); }
   uint64_t limit() const { return gate_->budget(); }
 
@@ -54,4 +57,4 @@ class ByteBudget : public std::enable_shared_from_this<ByteBudget> {
 
 }  // namespace kdn::rpc
 
-#endif  // KDN_RPC_GATEWAY_BYTE_BUDGET_H_
+#endif  // KDN_RPC_BYTE_BUDGET_H_
