@@ -15,6 +15,7 @@
 #include "actors/node_services.h"
 #include "actors/placement_actor.h"
 #include "actors/storage_actor.h"
+#include "kv/host_port.h"
 #include "kv/log.h"
 #include "placement/membership.h"
 
@@ -236,16 +237,17 @@ absl::Status NodeImpl::Publish(const NodeActor& node) {
   const auto self = std::find_if(
       options.members.begin(), options.members.end(),
       [&](const placement::MemberSpec& m) { return m.id == options.self; });
-  const std::string& host = self->addresses.host;
+  const std::string& address = options.listen_address.empty()
+                                   ? self->addresses.host
+                                   : options.listen_address;
   const uint16_t control_port = self->addresses.control_port;
-  const bool loopback = host == "127.0.0.1" || host == "localhost";
   const auto port = system_.middleman().publish(
-      node, control_port, loopback ? "127.0.0.1" : nullptr,
-      /*reuse=*/true);
+      node, control_port, address.c_str(), /*reuse=*/true);
   if (port) return absl::OkStatus();
   return absl::UnavailableError(absl::StrCat(
-      "cannot listen for peers on ", host, ":", control_port,
-      ": is the port taken? (", system_.render(port.error()), ")"));
+      "cannot listen for peers on ", HostPort(address, control_port),
+      ": is the port taken, or the address not one of this machine? (",
+      system_.render(port.error()), ")"));
 }
 
 // DiskTier::Flush does not suffice: a partition hands the disk tier only a few

@@ -26,6 +26,9 @@ struct NodeOptions {
   NodeId self;
   // The member list at the start, with this node. Node::SetMembers replaces it.
   std::vector<placement::MemberSpec> members;
+  // The address at which the control port is opened, as a number; empty: the
+  // host of this node in `members`.
+  std::string listen_address;
   int replicas = 2;
   // Memory of the storage actors, and for objects that pass through the node.
   uint64_t memory_bytes = 1u << 30;

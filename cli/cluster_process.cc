@@ -22,6 +22,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kv/clock.h"
+#include "kv/host_port.h"
 #include "rpc/client/client.h"
 
 namespace kdn::cli {
@@ -230,7 +231,7 @@ std::string LocalAddressOf(const NodeConfig& node) {
   if (!node.gateway_socket.empty()) {
     return absl::StrCat("unix:", node.gateway_socket);
   }
-  return absl::StrCat(node.host, ":", node.gateway_port);
+  return HostPort(node.host, node.gateway_port);
 }
 
 std::string ClusterProcess::AddressOf(size_t node) const {
@@ -259,8 +260,8 @@ absl::StatusOr<std::string> WriteLocalConfig(
        << "\n  replicas: " << options.replicas
        << "\n  heartbeat: " << absl::FormatDuration(options.heartbeat)
        << "\n  peer_timeout: " << absl::FormatDuration(options.peer_timeout)
-       << "\ndefaults:\n  host: 127.0.0.1\n  memory: " << options.memory_bytes
-       << "\n";
+       << "\ndefaults:\n  host: '" << options.host
+       << "'\n  memory: " << options.memory_bytes << "\n";
   if (!options.calibrations.empty()) {
     file << "  calibrations: " << options.calibrations << "\n";
   }

@@ -81,6 +81,7 @@ struct LocalClusterOptions {
   absl::Duration heartbeat = absl::Milliseconds(200);
   absl::Duration peer_timeout = absl::Seconds(2);
   std::string calibrations = "";  // directory; empty: none
+  std::string host = "127.0.0.1";
 };
 // Writes a configuration of nodes on free loopback ports, with data and sockets
 // below `directory`. Returns the path of the file.

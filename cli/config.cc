@@ -3,6 +3,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
@@ -115,6 +116,24 @@ class Reader {
       out = node.Scalar();
     };
   }
+  // A name or an address without a port; IPv6 with or without brackets.
+  Setter Host(std::string& out) {
+    return [this, &out](const YAML::Node& node) {
+      const std::string text = node.IsScalar() ? node.Scalar() : "";
+      const bool bracketed =
+          text.size() > 2 && text.front() == '[' && text.back() == ']';
+      const std::string host =
+          bracketed ? text.substr(1, text.size() - 2) : text;
+      const auto colons = std::count(host.begin(), host.end(), ':');
+      if (host.empty() || colons == 1 ||
+          host.find_first_of(" /[]") != std::string::npos) {
+        return Fail(node, absl::StrCat("found ", KindOf(node),
+                                       ", expected a host name or an address, "
+                                       "without a port"));
+      }
+      out = host;
+    };
+  }
   template <typename Int>
   Setter Integer(Int& out, int64_t min, int64_t max) {
     return [this, &out, min, max](const YAML::Node& node) {
@@ -126,6 +145,21 @@ class Reader {
                                        " to ", max));
       }
       out = static_cast<Int>(value);
+    };
+  }
+  // The mode of a socket that its owner may open.
+  Setter Mode(uint32_t& out) {
+    return [this, &out](const YAML::Node& node) {
+      const std::string text = node.IsScalar() ? node.Scalar() : "";
+      uint32_t value = 0;
+      const auto [at, error] = std::from_chars(
+          text.data(), text.data() + text.size(), value, /*base=*/8);
+      if (error != std::errc() || at != text.data() + text.size() ||
+          value > 0777 || (value & 0600) != 0600) {
+        return Fail(node, absl::StrCat("found ", KindOf(node),
+                                       ", expected a mode such as 0660"));
+      }
+      out = value;
     };
   }
   Setter Weight(double& out) {
@@ -200,11 +234,14 @@ NodeConfig ReadNode(Reader& reader, const YAML::Node& yaml,
   NodeConfig node = defaults;
   std::string id;
   std::map<std::string, Reader::Setter> setters = {
-      {"host", reader.Text(node.host)},
+      {"host", reader.Host(node.host)},
+      {"listen", reader.Host(node.listen)},
       {"weight", reader.Weight(node.weight)},
       {"memory", reader.Size(node.memory_bytes)},
       {"data_dir", reader.Text(node.data_dir)},
       {"disk", reader.Size(node.disk_bytes)},
+      {"gateway_socket_mode", reader.Mode(node.gateway_socket_mode)},
+      {"gateway_socket_group", reader.Text(node.gateway_socket_group)},
       {"calibrations", reader.Text(node.calibrations)}};
   if (!is_default) {
     setters["id"] = reader.Text(id);

@@ -14,10 +14,15 @@ namespace kdn::cli {
 struct NodeConfig {
   NodeId id;
   std::string host = "127.0.0.1";
+  // The address to listen on, if it is not `host`: an address of the machine,
+  // or 0.0.0.0 or :: for all of them. Empty: `host`.
+  std::string listen;
   uint16_t control_port = 0;   // actor messages of other nodes
   uint16_t bulk_port = 0;      // objects from and to other nodes
   uint16_t gateway_port = 0;   // engines over TCP
   std::string gateway_socket;  // engines of the same host; empty: none
+  uint32_t gateway_socket_mode = 0600;
+  std::string gateway_socket_group;  // empty: the group of the process
   double weight = 1.0;
   uint64_t memory_bytes = 1ull << 30;
   std::string data_dir;  // empty: memory only

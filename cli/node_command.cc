@@ -9,6 +9,7 @@
 #include "cli/commands.h"
 #include "cli/config.h"
 #include "cli/wiring.h"
+#include "kv/host_port.h"
 
 namespace kdn::cli {
 namespace {
@@ -45,8 +46,9 @@ absl::Status RunNode(const std::string& file, const std::string& id) {
         node.status().code(),
         absl::StrCat("node ", id, " cannot start: ", node.status().message()));
   }
-  spdlog::info("ready: engines connect to {}:{}{}{}", self->host,
-               self->gateway_port, self->gateway_socket.empty() ? "" : " and ",
+  spdlog::info("ready: engines connect to {}{}{}",
+               HostPort(self->host, self->gateway_port),
+               self->gateway_socket.empty() ? "" : " and ",
                self->gateway_socket);
   int received = 0;
   sigwait(&stop, &received);

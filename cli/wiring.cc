@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <utility>
 
@@ -9,9 +10,15 @@
 #include "actors/cluster_view.h"
 #include "cli/calibration_files.h"
 #include "cli/descriptor_limit.h"
+#include "kv/host_port.h"
+#include "rpc/listener.h"
 
 namespace kdn::cli {
 namespace {
+
+// The memory that a node takes for pushes before their bytes have come is an
+// eighth of its memory, and at least this much.
+constexpr uint64_t kUnreceivedMin = 32u << 20;
 
 actors::NodeOptions NodeOptionsOf(const ClusterConfig& config,
                                   const NodeConfig& self) {
@@ -24,7 +31,7 @@ actors::NodeOptions NodeOptionsOf(const ClusterConfig& config,
         .weight = node.weight,
         .zone = "",
         .addresses = {node.host, node.control_port, node.bulk_port,
-                      absl::StrCat(node.host, ":", node.gateway_port)}});
+                      HostPort(node.host, node.gateway_port)}});
   }
   options.replicas = config.replicas;
   options.memory_bytes = self.memory_bytes;
@@ -55,11 +62,42 @@ absl::Status AddCalibrations(const NodeConfig& self,
   return absl::OkStatus();
 }
 
-// The address to listen on. A node whose host is loopback listens on loopback.
-// Any other node listens on every interface, because its host may be an address
-// that only peers see.
-std::string BindAddress(const std::string& host) {
-  return host == "127.0.0.1" || host == "localhost" ? "127.0.0.1" : "0.0.0.0";
+// The address to listen on, as a number: of `listen` if it is set, else of the
+// node's host. So a node listens no wider than its configuration says.
+absl::StatusOr<std::string> ListenAddress(const NodeConfig& self) {
+  const std::string& host = self.listen.empty() ? self.host : self.listen;
+  absl::StatusOr<std::string> address = rpc::NumericAddress(host);
+  if (!address.ok()) return address;
+  if (rpc::IsLoopback(*address) && *address != host && host != "localhost") {
+    spdlog::warn(
+        "host {} is {} on this machine, which no other machine reaches: set "
+        "`listen` to an address that they reach, or to 0.0.0.0",
+        host, *address);
+  }
+  return address;
+}
+
+// The error of a port that cannot be opened, with what to do about an address
+// that is not one of this machine.
+absl::Status ListenError(const NodeConfig& self, const absl::Status& status) {
+  if (!absl::IsInvalidArgument(status) || !self.listen.empty()) return status;
+  return absl::InvalidArgumentError(absl::StrCat(
+      status.message(), ": if ", self.host,
+      " is an address that only peers see, set `listen: 0.0.0.0`"));
+}
+
+// The mode of the socket decides who may connect, so a directory that is made
+// for it lets everybody pass. The gateway reports what it cannot open.
+void MakeSocketDirectory(const std::string& socket) {
+  namespace fs = std::filesystem;
+  const fs::path directory = fs::path(socket).parent_path();
+  std::error_code ignored;
+  if (!fs::create_directories(directory, ignored)) return;
+  fs::permissions(directory,
+                  fs::perms::owner_all | fs::perms::group_read |
+                      fs::perms::group_exec | fs::perms::others_read |
+                      fs::perms::others_exec,
+                  ignored);
 }
 
 }  // namespace
@@ -70,7 +108,10 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
       RaiseDescriptorLimit(), self.data_dir.empty() ? 0 : self.disk_bytes);
   if (!descriptors.ok()) return descriptors.status();
   if (!descriptors->warning.empty()) spdlog::warn(descriptors->warning);
+  const absl::StatusOr<std::string> address = ListenAddress(self);
+  if (!address.ok()) return address.status();
   actors::NodeOptions options = NodeOptionsOf(config, self);
+  options.listen_address = *address;
   if (absl::Status status = AddCalibrations(self, &options); !status.ok()) {
     return status;
   }
@@ -96,30 +137,29 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
   absl::StatusOr<std::unique_ptr<actors::Node>> node =
       actors::Node::Start(std::move(options), running->transport_.get(),
                           running->view_.get(), &running->clock_);
-  if (!node.ok()) return node.status();
+  if (!node.ok()) return ListenError(self, node.status());
   running->node_ = *std::move(node);
 
   bulk.self = self.id;
-  bulk.host = BindAddress(self.host);
+  bulk.host = *address;
   bulk.port = self.bulk_port;
   bulk.connections_max = descriptors->bulk_connections;
+  bulk.push_unreceived_max =
+      std::max<uint64_t>(kUnreceivedMin, self.memory_bytes / 8);
   absl::StatusOr<std::unique_ptr<rpc::BulkServer>> server =
       rpc::BulkServer::Start(std::move(bulk), &running->node_->peer_service());
-  if (!server.ok()) return server.status();
+  if (!server.ok()) return ListenError(self, server.status());
   running->bulk_server_ = *std::move(server);
 
   rpc::Gateway::Options gateway;
   gateway.meters = meters;
-  gateway.tcp_host = BindAddress(self.host);
+  gateway.tcp_host = *address;
   gateway.tcp_port = self.gateway_port;
   gateway.unix_path = self.gateway_socket;
   gateway.sessions_max = descriptors->sessions;
   gateway.regions_max = descriptors->regions;
-  if (!self.gateway_socket.empty()) {
-    std::error_code ignored;  // the gateway reports what it cannot open
-    std::filesystem::create_directories(
-        std::filesystem::path(self.gateway_socket).parent_path(), ignored);
-  }
+  gateway.unix_access = {self.gateway_socket_mode, self.gateway_socket_group};
+  if (!self.gateway_socket.empty()) MakeSocketDirectory(self.gateway_socket);
   absl::StatusOr<std::unique_ptr<rpc::Gateway>> started =
       rpc::Gateway::Start(std::move(gateway), &running->node_->service());
   if (!started.ok()) return started.status();

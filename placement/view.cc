@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kv/check.h"
+#include "kv/host_port.h"
 
 namespace kdn::placement {
 
@@ -33,7 +34,7 @@ absl::StatusOr<std::string> View::BulkAddressOf(const NodeId& node) const {
         absl::StrCat(node.name(), " is not a member of the cluster"));
   }
   const Addresses& addresses = member->spec.addresses;
-  return absl::StrCat(addresses.host, ":", addresses.bulk_port);
+  return HostPort(addresses.host, addresses.bulk_port);
 }
 
 bool View::IsLive(const NodeId& node) const {

@@ -96,6 +96,11 @@ def _connect(address: str, timeout: float) -> socket.socket:
 async def _open_socket(address: str, timeout: float) -> socket.socket:
     try:
         return await asyncio.to_thread(_connect, address, timeout)
+    except PermissionError as error:
+        raise Unavailable(
+            f"cannot connect to {address}: {error}: run as the user of the node, or as a member of the "
+            "gateway_socket_group of its configuration"
+        ) from None
     except OSError as error:
         raise Unavailable(f"cannot connect to {address}: {error}: is the cluster up?") from None
 

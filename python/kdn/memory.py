@@ -180,6 +180,7 @@ class Memory:
 
     def _open_shared(self, size: int, timeout: float) -> Region:
         number, path, ticket = self._loop.run(self._open_on_loop(size, timeout))
+        path = self._desk_path(path)
         try:
             descriptor = _fetch_descriptor(path, ticket)
             try:
@@ -189,6 +190,12 @@ class Memory:
         except (OSError, ValueError) as error:
             self._loop.post(lambda: self._connection.drop(number))
             raise Unavailable(f"fetching shared memory from {path}: {error}") from None
+
+    def _desk_path(self, of_node: str) -> str:
+        """The path of the second socket as this process sees it. The node says where the
+        socket is in its own file system, which a container may mount elsewhere."""
+        address = self._connection.address
+        return address.removeprefix("unix:") + ".fd" if address.startswith("unix:") else of_node
 
     async def _open_on_loop(self, size: int, timeout: float) -> tuple[int, str, bytes]:
         deadline = Deadline(timeout)

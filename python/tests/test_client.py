@@ -278,6 +278,17 @@ def test_nobody_listening_is_unavailable(short_path: Path) -> None:
             kdn.Client(address)
 
 
+def test_a_socket_that_this_user_may_not_open_is_named_as_such(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(address: str, timeout: float) -> socket.socket:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("kdn._connection._connect", refuse)
+    with pytest.raises(kdn.Unavailable, match="Permission denied.*gateway_socket_group"):
+        kdn.Client(cluster.unix())
+
+
 def test_an_ipv6_address_is_written_in_brackets() -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
         port = server.getsockname()[1]
@@ -345,6 +356,28 @@ def test_shared_memory_is_used_again_and_never_under_an_array(cluster: Cluster, 
             assert np.array_equal(knowledge.retrieve([second]).kv, kv_of(second))
         gc.collect()
         assert np.array_equal(kept, kv_of(first)[0]), "its memory went to another call"
+
+
+def test_memory_is_shared_where_the_sockets_are_mounted_elsewhere(
+    cluster: Cluster, namespace: str, short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = cluster.unix().removeprefix("unix:")
+    for suffix in ("", ".fd"):
+        (short_path / f"engine.sock{suffix}").symlink_to(node + suffix)
+    asked: list[str] = []
+
+    def fetch(path: str, ticket: bytes) -> int:
+        asked.append(path)
+        return fetch_descriptor(path, ticket)
+
+    fetch_descriptor = kdn.memory._fetch_descriptor
+    monkeypatch.setattr("kdn.memory._fetch_descriptor", fetch)
+    with kdn.Client(f"unix:{short_path}/engine.sock") as client:
+        knowledge = client.open(namespace, MODEL)
+        chunk = knowledge.standalone([9] * 64)
+        knowledge.store(chunk, kv_of(chunk))
+        assert client.shares_memory
+    assert set(asked) == {f"{short_path}/engine.sock.fd"}
 
 
 @pytest.mark.parametrize("refusal", ["gone", "forbidden", "silent"])

@@ -75,6 +75,39 @@ TEST(ConfigTest, AMistakeNamesFileLineAndWhatWasExpected) {
               HasSubstr("expected a whole number from 1 to 65535"));
 }
 
+TEST(ConfigTest, AHostIsANameOrAnAddressWithoutAPort) {
+  for (const auto& [text, host] :
+       {std::pair("host: kdn-a.internal", "kdn-a.internal"),
+        {"host: '::1'", "::1"},
+        {"host: '[fe80::1]'", "fe80::1"},
+        {"host: 127.0.0.2", "127.0.0.2"}}) {
+    const auto config = ParseClusterConfig(With("weight: 2.5", text), "f.yaml");
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_EQ(config->nodes[1].host, host);
+    EXPECT_EQ(config->nodes[1].listen, "");
+  }
+  for (const char* wrong : {"host: 'a:1'", "host: '[::1]:1'", "host: [a]",
+                            "listen: 'a b'", "listen: a/24"}) {
+    EXPECT_THAT(Mistakes(With("weight: 2.5", wrong)),
+                HasSubstr("expected a host name or an address"))
+        << wrong;
+  }
+}
+
+TEST(ConfigTest, TheModeOfASocketIsOctal) {
+  const auto config = ParseClusterConfig(
+      With("weight: 2.5", "gateway_socket_mode: 0660"), "f.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->nodes[0].gateway_socket_mode, 0600u);
+  EXPECT_EQ(config->nodes[1].gateway_socket_mode, 0660u);
+  for (const char* wrong : {"0060", "rw", "01777", "0689"}) {
+    EXPECT_THAT(Mistakes(With("weight: 2.5",
+                              std::string("gateway_socket_mode: ") + wrong)),
+                HasSubstr("expected a mode such as 0660"))
+        << wrong;
+  }
+}
+
 TEST(ConfigTest, TwoNodesOfOneHostMustNotShareADirectory) {
   EXPECT_THAT(Mistakes(With("data_dir: /e", "data_dir: /d")),
               HasSubstr("data_dir /d on 127.0.0.1 is taken"));
