@@ -12,8 +12,9 @@ enum class Compute { kFp32, kBf16 };
 
 // y = x W^T + b, computed by oneDNN. W is [outputs, inputs], as in checkpoints.
 // With kBf16, weights and inputs are rounded to bf16, and products are summed
-// in fp32 (with AMX if the CPU has it). Owns a copy of the weights.
-// Thread-compatible.
+// in fp32 (with AMX if the CPU has it). On a CPU for which oneDNN has no bf16,
+// the rounded values are multiplied in fp32, which is slower and takes twice
+// the memory. Owns a copy of the weights. Thread-safe.
 class Linear {
  public:
   // REQUIRES: weights.size() == outputs * inputs; bias is empty or has

@@ -303,10 +303,12 @@ absl::StatusOr<std::vector<float>> Llama::PrefillInChunks(
   std::vector<int32_t> positions(tokens.size());
   std::iota(positions.begin(), positions.end(), first_position);
   const absl::Span<const int32_t> all(positions);
-  for (size_t at = 0; at < tokens.size(); at += kChunkTokens) {
-    logits = Prefill(cache, tokens.subspan(at, kChunkTokens),
-                     all.subspan(at, kChunkTokens));
+  for (size_t at = 0; at < tokens.size();) {
+    const size_t count = static_cast<size_t>(kChunkTokens) -
+                         static_cast<size_t>(cache.size()) % kChunkTokens;
+    logits = Prefill(cache, tokens.subspan(at, count), all.subspan(at, count));
     if (!logits.ok()) return logits;
+    at += count;
   }
   return logits;
 }

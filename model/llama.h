@@ -31,7 +31,8 @@ inline bool Causal(int32_t query, int32_t key, int) { return key <= query; }
 // Attention reads all K and V from the cache, in the cache's dtype, also those
 // of the call's own tokens. So KV that went through the KDN bit for bit gives
 // the same logits as the KV that was computed, if the calls end at the same
-// tokens (see PrefillInChunks). Thread-compatible.
+// tokens (see PrefillInChunks). Immutable; thread-safe: a KvCache belongs to
+// one call at a time.
 class Llama {
  public:
   struct Options {
@@ -56,8 +57,10 @@ class Llama {
       KvCache& cache, absl::Span<const int32_t> tokens,
       absl::Span<const int32_t> positions, const Mask& mask = Causal,
       bool all = false) const;
-  // Prefills `tokens` at positions first_position, +1, ... in calls of
-  // kChunkTokens tokens, the size of the KDN's chunks.
+  // Prefills `tokens` at positions first_position, +1, ... in calls that end
+  // where the KDN's chunks end: where the cache holds a multiple of
+  // kChunkTokens tokens. So the calls, and the bits of their KV, are the same
+  // however many chunks of a text the cache holds already.
   absl::StatusOr<std::vector<float>> PrefillInChunks(
       KvCache& cache, absl::Span<const int32_t> tokens,
       int32_t first_position) const;

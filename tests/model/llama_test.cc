@@ -54,6 +54,35 @@ TEST_F(LlamaTest, AMovedCacheGivesTheVeryLogits) {
   EXPECT_EQ(*logits, *expected) << "bit for bit";
 }
 
+// The KV of a prefix came from elsewhere. The chunks behind it have the bits
+// that they have when all is computed here. The prefixes that end within a chunk
+// leave more than 128 tokens of it, so that oneDNN takes the same kernel.
+TEST_F(LlamaTest, ChunksBehindAnyPrefixAreTheSameBits) {
+  KvCache whole(llama_->spec(), 700);
+  const auto expected = llama_->PrefillInChunks(whole, tokens_, 0);
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  for (int prefix : {100, 256, 300, 512}) {
+    KvCache cache(llama_->spec(), 700);
+    std::memcpy(cache.view().At(0, KvPart::kK, 0, 0),
+                whole.view().At(0, KvPart::kK, 0, 0),
+                KvCache::BytesFor(llama_->spec(), 700));
+    cache.Append(Positions(0, prefix));
+    const auto logits = llama_->PrefillInChunks(
+        cache, absl::MakeConstSpan(tokens_).subspan(prefix), prefix);
+    ASSERT_TRUE(logits.ok()) << logits.status();
+    EXPECT_EQ(*logits, *expected) << prefix;
+    for (int layer = 0; layer < llama_->spec().num_layers; ++layer) {
+      for (KvPart part : {KvPart::kK, KvPart::kV}) {
+        EXPECT_EQ(std::memcmp(cache.view().At(layer, part, 0, 512),
+                              whole.view().At(layer, part, 0, 512),
+                              88 * whole.view().shape().head_bytes()),
+                  0)
+            << prefix << ' ' << layer;
+      }
+    }
+  }
+}
+
 TEST_F(LlamaTest, ACacheOverForeignMemoryIsTheSame) {
   std::vector<std::byte> memory(KvCache::BytesFor(llama_->spec(), 64));
   KvCache foreign(llama_->spec(), 64, memory.data());
