@@ -143,9 +143,10 @@ absl::StatusOr<Trained> TrainFor(const QualityBed& bed,
   run.base_bits = options.base_bits;
   // More tokens take longer and change little.
   constexpr size_t kTokensMax = 8192;
-  std::vector<int32_t> tokens = bed.tokenizer().EncodeBeginning(*text);
-  tokens.resize(std::min(tokens.size(), kTokensMax));
-  const auto stored = cli::Calibrate(bed.llama(), tokens, run);
+  auto tokens = bed.tokenizer().EncodeBeginning(*text);
+  if (!tokens.ok()) return tokens.status();
+  tokens->resize(std::min(tokens->size(), kTokensMax));
+  const auto stored = cli::Calibrate(bed.llama(), *tokens, run);
   if (!stored.ok()) return stored.status();
   auto calibration = codec::ParseCalibration(codec::WriteCalibration(*stored));
   if (!calibration.ok()) return calibration.status();

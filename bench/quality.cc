@@ -64,11 +64,15 @@ absl::Status QualityBed::AddRecallCases(const std::string& file,
       text += document.get<std::string>();
     }
     Case one;
-    one.tokens = tokenizer_.EncodeBeginning(text);
+    auto tokens = tokenizer_.EncodeBeginning(text);
+    if (!tokens.ok()) return tokens.status();
+    one.tokens = *std::move(tokens);
     for (const auto& asked : instance["asked"]) {
       if (static_cast<int>(one.answers.size()) == limits.questions) break;
-      one.continuations.push_back(
-          tokenizer_.Encode("<q> " + asked["question"].get<std::string>()));
+      auto question =
+          tokenizer_.Encode("<q> " + asked["question"].get<std::string>());
+      if (!question.ok()) return question.status();
+      one.continuations.push_back(*std::move(question));
       one.answers.push_back(" " + asked["answer"].get<std::string>());
     }
     joined.insert(joined.end(), one.tokens.begin(), one.tokens.end());
@@ -97,15 +101,16 @@ absl::Status QualityBed::AddLongCase(
 absl::Status QualityBed::AddTextCases(const std::string& file) {
   const absl::StatusOr<std::string> text = cli::ReadText(file);
   if (!text.ok()) return text.status();
-  const std::vector<int32_t> tokens = tokenizer_.Encode(*text);
+  const auto tokens = tokenizer_.Encode(*text);
+  if (!tokens.ok()) return tokens.status();
   constexpr size_t kCase = kContextTokens + kContinuationTokens;
-  if (tokens.size() < kCase) {
+  if (tokens->size() < kCase) {
     return absl::InvalidArgumentError(absl::StrCat(
-        file, " has ", tokens.size(), " tokens, expected at least ", kCase));
+        file, " has ", tokens->size(), " tokens, expected at least ", kCase));
   }
-  const size_t count = std::min<size_t>(kTextCasesMax, tokens.size() / kCase);
+  const size_t count = std::min<size_t>(kTextCasesMax, tokens->size() / kCase);
   for (size_t i = 0; i < count; ++i) {
-    const auto begin = tokens.begin() + static_cast<ptrdiff_t>(i * kCase);
+    const auto begin = tokens->begin() + static_cast<ptrdiff_t>(i * kCase);
     Case one;
     one.tokens.assign(begin, begin + kContextTokens);
     one.continuations.emplace_back(begin + kContextTokens, begin + kCase);
@@ -189,8 +194,9 @@ absl::StatusOr<Quality> QualityBed::Measure(const CodecUnderTest& codec,
       if (!is_long) {
         const auto last = absl::MakeConstSpan(*logits).last(vocab);
         ++asked;
-        right +=
-            tokenizer_.Decode({model::Argmax(last)}) == one.answers[i] ? 1 : 0;
+        const auto answer = tokenizer_.Decode({model::Argmax(last)});
+        if (!answer.ok()) return answer.status();
+        right += *answer == one.answers[i] ? 1 : 0;
         continue;
       }
       for (size_t at = 0; at < logits->size(); at += vocab) {

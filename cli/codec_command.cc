@@ -124,10 +124,11 @@ absl::Status RunCalibrate(const CalibrateFlags& flags) {
   if (!tokenizer.ok()) return tokenizer.status();
 
   const absl::Time begin = SteadyNow();
-  const std::vector<int32_t> tokens = tokenizer->EncodeBeginning(*text);
-  const size_t used = std::min<size_t>(tokens.size(), flags.tokens_max);
+  const auto tokens = tokenizer->EncodeBeginning(*text);
+  if (!tokens.ok()) return tokens.status();
+  const size_t used = std::min<size_t>(tokens->size(), flags.tokens_max);
   const auto stored = CalibrateWithProgress(
-      **llama, absl::MakeConstSpan(tokens).first(used), flags.base_bits);
+      **llama, absl::MakeConstSpan(*tokens).first(used), flags.base_bits);
   if (!stored.ok()) return stored.status();
   const std::vector<std::byte> bytes = codec::WriteCalibration(*stored);
   const auto calibration = codec::ParseCalibration(bytes);
@@ -137,7 +138,7 @@ absl::Status RunCalibrate(const CalibrateFlags& flags) {
   std::printf("%s calibrated on %zu tokens of %zu files in %.1f s\n",
               (*llama)->spec().name.c_str(), used, files->size(),
               absl::ToDoubleSeconds(SteadyNow() - begin));
-  if (absl::Status s = PrintBits(**llama, tokens, used, *calibration);
+  if (absl::Status s = PrintBits(**llama, *tokens, used, *calibration);
       !s.ok()) {
     return s;
   }

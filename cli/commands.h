@@ -27,6 +27,7 @@ void AddCodecCommand(CLI::App& app, Program& program);
 void AddInjectCommand(CLI::App& app, Program& program);
 void AddAskCommand(CLI::App& app, Program& program);
 void AddStatusCommand(CLI::App& app, Program& program);
+void AddTokenizeCommand(CLI::App& app, Program& program);
 void AddDemoCommand(CLI::App& app, Program& program);
 void AddBenchCommand(CLI::App& app, Program& program);
 

@@ -231,9 +231,10 @@ absl::Status Demo::AskAll(const std::string& label, Mode mode) {
     // The answer is the first token. The tokens behind it are noise, but
     // greedy decoding must give the same ones however the knowledge came.
     const std::vector<int32_t>& tokens = asked.answer.tokens;
-    const std::string text(
-        absl::StripAsciiWhitespace(engine_->tokenizer().Decode(
-            {tokens.begin(), tokens.begin() + (tokens.empty() ? 0 : 1)})));
+    const absl::StatusOr<std::string> decoded = engine_->tokenizer().Decode(
+        {tokens.begin(), tokens.begin() + (tokens.empty() ? 0 : 1)});
+    if (!decoded.ok()) return decoded.status();
+    const std::string text(absl::StripAsciiWhitespace(*decoded));
     asked.right = text == row.question.answer;
     std::printf("%-11s %-8s %-52.52s %-9.9s %-6s %8.2f %9llu  %s\n",
                 label.c_str(), row.question.task.c_str(),

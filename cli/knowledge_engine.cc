@@ -124,17 +124,20 @@ absl::StatusOr<Injected> KnowledgeEngine::Inject(const std::string& text,
                                                  const StoreOptions& options,
                                                  const Progress& on_chunk) {
   const model::Llama& llama = engine_->llama();
-  const std::vector<int32_t> tokens =
+  const absl::StatusOr<std::vector<int32_t>> tokens =
       engine_->tokenizer().EncodeBeginning(text);
-  if (tokens.empty()) return absl::InvalidArgumentError("the text is empty");
+  if (!tokens.ok()) return tokens.status();
+  if (tokens->empty()) {
+    return absl::InvalidArgumentError("the text has no tokens");
+  }
   const std::vector<ChainChunk> chain =
-      CutChain(knowledge_->fingerprint(), knowledge_->ns(), tokens);
+      CutChain(knowledge_->fingerprint(), knowledge_->ns(), *tokens);
   absl::StatusOr<std::vector<LookupResult>> held =
       knowledge_->Lookup(RefsOf(chain));
   if (!held.ok()) return held.status();
   Injected injected;
   injected.chunks = static_cast<int>(chain.size());
-  injected.tokens = static_cast<int>(tokens.size());
+  injected.tokens = static_cast<int>(tokens->size());
   for (const LookupResult& each : *held) {
     const bool wanted = (each.levels & options.levels) == options.levels;
     injected.chunks_otherwise += each.hit && !wanted ? 1 : 0;
@@ -217,14 +220,17 @@ absl::StatusOr<Answer> KnowledgeEngine::Ask(const std::string& knowledge,
                                             Mode mode, int tokens_max,
                                             LevelSet accept) {
   const model::Llama& llama = engine_->llama();
-  std::vector<int32_t> tokens;
-  if (mode != Mode::kWithout) {
-    tokens = engine_->tokenizer().EncodeBeginning(knowledge);
-  }
+  const model::Tokenizer& tokenizer = engine_->tokenizer();
+  const absl::StatusOr<std::vector<int32_t>> encoded =
+      tokenizer.EncodeBeginning(mode == Mode::kWithout ? "" : knowledge);
+  if (!encoded.ok()) return encoded.status();
+  const std::vector<int32_t>& tokens = *encoded;
   const std::string prompt = QuestionPrompt(question);
-  const std::vector<int32_t> asked =
-      tokens.empty() ? engine_->tokenizer().EncodeBeginning(prompt)
-                     : engine_->tokenizer().Encode(prompt);
+  const absl::StatusOr<std::vector<int32_t>> question_tokens =
+      tokens.empty() ? tokenizer.EncodeBeginning(prompt)
+                     : tokenizer.Encode(prompt);
+  if (!question_tokens.ok()) return question_tokens.status();
+  const std::vector<int32_t>& asked = *question_tokens;
   Answer answer;
   if (absl::Status status = PrepareCache(
           static_cast<int>(tokens.size() + asked.size()) + tokens_max);
@@ -254,7 +260,9 @@ absl::StatusOr<Answer> KnowledgeEngine::Ask(const std::string& knowledge,
       llama.Decode(*cache_, *std::move(logits), tokens_max);
   if (!decoded.ok()) return decoded.status();
   answer.tokens = *std::move(decoded);
-  answer.text = engine_->tokenizer().Decode(answer.tokens);
+  absl::StatusOr<std::string> text = tokenizer.Decode(answer.tokens);
+  if (!text.ok()) return text.status();
+  answer.text = *std::move(text);
   return answer;
 }
 

@@ -86,6 +86,7 @@ int main(int argc, char** argv) {
   kdn::cli::AddInjectCommand(app, program);
   kdn::cli::AddAskCommand(app, program);
   kdn::cli::AddStatusCommand(app, program);
+  kdn::cli::AddTokenizeCommand(app, program);
   kdn::cli::AddDemoCommand(app, program);
   kdn::cli::AddBenchCommand(app, program);
   kdn::cli::AddCodecCommand(app, program);

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <string>
 #include <vector>
@@ -53,7 +54,7 @@ Ran Kdn(const std::string& arguments) {
 TEST(CommandsTest, EveryCommandExplainsItself) {
   EXPECT_THAT(Kdn("--help").output, HasSubstr("demo"));
   for (const char* command :
-       {"up", "node", "config", "inject", "ask", "status", "demo",
+       {"up", "node", "config", "inject", "ask", "status", "tokenize", "demo",
         "bench delivery", "bench codec", "codec calibrate", "codec info"}) {
     const Ran help = Kdn(absl::StrCat(command, " --help"));
     EXPECT_EQ(help.exit_code, 0) << command;
@@ -156,6 +157,36 @@ TEST(CodecCommandTest, MistakesAreNamedWithTheRemedy) {
   EXPECT_TRUE(cli::LoadCalibration(calibrations.PathOf("a.kdncal")).ok());
 }
 
+// Writes one line to the standard input of `kdn tokenize`.
+Ran Tokenize(const std::string& line, const std::string& flags = "") {
+  const std::string file =
+      absl::StrCat("/tmp/kdn-test-line-", static_cast<int64_t>(getpid()));
+  std::ofstream(file) << line << '\n';
+  const Ran ran = Kdn(absl::StrCat("tokenize ", flags, " < ", file));
+  std::filesystem::remove(file);
+  return ran;
+}
+
+TEST(TokenizeCommandTest, IdsGiveTheTextBack) {
+  const std::string text = R"("<doc> The code of vault elm is 4171.")";
+  Ran ids = Tokenize(text);
+  EXPECT_EQ(ids.exit_code, 0) << ids.output;
+  EXPECT_THAT(ids.output, testing::StartsWith("[1,"));
+  ids.output.pop_back();  // the end of the line
+  EXPECT_EQ(Tokenize(ids.output, "--decode").output, text + "\n");
+}
+
+TEST(TokenizeCommandTest, ALineThatIsNoTextIsNamed) {
+  for (const char* line : {"[1]", "no JSON", "\"\xff\""}) {
+    const Ran refused = Tokenize(line);
+    EXPECT_EQ(refused.exit_code, 2) << line;
+    EXPECT_THAT(refused.output, HasSubstr("line 1: expected a JSON string"));
+  }
+  const Ran refused = Tokenize("[1, \"a\"]", "--decode");
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_THAT(refused.output, HasSubstr("expected a JSON list of token ids"));
+}
+
 // Runs `kdn up` with a new configuration.
 class UpTest : public testing::Test {
  protected:
@@ -236,6 +267,30 @@ class UpTest : public testing::Test {
   std::vector<std::string> addresses_;
   pid_t up_ = 0;
 };
+
+// A chat template writes the special token in front itself.
+TEST_F(UpTest, ATextWithItsFrontTokenIsTheSameTextAsWithout) {
+  const std::string model = directory_ + "/model";
+  std::filesystem::copy(KDN_SOURCE_DIR "/model/recall", model);
+  std::ifstream original(model + "/tokenizer.json");
+  nlohmann::json tokenizer = nlohmann::json::parse(original);
+  tokenizer["post_processor"] = nlohmann::json::parse(R"({
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "<doc>"}}, {"Sequence": {"id": "A"}}],
+    "special_tokens": {"<doc>": {"ids": [1]}}})");
+  std::ofstream(model + "/tokenizer.json") << tokenizer;
+  const std::string text = "The code of vault elm is 4171.";
+  std::ofstream(directory_ + "/bare.txt") << text;
+  std::ofstream(directory_ + "/templated.txt") << "<doc>" << text;
+  const auto inject = [&](const std::string& file) {
+    return Kdn(absl::StrCat("inject --model ", model, " --connect ",
+                            addresses_[0], " ", directory_, "/", file));
+  };
+  const Ran bare = inject("bare.txt");
+  EXPECT_THAT(bare.output, HasSubstr("1 chunks, 1 of them new"));
+  const Ran templated = inject("templated.txt");
+  EXPECT_THAT(templated.output, HasSubstr("1 chunks, 0 of them new"));
+}
 
 TEST_F(UpTest, KnowledgeInjectedAtOneNodeIsAskedForAtAnother) {
   const Ran injected =

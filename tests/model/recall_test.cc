@@ -29,19 +29,19 @@ TEST(RecallTest, FullPrefillAnswersNearlyEverything) {
     for (const auto& document : instance["documents"]) {
       text += document.get<std::string>();
     }
-    const std::vector<int32_t> context = tokenizer->Encode(text);
+    const std::vector<int32_t> context = *tokenizer->Encode(text);
     KvCache cache((*llama)->spec(), static_cast<int>(context.size()) + 64);
     ASSERT_TRUE((*llama)->PrefillInChunks(cache, context, 0).ok());
     for (const auto& asked : instance["asked"]) {
       cache.Truncate(static_cast<int>(context.size()));
       const auto logits = (*llama)->PrefillInChunks(
           cache,
-          tokenizer->Encode("<q> " + asked["question"].get<std::string>()),
+          *tokenizer->Encode("<q> " + asked["question"].get<std::string>()),
           cache.size());
       ASSERT_TRUE(logits.ok()) << logits.status();
       auto& [hits, total] = right[asked["task"].get<std::string>()];
       ++total;
-      hits += tokenizer->Decode({Argmax(*logits)}) ==
+      hits += *tokenizer->Decode({Argmax(*logits)}) ==
                       " " + asked["answer"].get<std::string>()
                   ? 1
                   : 0;

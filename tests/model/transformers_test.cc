@@ -80,11 +80,11 @@ TEST(TransformersTest, TheShippedCheckpointAndItsTokenizerAgree) {
   const auto tokenizer = Tokenizer::Load(kRecall);
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
   for (const Json& text : expected["texts"]) {
-    EXPECT_EQ(tokenizer->Encode(text["text"].get<std::string>()),
+    EXPECT_EQ(*tokenizer->Encode(text["text"].get<std::string>()),
               text["ids"].get<std::vector<int32_t>>())
         << text["text"];
   }
-  const auto tokens = tokenizer->Encode(expected["prompt"].get<std::string>());
+  const auto tokens = *tokenizer->Encode(expected["prompt"].get<std::string>());
   EXPECT_EQ(tokens, expected["tokens"].get<std::vector<int32_t>>());
   const auto llama = Llama::Load(kRecall, {Compute::kFp32, Dtype::kFp32});
   ASSERT_TRUE(llama.ok()) << llama.status();

@@ -1,11 +1,11 @@
-#ifndef KDN_MODEL_POST_PROCESSOR_H_
-#define KDN_MODEL_POST_PROCESSOR_H_
+#ifndef KDN_MODEL_TOKENIZER_POST_PROCESSOR_H_
+#define KDN_MODEL_TOKENIZER_POST_PROCESSOR_H_
 
 #include <cstdint>
-#include <nlohmann/json_fwd.hpp>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "model/tokenizer/json_fields.h"
 
 namespace kdn::model {
 
@@ -14,9 +14,8 @@ namespace kdn::model {
 // left out, because a prompt goes on. INVALID_ARGUMENT names the malformed
 // part, UNIMPLEMENTED names a kind of post-processor that this code does not
 // know.
-absl::StatusOr<std::vector<int32_t>> TokensInFront(
-    const nlohmann::json& post_processor);
+absl::StatusOr<std::vector<int32_t>> TokensInFront(const Json& post_processor);
 
 }  // namespace kdn::model
 
-#endif  // KDN_MODEL_POST_PROCESSOR_H_
+#endif  // KDN_MODEL_TOKENIZER_POST_PROCESSOR_H_
