@@ -152,7 +152,7 @@ absl::StatusOr<Trained> TrainFor(const QualityBed& bed,
   if (!calibration.ok()) return calibration.status();
   Trained trained(ShapeOf(bed.spec(), 1));
   trained.kdn = *std::move(calibration);
-  if (absl::Status s = CountTables(bed, tokens, trained); !s.ok()) return s;
+  if (absl::Status s = CountTables(bed, *tokens, trained); !s.ok()) return s;
   return trained;
 }
 
