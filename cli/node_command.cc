@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "cli/commands.h"
 #include "cli/config.h"
+#include "cli/machine_fit.h"
 #include "cli/wiring.h"
 #include "kv/host_port.h"
 
@@ -36,6 +37,9 @@ absl::Status RunNode(const std::string& file, const std::string& id) {
                       [](std::string* out, const NodeConfig& node) {
                         out->append(node.id.name());
                       })));
+  }
+  if (absl::Status fits = CheckFit({*self}, ThisMachine()); !fits.ok()) {
+    return fits;
   }
   // Several nodes may share a terminal.
   spdlog::set_pattern(absl::StrCat("%Y-%m-%dT%H:%M:%S.%e %l ", id, ": %v"));
@@ -81,16 +85,19 @@ void AddConfigCommand(CLI::App& app, Program& program) {
       app.add_subcommand("config",
                          "Check a configuration without starting anything\n\n"
                          "  kdn config configs/local-3.yaml\n\n"
-                         "Reports every mistake with file and line.");
+                         "Reports every mistake with file and line. Nodes on a "
+                         "loopback address must fit this machine together.");
   auto file = std::make_shared<std::string>();
   command->add_option("FILE", *file, "configuration to check")->required();
   command->callback([&program, file] {
     const absl::StatusOr<ClusterConfig> config = LoadClusterConfig(*file);
-    if (config.ok()) {
+    absl::Status status = config.status();
+    if (status.ok()) status = CheckFit(LoopbackNodes(*config), ThisMachine());
+    if (status.ok()) {
       std::printf("%s: %zu nodes, %d replicas\n", file->c_str(),
                   config->nodes.size(), config->replicas);
     }
-    program.exit_code = Report(config.status());
+    program.exit_code = Report(status);
   });
 }
 

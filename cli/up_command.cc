@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "cli/cluster_process.h"
 #include "cli/commands.h"
+#include "cli/machine_fit.h"
 #include "cli/restart_plan.h"
 #include "kv/clock.h"
 #include "rpc/client/client.h"
@@ -76,6 +77,9 @@ absl::Status Up(const Program& program, const std::string& file,
                 const std::string& log_dir) {
   absl::StatusOr<ClusterConfig> config = LoadClusterConfig(file);
   if (!config.ok()) return config.status();
+  if (absl::Status fits = CheckFit(config->nodes, ThisMachine()); !fits.ok()) {
+    return fits;
+  }
   ClusterProcess cluster(program.path, file, *config, log_dir);
   for (size_t i = 0; i < config->nodes.size(); ++i) {
     if (rpc::Client::Connect(cluster.AddressOf(i)).ok()) {
