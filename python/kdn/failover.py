@@ -82,6 +82,7 @@ class Failover:
                 self._pause = RECONNECT_S
                 return self._knowledge
             except InvalidArgument:
+                self._wait()  # the next attempt makes the same mistake
                 raise
             except KdnError as error:
                 refusals.append(str(error) if address in str(error) else f"{address}: {error}")
@@ -101,28 +102,33 @@ class Failover:
             client.close()
             raise
 
-    def _live(self, wait: bool) -> Knowledge | None:
-        """The knowledge in use. None while it is too early to connect again. Without
-        `wait`, also None until a thread in the background has connected."""
+    def _live(self) -> Knowledge | None:
+        """The knowledge in use. None while it is too early to connect again."""
         knowledge = self._knowledge
         if knowledge is not None:
             return knowledge
-        if not wait:
-            if time.monotonic() >= self._not_before and not self._lock.locked():
-                threading.Thread(target=self.attempt, args=("connecting", lambda _: None, None), daemon=True).start()
-            return None
         with self._lock:
             if self._knowledge is None and time.monotonic() >= self._not_before:
                 self._connect()
             return self._knowledge
 
-    def attempt(self, what: str, use: Callable[[Knowledge], T], otherwise: T, *, wait: bool = True) -> T:
+    def shielded(self, what: str, use: Callable[[Knowledge], T], otherwise: T) -> T:
+        """Like `attempt`, but raises nothing at all. It is for the threads of an engine,
+        which an exception would end for good."""
+        try:
+            return self.attempt(what, use, otherwise)
+        except InvalidArgument as error:
+            _log.warning("%s: %s; going on without the KDN", what, error)
+        except Exception:
+            _log.exception("%s: a bug in the kdn package; going on without the KDN", what)
+        return otherwise
+
+    def attempt(self, what: str, use: Callable[[Knowledge], T], otherwise: T) -> T:
         """Returns the result of `use`, or `otherwise` when the cluster fails. A failure is
-        logged and not raised; only InvalidArgument, a mistake of the caller, is raised.
-        Without `wait`, this thread never waits for a connection."""
+        logged and not raised; only InvalidArgument, a mistake of the caller, is raised."""
         knowledge = None
         try:
-            knowledge = self._live(wait)
+            knowledge = self._live()
             if knowledge is None:
                 return otherwise
             result = use(knowledge)

@@ -8,6 +8,7 @@ elements lie.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,17 +80,25 @@ class PagedKv:
         return torch.tensor(list(blocks))[tokens // self.block_size], tokens % self.block_size
 
     def read(self, blocks: Sequence[int], begin: int, end: int) -> Any:
-        """Copies the tokens' KV to the host: (layers, 2, kv_heads, tokens, head_dim)."""
+        """Copies the tokens' KV to the host: (layers, 2, kv_heads, tokens, head_dim). On a
+        GPU, the copy has ended when the work that is queued on the stream has ended."""
         block, offset = self._where(blocks, begin, end)
-        # One layer at a time, because an engine leaves little memory on its device.
         device = self._layers[0].device
         block, offset = block.to(device), offset.to(device)
-        return torch.stack([self._read_layer(layer, block, offset).to("cpu") for layer in self._layers])
+        # A copy into pinned memory runs beside the engine's work on the GPU.
+        pinned = device.type == "cuda"
+        kv = torch.empty(self._shape(end - begin), dtype=self.dtype, pin_memory=pinned)
+        # One layer at a time, because an engine leaves little memory on its device.
+        for layer, out in zip(self._layers, kv):
+            out.copy_(self._read_layer(layer, block, offset), non_blocking=pinned)
+        return kv
 
-    def nothing(self, tokens: int) -> Any:
-        """Zeros with the shape of a result of `read`."""
-        shape = (len(self._layers), 2, self.num_kv_heads, tokens, self.head_dim)
-        return torch.zeros(shape, dtype=self.dtype)
+    def _shape(self, tokens: int) -> tuple[int, ...]:
+        return len(self._layers), 2, self.num_kv_heads, tokens, self.head_dim
+
+    def bytes_of(self, tokens: int) -> int:
+        """Bytes of a result of `read`."""
+        return math.prod(self._shape(tokens)) * self._layers[0].element_size()
 
     def _read_layer(self, layer: Any, block: Any, offset: Any) -> Any:
         if self._order is None:

@@ -8,13 +8,15 @@ rotation.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from .digest import Digest
-from .errors import Unimplemented
+from .errors import KdnError, Unimplemented
 from .failover import Failover
+from .generation import FIRST, new_generation, of_generation
 from .keys import Chunk, chunk_key
 from .knowledge import Knowledge
 from .model import ModelSpec, RopeSpec
@@ -61,8 +63,9 @@ class PageShape:
 
 
 class PageStore:
-    """The pages of one rank in a cluster. Thread-safe. A cluster that is down raises
-    nothing: it then holds no pages and stores none.
+    """The pages of one rank in a cluster. Thread-safe. After the constructor, nothing is
+    raised: a page that cannot be stored is not stored, and a cluster that is down holds no
+    pages. An engine calls from threads that an exception would end for good.
 
     `model` is the spec of the whole model; `shard` names the rank's part of it. `levels`
     are the levels to keep (default: "lossless"). If "lossless" is one of them, only
@@ -89,55 +92,72 @@ class PageStore:
         self._shard = shard
         # The rank's own geometry, without a rotation, because positions are unknown.
         part = replace(model, num_layers=shape.layers, num_kv_heads=shape.kv_heads, rope=RopeSpec(rotary_dim=0))
-        self._cluster = Failover(addresses, namespace, part, "kdn.pages")
+
+        def connect(generation: str) -> Failover:
+            return Failover(addresses, namespace, of_generation(part, generation), "kdn.pages")
+
+        self._connect = connect
+        self._cluster = self._connect(FIRST)
         self._cluster.attempt("connecting", lambda _: None, None)
 
-    def chunk(self, name: str) -> Chunk:
+    def reset(self) -> None:
+        """Makes all pages unreachable for this store, in every call that begins after this
+        one. They stay in the cluster until they are evicted, and other stores find them."""
+        old, self._cluster = self._cluster, self._connect(new_generation())
+        with contextlib.suppress(KdnError):
+            old.close()
+
+    def _chunks(self, knowledge: Knowledge, names: Sequence[str]) -> list[Chunk]:
+        return [self._chunk(knowledge, name) for name in names]
+
+    def _chunk(self, knowledge: Knowledge, name: str) -> Chunk:
         """The chunk that stores a page. Its variant holds the page's name, because the
         tokens are unknown."""
         variant = "page-" + Digest("kdn-page-1").text(name).text(self._shard).finish().hex()
         tokens = (0,) * self.shape.tokens
-        key = chunk_key(self._cluster.fingerprint, self._cluster.namespace, tokens, variant=variant)
+        key = chunk_key(knowledge.fingerprint, knowledge.namespace, tokens, variant=variant)
         return Chunk(key, tokens, variant=variant)
 
     def held(self, names: Sequence[str]) -> int:
         """How many pages the cluster holds before the first one that it does not hold."""
 
         def look(knowledge: Knowledge) -> int:
-            found = knowledge.lookup([self.chunk(name) for name in names], self._terms.lookup_timeout)
+            found = knowledge.lookup(self._chunks(knowledge, names), self._terms.lookup_timeout)
             return leading(page.delivers(self._terms.accept) for page in found)
 
-        return self._cluster.attempt("looking pages up", look, 0)
+        return self._cluster.shielded("looking pages up", look, 0)
 
     def put(self, names: Sequence[str], pages: Sequence[Any]) -> list[bool]:
         """Stores pages, flat or shaped. Says of each page whether it is stored now."""
-        return [self._put(name, self.shape.canonical(page)) for name, page in zip(names, pages)]
+        cluster = self._cluster  # a reset must not give one batch two generations
+        return [self._put(cluster, name, page) for name, page in zip(names, pages)]
 
-    def _put(self, name: str, kv: Any) -> bool:
+    def _put(self, cluster: Failover, name: str, page: Any) -> bool:
         def store(knowledge: Knowledge) -> bool:
             terms = self._terms
-            chunk = self.chunk(name)
+            chunk, kv = self._chunk(knowledge, name), self.shape.canonical(page)
             knowledge.store(chunk, kv, levels=terms.levels, durability=terms.durability, timeout=terms.timeout)
             return True
 
-        return self._cluster.attempt("storing a page", store, False)
+        return cluster.shielded("storing a page", store, False)
 
     def get(self, names: Sequence[str], pages: Sequence[Any]) -> list[bool]:
         """Fills `pages`, flat or shaped. Says of each page whether it was filled; the other
         pages are unchanged."""
 
-        def deliver(knowledge: Knowledge) -> list[bool]:
-            filled: list[bool] = []
-            for group in knowledge.groups([self.chunk(name) for name in names]):
+        filled: list[bool] = []
+
+        def deliver(knowledge: Knowledge) -> None:
+            for group in knowledge.groups(self._chunks(knowledge, names)):
                 got = knowledge.retrieve(group, accept=self._terms.accept, timeout=self._terms.timeout)
                 kv = got.torch()
                 for outcome, span in zip(got.outcomes, got.spans):
                     if outcome.hit:
                         self.shape.canonical(pages[len(filled)]).copy_(kv[:, :, :, span])
                     filled.append(outcome.hit)
-            return filled
 
-        return self._cluster.attempt("loading pages", deliver, [False] * len(names))
+        self._cluster.shielded("loading pages", deliver, None)
+        return filled + [False] * (len(names) - len(filled))
 
     def close(self) -> None:
         """Ends the session with the cluster. Stored pages stay."""

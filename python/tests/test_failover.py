@@ -83,12 +83,36 @@ def test_a_cluster_that_is_away_is_asked_less_and_less(
     assert pauses == pytest.approx([1, 2, 4, 8, 16, 30, 30], abs=0.11)
 
 
-def test_a_caller_can_refuse_to_wait_for_a_connection(cluster: Cluster, namespace: str) -> None:
+def test_a_thread_of_an_engine_gets_no_exception(cluster: Cluster, namespace: str) -> None:
     found = Failover(cluster.unix(), namespace, MODEL, "test")
-    assert found.attempt("asking", node_of, "not yet", wait=False) == "not yet"
-    assert node_of(found.connect()) == "n1"  # whoever was first
-    assert found.attempt("asking", node_of, "not yet", wait=False) == "n1"
+
+    def fail(error: Exception) -> Any:
+        raise error
+
+    for error in (kdn.InvalidArgument("an infinite value"), kdn.Unavailable("nobody"), ZeroDivisionError()):
+        assert found.shielded("storing", lambda _, error=error: fail(error), "nothing") == "nothing"
+    with pytest.raises(kdn.InvalidArgument):
+        found.attempt("storing", lambda _: fail(kdn.InvalidArgument("an infinite value")), "nothing")
+    assert found.shielded("asking", node_of, "nobody") == "n1"
     found.close()
+
+
+def test_a_mistake_in_the_settings_is_not_repeated_at_once(
+    cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def client(*_: Any, **__: Any) -> Any:
+        tried.append(1)
+        raise kdn.InvalidArgument("address 'nowhere'")
+
+    monkeypatch.setattr(failover, "Client", client)
+    found = Failover(cluster.unix(), namespace, MODEL, "test")
+    with pytest.raises(kdn.InvalidArgument):
+        found.attempt("asking", node_of, "nobody")
+    for _ in range(3):
+        assert found.attempt("asking", node_of, "nobody") == "nobody"
+    assert tried == [1]
 
 
 def test_a_forked_child_connects_by_itself(cluster: Cluster, namespace: str) -> None:

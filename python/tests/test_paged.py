@@ -10,13 +10,14 @@ import pytest
 
 from cluster import Cluster
 from kdn.failover import Failover
-from kdn.keys import cut_chain, fingerprint_of
+from kdn.generation import of_generation
+from kdn.keys import Chunk
 from kdn.model import ModelSpec, RopeSpec
 from kdn.prefix_plan import Load, Save
 
 torch = pytest.importorskip("torch")
 
-from kdn.errors import InvalidArgument, Unimplemented  # noqa: E402
+from kdn.errors import InvalidArgument, ResourceExhausted, Unimplemented  # noqa: E402
 from kdn.paged import BlockOrder, PagedKv  # noqa: E402
 from kdn.paged_worker import Options, PagedWorker, Rank  # noqa: E402
 from kdn.pages import PageShape, PageStore  # noqa: E402
@@ -110,15 +111,27 @@ def test_mistakes_are_typed() -> None:
 class Engine:
     """One rank of an engine with a paged cache, connected to a cluster."""
 
-    def __init__(self, cluster: Cluster, namespace: str, rank: Rank | None = None, **options: Any) -> None:
+    def __init__(
+        self, cluster: Cluster, namespace: str, rank: Rank | None = None, merge: Any = None, **options: Any
+    ) -> None:
         self.failover = Failover(cluster.unix(), namespace, MODEL, "test")
         whole = Rank((0, LAYERS), (0, HEADS))
         self.rank = rank or whole
         heads = slice(*self.rank.heads)
         layers = [layer[:, heads] for layer in caches("NHD")[slice(*self.rank.layers)]]
         self.paged = PagedKv(layers, DIM)
-        self.worker = PagedWorker(self.failover, self.paged, self.rank, torch.device("cpu"), Options(**options))
-        self.chain = cut_chain(fingerprint_of(MODEL), namespace, range(1000))
+        self.worker = PagedWorker(
+            self.cluster_of, self.paged, self.rank, torch.device("cpu"), Options(**options), merge
+        )
+        self.namespace = namespace
+        self.chain = self.failover.chain(range(1000))
+
+    def cluster_of(self, generation: str) -> Failover:
+        model = of_generation(MODEL, generation)
+        return self.failover if model == MODEL else Failover(self.failover._addresses, self.namespace, model, "test")
+
+    def chain_of(self, generation: str) -> list[Chunk]:
+        return self.cluster_of(generation).chain(range(1000))
 
     def wait(self, count: int) -> tuple[set[str], set[int]]:
         done: set[str] = set()
@@ -179,13 +192,144 @@ def test_a_cluster_that_dies_fails_loads_and_nothing_else(short_path: Any, names
         engine.close()
 
 
-def test_a_rank_that_cannot_read_says_so_to_the_others(cluster: Cluster, namespace: str) -> None:
-    engine = Engine(cluster, namespace)
-    heard: list[bool] = []
-    engine.worker._merge = lambda kv, good: heard.append(good)
+def test_a_rank_that_has_no_kv_says_so_to_the_others(cluster: Cluster, namespace: str) -> None:
+    heard: list[tuple[int, bool]] = []
+    engine = Engine(cluster, namespace, merge=lambda chunk, kv: heard.append((chunk.begin, kv is not None)))
+    blocks = tuple(range(63))
     engine.worker.save([Save("r", tuple(engine.chain[:1]), (1, 2, 3))])  # too few blocks
-    engine.worker.save([Save("r", tuple(engine.chain[:1]), tuple(range(63)))])
-    assert heard == [False, True]
+    engine.worker.save([Save("r", tuple(engine.chain[:2]), blocks)])
+    engine.close()
+    assert heard == [(0, False), (0, True), (256, True)]
+    heard.clear()
+    engine = Engine(cluster, namespace, merge=engine.worker._merge, save_bytes=1)
+    engine.worker.save([Save("r", tuple(engine.chain[:2]), blocks)])
+    engine.close()
+    assert heard == [(0, False), (256, False)], "there is no room"
+
+
+def test_ranks_that_may_be_out_of_step_store_no_more(cluster: Cluster, namespace: str) -> None:
+    calls: list[int] = []
+
+    def merge(chunk: Chunk, kv: Any) -> Any:
+        calls.append(chunk.begin)
+        raise RuntimeError("another rank is gone")
+
+    engine = Engine(cluster, namespace, merge=merge)
+    engine.worker.save([Save("r", tuple(engine.chain[:3]), tuple(range(63)))])
+    engine.close()
+    assert calls == [0]
+
+
+def test_the_engine_waits_only_for_copies_out_of_the_blocks_that_it_overwrites(
+    cluster: Cluster, namespace: str
+) -> None:
+    engine = Engine(cluster, namespace)
+    blocks = tuple(range(63))
+    kv = random_kv(1000)
+    engine.paged.write(blocks, 0, kv)
+    reads, goes_on = threading.Event(), threading.Event()
+    read = engine.paged.read
+
+    def slow(*arguments: Any) -> Any:
+        reads.set()
+        goes_on.wait(timeout=60)
+        return read(*arguments)
+
+    engine.paged.read = slow  # type: ignore[method-assign]
+    engine.worker.save([Save("r", tuple(engine.chain[:2]), blocks)])
+    reads.wait(timeout=60)
+    engine.worker.begin_step("", [40, 70])
+    late = threading.Thread(target=engine.worker.begin_step, args=("", [17]))
+    late.start()
+    late.join(timeout=0.05)
+    assert late.is_alive(), "block 17 is being copied"
+    goes_on.set()
+    late.join(timeout=60)
+    engine.worker.finish_copies()
+    engine.paged.write(blocks, 0, torch.zeros_like(kv))
+    engine.worker.close()
+    got = engine.failover.connect().retrieve(engine.chain[:2])
+    assert got.prefix_chunks == 2 and torch.equal(got.torch(), kv[:, :, :, :512])
+    engine.close()
+
+
+def test_a_worker_without_threads_is_refused_at_the_start(
+    cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ThreadPoolExecutor.submit queues work, then fails to start a thread: the work could
+    run much later, when its blocks belong to another request."""
+    start, started = threading.Thread.start, []
+
+    def limited(thread: threading.Thread) -> None:
+        if thread.name.startswith("kdn-load"):
+            started.append(thread)
+            if len(started) == 2:
+                raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with pytest.raises(ResourceExhausted, match="cannot start 2 threads kdn-load: can't start new thread"):
+        Engine(cluster, namespace)
+    started[0].join(timeout=60)
+    assert not started[0].is_alive()
+
+
+def test_a_store_that_hangs_delays_no_step(short_path: Any, namespace: str) -> None:
+    with Cluster(short_path, nodes=1) as alone:
+        engine = Engine(alone, namespace, timeout=2.0)
+        engine.failover.connect()
+        blocks = tuple(range(63))
+        with alone.nodes[0].stopped():
+            engine.worker.save([Save("r", tuple(engine.chain[:3]), blocks)])
+            engine.worker._copiers.submit(lambda: None).result(timeout=60)
+            assert engine.worker._saving > 0, "the stores hang"
+            engine.worker.begin_step("", blocks)
+            engine.worker.save([Save("s", tuple(engine.chain[:3]), blocks)])
+        engine.close()
+        assert engine.worker._saving == 0
+
+
+def test_after_a_reset_loads_and_saves_have_other_keys(cluster: Cluster, namespace: str) -> None:
+    engine = Engine(cluster, namespace)
+    blocks = tuple(range(63))
+    old, new = random_kv(1000), random_kv(1000)
+    engine.paged.write(blocks, 0, old)
+    engine.worker.save([Save("r", tuple(engine.chain[:1]), blocks)])
+    engine.worker.begin_step("second", blocks)
+    engine.paged.write(blocks, 0, new)
+    chain = engine.chain_of("second")
+    engine.worker.save([Save("r", tuple(chain[:1]), blocks)])
+    engine.worker._copiers.submit(lambda: None).result(timeout=60)
+    for stage in (engine.worker._mergers, engine.worker._savers):
+        stage.submit(lambda: None).result(timeout=60)
+    engine.worker.start([Load("r", tuple(chain[:1]), 0, 256, tuple(range(17, 80)))])
+    assert engine.wait(1) == ({"r"}, set())
+    assert torch.equal(engine.paged.read(tuple(range(17, 80)), 0, 256), new[:, :, :, :256])
+    before = engine.failover.connect().retrieve(engine.chain[:1])
+    assert torch.equal(before.torch(), old[:, :, :, :256]), "the old KV is still there for other engines"
+    engine.close()
+
+
+def test_a_load_that_ends_after_a_reset_delivers_nothing(cluster: Cluster, namespace: str) -> None:
+    engine = Engine(cluster, namespace)
+    blocks = tuple(range(63))
+    engine.paged.write(blocks, 0, random_kv(1000))
+    engine.failover.connect().store(engine.chain[0], engine.paged.read(blocks, 0, 256))
+    write, writes, goes_on = engine.paged.write, threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> None:
+        writes.set()
+        goes_on.wait(timeout=60)
+        write(*arguments)
+
+    engine.paged.write = slow  # type: ignore[method-assign]
+    engine.worker.start([Load("old", tuple(engine.chain[:1]), 0, 256, blocks)])
+    writes.wait(timeout=60)
+    engine.worker.begin_step("second", [])
+    goes_on.set()
+    engine.worker.start([Load("void", (), 0, 256, blocks[20:])])
+    done, failed = engine.wait(2)
+    assert done == {"old", "void"} and failed == set(range(16)) | set(range(20, 36))
     engine.close()
 
 
@@ -245,6 +389,37 @@ def test_unknown_settings_are_refused_at_the_start(cluster: Cluster, namespace: 
         Options(accept=["lossles"])
     assert Options().accept == ("lossless",) and Options().exact
     assert Options(levels=["int8"]).accept == ("int8",) and not Options(levels=["int8"]).exact
+
+
+def test_a_page_that_cannot_be_stored_raises_nothing(cluster: Cluster, namespace: str) -> None:
+    """SGLang calls from a thread that an exception ends for good."""
+    shape = PageShape(LAYERS, HEADS, DIM, BLOCK, "layer_first")
+    store = PageStore(cluster.unix(), namespace, MODEL, shape, "tp0of1", levels=["int8"])
+    good = random_kv(BLOCK).permute(1, 0, 3, 2, 4).contiguous()
+    infinite = good.clone()
+    infinite[0, 0, 0, 0, 0] = torch.inf
+    wrong = torch.zeros(7, dtype=torch.float16)
+    assert store.put(["a", "b", "c", "d"], [infinite, good, wrong, good]) == [False, True, False, True]
+    assert store.held(["b", "d"]) == 2 and store.held(["a"]) == 0
+    assert store.get(["b", "d"], [torch.zeros_like(good), wrong]) == [True, False]
+    store.close()
+
+
+def test_after_a_reset_no_old_page_is_found(cluster: Cluster, namespace: str) -> None:
+    shape = PageShape(LAYERS, HEADS, DIM, BLOCK, "layer_first")
+    one, two = (PageStore(cluster.unix(), namespace, MODEL, shape, "tp0of1") for _ in range(2))
+    page = random_kv(BLOCK).permute(1, 0, 3, 2, 4).contiguous()
+    assert one.put(["page"], [page]) == [True] and two.held(["page"]) == 1
+    one.reset()
+    assert one.held(["page"]) == 0 and one.get(["page"], [torch.zeros_like(page)]) == [False]
+    assert two.held(["page"]) == 1, "another engine still has the old weights"
+    assert one.put(["page"], [2 * page]) == [True] and one.held(["page"]) == 1
+    back = torch.zeros_like(page)
+    assert two.get(["page"], [back]) == [True] and torch.equal(back, page)
+    two.reset()
+    assert two.held(["page"]) == 0, "no two engines reset to the same generation"
+    one.close()
+    two.close()
 
 
 def test_ranks_do_not_share_pages(cluster: Cluster, namespace: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from kdn.keys import CHUNK_TOKENS, Chunk, cut_chain
-from kdn.prefix_plan import PrefixPlan
+from kdn.prefix_plan import PrefixPlan, Waits
 
 BLOCK = 16
 
@@ -33,50 +33,67 @@ class Held:
         self.keys |= {chunk.key for chunk in chunks}
 
 
+class Plan(PrefixPlan):
+    """A plan whose questions are answered at once. `now` is the time of every call."""
+
+    def __init__(self, held: Held, block_size: int = BLOCK, **options: bool) -> None:
+        super().__init__(chain_of, block_size, waits=Waits(0.05, 5.0), **options)
+        self.held = held
+        self.now = 100.0
+
+    def match(self, request: str, prompt: Sequence[int], computed: int) -> int:
+        first = self.matched(request, prompt, computed, self.now)
+        for question in self.take_questions():
+            self.answered(question.number, self.held.lookup(question.chunks), self.now)
+        count = self.matched(request, prompt, computed, self.now)
+        assert count is not None and first in (None, count)
+        return count
+
+
 @pytest.fixture
 def held() -> Held:
     return Held()
 
 
 @pytest.fixture
-def plan(held: Held) -> PrefixPlan:
-    return PrefixPlan(chain_of, held.lookup, BLOCK)
+def plan(held: Held) -> Plan:
+    return Plan(held)
 
 
-def test_without_held_chunks_nothing_is_matched(plan: PrefixPlan) -> None:
-    assert plan.matched("r", range(1000), 0) == 0
+def test_without_held_chunks_nothing_is_matched(plan: Plan) -> None:
+    assert plan.match("r", range(1000), 0) == 0
     assert plan.take_loads() == []
 
 
-def test_a_prompt_shorter_than_a_chunk_is_not_looked_up(plan: PrefixPlan, held: Held) -> None:
-    assert plan.matched("r", range(CHUNK_TOKENS - 1), 0) == 0
+def test_a_prompt_shorter_than_a_chunk_is_not_looked_up(plan: Plan, held: Held) -> None:
+    assert plan.match("r", range(CHUNK_TOKENS - 1), 0) == 0
     assert held.asked == 0
 
 
-def test_the_held_prefix_behind_the_computed_tokens_is_matched(plan: PrefixPlan, held: Held) -> None:
+def test_the_held_prefix_behind_the_computed_tokens_is_matched(plan: Plan, held: Held) -> None:
     tokens = list(range(1000))
     held.hold(chain_of(tokens)[:2])
-    assert plan.matched("r", tokens, 0) == 512
-    assert plan.matched("r", tokens, 128) == 384
-    assert plan.matched("r", tokens, 512) == 0
-    assert plan.matched("r", tokens, 640) == 0
+    assert plan.match("r", tokens, 0) == 512
+    assert plan.match("r", tokens, 128) == 384
+    assert plan.match("r", tokens, 512) == 0
+    assert plan.match("r", tokens, 640) == 0
 
 
-def test_a_chunk_behind_a_gap_does_not_count(plan: PrefixPlan, held: Held) -> None:
+def test_a_chunk_behind_a_gap_does_not_count(plan: Plan, held: Held) -> None:
     chain = chain_of(range(1000))
     held.hold([chain[0], chain[2]])
-    assert plan.matched("r", range(1000), 0) == 256
+    assert plan.match("r", range(1000), 0) == 256
 
 
-def test_the_last_token_is_left_to_compute(plan: PrefixPlan, held: Held) -> None:
+def test_the_last_token_is_left_to_compute(plan: Plan, held: Held) -> None:
     held.hold(chain_of(range(512)))
-    assert plan.matched("r", range(512), 0) == 512 - BLOCK
+    assert plan.match("r", range(512), 0) == 512 - BLOCK
 
 
-def test_a_load_names_the_chunks_that_cover_it(plan: PrefixPlan, held: Held) -> None:
+def test_a_load_names_the_chunks_that_cover_it(plan: Plan, held: Held) -> None:
     chain = chain_of(range(1000))
     held.hold(chain[:3])
-    assert plan.matched("r", range(1000), 272) == 496
+    assert plan.match("r", range(1000), 272) == 496
     plan.allocated("r", range(100), 496)
     (load,) = plan.take_loads()
     assert (load.begin, load.end) == (272, 768)
@@ -85,44 +102,55 @@ def test_a_load_names_the_chunks_that_cover_it(plan: PrefixPlan, held: Held) -> 
     assert plan.take_loads() == []
 
 
-def test_an_allocation_without_delivered_tokens_is_no_load(plan: PrefixPlan, held: Held) -> None:
+def test_an_engine_may_want_fewer_tokens(plan: Plan, held: Held) -> None:
+    chain = chain_of(range(1000))
+    held.hold(chain[:3])
+    assert plan.match("r", range(1000), 16) == 752
+    plan.allocated("r", range(100), 480)
+    (load,) = plan.take_loads()
+    assert (load.begin, load.end) == (16, 496) and list(load.chunks) == chain[:2]
+
+
+def test_an_allocation_without_delivered_tokens_is_no_load(plan: Plan, held: Held) -> None:
     held.hold(chain_of(range(1000))[:2])
-    plan.matched("r", range(1000), 0)
+    plan.match("r", range(1000), 0)
     plan.allocated("r", range(100), 0)
     plan.allocated("unknown", range(100), 16)
     assert plan.take_loads() == []
 
 
-def test_a_load_that_delivered_nothing_is_not_tried_again(plan: PrefixPlan, held: Held) -> None:
+def test_a_load_that_delivered_nothing_is_not_tried_again(plan: Plan, held: Held) -> None:
     tokens = range(1000)
     held.hold(chain_of(tokens)[:2])
-    assert plan.matched("r", tokens, 0) == 512
+    assert plan.match("r", tokens, 0) == 512
     plan.allocated("r", range(63), 512)
     plan.take_loads()
-    assert plan.matched("r", tokens, 0) == 0, "it came back without a token"
-    plan.scheduled("r", 0, 1000, range(63), anew=True)
-    assert plan.matched("r", tokens, 0) == 512, "preempted: a load may work now"
+    assert plan.match("r", tokens, 0) == 0, "it came back without a token"
+    save = plan.scheduled("r", 0, 1000, range(63), anew=True)
+    assert save is not None and len(save.chunks) == 3, "what could not be loaded is stored again"
+    plan.now += 6
+    assert plan.match("r", tokens, 0) == 512, "preempted: a load may work now"
 
 
-def test_nothing_is_matched_or_saved_when_the_cluster_does_not_answer(plan: PrefixPlan, held: Held) -> None:
+def test_nothing_is_matched_or_saved_when_the_cluster_does_not_answer(plan: Plan, held: Held) -> None:
     tokens = range(1000)
     held.hold(chain_of(tokens)[:1])
     held.away = True
-    assert plan.matched("r", tokens, 0) == 0
+    assert plan.match("r", tokens, 0) == 0
     assert plan.scheduled("r", 0, 1000, range(63), anew=True) is None
 
 
-def test_a_request_that_ended_is_not_loaded(plan: PrefixPlan, held: Held) -> None:
+def test_a_request_that_ended_is_not_loaded(plan: Plan, held: Held) -> None:
     held.hold(chain_of(range(1000))[:2])
-    plan.matched("r", range(1000), 0)
+    plan.match("r", range(1000), 0)
     plan.allocated("r", range(100), 512)
     plan.finished("r")
     assert plan.take_loads() == []
 
 
-def test_chunks_are_saved_when_their_last_token_is_computed(plan: PrefixPlan) -> None:
+def test_chunks_are_saved_when_their_last_token_is_computed(plan: Plan) -> None:
     tokens = range(1000)
-    plan.matched("r", tokens, 0)
+    plan.match("r", tokens, 0)
     assert plan.scheduled("r", 0, 200, range(13), anew=True) is None
     save = plan.scheduled("r", 200, 400, range(13, 38), anew=False)
     assert save is not None
@@ -132,28 +160,29 @@ def test_chunks_are_saved_when_their_last_token_is_computed(plan: PrefixPlan) ->
     assert last is not None and list(last.chunks) == chain_of(tokens)[2:3]
 
 
-def test_held_chunks_are_not_saved_again(plan: PrefixPlan, held: Held) -> None:
+def test_held_chunks_are_not_saved_again(plan: Plan, held: Held) -> None:
     tokens = range(1000)
     held.hold(chain_of(tokens)[1:2])
-    plan.matched("r", tokens, 0)
+    plan.match("r", tokens, 0)
     save = plan.scheduled("r", 0, 1000, range(63), anew=True)
     assert save is not None
     assert [chunk.begin for chunk in save.chunks] == [0, 512]
 
 
-def test_generated_tokens_are_not_saved(plan: PrefixPlan) -> None:
+def test_generated_tokens_are_not_saved(plan: Plan) -> None:
     tokens = range(300)
-    plan.matched("r", tokens, 0)
+    plan.match("r", tokens, 0)
     assert plan.scheduled("r", 0, 300, range(19), anew=True) is not None
     for done in range(300, 600):
         assert plan.scheduled("r", done, 1, [], anew=False) is None
 
 
-def test_a_preempted_request_saves_out_of_its_new_blocks(plan: PrefixPlan) -> None:
+def test_a_preempted_request_saves_out_of_its_new_blocks(plan: Plan) -> None:
     tokens = range(1000)
-    plan.matched("r", tokens, 0)
+    plan.match("r", tokens, 0)
     plan.scheduled("r", 0, 300, range(19), anew=True)
-    plan.matched("r", tokens, 0)
+    plan.now += 6
+    plan.match("r", tokens, 0)
     save = plan.scheduled("r", 0, 520, range(100, 133), anew=True)
     assert save is not None and save.blocks == tuple(range(100, 133))
 
@@ -161,12 +190,104 @@ def test_a_preempted_request_saves_out_of_its_new_blocks(plan: PrefixPlan) -> No
 def test_kv_computed_behind_kv_that_may_be_lossy_is_not_saved(held: Held) -> None:
     tokens = range(1000)
     held.hold(chain_of(tokens)[:1])
-    plan = PrefixPlan(chain_of, held.lookup, BLOCK, exact=False)
-    assert plan.matched("r", tokens, 0) == 256
+    plan = Plan(held, exact=False)
+    assert plan.match("r", tokens, 0) == 256
     assert plan.scheduled("r", 256, 400, range(63), anew=True) is None
     assert plan.scheduled("r", 656, 344, [], anew=False) is None
     own = plan.scheduled("r", 0, 1000, range(63), anew=True)  # preempted, and computed from the first token on
     assert own is not None and [chunk.begin for chunk in own.chunks] == [256, 512]
+
+
+def test_a_request_waits_for_an_answer_but_not_long(plan: Plan, held: Held) -> None:
+    tokens = range(1000)
+    held.hold(chain_of(tokens)[:2])
+    assert plan.matched("r", tokens, 0, 100.0) is None
+    (question,) = plan.take_questions()
+    assert plan.matched("r", tokens, 0, 100.049) is None and plan.take_questions() == []
+    assert plan.matched("r", tokens, 0, 100.051) == 0, "it gives up"
+    plan.answered(question.number, held.lookup(question.chunks), 100.06)
+    assert plan.matched("r", tokens, 0, 100.07) == 512, "a late answer counts while the request is queued"
+
+
+def test_a_cluster_that_does_not_answer_costs_a_request_one_wait(plan: Plan) -> None:
+    tokens = range(1000)
+    assert plan.matched("r", tokens, 0, 100.0) is None
+    assert plan.matched("r", tokens, 0, 106.0) == 0, "asks again, without waiting"
+    assert len(plan.take_questions()) == 1
+    (number,) = plan._asked
+    plan.answered(number, None, 106.1)
+    assert plan.matched("r", tokens, 0, 106.2) == 0 and plan.take_questions() == []
+    assert plan.matched("s", tokens, 0, 106.2) is None, "another request may find the cluster back"
+
+
+def test_an_answer_is_remembered_but_not_for_ever(plan: Plan, held: Held) -> None:
+    tokens = range(1000)
+    held.hold(chain_of(tokens)[:2])
+    assert plan.match("r", tokens, 0) == 512
+    for _ in range(100):
+        plan.now += 0.04
+        assert plan.match("r", tokens, 0) == 512
+    assert held.asked == 1
+    held.keys.clear()  # evicted
+    plan.now += 2
+    assert plan.match("r", tokens, 0) == 0 and held.asked == 2
+
+
+def test_an_aborted_request_is_forgotten(plan: Plan) -> None:
+    assert plan.matched("r", range(1000), 0, 100.0) is None
+    (question,) = plan.take_questions()
+    assert plan.matched("s", range(1000), 0, 100.0) is None
+    plan.finished("r")
+    plan.finished("s")
+    assert plan.take_questions() == []
+    plan.answered(question.number, [True] * 3, 100.01)
+    assert plan._requests == {} and plan._asked == {}
+
+
+def test_an_old_answer_does_not_replace_a_new_one(plan: Plan, held: Held) -> None:
+    tokens = range(1000)
+    plan.matched("r", tokens, 0, 100.0)
+    (old,) = plan.take_questions()
+    plan.matched("r", tokens, 0, 106.0)
+    (new,) = plan.take_questions()
+    plan.answered(new.number, [True, False, False], 106.01)
+    plan.answered(old.number, [True, True, True], 106.02)
+    assert plan.matched("r", tokens, 0, 106.03) == 256
+
+
+def test_a_producer_loads_nothing_and_a_consumer_saves_nothing(held: Held) -> None:
+    tokens = range(1000)
+    held.hold(chain_of(tokens)[:1])
+    producer, consumer = Plan(held, loads=False), Plan(held, saves=False)
+    assert producer.match("r", tokens, 0) == 0
+    save = producer.scheduled("r", 0, 1000, range(63), anew=True)
+    assert save is not None and [chunk.begin for chunk in save.chunks] == [256, 512], "one chunk is held already"
+    assert consumer.match("r", tokens, 0) == 256
+    assert consumer.scheduled("r", 256, 744, range(63), anew=True) is None
+
+
+def test_after_a_reset_nothing_old_is_loaded_or_saved(plan: Plan, held: Held) -> None:
+    def other(tokens: Sequence[int]) -> list[Chunk]:
+        return cut_chain(b"g" * 32, "test", tokens)
+
+    tokens = range(1000)
+    held.hold(chain_of(tokens))
+    assert plan.match("loading", tokens, 0) == 768
+    plan.allocated("loading", range(63), 768)
+    assert plan.match("running", range(1, 1000), 0) == 0
+    plan.scheduled("running", 0, 200, range(13), anew=True)
+    assert plan.matched("queued", tokens, 0, plan.now) is None
+    (question,) = plan.take_questions()
+
+    plan.reset(other)
+    (load,) = plan.take_loads()
+    assert (load.request, load.chunks, load.begin, load.end) == ("loading", (), 0, 768), "vLLM waits for its end"
+    assert plan.scheduled("running", 200, 799, range(13, 63), anew=False) is None
+    plan.answered(question.number, [True] * 3, plan.now)
+    for request in ("loading", "queued"):
+        assert plan.match(request, tokens, 0) == 0
+    save = plan.scheduled("queued", 0, 1000, range(63), anew=True)
+    assert save is not None and list(save.chunks) == other(tokens)[:3]
 
 
 def test_a_random_engine_loads_and_saves_each_token_once() -> None:
@@ -178,13 +299,13 @@ def test_a_random_engine_loads_and_saves_each_token_once() -> None:
     for _ in range(200):
         block = rng.choice([8, 16, 32, 128, 512])
         held = Held()
-        plan = PrefixPlan(chain_of, held.lookup, block)
+        plan = Plan(held, block)
         tokens = [rng.randrange(100) for _ in range(rng.randrange(1, 3000))]
         held.hold([chunk for chunk in chain_of(tokens) if rng.random() < 0.5])
         for name in ("first", "second"):
             blocks = list(range(-(-len(tokens) // block)))
             local = rng.randrange(0, len(tokens)) // block * block
-            delivered = plan.matched(name, tokens, local)
+            delivered = plan.match(name, tokens, local)
             assert delivered % block == 0
             plan.allocated(name, blocks, delivered)
             for load in plan.take_loads():

@@ -1,5 +1,6 @@
-"""One vLLM engine. The first line of stdin holds its settings; every further line holds
-prompts and is answered with one line of JSON. The engine ends with stdin."""
+"""One vLLM engine. The first line of stdin holds its settings. Every further line holds
+prompts and sampling options, or "reset", and is answered with one line of JSON. The engine
+ends with stdin."""
 
 from __future__ import annotations
 
@@ -8,16 +9,18 @@ import sys
 from typing import Any
 
 
-def answers_of(engine: Any, prompts: list[str]) -> list[dict[str, Any]]:
+def answers_of(engine: Any, prompts: list[str], sampling: dict[str, Any]) -> list[dict[str, Any]]:
     from vllm import SamplingParams
 
-    answers = engine.generate(prompts, SamplingParams(temperature=0, max_tokens=4), use_tqdm=False)
+    parameters = SamplingParams(temperature=0, max_tokens=4, **sampling)
+    answers = engine.generate(prompts, parameters, use_tqdm=False)
     return [
         {
             "text": answer.outputs[0].text,
             "tokens": list(answer.outputs[0].token_ids),
             "prompt_tokens": len(answer.prompt_token_ids),
             "delivered": answer.num_cached_tokens,
+            "logprobs": len(answer.prompt_logprobs or []),
         }
         for answer in answers
     ]
@@ -32,13 +35,18 @@ def main() -> None:
         options["kv_transfer_config"] = {
             "kv_connector": "KdnConnector",
             "kv_connector_module_path": "kdn.vllm",
-            "kv_role": "kv_both",
+            "kv_role": settings["role"],
             "kv_load_failure_policy": "recompute",
             "kv_connector_extra_config": settings["connector"],
         }
     engine = LLM(settings["model"], **options)
     for line in sys.stdin:
-        print("\nANSWERS " + json.dumps(answers_of(engine, json.loads(line))), flush=True)
+        asked = json.loads(line)
+        if asked == "reset":
+            answer: Any = engine.reset_prefix_cache(reset_connector=True)
+        else:
+            answer = answers_of(engine, *asked)
+        print("\nANSWERS " + json.dumps(answer), flush=True)
     del engine  # waits until all saves are stored
 
 
