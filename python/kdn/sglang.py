@@ -8,37 +8,57 @@
 HiCache names a page by a hash of its tokens and of all tokens before it, and does not
 tell the tokens. So SGLang engines of the same page size and parallel layout share pages,
 but not with other engines.
+
+The pages belong to the weights in --model-path. When the server is told to clear the
+storage backend, or when an update of the weights changes its weight_version, this engine
+begins a new generation: it finds none of its old pages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from sglang.srt.mem_cache.hicache_storage import HiCacheStorage
-from sglang.srt.runtime_context import get_server_args
+from sglang.srt.runtime_context import get_server_args, get_serving
 
 from .client import DEFAULT_ADDRESS
+from .digest import Digest
 from .errors import InvalidArgument, Unimplemented
-from .huggingface import served_digest
+from .huggingface import directory_of, served_digest
 from .model import ModelSpec, RopeSpec, dtype_name
 from .pages import PageShape, PageStore
 
+T = TypeVar("T")
+_log = logging.getLogger("kdn")
+
 _OPTIONS = {"levels", "durability", "timeout"}
 _KEYS = {"addresses", "namespace", "weights_digest", *_OPTIONS}
+_SGLANG_KEYS = {"backend_name", "module_path", "class_name", "interface_v1", "hicache_storage_pass_prefix_keys"}
+_FILE_FORMATS = ("auto", "safetensors", "fastsafetensors", "instanttensor", "layered", "runai_streamer")
+"""The values of --load-format with which SGLang loads the safetensors files of a checkpoint
+directory, and nothing else."""
 
 
 class KdnHiCache(HiCacheStorage):
-    """The backend of one rank. It works after SGLang has registered its host pool."""
+    """The backend of one rank. It works after SGLang has registered its host pool. From then
+    on, no call raises, because an exception may end one of SGLang's threads for good."""
 
     def __init__(self, storage_config: Any, kwargs: Mapping[str, Any] | None = None) -> None:
         if storage_config.is_mla_model:
             raise Unimplemented("multi-head latent attention")
         extra = dict(storage_config.extra_config or {})
-        # extra_config also holds SGLang's own settings for prefetching.
+        # extra_config also holds SGLang's own settings, such as those for prefetching.
         self._settings = {key: value for key, value in extra.items() if key in _KEYS}
+        unknown = [key for key in extra if key not in _KEYS | _SGLANG_KEYS and not key.startswith("prefetch_")]
+        if unknown:
+            _log.warning("kdn: settings that the KDN does not know: %s; it knows %s", unknown, sorted(_KEYS))
         self._config = storage_config
+        self._lock = threading.Lock()  # guards the version
+        self._version = _weight_version()
         self._store: PageStore | None = None
         self._pool: Any = None
 
@@ -46,8 +66,7 @@ class KdnHiCache(HiCacheStorage):
         """Connects to the cluster, with the geometry of the pool's pages."""
         super().register_mem_pool_host(mem_pool_host)
         pool, config, settings = mem_pool_host, self._config, self._settings
-        if getattr(pool, "v_head_dim", pool.head_dim) != pool.head_dim:
-            raise Unimplemented(f"V of head_dim {pool.v_head_dim} beside K of {pool.head_dim}")
+        _check_pool(pool)
         shape = PageShape(pool.layer_num, pool.head_num, pool.head_dim, pool.page_size, pool.layout)
         model = ModelSpec(
             num_layers=pool.layer_num,
@@ -59,54 +78,87 @@ class KdnHiCache(HiCacheStorage):
             dtype=dtype_name(pool.dtype),
             name=str(config.model_name)[-200:],
         )
-        shard = f"tp{config.tp_rank}of{config.tp_size}-pp{config.pp_rank}of{config.pp_size}"
         self._pool = pool
         self._store = PageStore(
             settings.get("addresses", DEFAULT_ADDRESS),
             settings.get("namespace", "default"),
             model,
             shape,
-            shard,
+            _shard_of(config),
             **{key: settings[key] for key in _OPTIONS if key in settings},
         )
+
+    def register_mem_host_pool_v2(self, host_pool: Any, host_pool_name: Any) -> None:
+        """Refuses pools of a hybrid model, or of a draft model, beside the KV pool: SGLang
+        would call methods that this backend does not have."""
+        if str(host_pool_name) != "kv":
+            raise Unimplemented(f"a host pool {host_pool_name!s} beside the KV pool (hybrid models, draft models)")
+        super().register_mem_host_pool_v2(host_pool, host_pool_name)
 
     def _pages(self, host_indices: Any) -> list[Any]:
         size = self._pool.page_size
         return [self._pool.get_data_page(int(i), flat=False) for i in host_indices[::size]]
 
-    @property
-    def _ready(self) -> PageStore:
+    def _with_store(self, what: str, use: Callable[[PageStore], T], otherwise: T) -> T:
+        """The result of `use`; `otherwise` when it fails, or when the weights have just
+        changed: the pages of this call may be of the old weights."""
         if self._store is None:
             raise InvalidArgument("no host pool was registered")
-        return self._store
+        try:
+            return otherwise if self._weights_changed() else use(self._store)
+        except Exception:
+            _log.exception("%s: going on without the KDN", what)
+            return otherwise
+
+    def _weights_changed(self) -> bool:
+        """Whether the weights have another version than at the last call. If so, begins a
+        new generation."""
+        with self._lock:
+            version = _weight_version()
+            if version == self._version:
+                return False
+            self._version = version
+        self.clear()
+        return True
+
+    def clear(self) -> None:
+        """Makes all pages unreachable for this engine. They stay in the cluster until they
+        are evicted, and other engines with the same weights find them."""
+        if self._store is not None:
+            self._store.reset()
 
     def batch_get_v1(self, keys: list[str], host_indices: Any, extra_info: Any = None) -> list[bool]:
         """Fills the pages of the host pool at `host_indices`, which lists the tokens page
         by page. Says of each page whether it was filled."""
-        return self._ready.get(keys, self._pages(host_indices))
+        nothing = [False] * len(keys)
+        return self._with_store("loading pages", lambda it: it.get(keys, self._pages(host_indices)), nothing)
 
     def batch_set_v1(self, keys: list[str], host_indices: Any, extra_info: Any = None) -> list[bool]:
         """Stores the pages of the host pool at `host_indices`. Says of each page whether it
         is stored now."""
-        return self._ready.put(keys, self._pages(host_indices))
+        nothing = [False] * len(keys)
+        return self._with_store("storing pages", lambda it: it.put(keys, self._pages(host_indices)), nothing)
 
     def batch_exists(self, keys: list[str], extra_info: Any = None) -> int:
         """How many pages the cluster holds before the first one that it does not hold."""
-        return self._ready.held(keys)
+        return self._with_store("looking pages up", lambda it: it.held(keys), 0)
 
     def exists(self, key: str) -> bool:
-        return self._ready.held([key]) == 1
+        return self.batch_exists([key]) == 1
 
     # The calls below, without indices, use flat pages.
 
     def batch_get(self, keys: list[str], target_locations: Any = None, target_sizes: Any = None) -> list[Any]:
-        pages = target_locations or [self._pool.get_dummy_flat_data_page() for _ in keys]
-        return [page if hit else None for page, hit in zip(pages, self._ready.get(keys, pages))]
+        def load(store: PageStore) -> list[Any]:
+            pages = target_locations or [self._pool.get_dummy_flat_data_page() for _ in keys]
+            return [page if hit else None for page, hit in zip(pages, store.get(keys, pages))]
+
+        return self._with_store("loading pages", load, [None] * len(keys))
 
     def batch_set(
         self, keys: list[str], values: Any = None, target_locations: Any = None, target_sizes: Any = None
     ) -> bool:
-        return all(self._ready.put(keys, values))
+        return self._with_store("storing pages", lambda it: all(it.put(keys, values)), False)
 
     def get(self, key: str, target_location: Any = None, target_sizes: Any = None) -> torch.Tensor | None:
         return self.batch_get([key], None if target_location is None else [target_location])[0]
@@ -120,15 +172,53 @@ class KdnHiCache(HiCacheStorage):
             self._store.close()
 
 
-def _weights_of(model_name: str) -> str:
+def _check_pool(pool: Any) -> None:
+    """Raises Unimplemented for a host pool whose pages the KDN cannot store."""
+    if getattr(pool, "v_head_dim", pool.head_dim) != pool.head_dim:
+        raise Unimplemented(f"V of head_dim {pool.v_head_dim} beside K of {pool.head_dim}")
+    if getattr(pool, "storage_format_tag", None):
+        raise Unimplemented(f"pages of the format {pool.storage_format_tag}")
+    own = getattr(pool, "target_layer_num", pool.layer_num)
+    if pool.layer_num != own:
+        raise Unimplemented(f"pages of {own} layers and {pool.layer_num - own} layers of a draft model (EAGLE, MTP)")
+
+
+def _shard_of(config: Any) -> str:
+    """Names the rank's part of a page."""
+    shard = f"tp{config.tp_rank}of{config.tp_size}-pp{config.pp_rank}of{config.pp_size}"
+    # With context parallelism, the ranks hold different tokens of one page.
+    ranks = getattr(config, "attn_cp_size", 1)
+    return shard if ranks == 1 else f"{shard}-cp{config.attn_cp_rank}of{ranks}"
+
+
+def _weight_version() -> str | None:
+    """The version of the server's weights. An update of the weights may change it."""
     try:
-        arguments = get_server_args()  # SGLang gives the backend only the model's name
-        revision, quantization = arguments.revision, arguments.quantization
-    except ValueError:  # there is no server in this process
-        revision = quantization = None
-    digest = served_digest(model_name or "", revision, quantization)
-    if digest is None:
+        return str(get_serving().weight_version)
+    except (AttributeError, ValueError):  # there is no server in this process
+        return None
+
+
+def _weights_of(model_name: str | None) -> str:
+    """The digest of the weights that the server loads. `model_name` is only the name under
+    which it serves them, unless there is no server in this process."""
+    try:
+        arguments = get_server_args()
+        path, revision, quantization = arguments.model_path, arguments.revision, arguments.quantization
+        load_format, overrides = arguments.load_format, arguments.json_model_override_args
+    except ValueError:
+        path, revision, quantization, load_format, overrides = model_name or "", None, None, "auto", "{}"
+    if load_format not in _FILE_FORMATS:
         raise InvalidArgument(
-            f"found no checkpoint directory for {model_name!r}: set weights_digest in the backend's extra config"
+            f"--load-format {load_format} does not load the safetensors files of {path!r}: "
+            "set weights_digest in the backend's extra config"
         )
-    return digest
+    digest, directory = served_digest(path, revision, quantization), directory_of(path, revision)
+    if digest is None or directory is None:
+        raise InvalidArgument(
+            f"found no checkpoint directory for {path!r}: set weights_digest in the backend's extra config"
+        )
+    # The config decides with the weights what the model computes.
+    config = directory / "config.json"
+    whole = Digest("kdn-sglang-1").text(digest).data(config.read_bytes() if config.exists() else b"")
+    return whole.text(overrides or "{}").finish().hex()

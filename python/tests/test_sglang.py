@@ -3,6 +3,8 @@ installed. No SGLang server is started, because it needs a GPU."""
 
 from __future__ import annotations
 
+import json
+import shutil
 import types
 from typing import Any
 
@@ -129,17 +131,121 @@ def test_layouts_share_pages(cluster: Cluster, namespace: str) -> None:
     two.close()
 
 
-def test_a_model_that_the_server_quantizes_is_another(
+class Server:
+    """What SGLang tells of the server in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> None:
+        defaults = {
+            "model_path": str(MODEL),
+            "revision": None,
+            "quantization": None,
+            "load_format": "auto",
+            "json_model_override_args": "{}",
+        }
+        self.arguments = types.SimpleNamespace(**{**defaults, **arguments})
+        self.serving = types.SimpleNamespace(weight_version="default")
+        monkeypatch.setattr("kdn.sglang.get_server_args", lambda: self.arguments)
+        monkeypatch.setattr("kdn.sglang.get_serving", lambda: self.serving)
+
+
+@pytest.mark.parametrize(
+    "change", [{"quantization": "fp8"}, {"json_model_override_args": '{"rope_theta": 1e6}'}], ids=str
+)
+def test_a_model_that_the_server_changes_is_another(
+    change: Any, cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Server(monkeypatch)
+    plain = backend_of(config_of(cluster, namespace), host_pool("layer_first"))
+    same = backend_of(config_of(cluster, namespace), host_pool("layer_first"))
+    Server(monkeypatch, **change)
+    other = backend_of(config_of(cluster, namespace), host_pool("layer_first"))
+    assert plain.batch_set_v1(["page"], torch.arange(PAGE)) == [True]
+    assert [each.batch_exists(["page"]) for each in (plain, same, other)] == [1, 1, 0]
+    for each in (plain, same, other):
+        each.close()
+
+
+def test_the_weights_are_those_of_the_model_path(
     cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = backend_of(config_of(cluster, namespace), host_pool("layer_first"))
-    arguments = types.SimpleNamespace(revision=None, quantization="fp8")
-    monkeypatch.setattr("kdn.sglang.get_server_args", lambda: arguments)
-    quantized = backend_of(config_of(cluster, namespace), host_pool("layer_first"))
-    assert plain.batch_set_v1(["page"], torch.arange(PAGE)) == [True]
-    assert (plain.batch_exists(["page"]), quantized.batch_exists(["page"])) == (1, 0)
-    plain.close()
-    quantized.close()
+    """served_model_name is any name, also the name of another model."""
+    Server(monkeypatch)
+    one = backend_of(config_of(cluster, namespace, model_name="gpt-4"), host_pool("layer_first"))
+    two = backend_of(config_of(cluster, namespace, model_name="no/such-model"), host_pool("layer_first"))
+    assert one.batch_set_v1(["page"], torch.arange(PAGE)) == [True] and two.batch_exists(["page"]) == 1
+    Server(monkeypatch, model_path="no/such-model")
+    with pytest.raises(InvalidArgument, match="'no/such-model'.*weights_digest"):
+        backend_of(config_of(cluster, namespace), host_pool("layer_first"))
+    Server(monkeypatch, load_format="dummy")
+    with pytest.raises(InvalidArgument, match="--load-format dummy.*weights_digest"):
+        backend_of(config_of(cluster, namespace), host_pool("layer_first"))
+    one.close()
+    two.close()
+
+
+def test_a_checkpoint_with_another_config_is_another_model(cluster: Cluster, namespace: str, tmp_path: Any) -> None:
+    shutil.copytree(MODEL, tmp_path / "other")
+    config = json.loads((MODEL / "config.json").read_text())
+    (tmp_path / "other" / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
+    one = backend_of(config_of(cluster, namespace), host_pool("layer_first"))
+    other = backend_of(config_of(cluster, namespace, model_name=str(tmp_path / "other")), host_pool("layer_first"))
+    assert one.batch_set_v1(["page"], torch.arange(PAGE)) == [True] and other.batch_exists(["page"]) == 0
+    one.close()
+    other.close()
+
+
+def test_after_clear_no_old_page_is_found(cluster: Cluster, namespace: str) -> None:
+    backend = backend_of(config_of(cluster, namespace), host_pool("layer_first"))
+    assert backend.batch_set_v1(["page"], torch.arange(PAGE)) == [True]
+    backend.clear()
+    assert backend.batch_exists(["page"]) == 0 and backend.batch_get_v1(["page"], torch.arange(PAGE)) == [False]
+    assert backend.batch_set_v1(["page"], torch.arange(PAGE)) == [True] and backend.batch_exists(["page"]) == 1
+    backend.close()
+
+
+def test_an_update_of_the_weights_begins_a_new_generation(
+    cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(monkeypatch)
+    backend = backend_of(config_of(cluster, namespace), host_pool("layer_first"))
+    other = backend_of(config_of(cluster, namespace), host_pool("layer_first"))
+    assert backend.batch_set_v1(["page"], torch.arange(PAGE)) == [True]
+    server.serving.weight_version = "step-1"
+    assert backend.batch_set_v1(["late"], torch.arange(PAGE)) == [False], "computed with the old weights, maybe"
+    assert backend.batch_exists(["page"]) == 0 and backend.batch_exists(["late"]) == 0
+    assert backend.batch_set_v1(["page"], torch.arange(PAGE)) == [True] and backend.batch_exists(["page"]) == 1
+    assert other.batch_exists(["page"]) == 0
+    backend.close()
+    other.close()
+
+
+def test_no_call_raises_in_a_thread_of_sglang(
+    cluster: Cluster, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = config_of(cluster, namespace)
+    config.extra_config |= {"levels": ["int8"], "adresses": []}
+    pool = host_pool("layer_first")
+    backend = backend_of(config, pool)
+    assert "'adresses'" in caplog.text, "a setting that has no effect"
+    pool.kv_buffer.fill_(torch.inf)
+    assert backend.batch_set_v1(["a", "b"], torch.arange(2 * PAGE)) == [False, False]
+    wrong = torch.tensor([10**9])
+    assert backend.batch_set_v1(["a"], wrong) == [False] and backend.batch_get_v1(["a"], wrong) == [False]
+    assert backend.batch_set(["a"], None) is False and backend.get("a") is None
+    pool.kv_buffer.fill_(1)
+    assert backend.batch_set_v1(["a"], torch.arange(PAGE)) == [True]
+    backend.close()
+
+
+def test_ranks_with_other_tokens_of_a_page_do_not_share_it(cluster: Cluster, namespace: str) -> None:
+    one, two = (
+        backend_of(config_of(cluster, namespace, attn_cp_rank=rank, attn_cp_size=2), host_pool("layer_first"))
+        for rank in (0, 1)
+    )
+    assert one.batch_set_v1(["page"], torch.arange(PAGE)) == [True]
+    assert (one.batch_exists(["page"]), two.batch_exists(["page"])) == (1, 0)
+    one.close()
+    two.close()
 
 
 def test_a_cluster_that_is_away_has_nothing(short_path: Any, cluster: Cluster, namespace: str) -> None:
@@ -159,5 +265,14 @@ def test_mistakes_are_typed(cluster: Cluster, namespace: str) -> None:
         backend_of(config_of(cluster, namespace, model_name="no/such-model"), host_pool("layer_first"))
     with pytest.raises(Unimplemented, match="float8"):
         backend_of(config_of(cluster, namespace), host_pool("layer_first", torch.float8_e4m3fn))
+    for what, value in (("storage_format_tag", "unified"), ("target_layer_num", LAYERS - 1)):
+        pool = host_pool("layer_first")
+        setattr(pool, what, value)
+        with pytest.raises(Unimplemented, match="format unified|1 layers of a draft model"):
+            backend_of(config_of(cluster, namespace), pool)
+    backend = KdnHiCache(config_of(cluster, namespace), {})
+    backend.register_mem_host_pool_v2(host_pool("layer_first"), storage.PoolName.KV)
+    with pytest.raises(Unimplemented, match="host pool mamba beside"):
+        backend.register_mem_host_pool_v2(host_pool("layer_first"), storage.PoolName.MAMBA)
     with pytest.raises(InvalidArgument, match="no host pool"):
         KdnHiCache(config_of(cluster, namespace), {}).exists("a")
