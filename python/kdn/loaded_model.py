@@ -25,6 +25,7 @@ from .model import RopeSpec
 _SAMPLED = 64
 """Elements per tensor that a witness reads."""
 _PLAIN = (bool, int, float, str, type(None))
+_OF_PEFT = ("active_adapter", "_active_adapter", "_disable_adapters", "merged_adapters", "scaling")
 _OF_TORCH = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
@@ -163,14 +164,16 @@ class Witness:
     """A model at one moment. Two witnesses of a model that did not change are alike.
 
     `tensors` are the identity, version and place of each parameter and buffer, `sample` is
-    a digest of some elements of each, and `scalars` are the config, the plain attributes
-    of all modules and the adapters in use. An in-place change raises a tensor's version, except a
-    change through `.data`, which only the sample may show. A tensor that was made in
-    inference mode has no version, so that all its elements are in the sample.
+    a digest of some elements of each, `adapters` are PEFT's adapters and which of them are
+    in use, and `scalars` are the config and the plain attributes of all modules. An
+    in-place change raises a tensor's version, except a change through `.data`, which only
+    the sample may show. A tensor that was made in inference mode has no version, so that
+    all its elements are in the sample.
     """
 
     tensors: tuple[Any, ...]
     sample: bytes
+    adapters: tuple[Any, ...]
     scalars: tuple[Any, ...]
     living: tuple[Any, ...]
 
@@ -180,9 +183,13 @@ class Witness:
         alive = all(reference() is not None for reference in self.living)
         return alive and self.tensors == later.tensors and self.sample == later.sample
 
+    def same_weights(self, later: Witness) -> bool:
+        """Whether a later witness has the same tensors and adapters."""
+        return self.adapters == later.adapters and self.same_tensors(later)
+
     def alike(self, later: Witness) -> bool:
         """Whether nothing has changed."""
-        return self.scalars == later.scalars and self.same_tensors(later)
+        return self.scalars == later.scalars and self.same_weights(later)
 
 
 def witness_of(model: Any) -> Witness:
@@ -192,6 +199,7 @@ def witness_of(model: Any) -> Witness:
     return Witness(
         tuple((name, id(tensor), *_place_of(tensor)) for name, tensor in tensors),
         _sample_of([tensor for _, tensor in tensors]),
+        _adapters_of(model),
         _scalars_of(model),
         tuple(weakref.ref(tensor) for _, tensor in tensors),
     )
@@ -220,8 +228,16 @@ def _sample_of(tensors: list[Any]) -> bytes:
     return digest.digest()
 
 
+def _adapters_of(model: Any) -> tuple[Any, ...]:
+    names = sorted(map(str, getattr(model, "peft_config", None) or ()))
+    if not names:
+        return ()
+    states = [(name, key, repr(vars(m)[key])) for name, m in _modules(model) for key in _OF_PEFT if key in vars(m)]
+    return (*names, *states)
+
+
 def _scalars_of(model: Any) -> tuple[Any, ...]:
-    found: list[Any] = [repr(model.config.to_dict()), sorted(map(str, getattr(model, "peft_config", None) or ()))]
+    found: list[Any] = [repr(model.config.to_dict())]
     for name, module in _modules(model):
         found.append((name, type(module)))
         for key, value in vars(module).items():

@@ -197,15 +197,15 @@ class KdnCache:
         witness = witness_of(self._model)
         if self._witness.alike(witness):
             return False
-        adapted = bool(getattr(self._model, "peft_config", None))
-        if self._weights and (adapted or not self._witness.same_tensors(witness)):
+        if self._weights and not self._witness.same_weights(witness):
             raise FailedPrecondition(
                 "the model's weights, their place or its adapters have changed since weights_digest was given: "
                 "make a new object with a weights_digest of the new weights"
             )
         spec = spec_of(self._model, self._tokenizer, self._weights)
         self._witness = witness
-        if spec == self.spec and self._model.device == self._device:
+        if spec == self.spec:
+            self._device = self._model.device
             return False
         _log.warning("the model has changed: going on as another model, whose chunks are stored anew")
         self._cluster.close()

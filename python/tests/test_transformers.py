@@ -341,6 +341,8 @@ def test_an_adapter_that_is_added_later_is_refused(
             base.generate("<q> Who?", ["arden"], **GREEDY)
     with KnowledgeBase(model, tokenizer, cluster.unix(), namespace=namespace, weights_digest="mine") as base:
         base.add("arden", text_of("arden"))
+        model.train()
+        assert base.generate("<q> Who?", ["arden"], **GREEDY).delivered_tokens == len(base._texts["arden"])
         model.model.layers[0].self_attn.active_adapter = "other"
         with pytest.raises(kdn.FailedPrecondition, match="adapters have changed"):
             base.generate("<q> Who?", ["arden"], **GREEDY)
