@@ -15,14 +15,23 @@
 namespace kdn::model {
 namespace {
 
-// The tokenizers library normalizes text and finds combining marks by the rules
-// of Unicode 9.0, so characters that came later have neither for it.
-constexpr uint8_t kNormalUnicodeVersion = 9;
+// The tokenizers library has tables of several versions of Unicode: 9.0 for
+// normal forms and combining marks, 8.0 for punctuation. Characters that came
+// later have neither for it, and some characters had another category then.
+constexpr uint8_t kMarksVersion = 9;
+constexpr uint8_t kPunctuationVersion = 8;
+// Punctuation in Unicode 8.0, but not today.
+constexpr char32_t kCanadianChiSign = 0x166d;
+// Marks in Unicode 9.0, but not today.
+constexpr char32_t kVedicArdhavisarga = 0x1cf2;
+constexpr char32_t kVedicRotatedArdhavisarga = 0x1cf3;
+// A mark today, but punctuation in Unicode 8.0 and 9.0.
+constexpr char32_t kSharadaSandhiMark = 0x111c9;
 
-bool HasNormalForms(char32_t c) {
+bool IsIn(uint8_t version, char32_t c) {
   UVersionInfo age;
   u_charAge(static_cast<UChar32>(c), age);
-  return age[0] <= kNormalUnicodeVersion;
+  return age[0] <= version;
 }
 
 struct Range {
@@ -149,12 +158,15 @@ bool IsWhitespace(char32_t c) {
 bool IsNumeric(char32_t c) { return HasCategory(c, U_GC_N_MASK); }
 
 bool IsPunctuation(char32_t c) {
-  return HasCategory(c, U_GC_P_MASK) ||
-         (c < 0x80 && HasCategory(c, U_GC_S_MASK));
+  if (c < 0x80) return HasCategory(c, U_GC_P_MASK | U_GC_S_MASK);
+  return (HasCategory(c, U_GC_P_MASK) && IsIn(kPunctuationVersion, c)) ||
+         c == kCanadianChiSign || c == kSharadaSandhiMark;
 }
 
 bool IsCombiningMark(char32_t c) {
-  return HasCategory(c, U_GC_M_MASK) && HasNormalForms(c);
+  if (c == kSharadaSandhiMark) return false;
+  return (HasCategory(c, U_GC_M_MASK) && IsIn(kMarksVersion, c)) ||
+         c == kVedicArdhavisarga || c == kVedicRotatedArdhavisarga;
 }
 
 bool IsWordCharacter(char32_t c) {

@@ -26,7 +26,7 @@ void AppendUtf8(char32_t code_point, std::string& text);
 
 bool IsWhitespace(char32_t c);     // the property White_Space
 bool IsNumeric(char32_t c);        // the categories Nd, Nl, No
-bool IsPunctuation(char32_t c);    // ASCII punctuation, or a category P?
+bool IsPunctuation(char32_t c);    // of ASCII, or P? of Unicode 8.0
 bool IsCombiningMark(char32_t c);  // Mn, Mc, Me of Unicode 9.0
 // The class \w of Unicode regular expressions (UTS #18, annex C).
 bool IsWordCharacter(char32_t c);

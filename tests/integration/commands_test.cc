@@ -290,6 +290,7 @@ TEST_F(UpTest, ATextWithItsFrontTokenIsTheSameTextAsWithout) {
   EXPECT_THAT(bare.output, HasSubstr("1 chunks, 1 of them new"));
   const Ran templated = inject("templated.txt");
   EXPECT_THAT(templated.output, HasSubstr("1 chunks, 0 of them new"));
+  EXPECT_TRUE(WIFEXITED(Stop(SIGTERM))) << Log();
 }
 
 TEST_F(UpTest, KnowledgeInjectedAtOneNodeIsAskedForAtAnother) {

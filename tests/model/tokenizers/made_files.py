@@ -6,7 +6,7 @@ Their vocabularies are trained on a few lines, so that the files can be made any
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,21 @@ LINES = [
     "Ein schöner Tag für Ämter. Être ou ne pas être, là est la question. ¿Qué pasa? Привет, мир! Γειά",
     "你好、世界。今天天气很好。 こんにちは世界 안녕하세요 세계 नमस्ते दुनिया สวัสดีชาวโลก مرحبا بالعالم שלום עולם",
     "don't we'll they've I'm it's he'd  two  spaces\tand a tab\r\nnew line\n\n\nthree new lines",
+]
+
+
+ADDED = [
+    AddedToken("<left>", lstrip=True, special=True),
+    AddedToken("<right>", rstrip=True, special=True),
+    AddedToken("<both>", lstrip=True, rstrip=True),
+    AddedToken(" <inner ", rstrip=True),
+    AddedToken("word", single_word=True),
+    AddedToken("vault", normalized=True),
+    AddedToken("VAULT elm", normalized=True),
+    AddedToken("va", normalized=False),
+    AddedToken("Ämter", normalized=True),
+    AddedToken("Ämter", normalized=False),
+    AddedToken("①", normalized=True),
 ]
 
 
@@ -93,24 +108,9 @@ def words(pre_tokenizer: object, normalizer: object = None) -> Tokenizer:
     return tokenizer
 
 
-def added(normalizer: object = None) -> Tokenizer:
+def added(normalizer: object = None, tokens: Sequence[AddedToken] = ADDED) -> Tokenizer:
     tokenizer = byte_level(normalizer=normalizer)
-    tokens = [
-        AddedToken("<left>", lstrip=True, special=True),
-        AddedToken("<right>", rstrip=True, special=True),
-        AddedToken("<both>", lstrip=True, rstrip=True),
-        AddedToken(" <inner ", rstrip=True),
-        AddedToken("word", single_word=True),
-        AddedToken("vault", normalized=True),
-        AddedToken("VAULT elm", normalized=True),
-        AddedToken("va", normalized=False),
-        AddedToken("Ämter", normalized=True),
-        AddedToken("Ämter", normalized=False),
-        AddedToken("  ", normalized=True),
-        AddedToken("        ", normalized=False),
-        AddedToken("①", normalized=True),
-    ]
-    tokenizer.add_tokens(tokens)
+    tokenizer.add_tokens(list(tokens))
     return front(tokenizer, "<s>")
 
 
@@ -160,7 +160,10 @@ MADE: dict[str, Callable[[], Tokenizer]] = {
     "unknown-single": lambda: unknown(fuse=False),
     "words": lambda: words(pre_tokenizers.Whitespace()),
     "words-split": lambda: words(pre_tokenizers.WhitespaceSplit(), normalizers.Lowercase()),
-    "added": lambda: added(),
+    "words-digits": lambda: words(pre_tokenizers.Digits(individual_digits=True)),
+    "words-punctuation": lambda: words(pre_tokenizers.Punctuation("isolated")),
+    "added": added,
+    "added-spaces": lambda: added(tokens=[AddedToken("  "), AddedToken(" " * 8, normalized=False)]),
     "added-nfkc-lower": lambda: added(normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])),
     "added-strip": lambda: added(normalizers.Strip(True, True)),
 }
