@@ -55,14 +55,6 @@ const Json& PartOf(const Json& file, const char* name) {
   return found == file.end() ? *kNull : *found;
 }
 
-// Moves the value into `part`, or returns the error.
-template <typename T>
-absl::Status Take(absl::StatusOr<T> value, T& part) {
-  if (!value.ok()) return value.status();
-  part = *std::move(value);
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 Tokenizer::Tokenizer(std::shared_ptr<const Parts> parts)
@@ -78,38 +70,22 @@ absl::StatusOr<std::shared_ptr<const Tokenizer::Parts>> Tokenizer::ParseParts(
   }
   if (!file.is_object()) return Malformed("", "expected a JSON object");
   auto parts = std::make_shared<Parts>();
-  if (absl::Status s = Take(Normalizer::Parse(PartOf(file, "normalizer")),
-                            parts->normalizer);
-      !s.ok()) {
-    return s;
-  }
-  if (absl::Status s =
-          Take(ParseTokenModel(PartOf(file, "model")), parts->model);
-      !s.ok()) {
-    return s;
-  }
-  if (absl::Status s = Take(
-          AddedTokens::Parse(PartOf(file, "added_tokens"),
-                             parts->model->vocabulary(), parts->normalizer),
-          parts->added);
-      !s.ok()) {
-    return s;
-  }
-  if (absl::Status s = Take(PreTokenizer::Parse(PartOf(file, "pre_tokenizer")),
-                            parts->pre_tokenizer);
-      !s.ok()) {
-    return s;
-  }
-  if (absl::Status s =
-          Take(TokensInFront(PartOf(file, "post_processor")), parts->in_front);
-      !s.ok()) {
-    return s;
-  }
-  if (absl::Status s =
-          Take(Decoder::Parse(PartOf(file, "decoder")), parts->decoder);
-      !s.ok()) {
-    return s;
-  }
+  absl::Status status;
+  const auto take = [&status](auto parsed, auto& part) {
+    status.Update(parsed.status());
+    if (parsed.ok()) part = *std::move(parsed);
+  };
+  take(Normalizer::Parse(PartOf(file, "normalizer")), parts->normalizer);
+  take(ParseTokenModel(PartOf(file, "model")), parts->model);
+  if (!status.ok()) return status;
+  take(AddedTokens::Parse(PartOf(file, "added_tokens"),
+                          parts->model->vocabulary(), parts->normalizer),
+       parts->added);
+  take(PreTokenizer::Parse(PartOf(file, "pre_tokenizer")),
+       parts->pre_tokenizer);
+  take(TokensInFront(PartOf(file, "post_processor")), parts->in_front);
+  take(Decoder::Parse(PartOf(file, "decoder")), parts->decoder);
+  if (!status.ok()) return status;
   return parts;
 }
 

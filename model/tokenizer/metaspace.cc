@@ -16,7 +16,7 @@ absl::StatusOr<Metaspace> Metaspace::Parse(Fields& fields) {
     metaspace.prepend = Prepend::kNever;
   } else if (scheme != "always") {
     return Malformed(fields.PathOf("prepend_scheme"),
-                     absl::StrCat("'", scheme, "' is no scheme"));
+                     absl::StrCat("'", scheme, "' is not known"));
   }
   // Old files have this field instead of the scheme.
   if (!fields.Bool("add_prefix_space", true) &&

@@ -116,19 +116,16 @@ absl::Status Pattern::Find(std::string_view text,
   return absl::OkStatus();
 }
 
-SplitBehavior ParseSplitBehavior(Fields& fields, absl::Status& status,
-                                 SplitBehavior if_missing) {
-  if (!fields.Has("behavior")) return if_missing;
+absl::StatusOr<SplitBehavior> ParseSplitBehavior(Fields& fields) {
   const std::string name = fields.Text("behavior");
+  if (!fields.status().ok()) return fields.status();
   if (name == "Removed") return SplitBehavior::kRemoved;
   if (name == "Isolated") return SplitBehavior::kIsolated;
   if (name == "MergedWithPrevious") return SplitBehavior::kMergedWithPrevious;
   if (name == "MergedWithNext") return SplitBehavior::kMergedWithNext;
   if (name == "Contiguous") return SplitBehavior::kContiguous;
-  status.Update(fields.status());
-  status.Update(Malformed(fields.PathOf("behavior"),
-                          absl::StrCat("'", name, "' is no behavior")));
-  return if_missing;
+  return Malformed(fields.PathOf("behavior"),
+                   absl::StrCat("'", name, "' is not known"));
 }
 
 void Cut(SplitBehavior behavior, bool invert, std::vector<Span>& spans) {

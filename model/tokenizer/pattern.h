@@ -49,9 +49,8 @@ enum class SplitBehavior {
   kContiguous,          // neighbouring matches form one piece
 };
 
-// Reads the field `behavior`; `if_missing` if it is missing.
-SplitBehavior ParseSplitBehavior(Fields& fields, absl::Status& status,
-                                 SplitBehavior if_missing);
+// Reads the field `behavior`.
+absl::StatusOr<SplitBehavior> ParseSplitBehavior(Fields& fields);
 
 // Turns the parts that a pattern has found into pieces, in place. With
 // `invert`, the texts between the matches count as the matches. Pieces may be

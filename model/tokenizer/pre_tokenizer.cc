@@ -152,22 +152,21 @@ absl::Status PreTokenizer::AddSplit(Fields& fields) {
   absl::StatusOr<Pattern> pattern = Pattern::Parse(fields);
   if (!pattern.ok()) return pattern.status();
   const bool invert = fields.Bool("invert", false);
-  if (!fields.Has("behavior")) {
-    return Malformed(fields.PathOf("behavior"), "expected a text");
-  }
-  absl::Status status;
-  const SplitBehavior behavior =
-      ParseSplitBehavior(fields, status, SplitBehavior::kIsolated);
-  AddPattern(*std::move(pattern), behavior, invert);
-  status.Update(fields.status());
-  return status;
+  const absl::StatusOr<SplitBehavior> behavior = ParseSplitBehavior(fields);
+  if (!behavior.ok()) return behavior.status();
+  AddPattern(*std::move(pattern), *behavior, invert);
+  return absl::OkStatus();
 }
 
 absl::Status PreTokenizer::AddPunctuation(Fields& fields) {
-  absl::Status status;
-  AddPattern(Pattern(IsPunctuation),
-             ParseSplitBehavior(fields, status, SplitBehavior::kIsolated));
-  return status;
+  SplitBehavior behavior = SplitBehavior::kIsolated;
+  if (fields.Has("behavior")) {
+    const absl::StatusOr<SplitBehavior> named = ParseSplitBehavior(fields);
+    if (!named.ok()) return named.status();
+    behavior = *named;
+  }
+  AddPattern(Pattern(IsPunctuation), behavior);
+  return absl::OkStatus();
 }
 
 absl::Status PreTokenizer::AddMetaspace(Fields& fields) {
