@@ -48,6 +48,9 @@ bool ConnectionTable::MakeRoom(Wanted wanted, size_t most,
 bool ConnectionTable::MakeRoomFor(const Connection& newcomer,
                                   Victims* victims) {
   const bool remote = newcomer.peer_class == Class::kRemote;
+  const size_t of_peer = newcomer.use == Use::kSilent
+                             ? options_.silent_per_peer_max
+                             : options_.per_peer_max;
   const size_t kept =
       remote ? options_.kept_for_local : options_.kept_for_remote;
   return (!remote || MakeRoom(
@@ -55,7 +58,7 @@ bool ConnectionTable::MakeRoomFor(const Connection& newcomer,
                            return c.peer_class == n.peer_class &&
                                   c.peer == n.peer;
                          },
-                         options_.per_peer_max, newcomer, victims)) &&
+                         of_peer, newcomer, victims)) &&
          MakeRoom(
              [](const Connection& c, const Connection& n) {
                return c.peer_class == n.peer_class;

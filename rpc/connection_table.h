@@ -26,8 +26,11 @@ class ConnectionTable {
   enum class Class { kRemote, kLocal };
   struct Options {
     size_t connections_max = 0;
-    size_t silent_max = 0;    // of kSilent
-    size_t per_peer_max = 0;  // of one remote peer
+    // Of kSilent: enough for all honest peers that connect at the same time.
+    size_t silent_max = 0;
+    // Of one remote peer, when it has connected and once it has said who it is.
+    size_t silent_per_peer_max = 0;
+    size_t per_peer_max = 0;
     size_t kept_for_local = 0;
     size_t kept_for_remote = 0;
   };

@@ -14,8 +14,9 @@
 namespace kdn::rpc {
 namespace {
 
-// Connections whose peer has not said hello.
-constexpr size_t kSilentMax = 64;
+// Connections whose peer has not said hello, in all. All nodes of a cluster may
+// be behind one address, and may connect at the same time.
+constexpr size_t kSilentMax = 256;
 
 // Sets the name of a node apart from an address.
 std::string NameOf(const std::string& node) {
@@ -28,6 +29,7 @@ class BulkServerImpl final : public BulkServer,
   BulkServerImpl(Options options, delivery::PeerService* service)
       : table_({.connections_max = static_cast<size_t>(options.connections_max),
                 .silent_max = kSilentMax,
+                .silent_per_peer_max = kSilentMax,
                 .per_peer_max =
                     static_cast<size_t>(options.connections_per_peer_max),
                 .kept_for_local = 0,
@@ -103,7 +105,9 @@ class BulkServerImpl final : public BulkServer,
 void BulkServerImpl::HangUp(const ConnectionTable::Victims& victims) {
   for (const uint64_t victim : victims) {
     const auto found = connections_.find(victim);
-    if (found != connections_.end()) found->second->fulfill();
+    if (found == connections_.end()) continue;
+    Refuse("it was silent or idle, and made room for another one");
+    found->second->fulfill();
   }
 }
 

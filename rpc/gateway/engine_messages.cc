@@ -107,8 +107,10 @@ kj::Promise<void> EngineMessages::WhenWritable() {
   if (queued_bytes() <= limits_.queued_pause) return kj::READY_NOW;
   auto paf = kj::newPromiseAndFulfiller<void>();
   write_waiters_.push_back(kj::mv(paf.fulfiller));
-  // The network counts a message as sent a little after its write has ended.
-  return paf.promise.exclusiveJoin(loop_.At(EventLoop::Now() + kQueueLook))
+  // The network counts a message as sent after its write has ended, in an event
+  // of its own: evalLast lets that event run first.
+  return paf.promise.then([] { return kj::evalLast([] {}); })
+      .exclusiveJoin(loop_.At(EventLoop::Now() + kQueueLook))
       .then([this] { return WhenWritable(); });
 }
 
@@ -166,15 +168,24 @@ kj::Promise<EngineMessages::Read> EngineMessages::ReadNext(
             });
       })
       .catch_([this](kj::Exception&& broken) -> kj::Promise<Read> {
-        if (broken.getType() != kj::Exception::Type::DISCONNECTED) {
-          break_->fulfill();
+        if (broken.getType() == kj::Exception::Type::DISCONNECTED) {
+          return kj::mv(broken);
         }
+        break_->fulfill();
+        // The RPC system tells a client the error, but not one that it does not
+        // know: that one would keep the connection for as long as it reads.
+        if (!*greeted_) return kj::NEVER_DONE;
         return kj::mv(broken);
       });
 }
 
 kj::Promise<void> EngineMessages::ReadExactly(void* to, uint64_t bytes) {
-  return Within(loop_, limits_.stall_max, stream_.tryRead(to, bytes, bytes))
+  auto stalled = loop_.At(EventLoop::In(limits_.stall_max))
+                     .then([]() -> kj::Promise<size_t> {
+                       return Broken("a message arrives too slowly");
+                     });
+  return stream_.tryRead(to, bytes, bytes)
+      .exclusiveJoin(kj::mv(stalled))
       .then([bytes](size_t got) -> kj::Promise<void> {
         if (got < bytes) return CutOff();
         return kj::READY_NOW;

@@ -20,7 +20,7 @@ namespace kdn::rpc {
 namespace {
 
 // Most connections beyond the sessions: of engines that have not said hello.
-constexpr size_t kSilentMax = 64;
+constexpr size_t kBesideSessions = 64;
 // Connections that only clients over the Unix socket get, and so for TCP.
 constexpr size_t kKeptForLocal = 32;
 constexpr size_t kKeptForRemote = 32;
@@ -50,6 +50,19 @@ EngineMessages::Limits LimitsOf(const Gateway::Options& options) {
   limits.queued_max = options.queued_bytes_per_client_max;
   limits.queued_pause = std::min(limits.queued_pause, limits.queued_max);
   return limits;
+}
+
+ConnectionTable::Options TableOf(const Gateway::Options& options) {
+  const size_t all =
+      static_cast<size_t>(options.sessions_max) + kBesideSessions;
+  const auto of_address =
+      static_cast<size_t>(options.connections_per_address_max);
+  return {.connections_max = all,
+          .silent_max = all,
+          .silent_per_peer_max = of_address,
+          .per_peer_max = of_address,
+          .kept_for_local = options.unix_path.empty() ? 0 : kKeptForLocal,
+          .kept_for_remote = options.tcp_host.empty() ? 0 : kKeptForRemote};
 }
 
 // The connection of one engine: the stream and its RPC system.
@@ -98,18 +111,11 @@ class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
  public:
   explicit GatewayImpl(Options options, delivery::NodeService* node)
       : options_(std::move(options)),
-        table_(
-            {.connections_max =
-                 static_cast<size_t>(options_.sessions_max) + kSilentMax,
-             .silent_max = kSilentMax,
-             .per_peer_max =
-                 static_cast<size_t>(options_.connections_per_address_max),
-             .kept_for_local = options_.unix_path.empty() ? 0 : kKeptForLocal,
-             .kept_for_remote =
-                 options_.tcp_host.empty() ? 0 : kKeptForRemote}),
+        table_(TableOf(options_)),
         desk_table_({.connections_max = kDeskVisitorsMax,
                      .silent_max = kDeskVisitorsMax,
-                     .per_peer_max = 0,
+                     .silent_per_peer_max = kDeskVisitorsMax,
+                     .per_peer_max = kDeskVisitorsMax,
                      .kept_for_local = 0,
                      .kept_for_remote = 0}) {
     sessions_ =
@@ -312,12 +318,14 @@ void GatewayImpl::Accept(kj::Own<kj::AsyncIoStream> stream, bool local) {
   auto paf = kj::newPromiseAndFulfiller<void>();
   connections_.emplace(id, Open{connection->messages, kj::mv(paf.fulfiller)});
   open_.store(connections_.size());
-  auto broken = connection->messages->WhenBroken().then([this] {
-    Refuse(
-        "hung up on a client that sent a message that is too large, broken or "
-        "too slow");
-    return loop_.At(EventLoop::Now() + kLastWords);
-  });
+  auto broken = connection->messages->WhenBroken().then(
+      [this, link = connection->link]() -> kj::Promise<void> {
+        Refuse(
+            "hung up on a client that sent a message that is too large, broken "
+            "or too slow");
+        if (!link->greeted) return kj::READY_NOW;
+        return loop_.At(EventLoop::Now() + kLastWords);
+      });
   tasks_->add(connection->network->onDisconnect()
                   .exclusiveJoin(UntilSilentTooLong(connection->link))
                   .exclusiveJoin(kj::mv(paf.promise))

@@ -17,6 +17,7 @@ using Use = ConnectionTable::Use;
 
 constexpr ConnectionTable::Options kOptions{.connections_max = 10,
                                             .silent_max = 4,
+                                            .silent_per_peer_max = 5,
                                             .per_peer_max = 5,
                                             .kept_for_local = 2,
                                             .kept_for_remote = 2};

@@ -339,7 +339,7 @@ TEST_F(HostileBulkTest, ConnectionsThatDoNothingMakeRoomForAPeer) {
   HoldAll();
   std::vector<int> open;
   const Bytes hello = HelloBytes("x", "b");
-  for (int i = 0; i < 200; ++i) {
+  for (int i = 0; i < 400; ++i) {
     open.push_back(ConnectLocal(server_->port()));  // silent
     open.push_back(ConnectLocal(server_->port()));
     EXPECT_EQ(send(open.back(), hello.data(), hello.size(), MSG_NOSIGNAL),
@@ -347,7 +347,7 @@ TEST_F(HostileBulkTest, ConnectionsThatDoNothingMakeRoomForAPeer) {
   }
   EXPECT_TRUE(Fetch(FetchOf(chunks_))->status.ok());
   EXPECT_TRUE(Eventually(
-      [&] { return server_->counters().connections <= 64u + 32u + 4u; }));
+      [&] { return server_->counters().connections <= 256u + 32u + 4u; }));
   for (const int fd : open) close(fd);
 }
 
