@@ -93,31 +93,37 @@ Machine ThisMachine() {
   return machine;
 }
 
-absl::Status CheckFit(absl::Span<const NodeConfig> nodes,
-                      const Machine& machine) {
-  struct Use {
+absl::Status CheckMemory(absl::Span<const NodeConfig> nodes,
+                         const Machine& machine) {
+  std::vector<const NodeConfig*> all;
+  uint64_t wanted = 0;
+  for (const NodeConfig& node : nodes) {
+    all.push_back(&node);
+    wanted += node.memory_bytes;
+  }
+  if (wanted <= machine.memory_bytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      TooMuch(all, "memory", wanted, "this machine", machine.memory_bytes));
+}
+
+absl::Status CheckDisk(absl::Span<const NodeConfig> nodes,
+                       const Machine& machine) {
+  struct Disk {
     std::vector<const NodeConfig*> nodes;
     uint64_t wanted = 0;
     uint64_t there = 0;
   };
-  Use memory{.nodes = {}, .wanted = 0, .there = machine.memory_bytes};
-  std::map<uint64_t, Use> disks;  // by file system
+  std::map<uint64_t, Disk> disks;  // by file system
   for (const NodeConfig& node : nodes) {
-    memory.nodes.push_back(&node);
-    memory.wanted += node.memory_bytes;
     if (node.data_dir.empty()) continue;
     const auto file_system = machine.file_system(node.data_dir);
     if (!file_system) continue;
-    Use& disk = disks[file_system->id];
+    Disk& disk = disks[file_system->id];
     disk.nodes.push_back(&node);
     disk.wanted += node.disk_bytes;
     disk.there = file_system->bytes;
   }
   std::vector<std::string> mistakes;
-  if (memory.wanted > memory.there) {
-    mistakes.push_back(TooMuch(memory.nodes, "memory", memory.wanted,
-                               "this machine", memory.there));
-  }
   for (const auto& [id, disk] : disks) {
     if (disk.wanted <= disk.there) continue;
     mistakes.push_back(TooMuch(

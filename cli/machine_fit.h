@@ -28,11 +28,15 @@ struct Machine {
 };
 Machine ThisMachine();
 
-// INVALID_ARGUMENT when the nodes, which all run on the machine, have more
-// `memory` than the machine, or more `disk` on a file system than its size. The
-// message has a line for each mistake.
-absl::Status CheckFit(absl::Span<const NodeConfig> nodes,
-                      const Machine& machine);
+// Whether nodes that all run on the machine fit it. INVALID_ARGUMENT when they
+// have more `memory` than the machine.
+absl::Status CheckMemory(absl::Span<const NodeConfig> nodes,
+                         const Machine& machine);
+// INVALID_ARGUMENT when they have more `disk` on a file system than its size,
+// with a line for each file system. They can run: a full file system makes the
+// disk tier evict, but long before the configured size.
+absl::Status CheckDisk(absl::Span<const NodeConfig> nodes,
+                       const Machine& machine);
 
 // The nodes of a configuration that run on this machine whichever it is: those
 // whose host is a loopback address or "localhost".

@@ -3,6 +3,8 @@
 #include <sys/stat.h>
 
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -38,11 +40,13 @@ absl::Status RunNode(const std::string& file, const std::string& id) {
                         out->append(node.id.name());
                       })));
   }
-  if (absl::Status fits = CheckFit({*self}, ThisMachine()); !fits.ok()) {
-    return fits;
-  }
+  const Machine machine = ThisMachine();
+  if (absl::Status s = CheckMemory({*self}, machine); !s.ok()) return s;
   // Several nodes may share a terminal.
   spdlog::set_pattern(absl::StrCat("%Y-%m-%dT%H:%M:%S.%e %l ", id, ": %v"));
+  if (absl::Status s = CheckDisk({*self}, machine); !s.ok()) {
+    spdlog::warn("{}", std::string(s.message()));
+  }
   absl::StatusOr<std::unique_ptr<RunningNode>> node =
       RunningNode::Start(*config, *self);
   if (!node.ok()) {
@@ -92,7 +96,11 @@ void AddConfigCommand(CLI::App& app, Program& program) {
   command->callback([&program, file] {
     const absl::StatusOr<ClusterConfig> config = LoadClusterConfig(*file);
     absl::Status status = config.status();
-    if (status.ok()) status = CheckFit(LoopbackNodes(*config), ThisMachine());
+    const Machine machine = ThisMachine();
+    const std::vector<NodeConfig> here =
+        status.ok() ? LoopbackNodes(*config) : std::vector<NodeConfig>();
+    if (status.ok()) status = CheckMemory(here, machine);
+    if (status.ok()) status = CheckDisk(here, machine);
     if (status.ok()) {
       std::printf("%s: %zu nodes, %d replicas\n", file->c_str(),
                   config->nodes.size(), config->replicas);

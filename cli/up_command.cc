@@ -77,8 +77,8 @@ absl::Status Up(const Program& program, const std::string& file,
                 const std::string& log_dir) {
   absl::StatusOr<ClusterConfig> config = LoadClusterConfig(file);
   if (!config.ok()) return config.status();
-  if (absl::Status fits = CheckFit(config->nodes, ThisMachine()); !fits.ok()) {
-    return fits;
+  if (absl::Status s = CheckMemory(config->nodes, ThisMachine()); !s.ok()) {
+    return s;
   }
   ClusterProcess cluster(program.path, file, *config, log_dir);
   for (size_t i = 0; i < config->nodes.size(); ++i) {

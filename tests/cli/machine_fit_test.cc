@@ -1,12 +1,9 @@
 #include "cli/machine_fit.h"
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 namespace kdn::cli {
 namespace {
-
-using testing::HasSubstr;
 
 constexpr uint64_t kGiB = 1ull << 30;
 
@@ -29,29 +26,34 @@ NodeConfig Node(const std::string& id, uint64_t memory,
 }
 
 TEST(MachineFitTest, NodesThatFitPass) {
-  EXPECT_TRUE(CheckFit({Node("a", 32 * kGiB, "/fast/a", 50 * kGiB),
-                        Node("b", 32 * kGiB, "/fast/b", 50 * kGiB)},
-                       SomeMachine())
-                  .ok());
-  EXPECT_TRUE(CheckFit({Node("a", kGiB, "", 5000 * kGiB),
-                        Node("b", kGiB, "/silent/b", 5000 * kGiB)},
-                       SomeMachine())
+  const std::vector<NodeConfig> full = {
+      Node("a", 32 * kGiB, "/fast/a", 50 * kGiB),
+      Node("b", 32 * kGiB, "/fast/b", 50 * kGiB)};
+  EXPECT_TRUE(CheckMemory(full, SomeMachine()).ok());
+  EXPECT_TRUE(CheckDisk(full, SomeMachine()).ok());
+  EXPECT_TRUE(CheckDisk({Node("a", kGiB, "", 5000 * kGiB),
+                         Node("b", kGiB, "/silent/b", 5000 * kGiB)},
+                        SomeMachine())
                   .ok());
 }
 
 TEST(MachineFitTest, EveryMistakeIsNamedWithItsRemedy) {
-  const absl::Status status =
-      CheckFit({Node("a", 40 * kGiB, "/fast/a", 60 * kGiB),
-                Node("b", 40 * kGiB, "/fast/b", 60 * kGiB),
-                Node("c", kGiB, "/slow/c", 2000 * kGiB)},
-               SomeMachine());
-  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
-  const std::string text(status.message());
-  EXPECT_THAT(text, HasSubstr("a, b, c: `memory` is 81.0 GiB together, and "
-                              "this machine has 64.0 GiB: lower `memory`"));
-  EXPECT_THAT(text, HasSubstr("a, b: `disk` is 120.0 GiB together, and the "
-                              "file system of /fast/a has 100.0 GiB"));
-  EXPECT_THAT(text, HasSubstr("c: `disk` is 2000.0 GiB, and the file system"));
+  const std::vector<NodeConfig> nodes = {
+      Node("a", 40 * kGiB, "/fast/a", 60 * kGiB),
+      Node("b", 40 * kGiB, "/fast/b", 60 * kGiB),
+      Node("c", kGiB, "/slow/c", 2000 * kGiB)};
+  const absl::Status memory = CheckMemory(nodes, SomeMachine());
+  EXPECT_TRUE(absl::IsInvalidArgument(memory)) << memory;
+  EXPECT_EQ(memory.message(),
+            "a, b, c: `memory` is 81.0 GiB together, and this machine has 64.0 "
+            "GiB: lower `memory`");
+  const absl::Status disk = CheckDisk(nodes, SomeMachine());
+  EXPECT_TRUE(absl::IsInvalidArgument(disk)) << disk;
+  EXPECT_EQ(disk.message(),
+            "a, b: `disk` is 120.0 GiB together, and the file system of "
+            "/fast/a has 100.0 GiB: lower `disk`\n"
+            "c: `disk` is 2000.0 GiB, and the file system of /slow/c has "
+            "1000.0 GiB: lower `disk`");
 }
 
 TEST(MachineFitTest, ThisMachineHasMemoryAndAFileSystemForPathsToBe) {
