@@ -16,12 +16,17 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "kv/clock.h"
 #include "kv/digest.h"
+#include "model/file_digest.h"
 
 namespace kdn::model {
 
 struct Checkpoint::Mapping {
-  Mapping(void* data_in, size_t size_in) : data(data_in), size(size_in) {}
+  Mapping(void* data_in, const struct stat& state_in)
+      : data(data_in),
+        size(static_cast<size_t>(state_in.st_size)),
+        state(state_in) {}
   ~Mapping() { munmap(data, size); }
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
@@ -30,6 +35,7 @@ struct Checkpoint::Mapping {
   }
   void* const data;
   const size_t size;
+  const struct stat state;
 };
 
 namespace {
@@ -137,9 +143,13 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& directory) {
         !status.ok()) {
       return status;
     }
-    const absl::Span<const std::byte> bytes = checkpoint.files_.back()->bytes();
-    digest.Add(absl::Span<const uint8_t>(Sha256Of(absl::MakeConstSpan(
-        reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()))));
+    const Mapping& mapped = *checkpoint.files_.back();
+    const OpenFile opened{
+        (root / file).string(), mapped.state,
+        absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(mapped.data),
+                            mapped.size)};
+    digest.Add(absl::Span<const uint8_t>(
+        FileDigest(opened, DigestCacheDirectory(), RealClock().WallNow())));
   }
   checkpoint.digest_ = HexOf(digest.Finish());
   return checkpoint;
@@ -161,7 +171,7 @@ absl::Status Checkpoint::AddFile(const std::string& path) {
   if (data == MAP_FAILED) {
     return Bad(path, "the file is too short, or is not a regular file");
   }
-  files_.push_back(std::make_shared<Mapping>(data, size));
+  files_.push_back(std::make_shared<Mapping>(data, info));
   const absl::Span<const std::byte> bytes = files_.back()->bytes();
   uint64_t header_bytes;
   std::memcpy(&header_bytes, bytes.data(), sizeof(header_bytes));

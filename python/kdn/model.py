@@ -3,11 +3,9 @@ with or without Transformers."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 from .config_digest import completed, model_digest, rope_fields, slides
 from .digest import Digest
 from .errors import InvalidArgument, Unimplemented
+from .file_digest import file_sha256
 
 _DTYPES = ("bf16", "fp16", "fp32")
 _DTYPE_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
@@ -215,19 +214,6 @@ def weight_files(root: Path) -> list[Path]:
         if not file.exists():
             raise InvalidArgument(f"{index} names {file.name}, which does not exist")
     return files
-
-
-def file_sha256(path: Path) -> bytes:
-    """The SHA-256 of a file's bytes. The hub's cache names large files by their SHA-256,
-    so these files are not read."""
-    target = path.resolve()
-    if target.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", target.name):
-        return bytes.fromhex(target.name)
-    digest = hashlib.sha256()
-    with open(target, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.digest()
 
 
 def weights_digest(directory: str | os.PathLike[str]) -> str:
