@@ -178,8 +178,13 @@ class PrefixPlan:
     def allocated(self, request: str, blocks: Sequence[int], delivered: int) -> None:
         """The engine has reserved `blocks` for the request's tokens, from the first token
         on. It expects the first `delivered` of the tokens that `matched` counted."""
+        if delivered == 0:
+            return
         state = self._requests.get(request)
-        if state is None or delivered == 0:
+        if state is None:
+            # A reset came in between. The engine waits for the load all the same.
+            end = len(blocks) * self._block_size
+            self._loads[request] = Load(request, (), end - delivered, end, tuple(blocks))
             return
         begin = state.matched_begin
         end = begin + delivered

@@ -417,8 +417,14 @@ class KdnConnector(KVConnectorBase_V1):
         if self._worker is None or not self._stores_here():
             return
         self._worker.save(self._metadata().saves)
-        if getattr(self._vllm_config.model_config, "enable_sleep_mode", False):
-            self._worker.finish_copies()  # a sleep unmaps the cache and does not say so before
+        sleeps = getattr(self._vllm_config.model_config, "enable_sleep_mode", False)
+        if sleeps and not hasattr(KVConnectorBase_V1, "unregister_kv_caches"):
+            self._worker.finish_copies()  # this vLLM does not say when it unmaps the cache
+
+    def unregister_kv_caches(self) -> None:
+        """Runs before a sleep unmaps the cache."""
+        if self._worker is not None:
+            self._worker.finish_copies()
 
     def _stores_here(self) -> bool:
         return bool(self._saves and self._vllm_config.parallel_config.pipeline_parallel_size == 1)

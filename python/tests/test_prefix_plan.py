@@ -115,8 +115,17 @@ def test_an_allocation_without_delivered_tokens_is_no_load(plan: Plan, held: Hel
     held.hold(chain_of(range(1000))[:2])
     plan.match("r", range(1000), 0)
     plan.allocated("r", range(100), 0)
-    plan.allocated("unknown", range(100), 16)
+    plan.allocated("unknown", range(100), 0)
     assert plan.take_loads() == []
+
+
+def test_a_reset_between_match_and_allocation_leaves_no_request_waiting(plan: Plan, held: Held) -> None:
+    held.hold(chain_of(range(1000))[:2])
+    assert plan.match("r", range(1000), 32) == 480
+    plan.reset(chain_of)
+    plan.allocated("r", range(100, 132), 480)
+    (load,) = plan.take_loads()
+    assert (load.request, load.chunks, load.begin, load.end) == ("r", (), 32, 512)
 
 
 def test_a_load_that_delivered_nothing_is_not_tried_again(plan: Plan, held: Held) -> None:
