@@ -9,8 +9,8 @@
 namespace kdn::storage {
 
 // A budget of bytes without memory, for simulations of partitions of any size.
-// Unlike an arena, it has no fragments: a block fits when enough pages are
-// free. Pure; not thread-safe.
+// As in an arena, a block fits when enough pages are free. Pure; not
+// thread-safe.
 class CountingBlocks final : public BlockSource {
  public:
   static std::shared_ptr<CountingBlocks> Create(size_t budget_bytes);

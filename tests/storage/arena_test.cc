@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <random>
 #include <vector>
@@ -41,6 +42,59 @@ TEST(ArenaTest, RefusesSizesThatCanNeverFit) {
   EXPECT_TRUE(absl::IsInvalidArgument(arena->Allocate(3 * kPage).status()));
 }
 
+TEST(ArenaTest, AnyBlockFitsIntoEnoughFreePagesWhereverTheyLie) {
+  const auto arena = MakeArena(64);
+  std::vector<std::shared_ptr<ArenaBlock>> blocks;
+  for (int i = 0; i < 64; ++i) blocks.push_back(*arena->Allocate(kPage));
+  // Every second page stays in use, so that no two free pages touch.
+  for (size_t i = 0; i < blocks.size(); i += 2) blocks[i] = nullptr;
+  auto large = arena->Allocate(32 * kPage);
+  ASSERT_TRUE(large.ok()) << large.status();
+  std::memset((*large)->bytes().data(), 7, (*large)->size());
+  arena->CheckInvariants();
+  EXPECT_EQ(arena->used_bytes(), 64 * kPage);
+  EXPECT_EQ(arena->spare_used_bytes(), 32 * kPage);
+  EXPECT_TRUE(absl::IsResourceExhausted(arena->Allocate(1).status()));
+  large->reset();
+  EXPECT_EQ(arena->spare_used_bytes(), 0u);
+  EXPECT_TRUE(arena->Allocate(kPage).ok());
+}
+
+TEST(ArenaTest, ABlockLiesInTheBaseWhereThereIsARunForIt) {
+  const auto arena = MakeArena(8);
+  auto all = *arena->Allocate(8 * kPage);
+  EXPECT_EQ(arena->spare_used_bytes(), 0u);
+  all.reset();
+  auto first = *arena->Allocate(3 * kPage);
+  auto second = *arena->Allocate(5 * kPage);
+  EXPECT_EQ(arena->spare_used_bytes(), 0u);
+  first.reset();
+  first = *arena->Allocate(2 * kPage);
+  EXPECT_EQ(arena->spare_used_bytes(), 0u);
+}
+
+// The pages that the process holds, by the kernel's count.
+TEST(ArenaTest, FragmentsTakeNoMorePagesThanTheBudget) {
+  constexpr size_t kPages = 4096;
+  const auto arena = MakeArena(kPages);
+  std::mt19937 random(1);
+  std::vector<std::shared_ptr<ArenaBlock>> blocks;
+  size_t spare_most = 0;
+  for (int step = 0; step < 3000; ++step) {
+    auto block = arena->Allocate((random() % 512 + 1) * kPage);
+    if (block.ok()) {
+      std::memset((*block)->padded().data(), 1, (*block)->capacity());
+      blocks.push_back(*std::move(block));
+    } else {
+      std::swap(blocks[random() % blocks.size()], blocks.back());
+      blocks.pop_back();
+    }
+    spare_most = std::max(spare_most, arena->spare_used_bytes());
+  }
+  EXPECT_GT(spare_most, 0u) << "the test needs fragments";
+  EXPECT_LE(arena->resident_bytes(), kPages * kPage);
+}
+
 TEST(ArenaTest, ShrinkingGivesTheTailBack) {
   const auto arena = MakeArena(4);
   auto block = *arena->Allocate(4 * kPage);
@@ -70,7 +124,11 @@ TEST(ArenaTest, NeverOverlapsAndNeverLosesPagesUnderRandomUse) {
     std::vector<Held> held;
     for (int step = 0; step < 2000; ++step) {
       if (random() % 2 == 0) {
-        auto block = arena->Allocate(random() % (8 * kPage) + 1);
+        const size_t bytes = random() % (24 * kPage) + 1;
+        const bool fits =
+            arena->used_bytes() + Arena::RoundUpToPages(bytes) <= 64 * kPage;
+        auto block = arena->Allocate(bytes);
+        EXPECT_EQ(block.ok(), fits) << block.status();
         if (block.ok()) {
           const auto fill = static_cast<uint8_t>(random());
           std::memset((*block)->bytes().data(), fill, (*block)->size());
