@@ -13,7 +13,7 @@ Partition::Partition(Options options, std::shared_ptr<BlockSource> blocks)
     : impl_(std::make_unique<Impl>(options, std::move(blocks))) {}
 Partition::~Partition() = default;
 
-Actions Partition::Restore(const ObjectInfo& info, absl::Time now) {
+Actions Partition::Restore(const ObjectInfo& info, absl::Time opened) {
   KDN_CHECK(impl_->options.has_disk, "a restored object is on a disk");
   Actions actions;
   const auto [at, is_new] = impl_->entries.try_emplace(info.key);
@@ -23,7 +23,7 @@ Actions Partition::Restore(const ObjectInfo& info, absl::Time now) {
   entry.on_disk = true;
   entry.synced = true;
   impl_->Add(entry);
-  if (info.expires > now) impl_->leases.HoldUntil(info.key, info.expires);
+  if (info.expires > opened) impl_->leases.HoldUntil(info.key, info.expires);
   impl_->TellHolds(actions);
   impl_->DCheckEntry(entry);
   return actions;
@@ -46,6 +46,7 @@ void Partition::Impl::EraseEntry(const ChunkKey& key,
   KDN_CHECK(found != entries.end(), "only a known object can be erased");
   Entry& entry = found->second;
   if (entry.write == Entry::Write::kInFlight) ++stale_writes[key];
+  if (entry.write == Entry::Write::kQueued) std::erase(write_queue, key);
   AnswerCommitters(entry, [&](const Committer& committer) {
     actions.push_back(action::Refused{
         committer.waiter.id,
@@ -162,6 +163,7 @@ void Partition::Impl::CommitExisting(Entry& entry, RequestId id,
   }
   leases.HoldUntil(entry.info.key, expires);
   TellHolds(actions);
+  WriteIfSole(entry);
   if (entry.object == nullptr && !keeps) {
     return AwaitHold(entry, {id, std::nullopt, false, deadline, expires},
                      actions);
@@ -200,6 +202,18 @@ Actions Partition::Read(RequestId id, const ChunkKey& key,
     impl_->CountTerminal(Metric("hits_memory"));
     impl_->policy.Access(entry->slot);
     actions.push_back(impl_->Lend(*entry, id, Tier::kMemory));
+    impl_->StartWrites(now, actions);
+    return actions;
+  }
+  if (entry->info.bytes > impl_->blocks->budget_bytes()) {
+    impl_->CountTerminal(Metric("failures"));
+    actions.push_back(action::Refused{
+        id, absl::ResourceExhaustedError(absl::StrCat(
+                "the chunk takes ", entry->info.bytes,
+                " bytes and is only on disk, and this partition has ",
+                impl_->blocks->budget_bytes(),
+                " bytes of memory: give the node more memory, or fewer "
+                "storage_actors"))});
     return actions;
   }
   if (impl_->waiting() >= impl_->options.waiting_max) {
@@ -238,8 +252,8 @@ void Partition::Impl::CountTerminal(Metric what, uint64_t count) {
 
 void Partition::Impl::Advance(absl::Time now, Actions& actions) {
   StartWrites(now, actions);
-  StartReads(now, actions);
-  ServeReservations(now, actions);
+  StartReads(actions);
+  ServeReservations(actions);
 }
 
 }  // namespace kdn::storage

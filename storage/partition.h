@@ -145,20 +145,26 @@ class Partition {
     // together. A further request is refused with RESOURCE_EXHAUSTED.
     int waiting_max = 1024;
     int leases_max = 1 << 20;
+
+    // How many reads and writes the disk may have at once.
+    int disk_requests_max() const { return disk_writes_max + disk_reads_max; }
   };
 
   Partition(Options options, std::shared_ptr<BlockSource> blocks);
   ~Partition();
 
-  // At the start: an object that the disk tier has. A TTL that has not run out
-  // holds the object again. The next event checks the invariants.
-  Actions Restore(const ObjectInfo& info, absl::Time now);
+  // At the start: an object that the disk tier has. A TTL that had not run out
+  // when the disk tier was opened holds the object again, until the next OnTick
+  // at least. The only action is HoldChanged. The next event checks the
+  // invariants.
+  Actions Restore(const ObjectInfo& info, absl::Time opened);
 
   // Asks for a block to build an object in. Evicts objects for the block: those
   // that are also on disk, then those that the disk has refused or dropped and
-  // that nothing holds. If none may go, the reservation waits until `deadline`
-  // for writes to reach the disk and for readers to return their loans. Ends in
-  // Granted or Refused(RESOURCE_EXHAUSTED, INVALID_ARGUMENT).
+  // that nothing holds. If too few bytes may go, it evicts nothing, and the
+  // reservation waits until `deadline` for writes to reach the disk and for
+  // readers to return their loans. Ends in Granted or
+  // Refused(RESOURCE_EXHAUSTED, INVALID_ARGUMENT).
   Actions Reserve(RequestId id, size_t bytes, absl::Time deadline,
                   absl::Time now);
   // The caller of Reserve has given up. Ends the reservation in
@@ -177,6 +183,8 @@ class Partition {
                  absl::Time expires, absl::Time deadline, absl::Time now);
   // Ends in Found, Missed or Refused. With another namespace than the object's,
   // it ends in Missed: a tenant learns nothing about another tenant's keys.
+  // RESOURCE_EXHAUSTED at once when an object on disk is larger than the
+  // memory.
   Actions Read(RequestId id, const ChunkKey& key, const std::string& ns,
                absl::Time deadline, absl::Time now);
   // The object's description; null when it is missing. Counts as a lookup.
@@ -220,7 +228,8 @@ class Partition {
   // The disk tier has evicted a record of this version. A memory copy is
   // written again if a lease or a TTL holds the object, if the copy was read
   // since it was written, or if a write is in flight, because the evicted
-  // record may be that write's. REQUIRES: no notice comes after the answer to a
+  // record may be that write's. Otherwise the copy is written again when it is
+  // next read, held or stored. REQUIRES: no notice comes after the answer to a
   // write that has replaced the record.
   Actions OnEvictedFromDisk(const ChunkKey& key, ObjectVersion version,
                             absl::Time now);

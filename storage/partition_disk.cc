@@ -51,6 +51,12 @@ void Partition::Impl::QueueWrite(Entry& entry, bool sync) {
   write_queue.push_back(entry.info.key);
 }
 
+void Partition::Impl::WriteIfSole(Entry& entry) {
+  if (!options.has_disk || !entry.sole()) return;
+  if (entry.write == Entry::Write::kFailed) return;
+  QueueWrite(entry, MustSync(entry));
+}
+
 void Partition::Impl::QueueRetries(absl::Time now) {
   int more = options.disk_writes_max - writes_in_flight -
              static_cast<int>(write_queue.size());
@@ -74,10 +80,9 @@ void Partition::Impl::StartWrites(absl::Time now, Actions& actions) {
     const ChunkKey key = write_queue.front();
     write_queue.pop_front();
     const auto found = entries.find(key);
-    if (found == entries.end() ||
-        found->second.write != Entry::Write::kQueued) {
-      continue;  // removed while it waited
-    }
+    KDN_CHECK(
+        found != entries.end() && found->second.write == Entry::Write::kQueued,
+        "the queue has exactly the entries that are queued");
     Entry& entry = found->second;
     KDN_CHECK(entry.object != nullptr, "a dirty object is in memory");
     entry.write = Entry::Write::kInFlight;
@@ -161,6 +166,11 @@ void Partition::Impl::OnWritten(Entry& entry, Actions& actions) {
   entry.write_failures = 0;
   SetOnDisk(entry, true);
   entry.synced = entry.synced || synced;
+  // A read that is still in flight may have seen the record before this one, or
+  // none. Its error says nothing about this record.
+  if (const auto read = reads.find(entry.info.key); read != reads.end()) {
+    read->second.stale = true;
+  }
   if (!entry.visible) {
     Update(entry, [](Entry& it) { it.visible = true; });
     ++counters["commits"];
@@ -194,7 +204,7 @@ void Partition::Impl::AnswerReadersFromMemory(Entry& entry, Actions& actions) {
   reads.erase(read);
 }
 
-void Partition::Impl::StartReads(absl::Time now, Actions& actions) {
+void Partition::Impl::StartReads(Actions& actions) {
   while (reads_in_flight < options.disk_reads_max && !read_queue.empty()) {
     const ChunkKey key = read_queue.front();
     const auto read = reads.find(key);
@@ -208,7 +218,7 @@ void Partition::Impl::StartReads(absl::Time now, Actions& actions) {
               "an object in memory is not read from the disk");
     // Making room may erase entries, but not this one: it is not in memory.
     const ObjectInfo info = entry->second.info;
-    std::shared_ptr<ArenaBlock> block = MakeRoom(info.bytes, now);
+    std::shared_ptr<ArenaBlock> block = MakeRoom(info.bytes);
     if (block == nullptr) return;
     read_queue.pop_front();
     read->second.block = block;
@@ -234,11 +244,9 @@ Actions Partition::OnDiskRead(const ChunkKey& key, const absl::Status& status,
   } else {
     if (status.ok() && entry->second.object == nullptr) {
       impl_->PutInMemory(entry->second, read.block, actions);
-      // The disk evicted the object during the read. The read makes the object
-      // hot, so it is written again.
-      if (!entry->second.on_disk) {
-        impl_->QueueWrite(entry->second, MustSync(entry->second));
-      }
+      // The disk may have evicted the object during the read. The read makes
+      // the object hot, so it is written again.
+      impl_->WriteIfSole(entry->second);
     }
     impl_->AnswerReaders(entry->second, read, status, actions);
     if (!status.ok()) impl_->OnReadFailed(entry->second, status);
@@ -355,8 +363,8 @@ void Partition::Impl::LoseDiskCopy(Entry& entry, absl::Time now,
   SetOnDisk(entry, false);
   entry.evicted_meanwhile = entry.write == Entry::Write::kInFlight;
   if (entry.object != nullptr) {
-    if (entry.read_since_write || leases.Held(key, now)) {
-      QueueWrite(entry, MustSync(entry));
+    if (entry.read_since_write || entry.hold != Entry::Hold::kNone) {
+      WriteIfSole(entry);
     }
     return;
   }

@@ -95,6 +95,14 @@ struct Entry {
   }
   // The object is in memory only, and no write is on its way.
   bool sole() const { return object != nullptr && !on_disk && !on_its_way(); }
+  // An eviction from memory may take the object. An object on loan stays: its
+  // memory would not become free before the reader returns it.
+  bool may_go() const {
+    if (loans > 0) return false;
+    // A clean object that is held may go: a lease keeps an object on the node,
+    // not in memory.
+    return clean() || (sole() && hold == Hold::kNone);
+  }
   // The disk has evicted the object, and a read still waits for it.
   bool nowhere() const { return object == nullptr && !on_disk; }
 };
@@ -104,8 +112,9 @@ struct Entry {
 struct DiskRead {
   std::shared_ptr<ArenaBlock> block;  // null: waits for room or its turn
   std::vector<Waiter> readers;
-  // The object was removed or replaced while the read was in flight: the bytes
-  // do not count. Readers that came later wait for another read.
+  // The object was removed, replaced or written again while the read was in
+  // flight: neither the bytes nor an error count. Readers that came later wait
+  // for another read.
   bool stale = false;
 };
 
@@ -139,12 +148,12 @@ struct Partition::Impl {
   void Subtract(const Entry& entry) { Count(entry, totals, -1); }
   void SetOnDisk(Entry& entry, bool on_disk);
 
-  // A block of so many bytes. Evicts objects for it. Null when no object may
-  // go.
-  std::shared_ptr<ArenaBlock> MakeRoom(size_t bytes, absl::Time now);
+  // A block of so many bytes. Evicts objects for it. Null, and nothing is
+  // evicted, when too few bytes may go.
+  std::shared_ptr<ArenaBlock> MakeRoom(size_t bytes);
   // The next entry to evict from memory: an entry that is clean(), or else an
   // entry that is sole(). Null: no entry may go.
-  Entry* FindVictim(absl::Time now);
+  Entry* FindVictim();
   // Also answers the requests that wait for the disk to confirm the hold, and
   // asks the disk if it was not asked: the object stays in memory until the
   // disk has answered.
@@ -191,6 +200,10 @@ struct Partition::Impl {
     }
   }
   void QueueWrite(Entry& entry, bool sync);
+  // The object is in use, by a reader, a hold or another store. If only memory
+  // has the object, the disk gets a copy: without one, a restart loses the
+  // object. A write that has failed waits for its next try.
+  void WriteIfSole(Entry& entry);
   // Like QueueWrite, but a write in flight that does not sync does not count.
   void WriteAgain(Entry& entry, bool sync);
   void StartWrites(absl::Time now, Actions& actions);
@@ -213,8 +226,8 @@ struct Partition::Impl {
   // The readers that came while a stale read was in flight get a read of their
   // own.
   void ReadAgain(const ChunkKey& key, std::vector<Waiter> waiting);
-  void StartReads(absl::Time now, Actions& actions);
-  void ServeReservations(absl::Time now, Actions& actions);
+  void StartReads(Actions& actions);
+  void ServeReservations(Actions& actions);
   // Starts writes and reads and serves reservations, as far as possible now.
   void Advance(absl::Time now, Actions& actions);
   void ExpireReservations(absl::Time now, Actions& actions);
@@ -272,7 +285,7 @@ struct Partition::Impl {
     bool is_commit = false;
   };
   std::map<std::pair<absl::Time, RequestId>, Ends> deadlines;
-  std::deque<ChunkKey> write_queue;
+  std::deque<ChunkKey> write_queue;  // exactly the entries of kQueued
   std::set<std::pair<absl::Time, ChunkKey>> retries;  // entries of kFailed
   int writes_in_flight = 0;
   // How many writes in flight do not count, because their object is gone or
@@ -295,9 +308,10 @@ struct Partition::Impl {
     uint64_t objects = 0;
     uint64_t memory_objects = 0;
     uint64_t disk_bytes = 0;
-    // Of all entries. 0: the eviction policy need not be asked.
-    uint64_t clean = 0;
-    uint64_t sole = 0;
+    // Of all entries that may_go(): the bytes of memory that their eviction
+    // frees. 0: the eviction policy need not be asked.
+    uint64_t clean_bytes = 0;
+    uint64_t sole_bytes = 0;
 
     bool operator==(const Totals&) const = default;
   };

@@ -30,6 +30,7 @@ void Partition::CheckInvariants() const {
 void Partition::Impl::CheckEntries() const {
   int writing = 0;
   for (const auto& [key, count] : stale_writes) writing += count;
+  size_t queued = 0;
   size_t failed = 0;
   size_t in_memory = 0;
   Totals walked;
@@ -38,6 +39,7 @@ void Partition::Impl::CheckEntries() const {
               "an entry has another key than its object");
     CheckEntry(entry);
     writing += entry.write == Entry::Write::kInFlight ? 1 : 0;
+    queued += entry.write == Entry::Write::kQueued ? 1 : 0;
     failed += entry.write == Entry::Write::kFailed ? 1 : 0;
     in_memory += entry.object != nullptr ? 1 : 0;
     Count(entry, walked, 1);
@@ -46,6 +48,7 @@ void Partition::Impl::CheckEntries() const {
             "the totals differ from a count over all entries");
   KDN_CHECK(in_memory == policy.size(),
             "the eviction policy has other objects than memory");
+  KDN_CHECK(queued == write_queue.size(), "the queue has another write");
   KDN_CHECK(failed == retries.size(), "a retry has no failed write");
   KDN_CHECK(writing == writes_in_flight && writing <= options.disk_writes_max,
             "writes are miscounted");
@@ -70,6 +73,10 @@ void Partition::Impl::CheckEntry(const Entry& entry) const {
   KDN_CHECK(entry.write != Entry::Write::kFailed ||
                 retries.contains({entry.retry_at, entry.info.key}),
             "a failed write is not tried again");
+  KDN_CHECK(!options.has_disk || !entry.sole() ||
+                entry.write == Entry::Write::kFailed ||
+                (!entry.read_since_write && entry.hold == Entry::Hold::kNone),
+            "only memory has an object that is in use, and no write comes");
   KDN_CHECK(entry.on_disk || !entry.synced, "a synced object is on disk");
   KDN_CHECK(entry.hold_waiters.empty() ||
                 (!in_memory &&

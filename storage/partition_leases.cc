@@ -71,6 +71,7 @@ void Partition::Impl::TellHolds(Actions& actions) {
     Update(entry, [&](Entry& it) {
       it.hold = change.held ? Entry::Hold::kUnconfirmed : Entry::Hold::kNone;
     });
+    if (change.held) WriteIfSole(entry);
     AskToConfirm(entry, actions);
   }
   for (const HoldEnd& end : leases.TakeEnds()) RefuseHoldWaiters(end, actions);

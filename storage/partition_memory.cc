@@ -12,43 +12,42 @@ void Partition::Impl::Count(const Entry& entry, Totals& totals, int times) {
   const auto add = [times](uint64_t& sum, uint64_t value) {
     sum += static_cast<uint64_t>(times) * value;
   };
-  add(totals.clean, entry.clean() ? 1 : 0);
-  add(totals.sole, entry.sole() ? 1 : 0);
+  if (entry.may_go()) {
+    add(entry.clean() ? totals.clean_bytes : totals.sole_bytes,
+        entry.object->capacity());
+  }
   if (!entry.visible) return;
   add(totals.objects, 1);
   add(totals.memory_objects, entry.object != nullptr ? 1 : 0);
   add(totals.disk_bytes, entry.on_disk ? entry.info.bytes : 0);
 }
 
-std::shared_ptr<ArenaBlock> Partition::Impl::MakeRoom(size_t bytes,
-                                                      absl::Time now) {
+std::shared_ptr<ArenaBlock> Partition::Impl::MakeRoom(size_t bytes) {
+  const size_t free = blocks->budget_bytes() - blocks->used_bytes();
+  if (BlockSource::RoundUpToPages(bytes) >
+      free + totals.clean_bytes + totals.sole_bytes) {
+    return nullptr;
+  }
   for (;;) {
     absl::StatusOr<std::shared_ptr<ArenaBlock>> block = blocks->Allocate(bytes);
     if (block.ok()) return *std::move(block);
-    Entry* const victim = FindVictim(now);
+    Entry* const victim = FindVictim();
     if (victim == nullptr) return nullptr;
     DropFromMemory(*victim);
   }
 }
 
-Entry* Partition::Impl::FindVictim(absl::Time now) {
-  // An object on loan stays: its memory would not become free before the reader
-  // returns it.
+Entry* Partition::Impl::FindVictim() {
   Slot slot = kNoSlot;
-  if (totals.clean > 0) {
-    // Held objects may go too: a lease keeps an object on the node, not in
-    // memory.
+  if (totals.clean_bytes > 0) {
     slot = policy.Victim([this](Slot candidate) {
       const Entry& entry = *by_slot[candidate.value()];
-      return entry.clean() && entry.loans == 0;
+      return entry.may_go() && entry.clean();
     });
-  }
-  if (slot == kNoSlot && totals.sole > 0) {
+  } else if (totals.sole_bytes > 0) {
     // The disk refused or evicted these objects: memory has the only copies.
-    slot = policy.Victim([this, now](Slot candidate) {
-      const Entry& entry = *by_slot[candidate.value()];
-      return entry.sole() && entry.loans == 0 &&
-             !leases.Held(entry.info.key, now);
+    slot = policy.Victim([this](Slot candidate) {
+      return by_slot[candidate.value()]->may_go();
     });
   }
   return slot == kNoSlot ? nullptr : by_slot[slot.value()];
@@ -95,15 +94,18 @@ void Partition::Impl::LeaveMemory(Entry& entry) {
   by_slot[std::exchange(entry.slot, kNoSlot).value()] = nullptr;
   CancelRetry(entry);
   entry.copy = 0;
-  entry.loans = 0;
   entry.read_since_write = false;
-  Update(entry, [](Entry& it) { it.object.reset(); });
+  Update(entry, [](Entry& it) {
+    it.loans = 0;
+    it.object.reset();
+  });
 }
 
 action::Found Partition::Impl::Lend(Entry& entry, RequestId id, Tier tier) {
   KDN_CHECK(entry.object != nullptr, "only a memory copy is lent");
-  ++entry.loans;
+  Update(entry, [](Entry& it) { ++it.loans; });
   entry.read_since_write = true;
+  WriteIfSole(entry);
   ObjectInfo info = entry.info;
   info.tier = tier;
   return {id, std::move(info), entry.object, {entry.info.key, entry.copy}};
@@ -115,7 +117,7 @@ Actions Partition::OnReturned(const Loan& loan, absl::Time now) {
   const auto found = impl_->entries.find(loan.key);
   if (found != impl_->entries.end() && found->second.copy == loan.copy) {
     KDN_CHECK(found->second.loans > 0, "a loan is returned once");
-    --found->second.loans;
+    impl_->Update(found->second, [](Entry& it) { --it.loans; });
   }
   impl_->Advance(now, actions);
   return actions;
@@ -156,11 +158,11 @@ Actions Partition::Withdraw(RequestId id, absl::Time now) {
   return actions;
 }
 
-void Partition::Impl::ServeReservations(absl::Time now, Actions& actions) {
+void Partition::Impl::ServeReservations(Actions& actions) {
   // In order, so that small requests do not starve a large one before them.
   while (!reservations.empty()) {
     const size_t bytes = reservations.First(WorkClass::kWrite)->amount;
-    std::shared_ptr<ArenaBlock> block = MakeRoom(bytes, now);
+    std::shared_ptr<ArenaBlock> block = MakeRoom(bytes);
     if (block == nullptr) return;
     const AdmissionRequest served = reservations.TakeFirst(WorkClass::kWrite);
     actions.push_back(

@@ -350,6 +350,22 @@ TEST_F(PartitionTest, NoMoreWritesAreTriedAgainAtOnceThanTheDiskTakes) {
   EXPECT_EQ(writes(Written(1, absl::OkStatus(), kLater)), 1);
 }
 
+// The disk tier has a place in its queue for each of these requests.
+TEST_F(PartitionTest, ThePartitionBoundsItsRequestsToTheDisk) {
+  Make(100, true);
+  int requests = 0;
+  const auto count = [&](const Actions& actions) {
+    for (const Action& action : actions) {
+      requests += std::holds_alternative<action::WriteToDisk>(action) ? 1 : 0;
+      requests += std::holds_alternative<action::ReadFromDisk>(action) ? 1 : 0;
+    }
+  };
+  for (uint8_t i = 0; i < 40; ++i) partition_->Restore(Info(i), kNow);
+  for (uint8_t i = 0; i < 40; ++i) count(Read(i));
+  for (uint8_t i = 40; i < 80; ++i) count(Put(i));
+  EXPECT_EQ(requests, Partition::Options().disk_requests_max());
+}
+
 TEST_F(PartitionTest, AFlushDoesNotWaitForTheTimeOfTheNextTry) {
   Make(2, true);
   Put(1);
@@ -390,6 +406,153 @@ TEST_F(PartitionTest, AHotObjectEvictedFromDiskIsWrittenAgainOnce) {
   EXPECT_EQ(partition_->counters()["disk_bytes"], kObject);
   EXPECT_TRUE(EvictedFromDisk(2).empty())
       << "the object was not read since its last write";
+}
+
+// Without a copy on disk, a restart would lose an object that is in use.
+TEST_F(PartitionTest, AnObjectThatOnlyMemoryHasIsWrittenAgainOnceItIsUsed) {
+  enum class Use { kRead, kStore, kTtl, kPin };
+  for (const Use use : {Use::kRead, Use::kStore, Use::kTtl, Use::kPin}) {
+    SCOPED_TRACE(static_cast<int>(use));
+    Make(3, true);
+    Put(1);
+    Written(1);
+    EXPECT_TRUE(EvictedFromDisk(1).empty()) << "not used since it was written";
+    EXPECT_TRUE(partition_->OnTick(kNow).empty());
+    Actions actions;
+    switch (use) {
+      case Use::kRead:
+        actions = Read(1);
+        break;
+      case Use::kStore:
+        actions = Put(1);
+        break;
+      case Use::kTtl:
+        actions = Put(1, Durability::kReplicated, kLater);
+        break;
+      case Use::kPin:
+        EXPECT_TRUE(Pin(1, 5));
+        actions = partition_->OnTick(kNow);
+        break;
+    }
+    ASSERT_NE(Only<action::WriteToDisk>(actions), nullptr);
+    Written(1);
+    EXPECT_EQ(partition_->counters()["disk_bytes"], kObject);
+    if (use == Use::kTtl || use == Use::kPin) Confirmed(1);
+    EXPECT_TRUE(partition_->OnTick(kNow).empty()) << "written once";
+  }
+}
+
+TEST_F(PartitionTest, AWriteThatAFullQueueRefusedIsTriedAgain) {
+  Make(3, true);
+  for (uint8_t i = 1; i <= 3; ++i) {
+    Put(i);
+    Written(i, absl::ResourceExhaustedError("all places are taken"));
+    EXPECT_NE(Only<action::Found>(Read(i)), nullptr);
+  }
+  int writes = 0;
+  for (const Action& action : partition_->OnTick(kLater)) {
+    writes += std::holds_alternative<action::WriteToDisk>(action) ? 1 : 0;
+  }
+  EXPECT_EQ(writes, 3);
+  for (uint8_t i = 1; i <= 3; ++i) Written(i, absl::OkStatus(), kLater);
+  EXPECT_EQ(partition_->counters()["disk_bytes"], 3 * kObject);
+}
+
+TEST_F(PartitionTest, TheLineOfWritesForgetsObjectsThatAreGone) {
+  Make(3, true);
+  Partition::Options options;
+  options.disk_writes_max = 1;
+  partition_ = std::make_unique<Partition>(options, arena_);
+  Put(1);  // takes the only place at the disk
+  for (int i = 0; i < 100; ++i) {
+    Put(2);
+    partition_->Remove(Next(), Key(2), "t", SessionId(1));
+    partition_->OnDiskRemoved(Key(2), absl::OkStatus());
+    partition_->CheckInvariants();
+  }
+  EXPECT_TRUE(Written(1).empty()) << "no object waits";
+  EXPECT_FALSE(partition_->HasUnwritten());
+}
+
+// The capacity of memory was larger when the object was stored.
+TEST_F(PartitionTest, AnObjectLargerThanTheMemoryIsRefusedAndEvictsNothing) {
+  Make(2, true);
+  ObjectInfo large = Info(9);
+  large.bytes = 3 * kObject;
+  partition_->Restore(large, kNow);
+  Put(1);
+  Written(1);
+  const Actions actions = Read(9);
+  const auto* refused = Only<action::Refused>(actions);
+  ASSERT_NE(refused, nullptr) << "blocks the reads behind it";
+  EXPECT_TRUE(absl::IsResourceExhausted(refused->why)) << refused->why;
+  EXPECT_EQ(partition_->counters()["memory_objects"], 1u);
+  EXPECT_EQ(partition_->counters()["failures"], 1u);
+  partition_->Restore(Info(2), kNow);
+  EXPECT_NE(Only<action::ReadFromDisk>(Read(2)), nullptr);
+}
+
+TEST_F(PartitionTest, NothingIsEvictedForABlockThatCannotFit) {
+  Make(4, true);
+  for (uint8_t i = 1; i <= 4; ++i) {
+    Put(i);
+    Written(i);
+  }
+  Actions read = partition_->Read(Next(), Key(2), "t", kLater, kNow);
+  const Loan loan = Only<action::Found>(read)->loan;
+  const RequestId all = Next();
+  EXPECT_TRUE(partition_->Reserve(all, 4 * kObject, kLater, kNow).empty());
+  EXPECT_EQ(partition_->counters()["memory_objects"], 4u);
+  read.clear();
+  const Actions returned = partition_->OnReturned(loan, kNow);
+  ASSERT_NE(Only<action::Granted>(returned), nullptr);
+  EXPECT_EQ(Only<action::Granted>(returned)->id, all);
+}
+
+TEST_F(PartitionTest, AReaderInTheMiddleOfMemoryDoesNotEvictItsNeighbours) {
+  Make(6, true);
+  for (uint8_t i = 1; i <= 6; ++i) {
+    Put(i);
+    Written(i);
+  }
+  // Objects 1 and 3 are the coldest ones. Object 2 lies between them.
+  const Actions read = partition_->Read(Next(), Key(2), "t", kLater, kNow);
+  for (const uint8_t i : {4, 5, 6}) Read(i);
+  const Actions two = partition_->Reserve(Next(), 2 * kObject, kLater, kNow);
+  EXPECT_NE(Only<action::Granted>(two), nullptr);
+  EXPECT_EQ(partition_->counters()["evictions"], 2u);
+  for (const uint8_t i : {2, 4, 5, 6}) {
+    EXPECT_NE(Only<action::Found>(Read(i)), nullptr) << int{i};
+  }
+}
+
+// The read saw the record before the write, and its answer comes late.
+TEST_F(PartitionTest, AReadThatFailedDoesNotLoseARecordThatIsNewer) {
+  for (const absl::Status& status :
+       {absl::DataLossError("damaged"), absl::NotFoundError("evicted")}) {
+    Make(2, true);
+    Put(1);
+    Written(1);  // not synced
+    partition_->Reserve(Next(), 2 * kObject, kLater,
+                        kNow);  // evicts the object
+    Actions reading = Read(1);
+    ASSERT_NE(Only<action::ReadFromDisk>(reading), nullptr);
+    Actions put = Put(1, Durability::kDurable);
+    ASSERT_NE(Only<action::WriteToDisk>(put), nullptr);
+    ASSERT_NE(Only<action::Found>(put), nullptr) << "answers the reader";
+    const Loan loan = Only<action::Found>(put)->loan;
+    put.clear();
+    partition_->OnReturned(loan, kNow);
+    ASSERT_NE(Only<action::Committed>(Written(1)), nullptr);
+    ASSERT_NE(Block(2), nullptr);  // evicts the object from memory
+    EXPECT_TRUE(Read(1).empty()) << "waits for the read in flight";
+    const RequestId reader(id_);
+    reading.clear();
+    EXPECT_NE(Only<action::ReadFromDisk>(ReadDone(1, status)), nullptr);
+    const Actions done = ReadDone(1);
+    ASSERT_NE(Only<action::Found>(done), nullptr);
+    EXPECT_EQ(Only<action::Found>(done)->id, reader);
+  }
 }
 
 TEST_F(PartitionTest, AnObjectEvictedDuringItsWriteIsWrittenAgain) {

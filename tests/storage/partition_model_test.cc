@@ -40,6 +40,7 @@ class Driver {
     options.disk_writes_max = 2;
     options.disk_reads_max = 2;
     partition_ = std::make_unique<Partition>(options, arena_);
+    if (has_disk) RestoreTooLarge();
   }
 
   void Step() {
@@ -48,7 +49,8 @@ class Driver {
     switch (random_() % 12) {
       case 0:
       case 1:
-        Open(partition_->Reserve(NextId(), kObject, Deadline(), now_));
+        Open(partition_->Reserve(NextId(), (1 + random_() % 3) * kObject,
+                                 Deadline(), now_));
         if (random_() % 4 == 0) {
           // Any request: only a reservation that waits may be withdrawn.
           Open(partition_->Withdraw(RequestId(1 + random_() % last_id_), now_));
@@ -129,6 +131,16 @@ class Driver {
   const std::vector<std::string>& actions() const { return actions_; }
 
  private:
+  // An object of an earlier run, when there was more memory.
+  void RestoreTooLarge() {
+    ObjectInfo info;
+    info.key = Key(11);
+    info.ns.assign(1, 't');
+    info.version = ObjectVersion(++last_version_);
+    info.bytes = 7 * kObject;
+    EXPECT_TRUE(partition_->Restore(info, now_).empty());
+    disk_[info.key] = info.version;
+  }
   RequestId NextId() {
     const RequestId id(++last_id_);
     open_.insert(id.value());
@@ -145,10 +157,11 @@ class Driver {
     info.key = Key(key);
     info.ns.assign(1, 't');
     const ObjectInfo* known = partition_->Find(info.key);
-    info.version = known != nullptr && random_() % 2 == 0
-                       ? known->version
-                       : ObjectVersion(++last_version_);
-    info.bytes = kObject;
+    info.bytes = block->size();
+    info.version =
+        known != nullptr && known->bytes == info.bytes && random_() % 2 == 0
+            ? known->version
+            : ObjectVersion(++last_version_);
     Fill(*block, info.key, info.version);
     const auto durability = static_cast<Durability>(random_() % 3);
     if (durability == Durability::kDurable) {
