@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <concepts>
+#include <iterator>
 #include <utility>
 
 #include "kv/check.h"
@@ -48,6 +49,8 @@ void BasicDiskPolicy<Order>::AddSegment(uint32_t segment, uint64_t end) {
   added.may_hide_tombstones = true;
   total_ += end;
   ++uncounted_;
+  largest_at_start_ = std::max(largest_at_start_, end);
+  start_limit_ = total_ + largest_at_start_;
 }
 
 template <EvictionPolicy Order>
@@ -101,6 +104,11 @@ uint64_t BasicDiskPolicy<Order>::Limit() const {
 }
 
 template <EvictionPolicy Order>
+uint64_t BasicDiskPolicy<Order>::MoveLimit() const {
+  return std::min(std::max(capacity_bytes_, start_limit_), file_system_max_);
+}
+
+template <EvictionPolicy Order>
 uint64_t BasicDiskPolicy<Order>::SegmentBytes() const {
   return std::min(segment_bytes_max_,
                   Limit() / kSegmentsMin / kRecordPage * kRecordPage);
@@ -114,7 +122,7 @@ uint64_t BasicDiskPolicy<Order>::TombstonesMax() const {
 template <EvictionPolicy Order>
 uint64_t BasicDiskPolicy<Order>::RoomToMove() const {
   const uint64_t used = total_ - tombstones_;
-  return Limit() > used ? Limit() - used : 0;
+  return MoveLimit() > used ? MoveLimit() - used : 0;
 }
 
 template <EvictionPolicy Order>
@@ -166,6 +174,22 @@ void BasicDiskPolicy<Order>::OnWritten(RecordPlace place) {
   KDN_CHECK(segment.writers > 0, "a record is written once");
   --segment.writers;
   clean_ = false;
+}
+
+template <EvictionPolicy Order>
+void BasicDiskPolicy<Order>::OnWriteFailed(RecordPlace place,
+                                           uint64_t record_bytes) {
+  OnWritten(place);
+  Segment& segment = SegmentAt(place.segment);
+  segment.failed.emplace(place.offset, record_bytes);
+  while (!segment.failed.empty()) {
+    const auto last = std::prev(segment.failed.end());
+    if (last->first + last->second != segment.end) break;
+    segment.end -= last->second;
+    total_ -= last->second;
+    segment.failed.erase(last);
+  }
+  KDN_DCHECK_INVARIANTS(*this);
 }
 
 template <EvictionPolicy Order>
@@ -562,7 +586,12 @@ void BasicDiskPolicy<Order>::CheckSegment(uint32_t number,
   KDN_CHECK(
       live == segment.live && held == segment.held && cold == segment.cold,
       "a segment's bytes are miscounted");
-  KDN_CHECK(live + segment.tombstones <= segment.end,
+  uint64_t failed = 0;
+  for (const auto& [offset, bytes] : segment.failed) {
+    KDN_CHECK(offset + bytes < segment.end, "a failed record is the last one");
+    failed += bytes;
+  }
+  KDN_CHECK(live + segment.tombstones + failed <= segment.end,
             "a segment holds more than was given out");
 }
 

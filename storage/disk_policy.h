@@ -40,7 +40,9 @@ struct PlacedRecord {
 // * A new object must leave a reserve of one whole segment free. Any segment
 //   can be emptied into the reserve, so a held record never blocks an eviction.
 // * Moved records may use the reserve. An emptied segment gives back at least
-//   the space that its moved records took.
+//   the space that its moved records took. The segments of an earlier run may
+//   leave no reserve, because the capacity is smaller now. Then moved records
+//   may exceed the capacity, by one segment at most.
 // * Tombstones are always let in, on top of the capacity: a removal must not
 //   need an eviction. When tombstones take more than a share of the capacity,
 //   the oldest segments are cleaned until the tombstones can go.
@@ -61,7 +63,8 @@ struct PlacedRecord {
 //
 // Invariants (CheckInvariants): the live, held and cold bytes of a segment are
 // the sums over its records; the records of a segment do not overlap and lie
-// below its end; objects and moved records together stay within the capacity.
+// below its end; objects and moved records together stay within the capacity,
+// or within the larger limit that the segments of an earlier run need.
 // Thread-compatible.
 template <EvictionPolicy Order>
 class BasicDiskPolicy {
@@ -114,6 +117,10 @@ class BasicDiskPolicy {
   // The writer of a placed record has finished: the index points to the record,
   // or never will. Until this call, the segment is not emptied.
   void OnWritten(RecordPlace place);
+  // The writer of a placed record has failed: nothing of these bytes counts.
+  // Instead of OnWritten. A later record may be placed there. So failing writes
+  // do not use up the room, and evict nothing for it.
+  void OnWriteFailed(RecordPlace place, uint64_t record_bytes);
   // The record at this place is a tombstone of so many bytes.
   void OnTombstone(RecordPlace place, uint64_t bytes);
 
@@ -228,6 +235,8 @@ class BasicDiskPolicy {
     bool uncounted = false;
     // The segment may hold tombstones that `tombstones` does not count.
     bool may_hide_tombstones = false;
+    // The failed records that have others behind them: offset -> bytes.
+    std::map<uint64_t, uint64_t> failed;
     // All tombstones of the segment have copies in younger segments.
     bool tombstones_kept = false;
     std::vector<Slot> records;  // the live ones, by offset
@@ -241,6 +250,8 @@ class BasicDiskPolicy {
   const Segment& SegmentAt(uint32_t segment) const;
   // The capacity, or less when the file system has less.
   uint64_t Limit() const;
+  // What moved records may fill.
+  uint64_t MoveLimit() const;
   uint64_t SegmentBytes() const;
   uint64_t TombstonesMax() const;
   // The free bytes for records that are moved.
@@ -286,6 +297,9 @@ class BasicDiskPolicy {
   uint64_t cold_ = 0;
   uint64_t tombstones_ = 0;
   int uncounted_ = 0;  // segments
+  // The bytes of the segments of AddSegment, plus the largest of them.
+  uint64_t start_limit_ = 0;
+  uint64_t largest_at_start_ = 0;
   // The bytes of segments that fit into the file system, as far as is known.
   uint64_t file_system_max_ = UINT64_MAX;
   // NextCleaning found no segment, and nothing has happened since that makes a

@@ -44,7 +44,7 @@ absl::Status SegmentLog::MakeRoom(uint64_t record_bytes, BlockIo& io) {
     if (status.ok() && failed.ok()) return status;
     failed.Update(status);
     if (!status.ok()) continue;
-    // Failed writes take room too, so an eviction after them may gain nothing.
+    // Failed writes may take room, so an eviction after them may gain nothing.
     absl::MutexLock lock(&mutex_);
     if (policy_->HasRoom(record_bytes)) return absl::OkStatus();
     policy_->RetryFailed();

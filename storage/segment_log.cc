@@ -62,7 +62,11 @@ SegmentLog::~SegmentLog() {
 SegmentLog::Claim::~Claim() {
   if (segment == nullptr) return;
   absl::MutexLock lock(&log_->mutex_);
-  log_->policy_->OnWritten({segment->number, offset});
+  if (failed_bytes > 0) {
+    log_->policy_->OnWriteFailed({segment->number, offset}, failed_bytes);
+  } else {
+    log_->policy_->OnWritten({segment->number, offset});
+  }
 }
 
 absl::StatusOr<SegmentLog::Claim> SegmentLog::ClaimSpace(uint64_t record_bytes,
@@ -129,7 +133,8 @@ absl::StatusOr<SegmentLog::Written> SegmentLog::WriteAt(
       io.Write(claim.segment->fd, claim.offset,
                absl::MakeSpan(pieces, padded_payload.empty() ? 1 : 2));
   if (!status.ok()) {
-    PunchOut(claim, kRecordPage + padded_payload.size());
+    claim.failed_bytes = kRecordPage + padded_payload.size();
+    PunchOut(claim, claim.failed_bytes);
     return InFile(*claim.segment, status);
   }
   if (header.kind == RecordHeader::Kind::kTombstone) {

@@ -138,6 +138,8 @@ class SegmentLog {
     uint64_t offset;
     uint64_t sequence;
     SegmentPtr segment;  // null once moved from
+    // The bytes of the record, if they were not written; else 0.
+    uint64_t failed_bytes = 0;
 
    private:
     SegmentLog* log_;

@@ -68,6 +68,25 @@ class Driver {
     }
   }
 
+  // At the start: a segment with four objects. Their numbers begin at 100 times
+  // the segment's number. The first `held` objects are held.
+  void AddFullSegment(uint32_t segment, int held) {
+    policy.AddSegment(segment, kSegmentPages * kPage);
+    policy.OnTombstonesCounted(segment, 0, /*all=*/true);
+    ends[segment] = kSegmentPages * kPage;
+    next_segment = segment + 1;
+    for (int i = 0; i < 4; ++i) {
+      const Object object{
+          {segment, static_cast<uint64_t>(4 * i) * kPage}, 4 * kPage, i < held};
+      const int id = static_cast<int>(segment) * 100 + i;
+      policy.OnLive(
+          {object.place, object.bytes, static_cast<uint64_t>(id), object.held});
+      objects[id] = object;
+    }
+    limit_for_moves = std::max(
+        limit_for_moves, policy.totals().segment_bytes + kSegmentPages * kPage);
+  }
+
   bool Append(int id, uint64_t pages, bool held = false) {
     const std::optional<RecordPlace> place =
         Place(pages * kPage, Purpose::kObject);
@@ -80,6 +99,19 @@ class Driver {
     EXPECT_LE(policy.totals().segment_bytes + policy.reserve_bytes(),
               kSegments * kSegmentPages * kPage);
     return true;
+  }
+
+  // Two records are placed, and their writers fail in this order.
+  void FailToWrite(uint64_t pages) {
+    const std::optional<RecordPlace> first =
+        Place(pages * kPage, Purpose::kObject);
+    if (!first) return;
+    const std::optional<RecordPlace> second = Place(kPage, Purpose::kTombstone);
+    policy.OnWriteFailed(*first, pages * kPage);
+    policy.OnWriteFailed(*second, kPage);
+    ends[second->segment] -= kPage;
+    ends[first->segment] = first->offset;
+    Check();
   }
 
   void Remove(int id) {
@@ -176,8 +208,7 @@ class Driver {
     EXPECT_EQ(totals.live_bytes, live);
     EXPECT_EQ(totals.objects, objects.size());
     EXPECT_EQ(totals.segment_bytes, total);
-    EXPECT_LE(totals.segment_bytes - totals.tombstone_bytes,
-              kSegments * kSegmentPages * kPage);
+    EXPECT_LE(totals.segment_bytes - totals.tombstone_bytes, limit_for_moves);
   }
 
   // Whether some segment has bytes that an eviction could free: neither held
@@ -204,6 +235,7 @@ class Driver {
   std::map<uint32_t, int> tombstones;
   std::vector<uint32_t> emptied;
   uint32_t next_segment = 1;
+  uint64_t limit_for_moves = kSegments * kSegmentPages * kPage;
   int fails_at = -1;
   int failures = 0;
   int evicted = 0;
@@ -223,6 +255,22 @@ TYPED_TEST(DiskPolicyTest, AHeldRecordInEachSegmentStopsNoWrite) {
     ASSERT_TRUE(log.Append(i, 4, held)) << i;
   }
   for (int i = 0; i < 28; i += 4) EXPECT_TRUE(log.objects.contains(i)) << i;
+}
+
+// The capacity was larger when the segments were written, or the build that
+// wrote them kept no reserve.
+TYPED_TEST(DiskPolicyTest, SegmentsThatLeaveNoReserveStopNoWrite) {
+  for (const uint64_t segments : {kSegments, 3 * kSegments}) {
+    SCOPED_TRACE(segments);
+    Driver<TypeParam> log;
+    for (uint32_t segment = 1; segment <= segments; ++segment) {
+      log.AddFullSegment(segment, /*held=*/1);
+    }
+    for (int i = 0; i < 200; ++i) ASSERT_TRUE(log.Append(10000 + i, 4)) << i;
+    for (uint32_t segment = 1; segment <= segments; ++segment) {
+      EXPECT_TRUE(log.objects.contains(static_cast<int>(segment) * 100));
+    }
+  }
 }
 
 TYPED_TEST(DiskPolicyTest, RefusesWhenAllIsHeldUntilSomeIsReleased) {
@@ -341,6 +389,39 @@ TYPED_TEST(DiskPolicyTest, AFullTierTriesItsFailedSegmentsAgain) {
       << "the disk has recovered";
 }
 
+TYPED_TEST(DiskPolicyTest, FailedWritesGiveTheirRoomBack) {
+  using Purpose = typename TypeParam::Purpose;
+  const std::vector<std::vector<size_t>> orders = {
+      {0, 1, 2}, {2, 1, 0}, {1, 2, 0}, {1, 0, 2}};
+  for (const std::vector<size_t>& order : orders) {
+    Driver<TypeParam> log;
+    ASSERT_TRUE(log.Append(0, 4));
+    const uint64_t before = log.policy.totals().segment_bytes;
+    std::vector<RecordPlace> places;
+    for (int i = 0; i < 3; ++i) {
+      places.push_back(*log.Place(4 * kPage, Purpose::kObject));
+    }
+    for (const size_t i : order) {
+      log.policy.OnWriteFailed(places[i], 4 * kPage);
+      log.policy.CheckInvariants();
+    }
+    EXPECT_EQ(log.policy.totals().segment_bytes, before);
+    log.ends[1] = before;
+    EXPECT_TRUE(log.Append(1, 4));
+  }
+}
+
+TYPED_TEST(DiskPolicyTest, AFailedWriteBeforeOthersStaysDead) {
+  using Purpose = typename TypeParam::Purpose;
+  Driver<TypeParam> log;
+  const RecordPlace failed = *log.Place(4 * kPage, Purpose::kObject);
+  ASSERT_TRUE(log.Append(0, 4));
+  log.policy.OnWriteFailed(failed, 4 * kPage);
+  log.Check();
+  EXPECT_EQ(log.policy.totals().segment_bytes, 8 * kPage);
+  EXPECT_EQ(log.policy.totals().live_bytes, 4 * kPage);
+}
+
 TYPED_TEST(DiskPolicyTest, TombstonesAreKeptOnceIfTheirSegmentFails) {
   Driver<TypeParam> log;
   for (int i = 0; i < 7; ++i) ASSERT_TRUE(log.Append(i, 4));
@@ -449,6 +530,10 @@ TYPED_TEST(DiskPolicyTest, RandomEventsKeepHeldRecordsAndTheCapacity) {
     std::mt19937 random(seed);
     Driver<TypeParam> log;
     const bool failing = seed % 3 == 0;
+    // Half of the tiers have more segments at the start than the capacity.
+    for (uint32_t segment = 1; segment <= 12 && seed % 2 == 0; ++segment) {
+      log.AddFullSegment(segment, static_cast<int>(random() % 4));
+    }
     const auto some = [&]() {
       return std::next(log.objects.begin(),
                        static_cast<long>(random() % log.objects.size()))
@@ -463,6 +548,8 @@ TYPED_TEST(DiskPolicyTest, RandomEventsKeepHeldRecordsAndTheCapacity) {
         if (!log.Append(id, 2 + random() % 8, held) && !failing) {
           EXPECT_FALSE(log.SomethingMayGo()) << "refused for no reason";
         }
+      } else if (what < 55) {
+        log.FailToWrite(1 + random() % 8);
       } else if (what < 60) {
         log.Remove(some());
       } else if (what < 70) {
