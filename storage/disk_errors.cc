@@ -30,6 +30,11 @@ absl::string_view AdviceFor(int error) {
     case EMFILE:
     case ENFILE:
       return "too many files are open: raise `ulimit -n`";
+    case ENOSYS:
+    case EOPNOTSUPP:
+    case ENOLCK:
+      return "the file system lacks an operation of the disk tier: choose a "
+             "data_dir on a local file system";
     case ENOENT:
       return "the file or directory is gone: was data_dir deleted or "
              "unmounted?";

@@ -296,8 +296,9 @@ absl::Status SegmentLog::InstallMoved(std::vector<Moved> moved) {
     if (absl::Status status = SyncFile(*target); !status.ok()) return status;
   }
   for (const Moved& move : moved) {
-    // False when the object was removed or replaced: then the copy is dead.
-    const absl::StatusOr<bool> installed = Install(move.to.record, &move.from);
+    // If the object was removed or replaced, the copy is dead.
+    const absl::StatusOr<Installed> installed =
+        Install(move.to.record, &move.from);
     if (!installed.ok()) return installed.status();
   }
   return absl::OkStatus();

@@ -172,11 +172,33 @@ absl::Status SegmentLog::AppendAt(Claim claim, const RecordHeader& object,
   if (!written.ok()) return written.status();
   if (sync) {
     absl::Status status = SyncFile(*written->claim.segment);
-    if (!status.ok()) return status;
+    if (!status.ok()) {
+      // A rebuild of the index would find the object of a store that failed.
+      PunchOut(written->claim, RecordBytes(object.payload_bytes));
+      return status;
+    }
   }
-  const absl::StatusOr<bool> installed = Install(written->record, nullptr);
+  const absl::StatusOr<Installed> installed = Install(written->record, nullptr);
   if (!installed.ok()) return installed.status();
-  return sync ? index_->Sync() : absl::OkStatus();
+  if (!sync) return absl::OkStatus();
+  absl::Status status = index_->Sync();
+  // A record that has replaced another one stays: the object was on disk
+  // before, and its copy must not go.
+  if (!status.ok() && *installed == Installed::kNew) TakeOutFailed(*written);
+  return status;
+}
+
+void SegmentLog::TakeOutFailed(const Written& written) {
+  const RecordHeader& record = written.record;
+  {
+    absl::MutexLock key_lock(&KeyLock(record.key));
+    const absl::StatusOr<bool> indexed = IsIndexed(record);
+    if (indexed.ok() && !*indexed) return;
+    // If the index cannot be changed, its entry names a record without bytes,
+    // and the next read drops the entry as damaged.
+    if (indexed.ok()) Uninstall(record, Why::kRemoved).IgnoreError();
+  }
+  PunchOut(written.claim, RecordBytes(record.payload_bytes));
 }
 
 absl::Status SegmentLog::Read(const ObjectInfo& info,
@@ -235,24 +257,25 @@ absl::Status SegmentLog::Remove(ShardId shard, const ChunkKey& key,
   return written.status();
 }
 
-absl::StatusOr<bool> SegmentLog::Install(const RecordHeader& record,
-                                         const RecordHeader* expected) {
+auto SegmentLog::Install(const RecordHeader& record,
+                         const RecordHeader* expected)
+    -> absl::StatusOr<Installed> {
   absl::MutexLock key_lock(&KeyLock(record.key));
   absl::StatusOr<std::optional<RecordHeader>> old =
       index_->Get(record.shard, record.key);
   if (!old.ok()) return old.status();
-  if (expected != nullptr && *old != *expected) return false;
+  if (expected != nullptr && *old != *expected) return Installed::kNone;
   if (absl::Status status = index_->Put(record); !status.ok()) return status;
   const bool held = options_.holds && options_.holds(record.shard, record.key);
   absl::MutexLock lock(&mutex_);
   if (expected != nullptr) {
     policy_->OnMoved(PlaceOf(*expected), PlaceOf(record));
-    return true;
+    return Installed::kReplaced;
   }
   if (old->has_value()) policy_->OnDead(PlaceOf(**old));
   policy_->OnLive({PlaceOf(record), RecordBytes(record.payload_bytes),
                    EvictionHashOf(record.key), held});
-  return true;
+  return old->has_value() ? Installed::kReplaced : Installed::kNew;
 }
 
 absl::Status SegmentLog::Uninstall(const RecordHeader& record, Why why) {

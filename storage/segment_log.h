@@ -222,9 +222,14 @@ class SegmentLog {
                         BlockIo& io);
   // Points the index to `record`. `expected` is null for a new object. For a
   // copy, `expected` is the record that was copied: if the index does not point
-  // to that record any more, nothing changes and the answer is false.
-  absl::StatusOr<bool> Install(const RecordHeader& record,
-                               const RecordHeader* expected);
+  // to that record any more, nothing changes and the answer is kNone.
+  enum class Installed { kNone, kNew, kReplaced };
+  absl::StatusOr<Installed> Install(const RecordHeader& record,
+                                    const RecordHeader* expected);
+  // The record was installed as kNew, and its append failed afterwards: takes
+  // the record out of the index and out of its file. Otherwise the object of a
+  // store that failed would be back at the next start.
+  void TakeOutFailed(const Written& written);
   enum class Why { kRemoved, kEvicted };
   // Drops the index entry. REQUIRES: the caller has locked the key, and the
   // index has `record`.

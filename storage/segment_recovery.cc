@@ -16,6 +16,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "kv/host_memory.h"
 #include "kv/invariants.h"
 #include "kv/log.h"
 #include "storage/disk_errors.h"
@@ -70,16 +71,54 @@ absl::Status MakeDirectory(const std::string& directory) {
   return absl::OkStatus();
 }
 
-// The end of the last byte that was ever written to a file. A kill may leave
-// preallocated space behind it. Where the file system cannot tell written bytes
-// from preallocated ones, the answer is the size of the file.
-off_t EndOfData(int fd, off_t size) {
+// Where the last hole of a file begins, by the file system's map. Where the
+// file system has no map, the answer is the size of the file.
+off_t BeginOfLastHole(int fd, off_t size) {
   off_t end = 0;
   for (off_t data = 0; (data = lseek(fd, end, SEEK_DATA)) >= 0;) {
     end = lseek(fd, data, SEEK_HOLE);
     if (end < 0) return size;
   }
   return errno == ENXIO ? end : size;
+}
+
+// Whether a whole page of the file from this one on has a byte that is not
+// zero.
+absl::StatusOr<bool> HasBytesFrom(const Segment& segment, uint64_t page,
+                                  uint64_t size) {
+  constexpr uint64_t kRead = 1u << 20;
+  const absl::StatusOr<PrivateMemory> memory = PrivateMemory::Create(kRead);
+  if (!memory.ok()) return memory.status();
+  const std::unique_ptr<BlockIo> io = MakePosixIo(kRead);
+  const uint64_t end = size / kRecordPage * kRecordPage;
+  for (uint64_t at = page; at < end; at += kRead) {
+    const absl::Span<std::byte> bytes =
+        memory->bytes().first(std::min(kRead, end - at));
+    const absl::Span<std::byte> pieces[] = {bytes};
+    if (absl::Status s = io->Read(segment.fd, at, pieces); !s.ok()) {
+      return InFile(segment, s);
+    }
+    if (std::any_of(bytes.begin(), bytes.end(),
+                    [](std::byte byte) { return byte != std::byte{0}; })) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// The end of the last page that was ever written to the file. A kill may leave
+// preallocated space behind it, which reads as zeros. Some file systems call
+// bytes a hole that were written lately and have no block yet: then the whole
+// file counts as written.
+absl::StatusOr<uint64_t> EndOfData(const Segment& segment, uint64_t size) {
+  const auto hole = static_cast<uint64_t>(
+      BeginOfLastHole(segment.fd, static_cast<off_t>(size)));
+  const uint64_t page = (hole + kRecordPage - 1) / kRecordPage * kRecordPage;
+  const absl::StatusOr<bool> wrong = HasBytesFrom(segment, page, size);
+  if (!wrong.ok()) return wrong.status();
+  // A kill may leave a part of a page at the end. That part belongs to no
+  // record.
+  return (*wrong ? size : hole) / kRecordPage * kRecordPage;
 }
 
 // Whether a log could have put the record into the index.
@@ -119,9 +158,13 @@ absl::Status SegmentLog::LockDirectory() {
                      absl::StrCat("opening a lock in ", options_.directory));
   }
   if (flock(lock_fd_, LOCK_EX | LOCK_NB) != 0) {
-    return absl::UnavailableError(
-        absl::StrCat("another process uses ", options_.directory,
-                     ": give each node a data_dir of its own"));
+    const int error = errno;
+    if (error == EWOULDBLOCK) {
+      return absl::UnavailableError(
+          absl::StrCat("another process uses ", options_.directory,
+                       ": give each node a data_dir of its own"));
+    }
+    return DiskError(error, absl::StrCat("locking ", options_.directory));
   }
   absl::StatusOr<std::optional<StoreMarker>> marker =
       ReadStoreMarker(options_.directory);
@@ -176,11 +219,10 @@ absl::Status SegmentLog::OpenSegmentThatIsThere(uint32_t number) {
   if (fstat(segment.fd, &info) != 0) {
     return DiskError(errno, absl::StrCat("reading ", segment.path));
   }
-  // A kill may leave a part of a page at the end. That part belongs to no
-  // record.
-  segment.end_at_start =
-      static_cast<uint64_t>(EndOfData(segment.fd, info.st_size)) / kRecordPage *
-      kRecordPage;
+  const absl::StatusOr<uint64_t> end =
+      EndOfData(segment, static_cast<uint64_t>(info.st_size));
+  if (!end.ok()) return end.status();
+  segment.end_at_start = *end;
   Trim(segment, segment.end_at_start);
   // A kill may leave records that were written and not synced. A partition
   // assumes that every record that is found at the start is synced.

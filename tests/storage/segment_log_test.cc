@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -40,6 +41,29 @@ extern "C" int fdatasync(int fd) {
     if (errno != 0) return -1;
   }
   return static_cast<int>(syscall(SYS_fdatasync, fd));
+}
+
+// If set, the file system says that no file has data from here on.
+thread_local off_t data_end = -1;
+
+extern "C" off_t lseek(int fd, off_t offset, int whence) noexcept {
+  if (data_end >= 0 && whence == SEEK_DATA && offset >= data_end) {
+    errno = ENXIO;
+    return -1;
+  }
+  if (data_end >= 0 && whence == SEEK_HOLE) return data_end;
+  return static_cast<off_t>(syscall(SYS_lseek, fd, offset, whence));
+}
+
+// If not 0, the errno of all locks.
+thread_local int lock_error = 0;
+
+extern "C" int flock(int fd, int operation) noexcept {
+  if (lock_error != 0) {
+    errno = lock_error;
+    return -1;
+  }
+  return static_cast<int>(syscall(SYS_flock, fd, operation));
 }
 
 namespace kdn::storage {
@@ -488,6 +512,83 @@ TEST_F(SegmentLogTest, ARemovalHoldsAfterTheNewestRecordIsEvicted) {
   OpenWithoutIndex(options);
   EXPECT_TRUE(absl::IsNotFound(Read(MakeObject(0)))) << "back from the dead";
   EXPECT_TRUE(Read(MakeObject(1)).ok());
+}
+
+TEST_F(SegmentLogTest, WritesThatFailDoNotEmptyAFullTier) {
+  auto options = Options();
+  options.capacity_bytes = 8 * options.segment_bytes;
+  Open(options);
+  Fill(options, /*removes=*/false);
+  const uint64_t bytes = log_->counters().segment_bytes;
+  io_.writes_fail = true;
+  for (int i = 0; i < 50; ++i) EXPECT_FALSE(Append(MakeObject(100 + i)).ok());
+  EXPECT_LE(log_->counters().evictions, kRecords) << "more than a segment";
+  EXPECT_LE(log_->counters().segment_bytes, bytes);
+  log_->CheckInvariants();
+  io_.writes_fail = false;
+  for (int i = 0; i < 50; ++i) ASSERT_TRUE(Append(MakeObject(100 + i)).ok());
+  OpenWithoutIndex(options);
+  EXPECT_TRUE(Read(MakeObject(149)).ok());
+}
+
+// A durable store that failed must not be back at the next start.
+TEST_F(SegmentLogTest, AnAppendWhoseFileCannotBeSyncedLeavesNothing) {
+  Open(Options());
+  {
+    const ScopedSyncHook hook([](const std::string& file) {
+      return file.starts_with("segment-") ? EIO : 0;
+    });
+    EXPECT_FALSE(Append(MakeObject(1), /*sync=*/true).ok());
+  }
+  EXPECT_TRUE(absl::IsNotFound(Read(MakeObject(1))));
+  OpenWithoutIndex(Options());
+  EXPECT_TRUE(absl::IsNotFound(Read(MakeObject(1))));
+}
+
+TEST_F(SegmentLogTest, AnAppendWhoseIndexCannotBeSyncedLeavesNothing) {
+  Open(Options());
+  AppendAll(0, 1);
+  {
+    const ScopedSyncHook hook([](const std::string& file) {
+      return file.ends_with(".log") ? EIO : 0;  // RocksDB's write-ahead log
+    });
+    EXPECT_FALSE(Append(MakeObject(1), /*sync=*/true).ok());
+    EXPECT_FALSE(Append(MakeObject(0), /*sync=*/true).ok());
+  }
+  log_->CheckInvariants();
+  for (int run = 0; run < 3; ++run) {
+    SCOPED_TRACE(run);
+    EXPECT_TRUE(Read(MakeObject(0)).ok()) << "was on disk before";
+    // NOT_FOUND, or DATA_LOSS if RocksDB takes no change before a restart.
+    EXPECT_FALSE(Read(MakeObject(1)).ok());
+    if (run == 0) Open(Options());
+    if (run == 1) OpenWithoutIndex(Options());
+  }
+  EXPECT_TRUE(Append(MakeObject(1), /*sync=*/true).ok());
+}
+
+TEST_F(SegmentLogTest, RecordsThatTheFileSystemCallsAHoleAreKept) {
+  Open(Options());
+  AppendAll(0, 3);
+  log_ = nullptr;
+  data_end = static_cast<off_t>(RecordBytes(MakeObject(0).info.bytes));
+  Open(Options());
+  data_end = -1;
+  for (int run = 0; run < 2; ++run) {
+    for (int i = 0; i < 3; ++i) EXPECT_TRUE(Read(MakeObject(i)).ok()) << i;
+    Open(Options());
+  }
+}
+
+TEST_F(SegmentLogTest, AFileSystemWithoutLocksIsNamedAsTheReason) {
+  lock_error = ENOSYS;
+  const auto log = SegmentLog::Open(Options());
+  lock_error = 0;
+  ASSERT_FALSE(log.ok());
+  const std::string why(log.status().message());
+  EXPECT_EQ(why.find("another process"), std::string::npos) << why;
+  EXPECT_NE(why.find("errno 38"), std::string::npos) << why;
+  EXPECT_NE(why.find("local file system"), std::string::npos) << why;
 }
 
 TEST_F(SegmentLogTest, SegmentsFoundAtTheStartAreSynced) {
