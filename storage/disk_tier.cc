@@ -26,6 +26,7 @@ constexpr int kThreads = 8;
 // One disk thread with its queue and its I/O. All reads of one key go to one
 // lane, and all writes and removals of the key go to one other lane. So the
 // reads happen in the order of their calls, and so do the writes and removals.
+// One more lane confirms holds.
 class Lane {
  public:
   using Task = absl::AnyInvocable<void(BlockIo&)>;
@@ -145,6 +146,7 @@ class DiskTierImpl final : public DiskTier {
       readers_.push_back(std::make_unique<Lane>(MakeIo()));
       writers_.push_back(std::make_unique<Lane>(MakeIo()));
     }
+    holds_ = std::make_unique<Lane>(MakeIo());
     cleaner_ = std::make_unique<Cleaner>(log_.get(), MakeIo());
     cleaner_->Wake();
   }
@@ -154,6 +156,7 @@ class DiskTierImpl final : public DiskTier {
     for (auto* lanes : {&readers_, &writers_}) {
       for (const std::unique_ptr<Lane>& lane : *lanes) lane->Stop();
     }
+    holds_->Stop();
     cleaner_.reset();
   }
 
@@ -190,7 +193,7 @@ class DiskTierImpl final : public DiskTier {
   void Remove(ShardId shard, const ChunkKey& key, Done done) override {
     // Never refused: a removal takes no memory, and without it the object would
     // be back at the next start.
-    Post(writers_, "disk.remove", key, std::move(done),
+    Post(LaneOf(writers_, key), "disk.remove", key, std::move(done),
          [this, shard, key](BlockIo& io) {
            absl::Status status = log_->Remove(shard, key, io);
            cleaner_->Wake();
@@ -217,9 +220,11 @@ class DiskTierImpl final : public DiskTier {
   }
 
   void ConfirmHeld(ShardId shard, const ChunkKey& key, Done done) override {
-    // On a lane for reads, which is faster: an engine waits for the answer.
+    // The engine that waits for the answer does not wait for writes. The answer
+    // may have to wait for a change of the key's index entry, and reads must
+    // not wait behind it.
     Post(
-        readers_, "disk.hold", key, std::move(done),
+        *holds_, "disk.hold", key, std::move(done),
         [this, shard, key](BlockIo&) { return log_->HeldChanged(shard, key); });
   }
 
@@ -232,12 +237,12 @@ class DiskTierImpl final : public DiskTier {
   }
 
   absl::Status Flush() override {
-    absl::BlockingCounter lanes(2 * kThreads);
+    absl::BlockingCounter lanes(2 * kThreads + 1);
+    const auto count = [&lanes](BlockIo&) { lanes.DecrementCount(); };
     for (const auto* all : {&readers_, &writers_}) {
-      for (const std::unique_ptr<Lane>& lane : *all) {
-        lane->Post([&lanes](BlockIo&) { lanes.DecrementCount(); });
-      }
+      for (const std::unique_ptr<Lane>& lane : *all) lane->Post(count);
     }
+    holds_->Post(count);
     lanes.Wait();
     absl::Status status = log_->Sync();
     if (!status.ok()) LogDiskError("disk.flush", status);
@@ -291,7 +296,7 @@ class DiskTierImpl final : public DiskTier {
     });
   }
 
-  // Queues `work` for the lane of the key, or a refusal when too many requests
+  // Queues `work` for the key's lane, or a refusal when too many requests
   // are queued. The refusal waits its turn too, so that the answers for one key
   // come in the order of the calls.
   template <typename Work>
@@ -299,7 +304,7 @@ class DiskTierImpl final : public DiskTier {
              Work work) {
     if (queued_.fetch_add(1) >= options_.requests_max) {
       --queued_;
-      Post(lanes, site, key, std::move(done),
+      Post(LaneOf(lanes, key), site, key, std::move(done),
            [max = options_.requests_max](BlockIo&) {
              return absl::ResourceExhaustedError(absl::StrCat(
                  "all ", max,
@@ -308,7 +313,7 @@ class DiskTierImpl final : public DiskTier {
            });
       return;
     }
-    Post(lanes, site, key, std::move(done),
+    Post(LaneOf(lanes, key), site, key, std::move(done),
          [this, work = std::move(work)](BlockIo& io) {
            absl::Status status = work(io);
            --queued_;
@@ -317,17 +322,16 @@ class DiskTierImpl final : public DiskTier {
   }
 
   template <typename Work>
-  void Post(Lanes& lanes, const char* site, const ChunkKey& key, Done done,
-            Work work) {
-    LaneOf(lanes, key)
-        .Post([site, key, work = std::move(work),
+  static void Post(Lane& lane, const char* site, const ChunkKey& key, Done done,
+                   Work work) {
+    lane.Post([site, key, work = std::move(work),
                done = std::move(done)](BlockIo& io) mutable {
-          absl::Status status = work(io);
-          if (!status.ok() && !absl::IsNotFound(status)) {
-            LogDiskError(site, InChunk(key, status));
-          }
-          done(std::move(status));
-        });
+      absl::Status status = work(io);
+      if (!status.ok() && !absl::IsNotFound(status)) {
+        LogDiskError(site, InChunk(key, status));
+      }
+      done(std::move(status));
+    });
   }
 
   const Options options_;
@@ -341,6 +345,7 @@ class DiskTierImpl final : public DiskTier {
   std::atomic<uint64_t> bytes_read_{0};
   Lanes readers_;
   Lanes writers_;
+  std::unique_ptr<Lane> holds_;  // for ConfirmHeld
   std::unique_ptr<Cleaner> cleaner_;
 };
 

@@ -322,6 +322,39 @@ TEST_P(DiskTierTest, ConfirmsTheHoldOfAnObjectThatItHas) {
 
 // After a start, a TTL holds its object even before the partition can report
 // the hold.
+TEST_P(DiskTierTest, AReadDoesNotWaitForTheConfirmationOfAHold) {
+  absl::Notification go_on;
+  std::atomic<bool> confirming{false};
+  DiskTier::Options options = OptionsHere();
+  options.holds = [&](ShardId, const ChunkKey&) {
+    if (confirming) go_on.WaitForNotification();
+    return false;
+  };
+  auto tier = *DiskTier::Open(std::move(options));
+  SyncDisk disk(tier.get());
+  const TestObject object = MakeObject(1);
+  ASSERT_TRUE(disk.Write(object).ok());
+  confirming = true;
+  absl::Notification confirmed;
+  tier->ConfirmHeld(object.info.shard, object.info.key,
+                    [&](const absl::Status& status) {
+                      EXPECT_TRUE(status.ok()) << status;
+                      confirmed.Notify();
+                    });
+  absl::Notification read;
+  auto arena = *Arena::Create(1u << 20);
+  tier->Read(object.info, *arena->Allocate(object.info.bytes),
+             [&](const absl::Status& status) {
+               EXPECT_TRUE(status.ok()) << status;
+               read.Notify();
+             });
+  EXPECT_TRUE(read.WaitForNotificationWithTimeout(absl::Seconds(10)));
+  EXPECT_FALSE(confirmed.HasBeenNotified());
+  go_on.Notify();
+  confirmed.WaitForNotification();
+  read.WaitForNotification();
+}
+
 TEST_P(DiskTierTest, ATtlHoldsItsObjectFromTheStart) {
   const SetClock clock(absl::UnixEpoch() + absl::Hours(500),
                        absl::FromUnixSeconds(1790000000));
