@@ -9,6 +9,9 @@ namespace kdn::storage {
 
 absl::Status LeaseTable::Acquire(const ChunkKey& key, SessionId session,
                                  absl::Time expires) {
+  if (ended_.contains(session)) {
+    return absl::CancelledError("the session has ended");
+  }
   const auto holds = by_key_.find(key);
   const bool extends =
       holds != by_key_.end() && holds->second.leases.contains(session);
@@ -38,10 +41,21 @@ absl::Status LeaseTable::Release(const ChunkKey& key, SessionId session) {
 }
 
 void LeaseTable::ReleaseSession(SessionId session) {
-  const auto keys = by_session_.find(session);
-  if (keys == by_session_.end()) return;
-  const std::vector<ChunkKey> all(keys->second.begin(), keys->second.end());
-  for (const ChunkKey& key : all) EraseLease(key, session);
+  if (!by_session_.contains(session)) return;
+  ended_.insert(session);
+  ReleaseEnded(kEndsACall);
+}
+
+int LeaseTable::ReleaseEnded(int most) {
+  int released = 0;
+  for (; released < most && !ended_.empty(); ++released) {
+    const SessionId session = *ended_.begin();
+    const auto keys = by_session_.find(session);
+    KDN_CHECK(keys != by_session_.end(), "an ended session has leases");
+    const ChunkKey key = *keys->second.begin();
+    EraseLease(key, session);
+  }
+  return released;
 }
 
 void LeaseTable::HoldUntil(const ChunkKey& key, absl::Time expires) {
@@ -68,7 +82,8 @@ void LeaseTable::Forget(const ChunkKey& key) {
 }
 
 void LeaseTable::Expire(absl::Time now) {
-  while (!by_expiry_.empty() && std::get<0>(*by_expiry_.begin()) <= now) {
+  for (int ends = ReleaseEnded(kEndsACall); ends < kEndsACall; ++ends) {
+    if (by_expiry_.empty() || std::get<0>(*by_expiry_.begin()) > now) return;
     const auto [expires, key, session] = *by_expiry_.begin();
     if (session) {
       EraseLease(key, *session);
@@ -82,8 +97,8 @@ bool LeaseTable::Has(const ChunkKey& key,
                      std::optional<SessionId> session) const {
   const auto holds = by_key_.find(key);
   if (holds == by_key_.end()) return false;
-  return session ? holds->second.leases.contains(*session)
-                 : holds->second.ttl != absl::InfinitePast();
+  if (!session) return holds->second.ttl != absl::InfinitePast();
+  return holds->second.leases.contains(*session) && !ended_.contains(*session);
 }
 
 bool LeaseTable::Held(const ChunkKey& key, absl::Time now) const {
@@ -91,14 +106,20 @@ bool LeaseTable::Held(const ChunkKey& key, absl::Time now) const {
   if (holds == by_key_.end()) return false;
   return holds->second.ttl > now ||
          std::any_of(holds->second.leases.begin(), holds->second.leases.end(),
-                     [now](const auto& lease) { return lease.second > now; });
+                     [this, now](const auto& lease) {
+                       return lease.second > now &&
+                              !ended_.contains(lease.first);
+                     });
 }
 
 bool LeaseTable::HeldByOther(const ChunkKey& key, SessionId session) const {
   const auto holds = by_key_.find(key);
   if (holds == by_key_.end()) return false;
-  const size_t own = holds->second.leases.contains(session) ? 1 : 0;
-  return holds->second.leases.size() > own;
+  return std::any_of(holds->second.leases.begin(), holds->second.leases.end(),
+                     [this, session](const auto& lease) {
+                       return lease.first != session &&
+                              !ended_.contains(lease.first);
+                     });
 }
 
 LeaseTable::Holds& LeaseTable::HoldsToExtend(const ChunkKey& key) {
@@ -119,7 +140,10 @@ void LeaseTable::EraseLease(const ChunkKey& key, SessionId session) {
   const auto keys = by_session_.find(session);
   KDN_CHECK(keys != by_session_.end(), "every lease has a session");
   keys->second.erase(key);
-  if (keys->second.empty()) by_session_.erase(keys);
+  if (keys->second.empty()) {
+    by_session_.erase(keys);
+    ended_.erase(session);
+  }
   ends_.push_back({holds->first, session});
   DropIfEmpty(holds);
 }
@@ -152,6 +176,9 @@ void LeaseTable::CheckInvariants() const {
   }
   size_t by_session = 0;
   for (const auto& [session, keys] : by_session_) by_session += keys.size();
+  for (const SessionId session : ended_) {
+    KDN_CHECK(by_session_.contains(session), "an ended session has leases");
+  }
   KDN_CHECK(leases + ttls == by_expiry_.size() && by_session == leases &&
                 leases == static_cast<size_t>(leases_),
             "the maps have different leases");

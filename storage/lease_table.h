@@ -38,14 +38,22 @@ struct HoldEnd {
 // session or when it is released, whichever comes first.
 //
 // The time of an operation depends on the leases that it makes or ends, not on
-// all leases. Invariant: the three maps have the same leases and TTLs.
+// all leases. A session may have a million leases, and as many may end at one
+// time: a call of ReleaseSession or Expire ends kEndsACall of them at most, and
+// the next calls of Expire end the others. The other functions take no notice
+// of leases that are still to be ended for their session or time.
+//
+// Invariant: the three maps have the same leases and TTLs.
 // Pure; thread-compatible.
 class LeaseTable {
  public:
+  static constexpr int kEndsACall = 4096;
+
   explicit LeaseTable(int leases_max) : leases_max_(leases_max) {}
 
   // Gives the session a lease, or changes the time of its lease.
-  // RESOURCE_EXHAUSTED when there are leases_max leases.
+  // RESOURCE_EXHAUSTED when there are leases_max leases. CANCELLED while the
+  // leases of the session are being ended.
   absl::Status Acquire(const ChunkKey& key, SessionId session,
                        absl::Time expires);
   // NOT_FOUND when the session has no lease on the chunk.
@@ -82,6 +90,8 @@ class LeaseTable {
   // The holds of the key, created if there are none. The caller adds a hold.
   Holds& HoldsToExtend(const ChunkKey& key);
   void EraseLease(const ChunkKey& key, SessionId session);
+  // Ends at most so many leases of sessions in `ended_`. Answers how many.
+  int ReleaseEnded(int most);
   void EraseTtl(ByKey::iterator holds);
   void DropIfEmpty(ByKey::iterator holds);
 
@@ -89,6 +99,8 @@ class LeaseTable {
   int leases_ = 0;
   ByKey by_key_;
   absl::flat_hash_map<SessionId, std::set<ChunkKey>> by_session_;
+  // Sessions that have leases and were released.
+  std::set<SessionId> ended_;
   // An entry without a session is a TTL.
   std::set<std::tuple<absl::Time, ChunkKey, std::optional<SessionId>>>
       by_expiry_;

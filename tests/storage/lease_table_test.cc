@@ -41,6 +41,44 @@ TEST(LeaseTableTest, EndsWithItsSessionAndWithNoOther) {
   EXPECT_FALSE(table.Held(Key(1), kNow));
 }
 
+TEST(LeaseTableTest, ManyLeasesEndAFewAtATime) {
+  constexpr int kMost = LeaseTable::kEndsACall;
+  const auto key_of = [](int i) {
+    return ChunkKey(DigestBuilder("lease").Add(uint64_t(i)).Finish());
+  };
+  for (const bool by_session : {true, false}) {
+    SCOPED_TRACE(by_session);
+    LeaseTable table(3 * kMost);
+    const absl::Time end = kNow + absl::Seconds(1);
+    for (int i = 0; i < 2 * kMost + 1; ++i) {
+      ASSERT_TRUE(table.Acquire(key_of(i), kOne, end).ok());
+    }
+    ASSERT_TRUE(table.Acquire(Key(1), kTwo, kNow + absl::Hours(1)).ok());
+    table.TakeChanges();
+    const absl::Time now = by_session ? kNow : end;
+    if (by_session) {
+      table.ReleaseSession(kOne);
+      EXPECT_TRUE(absl::IsCancelled(table.Acquire(Key(2), kOne, end)));
+    } else {
+      table.Expire(now);
+    }
+    for (const size_t ends : {kMost, kMost, 1, 0}) {
+      EXPECT_EQ(table.TakeEnds().size(), ends);
+      EXPECT_EQ(table.TakeChanges().size(), ends);
+      table.CheckInvariants();
+      for (int i = 0; i < 2 * kMost + 1; ++i) {
+        ASSERT_FALSE(table.Held(key_of(i), now));
+        if (!by_session) continue;
+        ASSERT_FALSE(table.Has(key_of(i), kOne));
+        ASSERT_FALSE(table.HeldByOther(key_of(i), kTwo));
+      }
+      table.Expire(now);
+    }
+    EXPECT_EQ(table.size(), 1);
+    EXPECT_TRUE(table.Held(Key(1), now));
+  }
+}
+
 TEST(LeaseTableTest, AcquiringAgainExtends) {
   LeaseTable table(1);
   ASSERT_TRUE(table.Acquire(Key(1), kOne, kNow + absl::Seconds(1)).ok());
