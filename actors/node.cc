@@ -132,6 +132,7 @@ class NodeImpl final : public Node {
   std::vector<HeldKeys> held_;
   std::vector<StorageActor> storage_;
   EvictionRelay evictions_;
+  absl::Time disk_opened_ = absl::InfinitePast();
   std::unique_ptr<storage::DiskTier> disk_;
   NodeServices services_;
   NodeActor node_actor_;
@@ -184,8 +185,14 @@ absl::Status NodeImpl::OpenDisk() {
   const NodeOptions& options = context_.options;
   if (options.data_dir.empty()) return absl::OkStatus();
   storage::DiskTier::Options disk;
+  disk_opened_ = context_.clock->Now();
   disk.directory = options.data_dir;
   disk.clock = context_.clock;
+  // The partitions bound their requests, so that the tier refuses none of them
+  // under a load that it can take.
+  disk.requests_max = std::max(
+      disk.requests_max, options.storage_actors *
+                             storage::Partition::Options().disk_requests_max());
   disk.capacity_bytes = options.disk_bytes;
   disk.segment_bytes = std::min(disk.segment_bytes,
                                 std::max<uint64_t>(options.disk_bytes / 8, 1));
@@ -207,11 +214,10 @@ absl::Status NodeImpl::SpawnStorage() {
   const size_t actors = static_cast<size_t>(options.storage_actors);
   std::vector<std::vector<storage::ObjectInfo>> restored(actors);
   if (disk_ != nullptr) {
-    const absl::Time now = context_.clock->Now();
     absl::Status status = disk_->ForEach([&](const storage::ObjectInfo& info) {
       const size_t partition = placement::PartitionOf(info.shard, actors);
       // The disk tier may ask for holds before the storage actor exists.
-      if (info.expires > now) held_[partition].Set(info.key, true);
+      if (info.expires > disk_opened_) held_[partition].Set(info.key, true);
       restored[partition].push_back(info);
     });
     if (!status.ok()) return status;
@@ -225,7 +231,7 @@ absl::Status NodeImpl::SpawnStorage() {
     storage_.push_back(system_.spawn(
         MakeStorageActor,
         StorageActorDeps{*std::move(arena), disk_.get(), &held_[i],
-                         context_.clock, &context_.meters()},
+                         context_.clock, &context_.meters(), disk_opened_},
         std::move(restored[i])));
   }
   evictions_.Begin(storage_);

@@ -68,6 +68,15 @@ void StorageActorState::Init(StorageActor::pointer self_in,
   partition = std::make_unique<storage::Partition>(options, deps.blocks);
 }
 
+void StorageActorState::Restore(const storage::ObjectInfo& info) {
+  // The disk tier knows the TTL from its record: it need not hear of each hold.
+  for (const storage::Action& action :
+       partition->Restore(info, deps.disk_opened)) {
+    const auto& hold = std::get<storage::action::HoldChanged>(action);
+    deps.held->Set(hold.key, hold.held);
+  }
+}
+
 std::vector<LookupItem> StorageActorState::Lookup(const LookupQuery& query) {
   std::vector<LookupItem> items;
   for (const ChunkKey& key : UnpackKeys(query.keys)) {
@@ -312,7 +321,7 @@ StorageActor::behavior_type MakeStorageActor(
   StorageActorState* state = &self->state;
   state->Init(self, deps);
   for (const storage::ObjectInfo& info : restored) {
-    state->Perform(state->partition->Restore(info, state->deps.clock->Now()));
+    state->Restore(info);
   }
   self->delayed_send(self, kTick, TickAtom::value);
   return {

@@ -25,6 +25,8 @@ struct StorageActorDeps {
   HeldKeys* held = nullptr;           // the actor keeps it up to date
   const Clock* clock = nullptr;
   Meters* meters = nullptr;
+  // When the disk tier was opened. It holds the objects whose TTL ends later.
+  absl::Time disk_opened = absl::InfinitePast();
 };
 
 // The answer to a lease call. It is sent when the last of its keys is done.
@@ -67,6 +69,7 @@ struct StorageActorState {
   static inline const char* name = "storage";
 
   void Init(StorageActor::pointer self, const StorageActorDeps& deps);
+  void Restore(const storage::ObjectInfo& info);
   void Perform(storage::Actions actions);
   storage::RequestId NextId() { return storage::RequestId(++last_id); }
 
