@@ -17,7 +17,8 @@
 namespace kdn::actors {
 namespace {
 
-constexpr auto kCountTimeout = std::chrono::seconds(2);
+// Shorter than the time that a person waits for a status.
+constexpr auto kCountTimeout = std::chrono::milliseconds(500);
 constexpr absl::Duration kVerifyTimeout = absl::Seconds(10);
 constexpr auto kTick = std::chrono::milliseconds(20);
 
@@ -78,20 +79,22 @@ caf::result<NodeReport> NodeActorState::Report() {
   auto promise = self->make_response_promise<NodeReport>();
   auto values = std::make_shared<MetricValues>(OwnMetrics());
   auto waiting = std::make_shared<size_t>(deps.storage.size());
-  for (const StorageActor& actor : deps.storage) {
-    self->request(actor, kCountTimeout, CountAtom::value)
+  last_of.resize(deps.storage.size());
+  for (size_t i = 0; i < deps.storage.size(); ++i) {
+    auto end = [this, promise, values, waiting, i]() mutable {
+      values->Merge(last_of[i]);
+      if (--*waiting > 0) return;
+      promise.deliver(NodeReport{deps.node->self().name(), ToWire(*values)});
+    };
+    self->request(deps.storage[i], kCountTimeout, CountAtom::value)
         .then(
-            [promise, values, waiting, id = deps.node->self().name()](
-                const std::vector<MetricItem>& part) mutable {
-              values->Merge(FromWire(part));
-              if (--*waiting > 0) return;
-              promise.deliver(NodeReport{id, ToWire(*values)});
+            [this, i, end](const std::vector<MetricItem>& part) mutable {
+              last_of[i] = FromWire(part);
+              end();
             },
             // CAF ends an actor that does not handle an error. Peers would then
             // take a node for dead that is only busy.
-            [promise](const caf::error& busy) mutable {
-              if (promise.pending()) promise.deliver(busy);
-            });
+            [end](const caf::error&) mutable { end(); });
   }
   return promise;
 }

@@ -25,6 +25,8 @@ struct NodeActorState {
   static inline const char* name = "node";
 
   caf::result<PeerInfo> Join(const JoinQuery& query) const;
+  // A storage actor that does not answer in time is busy: its last metrics
+  // count.
   caf::result<NodeReport> Report();
   caf::result<CopyAnswer> Copy(const CopyQuery& query);
   void Suspect(const SuspectQuery& query);
@@ -38,6 +40,8 @@ struct NodeActorState {
   NodeActorDeps deps;
   std::shared_ptr<const placement::ShardMap> counted;  // null: none yet
   placement::ShardMap::Counts counts;                  // in `counted`
+  // The metrics that each storage actor has reported last.
+  std::vector<MetricValues> last_of;
 };
 
 NodeActor::behavior_type MakeNodeActor(
