@@ -37,11 +37,13 @@ struct PassingMemory {
                        .write = {.guaranteed = bytes / 4, .patience = bytes},
                        .background = {}}};
   }
-  // Like AdmissionGate::Request, but the error for an object that is larger
-  // than its class may hold names a remedy. Such an object would take memory
-  // that another class is guaranteed.
-  AdmissionId Request(const transfer::AdmissionGate::Ask& ask,
+  // Like AdmissionGate::Request, with two differences. The amount counts in
+  // whole pages, as the arena does: what the gate grants, the arena can give.
+  // The error for an object that is larger than its class may hold names a
+  // remedy. Such an object would take memory that another class is guaranteed.
+  AdmissionId Request(transfer::AdmissionGate::Ask ask,
                       transfer::AdmissionGate::Answer answer) {
+    ask.amount = storage::BlockSource::RoundUpToPages(ask.amount);
     const uint64_t most = gate.most_of(ask.work_class);
     if (ask.amount <= most) return gate.Request(ask, std::move(answer));
     answer(absl::ResourceExhaustedError(absl::StrCat(

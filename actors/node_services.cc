@@ -78,8 +78,15 @@ void NodeServices::BeginStore(
        done = std::move(done)](
           absl::StatusOr<std::shared_ptr<storage::ArenaBlock>> block) mutable {
         if (!block.ok()) return done(block.status());
-        done(NodeChunkWriter::Create(system, node, std::move(request),
-                                     *std::move(block), built));
+        // Create computes sines and cosines for all positions. This thread is a
+        // storage actor's, or the thread that has given memory back.
+        node->pool.Post(
+            {WorkClass::kWrite, node->pool.NextRequester(), 0},
+            [system, node, built, request = std::move(request),
+             done = std::move(done), block = *std::move(block)]() mutable {
+              done(NodeChunkWriter::Create(system, node, std::move(request),
+                                           std::move(block), built));
+            });
       };
   if (built == delivery::BuildPlace::kPassing) {
     const AdmissionId waiting = node_->passing->Request(

@@ -483,7 +483,7 @@ TEST_F(BeginStoreTest, HeadsTooLargeForATransformAreRefusedWithTheReason) {
             std::move(request),
             [&](const absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>>&
                     stream) { status = stream.status(); });
-    Run();
+    RunWithPool();
     return status;
   };
   const absl::Status refused =
@@ -578,6 +578,7 @@ TEST_F(PassingMemoryTest, ACancelledStoreLeavesTheLine) {
   others = nullptr;
   EXPECT_EQ(times_, 1);
   BeginStore(SmallModel(), 4);
+  RunWithPool();
   EXPECT_TRUE(status_.ok()) << status_;
   cancellation_->Cancel();
   EXPECT_EQ(times_, 2) << "a store that has begun is answered once";
@@ -594,7 +595,48 @@ TEST_F(PassingMemoryTest, NoStoreTakesWhatReadsAreGuaranteed) {
               testing::HasSubstr("give the node more memory"));
   EXPECT_EQ(node_->passing->arena->used_bytes(), 0u);
   BeginStore(model, 100);
+  RunWithPool();
   EXPECT_TRUE(status_.ok()) << status_;
+}
+
+TEST_F(PassingMemoryTest, TheGateGrantsNoMoreThanTheArenaCanGive) {
+  const storage::Arena& arena = *node_->passing->arena;
+  const size_t pages = arena.budget_bytes() / storage::Arena::kPageBytes;
+  std::vector<AdmissionGate::Pass> passes;
+  for (size_t i = 0; i < 2 * pages; ++i) {
+    node_->passing->Request(
+        {.amount = 1, .work_class = WorkClass::kWrite},
+        [&](const absl::StatusOr<AdmissionGate::Pass>& pass) {
+          if (pass.ok()) passes.push_back(*pass);
+        });
+  }
+  EXPECT_GT(passes.size(), 0u);
+  EXPECT_LE(passes.size(), pages) << "each takes a page";
+}
+
+// A storage actor must not compute the tables of a store.
+TEST_F(BeginStoreTest, AStoreOnAnOwnerBeginsOnTheWorkerPool) {
+  const ModelSpec model = SmallModel();
+  delivery::StoreRequest request{std::make_shared<const ModelSpec>(model),
+                                 IdentityOwnedBy(model, 1, {a_, b_}),
+                                 {0},
+                                 LevelSet::Of(Level::kInt8),
+                                 Durability::kReplicated,
+                                 absl::ZeroDuration(),
+                                 In(absl::Seconds(1))};
+  absl::Status status = absl::UnknownError("not answered");
+  std::thread::id thread;
+  NodeServices(&system_, node_.get())
+      .BeginStore(
+          std::move(request),
+          [&](const absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>>&
+                  stream) {
+            status = stream.status();
+            thread = std::this_thread::get_id();
+          });
+  RunWithPool();
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_NE(thread, std::this_thread::get_id()) << "actors run on this thread";
 }
 
 class StoreActorTest : public ActorsTest {
