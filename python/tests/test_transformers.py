@@ -500,17 +500,21 @@ def checkpoint_with_bos(checkpoint: Path) -> tuple[Path, int]:
     return checkpoint, bos
 
 
-def test_kdn_inject_begins_a_text_as_the_tokenizer_does(cluster: Cluster, namespace: str, short_path: Path) -> None:
+@pytest.mark.parametrize("templated", [False, True], ids=["bare", "with its front token"])
+def test_kdn_inject_begins_a_text_as_the_tokenizer_does(
+    cluster: Cluster, namespace: str, short_path: Path, templated: bool
+) -> None:
     checkpoint, bos = checkpoint_with_bos(short_path / "bos")
     file = short_path / "arden.txt"
-    file.write_text(text_of("arden").replace("<doc>", ""))
+    file.write_text(("<doc>" if templated else "") + text_of("arden").replace("<doc>", ""))
     command = [str(KDN), "inject", "--connect", cluster.unix(), "--namespace", namespace]
     subprocess.run([*command, "--model", str(checkpoint), str(file)], check=True, timeout=120, capture_output=True)
     model = transformers.AutoModelForCausalLM.from_pretrained(str(checkpoint), torch_dtype=torch.bfloat16).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(checkpoint))
     with KnowledgeBase(model, tokenizer, cluster.unix(), namespace=namespace) as base:
         added = base.add("arden", file.read_text())
-        assert base._texts["arden"][0] == bos != base._texts["arden"][-1]
+        assert base._texts["arden"][0] == bos
+        assert bos not in base._texts["arden"][1:]
         assert (added.stored, added.chunks) == (0, 2)
 
 
