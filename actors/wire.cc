@@ -27,16 +27,12 @@ std::vector<ChunkKey> UnpackKeys(const std::vector<char>& bytes) {
   return keys;
 }
 
-std::vector<char> PackRef(const ChunkRef& ref) {
-  // Earlier builds read a placement key behind the key. The key itself leads
-  // them to the same shard.
-  return PackKeys({ref.key, ref.key});
-}
+std::vector<char> PackRef(const ChunkRef& ref) { return PackKeys({ref.key}); }
 
 std::optional<ChunkRef> UnpackRef(const std::vector<char>& bytes) {
-  const std::vector<ChunkKey> both = UnpackKeys(bytes);
-  if (both.size() != 2) return std::nullopt;
-  return ChunkRef{both[0]};
+  const std::vector<ChunkKey> keys = UnpackKeys(bytes);
+  if (keys.size() != 1) return std::nullopt;
+  return ChunkRef{keys[0]};
 }
 
 LookupItem ToWire(const storage::ObjectInfo* info) {

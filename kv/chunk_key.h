@@ -2,6 +2,7 @@
 #define KDN_KV_CHUNK_KEY_H_
 
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -78,6 +79,22 @@ absl::Status ValidateDepth(const ChunkIdentity& identity, uint32_t depth);
 // key has one placement, and every node can check it. REQUIRES: the depth
 // passes ValidateDepth.
 ChunkKey KeyOf(const ChunkIdentity& identity, uint32_t depth);
+
+// Bits of a key that differ between the chunks of a placement group. The first
+// bytes of their keys are equal, so they must not decide where chunks are
+// spread.
+inline uint64_t OwnBits(const ChunkKey& key) {
+  uint64_t bits = 0;
+  std::memcpy(&bits, key.bytes().data() + kPlacementBytes, sizeof(bits));
+  return bits;
+}
+
+// A name for log lines and error messages: 4 bytes of the group and 4 of the
+// chunk, such as "9dfc56cf..601f0ca5".
+inline std::string ShortHex(const ChunkKey& key) {
+  const std::string hex = Hex(key);
+  return hex.substr(0, 8) + ".." + hex.substr(2 * kPlacementBytes, 8);
+}
 
 // Requests name a chunk by its key.
 struct ChunkRef {

@@ -45,7 +45,7 @@ struct Hello {
 
 struct ChunkRef {
   key @0 :Data;
-  placement @1 :Data;  # The key again. Nodes of earlier builds read it.
+  placement @1 :Data;  # Not read. Versions before 5 needed it.
 }
 
 struct Request {

@@ -283,7 +283,7 @@ class DiskTierImpl final : public DiskTier {
   }
 
   static Lane& LaneOf(Lanes& lanes, const ChunkKey& key) {
-    return *lanes[key.bytes()[0] % lanes.size()];
+    return *lanes[OwnBits(key) % lanes.size()];
   }
 
   // Reports the eviction in order with the answers to writes of the key, and

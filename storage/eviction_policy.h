@@ -21,12 +21,8 @@ struct Cached {
   uint32_t weight = 1;
 };
 
-// A chunk key is a SHA-256 value, so any 64 of its bits are well mixed.
-inline uint64_t EvictionHashOf(const ChunkKey& key) {
-  uint64_t hash = 0;
-  std::memcpy(&hash, key.bytes().data(), sizeof(hash));
-  return hash;
-}
+// A hash of a chunk's key, for policies that remember objects that are gone.
+inline uint64_t EvictionHashOf(const ChunkKey& key) { return OwnBits(key); }
 
 // Decides which object of a cache goes next. The memory tier, the disk tier and
 // cache simulators use the same policies. A policy knows its objects by slot:

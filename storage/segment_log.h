@@ -309,7 +309,7 @@ class SegmentLog {
   // NOT_FOUND when the index does not have the object.
   absl::StatusOr<Place> Locate(ShardId shard, const ChunkKey& key);
   absl::Mutex& KeyLock(const ChunkKey& key) {
-    return key_locks_[key.bytes()[1] % key_locks_.size()];
+    return key_locks_[(OwnBits(key) >> 8) % key_locks_.size()];
   }
 
   const Options options_;

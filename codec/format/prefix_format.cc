@@ -2,6 +2,7 @@
 
 #include <xxhash.h>
 
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -26,9 +27,8 @@ void WriteIdentity(const ObjectHeader& header, ByteWriter* out) {
   const ChunkIdentity& identity = header.identity;
   out->Bytes(identity.fingerprint.bytes().data(), kDigestBytes);
   out->Bytes(identity.condition.bytes().data(), kDigestBytes);
-  // Earlier builds read a placement key here and compare it with the key that
-  // the object is announced with.
-  out->Bytes(KeyOf(header).bytes().data(), kDigestBytes);
+  const std::array<std::byte, kDigestBytes> unread{};
+  out->Bytes(unread.data(), unread.size());
   out->Bytes(header.calibration.bytes().data(), kDigestBytes);
   WriteRopeTable(RopeTableOf(header), out);
   out->Bytes(identity.ns.name().data(), identity.ns.name().size());
@@ -68,7 +68,7 @@ absl::StatusOr<ObjectHeader> ReadHeader(const FixedFields& fixed,
                                         ByteReader* in) {
   const auto fingerprint = ReadDigest<ModelFingerprint>(in);
   const auto condition = ReadDigest<ChunkKey>(in);
-  in->Bytes(kDigestBytes);  // the key, or the placement key of earlier builds
+  in->Bytes(kDigestBytes);  // earlier builds wrote a placement key
   const auto calibration = ReadDigest<CalibrationId>(in);
   absl::StatusOr<std::vector<RopeSpec>> ropes = ReadRopes(fixed, in);
   if (!ropes.ok()) return ropes.status();

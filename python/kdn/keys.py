@@ -107,7 +107,8 @@ class Chunk:
         return range(self.begin, self.end)
 
     def __repr__(self) -> str:
-        return f"Chunk({self.key.hex()[:12]}, tokens {self.begin}..{self.end})"
+        key = self.key.hex()
+        return f"Chunk({key[:8]}..{key[16:24]}, tokens {self.begin}..{self.end})"
 
 
 def cut_chain(fingerprint: bytes, namespace: str, tokens: Sequence[int]) -> list[Chunk]:

@@ -16,7 +16,6 @@ namespace {
 
 void FillRef(const ChunkRef& ref, peer::ChunkRef::Builder out) {
   out.setKey(ToWire(ref.key));
-  out.setPlacement(ToWire(ref.key));
 }
 
 void FillFetch(const delivery::FetchRequest& request,

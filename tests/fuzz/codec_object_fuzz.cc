@@ -19,7 +19,7 @@
 namespace kdn::codec {
 namespace {
 
-// Where version 3 has the CRC of the prefix, and the key that readers ignore
+// Where version 3 has the CRC of the prefix, and the field that readers ignore
 // (docs/formats.md).
 constexpr size_t kCrcAt = 12;
 constexpr size_t kUnreadAt = 128;

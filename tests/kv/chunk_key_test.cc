@@ -82,6 +82,25 @@ TEST(ChunkKeyTest, AnotherPlacementIsAnotherKey) {
   EXPECT_NE(KeyOf(identity, 3), key);
 }
 
+// Disk threads, locks and eviction's memory of a key tell the chunks of a group
+// apart, and so do people.
+TEST(ChunkKeyTest, TheChunksOfAGroupDifferInTheirOwnBitsAndNames) {
+  std::vector<int32_t> tokens(kChunkTokens * kPlacementGroupChunks);
+  std::iota(tokens.begin(), tokens.end(), 0);
+  std::set<uint64_t> bits, lanes;
+  std::set<std::string> names;
+  for (const ChainChunk& chunk :
+       CutChain(SomeModel(), *Namespace::Parse("t"), tokens)) {
+    bits.insert(OwnBits(chunk.ref.key));
+    lanes.insert(OwnBits(chunk.ref.key) % 8);
+    names.insert(ShortHex(chunk.ref.key));
+    EXPECT_EQ(ShortHex(chunk.ref.key).size(), 18u);
+  }
+  EXPECT_EQ(bits.size(), 16u);
+  EXPECT_EQ(names.size(), 16u);
+  EXPECT_GE(lanes.size(), 4u);
+}
+
 TEST(CutChainTest, ChainsChunksAndGroupsThemForPlacement) {
   std::vector<int32_t> tokens(kChunkTokens * (kPlacementGroupChunks + 1) + 5);
   std::iota(tokens.begin(), tokens.end(), 0);

@@ -511,7 +511,7 @@ TEST_P(DiskTierTest, RemovedObjectsStayRemovedThroughCleaningAndARebuild) {
 // the number is at least `from`.
 int IdOnAnotherThread(int than, int from) {
   const auto thread = [](int id) {
-    return MakeObject(id).info.key.bytes()[0] % 4;
+    return OwnBits(MakeObject(id).info.key) % 4;
   };
   while (thread(from) == thread(than)) ++from;
   return from;
