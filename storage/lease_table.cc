@@ -69,6 +69,15 @@ void LeaseTable::HoldUntil(const ChunkKey& key, absl::Time expires) {
   by_expiry_.emplace(expires, key, std::nullopt);
 }
 
+void LeaseTable::CutTtl(const ChunkKey& key, absl::Time expires) {
+  const auto found = by_key_.find(key);
+  if (found == by_key_.end() || found->second.ttl <= expires) return;
+  if (expires == absl::InfinitePast()) return EraseTtl(found);
+  by_expiry_.erase({found->second.ttl, key, std::nullopt});
+  found->second.ttl = expires;
+  by_expiry_.emplace(expires, key, std::nullopt);
+}
+
 void LeaseTable::Forget(const ChunkKey& key) {
   auto holds = by_key_.find(key);
   if (holds == by_key_.end()) return;

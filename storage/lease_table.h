@@ -62,6 +62,9 @@ class LeaseTable {
   // Sets the chunk's TTL, unless its present TTL ends later. InfinitePast: no
   // TTL.
   void HoldUntil(const ChunkKey& key, absl::Time expires);
+  // Sets the chunk's TTL back to this time, if it ends later. InfinitePast: the
+  // TTL ends.
+  void CutTtl(const ChunkKey& key, absl::Time expires);
   // The chunk is gone: its leases and its TTL end.
   void Forget(const ChunkKey& key);
   void Expire(absl::Time now);

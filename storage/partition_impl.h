@@ -252,6 +252,8 @@ struct Partition::Impl {
   void RefuseHoldWaiters(const HoldEnd& end, Actions& actions);
   void AnswerHoldWaiter(Entry& entry, const HoldWaiter& waiter,
                         const absl::Status& status, Actions& actions);
+  // A commit that waited for the hold is refused: its TTL does not count.
+  void CutTtl(const Entry& entry);
   void CountTerminal(Metric what, uint64_t count = 1);
   int waiting() const {
     return static_cast<int>(reservations.size()) + readers;

@@ -173,13 +173,24 @@ void Partition::Impl::AnswerHoldWaiter(Entry& entry, const HoldWaiter& waiter,
   if (status.ok()) {
     entry.info.expires = std::max(entry.info.expires, waiter.expires);
     actions.push_back(action::Committed{waiter.id, entry.info, true});
-  } else if (absl::IsNotFound(status) || absl::IsDataLoss(status)) {
+    return;
+  }
+  CutTtl(entry);
+  if (absl::IsNotFound(status) || absl::IsDataLoss(status)) {
     actions.push_back(action::Refused{
         waiter.id, absl::UnavailableError(
                        "the stored version is gone: store the chunk again")});
   } else {
     actions.push_back(action::Refused{waiter.id, status});
   }
+}
+
+void Partition::Impl::CutTtl(const Entry& entry) {
+  absl::Time expires = entry.info.expires;
+  for (const HoldWaiter& waiter : entry.hold_waiters) {
+    if (!waiter.session) expires = std::max(expires, waiter.expires);
+  }
+  leases.CutTtl(entry.info.key, expires);
 }
 
 Actions Partition::Remove(RequestId id, const ChunkKey& key,
@@ -252,9 +263,10 @@ bool Partition::Held(const ChunkKey& key, absl::Time now) const {
 Actions Partition::OnTick(absl::Time now) {
   const CheckedEvent event(this);
   Actions actions;
-  impl_->leases.Expire(now);
   impl_->ExpireReservations(now, actions);
   impl_->ExpireWaiters(now, actions);
+  // After the waiters: a refused commit may leave a TTL that has ended.
+  impl_->leases.Expire(now);
   impl_->TellHolds(actions);
   impl_->RetryConfirms(now, actions);
   impl_->Advance(now, actions);
@@ -276,8 +288,10 @@ void Partition::Impl::ExpireWaiters(absl::Time now, Actions& actions) {
     Entry& entry = entries.find(ends.key)->second;
     std::erase_if(entry.committers,
                   [id](const Committer& it) { return it.waiter.id == id; });
-    std::erase_if(entry.hold_waiters,
-                  [id](const HoldWaiter& it) { return it.id == id; });
+    if (std::erase_if(entry.hold_waiters,
+                      [id](const HoldWaiter& it) { return it.id == id; }) > 0) {
+      CutTtl(entry);
+    }
   }
 }
 

@@ -110,6 +110,21 @@ TEST(LeaseTableTest, ATimeToLiveHoldsItsChunkAndIsNoLease) {
   table.CheckInvariants();
 }
 
+TEST(LeaseTableTest, ATimeToLiveCanBeSetBack) {
+  LeaseTable table(1);
+  table.CutTtl(Key(1), kNow);
+  table.HoldUntil(Key(1), kNow + absl::Seconds(9));
+  table.CutTtl(Key(1), kNow + absl::Seconds(20));
+  EXPECT_TRUE(table.Held(Key(1), kNow + absl::Seconds(8)));
+  table.CutTtl(Key(1), kNow + absl::Seconds(5));
+  table.CheckInvariants();
+  EXPECT_TRUE(table.Held(Key(1), kNow + absl::Seconds(4)));
+  EXPECT_FALSE(table.Held(Key(1), kNow + absl::Seconds(5)));
+  table.CutTtl(Key(1), absl::InfinitePast());
+  table.CheckInvariants();
+  EXPECT_FALSE(table.Held(Key(1), kNow));
+}
+
 TEST(LeaseTableTest, TellsOfTheFirstHoldAndOfTheLast) {
   using Changes = std::vector<HoldChange>;
   LeaseTable table(10);

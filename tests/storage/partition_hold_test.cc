@@ -76,7 +76,22 @@ TEST_F(PartitionTest, ATtlOfAnotherVersionOnDiskWaitsForTheDisk) {
     EXPECT_EQ(absl::IsDeadlineExceeded(refused->why), how == How::kLate);
     EXPECT_EQ(absl::IsUnavailable(refused->why), how != How::kLate);
     EXPECT_EQ(Only<action::HeldLost>(actions), nullptr) << "not acknowledged";
+    EXPECT_FALSE(partition_->Held(Key(1), kNow)) << "the TTL was refused";
   }
+}
+
+TEST_F(PartitionTest, ARefusedTtlLeavesTheTtlThatWasAcknowledged) {
+  Make(1, true);
+  ObjectInfo stored = Info(1, /*version=*/2);
+  stored.expires = kNow + absl::Seconds(2);
+  partition_->Restore(stored, kNow);
+  ASSERT_NE(Only<action::ConfirmHold>(
+                Put(1, Durability::kReplicated, kNow + absl::Seconds(9))),
+            nullptr);
+  ASSERT_NE(Only<action::Refused>(Confirmed(1, absl::UnavailableError("bad"))),
+            nullptr);
+  EXPECT_TRUE(partition_->Held(Key(1), kNow + absl::Seconds(1)));
+  EXPECT_FALSE(partition_->Held(Key(1), kNow + absl::Seconds(3)));
 }
 
 TEST_F(PartitionTest, ACommitThatWaitsForADamagedVersionIsToldToStoreAgain) {
