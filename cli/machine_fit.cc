@@ -33,8 +33,10 @@ std::optional<uint64_t> LimitIn(const std::string& file) {
   return bytes;
 }
 
-// The memory that the control groups of this process leave it.
+// The memory that the control groups of this process leave it: the least limit
+// of its group and the groups around that.
 std::optional<uint64_t> ControlGroupLimit() {
+  std::optional<uint64_t> least;
   std::ifstream groups("/proc/self/cgroup");
   std::string line;
   while (std::getline(groups, line)) {
@@ -43,10 +45,11 @@ std::optional<uint64_t> ControlGroupLimit() {
          group = group.parent_path()) {
       const auto limit = LimitIn(
           absl::StrCat("/sys/fs/cgroup", group.string(), "/memory.max"));
-      if (limit || group == group.root_path()) return limit;
+      if (limit) least = std::min(*limit, least.value_or(*limit));
+      if (group == group.root_path()) break;
     }
   }
-  return std::nullopt;
+  return least;
 }
 
 std::optional<FileSystem> FileSystemOf(const std::string& path) {

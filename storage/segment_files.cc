@@ -55,6 +55,12 @@ absl::StatusOr<SegmentLog::SegmentPtr> SegmentLog::OpenSegment(uint32_t number,
     return DiskError(errno, absl::StrCat("opening ", segment->path));
   }
   if (absl::Status status = CheckRegular(*segment); !status.ok()) return status;
+  // O_NONBLOCK was for pipes. On a regular file, some kernels make io_uring
+  // answer "try again" for ever.
+  if (fcntl(segment->fd, F_SETFL, fcntl(segment->fd, F_GETFL) & ~O_NONBLOCK) !=
+      0) {
+    return DiskError(errno, absl::StrCat("opening ", segment->path));
+  }
   if (create) {
     // Without its name in the directory, the file and the records synced into
     // it would be lost.

@@ -167,14 +167,15 @@ absl::Status SegmentLog::Append(RecordHeader object,
 absl::Status SegmentLog::AppendAt(Claim claim, const RecordHeader& object,
                                   absl::Span<const std::byte> padded_payload,
                                   bool sync, BlockIo& io) {
-  const absl::StatusOr<Written> written =
+  absl::StatusOr<Written> written =
       WriteAt(std::move(claim), object, padded_payload, io);
   if (!written.ok()) return written.status();
   if (sync) {
     absl::Status status = SyncFile(*written->claim.segment);
     if (!status.ok()) {
       // A rebuild of the index would find the object of a store that failed.
-      PunchOut(written->claim, RecordBytes(object.payload_bytes));
+      written->claim.failed_bytes = RecordBytes(object.payload_bytes);
+      PunchOut(written->claim, written->claim.failed_bytes);
       return status;
     }
   }
