@@ -207,10 +207,10 @@ interface SharedMemory {
 
   ticket @1 () -> (status :Status, socket :Text, ticket :Data);
   # For clients whose Cap'n Proto library cannot receive file descriptors. Connect to
-  # the Unix socket at the path of the gateway's own socket with ".fd" behind it
-  # (`socket` is this path in the file system of the node), send the bytes of `ticket`, and receive one
-  # byte with the descriptor attached (SCM_RIGHTS). A ticket works once, while this
-  # capability lives, and only until the next ticket is asked for.
+  # the Unix socket whose path is that of the gateway's own socket with ".fd" behind it,
+  # send the bytes of `ticket`, and receive one byte with the descriptor attached
+  # (SCM_RIGHTS). `socket` is the same path as the node sees it. A ticket works once,
+  # while this capability lives, and only until the next ticket is asked for.
 }
 
 # ---------------------------------------------------------------- the model

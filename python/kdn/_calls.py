@@ -255,12 +255,10 @@ class Calls:
         return answer.stream
 
     async def retrieve(self, call: RetrieveCall) -> list[Outcome]:
-        # After a broken call, the node may write into the memory until the deadline.
+        # After a broken call, the node may write into the memory until the deadline. After
+        # an answer, it writes nothing more, also for chunks that failed.
         with _spoiling(call.memory):
-            outcomes = await self._retrieve(call)
-        if call.memory is not None and any(outcome.kind == "failed" for outcome in outcomes):
-            call.memory.spoil()  # the node may still be writing a failed chunk
-        return outcomes
+            return await self._retrieve(call)
 
     async def _retrieve(self, call: RetrieveCall) -> list[Outcome]:
         asking = self._knowledge.retrieve_request()

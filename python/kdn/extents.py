@@ -7,7 +7,8 @@ import bisect
 
 class Extents:
     """Gives out parts of `size` bytes of memory, and takes them back. Parts do not overlap.
-    Free neighbours are one extent, so a piece of which everything came back is whole."""
+    Free neighbours are one extent. When all parts are back, the memory is one free extent
+    again (`whole`)."""
 
     def __init__(self, size: int) -> None:
         self.size = size

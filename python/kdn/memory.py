@@ -36,9 +36,8 @@ _PAGE = 4096
 # arrays get a region of their own.
 _FIRST_REGION_BYTES = 8 << 20
 _REGION_BYTES = 64 << 20
-# A region of which no array is left is kept for the next call, which saves making its
-# pages again: regions of at most _SPARE_BYTES together (one may be larger), for at most
-# SPARE_S seconds.
+# A region without arrays is kept for the next call, because new pages take time: regions
+# of at most _SPARE_BYTES together (one may be larger), for at most SPARE_S seconds.
 _SPARE_BYTES = 256 << 20
 SPARE_S = 10.0
 
@@ -68,7 +67,7 @@ class Region:
         self.number = number
         self.data = data
         self.free = Extents(len(data))
-        self.spoiled = False  # the node may still use a part: no part is given out again
+        self.spoiled = False  # the node may still use a part, so no more parts are given out
         self.since = 0.0  # monotonic time when the last part came back
 
 
@@ -116,6 +115,7 @@ class Memory:
         self._returned: deque[Part] = deque()
         self._regions: list[Region] = []
         self._closed = False
+        self._timer = False  # a look at spare regions is planned
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype[Any], timeout: float) -> tuple[Part, np.ndarray[Any, Any]]:
         """A part of shared memory and an array that fills it. The part is used again when no
@@ -136,9 +136,10 @@ class Memory:
         that large extents stay for large arrays."""
         self._settle()
         with self._lock:
+            regions = [] if self._closed else self._regions
             fitting = [
                 (smallest, region)
-                for region in self._regions
+                for region in regions
                 if not region.spoiled and (smallest := region.free.smallest(size)) is not None
             ]
             if not fitting:
@@ -227,9 +228,15 @@ class Memory:
             while len(spare) > 1 and sum(region.free.size for region in spare) > _SPARE_BYTES:
                 gone.append(spare.pop(0))
             self._regions = [region for region in self._regions if region not in gone]
+            begins, self._timer = bool(spare) and not self._timer, self._timer or bool(spare)
         self._drop(gone)
-        if spare and any(region.since == now for region in spare):
-            self._loop.post(self._settle, SPARE_S + 0.1)
+        if begins:
+            self._loop.post(self._look_again, SPARE_S + 0.1)
+
+    def _look_again(self) -> None:
+        with self._lock:
+            self._timer = False
+        self._settle()
 
     def _drop_spares(self) -> bool:
         """Drops all regions that nobody uses. Returns whether there were any."""
@@ -245,9 +252,7 @@ class Memory:
             self._loop.post(functools.partial(self._connection.drop, region.number))
 
     def close(self) -> None:
+        """No more arrays are given out. Regions go when their arrays have gone."""
         with self._lock:
             self._closed = True
-            unused = [region for region in self._regions if region.free.whole]
-        for region in unused:
-            with contextlib.suppress(BufferError):
-                region.data.close()
+        self._settle()

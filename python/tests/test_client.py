@@ -488,6 +488,44 @@ def test_nobody_counts_regions(cluster: Cluster, namespace: str) -> None:
         assert len(memory._regions) < 8
 
 
+def test_a_closed_client_gives_out_no_memory_and_keeps_none(cluster: Cluster) -> None:
+    client = kdn.Client(cluster.unix())
+    memory = client._link.memory
+    assert memory is not None
+    _, kept = memory.array((5000,), np.dtype(np.uint8), 10)
+    _, array = memory.array((30 << 20,), np.dtype(np.uint8), 10)
+    del array
+    memory.close()
+    assert len(memory._regions) == 1, "the region in use stays, the other one goes"
+    assert memory._take(4096) is None
+    kept[:] = 1
+    del kept
+    memory._settle()
+    assert not memory._regions
+    client.close()
+
+
+def test_one_timer_looks_after_spare_regions(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    with kdn.Client(cluster.unix()) as client:
+        memory = client._link.memory
+        assert memory is not None
+        planned = []
+        post = memory._loop.post
+        monkeypatch.setattr(
+            memory._loop, "post", lambda call, delay=0.0: planned.append(call) if delay else post(call, delay)
+        )
+        for _ in range(20):
+            _, array = memory.array((5000,), np.dtype(np.uint8), 10)
+            del array
+            memory._settle()
+        assert len(planned) == 1
+        planned[0]()
+        _, array = memory.array((5000,), np.dtype(np.uint8), 10)
+        del array
+        memory._settle()
+        assert len(planned) == 2
+
+
 def test_spoiled_memory_is_not_used_again(cluster: Cluster) -> None:
     with kdn.Client(cluster.unix()) as client:
         memory = client._link.memory
