@@ -150,10 +150,10 @@ void Arena::Chill() {
   const auto& runs = base_free_.by_offset();
   for (auto run = runs.rbegin(); cold_.bytes() < SpareUsed(); ++run) {
     KDN_CHECK(run != runs.rend(), "the base has as many free pages");
-    cold_.Take(run->first, run->second);
+    const bool is_cold = cold_.Take(run->first, run->second) == run->second;
     const size_t length = std::min(run->second, SpareUsed() - cold_.bytes());
     const size_t offset = run->first + run->second - length;
-    Release(offset, length);
+    if (!is_cold) Release(offset, length);
     cold_.Add(offset, length);
   }
 }

@@ -520,6 +520,7 @@ void BasicDiskPolicy<Order>::OnEmptied() {
                 at->second.writers == 0,
             "an emptied segment has no live record");
   total_ -= at->second.end;
+  start_limit_ = std::min(start_limit_, total_ + largest_at_start_);
   tombstones_ -= at->second.tombstones;
   uncounted_ -= at->second.uncounted ? 1 : 0;
   segments_.erase(at);
