@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from .config_digest import completed, model_digest
 from .digest import Digest
 from .errors import InvalidArgument, Unimplemented
-from .loaded_model import Witness, facts_of, tensors_digest, witness_of
+from .loaded_model import Witness, facts_of, tensors_digest, tensors_of, witness_of
 from .model import ModelSpec, tokenizer_digest, weight_files, weights_digest
 
 
@@ -101,10 +101,12 @@ def served_digest(
 
 def _is_of(model: Any, directory: Path) -> bool:
     """Whether the tensors of `model` equal those of the files."""
-    tensors = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, torch.Tensor)}
+    tensors = {name: tensor for name, tensor in tensors_of(model).items() if isinstance(tensor, torch.Tensor)}
     places = set()
     for path in weight_files(directory):
         with safe_open(path, framework="pt") as file:
+            if not all(_is_unused(name) for name in file.keys() - tensors.keys()):
+                return False
             for name in file.keys() & tensors.keys():
                 there, here = file.get_slice(name), tensors[name]
                 if here.is_meta or list(here.shape) != there.get_shape():
@@ -114,6 +116,12 @@ def _is_of(model: Any, directory: Path) -> bool:
                 places.add(here.data_ptr())
     # A tied tensor has two names, and the files have one of them.
     return bool(places) and all(tensor.data_ptr() in places for tensor in tensors.values())
+
+
+def _is_unused(name: str) -> bool:
+    """Whether a model may lack this tensor of its files: the output head makes no KV, and
+    old checkpoints have frequencies that Transformers computes of the config."""
+    return name == "lm_head.weight" or name.endswith(".rotary_emb.inv_freq")
 
 
 _digests: weakref.WeakKeyDictionary[Any, tuple[Witness, str]] = weakref.WeakKeyDictionary()

@@ -7,6 +7,8 @@ changes without reading the weights.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import hashlib
 import itertools
 import math
@@ -27,43 +29,108 @@ _SAMPLED = 64
 _PLAIN = (bool, int, float, str, type(None))
 _OF_PEFT = ("active_adapter", "_active_adapter", "_disable_adapters", "merged_adapters", "scaling")
 _OF_TORCH = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+_SMALL = {
+    "vocab_size": 2,
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "pad_token_id": None,
+}
+"""Sizes of a model that is made to look at its modules: they do not depend on the sizes."""
+
+
+def _plain_name(name: str) -> str:
+    """The name of a module or tensor without the parts that torch.compile adds."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
 def _modules(model: Any) -> Iterator[tuple[str, Any]]:
     for name, module in model.named_modules():
-        yield name.replace("_orig_mod.", ""), module  # torch.compile adds the part
+        if not hasattr(module, "_orig_mod"):  # the wrapper of torch.compile
+            yield _plain_name(name), module
+
+
+def tensors_of(model: Any) -> dict[str, Any]:
+    """The state dict of a model, compiled or not, with the names of the model that is not."""
+    return {_plain_name(name): tensor for name, tensor in model.state_dict().items()}
 
 
 # ------------------------------------------------------------- facts
 
 
 def facts_of(model: Any, config: Mapping[str, Any], rope: RopeSpec) -> dict[str, Any]:
-    """What the modules compute and `config`, a completed config, does not say. Empty for a
-    model as Transformers makes it.
+    """The differences between what the modules compute and what `config` says. `config` is a
+    completed config. A model as Transformers makes it has no differences.
 
-    Finds modules of other classes than Transformers' and torch's, changed rotations,
-    epsilons, scales, counts of heads and activations. Does not find code that replaces a
-    method of a module. Raises FailedPrecondition for a model that drops out values.
+    Finds modules and parameters that were added, removed or replaced, and changed
+    rotations, epsilons, scales and counts of heads. Raises FailedPrecondition for a model
+    that drops out values.
     """
     if model.training and any(p for p in (config.get("attention_dropout"), config.get("hidden_dropout")) if p):
         raise FailedPrecondition("the model is in training mode and drops out values: call model.eval()")
     expected = _expected(config, rope)
-    activation = _activation(config)
-    facts: dict[str, Any] = {}
+    facts = _structural_facts(model)
     for name, module in _modules(model):
-        kind = type(module)
-        if kind.__module__.split(".")[0] not in ("torch", "transformers"):
-            facts[f"{name}: class"] = f"{kind.__module__}.{kind.__qualname__}"
         for key in expected.keys() & vars(module).keys():
             value = vars(module)[key]
             if not _equal(value, expected[key]):
                 facts[f"{name}: {key}"] = value if isinstance(value, _PLAIN) else str(value)
-        if hasattr(module, "act_fn") and type(module.act_fn) is not activation:
-            facts[f"{name}: act_fn"] = type(module.act_fn).__name__
         frequencies = getattr(module, "inv_freq", None)
         if isinstance(frequencies, torch.Tensor) and not _rotates_by(frequencies, rope):
             facts[f"{name}: inv_freq"] = frequencies.detach().float().cpu().tolist()
     return facts
+
+
+def _structural_facts(model: Any) -> dict[str, Any]:
+    """The modules and parameters that differ from those of a model that Transformers makes
+    of the same config. Of a class that is not one of Transformers, all of them count."""
+    found, usual = _structure_of(model), _usual_structure_of(model)
+    return {
+        f"{name}: class": found.get(name, "none")
+        for name in sorted(found.keys() | usual.keys())
+        if found.get(name) != usual.get(name)
+    }
+
+
+def _structure_of(model: Any) -> dict[str, str]:
+    """The class of each module by its name, and the names of the parameters."""
+    found = {}
+    for name, module in _modules(model):
+        found[name] = _qualified(type(module))
+        for key, parameter in module._parameters.items():
+            if parameter is not None:
+                found[f"{name}.{key}"] = "parameter"
+    return found
+
+
+def _usual_structure_of(model: Any) -> dict[str, str]:
+    kind = type(next(module for _, module in _modules(model)))
+    if kind.__module__.split(".")[0] != "transformers":
+        return {}
+    config = copy.deepcopy(model.config)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    layers = text.num_hidden_layers
+    for key, value in _SMALL.items():
+        setattr(text, key, value)
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[:1]
+    device = torch.device("meta")
+    # A device is a context manager since torch 2. Before, the CPU makes the small model.
+    with device if hasattr(device, "__enter__") else contextlib.nullcontext(), torch.random.fork_rng(devices=[]):
+        small = _structure_of(kind(config))
+    # In the supported architectures, all layers have the same modules.
+    first = "model.layers.0"
+    usual = {name: what for name, what in small.items() if not f"{name}.".startswith(f"{first}.")}
+    for i in range(layers):
+        usual |= {f"model.layers.{i}{n.removeprefix(first)}": c for n, c in small.items() if n.startswith(first)}
+    return usual
+
+
+def _qualified(code: Any) -> str:
+    return f"{code.__module__}.{code.__qualname__}"
 
 
 def _expected(config: Mapping[str, Any], rope: RopeSpec) -> dict[str, Any]:
@@ -89,12 +156,6 @@ def _equal(value: Any, expected: Any) -> bool:
     if isinstance(value, float) and isinstance(expected, float):
         return math.isclose(value, expected, rel_tol=1e-9)
     return value is None if expected is None else value == expected
-
-
-def _activation(config: Mapping[str, Any]) -> type:
-    from transformers.activations import ACT2FN
-
-    return type(ACT2FN[config.get("hidden_act") or "silu"])
 
 
 def _rotates_by(frequencies: Any, rope: RopeSpec) -> bool:
@@ -145,7 +206,7 @@ def _yarn(plain: list[float], rope: RopeSpec) -> list[float]:
 def tensors_digest(model: Any) -> str:
     """Hex digest of the model's weights in memory."""
     digest = Digest("kdn-tensors-1")
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(tensors_of(model).items()):
         if not isinstance(tensor, torch.Tensor):
             digest.text(name).text(repr(tensor))  # the extra state of a module
             continue

@@ -125,11 +125,32 @@ def test_a_change_of_one_row_in_memory_is_noticed(recall: Any, tokenizer: Any) -
     assert spec_of(changed, tokenizer) != spec_of(recall, tokenizer)
 
 
-def test_a_tensor_that_the_files_do_not_have_is_noticed(recall: Any, tokenizer: Any) -> None:
+def test_a_bias_of_the_files_that_the_model_lacks_is_noticed(tokenizer: Any, tmp_path: Path) -> None:
+    model = random_model("Qwen2")
+    with torch.no_grad():
+        model.model.layers[0].self_attn.k_proj.bias += 1
+    model.save_pretrained(tmp_path)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    files, named = spec_of(loaded, tokenizer), spec_of(loaded, tokenizer, weights="mine")
+    loaded.model.layers[0].self_attn.k_proj.bias = None
+    assert spec_of(loaded, tokenizer) != files
+    assert spec_of(loaded, tokenizer, weights="mine") != named
+
+
+def test_a_look_at_a_model_draws_no_random_number(recall: Any, tokenizer: Any) -> None:
+    state = torch.random.get_rng_state()
+    spec_of(recall, tokenizer)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.skipif(not hasattr(torch, "compile"), reason="torch before 2 compiles no models")
+def test_a_compiled_model_is_the_same_model(recall: Any, tokenizer: Any) -> None:
+    assert spec_of(torch.compile(recall), tokenizer) == spec_of(recall, tokenizer)
     changed = copy.deepcopy(recall)
-    projection = changed.model.layers[1].self_attn.v_proj
-    projection.bias = torch.nn.Parameter(torch.ones(projection.out_features))
-    assert spec_of(changed, tokenizer) != spec_of(recall, tokenizer)
+    merge_through_data(changed)
+    expected = spec_of(changed, tokenizer)
+    changed.model.layers[2] = torch.compile(changed.model.layers[2])
+    assert spec_of(changed, tokenizer) == expected
 
 
 def set_epsilon(model: Any) -> None:
@@ -165,6 +186,23 @@ def compute_by_own_class(model: Any) -> None:
     model.model.layers[0].mlp.down_proj.__class__ = Doubled
 
 
+def skip_a_norm(model: Any) -> None:
+    model.model.layers[1].input_layernorm = torch.nn.Identity()
+
+
+def skip_an_mlp(model: Any) -> None:
+    model.model.layers[3].mlp = torch.nn.Identity()
+
+
+def use_a_layer_twice(model: Any) -> None:
+    model.model.layers[3] = model.model.layers[2]
+
+
+def add_a_bias(model: Any) -> None:
+    projection = model.model.layers[1].self_attn.v_proj
+    projection.bias = torch.nn.Parameter(torch.ones(projection.out_features))
+
+
 def count_heads_otherwise(model: Any) -> None:
     model.model.layers[0].self_attn.num_key_value_groups = 1
 
@@ -179,6 +217,10 @@ def count_heads_otherwise(model: Any) -> None:
         round_the_rotation,
         activate_otherwise,
         compute_by_own_class,
+        skip_a_norm,
+        skip_an_mlp,
+        use_a_layer_twice,
+        add_a_bias,
         count_heads_otherwise,
     ],
 )
