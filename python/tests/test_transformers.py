@@ -4,6 +4,7 @@ and without the KDN."""
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import json
 import shutil
@@ -203,6 +204,27 @@ def add_a_bias(model: Any) -> None:
     projection.bias = torch.nn.Parameter(torch.ones(projection.out_features))
 
 
+def doubled(module: Any, given: Any, result: Any) -> Any:
+    return (2 * result[0], *result[1:]) if isinstance(result, tuple) else 2 * result
+
+
+def halved(module: Any, given: Any) -> Any:
+    return (given[0] / 2, *given[1:])
+
+
+def hook_a_result(model: Any) -> None:
+    model.model.layers[0].register_forward_hook(doubled)
+
+
+def hook_an_input(model: Any) -> None:
+    model.model.layers[1].mlp.register_forward_pre_hook(halved)
+
+
+def replace_a_forward(model: Any) -> None:
+    mlp = model.model.layers[1].mlp
+    mlp.forward = functools.partial(torch.mul, other=2.0)
+
+
 def count_heads_otherwise(model: Any) -> None:
     model.model.layers[0].self_attn.num_key_value_groups = 1
 
@@ -221,6 +243,9 @@ def count_heads_otherwise(model: Any) -> None:
         skip_an_mlp,
         use_a_layer_twice,
         add_a_bias,
+        hook_a_result,
+        hook_an_input,
+        replace_a_forward,
         count_heads_otherwise,
     ],
 )
@@ -232,6 +257,38 @@ def test_a_model_that_computes_otherwise_is_another(change: Any, recall: Any, to
     again = copy.deepcopy(recall)
     change(again)
     assert spec_of(again, tokenizer) == spec_of(changed, tokenizer)
+
+
+def test_the_forward_of_a_class_that_is_not_its_own_is_noticed(
+    recall: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = spec_of(recall, tokenizer)
+    monkeypatch.setattr(type(recall.model.layers[0].mlp), "forward", lambda self, given: 2 * given)
+    assert spec_of(recall, tokenizer) != first
+
+
+def test_a_hook_on_all_modules_is_noticed(recall: Any, tokenizer: Any) -> None:
+    first = spec_of(recall, tokenizer)
+    hook = torch.nn.modules.module.register_module_forward_hook(doubled)
+    try:
+        assert spec_of(recall, tokenizer) != first
+    finally:
+        hook.remove()
+
+
+def test_code_that_only_moves_tensors_makes_no_other_model(recall: Any, tokenizer: Any) -> None:
+    moved = copy.deepcopy(recall)
+    mlp = moved.model.layers[0].mlp
+
+    def forward(module: Any, given: Any) -> Any:  # as accelerate wraps a module
+        return module._old_forward(given)
+
+    forward.__module__ = "accelerate.hooks"
+    mlp._old_forward = mlp.forward
+    mlp.forward = functools.update_wrapper(functools.partial(forward, mlp), mlp._old_forward)
+    assert spec_of(moved, tokenizer) == spec_of(recall, tokenizer)
+    mlp._old_forward = functools.partial(torch.mul, other=2.0)
+    assert spec_of(moved, tokenizer) != spec_of(recall, tokenizer)
 
 
 def test_a_model_that_drops_out_values_is_refused(tokenizer: Any) -> None:
@@ -303,7 +360,16 @@ def replace_a_parameter(model: Any) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [load_other_weights, edit_in_place, merge_through_data, replace_a_parameter, set_epsilon, turn_slower],
+    [
+        load_other_weights,
+        edit_in_place,
+        merge_through_data,
+        replace_a_parameter,
+        set_epsilon,
+        turn_slower,
+        hook_a_result,
+        replace_a_forward,
+    ],
 )
 def test_a_model_that_changes_is_another_from_then_on(
     change: Any, recall: Any, tokenizer: Any, cluster: Cluster, namespace: str
