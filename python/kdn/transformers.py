@@ -23,12 +23,13 @@ import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from .client import DEFAULT_ADDRESS
-from .errors import FailedPrecondition, InvalidArgument, Unimplemented
+from .errors import FailedPrecondition, InvalidArgument, KdnError, Unimplemented
 from .failover import Failover
 from .huggingface import autocasts, cache_of, kv_of, length_of, prefill, spec_of
 from .keys import Chunk, check_int32
 from .knowledge import Knowledge
 from .loaded_model import witness_of
+from .model import ModelSpec
 from .terms import EXACT, Terms
 from .types import leading, names_of
 
@@ -179,16 +180,16 @@ class KdnCache:
         self._watching = True
         self._said_off = False
         self._witness = witness_of(model)
-        self._connect()
+        self._use(spec_of(model, tokenizer, weights_digest))
         self._cluster.connect()
 
-    def _connect(self) -> None:
-        self.spec = spec_of(self._model, self._tokenizer, self._weights)
+    def _use(self, spec: ModelSpec) -> None:
+        self._cluster = Failover(self._addresses, self._namespace, spec, "kdn.transformers")
         self.prefill_tokens_per_second = 0.0
         """The model's measured speed of prefill; 0: unknown. Chunks that would take longer to
         load than to prefill are not loaded."""
         self._device = self._model.device
-        self._cluster = Failover(self._addresses, self._namespace, self.spec, "kdn.transformers")
+        self.spec = spec
 
     def refresh(self) -> bool:
         """Looks whether the model has changed, and goes on under its new spec then. Returns
@@ -203,14 +204,15 @@ class KdnCache:
                 "make a new object with a weights_digest of the new weights"
             )
         spec = spec_of(self._model, self._tokenizer, self._weights)
-        self._witness = witness
-        if spec == self.spec:
-            self._device = self._model.device
-            return False
-        _log.warning("the model has changed: going on as another model, whose chunks are stored anew")
-        self._cluster.close()
-        self._connect()
-        return True
+        changed = spec != self.spec
+        if changed:
+            _log.warning("the model has changed: going on as another model, whose chunks are stored anew")
+            with contextlib.suppress(KdnError):
+                self._cluster.close()
+            self._use(spec)
+        self._device = self._model.device
+        self._witness = witness  # last, so that the next refresh repeats an interrupted one
+        return changed
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:

@@ -24,7 +24,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import kdn  # noqa: E402
+import kdn.transformers as transformers_module  # noqa: E402
 from kdn.config_digest import completed, model_digest  # noqa: E402
+from kdn.failover import Failover  # noqa: E402
 from kdn.huggingface import (  # noqa: E402
     cache_of,
     kv_of,
@@ -390,6 +392,55 @@ def test_a_model_that_changes_is_another_from_then_on(
             model.load_state_dict(recall.state_dict())
             assert base.add("arden", text_of("arden")).stored == 0
             assert base.kdn.spec == first
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "error"),
+    [
+        (Failover, "close", KeyboardInterrupt()),
+        (transformers_module, "Failover", KeyboardInterrupt()),
+        (transformers_module, "Failover", kdn.InvalidArgument("no")),
+    ],
+    ids=["while closing", "while connecting", "refused"],
+)
+def test_a_change_is_not_forgotten_when_its_refresh_fails(
+    owner: Any,
+    method: str,
+    error: BaseException,
+    recall: Any,
+    tokenizer: Any,
+    cluster: Cluster,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    model = copy.deepcopy(recall)
+    with KdnCache(model, tokenizer, cluster.unix(), namespace=namespace) as cache:
+        chain = cache.chain(range(300))
+        merge_through_data(model)
+        with monkeypatch.context() as patch, pytest.raises(type(error)):
+            patch.setattr(owner, method, fail)
+            cache.refresh()
+        with pytest.raises(kdn.FailedPrecondition, match="cut the chain again"):
+            cache.missing(chain)
+        assert cache.spec == cache.cluster.model == spec_of(model, tokenizer)
+
+
+def test_a_cluster_that_cannot_be_left_does_not_stop_a_refresh(
+    recall: Any, tokenizer: Any, cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> None:
+        raise kdn.FailedPrecondition("the thread of the KDN's connections has ended")
+
+    model = copy.deepcopy(recall)
+    with KdnCache(model, tokenizer, cluster.unix(), namespace=namespace) as cache:
+        merge_through_data(model)
+        with monkeypatch.context() as patch:
+            patch.setattr(Failover, "close", fail)
+            assert cache.refresh()
+        assert cache.spec == spec_of(model, tokenizer)
 
 
 def test_a_model_that_is_only_moved_stays_the_same(
