@@ -3,6 +3,7 @@ because an engine without the KDN is slower but not broken."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -99,7 +100,7 @@ class Failover:
         try:
             return client, client.open(self.namespace, self.model)
         except BaseException:
-            client.close()
+            _close(client)
             raise
 
     def _live(self) -> Knowledge | None:
@@ -161,13 +162,17 @@ class Failover:
             self._next = (self._next + 1) % len(self._addresses)
             if self._next == 0:
                 self._wait()  # every address has been tried
-        if client is not None:
-            client.close()
+        _close(client)
 
     def close(self) -> None:
         """Ends the session with the cluster. Stored chunks stay."""
         with self._lock:
             client, self._client, self._knowledge = self._client, None, None
+        _close(client)
+
+
+def _close(client: Client | None) -> None:
+    with contextlib.suppress(KdnError):  # when the loop has ended, so has the session
         if client is not None:
             client.close()
 

@@ -14,7 +14,8 @@ from test_client import MODEL, in_a_child, kv_of
 
 import kdn
 from cluster import Cluster
-from kdn import failover
+from kdn import _loop, failover
+from kdn._loop import Loop
 from kdn.failover import Failover
 from kdn.knowledge import Knowledge
 
@@ -94,6 +95,17 @@ def test_a_thread_of_an_engine_gets_no_exception(cluster: Cluster, namespace: st
     with pytest.raises(kdn.InvalidArgument):
         found.attempt("storing", lambda _: fail(kdn.InvalidArgument("an infinite value")), "nothing")
     assert found.shielded("asking", node_of, "nobody") == "n1"
+    found.close()
+
+
+def test_a_loop_that_ended_raises_nothing(cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_loop, "_shared", Loop())
+    found = Failover(cluster.unix(), namespace, MODEL, "test")
+    chain = found.connect().chain(range(10))
+    _loop._shared.close()
+    assert found.attempt("asking", lambda k: k.lookup(chain), []) == []
+    assert found.connect().lookup(chain) != [], "a new loop is made"
+    _loop._shared.close()
     found.close()
 
 
