@@ -27,6 +27,8 @@ from .model import RopeSpec
 
 _SAMPLED = 64
 """Elements per tensor that a witness reads."""
+_PIECE = 16 << 20
+"""Elements that a witness copies at a time of a tensor that it reads whole."""
 _PLAIN = (bool, int, float, str, type(None))
 _OF_PEFT = ("active_adapter", "_active_adapter", "_disable_adapters", "merged_adapters", "scaling")
 _OF_TORCH = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
@@ -320,17 +322,25 @@ def _place_of(tensor: Any) -> tuple[Any, ...]:
 
 
 def _sample_of(tensors: list[Any]) -> bytes:
+    digest = hashlib.sha256()
     parts: dict[tuple[Any, Any], list[Any]] = {}
     for tensor in tensors:
         if tensor.is_meta or tensor.numel() == 0:
             continue
         flat = tensor.detach().reshape(-1)
-        step = 1 if _version_of(tensor) is None else -(-flat.numel() // _SAMPLED)
-        parts.setdefault((tensor.device, tensor.dtype), []).append(flat[::step])
-    digest = hashlib.sha256()
+        if _version_of(tensor) is None:
+            for piece in flat.split(_PIECE):
+                digest.update(_bytes_of(piece))
+        else:
+            step = -(-flat.numel() // _SAMPLED)
+            parts.setdefault((tensor.device, tensor.dtype), []).append(flat[::step])
     for flats in parts.values():
-        digest.update(torch.cat(flats).contiguous().view(torch.uint8).cpu().numpy().data)
+        digest.update(_bytes_of(torch.cat(flats)))
     return digest.digest()
+
+
+def _bytes_of(flat: Any) -> memoryview:
+    return flat.contiguous().view(torch.uint8).cpu().numpy().data
 
 
 def _adapters_of(model: Any) -> tuple[Any, ...]:

@@ -24,6 +24,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import kdn  # noqa: E402
+import kdn.loaded_model as loaded_model  # noqa: E402
 import kdn.transformers as transformers_module  # noqa: E402
 from kdn.config_digest import completed, model_digest  # noqa: E402
 from kdn.failover import Failover  # noqa: E402
@@ -470,6 +471,21 @@ def test_one_element_of_a_model_made_in_inference_mode_is_noticed(
         with torch.inference_mode():
             model.model.layers[0].mlp.up_proj.weight[11, 13] += 1
         assert cache.refresh() and cache.spec != first
+
+
+def test_a_model_made_in_inference_mode_is_not_copied_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaded_model, "_PIECE", 1000)
+    copied: list[int] = []
+    to_cpu, cat = torch.Tensor.cpu, torch.cat
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: copied.append(self.numel()) or to_cpu(self))
+    monkeypatch.setattr(torch, "cat", lambda parts: copied.append(sum(p.numel() for p in parts)) or cat(parts))
+    with torch.inference_mode():
+        module = torch.nn.Linear(100, 101)
+        first = loaded_model._sample_of(list(module.parameters()))
+        assert loaded_model._sample_of(list(module.parameters())) == first
+        module.weight[100, 99] += 1
+    assert loaded_model._sample_of(list(module.parameters())) != first
+    assert 0 < max(copied) <= 4000  # bytes of a piece
 
 
 def test_a_given_digest_ends_with_the_weights_it_names(
