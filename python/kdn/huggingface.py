@@ -76,27 +76,20 @@ def directory_of(name_or_path: str, revision: str | None = None) -> Path | None:
     return Path(found).parent if found else None
 
 
-_PLAIN_FORMATS = ("auto", "hf", "safetensors", "fastsafetensors", "runai_streamer")
-
-
-def served_digest(
-    name_or_path: str, revision: str | None, quantization: str | None, load_format: str | None = None
-) -> str | None:
+def served_digest(name_or_path: str, revision: str | None, quantization: str | None) -> str | None:
     """The digest of a checkpoint's weights as a server loads them: the weights' part of a
     ModelSpec's digest. None when the checkpoint's files are not found.
 
     A checkpoint that is quantized while loading has other weights than its files, and gets
-    another digest. So does a checkpoint of which the server reads other files than the
-    safetensors files, or none ("dummy").
+    another digest.
     """
     directory = directory_of(name_or_path, revision)
     if directory is None:
         return None
     digest = weights_digest(directory)
-    loaded = "" if (load_format or "auto") in _PLAIN_FORMATS else load_format
-    if not quantization and not loaded:
+    if not quantization:
         return digest
-    return Digest("kdn-served-1").text(digest).text(quantization or "").text(loaded or "").finish().hex()
+    return Digest("kdn-served-1").text(digest).text(quantization).text("").finish().hex()  # the last text is reserved
 
 
 def _is_of(model: Any, directory: Path) -> bool:

@@ -537,9 +537,7 @@ def test_a_revision_of_the_hub_is_known_by_its_own_files(tmp_path: Path, monkeyp
     (root / "refs" / "main").write_text("2" * 40)
     assert served_digest("some/model", None, None) == digests["2" * 40]
     assert served_digest("some/model", "1" * 40, None) == digests["1" * 40] != digests["2" * 40]
-    others = {served_digest("some/model", None, "fp8"), served_digest("some/model", None, None, "dummy")}
-    assert len(others | set(digests.values())) == 4
-    assert served_digest("some/model", None, None, "safetensors") == digests["2" * 40]
+    assert served_digest("some/model", None, "fp8") not in (None, *digests.values())
     assert served_digest("some/other", None, None) is None
 
 
