@@ -7,6 +7,7 @@ same digest (model/config_digest.h), and kdn.capnp describes the bytes that are 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,6 +64,8 @@ _ROPE_KNOWN = frozenset(
 )
 """Fields of rope_scaling that RopeSpec has, or of which only one value is accepted."""
 _DEPTH_MAX = 32
+_COUNT_MAX = 1 << 30
+_NUMBER_MAX = sys.float_info.max
 _MISSING: dict[str, dict[str, Any]] = {
     "llama": {"max_position_embeddings": 2048},
     "mistral": {"max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096},
@@ -83,8 +86,8 @@ def kind_of(config: Mapping[str, Any]) -> str:
     Raises Unimplemented for a type that is not in `ARCHITECTURES`."""
     kind = config.get("model_type")
     if kind is None:
-        named = (config.get("architectures") or [""])[0]
-        kind = str(named).removesuffix("ForCausalLM").lower()
+        named = [*_texts_in(config, "architectures"), ""][0]
+        kind = named.removesuffix("ForCausalLM").lower()
     if kind and kind not in ARCHITECTURES:
         raise Unimplemented(f"models of type {kind!r}: {', '.join(ARCHITECTURES)} are supported")
     return str(kind)
@@ -95,17 +98,43 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**_MISSING.get(kind_of(config), {}), **config}
 
 
+def number_in(fields: Mapping[str, Any], key: str, otherwise: float | None = None) -> float:
+    """A number of a config; `otherwise` if the field is missing or null."""
+    value = fields.get(key)
+    if value is None:
+        value = otherwise
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_NUMBER_MAX < value < _NUMBER_MAX:
+        raise InvalidArgument(f"the model config: {key} is {value!r}, expected a number")
+    return float(value)
+
+
+def count_in(fields: Mapping[str, Any], key: str, otherwise: int | None = None) -> int:
+    """A whole number from 1 to 2^30 of a config; `otherwise` if the field is missing or null."""
+    number = number_in(fields, key, otherwise)
+    if not 1 <= number <= _COUNT_MAX or number != int(number):
+        raise InvalidArgument(f"the model config: {key} is {number:g}, expected a whole number from 1 to {_COUNT_MAX}")
+    return int(number)
+
+
+def _texts_in(fields: Mapping[str, Any], key: str) -> list[str]:
+    """A list of texts of a config; empty if the field is missing or null."""
+    value = fields.get(key) or []
+    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+        raise InvalidArgument(f"the model config: {key} is {value!r}, expected a list of texts")
+    return list(value)
+
+
 def slides(config: Mapping[str, Any]) -> bool:
     """Whether a layer of a completed config may use a sliding window. Raises Unimplemented
     for layers of other kinds, and for a window that is shorter than the longest text."""
-    kinds = set(config.get("layer_types") or [])
+    kinds = set(_texts_in(config, "layer_types"))
     if kinds - {"full_attention"}:
-        raise Unimplemented(f"attention layers of kind {', '.join(sorted(map(str, kinds - {'full_attention'})))}")
-    window = config.get("sliding_window")
-    if kinds or window is None or not config.get("use_sliding_window", True):
+        raise Unimplemented(f"attention layers of kind {', '.join(sorted(kinds - {'full_attention'}))}")
+    if kinds or config.get("sliding_window") is None or not config.get("use_sliding_window", True):
         return False
-    if window < (config.get("max_position_embeddings") or 2048):
-        raise Unimplemented(f"sliding window attention over {window} tokens")
+    window = number_in(config, "sliding_window")
+    if window < (number_in(config, "max_position_embeddings", 0) or 2048):
+        raise Unimplemented(f"sliding window attention over {window:g} tokens")
     return True
 
 

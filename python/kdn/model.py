@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .config_digest import completed, model_digest, rope_fields, slides
+from .config_digest import completed, count_in, model_digest, number_in, rope_fields, slides
 from .digest import Digest
 from .errors import InvalidArgument, Unimplemented
 from .file_digest import file_sha256
@@ -77,42 +77,46 @@ class RopeSpec:
         new = rope_fields(config, "rope_parameters")
         if new and not any(key in new for key in ("rope_theta", "rope_type")):
             raise Unimplemented("rope_parameters that differ between layers")
-        theta = new.get("rope_theta", config.get("rope_theta"))
+        theta = number_in(config if new.get("rope_theta") is None else new, "rope_theta", 10000.0)
         for place in (config, new):
             if (place.get("partial_rotary_factor") or 1.0) != 1.0:
                 raise Unimplemented("partial_rotary_factor other than 1")
         fields: dict[str, Any] = {
-            "theta": 10000.0 if theta is None else float(theta),
+            "theta": theta,
             "rotary_dim": head_dim,
         }
         scaling = new or rope_fields(config, "rope_scaling")
-        fields |= _scaling_fields(scaling, config.get("max_position_embeddings", 2048))
+        fields |= _scaling_fields(scaling, config)
         return cls(**fields)
 
 
-def _scaling_fields(scaling: Mapping[str, Any], max_position: int) -> dict[str, Any]:
+def _scaling_fields(scaling: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
     if kind in ("default", "none"):
         return {}
     if kind not in _SCALINGS:
         raise Unimplemented(f"rope scaling {kind!r}: {', '.join(_SCALINGS)} are supported")
-    factor = float(scaling.get("factor", 0.0))
+    factor = number_in(scaling, "factor", 0.0)
     fields: dict[str, Any] = {"scaling": kind, "factor": factor}
     if kind != "linear":
-        original = scaling.get("original_max_position_embeddings")
-        fields["original_max_position"] = int(max_position if original is None else original)
+        named = scaling.get("original_max_position_embeddings") is not None
+        fields["original_max_position"] = (
+            count_in(scaling, "original_max_position_embeddings")
+            if named
+            else count_in(config, "max_position_embeddings", 2048)
+        )
     if kind == "llama3":
-        fields["low_freq_factor"] = float(scaling.get("low_freq_factor", 1.0))
-        fields["high_freq_factor"] = float(scaling.get("high_freq_factor", 4.0))
+        fields["low_freq_factor"] = number_in(scaling, "low_freq_factor", 1.0)
+        fields["high_freq_factor"] = number_in(scaling, "high_freq_factor", 4.0)
     if kind == "yarn":
         if scaling.get("mscale") or scaling.get("mscale_all_dim"):
             raise Unimplemented("yarn with mscale")
         if not scaling.get("truncate", True):
             raise Unimplemented("yarn without truncate")
         usual = 1.0 if factor <= 1.0 else 0.1 * math.log(factor) + 1.0
-        fields["beta_fast"] = float(scaling.get("beta_fast") or 32.0)
-        fields["beta_slow"] = float(scaling.get("beta_slow") or 1.0)
-        fields["attention_factor"] = float(scaling.get("attention_factor") or usual)
+        fields["beta_fast"] = number_in(scaling, "beta_fast", 0.0) or 32.0
+        fields["beta_slow"] = number_in(scaling, "beta_slow", 0.0) or 1.0
+        fields["attention_factor"] = number_in(scaling, "attention_factor", 0.0) or usual
     return fields
 
 
@@ -164,12 +168,12 @@ class ModelSpec:
         for key in ("num_attention_heads", "num_hidden_layers"):
             if key not in config:
                 raise InvalidArgument(f"the model config has no {key}")
-        heads = int(config["num_attention_heads"])
-        head_dim = int(config.get("head_dim") or config["hidden_size"] // heads)
+        heads = count_in(config, "num_attention_heads")
+        head_dim = count_in(config, "head_dim") if config.get("head_dim") else _quotient(config, heads)
         return cls(
             name=name,
-            num_layers=int(config["num_hidden_layers"]),
-            num_kv_heads=int(config.get("num_key_value_heads") or heads),
+            num_layers=count_in(config, "num_hidden_layers"),
+            num_kv_heads=count_in(config, "num_key_value_heads") if config.get("num_key_value_heads") else heads,
             head_dim=head_dim,
             dtype=dtype_name(dtype),
             rope=RopeSpec.from_config(config, head_dim),
@@ -195,6 +199,14 @@ class ModelSpec:
             dtype=dtype,
             name=root.name,
         )
+
+
+def _quotient(config: Mapping[str, Any], heads: int) -> int:
+    """The head_dim of a config that does not say it."""
+    head_dim = count_in(config, "hidden_size") // heads
+    if head_dim == 0:
+        raise InvalidArgument(f"the model config: hidden_size {config['hidden_size']} is less than {heads} heads")
+    return head_dim
 
 
 def weight_files(root: Path) -> list[Path]:

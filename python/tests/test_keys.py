@@ -227,3 +227,46 @@ def test_the_shipped_model_is_read() -> None:
 
 def test_digests_of_different_fields_differ() -> None:
     assert Digest("d").text("ab").text("c").finish() != Digest("d").text("a").text("bc").finish()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_attention_heads", "many"),
+        ("num_attention_heads", 0),
+        ("num_attention_heads", None),
+        ("num_hidden_layers", 2.5),
+        ("num_hidden_layers", True),
+        ("num_key_value_heads", -1),
+        ("num_key_value_heads", [2]),
+        ("head_dim", float("inf")),
+        ("head_dim", {"a": 1}),
+        ("hidden_size", "wide"),
+        ("hidden_size", None),
+        ("max_position_embeddings", "long"),
+        ("rope_theta", "fast"),
+        ("rope_theta", float("nan")),
+        ("rope_scaling", {"rope_type": "linear", "factor": "two"}),
+        ("rope_scaling", {"rope_type": "llama3", "factor": 2, "low_freq_factor": []}),
+        ("rope_scaling", {"rope_type": "yarn", "factor": 2, "beta_fast": "x"}),
+        ("rope_scaling", {"rope_type": "yarn", "factor": 2, "original_max_position_embeddings": "x"}),
+        ("sliding_window", "wide"),
+        ("layer_types", 7),
+        ("layer_types", [{}]),
+        ("architectures", {"a": 1}),
+    ],
+)
+def test_a_malformed_field_of_a_config_is_named(key: str, value: Any) -> None:
+    named = list(value)[-1] if key == "rope_scaling" else key
+    config: dict[str, Any] = {
+        "architectures": ["MistralForCausalLM"],
+        "num_attention_heads": 8,
+        "num_hidden_layers": 2,
+        "hidden_size": 64,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 64,
+        "sliding_window": 64,
+    }
+    kdn.ModelSpec.from_config(config, weights_digest="w", tokenizer_digest="t")
+    with pytest.raises(kdn.InvalidArgument, match=named):
+        kdn.ModelSpec.from_config({**config, key: value}, weights_digest="w", tokenizer_digest="t")
