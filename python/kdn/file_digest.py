@@ -36,7 +36,8 @@ _log = logging.getLogger("kdn")
 
 def file_sha256(path: Path) -> bytes:
     """The SHA-256 of a file's bytes. The hub's cache names large files by their SHA-256,
-    so these files are not read. Other large files are read once per host."""
+    so these files are not read, and nobody may edit them in place. Other large files are
+    read once per host."""
     target = path.resolve()
     if target.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", target.name):
         return bytes.fromhex(target.name)
