@@ -220,8 +220,11 @@ def weight_files(root: Path) -> list[Path]:
             f"{root} has neither model.safetensors nor model.safetensors.index.json: "
             "is it a Hugging Face checkpoint directory?"
         )
-    names = set(json.loads(index.read_text())["weight_map"].values())
-    files = [root / name for name in sorted(names)]
+    try:
+        names = set(json.loads(index.read_text())["weight_map"].values())
+        files = [root / name for name in sorted(names)]
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise InvalidArgument(f"{index} has no weight_map that names files: {error}") from None
     for file in files:
         if not file.exists():
             raise InvalidArgument(f"{index} names {file.name}, which does not exist")

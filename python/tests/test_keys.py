@@ -214,7 +214,19 @@ def test_a_directory_that_is_no_checkpoint_is_typed(tmp_path: Path) -> None:
         config.write_text(text)
         read()
     index = tmp_path / "model" / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {"a": "missing.safetensors"}}))
+    for text in (
+        "{",
+        "[]",
+        "{}",
+        '{"weight_map": []}',
+        '{"weight_map": {"a": 1}}',
+        '{"weight_map": {"a": "no.safetensors"}}',
+    ):
+        index.write_text(text)
+        read()
+    index.write_bytes(b"\xff")
+    read()
+    config.write_bytes(b"\xff")
     read()
 
 
