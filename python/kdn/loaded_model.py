@@ -130,10 +130,11 @@ def _usual_structure_of(model: Any) -> dict[str, str]:
     with device if hasattr(device, "__enter__") else contextlib.nullcontext(), torch.random.fork_rng(devices=[]):
         small = _structure_of(kind(config))
     # In the supported architectures, all layers have the same modules.
-    first = "model.layers.0"
-    usual = {name: what for name, what in small.items() if not f"{name}.".startswith(f"{first}.")}
+    first = next(name for name in small if name.endswith("layers.0"))
+    usual = {name: what for name, what in small.items() if not name.startswith(first)}
     for i in range(layers):
-        usual |= {f"model.layers.{i}{n.removeprefix(first)}": c for n, c in small.items() if n.startswith(first)}
+        layer = f"{first.removesuffix('0')}{i}"
+        usual |= {layer + n.removeprefix(first): what for n, what in small.items() if n.startswith(first)}
     return usual
 
 

@@ -310,6 +310,7 @@ def test_a_model_as_transformers_makes_it_computes_what_its_config_says(scaling:
     fields = completed(model.config.to_dict())
     spec = kdn.ModelSpec.from_config(fields, weights_digest="w", tokenizer_digest="t")
     assert (spec.rope.scaling, facts_of(model, fields, spec.rope)) == (scaling or "none", {})
+    assert facts_of(model.model, fields, spec.rope) == {}, "a model without a head"
 
 
 @pytest.mark.parametrize("family", ["Llama", "Mistral", "Qwen2", "Qwen3"])
