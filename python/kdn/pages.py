@@ -8,13 +8,13 @@ rotation.
 
 from __future__ import annotations
 
-import contextlib
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from .digest import Digest
-from .errors import KdnError, Unimplemented
+from .errors import Unimplemented
 from .failover import Failover
 from .generation import FIRST, new_generation, of_generation
 from .keys import Chunk, chunk_key
@@ -69,7 +69,8 @@ class PageStore:
 
     `model` is the spec of the whole model; `shard` names the rank's part of it. `levels`
     are the levels to keep (default: "lossless"). If "lossless" is one of them, only
-    "lossless" pages are loaded; else pages at any of `levels` are.
+    "lossless" pages are loaded; else pages at any of `levels` are. A store of another
+    `generation` has other pages.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class PageStore:
         levels: str | Sequence[str] | None = None,
         durability: str = "replicated",
         timeout: float = 10.0,
+        generation: str = FIRST,
     ) -> None:
         # An engine does not tell behind which pages it computed a page. So a store that
         # keeps exact pages loads exact pages only: else it would store inexact KV as exact.
@@ -97,15 +99,17 @@ class PageStore:
             return Failover(addresses, namespace, of_generation(part, generation), "kdn.pages")
 
         self._connect = connect
-        self._cluster = self._connect(FIRST)
+        self._cluster = self._connect(generation)
         self._cluster.attempt("connecting", lambda _: None, None)
 
-    def reset(self) -> None:
-        """Makes all pages unreachable for this store, in every call that begins after this
-        one. They stay in the cluster until they are evicted, and other stores find them."""
-        old, self._cluster = self._cluster, self._connect(new_generation())
-        with contextlib.suppress(KdnError):
-            old.close()
+    def of_new_generation(self) -> PageStore:
+        """A store like this one that finds no page that is stored yet. It connects with its
+        first call. Calls of this store that have begun go on with its own pages."""
+        # This store's connection closes when the last call that uses it has ended. Closing
+        # it here would wait for a thread that is connecting.
+        other = copy.copy(self)
+        other._cluster = self._connect(new_generation())
+        return other
 
     def _chunks(self, knowledge: Knowledge, names: Sequence[str]) -> list[Chunk]:
         return [self._chunk(knowledge, name) for name in names]
@@ -129,17 +133,16 @@ class PageStore:
 
     def put(self, names: Sequence[str], pages: Sequence[Any]) -> list[bool]:
         """Stores pages, flat or shaped. Says of each page whether it is stored now."""
-        cluster = self._cluster  # a reset must not give one batch two generations
-        return [self._put(cluster, name, page) for name, page in zip(names, pages)]
+        return [self._put(name, page) for name, page in zip(names, pages)]
 
-    def _put(self, cluster: Failover, name: str, page: Any) -> bool:
+    def _put(self, name: str, page: Any) -> bool:
         def store(knowledge: Knowledge) -> bool:
             terms = self._terms
             chunk, kv = self._chunk(knowledge, name), self.shape.canonical(page)
             knowledge.store(chunk, kv, levels=terms.levels, durability=terms.durability, timeout=terms.timeout)
             return True
 
-        return cluster.shielded("storing a page", store, False)
+        return self._cluster.shielded("storing a page", store, False)
 
     def get(self, names: Sequence[str], pages: Sequence[Any]) -> list[bool]:
         """Fills `pages`, flat or shaped. Says of each page whether it was filled; the other

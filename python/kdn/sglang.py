@@ -11,7 +11,9 @@ but not with other engines.
 
 The pages belong to the weights in --model-path. When the server is told to clear the
 storage backend, or when an update of the weights changes its weight_version, this engine
-begins a new generation: it finds none of its old pages.
+begins a new generation: it finds none of its old pages. After such an update it stores
+nothing until the server is told to clear the storage backend, because SGLang may still
+hold pages of the old weights.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -28,6 +31,7 @@ from sglang.srt.runtime_context import get_server_args, get_serving
 from .client import DEFAULT_ADDRESS
 from .digest import Digest
 from .errors import InvalidArgument, Unimplemented
+from .generation import FIRST, new_generation
 from .huggingface import directory_of, served_digest
 from .model import ModelSpec, RopeSpec, dtype_name
 from .pages import PageShape, PageStore
@@ -41,6 +45,22 @@ _SGLANG_KEYS = {"backend_name", "module_path", "class_name", "interface_v1", "hi
 _FILE_FORMATS = ("auto", "safetensors", "fastsafetensors", "instanttensor", "layered", "runai_streamer")
 """The values of --load-format with which SGLang loads the safetensors files of a checkpoint
 directory, and nothing else."""
+
+
+@dataclass
+class _Process:
+    """What all backends of this process know: SGLang may detach a backend and attach
+    another one. `version` is the version of the weights at the last clear()."""
+
+    cleared: bool = False
+    version: str | None = None
+
+    def start(self) -> str | None:
+        """The version of the weights whose pages are stored until it changes."""
+        return self.version if self.cleared else _first_weight_version()
+
+
+_process = _Process()
 
 
 class KdnHiCache(HiCacheStorage):
@@ -57,8 +77,9 @@ class KdnHiCache(HiCacheStorage):
         if unknown:
             _log.warning("kdn: settings that the KDN does not know: %s; it knows %s", unknown, sorted(_KEYS))
         self._config = storage_config
-        self._lock = threading.Lock()  # guards the version
-        self._version = _weight_version()
+        self._lock = threading.Lock()  # guards the three below
+        self._version = _process.start()  # at the last call
+        self._stale = False  # SGLang may hold pages of older weights
         self._store: PageStore | None = None
         self._pool: Any = None
 
@@ -85,6 +106,7 @@ class KdnHiCache(HiCacheStorage):
             model,
             shape,
             _shard_of(config),
+            generation=new_generation() if _process.cleared else FIRST,
             **{key: settings[key] for key in _OPTIONS if key in settings},
         )
 
@@ -99,33 +121,46 @@ class KdnHiCache(HiCacheStorage):
         size = self._pool.page_size
         return [self._pool.get_data_page(int(i), flat=False) for i in host_indices[::size]]
 
-    def _with_store(self, what: str, use: Callable[[PageStore], T], otherwise: T) -> T:
-        """The result of `use`; `otherwise` when it fails, or when the weights have just
-        changed: the pages of this call may be of the old weights."""
+    def _with_store(self, what: str, use: Callable[[PageStore], T], otherwise: T, *, stores: bool = False) -> T:
+        """The result of `use`; `otherwise` when it fails, or when it `stores` pages that may
+        be of older weights."""
         if self._store is None:
             raise InvalidArgument("no host pool was registered")
         try:
-            return otherwise if self._weights_changed() else use(self._store)
+            store = self._current(stores)
+            return otherwise if store is None else use(store)
         except Exception:
             _log.exception("%s: going on without the KDN", what)
             return otherwise
 
-    def _weights_changed(self) -> bool:
-        """Whether the weights have another version than at the last call. If so, begins a
-        new generation."""
+    def _current(self, stores: bool) -> PageStore | None:
+        """The store of the server's weights. It begins a new generation if the version of
+        the weights is another than at the last call. None for a call that `stores`, from
+        then on until clear(): SGLang sets the version before it flushes its pages, and it
+        may refuse to flush them."""
         with self._lock:
             version = _weight_version()
-            if version == self._version:
-                return False
-            self._version = version
-        self.clear()
-        return True
+            if version != self._version:
+                self._version = version
+                self._begin_generation()
+                self._stale = True
+                _log.warning("kdn: new weights: nothing is stored until POST /hicache/storage-backend/clear")
+            return None if stores and self._stale else self._store
+
+    def _begin_generation(self) -> None:
+        # A call that has begun keeps the store of its own generation.
+        if self._store is not None:
+            self._store = self._store.of_new_generation()
 
     def clear(self) -> None:
         """Makes all pages unreachable for this engine. They stay in the cluster until they
-        are evicted, and other engines with the same weights find them."""
-        if self._store is not None:
-            self._store.reset()
+        are evicted, and other engines with the same weights find them. SGLang must hold no
+        pages of older weights any more: what it stores from now on counts as new."""
+        with self._lock:
+            self._version = _weight_version()
+            _process.cleared, _process.version = True, self._version
+            self._begin_generation()
+            self._stale = False
 
     def batch_get_v1(self, keys: list[str], host_indices: Any, extra_info: Any = None) -> list[bool]:
         """Fills the pages of the host pool at `host_indices`, which lists the tokens page
@@ -137,7 +172,9 @@ class KdnHiCache(HiCacheStorage):
         """Stores the pages of the host pool at `host_indices`. Says of each page whether it
         is stored now."""
         nothing = [False] * len(keys)
-        return self._with_store("storing pages", lambda it: it.put(keys, self._pages(host_indices)), nothing)
+        return self._with_store(
+            "storing pages", lambda it: it.put(keys, self._pages(host_indices)), nothing, stores=True
+        )
 
     def batch_exists(self, keys: list[str], extra_info: Any = None) -> int:
         """How many pages the cluster holds before the first one that it does not hold."""
@@ -158,7 +195,7 @@ class KdnHiCache(HiCacheStorage):
     def batch_set(
         self, keys: list[str], values: Any = None, target_locations: Any = None, target_sizes: Any = None
     ) -> bool:
-        return self._with_store("storing pages", lambda it: all(it.put(keys, values)), False)
+        return self._with_store("storing pages", lambda it: all(it.put(keys, values)), False, stores=True)
 
     def get(self, key: str, target_location: Any = None, target_sizes: Any = None) -> torch.Tensor | None:
         return self.batch_get([key], None if target_location is None else [target_location])[0]
@@ -197,6 +234,14 @@ def _weight_version() -> str | None:
         return str(get_serving().weight_version)
     except (AttributeError, ValueError):  # there is no server in this process
         return None
+
+
+def _first_weight_version() -> str | None:
+    """The version of the weights with which the server started: those of the files."""
+    try:
+        return str(get_server_args().weight_version)
+    except (AttributeError, ValueError):
+        return _weight_version()
 
 
 def _weights_of(model_name: str | None) -> str:

@@ -405,21 +405,20 @@ def test_a_page_that_cannot_be_stored_raises_nothing(cluster: Cluster, namespace
     store.close()
 
 
-def test_after_a_reset_no_old_page_is_found(cluster: Cluster, namespace: str) -> None:
+def test_a_store_of_a_new_generation_finds_no_old_page(cluster: Cluster, namespace: str) -> None:
     shape = PageShape(LAYERS, HEADS, DIM, BLOCK, "layer_first")
-    one, two = (PageStore(cluster.unix(), namespace, MODEL, shape, "tp0of1") for _ in range(2))
+    old = PageStore(cluster.unix(), namespace, MODEL, shape, "tp0of1")
     page = random_kv(BLOCK).permute(1, 0, 3, 2, 4).contiguous()
-    assert one.put(["page"], [page]) == [True] and two.held(["page"]) == 1
-    one.reset()
+    assert old.put(["page"], [page]) == [True]
+    one, two = old.of_new_generation(), old.of_new_generation()
     assert one.held(["page"]) == 0 and one.get(["page"], [torch.zeros_like(page)]) == [False]
-    assert two.held(["page"]) == 1, "another engine still has the old weights"
+    assert old.held(["page"]) == 1, "another engine still has the old weights"
     assert one.put(["page"], [2 * page]) == [True] and one.held(["page"]) == 1
     back = torch.zeros_like(page)
-    assert two.get(["page"], [back]) == [True] and torch.equal(back, page)
-    two.reset()
-    assert two.held(["page"]) == 0, "no two engines reset to the same generation"
-    one.close()
-    two.close()
+    assert old.get(["page"], [back]) == [True] and torch.equal(back, page)
+    assert two.held(["page"]) == 0, "no two engines have the same new generation"
+    for store in (old, one, two):
+        store.close()
 
 
 def test_ranks_do_not_share_pages(cluster: Cluster, namespace: str) -> None:

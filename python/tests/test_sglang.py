@@ -20,9 +20,16 @@ from sglang.srt.mem_cache.pool_host.mha import MHATokenToKVPoolHost  # noqa: E40
 from sglang.srt.mem_cache.storage.backend_factory import StorageBackendFactory  # noqa: E402
 
 from kdn.errors import InvalidArgument, Unimplemented  # noqa: E402
-from kdn.sglang import KdnHiCache  # noqa: E402
+from kdn.pages import PageStore  # noqa: E402
+from kdn.sglang import KdnHiCache, _Process  # noqa: E402
 
 LAYERS, HEADS, DIM, PAGE = 3, 2, 32, 16
+
+
+@pytest.fixture(autouse=True)
+def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test begins as a process in which nothing was cleared."""
+    monkeypatch.setattr("kdn.sglang._process", _Process())
 
 
 def host_pool(layout: str, dtype: Any = torch.bfloat16) -> Any:
@@ -141,6 +148,7 @@ class Server:
             "quantization": None,
             "load_format": "auto",
             "json_model_override_args": "{}",
+            "weight_version": "default",
         }
         self.arguments = types.SimpleNamespace(**{**defaults, **arguments})
         self.serving = types.SimpleNamespace(weight_version="default")
@@ -211,12 +219,67 @@ def test_an_update_of_the_weights_begins_a_new_generation(
     other = backend_of(config_of(cluster, namespace), host_pool("layer_first"))
     assert backend.batch_set_v1(["page"], torch.arange(PAGE)) == [True]
     server.serving.weight_version = "step-1"
-    assert backend.batch_set_v1(["late"], torch.arange(PAGE)) == [False], "computed with the old weights, maybe"
+    for _ in range(2):
+        assert backend.batch_set_v1(["late"], torch.arange(PAGE)) == [False], "computed with the old weights, maybe"
+        assert not backend.set("late", backend._pool.get_data_page(0))
     assert backend.batch_exists(["page"]) == 0 and backend.batch_exists(["late"]) == 0
+    backend.clear()
     assert backend.batch_set_v1(["page"], torch.arange(PAGE)) == [True] and backend.batch_exists(["page"]) == 1
     assert other.batch_exists(["page"]) == 0
+    server.serving.weight_version = "step-2"
+    backend.clear()  # before any other call
+    assert backend.batch_set_v1(["late"], torch.arange(PAGE)) == [True] and backend.batch_exists(["page"]) == 0
     backend.close()
     other.close()
+
+
+def test_no_thread_sees_the_new_weights_with_the_old_generation(
+    cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(monkeypatch)
+    backend = backend_of(config_of(cluster, namespace), host_pool("layer_first"))
+    begin, locked = PageStore.of_new_generation, []
+
+    def observed(store: PageStore) -> PageStore:
+        locked.append(backend._lock.locked())
+        return begin(store)
+
+    monkeypatch.setattr(PageStore, "of_new_generation", observed)
+    server.serving.weight_version = "step-1"
+    assert backend.batch_exists(["page"]) == 0
+    backend.clear()
+    assert locked == [True, True]
+    backend.close()
+
+
+def test_a_page_that_is_being_stored_keeps_its_generation(cluster: Cluster, namespace: str) -> None:
+    backend = backend_of(config_of(cluster, namespace), host_pool("layer_first"))
+
+    def store_late(store: PageStore) -> list[bool]:
+        backend.clear()
+        return store.put(["page"], backend._pages(torch.arange(PAGE)))
+
+    assert backend._with_store("storing pages", store_late, [False], stores=True) == [True]
+    assert backend.batch_exists(["page"]) == 0
+    backend.close()
+
+
+def test_a_backend_that_is_attached_later_knows_of_new_weights(
+    cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(monkeypatch)
+    first = backend_of(config_of(cluster, namespace), host_pool("layer_first"))
+    assert first.batch_set_v1(["page"], torch.arange(PAGE)) == [True]
+    server.serving.weight_version = "step-1"
+    updated = backend_of(config_of(cluster, namespace), host_pool("layer_first"))
+    assert updated.batch_exists(["page"]) == 0 and updated.batch_set_v1(["page"], torch.arange(PAGE)) == [False]
+    updated.clear()
+    assert updated.batch_set_v1(["page"], torch.arange(PAGE)) == [True]
+    cleared = backend_of(config_of(cluster, namespace), host_pool("layer_first"))
+    assert cleared.batch_exists(["page"]) == 0, "an update that the version does not tell, maybe"
+    assert cleared.batch_set_v1(["page"], torch.arange(PAGE)) == [True]
+    for each in (first, updated, cleared):
+        each.close()
 
 
 def test_no_call_raises_in_a_thread_of_sglang(
