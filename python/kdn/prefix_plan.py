@@ -225,13 +225,14 @@ class PrefixPlan:
         return loads
 
     def finished(self, request: str) -> None:
-        """Forgets a request, its question, and its load if `take_loads` has not returned
-        the load yet."""
+        """Forgets a request and its question. If `take_loads` has not returned its load yet,
+        that becomes a load without chunks."""
         state = self._requests.pop(request, None)
         if state is not None and state.lookup is not None:
             self._asked.pop(state.lookup.number, None)
         self._questions.pop(request, None)
-        self._loads.pop(request, None)
+        if request in self._loads:
+            self._loads[request] = replace(self._loads[request], chunks=())
 
     def reset(self, chain: Callable[[Sequence[int]], list[Chunk]]) -> None:
         """Begins a new generation with another `chain`. All requests are forgotten: a

@@ -149,10 +149,14 @@ def test_nothing_is_matched_or_saved_when_the_cluster_does_not_answer(plan: Plan
     assert plan.scheduled("r", 0, 1000, range(63), anew=True) is None
 
 
-def test_a_request_that_ended_is_not_loaded(plan: Plan, held: Held) -> None:
+def test_the_load_of_a_request_that_ended_delivers_nothing(plan: Plan, held: Held) -> None:
+    """An engine that defers loads keeps the blocks until it hears of the load's end."""
     held.hold(chain_of(range(1000))[:2])
     plan.match("r", range(1000), 0)
     plan.allocated("r", range(100), 512)
+    plan.finished("r")
+    (load,) = plan.take_loads()
+    assert (load.request, load.chunks, load.begin, load.end) == ("r", (), 0, 512)
     plan.finished("r")
     assert plan.take_loads() == []
 
