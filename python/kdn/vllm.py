@@ -15,7 +15,6 @@ embeddings, a cache salt) are neither loaded nor stored.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -32,7 +31,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 
 from ._connection import milliseconds
 from .client import DEFAULT_ADDRESS
-from .errors import InvalidArgument, KdnError, Unimplemented
+from .errors import InvalidArgument, Unimplemented
 from .failover import Failover
 from .generation import FIRST, new_generation, of_generation
 from .huggingface import directory_of, served_digest, spec_of_config
@@ -323,12 +322,11 @@ class KdnConnector(KVConnectorBase_V1):
         in a worker, which gets the generation from its scheduler."""
         if self._role is not KVConnectorRole.SCHEDULER:
             return False
-        old = self._cluster
+        # The old connection closes when the last lookup that uses it has ended. Closing it
+        # here would wait for a lookup that is connecting.
         self._generation = new_generation()
         self._cluster = self._cluster_of(self._generation)
         self._plan.reset(self._cluster.chain)
-        with contextlib.suppress(KdnError):
-            old.close()
         return True
 
     # ------------------------------------------------------------- worker

@@ -346,6 +346,19 @@ def test_a_reset_moves_scheduler_and_workers_to_another_generation(cluster: Clus
 
 
 @on_cpu
+def test_a_reset_does_not_wait_for_a_connection(short_path: Path) -> None:
+    """The thread of the lookups connects with the lock held, which takes seconds per address."""
+    connector = scheduler_of(addresses=[f"unix:{short_path}/nobody.sock"])
+    with connector._cluster._lock:
+        reset = threading.Thread(target=connector.reset_cache, daemon=True)
+        reset.start()
+        reset.join(timeout=60)
+        assert not reset.is_alive()
+    assert connector._generation
+    connector.shutdown()
+
+
+@on_cpu
 def test_a_producer_loads_nothing(cluster: Cluster, namespace: str) -> None:
     producer = scheduler_of(role="kv_producer", addresses=cluster.unix(), namespace=namespace)
     spec, chain = producer._spec, producer._cluster.chain(range(700))
