@@ -76,6 +76,7 @@ class _Request:
     blocks: list[int] = field(default_factory=list)
     matched_begin: int = 0
     own: bool = True  # none of its KV can be lossy
+    current: bool = True  # all of its KV is of this generation
     promised: bool = False  # a load was planned and the request was not scheduled since
 
     @property
@@ -117,6 +118,8 @@ class PrefixPlan:
         self._questions: dict[str, Question] = {}
         self._asked: dict[int, str] = {}  # requests, by the number of their pending question
         self._loads: dict[str, Load] = {}
+        # Blocks whose KV is of this generation. None before the first reset: all blocks are.
+        self._current_blocks: set[int] | None = None
 
     def matched(self, request: str, prompt: Sequence[int], computed: int, now: float) -> int | None:
         """The number of tokens, behind the first `computed` tokens, that the cluster can
@@ -206,22 +209,41 @@ class PrefixPlan:
         request; else they are the blocks added since the last call. Returns the chunks to
         store, or None."""
         state = self._requests.get(request)
+        if state is not None and anew:
+            state.own = self._exact or computed == 0
+            state.current = self._are_current(blocks[: -(-computed // self._block_size)])
+        added = blocks[computed // self._block_size :] if anew else blocks
+        self._note(added, state is not None and state.current)
         if state is None:
             return None  # `matched` was not called: the request is not loaded or saved
         state.promised = False
-        if anew:
-            state.own = self._exact or computed == 0
         state.blocks = list(blocks) if anew else state.blocks + list(blocks)
         done = computed + scheduled
         fresh = tuple(c for c in state.chunks if computed < c.end <= done and c.key not in state.held)
-        if not fresh or not self._saves_at_all or not state.answered or not state.own:
+        savable = self._saves_at_all and state.answered and state.own and state.current
+        if not fresh or not savable:
             return None
         state.held.update(chunk.key for chunk in fresh)
         return Save(request, fresh, tuple(state.blocks))
 
+    def _are_current(self, blocks: Sequence[int]) -> bool:
+        return self._current_blocks is None or self._current_blocks.issuperset(blocks)
+
+    def _note(self, blocks: Sequence[int], current: bool) -> None:
+        """Notes the generation of the KV that a step or a load writes into `blocks`."""
+        if self._current_blocks is None:
+            return
+        if current:
+            self._current_blocks.update(blocks)
+        else:
+            self._current_blocks.difference_update(blocks)
+
     def take_loads(self) -> list[Load]:
         """The loads to begin now. Each load is returned once."""
         loads, self._loads = list(self._loads.values()), {}
+        for load in loads:
+            filled = load.blocks[load.begin // self._block_size : -(-load.end // self._block_size)]
+            self._note(filled, bool(load.chunks))
         return loads
 
     def finished(self, request: str) -> None:
@@ -237,8 +259,12 @@ class PrefixPlan:
     def reset(self, chain: Callable[[Sequence[int]], list[Chunk]]) -> None:
         """Begins a new generation with another `chain`. All requests are forgotten: a
         queued request is matched anew, and a running request, whose KV is of the old
-        generation, is not saved. The planned loads become loads without chunks."""
+        generation, is not saved. The planned loads become loads without chunks.
+
+        The engine's own prefix cache may keep blocks of the old generation. What is computed
+        behind such a block is not saved either."""
         self._chain = chain
+        self._current_blocks = set()
         self._requests.clear()
         self._questions.clear()
         self._asked.clear()

@@ -318,8 +318,10 @@ class KdnConnector(KVConnectorBase_V1):
         return False, None
 
     def reset_cache(self) -> bool:
-        """Begins a new generation: this engine finds nothing of what was stored before. False
-        in a worker, which gets the generation from its scheduler."""
+        """Begins a new generation: this engine finds nothing of what was stored before. vLLM
+        calls this also when it could not reset its own prefix cache; what is computed behind
+        KV of that cache is then not saved. False in a worker, which gets the generation from
+        its scheduler."""
         if self._role is not KVConnectorRole.SCHEDULER:
             return False
         # The old connection closes when the last lookup that uses it has ended. Closing it

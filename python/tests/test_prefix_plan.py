@@ -303,6 +303,49 @@ def test_after_a_reset_nothing_old_is_loaded_or_saved(plan: Plan, held: Held) ->
     assert save is not None and list(save.chunks) == other(tokens)[:3]
 
 
+def saved(plan: Plan, request: str, tokens: Sequence[int], computed: int, blocks: Sequence[int]) -> list[int]:
+    """The beginnings of the chunks that are saved when a request is computed at once."""
+    plan.match(request, tokens, computed)
+    save = plan.scheduled(request, computed, len(tokens) - computed, blocks, anew=True)
+    plan.finished(request)
+    return [chunk.begin for chunk in save.chunks] if save else []
+
+
+def test_after_a_reset_nothing_is_saved_that_old_kv_is_the_base_of(plan: Plan, held: Held) -> None:
+    """The engine's own prefix cache may keep KV of the old weights: its reset may fail."""
+    tokens = range(1000)
+    assert saved(plan, "before", tokens, 512, range(63)) == [512], "before a reset, no KV is old"
+    plan.match("running", range(5000, 6000), 0)
+    plan.scheduled("running", 0, 500, range(100, 132), anew=True)
+    plan.reset(chain_of)
+    assert saved(plan, "hit", tokens, 512, range(63)) == []
+    assert saved(plan, "hit of the hit", tokens, 960, range(63)) == []
+    plan.scheduled("running", 500, 500, range(132, 163), anew=False)
+    assert saved(plan, "hit of a running one", range(5000, 6000), 512, [*range(100, 132), *range(200, 231)]) == []
+
+
+def test_after_a_reset_new_kv_is_saved_and_is_a_base(plan: Plan, held: Held) -> None:
+    tokens = range(2000)
+    plan.match("running", range(5000, 6000), 0)
+    plan.scheduled("running", 0, 500, range(300, 332), anew=True)
+    plan.reset(chain_of)
+    assert saved(plan, "new", range(1000), 0, range(63)) == [0, 256, 512]
+    assert saved(plan, "hit", tokens, 768, [*range(48), *range(100, 177)]) == [768, 1024, 1280, 1536]
+    held.hold(chain_of(tokens)[:2])
+    assert plan.match("loaded", tokens, 0) == 512
+    plan.allocated("loaded", range(200, 325), 512)
+    plan.finished("loaded")
+    assert saved(plan, "hit of a load", range(700), 512, [*range(200, 232), *range(400, 412)]) == []
+    assert plan.match("loaded", tokens, 0) == 512
+    plan.allocated("loaded", range(200, 325), 512)
+    assert len(plan.take_loads()) == 1
+    save = plan.scheduled("loaded", 512, 1488, range(200, 325), anew=True)
+    assert save is not None and [chunk.begin for chunk in save.chunks][:2] == [512, 768]
+    # A request of the old generation computes into blocks that held new KV.
+    plan.scheduled("running", 500, 500, range(31), anew=False)
+    assert saved(plan, "hit of an overwritten block", tokens, 512, range(125)) == []
+
+
 def test_a_random_engine_loads_and_saves_each_token_once() -> None:
     """Property: the loaded and the computed tokens cover a prompt without overlap. Afterwards
     the cluster holds every whole chunk, and a second run computes only the rest."""
