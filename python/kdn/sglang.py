@@ -21,7 +21,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -244,26 +245,55 @@ def _first_weight_version() -> str | None:
         return _weight_version()
 
 
+@dataclass(frozen=True)
+class _Arguments:
+    """The server's arguments that decide with the files what the model computes."""
+
+    model_path: str
+    revision: str | None = None
+    quantization: str | None = None
+    load_format: str = "auto"
+    json_model_override_args: str | None = None
+    dtype: str = "auto"
+    decrypted_config_file: str | None = None
+
+    @classmethod
+    def of_server(cls) -> _Arguments:
+        given = get_server_args()
+        return cls(**{each.name: getattr(given, each.name) for each in fields(cls)})
+
+    def config_in(self, directory: Path) -> bytes:
+        """The config that the model is made of."""
+        name = (self.decrypted_config_file or "").strip()
+        config = directory / (name or "config.json")
+        if name and not config.is_file():
+            raise InvalidArgument(f"--decrypted-config-file: there is no {config}")
+        return config.read_bytes() if config.exists() else b""
+
+
 def _weights_of(model_name: str | None) -> str:
-    """The digest of the weights that the server loads. `model_name` is only the name under
-    which it serves them, unless there is no server in this process."""
+    """The digest of the weights that the server loads, and of all that decides with them
+    what the model computes. `model_name` is only the name under which the server serves the
+    model, unless there is no server in this process."""
     try:
-        arguments = get_server_args()
-        path, revision, quantization = arguments.model_path, arguments.revision, arguments.quantization
-        load_format, overrides = arguments.load_format, arguments.json_model_override_args
+        given = _Arguments.of_server()
     except ValueError:
-        path, revision, quantization, load_format, overrides = model_name or "", None, None, "auto", "{}"
-    if load_format not in _FILE_FORMATS:
+        given = _Arguments(model_name or "")
+    path = given.model_path
+    if given.load_format not in _FILE_FORMATS:
         raise InvalidArgument(
-            f"--load-format {load_format} does not load the safetensors files of {path!r}: "
+            f"--load-format {given.load_format} does not load the safetensors files of {path!r}: "
             "set weights_digest in the backend's extra config"
         )
-    digest, directory = served_digest(path, revision, quantization), directory_of(path, revision)
+    digest, directory = served_digest(path, given.revision, given.quantization), directory_of(path, given.revision)
     if digest is None or directory is None:
         raise InvalidArgument(
             f"found no checkpoint directory for {path!r}: set weights_digest in the backend's extra config"
         )
-    # The config decides with the weights what the model computes.
-    config = directory / "config.json"
-    whole = Digest("kdn-sglang-1").text(digest).data(config.read_bytes() if config.exists() else b"")
-    return whole.text(overrides or "{}").finish().hex()
+    whole = Digest("kdn-sglang-1").text(digest).data(given.config_in(directory))
+    whole.text(given.json_model_override_args or "{}")
+    # The dtype of the KV cache, which is in the ModelSpec, may be another one. "auto" is
+    # the dtype of the config.
+    if given.dtype != "auto":
+        whole.text(given.dtype)
+    return whole.finish().hex()

@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import shutil
 import types
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,10 +20,11 @@ import torch  # noqa: E402
 from sglang.srt.mem_cache.device_pool_info import KVBufferLayout, KVBuffers, MHABufferInfo  # noqa: E402
 from sglang.srt.mem_cache.pool_host.mha import MHATokenToKVPoolHost  # noqa: E402
 from sglang.srt.mem_cache.storage.backend_factory import StorageBackendFactory  # noqa: E402
+from sglang.srt.server_args import ServerArgs  # noqa: E402
 
 from kdn.errors import InvalidArgument, Unimplemented  # noqa: E402
 from kdn.pages import PageStore  # noqa: E402
-from kdn.sglang import KdnHiCache, _Process  # noqa: E402
+from kdn.sglang import KdnHiCache, _Arguments, _Process  # noqa: E402
 
 LAYERS, HEADS, DIM, PAGE = 3, 2, 32, 16
 
@@ -149,6 +152,8 @@ class Server:
             "load_format": "auto",
             "json_model_override_args": "{}",
             "weight_version": "default",
+            "dtype": "auto",
+            "decrypted_config_file": None,
         }
         self.arguments = types.SimpleNamespace(**{**defaults, **arguments})
         self.serving = types.SimpleNamespace(weight_version="default")
@@ -157,20 +162,35 @@ class Server:
 
 
 @pytest.mark.parametrize(
-    "change", [{"quantization": "fp8"}, {"json_model_override_args": '{"rope_theta": 1e6}'}], ids=str
+    "change",
+    [
+        {"quantization": "fp8"},
+        {"json_model_override_args": '{"rope_theta": 1e6}'},
+        {"dtype": "float16"},
+        {"decrypted_config_file": "decrypted.json"},
+    ],
+    ids=str,
 )
 def test_a_model_that_the_server_changes_is_another(
-    change: Any, cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+    change: Any, cluster: Cluster, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Server(monkeypatch)
+    model = tmp_path / "model"
+    shutil.copytree(MODEL, model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "decrypted.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
+    Server(monkeypatch, model_path=str(model))
     plain = backend_of(config_of(cluster, namespace), host_pool("layer_first"))
     same = backend_of(config_of(cluster, namespace), host_pool("layer_first"))
-    Server(monkeypatch, **change)
+    Server(monkeypatch, model_path=str(model), **change)
     other = backend_of(config_of(cluster, namespace), host_pool("layer_first"))
     assert plain.batch_set_v1(["page"], torch.arange(PAGE)) == [True]
     assert [each.batch_exists(["page"]) for each in (plain, same, other)] == [1, 1, 0]
     for each in (plain, same, other):
         each.close()
+
+
+def test_the_server_has_the_arguments_that_are_read() -> None:
+    assert set(dir(ServerArgs)) >= {each.name for each in fields(_Arguments)} | {"weight_version"}
 
 
 def test_the_weights_are_those_of_the_model_path(
@@ -183,6 +203,9 @@ def test_the_weights_are_those_of_the_model_path(
     assert one.batch_set_v1(["page"], torch.arange(PAGE)) == [True] and two.batch_exists(["page"]) == 1
     Server(monkeypatch, model_path="no/such-model")
     with pytest.raises(InvalidArgument, match="'no/such-model'.*weights_digest"):
+        backend_of(config_of(cluster, namespace), host_pool("layer_first"))
+    Server(monkeypatch, decrypted_config_file="nowhere.json")
+    with pytest.raises(InvalidArgument, match="--decrypted-config-file.*nowhere.json"):
         backend_of(config_of(cluster, namespace), host_pool("layer_first"))
     Server(monkeypatch, load_format="dummy")
     with pytest.raises(InvalidArgument, match="--load-format dummy.*weights_digest"):
