@@ -51,9 +51,9 @@ def main() -> None:
             for point in points if chunk_tokens == 256 else []:
                 place = (point["bits_per_value"], point["kl_mean"])
                 axes.annotate(point["codec"], place, xytext=(4, 4), textcoords="offset points", fontsize=7)
-    axes.set(yscale="log", xlabel="bits per value, all side information", ylabel="mean KL of the logits, nats")
+    axes.set(yscale="log", xlabel="bits per value, without what is known of the model", ylabel="mean KL of the logits, nats")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, loc="center right", bbox_to_anchor=(1, 0.38))
+    axes.legend(fontsize=7, loc="upper right")
     figure.savefig(sys.argv[2], metadata={"Date": None})
 
 
