@@ -51,7 +51,12 @@ def main() -> None:
             for point in points if chunk_tokens == 256 else []:
                 place = (point["bits_per_value"], point["kl_mean"])
                 axes.annotate(point["codec"], place, xytext=(4, 4), textcoords="offset points", fontsize=7)
-    axes.set(yscale="log", xlabel="bits per value, without what is known of the model", ylabel="mean KL of the logits, nats")
+    axes.set(
+        yscale="log",
+        xlabel="bits per value, without what is known of the model",
+        ylabel="mean KL of the logits, nats",
+        xlim=(None, 12),  # room for the legend
+    )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, loc="upper right")
     figure.savefig(sys.argv[2], metadata={"Date": None})
