@@ -99,11 +99,19 @@ class Engine:
     def ask(self, **sampling: Any) -> list[dict[str, Any]]:
         """Asks all prompts. Per prompt: the answer's text and tokens, the number of the prompt's
         tokens, and how many of those were delivered and not computed."""
-        self._send([prompts(), sampling])
+        return self.ask_of(prompts(), **sampling)
+
+    def ask_of(self, texts: list[str], **sampling: Any) -> list[dict[str, Any]]:
+        self._send([texts, sampling])
         return self._answer()
 
     def reset(self) -> bool:
         self._send("reset")
+        return self._answer()
+
+    def reset_during(self, prompt: str) -> bool:
+        """Resets while the prompt is being answered."""
+        self._send(prompt)
         return self._answer()
 
     def _answer(self) -> Any:
@@ -456,6 +464,23 @@ def test_after_a_reset_only_new_kv_is_delivered(cluster: Cluster, namespace: str
         assert [a["delivered"] for a in after] == [0] * len(after)
         again = ask_until_delivered(engine)
     assert tokens(before) == tokens(after) == tokens(again)
+
+
+def stores_of(cluster: Cluster) -> int:
+    with kdn.Client(cluster.unix()) as client:
+        return sum(node["metrics"]["stores"] for node in client.status())
+
+
+@on_cpu
+def test_after_a_reset_that_vllm_refuses_nothing_is_stored_behind_old_kv(short_path: Path, namespace: str) -> None:
+    """A running request keeps vLLM's own prefix cache, which a later prompt hits."""
+    text = (MODEL / asked()[0]["file"]).read_text()
+    with Cluster(short_path, nodes=1) as alone:
+        with Engine([alone.unix()], namespace, enable_prefix_caching=True) as engine:
+            assert engine.reset_during(text) is False
+            (answer,) = engine.ask_of([3 * text])
+        assert answer["prompt_tokens"] > 768 and answer["delivered"] >= 256, "by vLLM's own cache"
+        assert stores_of(alone) == 1, "only the chunk that was computed before the reset"
 
 
 @on_cpu

@@ -1,6 +1,6 @@
 """One vLLM engine. The first line of stdin holds its settings. Every further line holds
-prompts and sampling options, or "reset", and is answered with one line of JSON. The engine
-ends with stdin."""
+prompts and sampling options, "reset", or a prompt during which to reset, and is answered
+with one line of JSON. The engine ends with stdin."""
 
 from __future__ import annotations
 
@@ -26,6 +26,21 @@ def answers_of(engine: Any, prompts: list[str], sampling: dict[str, Any]) -> lis
     ]
 
 
+def reset_during(engine: Any, prompt: str) -> bool:
+    """Resets the caches while a request runs. Returns what vLLM says of the reset."""
+    from vllm import SamplingParams
+
+    core = engine.llm_engine
+    core.add_request("running", prompt, SamplingParams(temperature=0, max_tokens=16, ignore_eos=True))
+    for _ in range(4):
+        core.step()  # the first steps may only wait for the lookup
+    assert core.has_unfinished_requests()
+    done = bool(engine.reset_prefix_cache(reset_connector=True))
+    while core.has_unfinished_requests():
+        core.step()
+    return done
+
+
 def main() -> None:
     from vllm import LLM
 
@@ -44,6 +59,8 @@ def main() -> None:
         asked = json.loads(line)
         if asked == "reset":
             answer: Any = engine.reset_prefix_cache(reset_connector=True)
+        elif isinstance(asked, str):
+            answer = reset_during(engine, asked)
         else:
             answer = answers_of(engine, *asked)
         print("\nANSWERS " + json.dumps(answer), flush=True)
