@@ -46,15 +46,17 @@ kj::Exception CutOff() {
                        kj::str("the connection ended inside a message"));
 }
 
-// A message that has been read, and its room in the budget.
+// A message that has been read, and its room in the budgets.
 class ReceivedMessage final : public capnp::MessageReader {
  public:
   ReceivedMessage(kj::Array<capnp::word> words, std::vector<uint32_t> sizes,
-                  ByteBudget::Pass pass, capnp::ReaderOptions options)
+                  ByteBudget::Pass pass, std::shared_ptr<const void> small,
+                  capnp::ReaderOptions options)
       : MessageReader(options),
         words_(kj::mv(words)),
         sizes_(std::move(sizes)),
-        pass_(std::move(pass)) {}
+        pass_(std::move(pass)),
+        small_(std::move(small)) {}
   kj::ArrayPtr<const capnp::word> getSegment(uint id) override {
     if (id >= sizes_.size()) return nullptr;
     size_t begin = 0;
@@ -66,6 +68,7 @@ class ReceivedMessage final : public capnp::MessageReader {
   kj::Array<capnp::word> words_;
   std::vector<uint32_t> sizes_;
   ByteBudget::Pass pass_;
+  std::shared_ptr<const void> small_;
 };
 
 uint64_t WordsOf(const std::vector<uint32_t>& sizes) {
@@ -78,15 +81,14 @@ uint64_t WordsOf(const std::vector<uint32_t>& sizes) {
 
 EngineMessages::EngineMessages(EventLoop& loop, kj::AsyncIoStream& stream,
                                kj::Own<capnp::MessageStream> inner,
-                               Limits limits,
-                               std::shared_ptr<ByteBudget> received,
+                               Limits limits, Budgets budgets,
                                RequesterId requester,
                                std::shared_ptr<const bool> greeted)
     : loop_(loop),
       stream_(stream),
       inner_(kj::mv(inner)),
       limits_(limits),
-      received_(std::move(received)),
+      budgets_(std::move(budgets)),
       requester_(requester),
       greeted_(std::move(greeted)) {
   auto paf = kj::newPromiseAndFulfiller<void>();
@@ -162,7 +164,8 @@ kj::Promise<EngineMessages::Read> EngineMessages::ReadNext(
             .then([this, message]() -> Read {
               auto reader = kj::heap<ReceivedMessage>(
                   kj::mv(message->words), std::move(message->sizes),
-                  std::move(message->pass), message->options);
+                  std::move(message->pass), std::move(message->small),
+                  message->options);
               Account(*reader);
               return capnp::MessageReaderAndFds{kj::mv(reader), nullptr};
             });
@@ -179,13 +182,27 @@ kj::Promise<EngineMessages::Read> EngineMessages::ReadNext(
       });
 }
 
-kj::Promise<void> EngineMessages::ReadExactly(void* to, uint64_t bytes) {
-  auto stalled = loop_.At(EventLoop::In(limits_.stall_max))
-                     .then([]() -> kj::Promise<size_t> {
-                       return Broken("a message arrives too slowly");
-                     });
+kj::Promise<size_t> EngineMessages::FailWhenSlow(kj::TimePoint since,
+                                                 const ByteBudget* budget) {
+  const absl::Duration look =
+      std::min(limits_.stall_max, limits_.stall_contended_max);
+  return loop_.At(EventLoop::In(look))
+      .then([this, since, budget]() -> kj::Promise<size_t> {
+        const absl::Duration taken =
+            absl::Microseconds((EventLoop::Now() - since) / kj::MICROSECONDS);
+        if (budget != nullptr && budget->waiting() > 0) {
+          return Broken(
+              "a message arrives too slowly while others wait for its room");
+        }
+        if (taken < limits_.stall_max) return FailWhenSlow(since, budget);
+        return Broken("a message arrives too slowly");
+      });
+}
+
+kj::Promise<void> EngineMessages::ReadExactly(void* to, uint64_t bytes,
+                                              const ByteBudget* budget) {
   return stream_.tryRead(to, bytes, bytes)
-      .exclusiveJoin(kj::mv(stalled))
+      .exclusiveJoin(FailWhenSlow(EventLoop::Now(), budget))
       .then([bytes](size_t got) -> kj::Promise<void> {
         if (got < bytes) return CutOff();
         return kj::READY_NOW;
@@ -221,19 +238,42 @@ kj::Promise<void> EngineMessages::Reserve(std::shared_ptr<Incoming> message) {
   message->options.traversalLimitInWords =
       std::min(message->options.traversalLimitInWords,
                words * kReadsPerByte + kReadsWords);
-  const auto allocate = [message, words] {
-    message->words = kj::heapArray<capnp::word>(words);
-  };
-  if (words * kWordBytes <= limits_.free_bytes) {
-    allocate();
-    return kj::READY_NOW;
+  const uint64_t bytes = words * kWordBytes;
+  if (bytes > limits_.small_bytes) {
+    message->budget = budgets_.large.get();
+  } else {
+    message->small = HoldSmall(bytes);
+    if (*small_held_ > limits_.small_free) {
+      message->budget = budgets_.small.get();
+    }
   }
-  return received_->Acquire(words * kWordBytes, requester_)
-      .then([message, allocate](
-                absl::StatusOr<ByteBudget::Pass> pass) -> kj::Promise<void> {
+  kj::Promise<void> room = kj::READY_NOW;
+  if (message->budget != nullptr) room = AcquireRoom(message, bytes);
+  return room.then(
+      [message, words] { message->words = kj::heapArray<capnp::word>(words); });
+}
+
+std::shared_ptr<const void> EngineMessages::HoldSmall(uint64_t bytes) const {
+  *small_held_ += bytes;
+  return {small_held_.get(),
+          [held = small_held_, bytes](const void*) { *held -= bytes; }};
+}
+
+kj::Promise<void> EngineMessages::AcquireRoom(std::shared_ptr<Incoming> message,
+                                              uint64_t bytes) {
+  using Result = absl::StatusOr<ByteBudget::Pass>;
+  auto late = loop_.At(EventLoop::In(limits_.room_wait_max))
+                  .then([bytes, most = limits_.room_wait_max]() -> Result {
+                    return absl::DeadlineExceededError(absl::StrCat(
+                        "the gateway had no room for a message of ", bytes,
+                        " bytes for ", absl::FormatDuration(most),
+                        ": connect again, or connect to another node"));
+                  });
+  return message->budget->Acquire(bytes, requester_)
+      .exclusiveJoin(kj::mv(late))
+      .then([message](Result pass) -> kj::Promise<void> {
         if (!pass.ok()) return Broken(std::string(pass.status().message()));
         message->pass = *std::move(pass);
-        allocate();
         return kj::READY_NOW;
       });
 }
@@ -243,7 +283,8 @@ kj::Promise<void> EngineMessages::ReadBody(std::shared_ptr<Incoming> message,
   const uint64_t bytes = message->words.size() * kWordBytes;
   if (done == bytes) return kj::READY_NOW;
   const uint64_t count = std::min(bytes - done, kBlockBytes);
-  return ReadExactly(message->words.asBytes().begin() + done, count)
+  return ReadExactly(message->words.asBytes().begin() + done, count,
+                     message->budget)
       .then([this, message, done, count] {
         return ReadBody(message, done + count);
       });

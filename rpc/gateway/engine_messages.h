@@ -29,12 +29,19 @@ class EngineMessages final : public capnp::MessageStream {
     // Of one message: before the client has said hello, and afterwards.
     uint64_t first_bytes_max = 64u << 10;
     uint64_t bytes_max = 0;
-    // A message of at most so many bytes needs no room in the budget, so that
-    // large messages of others do not hold up calls. Clients send data that is
-    // larger only with StoreStream.layer.
-    uint64_t free_bytes = 64u << 10;
-    // A block of a message that takes longer to arrive ends the connection.
+    // A message of at most so many bytes is small: it takes no room from the
+    // budget of large messages, so that large messages do not hold up calls.
+    // Clients send larger messages only with StoreStream.layer.
+    uint64_t small_bytes = 64u << 10;
+    // A connection may hold so many bytes of small messages without room in the
+    // budget of small messages.
+    uint64_t small_free = 1u << 20;
+    // A block of a message that takes longer to arrive ends the connection: the
+    // second limit holds while other messages wait for room.
     absl::Duration stall_max = absl::Seconds(10);
+    absl::Duration stall_contended_max = absl::Seconds(1);
+    // A message that waits longer for room ends its connection.
+    absl::Duration room_wait_max = absl::Seconds(30);
     // While more bytes than these wait to be sent, no message is read.
     uint64_t queued_pause = 4u << 20;
     // When more bytes than these wait to be sent, beside the message that is
@@ -44,11 +51,17 @@ class EngineMessages final : public capnp::MessageStream {
     int questions_max = 1 << 17;
   };
 
+  // The gateway's budgets of messages that are received and not yet worked off.
+  struct Budgets {
+    std::shared_ptr<ByteBudget> large;
+    std::shared_ptr<ByteBudget> small;
+  };
+
   // `inner` writes the messages, and `bytes` are read from `stream`. `greeted`:
-  // the client has said hello. `received` is the gateway's budget.
+  // the client has said hello.
   EngineMessages(EventLoop& loop, kj::AsyncIoStream& stream,
                  kj::Own<capnp::MessageStream> inner, Limits limits,
-                 std::shared_ptr<ByteBudget> received, RequesterId requester,
+                 Budgets budgets, RequesterId requester,
                  std::shared_ptr<const bool> greeted);
 
   // The network that uses this stream. Set it before the first message.
@@ -85,30 +98,46 @@ class EngineMessages final : public capnp::MessageStream {
     uint8_t first_word[sizeof(capnp::word)] = {};
     std::vector<uint32_t> sizes;  // of the segments, in words
     kj::Array<capnp::word> words;
+    ByteBudget* budget = nullptr;  // that `pass` is from
     ByteBudget::Pass pass;
+    std::shared_ptr<const void> small;  // its part of small_held_
   };
   kj::Promise<Read> ReadNext(capnp::ReaderOptions options);
   kj::Promise<void> ReadSizes(std::shared_ptr<Incoming> message);
   kj::Promise<void> Reserve(std::shared_ptr<Incoming> message);
+  // Room for `bytes` in the budget of the message. Fails when no room is free
+  // for too long.
+  kj::Promise<void> AcquireRoom(std::shared_ptr<Incoming> message,
+                                uint64_t bytes);
+  // Adds to small_held_ until the result is destroyed.
+  std::shared_ptr<const void> HoldSmall(uint64_t bytes) const;
   kj::Promise<void> ReadBody(std::shared_ptr<Incoming> message, uint64_t done);
   // Counts the calls that are not finished, and refuses a message that would
   // make the RPC system take much memory.
   void Account(capnp::MessageReader& message);
-  // Reads exactly `bytes`, within the time limit.
-  kj::Promise<void> ReadExactly(void* to, uint64_t bytes);
+  // Reads exactly `bytes`, within the time limit. `budget`: the message holds
+  // room in this budget.
+  kj::Promise<void> ReadExactly(void* to, uint64_t bytes,
+                                const ByteBudget* budget = nullptr);
+  // Fails when a read that began at `since` takes too long.
+  kj::Promise<size_t> FailWhenSlow(kj::TimePoint since,
+                                   const ByteBudget* budget);
   void OnWritten();
 
   EventLoop& loop_;
   kj::AsyncIoStream& stream_;
   kj::Own<capnp::MessageStream> inner_;
   const Limits limits_;
-  const std::shared_ptr<ByteBudget> received_;
+  const Budgets budgets_;
   const RequesterId requester_;
   const std::shared_ptr<const bool> greeted_;
   capnp::TwoPartyVatNetwork* network_ = nullptr;
   uint64_t writing_bytes_ = 0;  // of the message that is being sent
   std::vector<kj::Own<kj::PromiseFulfiller<void>>> write_waiters_;
   int64_t questions_ = 0;
+  // Bytes of small messages that are received and not yet worked off. Messages
+  // share it, because they may outlive this object.
+  const std::shared_ptr<uint64_t> small_held_ = std::make_shared<uint64_t>(0);
   kj::Own<kj::PromiseFulfiller<void>> break_;
   kj::Promise<void> broken_ = nullptr;
 };

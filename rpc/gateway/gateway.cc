@@ -47,6 +47,8 @@ EngineMessages::Limits LimitsOf(const Gateway::Options& options) {
   EngineMessages::Limits limits;
   limits.bytes_max = options.message_bytes_max;
   limits.stall_max = options.message_stall_max;
+  limits.stall_contended_max = options.message_stall_contended_max;
+  limits.room_wait_max = options.message_room_wait_max;
   limits.queued_max = options.queued_bytes_per_client_max;
   limits.queued_pause = std::min(limits.queued_pause, limits.queued_max);
   return limits;
@@ -91,8 +93,8 @@ struct EngineConnection {
     const Gateway::Options& options = gateway->options;
     messages = kj::heap<EngineMessages>(
         *gateway->loop, *stream, kj::mv(inner), LimitsOf(options),
-        gateway->received, RequesterId(id),
-        std::shared_ptr<const bool>(link, &link->greeted));
+        EngineMessages::Budgets{gateway->received, gateway->small_received},
+        RequesterId(id), std::shared_ptr<const bool>(link, &link->greeted));
     network = kj::heap<capnp::TwoPartyVatNetwork>(
         *messages, local ? kFdsPerMessageMax : 0,
         capnp::rpc::twoparty::Side::SERVER, ReaderOptionsOf(options));
@@ -135,12 +137,15 @@ class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
           .store_bytes = store_bytes_,
           .scratch = ScratchPool::Create(loop_, options_.scratch_bytes_max),
           .received = ByteBudget::Create(loop_, options_.received_bytes_max),
+          .small_received =
+              ByteBudget::Create(loop_, options_.small_received_bytes_max),
           .call_memory = ByteBudget::Create(loop_, options_.call_memory_max),
           .connections = &table_,
           .hang_up = [this](uint64_t id) { HangUp(id); },
           .desk = nullptr});
       scratch_ = state_->scratch;
       received_ = state_->received;
+      small_received_ = state_->small_received;
       call_memory_ = state_->call_memory;
     });
   }
@@ -156,6 +161,7 @@ class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
                  .node_calls = loop_.expected(),
                  .connections = open_.load(),
                  .received_bytes = received_->used(),
+                 .small_received_bytes = small_received_->used(),
                  .call_memory = call_memory_->used(),
                  .queued_bytes = queued_.load()};
   }
@@ -189,6 +195,7 @@ class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
   std::shared_ptr<AdmissionGate> store_bytes_;
   std::shared_ptr<ScratchPool> scratch_;
   std::shared_ptr<ByteBudget> received_;
+  std::shared_ptr<ByteBudget> small_received_;
   std::shared_ptr<ByteBudget> call_memory_;
   uint16_t tcp_port_ = 0;
   bool unix_bound_ = false;

@@ -47,9 +47,16 @@ class Gateway {
     absl::Duration engine_stall_max = absl::Seconds(10);
     absl::Duration engine_stall_contended_max = absl::Seconds(2);
     uint64_t message_bytes_max = 128u << 20;
-    // Most bytes of messages that are received and not yet worked off, in all.
-    // Messages of up to 64 KiB do not count. Larger ones wait for room.
+    // Most bytes of messages of more than 64 KiB that are received and not yet
+    // worked off, in all. Further messages wait for room. One message may take
+    // more than a quarter, because one layer may be that large: 4096 tokens of
+    // 32 KV heads of 128 values of 2 bytes have 64 MiB.
     uint64_t received_bytes_max = 192u << 20;
+    // The same for messages of up to 64 KiB. The first 1 MiB of each connection
+    // does not count.
+    uint64_t small_received_bytes_max = 64u << 20;
+    // A client whose message waits longer for room is disconnected.
+    absl::Duration message_room_wait_max = absl::Seconds(30);
     // Most memory for the chunks that calls under way name, in all. Further
     // calls wait until their deadline.
     uint64_t call_memory_max = 128u << 20;
@@ -58,11 +65,15 @@ class Gateway {
     uint64_t queued_bytes_per_client_max = 64u << 20;
     uint64_t queued_bytes_max = 256u << 20;
     // A client that takes longer to send a part of a message (at most 1 MiB) is
-    // disconnected.
+    // disconnected. The second limit holds while other messages wait for room.
     absl::Duration message_stall_max = absl::Seconds(10);
+    absl::Duration message_stall_contended_max = absl::Seconds(1);
     // Most bytes of unanswered calls per connection; further calls are not
     // read.
     uint64_t call_bytes_max = 64u << 20;
+    // A call into shared memory ends when the client does not say for this long
+    // which region it means.
+    absl::Duration region_wait_max = absl::Seconds(5);
     int chunks_per_call_max = 16384;
     // Most positions of all chunks of a retrieve: as many chunks of 256 tokens.
     int positions_per_call_max = 16384 * 256;
@@ -93,6 +104,7 @@ class Gateway {
     uint64_t node_calls = 0;  // calls that the node has not answered
     uint64_t connections = 0;
     uint64_t received_bytes = 0;
+    uint64_t small_received_bytes = 0;
     uint64_t call_memory = 0;
     uint64_t queued_bytes = 0;  // to be sent; a tenth of a second old
   };

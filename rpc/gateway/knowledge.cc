@@ -196,6 +196,10 @@ kj::Promise<absl::StatusOr<std::shared_ptr<SharedRegion>>>
 KnowledgeServer::RegionOf(wire::SharedMemory::Client memory,
                           kj::TimePoint deadline) const {
   using Region = absl::StatusOr<std::shared_ptr<SharedRegion>>;
+  if (!session_->link->local) {
+    return Region(absl::FailedPreconditionError(
+        "shared memory needs a Unix socket: this session came over TCP"));
+  }
   auto held = kj::heap<wire::SharedMemory::Client>(kj::mv(memory));
   auto found = session_->shared_memories.getLocalServer(*held).then(
       [](kj::Maybe<wire::SharedMemory::Server&> server) -> Region {
@@ -205,9 +209,12 @@ KnowledgeServer::RegionOf(wire::SharedMemory::Client memory,
         return absl::InvalidArgumentError(
             "the memory is not a region that this session opened");
       });
-  // The capability may be a promise that the client never fulfils.
+  // The capability may be a promise that the client never fulfils. Its message
+  // takes memory until then.
+  const absl::Duration most = session_->gateway->options.region_wait_max;
   return ByDeadline<Region>(session_->loop(), found.attach(kj::mv(held)),
-                            deadline, "finding the shared memory of a call");
+                            std::min(deadline, EventLoop::In(most)),
+                            "finding the shared memory of a call");
 }
 
 kj::Promise<void> KnowledgeServer::store(StoreContext context) {

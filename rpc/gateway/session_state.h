@@ -54,6 +54,7 @@ struct GatewayState {
   std::shared_ptr<AdmissionGate> store_bytes;
   std::shared_ptr<ScratchPool> scratch;
   std::shared_ptr<ByteBudget> received;
+  std::shared_ptr<ByteBudget> small_received;
   std::shared_ptr<ByteBudget> call_memory;
   ConnectionTable* connections = nullptr;
   // Hangs up on a connection that the table has given up.

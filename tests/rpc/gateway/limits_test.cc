@@ -78,6 +78,21 @@ class LimitsTest : public GatewayFixture {
     request.setDeadlineMs(deadline_ms);
     return request;
   }
+  // A retrieve of about 60 KB into shared memory.
+  capnp::Request<wire::Knowledge::RetrieveParams,
+                 wire::Knowledge::RetrieveResults>
+  RetrieveInto(wire::Knowledge::Client& knowledge,
+               wire::SharedMemory::Client memory) {
+    auto request = knowledge.retrieveRequest();
+    auto chunks = request.initRequest().initChunks(4);
+    for (unsigned i = 0; i < 4; ++i) {
+      ToWire(chunk_.ref, chunks[i].initRef());
+      chunks[i].initPositions(3750);
+    }
+    request.getRequest().getDestination().setMemory(kj::mv(memory));
+    request.setDeadlineMs(60'000);
+    return request;
+  }
   const TestChunk chunk_ = MakeChunk(ns_, model_, 1);
 };
 
@@ -137,6 +152,105 @@ TEST_F(LimitsTest, MessagesThatAreNotFinishedShareOneBudget) {
   // Each one stalls, and its room goes to the next one.
   EXPECT_TRUE(Eventually([&] { return gateway_->usage().connections == 0; }));
   EXPECT_EQ(gateway_->usage().received_bytes, 0u);
+}
+
+TEST_F(LimitsTest, ASlowMessageGivesUpItsRoomWhenOthersWait) {
+  Gateway::Options options;
+  options.message_bytes_max = 2 * kMiB;
+  options.received_bytes_max = 3 * kMiB;
+  options.message_stall_max = absl::Minutes(5);
+  options.message_stall_contended_max = absl::Milliseconds(200);
+  StartGateway(options);
+  Bytes part = HeaderOf(2 * kMiB);
+  part.resize(part.size() + kMiB + kMiB / 2);
+  RawClient slow(tcp_address());
+  slow.Session();
+  slow.SendBytes(part);
+  EXPECT_TRUE(
+      Eventually([&] { return gateway_->usage().received_bytes == 2 * kMiB; }));
+  auto honest = OpenOn(tcp_address());
+  const TestChunk large = MakeChunk(ns_, model_, 9, 4096);
+  ASSERT_GT(large.shape.layer_bytes(), size_t{64} << 10);
+  RawClient waiter(tcp_address());
+  waiter.Session();
+  waiter.SendBytes(part);
+  const absl::Status slow_status = slow.StatusOf(slow.Session().infoRequest());
+  EXPECT_THAT(slow_status.message(), HasSubstr("wait for its room"));
+  EXPECT_TRUE(honest->Store(large.spec, large.view()).ok());
+}
+
+TEST_F(LimitsTest, AMessageDoesNotWaitForRoomForEver) {
+  Gateway::Options options;
+  options.message_bytes_max = 2 * kMiB;
+  options.received_bytes_max = 3 * kMiB;
+  options.message_stall_max = absl::Minutes(5);
+  options.message_stall_contended_max = absl::Minutes(5);
+  options.message_room_wait_max = absl::Milliseconds(200);
+  StartGateway(options);
+  RawClient first(tcp_address());
+  first.Session();
+  first.SendBytes(HeaderOf(2 * kMiB));
+  EXPECT_TRUE(
+      Eventually([&] { return gateway_->usage().received_bytes == 2 * kMiB; }));
+  RawClient waiter(tcp_address());
+  waiter.Session();
+  waiter.SendBytes(HeaderOf(2 * kMiB));
+  const absl::Status status = waiter.StatusOf(waiter.Session().infoRequest());
+  EXPECT_THAT(status.message(), HasSubstr("no room for a message of 2097152"));
+  EXPECT_EQ(gateway_->usage().received_bytes, 2 * kMiB);
+}
+
+TEST_F(LimitsTest, SmallMessagesShareABudgetToo) {
+  Gateway::Options options;
+  options.small_received_bytes_max = kMiB / 4;
+  options.message_room_wait_max = absl::Minutes(5);
+  StartGateway(options);
+  RawClient client(unix_address());
+  auto knowledge = client.Open(ns_, model_);
+  auto never = kj::newPromiseAndFulfiller<wire::SharedMemory::Client>();
+  wire::SharedMemory::Client memory(kj::mv(never.promise));
+  std::vector<capnp::RemotePromise<wire::Knowledge::RetrieveResults>> pending;
+  for (int i = 0; i < 40; ++i) {
+    pending.push_back(RetrieveInto(knowledge, memory).send());
+  }
+  EXPECT_TRUE(Eventually([&] {
+    client.Flush();
+    return gateway_->usage().small_received_bytes > kMiB / 8;
+  }));
+  for (int i = 0; i < 20; ++i) client.Flush();
+  EXPECT_LE(gateway_->usage().small_received_bytes, kMiB / 4);
+  EXPECT_TRUE(MakeClient(tcp_address())->Ping().ok());
+}
+
+TEST_F(LimitsTest, ACapabilityThatNeverComesIsNotAwaitedForLong) {
+  Gateway::Options options;
+  options.region_wait_max = absl::Milliseconds(100);
+  StartGateway(options);
+  RawClient client(unix_address());
+  auto knowledge = client.Open(ns_, model_);
+  auto never = kj::newPromiseAndFulfiller<wire::SharedMemory::Client>();
+  const absl::Status status =
+      client.StatusOf(RetrieveInto(knowledge, kj::mv(never.promise)));
+  EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
+  EXPECT_THAT(status.message(), HasSubstr("shared memory"));
+}
+
+TEST_F(LimitsTest, SharedMemoryOverTcpIsRefusedAtOnce) {
+  RawClient client(tcp_address());
+  auto knowledge = client.Open(ns_, model_);
+  auto never = kj::newPromiseAndFulfiller<wire::SharedMemory::Client>();
+  wire::SharedMemory::Client memory(kj::mv(never.promise));
+  absl::Status status = client.StatusOf(RetrieveInto(knowledge, memory));
+  EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
+  auto store = knowledge.storeRequest();
+  auto body = store.initRequest();
+  body.setKey(ToWire(chunk_.ref.key));
+  FillList(chunk_.spec.identity.tokens, body.initTokens(5));
+  FillList(chunk_.spec.positions, body.initPositions(5));
+  body.setMemory(memory);
+  store.setDeadlineMs(60'000);
+  status = client.StatusOf(kj::mv(store));
+  EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
 }
 
 TEST_F(LimitsTest, AMessageThatComesByTheByteEndsItsConnection) {
