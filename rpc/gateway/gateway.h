@@ -57,9 +57,11 @@ class Gateway {
     uint64_t small_received_bytes_max = 64u << 20;
     // A client whose message waits longer for room is disconnected.
     absl::Duration message_room_wait_max = absl::Seconds(30);
-    // Most memory for the chunks that calls under way name, in all. Further
-    // calls wait until their deadline.
-    uint64_t call_memory_max = 128u << 20;
+    // Most memory for the chunks that calls under way name, in all: four of the
+    // largest calls. Further calls wait until their deadline. One session may
+    // have a quarter. Calls of up to 64 KiB do not count: up to 256 KiB of them
+    // per session.
+    uint64_t call_memory_max = 160u << 20;
     // Most bytes that wait to be sent: to one client, beside the message that
     // is being sent, and in all. Beyond, the gateway hangs up.
     uint64_t queued_bytes_per_client_max = 64u << 20;

@@ -20,6 +20,10 @@ namespace {
 constexpr uint64_t kBytesPerChunk = 512;
 // A position is copied once for the node, and once for a peer.
 constexpr uint64_t kBytesPerPosition = 8;
+// Calls of at most so much take their room from the session's small part first,
+// so that they do not wait for large calls of other sessions.
+constexpr uint64_t kSmallCallBytes = 64u << 10;
+constexpr uint64_t kSmallCallsBytes = 256u << 10;
 
 template <typename Context>
 kj::Promise<void> Refuse(Context context, const absl::Status& status) {
@@ -48,20 +52,42 @@ absl::Status KnowledgeServer::CheckChunkCount(uint64_t chunks) const {
       absl::StrCat(chunks, " chunks in one call, expected at most ", max));
 }
 
-kj::Promise<absl::StatusOr<AdmissionGate::Pass>> KnowledgeServer::Reserve(
+kj::Promise<absl::StatusOr<KnowledgeServer::Room>> KnowledgeServer::Reserve(
     uint64_t chunks, uint64_t positions, kj::TimePoint deadline) const {
+  using Result = absl::StatusOr<Room>;
   using Pass = absl::StatusOr<AdmissionGate::Pass>;
-  ByteBudget& budget = *session_->gateway->call_memory;
   const uint64_t bytes =
       chunks * kBytesPerChunk + positions * kBytesPerPosition;
-  if (AdmissionGate::Pass pass = budget.TryTake(bytes)) {
-    return Pass(std::move(pass));
+  if (bytes <= kSmallCallBytes) {
+    AdmissionGate::Pass small =
+        session_->small_calls->TryTake(bytes, WorkClass::kRead);
+    if (small) return Result(Room{std::move(small), nullptr});
   }
-  return ByDeadline<Pass>(
-      session_->loop(),
-      budget.Acquire(bytes, RequesterId(session_->id.value())), deadline,
-      "waiting for memory of the gateway for a call");
+  const RequesterId requester(session_->id.value());
+  auto room =
+      session_->call_memory->Acquire(bytes, requester)
+          .then([bytes, requester, all = session_->gateway->call_memory](
+                    Pass share) -> kj::Promise<Result> {
+            if (!share.ok()) return Result(share.status());
+            return all->Acquire(bytes, requester)
+                .then([share = *std::move(share)](Pass pass) mutable -> Result {
+                  if (!pass.ok()) return pass.status();
+                  return Room{std::move(share), *std::move(pass)};
+                });
+          });
+  return ByDeadline<Result>(session_->loop(), kj::mv(room), deadline,
+                            "waiting for memory of the gateway for a call");
 }
+
+uint64_t KnowledgeServer::CallMemoryOfSession(const Gateway::Options& options) {
+  const uint64_t largest =
+      static_cast<uint64_t>(options.chunks_per_call_max) * kBytesPerChunk +
+      static_cast<uint64_t>(options.positions_per_call_max) * kBytesPerPosition;
+  const uint64_t all = options.call_memory_max;
+  return std::max(all / 4, std::min(all, largest));
+}
+
+uint64_t KnowledgeServer::SmallCallsOfSession() { return kSmallCallsBytes; }
 
 template <typename Context>
 kj::Promise<absl::StatusOr<KnowledgeServer::Asked>> KnowledgeServer::Parse(
@@ -76,8 +102,8 @@ kj::Promise<absl::StatusOr<KnowledgeServer::Asked>> KnowledgeServer::Parse(
   if (!status.ok()) return Result(status);
   const CallDeadline deadline = CallDeadline::After(*timeout);
   return Reserve(count, 0, deadline.at)
-      .then([context, count, deadline](
-                absl::StatusOr<AdmissionGate::Pass> memory) mutable -> Result {
+      .then([context, count,
+             deadline](absl::StatusOr<Room> memory) mutable -> Result {
         if (!memory.ok()) return memory.status();
         auto chunks = FromWire(context.getParams().getChunks(), count);
         context.releaseParams();
@@ -132,7 +158,7 @@ kj::Promise<void> KnowledgeServer::AnswerStatuses(Context context,
                                                   const char* what, Asked asked,
                                                   Ask& ask) {
   const kj::TimePoint at = asked.deadline.at;
-  AdmissionGate::Pass memory = asked.memory;
+  Room memory = asked.memory;
   auto expected = session_->loop().template Expect<Statuses>();
   ask(std::move(asked), std::move(expected.done));
   return ByDeadline(session_->loop(), AnswerOrStatus(kj::mv(expected.promise)),
@@ -408,8 +434,7 @@ kj::Promise<void> KnowledgeServer::RetrieveInto(
   if (!positions.ok()) return Refuse(context, positions.status());
   return Reserve(request.getChunks().size(), *positions, deadline.at)
       .then([this, context, deadline, region = std::move(region)](
-                absl::StatusOr<AdmissionGate::Pass> memory) mutable
-            -> kj::Promise<void> {
+                absl::StatusOr<Room> memory) mutable -> kj::Promise<void> {
         if (!memory.ok()) return Refuse(context, memory.status());
         const auto params = context.getParams();
         absl::StatusOr<RetrieveCall> call =

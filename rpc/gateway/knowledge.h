@@ -24,6 +24,13 @@ class KnowledgeServer final : public wire::Knowledge::Server {
         fingerprint_(fingerprint),
         slot_(std::move(slot)) {}
 
+  // Most memory for calls of one session: a quarter of the gateway's, and at
+  // least that of the largest call.
+  static uint64_t CallMemoryOfSession(const Gateway::Options& options);
+  // Most memory for calls of one session that are small enough to need no room
+  // in the gateway's budget.
+  static uint64_t SmallCallsOfSession();
+
   kj::Promise<void> lookup(LookupContext context) override;
   kj::Promise<void> store(StoreContext context) override;
   kj::Promise<void> retrieve(RetrieveContext context) override;
@@ -34,19 +41,25 @@ class KnowledgeServer final : public wire::Knowledge::Server {
  private:
   using Statuses = std::vector<absl::Status>;
   using StatusesDone = delivery::Done<Statuses>;
+  // The room that a call takes in the budgets of its session and of the
+  // gateway.
+  struct Room {
+    AdmissionGate::Pass in_session;
+    AdmissionGate::Pass in_gateway;  // null for a small call
+  };
   // The checked parameters of lookup, pin, unpin and remove, and the room in
   // the budget that the call takes.
   struct Asked {
     std::vector<ChunkRef> chunks;
     CallDeadline deadline;
-    AdmissionGate::Pass memory;
+    Room memory;
   };
   // Waits for room for the chunks, then copies them and releases the message.
   template <typename Context>
   kj::Promise<absl::StatusOr<Asked>> Parse(Context context) const;
   // Room for what a call takes in this process.
-  kj::Promise<absl::StatusOr<AdmissionGate::Pass>> Reserve(
-      uint64_t chunks, uint64_t positions, kj::TimePoint deadline) const;
+  kj::Promise<absl::StatusOr<Room>> Reserve(uint64_t chunks, uint64_t positions,
+                                            kj::TimePoint deadline) const;
   absl::Status CheckChunkCount(uint64_t chunks) const;
   kj::Promise<void> Lookup(LookupContext context, Asked asked);
   template <typename Context, typename Ask>

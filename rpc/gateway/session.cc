@@ -85,6 +85,10 @@ std::shared_ptr<SessionState> MakeSession(
   state->models = AdmissionGate::Create(kModelsPerSessionMax);
   state->stores = AdmissionGate::Create(options.session_stores_max);
   state->store_bytes = AdmissionGate::Create(options.session_store_bytes_max);
+  state->small_calls =
+      AdmissionGate::Create(KnowledgeServer::SmallCallsOfSession());
+  state->call_memory = ByteBudget::Create(
+      *gateway->loop, KnowledgeServer::CallMemoryOfSession(options));
   return state;
 }
 

@@ -118,6 +118,8 @@ struct SessionState {
   std::shared_ptr<AdmissionGate> models;
   std::shared_ptr<AdmissionGate> stores;
   std::shared_ptr<AdmissionGate> store_bytes;
+  std::shared_ptr<AdmissionGate> small_calls;
+  std::shared_ptr<ByteBudget> call_memory;  // its share of the gateway's
   capnp::CapabilityServerSet<wire::SharedMemory> shared_memories;
 
   EventLoop& loop() const { return *gateway->loop; }

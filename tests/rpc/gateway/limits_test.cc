@@ -285,6 +285,57 @@ TEST_F(LimitsTest, CallsWaitForMemoryUntilTheirDeadline) {
   EXPECT_TRUE(Eventually([&] { return gateway_->usage().call_memory == 0; }));
 }
 
+TEST_F(LimitsTest, CallsOfOneSessionLeaveMemoryToOthers) {
+  Gateway::Options options;
+  options.call_memory_max = 4 * kMiB;
+  options.chunks_per_call_max = 1600;
+  options.positions_per_call_max = 1000;
+  StartGateway(options);
+  node_.BeSilent();
+  RawClient greedy(tcp_address());
+  auto knowledge = greedy.Open(ns_, model_);
+  std::vector<capnp::RemotePromise<wire::Knowledge::LookupResults>> pending;
+  for (int i = 0; i < 6; ++i) {
+    pending.push_back(LookupOf(knowledge, chunk_.ref, 1600, 60'000).send());
+  }
+  EXPECT_TRUE(Eventually([&] {
+    greedy.Flush();
+    return gateway_->usage().node_calls == 1;
+  }));
+  for (int i = 0; i < 20; ++i) greedy.Flush();
+  EXPECT_LE(gateway_->usage().call_memory, kMiB);
+  RawClient other(tcp_address());
+  auto others = other.Open(ns_, model_);
+  auto large = LookupOf(others, chunk_.ref, 1600, 60'000).send();
+  EXPECT_TRUE(Eventually([&] {
+    other.Flush();
+    return gateway_->usage().node_calls == 2;
+  }));
+}
+
+TEST_F(LimitsTest, ASmallCallDoesNotWaitForMemory) {
+  Gateway::Options options;
+  options.call_memory_max = 1 << 20;
+  StartGateway(options);
+  node_.BeSilent();
+  std::vector<std::unique_ptr<RawClient>> clients;
+  std::vector<capnp::RemotePromise<wire::Knowledge::LookupResults>> pending;
+  for (int i = 0; i < 2; ++i) {
+    clients.push_back(std::make_unique<RawClient>(tcp_address()));
+    auto knowledge = clients.back()->Open(ns_, model_);
+    pending.push_back(LookupOf(knowledge, chunk_.ref, 2000, 60'000).send());
+    for (int j = 0; j < 10; ++j) clients.back()->Flush();
+  }
+  EXPECT_TRUE(Eventually([&] { return gateway_->usage().node_calls == 1; }));
+  RawClient client(tcp_address());
+  auto knowledge = client.Open(ns_, model_);
+  auto small = LookupOf(knowledge, chunk_.ref, 1, 60'000).send();
+  EXPECT_TRUE(Eventually([&] {
+    client.Flush();
+    return gateway_->usage().node_calls == 2;
+  }));
+}
+
 TEST_F(LimitsTest, PositionsAreCountedBeforeTheyAreCopied) {
   Gateway::Options options;
   options.positions_per_call_max = 1000;
@@ -357,7 +408,7 @@ TEST_F(LimitsTest, AClientThatDoesNotReadItsAnswersIsHungUpOn) {
   client.stream<DeafStream>().BeDeaf();
   const std::unique_ptr<Client> honest = MakeClient(tcp_address());
   while (gateway_->usage().node_calls < kCalls &&
-         gateway_->usage().call_memory < 100 * kMiB) {
+         gateway_->usage().call_memory < 30 * kMiB) {
     client.Flush();
   }
   node_.Speak();
