@@ -1,5 +1,7 @@
 #include "rpc/byte_budget.h"
 
+#include <algorithm>
+
 namespace kdn::rpc {
 
 using transfer::AdmissionGate;
@@ -16,6 +18,7 @@ kj::Promise<ByteBudget::Result> ByteBudget::Acquire(uint64_t bytes,
   auto paf = kj::newPromiseAndFulfiller<Result>();
   Waiter& waiter = waiters_[id];
   waiter.fulfiller = kj::mv(paf.fulfiller);
+  waiter.requester = requester;
   waiter.admission = gate_->Request(
       {.amount = bytes, .work_class = WorkClass::kRead, .requester = requester},
       [inbox = inbox_, weak = weak_from_this(), id](Result pass) {
@@ -26,6 +29,13 @@ kj::Promise<ByteBudget::Result> ByteBudget::Acquire(uint64_t bytes,
   return paf.promise.attach(kj::defer([weak = weak_from_this(), id] {
     if (auto budget = weak.lock()) budget->GiveUp(id);
   }));
+}
+
+bool ByteBudget::AnotherWaits(RequesterId requester) const {
+  return std::any_of(waiters_.begin(), waiters_.end(),
+                     [requester](const auto& waiter) {
+                       return waiter.second.requester != requester;
+                     });
 }
 
 void ByteBudget::OnAnswer(uint64_t id, Result pass) {

@@ -34,6 +34,8 @@ class ByteBudget : public std::enable_shared_from_this<ByteBudget> {
                                             RequesterId requester);
   // The number of requests that wait. Loop thread only.
   size_t waiting() const { return waiters_.size(); }
+  // Whether a request of another requester waits. Loop thread only.
+  bool AnotherWaits(RequesterId requester) const;
   uint64_t used() const { return gate_->used(); }
   uint64_t limit() const { return gate_->budget(); }
 
@@ -41,6 +43,7 @@ class ByteBudget : public std::enable_shared_from_this<ByteBudget> {
   using Result = absl::StatusOr<Pass>;
   struct Waiter {
     AdmissionId admission;
+    RequesterId requester;
     kj::Own<kj::PromiseFulfiller<Result>> fulfiller;
   };
   ByteBudget(uint64_t limit, std::shared_ptr<LoopInbox> inbox)

@@ -42,8 +42,9 @@ class Gateway {
     int connections_per_address_max = 160;
     // A client that has not said hello for this long is disconnected.
     absl::Duration hello_timeout = absl::Seconds(10);
-    // An inline retrieve ends when the engine takes longer than this to take a
-    // layer: the second time while other retrieves wait for scratch memory.
+    // An inline retrieve ends when the engine needs longer than this to take a
+    // layer. engine_stall_contended_max counts while retrieves of other
+    // sessions wait for scratch memory.
     absl::Duration engine_stall_max = absl::Seconds(10);
     absl::Duration engine_stall_contended_max = absl::Seconds(2);
     uint64_t message_bytes_max = 128u << 20;

@@ -234,10 +234,14 @@ kj::Promise<void> Retrieval::SendAll() {
     sending_ = false;
     return kj::READY_NOW;
   }
-  // An engine that takes no layers holds scratch for which other retrieves
-  // wait.
-  return SendOne()
-      .exclusiveJoin(FailWhenStalled(EventLoop::Now()))
+  // An engine that takes no layers holds scratch for which other engines wait.
+  // The time that answers to other calls of the engine need does not count for
+  // the shorter limit.
+  const absl::Duration most = session_->gateway->options.engine_stall_max;
+  return Within(session_->loop(), most, WhenWritable())
+      .then([this] {
+        return SendOne().exclusiveJoin(FailWhenStalled(EventLoop::Now()));
+      })
       .then([this] { return SendAll(); });
 }
 
@@ -252,7 +256,8 @@ kj::Promise<void> Retrieval::FailWhenStalled(kj::TimePoint since) {
         const absl::Duration stalled =
             absl::Microseconds((EventLoop::Now() - since) / kj::MICROSECONDS);
         const bool contended =
-            call_.region == nullptr && session_->gateway->scratch->contended();
+            call_.region == nullptr && session_->gateway->scratch->AnotherWaits(
+                                           RequesterId(session_->id.value()));
         if (stalled < most && !contended) return FailWhenStalled(since);
         return KJ_EXCEPTION(
             DISCONNECTED, "the engine took no layer for too long",
@@ -263,15 +268,17 @@ kj::Promise<void> Retrieval::FailWhenStalled(kj::TimePoint since) {
 
 // Waits while much is queued for the client: the window of a stream bounds only
 // its own messages, and a client may have many retrieves.
-kj::Promise<void> Retrieval::SendOne() {
+kj::Promise<void> Retrieval::WhenWritable() {
   EngineMessages* messages = session_->link->messages;
   if (messages == nullptr) {
     return KJ_EXCEPTION(DISCONNECTED, "the engine has gone");
   }
-  return messages->WhenWritable().then([this] {
-    return call_.region != nullptr ? SendNotices()
-                                   : SendData(to_send_[next_to_send_]);
-  });
+  return messages->WhenWritable();
+}
+
+kj::Promise<void> Retrieval::SendOne() {
+  return call_.region != nullptr ? SendNotices()
+                                 : SendData(to_send_[next_to_send_]);
 }
 
 kj::Promise<void> Retrieval::SendNotices() {

@@ -110,6 +110,7 @@ class Retrieval : public std::enable_shared_from_this<Retrieval> {
   kj::Promise<void> SendAll();
   // Fails when the engine has taken no layer since `since` for too long.
   kj::Promise<void> FailWhenStalled(kj::TimePoint since);
+  kj::Promise<void> WhenWritable();
   kj::Promise<void> SendOne();
   kj::Promise<void> SendNotices();
   kj::Promise<void> SendData(LayerOrder::Ready next);

@@ -51,8 +51,10 @@ class ScratchPool {
   // many requests wait. Dropping the promise withdraws the request.
   kj::Promise<absl::StatusOr<std::shared_ptr<Scratch>>> Acquire(
       size_t bytes, RequesterId requester);
-  // Whether a request waits.
-  bool contended() const { return budget_->waiting() > 0; }
+  // Whether a request of another requester waits.
+  bool AnotherWaits(RequesterId requester) const {
+    return budget_->AnotherWaits(requester);
+  }
   uint64_t used() const { return budget_->used(); }
   uint64_t limit() const { return budget_->limit(); }
 

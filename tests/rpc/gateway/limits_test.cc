@@ -477,6 +477,52 @@ TEST_F(LimitsTest, AnEngineThatTakesNothingLosesItsScratchWhenOthersWait) {
   EXPECT_EQ((*outcomes)[0].kind, OutcomeKind::kHit);
 }
 
+// Takes a layer after some time.
+class SlowSink final : public wire::LayerSink::Server {
+ public:
+  explicit SlowSink(kj::Timer& timer) : timer_(timer) {}
+  kj::Promise<void> data(DataContext) override {
+    return timer_.afterDelay(400 * kj::MILLISECONDS);
+  }
+  kj::Promise<void> done(DoneContext) override { return kj::READY_NOW; }
+
+ private:
+  kj::Timer& timer_;
+};
+
+TEST_F(LimitsTest, AnEngineDoesNotEndItsOwnRetrieves) {
+  constexpr int kTokens = 4096;
+  const size_t bytes = ShapeOf(model_, kTokens).bytes();
+  Gateway::Options options;
+  options.scratch_bytes_max = bytes;
+  options.window_bytes = bytes;
+  options.engine_stall_max = absl::Minutes(5);
+  options.engine_stall_contended_max = absl::Milliseconds(100);
+  StartGateway(options);
+  const TestChunk stored = MakeChunk(ns_, model_, 1, kTokens);
+  ASSERT_TRUE(OpenOn(tcp_address())->Store(stored.spec, stored.view()).ok());
+  RawClient client(tcp_address());
+  auto knowledge = client.Open(ns_, model_);
+  std::vector<capnp::RemotePromise<wire::Knowledge::RetrieveResults>> pending;
+  for (int i = 0; i < 2; ++i) {
+    auto request = knowledge.retrieveRequest();
+    auto chunk = request.initRequest().initChunks(1)[0];
+    ToWire(stored.ref, chunk.initRef());
+    FillList(stored.spec.positions, chunk.initPositions(kTokens));
+    request.setSink(kj::heap<SlowSink>(client.loop().io().getTimer()));
+    request.setDeadlineMs(60'000);
+    pending.push_back(request.send());
+  }
+  for (auto& answer : pending) {
+    const auto got = client.loop().Wait(
+        kj::Promise<capnp::Response<wire::Knowledge::RetrieveResults>>(
+            kj::mv(answer)),
+        absl::Seconds(20));
+    ASSERT_TRUE(got.ok()) << got.status();
+    EXPECT_TRUE(FromWire(got->getStatus()).ok()) << FromWire(got->getStatus());
+  }
+}
+
 TEST_F(LimitsTest, AConnectionHasOneSessionAtATime) {
   RawClient client(tcp_address());
   client.Session();
