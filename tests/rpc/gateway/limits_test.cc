@@ -120,7 +120,7 @@ TEST_F(LimitsTest, AListOfNothingInAHelloTakesNoTime) {
       .initAsListOfAnyStruct(0, 0, 33'000'000);
   const absl::Time begun = SteadyNow();
   EXPECT_FALSE(client.StatusOf(kj::mv(hello)).ok());
-  EXPECT_LT(SteadyNow() - begun, absl::Milliseconds(200));
+  EXPECT_LT(SteadyNow() - begun, absl::Seconds(2)) << "3.8 s without a limit";
   RawClient other(tcp_address());
   auto many = other.kdn().helloRequest();
   many.setProtocolVersion(wire::PROTOCOL_VERSION);
@@ -429,8 +429,14 @@ TEST_F(LimitsTest, CallsAreNotReadWhileAnswersAreUnread) {
   for (int i = 0; i < kCalls; ++i) {
     pending.push_back(client.Session().infoRequest().send());
   }
-  for (int i = 0; i < 100; ++i) client.Flush();
-  EXPECT_LT(gateway_->usage().queued_bytes, 32u * kMiB);
+  EXPECT_TRUE(Eventually([&] {
+    client.Flush();
+    return gateway_->usage().queued_bytes >= 4 * kMiB;
+  }));
+  for (int i = 0; i < 100; ++i) {
+    client.Flush();
+    ASSERT_LT(gateway_->usage().queued_bytes, 32u * kMiB);
+  }
   EXPECT_TRUE(MakeClient(tcp_address())->Ping().ok());
 }
 
