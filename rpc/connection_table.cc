@@ -87,12 +87,16 @@ std::optional<ConnectionTable::Victims> ConnectionTable::Add(uint64_t id,
 
 std::optional<ConnectionTable::Victims> ConnectionTable::SetPeer(
     uint64_t id, std::string peer) {
+  const std::map<uint64_t, Connection> before = connections_;
   auto known = connections_.extract(id);
   if (known.empty()) return Victims();  // it was given up
   known.mapped().peer = std::move(peer);
   known.mapped().use = Use::kInUse;
   Victims victims;
-  if (!MakeRoomFor(known.mapped(), &victims)) return std::nullopt;
+  if (!MakeRoomFor(known.mapped(), &victims)) {
+    connections_ = before;
+    return std::nullopt;
+  }
   connections_.insert(std::move(known));
   return victims;
 }

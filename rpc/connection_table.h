@@ -43,8 +43,10 @@ class ConnectionTable {
   // room and no other connection may be given up. The victims no longer count.
   // REQUIRES: `id` is larger than every id before it.
   std::optional<Victims> Add(uint64_t id, Class peer_class, std::string peer);
-  // The client has said who it is. Nullopt as in Add: the connection itself is
-  // to be given up.
+  // The client has said who it is: the connection is now in use. Nullopt, and
+  // nothing changes, when the peer has its share and none of its connections
+  // may be given up. Then the owner hangs up on this connection, and calls
+  // Remove.
   std::optional<Victims> SetPeer(uint64_t id, std::string peer);
   // Does nothing for a connection that was given up.
   void SetUse(uint64_t id, Use use);

@@ -76,6 +76,8 @@ TEST(ConnectionTableTest, AGreetingUnderANameThatHasItsShareIsRefused) {
   }
   ASSERT_TRUE(table.Add(6, Class::kRemote, "address"));
   EXPECT_EQ(table.SetPeer(6, "n2"), std::nullopt);
+  EXPECT_EQ(table.size(), 6u) << "nothing changes";
+  table.Remove(6);
   table.SetUse(1, Use::kIdle);
   ASSERT_TRUE(table.Add(7, Class::kRemote, "address"));
   EXPECT_THAT(table.SetPeer(7, "n2"), Optional(ElementsAre(1)));
@@ -97,7 +99,7 @@ TEST(ConnectionTableTest, NoLimitIsEverPassed) {
     ASSERT_LE(table.size(), kOptions.connections_max);
     ASSERT_EQ(table.size(), open.size());
     const uint64_t any = *std::next(open.begin(), random() % open.size());
-    switch (random() % 4) {
+    switch (random() % 5) {
       case 0:
         table.SetUse(any, Use::kInUse);
         break;
@@ -107,7 +109,13 @@ TEST(ConnectionTableTest, NoLimitIsEverPassed) {
       case 2:
         table.Remove(any);
         open.erase(any);
-        if (open.empty()) continue;
+        break;
+      case 3:
+        if (const auto victims = table.SetPeer(any, peer)) {
+          for (const uint64_t victim : *victims) {
+            EXPECT_EQ(open.erase(victim), 1u) << "given up twice";
+          }
+        }
         break;
     }
   }
