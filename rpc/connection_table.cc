@@ -106,11 +106,17 @@ void ConnectionTable::SetUse(uint64_t id, Use use) {
   if (found != connections_.end()) found->second.use = use;
 }
 
-std::optional<uint64_t> ConnectionTable::GiveUpIdle() {
+std::optional<uint64_t> ConnectionTable::GiveUpIdle(std::optional<Class> of) {
+  const Wanted idle = [](const Connection& c, const Connection&) {
+    return c.use == Use::kIdle;
+  };
+  const Wanted idle_of_class = [](const Connection& c, const Connection& n) {
+    return c.use == Use::kIdle && c.peer_class == n.peer_class;
+  };
+  Connection like;
+  if (of) like.peer_class = *of;
   const std::optional<uint64_t> victim =
-      Victim([](const Connection& c,
-                const Connection&) { return c.use == Use::kIdle; },
-             Connection());
+      Victim(of ? idle_of_class : idle, like);
   if (victim) connections_.erase(*victim);
   return victim;
 }

@@ -52,8 +52,9 @@ class ConnectionTable {
   void SetUse(uint64_t id, Use use);
   // The connection has ended. Does nothing if it was given up.
   void Remove(uint64_t id) { connections_.erase(id); }
-  // Gives up an idle connection; nullopt when there is none.
-  std::optional<uint64_t> GiveUpIdle();
+  // Gives up an idle connection, of one class if `of` is set; nullopt when
+  // there is none.
+  std::optional<uint64_t> GiveUpIdle(std::optional<Class> of = std::nullopt);
 
   size_t size() const { return connections_.size(); }
 

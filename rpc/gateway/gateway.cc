@@ -21,7 +21,8 @@ namespace {
 
 // Most connections beyond the sessions: of engines that have not said hello.
 constexpr size_t kBesideSessions = 64;
-// Connections that only clients over the Unix socket get, and so for TCP.
+// Connections, and sessions, that only clients over the Unix socket get, and so
+// for TCP.
 constexpr size_t kKeptForLocal = 32;
 constexpr size_t kKeptForRemote = 32;
 // A client whose Session is gone may say hello again while objects of its
@@ -58,13 +59,22 @@ ConnectionTable::Options TableOf(const Gateway::Options& options) {
   const size_t all =
       static_cast<size_t>(options.sessions_max) + kBesideSessions;
   const auto of_address =
-      static_cast<size_t>(options.connections_per_address_max);
+      static_cast<size_t>(std::min(options.connections_per_address_max,
+                                   std::max(options.sessions_max / 2, 1)));
   return {.connections_max = all,
           .silent_max = all,
           .silent_per_peer_max = of_address,
           .per_peer_max = of_address,
           .kept_for_local = options.unix_path.empty() ? 0 : kKeptForLocal,
           .kept_for_remote = options.tcp_host.empty() ? 0 : kKeptForRemote};
+}
+
+// The sessions that clients of one class may have, if `kept` are kept for
+// clients of the other class.
+std::shared_ptr<AdmissionGate> SessionsBeside(size_t kept,
+                                              const Gateway::Options& options) {
+  const auto all = static_cast<uint64_t>(options.sessions_max);
+  return AdmissionGate::Create(all - std::min<uint64_t>(kept, all / 4));
 }
 
 // The connection of one engine: the stream and its RPC system.
@@ -132,6 +142,10 @@ class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
           .node = node,
           .loop = &loop_,
           .sessions = sessions_,
+          .local_sessions =
+              SessionsBeside(TableOf(options_).kept_for_remote, options_),
+          .remote_sessions =
+              SessionsBeside(TableOf(options_).kept_for_local, options_),
           .memory = memory_,
           .regions = regions_,
           .store_bytes = store_bytes_,

@@ -36,10 +36,13 @@ class Gateway {
     std::string unix_path;
     SocketAccess unix_access;
 
+    // 32 sessions (at most a quarter) are kept for clients over the Unix
+    // socket, and as many for clients over TCP, if both may come.
     int sessions_max = 256;
-    // Most connections from one address over TCP. When this, or the gateway, is
-    // full, a client that has opened nothing makes room for a newcomer.
-    int connections_per_address_max = 160;
+    // Most connections from one address over TCP, and at most half of
+    // sessions_max. When this, or the gateway, is full, a client that has
+    // opened nothing makes room for a newcomer.
+    int connections_per_address_max = 128;
     // A client that has not said hello for this long is disconnected.
     absl::Duration hello_timeout = absl::Seconds(10);
     // An inline retrieve ends when the engine needs longer than this to take a

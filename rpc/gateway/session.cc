@@ -1,6 +1,7 @@
 #include "rpc/gateway/session.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -71,15 +72,13 @@ void FillGolden(wire::Kdn::HelloResults::Builder results) {
 
 std::shared_ptr<SessionState> MakeSession(
     const std::shared_ptr<GatewayState>& gateway,
-    const std::shared_ptr<EngineLink>& link, AdmissionGate::Pass in_gateway,
-    AdmissionGate::Pass in_connection) {
+    const std::shared_ptr<EngineLink>& link, SessionPlaces places) {
   const Gateway::Options& options = gateway->options;
   auto state = std::make_shared<SessionState>();
   state->gateway = gateway;
   state->link = link;
   state->id = gateway->node->OpenSession();
-  state->in_gateway = std::move(in_gateway);
-  state->in_connection = std::move(in_connection);
+  state->places = std::move(places);
   state->regions = AdmissionGate::Create(kRegionsPerSessionMax);
   state->memory = AdmissionGate::Create(options.session_memory_bytes_max);
   state->models = AdmissionGate::Create(kModelsPerSessionMax);
@@ -106,31 +105,49 @@ absl::Status KdnServer::Judge(wire::Kdn::HelloParams::Reader params) const {
   return CheckGolden(params.getGoldenVectors());
 }
 
-bool KdnServer::MakeRoom() {
-  const auto idle = gateway_->connections->GiveUpIdle();
+bool KdnServer::MakeRoom(bool of_class) {
+  std::optional<ConnectionTable::Class> only;
+  if (of_class) {
+    only = link_->local ? ConnectionTable::Class::kLocal
+                        : ConnectionTable::Class::kRemote;
+  }
+  const auto idle = gateway_->connections->GiveUpIdle(only);
   if (idle) gateway_->hang_up(*idle);
   return idle.has_value();
+}
+
+SessionPlaces KdnServer::TakePlaces() const {
+  AdmissionGate& of_class =
+      link_->local ? *gateway_->local_sessions : *gateway_->remote_sessions;
+  return {.in_connection = link_->sessions->TryTake(1, WorkClass::kRead),
+          .in_class = of_class.TryTake(1, WorkClass::kRead),
+          .in_gateway = gateway_->sessions->TryTake(1, WorkClass::kRead)};
+}
+
+absl::Status KdnServer::NoPlace() const {
+  const AdmissionGate& of_class =
+      link_->local ? *gateway_->local_sessions : *gateway_->remote_sessions;
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "all sessions of this gateway are taken: it has ",
+      gateway_->sessions->budget(), ", at most ", of_class.budget(),
+      link_->local ? " for the Unix socket" : " for TCP",
+      ": close some, or connect to another node"));
 }
 
 kj::Promise<void> KdnServer::hello(HelloContext context) {
   const auto params = context.getParams();
   absl::Status status = Judge(params);
-  AdmissionGate::Pass in_gateway, in_connection;
+  SessionPlaces places;
   if (status.ok()) {
-    in_connection = link_->sessions->TryTake(1, WorkClass::kRead);
-    in_gateway = gateway_->sessions->TryTake(1, WorkClass::kRead);
-    if (in_connection && !in_gateway && MakeRoom()) {
+    places = TakePlaces();
+    if (places.in_connection && !places.complete() &&
+        MakeRoom(/*of_class=*/!places.in_class)) {
       // The session ends when the loop has destroyed its connection.
       return gateway_->loop->At(EventLoop::Now()).then([this, context] {
         return hello(context);
       });
     }
-    if (!in_connection || !in_gateway) {
-      status = absl::ResourceExhaustedError(
-          absl::StrCat("all ", gateway_->sessions->budget(),
-                       " sessions of this gateway are taken: close some, or "
-                       "connect to another node"));
-    }
+    if (!places.complete()) status = NoPlace();
   }
   auto results = context.getResults();
   FillGolden(results);
@@ -146,8 +163,7 @@ kj::Promise<void> KdnServer::hello(HelloContext context) {
   link_->greeted = true;
   gateway_->connections->SetUse(link_->id, ConnectionTable::Use::kIdle);
   FillNodeInfo(*gateway_, link_->local, results.initNode());
-  auto session = MakeSession(gateway_, link_, std::move(in_gateway),
-                             std::move(in_connection));
+  auto session = MakeSession(gateway_, link_, std::move(places));
   link_->session = session;
   results.setSession(kj::heap<SessionServer>(std::move(session)));
   return kj::READY_NOW;

@@ -20,8 +20,11 @@ class KdnServer final : public wire::Kdn::Server {
  private:
   // OK when the client may have a session.
   absl::Status Judge(wire::Kdn::HelloParams::Reader params) const;
+  SessionPlaces TakePlaces() const;
+  absl::Status NoPlace() const;
   // Makes room for another session if a client has opened nothing in its own.
-  bool MakeRoom();
+  // `of_class`: only a client that came over the same kind of socket.
+  bool MakeRoom(bool of_class);
   std::shared_ptr<GatewayState> gateway_;
   std::shared_ptr<EngineLink> link_;
 };

@@ -49,6 +49,9 @@ struct GatewayState {
   delivery::NodeService* node = nullptr;
   EventLoop* loop = nullptr;
   std::shared_ptr<AdmissionGate> sessions;
+  // Of clients over the Unix socket, and of clients over TCP.
+  std::shared_ptr<AdmissionGate> local_sessions;
+  std::shared_ptr<AdmissionGate> remote_sessions;
   std::shared_ptr<AdmissionGate> memory;
   std::shared_ptr<AdmissionGate> regions;
   std::shared_ptr<AdmissionGate> store_bytes;
@@ -102,6 +105,15 @@ class SharedMemoryServer final : public wire::SharedMemory::Server {
   std::string ticket_;  // the last ticket that was issued; empty: none
 };
 
+// The places that a session takes; a null one was not free.
+struct SessionPlaces {
+  AdmissionGate::Pass in_connection;
+  AdmissionGate::Pass in_class;  // of clients over the Unix socket, or over TCP
+  AdmissionGate::Pass in_gateway;
+
+  bool complete() const { return in_connection && in_class && in_gateway; }
+};
+
 // One connected engine. Its Session capability and all objects that were opened
 // through it share this state. Loop thread only.
 struct SessionState {
@@ -111,8 +123,7 @@ struct SessionState {
   // The Session capability is gone: its leases are released, and no new call
   // may start.
   bool closed = false;
-  AdmissionGate::Pass in_gateway;
-  AdmissionGate::Pass in_connection;
+  SessionPlaces places;
   std::shared_ptr<AdmissionGate> regions;
   std::shared_ptr<AdmissionGate> memory;
   std::shared_ptr<AdmissionGate> models;

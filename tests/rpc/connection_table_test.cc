@@ -48,6 +48,17 @@ TEST(ConnectionTableTest, AConnectionInUseIsNeverGivenUp) {
   EXPECT_EQ(table.size(), 6u);
 }
 
+TEST(ConnectionTableTest, AnIdleConnectionOfOneClassMakesRoom) {
+  ConnectionTable table(kOptions);
+  ASSERT_TRUE(table.Add(1, Class::kLocal, "local"));
+  ASSERT_TRUE(table.Add(2, Class::kRemote, "a"));
+  table.SetUse(1, Use::kIdle);
+  EXPECT_EQ(table.GiveUpIdle(Class::kRemote), std::nullopt);
+  table.SetUse(2, Use::kIdle);
+  EXPECT_THAT(table.GiveUpIdle(Class::kRemote), Optional(2));
+  EXPECT_THAT(table.GiveUpIdle(), Optional(1));
+}
+
 TEST(ConnectionTableTest, EachClassKeepsItsPlaces) {
   for (const Class greedy : {Class::kRemote, Class::kLocal}) {
     const Class other =

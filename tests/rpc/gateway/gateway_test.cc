@@ -216,17 +216,17 @@ TEST_F(GatewayTest, SessionsAreBounded) {
   Gateway::Options options;
   options.sessions_max = 2;
   StartGateway(options);
-  auto first = MakeClient(tcp_address());
-  auto second = MakeClient(tcp_address());
+  auto first = MakeClient(unix_address());
+  auto second = MakeClient(unix_address());
   std::vector<std::unique_ptr<Knowledge>> opened;
   for (const auto* client : {&first, &second}) {
     opened.push_back(*(*client)->Open(ns_, model_));
   }
-  auto third = Client::Connect(tcp_address());
+  auto third = Client::Connect(unix_address());
   EXPECT_TRUE(absl::IsResourceExhausted(third.status())) << third.status();
   opened.clear();
   first = nullptr;
-  EXPECT_TRUE(Eventually([&] { return Client::Connect(tcp_address()).ok(); }));
+  EXPECT_TRUE(Eventually([&] { return Client::Connect(unix_address()).ok(); }));
 }
 
 }  // namespace

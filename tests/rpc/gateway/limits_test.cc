@@ -78,6 +78,19 @@ class LimitsTest : public GatewayFixture {
     request.setDeadlineMs(deadline_ms);
     return request;
   }
+  // Connects clients that use their session until the gateway refuses one.
+  // Returns how many it accepted.
+  int OpenUntilRefused(const std::string& address,
+                       std::vector<std::unique_ptr<Client>>* clients,
+                       std::vector<std::unique_ptr<Knowledge>>* used) {
+    for (int count = 0; count < 100; ++count) {
+      auto client = Client::Connect(address);
+      if (!client.ok()) return count;
+      used->push_back(*(*client)->Open(ns_, model_));
+      clients->push_back(*std::move(client));
+    }
+    return 100;
+  }
   // A retrieve of about 60 KB into shared memory.
   capnp::Request<wire::Knowledge::RetrieveParams,
                  wire::Knowledge::RetrieveResults>
@@ -564,11 +577,11 @@ TEST_F(LimitsTest, SessionsThatHaveOpenedNothingMakeRoom) {
   Gateway::Options options;
   options.sessions_max = 2;
   StartGateway(options);
-  auto idle = MakeClient(tcp_address());
-  auto busy = MakeClient(tcp_address());
+  auto idle = MakeClient(unix_address());
+  auto busy = MakeClient(unix_address());
   auto knowledge = busy->Open(ns_, model_);
   ASSERT_TRUE(knowledge.ok()) << knowledge.status();
-  auto third = Client::Connect(tcp_address());
+  auto third = Client::Connect(unix_address());
   EXPECT_TRUE(third.ok()) << third.status();
   EXPECT_FALSE(idle->Ping().ok());
   EXPECT_TRUE(busy->Ping().ok());
@@ -576,17 +589,23 @@ TEST_F(LimitsTest, SessionsThatHaveOpenedNothingMakeRoom) {
 
 TEST_F(LimitsTest, OneAddressDoesNotTakeThePlacesOfTheUnixSocket) {
   Gateway::Options options;
-  options.sessions_max = 400;
-  options.connections_per_address_max = 10;
+  options.sessions_max = 20;
   StartGateway(options);
   std::vector<std::unique_ptr<Client>> clients;
   std::vector<std::unique_ptr<Knowledge>> used;
-  for (int i = 0; i < 10; ++i) {
-    clients.push_back(MakeClient(tcp_address()));
-    used.push_back(*clients.back()->Open(ns_, model_));
-  }
-  EXPECT_FALSE(Client::Connect(tcp_address()).ok());
-  EXPECT_TRUE(Client::Connect(unix_address()).ok());
+  EXPECT_EQ(OpenUntilRefused(tcp_address(), &clients, &used), 10);
+  EXPECT_EQ(OpenUntilRefused(unix_address(), &clients, &used), 10);
+  for (const auto& client : clients) EXPECT_TRUE(client->Ping().ok());
+}
+
+TEST_F(LimitsTest, ClientsOfTheUnixSocketDoNotTakeThePlacesOfTcp) {
+  Gateway::Options options;
+  options.sessions_max = 20;
+  StartGateway(options);
+  std::vector<std::unique_ptr<Client>> clients;
+  std::vector<std::unique_ptr<Knowledge>> used;
+  EXPECT_EQ(OpenUntilRefused(unix_address(), &clients, &used), 15);
+  EXPECT_EQ(OpenUntilRefused(tcp_address(), &clients, &used), 5);
   for (const auto& client : clients) EXPECT_TRUE(client->Ping().ok());
 }
 
