@@ -331,13 +331,13 @@ kj::Promise<BulkSession::Block> BulkSession::Reserve(
         absl::StrCat("an object of ", push->bytes, " bytes, expected ", least,
                      " to ", most)));
   }
-  using Pass = absl::StatusOr<ByteBudget::Pass>;
-  ByteBudget& unreceived = *shared_.unreceived;
-  return ByDeadline<Pass>(
-             loop_,
-             unreceived.Acquire(std::min(push->bytes, unreceived.limit()),
-                                requester_),
-             push->deadline.at, "waiting for other pushes")
+  using Pass = absl::StatusOr<std::unique_ptr<PushRoom::Pass>>;
+  auto room = shared_.unreceived->Acquire(push->bytes, requester_)
+                  .then([](std::unique_ptr<PushRoom::Pass> pass) -> Pass {
+                    return pass;
+                  });
+  return ByDeadline<Pass>(loop_, kj::mv(room), push->deadline.at,
+                          "waiting for other pushes")
       .then([this, push](Pass pass) -> kj::Promise<Block> {
         if (!pass.ok()) return Block(pass.status());
         push->unreceived = *std::move(pass);
@@ -379,6 +379,7 @@ kj::Promise<void> BulkSession::Receive(std::shared_ptr<Pushing> push,
                 stream_->read(push->block->bytes().data() + done, count))
       .then([this, push, done, count] {
         shared_.options.meters->Add("peer_bytes_in", count);
+        push->unreceived->Shrink(push->bytes - done - count);
         return Receive(push, done + count);
       });
 }

@@ -42,7 +42,7 @@ class BulkServerImpl final : public BulkServer,
     shared_.loop = &loop_;
     loop_.Run([&] {
       shared_.unreceived =
-          ByteBudget::Create(loop_, shared_.options.push_unreceived_max);
+          std::make_shared<PushRoom>(shared_.options.push_unreceived_max);
     });
   }
   ~BulkServerImpl() noexcept override { Stop(); }

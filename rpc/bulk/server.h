@@ -37,9 +37,9 @@ class BulkServer {
     int connections_per_peer_max = 32;
     int items_per_fetch_max = delivery::kItemsPerFetchMax;
     uint64_t push_bytes_max = 4ull << 30;
-    // Most bytes of announced pushes for which memory is taken before they have
-    // come, in all: other objects are evicted for them. Further pushes wait. A
-    // larger push waits until no other one is under way.
+    // Most bytes of announced pushes for which memory is taken and which have
+    // not come, in all: other objects are evicted for them. One peer may have
+    // half, and a larger push counts as half. Further pushes wait.
     uint64_t push_unreceived_max = 256u << 20;
     // The server hangs up on a peer that has not begun to send so long after it
     // was told to.

@@ -11,8 +11,8 @@
 #include "delivery/fetch_plan.h"
 #include "delivery/serve_order.h"
 #include "rpc/bulk/frame.h"
+#include "rpc/bulk/push_room.h"
 #include "rpc/bulk/server.h"
-#include "rpc/byte_budget.h"
 #include "rpc/call_deadline.h"
 
 namespace kdn::rpc {
@@ -22,7 +22,7 @@ struct BulkShared {
   BulkServer::Options options;
   delivery::PeerService* service = nullptr;
   EventLoop* loop = nullptr;
-  std::shared_ptr<ByteBudget> unreceived;  // see push_unreceived_max
+  std::shared_ptr<PushRoom> unreceived;  // see push_unreceived_max
 };
 
 // What a session tells the server of its connection.
@@ -94,7 +94,7 @@ class BulkSession {
     absl::Time expires;
     CallDeadline deadline;
     std::shared_ptr<storage::ArenaBlock> block;
-    ByteBudget::Pass unreceived;
+    std::unique_ptr<PushRoom::Pass> unreceived;
   };
 
   absl::Status Judge(const placement::Introduction& ours,

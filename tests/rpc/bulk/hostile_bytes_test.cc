@@ -373,6 +373,32 @@ TEST_F(HostileBulkTest, PushesThatSendNothingTakeLittleMemoryTogether) {
   for (const int fd : open) close(fd);
 }
 
+TEST_F(HostileBulkTest, PushesOfAHungPeerLeaveRoomToOtherPeers) {
+  BulkServer::Options options{.self = NodeId("b")};
+  options.push_unreceived_max = 1 << 20;
+  options.push_begin_timeout = absl::Minutes(5);
+  options.stall_timeout = absl::Minutes(5);
+  StartServer(options);
+  std::vector<int> open;
+  Bytes bytes = HelloBytes();
+  const Bytes push = PushBytes(chunks_[0].ref, 600 << 10);
+  bytes.insert(bytes.end(), push.begin(), push.end());
+  for (int i = 0; i < 5; ++i) {
+    open.push_back(ConnectLocal(server_->port()));
+    EXPECT_EQ(send(open.back(), bytes.data(), bytes.size(), MSG_NOSIGNAL),
+              static_cast<ssize_t>(bytes.size()));
+  }
+  EXPECT_TRUE(Eventually([&] { return server_->counters().connections == 5; }));
+  EXPECT_TRUE(Eventually([&] { return peer_.arena_used() > 0; }));
+  StartTransport({.self = NodeId("c"), .resolve = {}});
+  peer_.Hold(chunks_[1], LevelSet::Of(Level::kLossless));
+  // The other pushes give up after 5 s.
+  const auto pushed = Push(chunks_[2], peer_.object(chunks_[1].ref.key),
+                           absl::InfinitePast(), absl::Seconds(4));
+  EXPECT_FALSE(absl::IsDeadlineExceeded(pushed.status())) << pushed.status();
+  for (const int fd : open) close(fd);
+}
+
 class HostileRpcTest : public GatewayFixture {};
 
 // Records the bytes of a real client, for the test to mutate.
