@@ -86,21 +86,22 @@ absl::Status ListenError(const NodeConfig& self, const absl::Status& status) {
       " is an address that only peers see, set `listen: 0.0.0.0`"));
 }
 
-// The mode of the socket decides who may connect, so a directory that is made
-// for it lets everybody pass. The gateway reports what it cannot open.
+}  // namespace
+
 void MakeSocketDirectory(const std::string& socket) {
   namespace fs = std::filesystem;
-  const fs::path directory = fs::path(socket).parent_path();
-  std::error_code ignored;
-  if (!fs::create_directories(directory, ignored)) return;
-  fs::permissions(directory,
-                  fs::perms::owner_all | fs::perms::group_read |
-                      fs::perms::group_exec | fs::perms::others_read |
-                      fs::perms::others_exec,
-                  ignored);
+  fs::path directory;
+  for (const fs::path& part : fs::path(socket).parent_path()) {
+    directory /= part;
+    std::error_code ignored;
+    if (!fs::create_directory(directory, ignored)) continue;
+    fs::permissions(directory,
+                    fs::perms::owner_all | fs::perms::group_read |
+                        fs::perms::group_exec | fs::perms::others_read |
+                        fs::perms::others_exec,
+                    ignored);
+  }
 }
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
     const ClusterConfig& config, const NodeConfig& self) {

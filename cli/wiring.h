@@ -14,6 +14,11 @@
 
 namespace kdn::cli {
 
+// Makes the directory of a Unix socket, and its parents. Everybody may pass
+// through each directory that this makes, because the mode of the socket
+// decides who may connect. The gateway reports what it cannot open.
+void MakeSocketDirectory(const std::string& socket);
+
 // One whole node: transport, actors, bulk server and gateway. The destructor
 // stops them.
 class RunningNode {
