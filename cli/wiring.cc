@@ -68,11 +68,12 @@ absl::StatusOr<std::string> ListenAddress(const NodeConfig& self) {
   const std::string& host = self.listen.empty() ? self.host : self.listen;
   absl::StatusOr<std::string> address = rpc::NumericAddress(host);
   if (!address.ok()) return address;
-  if (rpc::IsLoopback(*address) && *address != host && host != "localhost") {
-    spdlog::warn(
-        "host {} is {} on this machine, which no other machine reaches: set "
-        "`listen` to an address that they reach, or to 0.0.0.0",
-        host, *address);
+  if (self.listen.empty() && rpc::IsLoopback(*address) && *address != host &&
+      host != "localhost") {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "host ", host, " is ", *address,
+        " on this machine, which no other machine reaches: set `listen` to an "
+        "address that they reach, or to 0.0.0.0"));
   }
   return address;
 }

@@ -23,8 +23,8 @@ void MakeSocketDirectory(const std::string& socket);
 // stops them.
 class RunningNode {
  public:
-  // Errors name the address or directory that is taken, or the file that is not
-  // a calibration.
+  // Errors name the address or directory that is taken, the host that no other
+  // machine reaches, or the file that is not a calibration.
   static absl::StatusOr<std::unique_ptr<RunningNode>> Start(
       const ClusterConfig& config, const NodeConfig& self);
   ~RunningNode();

@@ -1,5 +1,6 @@
 #include "cli/wiring.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
@@ -9,6 +10,8 @@
 
 namespace kdn::cli {
 namespace {
+
+using testing::HasSubstr;
 
 TEST(WiringTest, EachNewDirectoryOfASocketLetsEverybodyPass) {
   char name[] = "/tmp/kdn-wiring-XXXXXX";
@@ -23,6 +26,20 @@ TEST(WiringTest, EachNewDirectoryOfASocketLetsEverybodyPass) {
     EXPECT_EQ(status.st_mode & 0777, 0755u) << made;
   }
   std::filesystem::remove_all(root);
+}
+
+TEST(WiringTest, AHostThatOnlyThisMachineReachesIsRefused) {
+  NodeConfig self;
+  self.id = NodeId("n1");
+  self.host = "127.1";  // a name of 127.0.0.1, as a hosts file may have others
+  ClusterConfig config;
+  config.nodes = {self};
+  const auto refused = RunningNode::Start(config, self);
+  ASSERT_TRUE(absl::IsInvalidArgument(refused.status())) << refused.status();
+  EXPECT_THAT(std::string(refused.status().message()),
+              HasSubstr("host 127.1 is 127.0.0.1 on this machine"));
+  EXPECT_THAT(std::string(refused.status().message()),
+              HasSubstr("set `listen`"));
 }
 
 }  // namespace
