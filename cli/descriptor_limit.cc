@@ -16,6 +16,9 @@ namespace {
 constexpr uint64_t kOfTheProcess = 160;
 // Connections of other nodes to the control port.
 constexpr uint64_t kOfControl = 64;
+// Connections of engines that have not said hello, and of processes that fetch
+// the descriptor of a region.
+constexpr uint64_t kOfGuests = 64 + 64;
 constexpr uint64_t kConnectionsMin = 32;
 constexpr uint64_t kSessionsMax = 256;
 constexpr uint64_t kRegionsMax = 16384;
@@ -32,7 +35,7 @@ uint64_t SegmentsOf(uint64_t disk_bytes) {
 
 absl::StatusOr<DescriptorPlan> PlanDescriptors(uint64_t limit,
                                                uint64_t disk_bytes) {
-  const uint64_t fixed = kOfTheProcess + kOfControl;
+  const uint64_t fixed = kOfTheProcess + kOfControl + kOfGuests;
   const uint64_t least = fixed + 4 * kConnectionsMin;
   if (limit < least) {
     return absl::ResourceExhaustedError(absl::StrCat(
