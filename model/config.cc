@@ -178,7 +178,9 @@ absl::StatusOr<bool> Slides(const Json& json, const Family& family,
   if (fields.Has("layer_types")) {
     for (const Json& type : json["layer_types"]) {
       if (type == "full_attention") continue;
-      return Unimplemented(absl::StrCat("layer_types: ", type.dump()));
+      return Unimplemented(absl::StrCat(
+          "layer_types: ", type.is_string() ? type.get<std::string>()
+                                            : "an entry that is no text"));
     }
     if (!json["layer_types"].empty()) return false;
   }

@@ -602,14 +602,16 @@ TEST_F(PassingMemoryTest, NoStoreTakesWhatReadsAreGuaranteed) {
 TEST_F(PassingMemoryTest, TheGateGrantsNoMoreThanTheArenaCanGive) {
   const storage::Arena& arena = *node_->passing->arena;
   const size_t pages = arena.budget_bytes() / storage::Arena::kPageBytes;
+  bool is_counting = true;
   std::vector<AdmissionGate::Pass> passes;
   for (size_t i = 0; i < 2 * pages; ++i) {
     node_->passing->Request(
         {.amount = 1, .work_class = WorkClass::kWrite},
         [&](const absl::StatusOr<AdmissionGate::Pass>& pass) {
-          if (pass.ok()) passes.push_back(*pass);
+          if (is_counting && pass.ok()) passes.push_back(*pass);
         });
   }
+  is_counting = false;  // a pass that goes lets the next request in
   EXPECT_GT(passes.size(), 0u);
   EXPECT_LE(passes.size(), pages) << "each takes a page";
 }

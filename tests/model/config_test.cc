@@ -155,7 +155,7 @@ TEST(ConfigTest, EveryFieldThatChangesKvChangesTheDigest) {
 TEST(ConfigTest, AConfigThatIsNestedTooDeeplyIsRefused) {
   nlohmann::json json = Good();
   json["deep"] =
-      nlohmann::json::parse(std::string(5000, '[') + std::string(5000, ']'));
+      nlohmann::json::parse(std::string(200, '[') + std::string(200, ']'));
   EXPECT_TRUE(absl::IsInvalidArgument(StatusOf(json)));
 }
 
