@@ -297,8 +297,8 @@ class BasicDiskPolicy {
   uint64_t cold_ = 0;
   uint64_t tombstones_ = 0;
   int uncounted_ = 0;  // segments
-  // The bytes of the segments of AddSegment, plus the largest of them. Falls with
-  // each segment that goes.
+  // The bytes of the segments of AddSegment, plus the largest of them. Falls
+  // with each segment that goes.
   uint64_t start_limit_ = 0;
   uint64_t largest_at_start_ = 0;
   // The bytes of segments that fit into the file system, as far as is known.

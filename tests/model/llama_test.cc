@@ -55,8 +55,8 @@ TEST_F(LlamaTest, AMovedCacheGivesTheVeryLogits) {
 }
 
 // The KV of a prefix came from elsewhere. The chunks behind it have the bits
-// that they have when all is computed here. The prefixes that end within a chunk
-// leave more than 128 tokens of it, so that oneDNN takes the same kernel.
+// that they have when all is computed here. The prefixes that end within a
+// chunk leave more than 128 tokens of it, so that oneDNN takes the same kernel.
 TEST_F(LlamaTest, ChunksBehindAnyPrefixAreTheSameBits) {
   KvCache whole(llama_->spec(), 700);
   const auto expected = llama_->PrefillInChunks(whole, tokens_, 0);
