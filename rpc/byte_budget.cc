@@ -4,8 +4,6 @@
 
 namespace kdn::rpc {
 
-using transfer::AdmissionGate;
-
 std::shared_ptr<ByteBudget> ByteBudget::Create(EventLoop& loop,
                                                uint64_t limit) {
   return std::shared_ptr<ByteBudget>(new ByteBudget(limit, loop.inbox()));
