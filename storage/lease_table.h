@@ -40,9 +40,8 @@ struct HoldEnd {
 // The time of an operation depends on the leases that it makes or ends, not on
 // all leases. A session may have a million leases, and as many may end at one
 // time: a call of ReleaseSession or Expire ends kEndsACall of them at most, and
-// the next calls of Expire end the others. Until then these leases hold their
-// chunks and count among leases_max; the other functions do not look whether
-// the session or the time of a lease has ended.
+// the next calls of Expire end the others. Until then these leases count among
+// leases_max; the other functions act as if they had ended.
 //
 // Invariant: the three maps have the same leases and TTLs.
 // Pure; thread-compatible.

@@ -46,7 +46,12 @@ void Partition::Impl::EraseEntry(const ChunkKey& key,
   KDN_CHECK(found != entries.end(), "only a known object can be erased");
   Entry& entry = found->second;
   if (entry.write == Entry::Write::kInFlight) ++stale_writes[key];
-  if (entry.write == Entry::Write::kQueued) std::erase(write_queue, key);
+  if (entry.write == Entry::Write::kQueued) {
+    // An object that goes is mostly an old one, and so near the front.
+    const auto queued = std::find(write_queue.begin(), write_queue.end(), key);
+    KDN_CHECK(queued != write_queue.end(), "a queued write is in the queue");
+    write_queue.erase(queued);
+  }
   AnswerCommitters(entry, [&](const Committer& committer) {
     actions.push_back(action::Refused{
         committer.waiter.id,
