@@ -434,7 +434,9 @@ TEST_F(LimitsTest, AClientThatDoesNotReadItsAnswersIsHungUpOn) {
 
 TEST_F(LimitsTest, CallsAreNotReadWhileAnswersAreUnread) {
 #ifdef __SANITIZE_THREAD__
-  GTEST_SKIP() << "the runtime of ThreadSanitizer crashes in it";
+  GTEST_SKIP() << "Cap'n Proto destroys the client's queue by recursion, ten "
+                  "functions deep for each of 30,000 messages. ThreadSanitizer "
+                  "has room for 65,536";
 #endif
   StartGateway({});
   RawClient client(tcp_address(), MakeDeaf);
