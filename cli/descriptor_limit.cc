@@ -6,6 +6,8 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "rpc/bulk/server.h"
+#include "rpc/gateway/gateway.h"
 #include "storage/disk_tier.h"
 
 namespace kdn::cli {
@@ -16,13 +18,12 @@ namespace {
 constexpr uint64_t kOfTheProcess = 160;
 // Connections of other nodes to the control port.
 constexpr uint64_t kOfControl = 64;
-// Connections of engines that have not said hello, and of processes that fetch
-// the descriptor of a region.
-constexpr uint64_t kOfGuests = 64 + 64;
+// Connections of engines without a session, and of processes that fetch the
+// descriptor of a region.
+constexpr uint64_t kOfGuests =
+    rpc::Gateway::kBesideSessions + rpc::Gateway::kDeskVisitorsMax;
 constexpr uint64_t kConnectionsMin = 32;
-constexpr uint64_t kSessionsMax = 256;
 constexpr uint64_t kRegionsMax = 16384;
-constexpr uint64_t kBulkMax = 1024;
 
 uint64_t SegmentsOf(uint64_t disk_bytes) {
   if (disk_bytes == 0) return 0;
@@ -54,12 +55,12 @@ absl::StatusOr<DescriptorPlan> PlanDescriptors(uint64_t limit,
         ", or the disk tier stops before it is full");
   }
   left -= std::min(segments, left - 4 * kConnectionsMin);
-  const auto part = [left](uint64_t of, uint64_t most) {
-    return static_cast<int>(std::min(left / of, most));
+  const auto quarter = [left](uint64_t most) {
+    return static_cast<int>(std::min(left / 4, most));
   };
-  plan.sessions = part(4, kSessionsMax);
-  plan.bulk_connections = part(4, kBulkMax);
-  plan.regions = part(4, kRegionsMax);
+  plan.sessions = quarter(rpc::Gateway::Options().sessions_max);
+  plan.bulk_connections = quarter(rpc::BulkServer::Options().connections_max);
+  plan.regions = quarter(kRegionsMax);
   return plan;
 }
 

@@ -1,16 +1,17 @@
 #include "placement/join.h"
 
 #include "absl/strings/str_cat.h"
+#include "kv/host_port.h"
 
 namespace kdn::placement {
 
 absl::Status JudgeAnswer(const MemberSpec& expected, const JoinClaim& claim) {
   if (claim.id != expected.id) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("the node at ", expected.addresses.host, ":",
-                     expected.addresses.control_port, " is configured as ",
-                     expected.id.name(), " but says that it is '",
-                     claim.id.name(), "'; check the ports of both nodes"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the node at ",
+        HostPort(expected.addresses.host, expected.addresses.control_port),
+        " is configured as ", expected.id.name(), " but says that it is '",
+        claim.id.name(), "'; check the ports of both nodes"));
   }
   if (claim.partitions == 0) {
     return absl::FailedPreconditionError(

@@ -24,6 +24,9 @@ class ConnectionTable {
   };
   // A class of peers. No class takes the connections that are kept for others.
   enum class Class { kRemote, kLocal };
+  static Class ClassOf(bool local) {
+    return local ? Class::kLocal : Class::kRemote;
+  }
   struct Options {
     size_t connections_max = 0;
     // Of kSilent: enough for all honest peers that connect at the same time.

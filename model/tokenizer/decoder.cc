@@ -172,17 +172,11 @@ absl::Status Decoder::Add(const Json& json, const std::string& path,
 }
 
 absl::Status Decoder::AddSequence(Fields& fields, int depth) {
-  if (depth == kNestingMax) {
-    return Malformed(fields.path(), "too many nested Sequences");
-  }
-  const Json& parts = fields.List("decoders");
-  if (!fields.status().ok()) return fields.status();
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const std::string path =
-        absl::StrCat(fields.PathOf("decoders"), "[", i, "]");
-    if (absl::Status s = Add(parts[i], path, depth + 1); !s.ok()) return s;
-  }
-  return absl::OkStatus();
+  return ForEachPart(
+      fields, "decoders", depth,
+      [this](const Json& part, const std::string& path, int part_depth) {
+        return Add(part, path, part_depth);
+      });
 }
 
 absl::Status Decoder::AddReplace(Fields& fields) {

@@ -107,4 +107,20 @@ const Json& Fields::Object(const char* name) {
   return *kEmpty;
 }
 
+absl::Status ForEachPart(Fields& fields, const char* name, int depth,
+                         AddPart add) {
+  if (depth == kNestingMax) {
+    return Malformed(fields.path(), "too many nested Sequences");
+  }
+  const Json& parts = fields.List(name);
+  if (!fields.status().ok()) return fields.status();
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const std::string path = absl::StrCat(fields.PathOf(name), "[", i, "]");
+    if (absl::Status status = add(parts[i], path, depth + 1); !status.ok()) {
+      return status;
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace kdn::model

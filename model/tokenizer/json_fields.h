@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 
 namespace kdn::model {
@@ -61,6 +62,14 @@ class Fields {
   std::string path_;
   absl::Status status_;
 };
+
+// Calls add(part, path of the part, depth + 1) for each part of a Sequence, in
+// order: the list `name` of its fields. Ends at the first error.
+// INVALID_ARGUMENT when Sequences are nested too deeply.
+using AddPart = absl::FunctionRef<absl::Status(
+    const Json& part, const std::string& path, int depth)>;
+absl::Status ForEachPart(Fields& fields, const char* name, int depth,
+                         AddPart add);
 
 }  // namespace kdn::model
 

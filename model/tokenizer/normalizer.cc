@@ -128,19 +128,11 @@ absl::Status Normalizer::Add(const Json& json, const std::string& path,
 }
 
 absl::Status Normalizer::AddSequence(Fields& fields, int depth) {
-  if (depth == kNestingMax) {
-    return Malformed(fields.path(), "too many nested Sequences");
-  }
-  const Json& parts = fields.List("normalizers");
-  if (!fields.status().ok()) return fields.status();
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const std::string path =
-        absl::StrCat(fields.PathOf("normalizers"), "[", i, "]");
-    if (absl::Status status = Add(parts[i], path, depth + 1); !status.ok()) {
-      return status;
-    }
-  }
-  return absl::OkStatus();
+  return ForEachPart(
+      fields, "normalizers", depth,
+      [this](const Json& part, const std::string& path, int part_depth) {
+        return Add(part, path, part_depth);
+      });
 }
 
 absl::Status Normalizer::AddReplace(Fields& fields) {

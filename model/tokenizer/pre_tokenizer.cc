@@ -113,19 +113,11 @@ void PreTokenizer::AddPattern(Pattern pattern, SplitBehavior behavior,
 }
 
 absl::Status PreTokenizer::AddSequence(Fields& fields, int depth) {
-  if (depth == kNestingMax) {
-    return Malformed(fields.path(), "too many nested Sequences");
-  }
-  const Json& parts = fields.List("pretokenizers");
-  if (!fields.status().ok()) return fields.status();
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const std::string path =
-        absl::StrCat(fields.PathOf("pretokenizers"), "[", i, "]");
-    if (absl::Status status = Add(parts[i], path, depth + 1); !status.ok()) {
-      return status;
-    }
-  }
-  return absl::OkStatus();
+  return ForEachPart(
+      fields, "pretokenizers", depth,
+      [this](const Json& part, const std::string& path, int part_depth) {
+        return Add(part, path, part_depth);
+      });
 }
 
 absl::Status PreTokenizer::AddByteLevel(Fields& fields) {

@@ -19,8 +19,6 @@
 namespace kdn::rpc {
 namespace {
 
-// Most connections beyond the sessions: of engines that have not said hello.
-constexpr size_t kBesideSessions = 64;
 // Connections, and sessions, that only clients over the Unix socket get, and so
 // for TCP.
 constexpr size_t kKeptForLocal = 32;
@@ -28,7 +26,6 @@ constexpr size_t kKeptForRemote = 32;
 // A client whose Session is gone may say hello again while objects of its
 // earlier sessions live.
 constexpr uint64_t kSessionsPerConnection = 4;
-constexpr size_t kDeskVisitorsMax = 64;
 // Clients send no descriptors, but 0 would also keep the gateway from sending
 // them.
 constexpr unsigned kFdsPerMessageMax = 1;
@@ -57,7 +54,7 @@ EngineMessages::Limits LimitsOf(const Gateway::Options& options) {
 
 ConnectionTable::Options TableOf(const Gateway::Options& options) {
   const size_t all =
-      static_cast<size_t>(options.sessions_max) + kBesideSessions;
+      static_cast<size_t>(options.sessions_max + Gateway::kBesideSessions);
   const auto of_address =
       static_cast<size_t>(std::min(options.connections_per_address_max,
                                    std::max(options.sessions_max / 2, 1)));
@@ -323,10 +320,8 @@ kj::Promise<void> GatewayImpl::UntilSilentTooLong(
 
 void GatewayImpl::Accept(kj::Own<kj::AsyncIoStream> stream, bool local) {
   const uint64_t id = next_connection_++;
-  const auto victims = table_.Add(
-      id,
-      local ? ConnectionTable::Class::kLocal : ConnectionTable::Class::kRemote,
-      local ? "local" : PeerOf(*stream));
+  const auto victims = table_.Add(id, ConnectionTable::ClassOf(local),
+                                  local ? "local" : PeerOf(*stream));
   if (!victims) {
     return Refuse(
         "too many connections of engines, or too many of one address: hung up "
@@ -356,12 +351,14 @@ void GatewayImpl::Accept(kj::Own<kj::AsyncIoStream> stream, bool local) {
 
 kj::Promise<void> GatewayImpl::WatchQueues() {
   uint64_t total = 0;
+  uint64_t most = 0;
   Open* largest = nullptr;
   for (auto& [id, open] : connections_) {
     const uint64_t queued = open.messages->queued_bytes();
     total += queued;
-    if (largest == nullptr || queued > largest->messages->queued_bytes()) {
+    if (largest == nullptr || queued > most) {
       largest = &open;
+      most = queued;
     }
     if (!open.messages->overdrawn()) continue;
     Refuse("hung up on a client that does not read its answers");

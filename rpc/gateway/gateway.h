@@ -24,6 +24,11 @@ namespace kdn::rpc {
 // when the last client has gone.
 class Gateway {
  public:
+  // Most connections beyond the sessions: of engines that have not said hello.
+  static constexpr int kBesideSessions = 64;
+  // Most processes that fetch the descriptor of a region at one time.
+  static constexpr int kDeskVisitorsMax = 64;
+
   struct Options {
     // Empty: no TCP. Port 0: any free port, see tcp_port().
     std::string tcp_host = "127.0.0.1";

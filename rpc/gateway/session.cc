@@ -107,29 +107,26 @@ absl::Status KdnServer::Judge(wire::Kdn::HelloParams::Reader params) const {
 
 bool KdnServer::MakeRoom(bool of_class) {
   std::optional<ConnectionTable::Class> only;
-  if (of_class) {
-    only = link_->local ? ConnectionTable::Class::kLocal
-                        : ConnectionTable::Class::kRemote;
-  }
+  if (of_class) only = ConnectionTable::ClassOf(link_->local);
   const auto idle = gateway_->connections->GiveUpIdle(only);
   if (idle) gateway_->hang_up(*idle);
   return idle.has_value();
 }
 
+AdmissionGate& KdnServer::SessionsOfClass() const {
+  return link_->local ? *gateway_->local_sessions : *gateway_->remote_sessions;
+}
+
 SessionPlaces KdnServer::TakePlaces() const {
-  AdmissionGate& of_class =
-      link_->local ? *gateway_->local_sessions : *gateway_->remote_sessions;
   return {.in_connection = link_->sessions->TryTake(1, WorkClass::kRead),
-          .in_class = of_class.TryTake(1, WorkClass::kRead),
+          .in_class = SessionsOfClass().TryTake(1, WorkClass::kRead),
           .in_gateway = gateway_->sessions->TryTake(1, WorkClass::kRead)};
 }
 
 absl::Status KdnServer::NoPlace() const {
-  const AdmissionGate& of_class =
-      link_->local ? *gateway_->local_sessions : *gateway_->remote_sessions;
   return absl::ResourceExhaustedError(absl::StrCat(
       "all sessions of this gateway are taken: it has ",
-      gateway_->sessions->budget(), ", at most ", of_class.budget(),
+      gateway_->sessions->budget(), ", at most ", SessionsOfClass().budget(),
       link_->local ? " for the Unix socket" : " for TCP",
       ": close some, or connect to another node"));
 }

@@ -20,6 +20,8 @@ class KdnServer final : public wire::Kdn::Server {
  private:
   // OK when the client may have a session.
   absl::Status Judge(wire::Kdn::HelloParams::Reader params) const;
+  // The places of the sessions of TCP, or of the Unix socket.
+  AdmissionGate& SessionsOfClass() const;
   SessionPlaces TakePlaces() const;
   absl::Status NoPlace() const;
   // Makes room for another session if a client has opened nothing in its own.

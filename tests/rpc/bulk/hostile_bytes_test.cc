@@ -155,6 +155,20 @@ void Attack(uint16_t port, const Bytes& bytes) {
 
 class HostileBulkTest : public BulkFixture {
  protected:
+  // Opens five connections, each of which announces a push of 600 KiB and sends
+  // none of its bytes.
+  std::vector<int> AnnouncePushes() {
+    Bytes bytes = HelloBytes();
+    const Bytes push = PushBytes(chunks_[0].ref, 600 << 10);
+    bytes.insert(bytes.end(), push.begin(), push.end());
+    std::vector<int> open;
+    for (int i = 0; i < 5; ++i) {
+      open.push_back(ConnectLocal(server_->port()));
+      EXPECT_EQ(send(open.back(), bytes.data(), bytes.size(), MSG_NOSIGNAL),
+                static_cast<ssize_t>(bytes.size()));
+    }
+    return open;
+  }
   // Fetches the first chunk from a node that sends `answer`, whatever it is
   // asked.
   absl::Status FetchFrom(const Bytes& answer) {
@@ -356,15 +370,7 @@ TEST_F(HostileBulkTest, PushesThatSendNothingTakeLittleMemoryTogether) {
   options.push_unreceived_max = 1 << 20;
   options.push_begin_timeout = absl::Milliseconds(300);
   StartServer(options);
-  std::vector<int> open;
-  Bytes bytes = HelloBytes();
-  const Bytes push = PushBytes(chunks_[0].ref, 600 << 10);
-  bytes.insert(bytes.end(), push.begin(), push.end());
-  for (int i = 0; i < 5; ++i) {
-    open.push_back(ConnectLocal(server_->port()));
-    EXPECT_EQ(send(open.back(), bytes.data(), bytes.size(), MSG_NOSIGNAL),
-              static_cast<ssize_t>(bytes.size()));
-  }
+  const std::vector<int> open = AnnouncePushes();
   EXPECT_TRUE(Eventually([&] { return peer_.arena_used() > 0; }));
   EXPECT_LE(peer_.arena_used(), 1u << 20);
   peer_.Hold(chunks_[1], LevelSet::Of(Level::kLossless));
@@ -379,15 +385,7 @@ TEST_F(HostileBulkTest, PushesOfAHungPeerLeaveRoomToOtherPeers) {
   options.push_begin_timeout = absl::Minutes(5);
   options.stall_timeout = absl::Minutes(5);
   StartServer(options);
-  std::vector<int> open;
-  Bytes bytes = HelloBytes();
-  const Bytes push = PushBytes(chunks_[0].ref, 600 << 10);
-  bytes.insert(bytes.end(), push.begin(), push.end());
-  for (int i = 0; i < 5; ++i) {
-    open.push_back(ConnectLocal(server_->port()));
-    EXPECT_EQ(send(open.back(), bytes.data(), bytes.size(), MSG_NOSIGNAL),
-              static_cast<ssize_t>(bytes.size()));
-  }
+  const std::vector<int> open = AnnouncePushes();
   EXPECT_TRUE(Eventually([&] { return server_->counters().connections == 5; }));
   EXPECT_TRUE(Eventually([&] { return peer_.arena_used() > 0; }));
   StartTransport({.self = NodeId("c"), .resolve = {}});
