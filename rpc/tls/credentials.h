@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -14,9 +15,10 @@ namespace kdn::rpc {
 
 // Paths of PEM files.
 struct TlsFiles {
-  std::string ca;           // certificates of the authorities to trust
-  std::string certificate;  // own certificate, and the chain up to the authority
-  std::string key;          // private key of `certificate`
+  std::string ca;  // certificates of the authorities to trust
+  std::string
+      certificate;  // own certificate, and the chain up to the authority
+  std::string key;  // private key of `certificate`
 };
 
 // What a node proves its name with, and whom it trusts. The common name of a
@@ -24,22 +26,25 @@ struct TlsFiles {
 // Immutable and thread-safe.
 class TlsCredentials {
  public:
-  // NOT_FOUND or PERMISSION_DENIED for a file that cannot be read;
-  // INVALID_ARGUMENT, naming the file, for a file that is not PEM, a key that
-  // is not the certificate's, a certificate that `ca` has not signed, or one
-  // that is not valid at `now`.
+  // NOT_FOUND for a file that does not exist. PERMISSION_DENIED for a file that
+  // cannot be read, and for a key that every user of the machine may read or
+  // write. INVALID_ARGUMENT for a file that is not PEM, a key that is not the
+  // certificate's, a certificate without the names above, a certificate that
+  // `ca` has not signed or that may not serve both ends of a connection, or one
+  // that is not valid at `now`. Every error names the file and the remedy.
   static absl::StatusOr<std::shared_ptr<const TlsCredentials>> Load(
       const TlsFiles& files, absl::Time now);
 
   // The common name of the certificate.
   const std::string& name() const { return name_; }
+  // When the first certificate of the chain up to the authority ends.
   absl::Time expires() const { return expires_; }
 
   // A context for both ends of connections between nodes. Each side must show
   // a certificate that `ca` has signed. TLS 1.2 or newer.
   kj::Own<kj::TlsContext> NewPeerContext() const;
   // A context for the server's end of connections of engines, which show no
-  // certificate.
+  // certificate. TLS 1.2 or newer.
   kj::Own<kj::TlsContext> NewGatewayContext() const;
   // The same as NewPeerContext, for code that calls OpenSSL itself.
   using SslContext = std::unique_ptr<SSL_CTX, void (*)(SSL_CTX*)>;
@@ -47,12 +52,22 @@ class TlsCredentials {
 
  private:
   TlsCredentials() = default;
-  std::string ca_;  // the texts of the files
-  std::string certificate_;
-  std::string key_;
+  kj::Own<kj::TlsContext> NewContext(bool verify_clients) const;
+  // Null, with OpenSSL's reason in its queue of errors, if OpenSSL takes a
+  // certificate or the key for too weak.
+  SslContext TryNewSslContext() const;
+
+  std::vector<std::string> authorities_;  // one certificate each, in PEM
+  std::string certificate_;               // the chain, in PEM
+  std::string key_;                       // in PEM
   std::string name_;
   absl::Time expires_;
 };
+
+// A context for an engine's end of connections to gateways. It trusts the
+// authorities in the file `ca` and no others, and shows no certificate. TLS 1.2
+// or newer. Errors as of TlsCredentials::Load.
+absl::StatusOr<kj::Own<kj::TlsContext>> NewEngineContext(const std::string& ca);
 
 }  // namespace kdn::rpc
 
