@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "delivery/control_network.h"
 #include "delivery/fetch_session.h"
 #include "delivery/node_service.h"
 #include "delivery/peer_transport.h"
@@ -134,6 +135,19 @@ struct SendEnd {
       absl::UnknownError("no answer yet");
 };
 
+// Asks for a connection to the control port of a peer.
+struct DialCall {
+  NodeId peer;
+  placement::Addresses addresses;
+};
+
+// A dial has ended.
+struct DialEnd {
+  using Result = absl::StatusOr<std::unique_ptr<delivery::ControlStream>>;
+  uint64_t dial = 0;
+  std::shared_ptr<Result> stream;
+};
+
 // The new member list.
 struct MembersCall {
   std::vector<placement::MemberSpec> members;
@@ -146,6 +160,8 @@ struct MapBuilt {
 
 }  // namespace kdn::actors
 
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::DialCall)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::DialEnd)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::MembersCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::MapBuilt)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::ReserveCall)

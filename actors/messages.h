@@ -18,6 +18,7 @@
 //   actor            how many               pure class that it drives
 //   NodeActor        one per node           none
 //   PlacementActor   one per node           placement::Membership
+//   ConnectorActor   one per node           none
 //   StorageActor     one per partition      storage::Partition
 //   RetrieveActor    one per retrieve       delivery::FetchSession
 //   StoreActor       one per store          delivery::StoreSession
@@ -284,6 +285,14 @@ using PlacementActor = caf::typed_actor<
     // From itself, with the number of the tick: dials the peers that are due,
     // and starts a map build that is due.
     caf::reacts_to<TickAtom, uint64_t>>;
+
+// Connects to the control ports of peers.
+using ConnectorActor = caf::typed_actor<
+    // From the placement actor: the node actor of the peer. A peer that does
+    // not prove its name is a refusal (RefusalIn).
+    caf::replies_to<DialCall>::with<caf::strong_actor_ptr>,
+    // From the network: the connection, or why there is none.
+    caf::reacts_to<DialEnd>>;
 
 // One lookup, lease change or status call. Asks all nodes that it concerns, and
 // ends when the caller has its answer.

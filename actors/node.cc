@@ -13,9 +13,9 @@
 #include "actors/node_actor.h"
 #include "actors/node_context.h"
 #include "actors/node_services.h"
+#include "actors/peer_network.h"
 #include "actors/placement_actor.h"
 #include "actors/storage_actor.h"
-#include "kv/host_port.h"
 #include "kv/log.h"
 #include "placement/membership.h"
 
@@ -101,8 +101,10 @@ class EvictionRelay {
 class NodeImpl final : public Node {
  public:
   NodeImpl(NodeOptions options, delivery::PeerTransport* transport,
-           ViewHolder* view, const Clock* clock)
-      : config_(options),
+           delivery::ControlNetwork* network, ViewHolder* view,
+           const Clock* clock)
+      : network_(*network),
+        config_(options),
         system_(config_),
         context_(std::move(options), transport, view, clock),
         held_(static_cast<size_t>(context_.options.storage_actors)),
@@ -124,6 +126,7 @@ class NodeImpl final : public Node {
 
   // Destroyed in reverse order: actors use the context, and tasks of its pool
   // and the disk tier's threads hold handles of actors.
+  delivery::ControlNetwork& network_;
   SystemConfig config_;
   caf::actor_system system_;
   NodeContext context_;
@@ -136,6 +139,7 @@ class NodeImpl final : public Node {
   std::unique_ptr<storage::DiskTier> disk_;
   NodeServices services_;
   NodeActor node_actor_;
+  ConnectorActor connector_;
   PlacementActor placement_actor_;
 };
 
@@ -164,11 +168,10 @@ absl::Status NodeImpl::SpawnPlacement() {
   const PeerHandles own{node_actor_, storage_, /*version=*/0};
   context_.view.Set(std::make_shared<const ClusterView>(
       membership->view(), LiveNodes{{options.self, own}}));
+  connector_ = SpawnConnector(system_, network_);
   placement_actor_ = system_.spawn(
       MakePlacementActor,
-      PlacementActorDeps{
-          &context_, *std::move(membership), own,
-          caf::actor_cast<caf::actor>(system_.middleman().actor_handle())});
+      PlacementActorDeps{&context_, *std::move(membership), own, connector_});
   return absl::OkStatus();
 }
 
@@ -246,14 +249,8 @@ absl::Status NodeImpl::Publish(const NodeActor& node) {
   const std::string& address = options.listen_address.empty()
                                    ? self->addresses.host
                                    : options.listen_address;
-  const uint16_t control_port = self->addresses.control_port;
-  const auto port = system_.middleman().publish(
-      node, control_port, address.c_str(), /*reuse=*/true);
-  if (port) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat(
-      "cannot listen for peers on ", HostPort(address, control_port),
-      ": is the port taken, or the address not one of this machine? (",
-      system_.render(port.error()), ")"));
+  return OpenControlPort(system_, network_, address,
+                         self->addresses.control_port, node);
 }
 
 // DiskTier::Flush does not suffice: a partition hands the disk tier only a few
@@ -279,6 +276,8 @@ void NodeImpl::FlushPartitions() {
 }
 
 NodeImpl::~NodeImpl() {
+  // The network's callbacks reach the actor system.
+  network_.Close();
   // Transfers under way hold actor handles, so they end before the system does.
   // A node that failed to start has no view.
   if (const std::shared_ptr<const ClusterView> view = context_.view.Get()) {
@@ -298,6 +297,7 @@ NodeImpl::~NodeImpl() {
     }
   }
   caf::anon_send_exit(placement_actor_, caf::exit_reason::user_shutdown);
+  caf::anon_send_exit(connector_, caf::exit_reason::user_shutdown);
   caf::anon_send_exit(node_actor_, caf::exit_reason::user_shutdown);
   for (const StorageActor& actor : storage_) {
     caf::anon_send_exit(actor, caf::exit_reason::user_shutdown);
@@ -311,11 +311,11 @@ NodeImpl::~NodeImpl() {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Node>> Node::Start(
-    NodeOptions options, delivery::PeerTransport* transport, ViewHolder* view,
-    const Clock* clock) {
+    NodeOptions options, delivery::PeerTransport* transport,
+    delivery::ControlNetwork* network, ViewHolder* view, const Clock* clock) {
   if (absl::Status status = Validate(options); !status.ok()) return status;
-  auto node =
-      std::make_unique<NodeImpl>(std::move(options), transport, view, clock);
+  auto node = std::make_unique<NodeImpl>(std::move(options), transport, network,
+                                         view, clock);
   if (absl::Status status = node->Start(); !status.ok()) return status;
   return node;
 }

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "codec/calibration/calibration.h"
+#include "delivery/control_network.h"
 #include "delivery/node_service.h"
 #include "delivery/peer_transport.h"
 #include "kv/clock.h"
@@ -58,12 +59,12 @@ class Node {
   // Returns once the node serves the objects that it holds. Peers join as they
   // come up. The node publishes its view in `view`, where the transport and the
   // bulk server find the addresses of peers. INVALID_ARGUMENT for options that
-  // are not valid; UNAVAILABLE, naming the address, when the control port is
-  // taken; or an error of the disk tier. REQUIRES: `transport`, `view` and
-  // `clock` outlive the node.
+  // are not valid; an error that names the address when the control port cannot
+  // be opened; or an error of the disk tier. REQUIRES: `transport`, `network`,
+  // `view` and `clock` outlive the node.
   static absl::StatusOr<std::unique_ptr<Node>> Start(
-      NodeOptions options, delivery::PeerTransport* transport, ViewHolder* view,
-      const Clock* clock);
+      NodeOptions options, delivery::PeerTransport* transport,
+      delivery::ControlNetwork* network, ViewHolder* view, const Clock* clock);
   virtual ~Node() = default;
 
   virtual delivery::NodeService& service() = 0;

@@ -1,8 +1,6 @@
 #include "actors/placement_actor.h"
 
-#include <caf/io/middleman_actor.hpp>
 #include <chrono>
-#include <set>
 #include <string>
 #include <utility>
 
@@ -17,8 +15,7 @@ namespace {
 
 using placement::PeerAction;
 
-// The time for connecting, and again for joining. A peer that takes longer
-// counts as away.
+// The time for joining. A peer that takes longer counts as away.
 constexpr auto kAnswerTimeout = std::chrono::seconds(2);
 
 // A site of the log for each peer, because the log limits the lines of a site:
@@ -145,16 +142,13 @@ void PlacementActorState::Perform(const PeerAction& action) {
 }
 
 void PlacementActorState::Connect(const PeerAction& action) {
-  self->request(deps->connector, kAnswerTimeout, caf::connect_atom::value,
-                action.addresses.host, action.addresses.control_port)
-      .then([this, action](
-                const caf::node_id&, const caf::strong_actor_ptr& peer,
-                const std::set<std::string>&) { OnConnected(action, peer); },
-            [this, action](const caf::error&) {
-              deps->membership.OnFailed(action.peer, action.dial,
-                                        deps->node->clock->Now());
-              Perform();
-            });
+  self->request(deps->connector, caf::infinite,
+                DialCall{action.peer, action.addresses})
+      .then(
+          [this, action](const caf::strong_actor_ptr& peer) {
+            OnConnected(action, peer);
+          },
+          [this, action](const caf::error& why) { OnError(action, why); });
 }
 
 void PlacementActorState::Join(const PeerAction& action) {

@@ -16,8 +16,7 @@ struct PlacementActorDeps {
   NodeContext* node = nullptr;
   placement::Membership membership;
   PeerHandles own;  // of this node
-  // Answers connect_atom, as CAF's middleman actor does.
-  caf::actor connector;
+  ConnectorActor connector;
 };
 
 // The shell around one placement::Membership. It connects to peers, joins and
@@ -31,7 +30,8 @@ struct PlacementActorState {
                    const caf::strong_actor_ptr& peer);
   void OnAnswer(const placement::PeerAction& dialled, PeerHandles peer,
                 const PeerInfo& info);
-  // The peer answered the join with an error, or not in time.
+  // The peer was not reached, did not prove its name, answered the join with
+  // an error, or did not answer in time.
   void OnError(const placement::PeerAction& dialled, const caf::error& why);
   void OnDown(const caf::down_msg& down);
   void OnMembers(const MembersCall& call);

@@ -16,8 +16,10 @@ namespace {
 // An idle node with a disk tier has about 60 descriptors open: event loops,
 // disk threads, the index, the log. The index opens more files as it grows.
 constexpr uint64_t kOfTheProcess = 160;
-// Connections of other nodes to the control port.
+// Of connections to the control port, at least and at most. Each takes two
+// descriptors: one for TLS, one for CAF.
 constexpr uint64_t kOfControl = 64;
+constexpr uint64_t kOfControlMax = 1024;
 // Connections of engines without a session, and of processes that fetch the
 // descriptor of a region.
 constexpr uint64_t kOfGuests =
@@ -61,6 +63,8 @@ absl::StatusOr<DescriptorPlan> PlanDescriptors(uint64_t limit,
   plan.sessions = quarter(rpc::Gateway::Options().sessions_max);
   plan.bulk_connections = quarter(rpc::BulkServer::Options().connections_max);
   plan.regions = quarter(kRegionsMax);
+  plan.peers =
+      (static_cast<int>(kOfControl) + quarter(kOfControlMax - kOfControl)) / 2;
   return plan;
 }
 

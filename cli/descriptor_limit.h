@@ -13,6 +13,7 @@ struct DescriptorPlan {
   int sessions = 0;          // of engines at the gateway
   int regions = 0;           // shared memory of the gateway
   int bulk_connections = 0;  // of peers, for objects
+  int peers = 0;             // connections to the control port
   // Why the disk tier may run out of descriptors before it has reached its
   // capacity. Empty: it does not.
   std::string warning;

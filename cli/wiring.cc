@@ -136,9 +136,13 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
   const std::shared_ptr<Meters> meters = transport.meters;
   bulk.meters = transport.meters;
   running->transport_ = rpc::BulkTransport::Start(std::move(transport));
-  absl::StatusOr<std::unique_ptr<actors::Node>> node =
-      actors::Node::Start(std::move(options), running->transport_.get(),
-                          running->view_.get(), &running->clock_);
+  rpc::ControlPort::Options control;
+  control.connections_max = static_cast<size_t>(descriptors->peers);
+  control.meters = meters;
+  running->control_port_ = rpc::ControlPort::Create(std::move(control));
+  absl::StatusOr<std::unique_ptr<actors::Node>> node = actors::Node::Start(
+      std::move(options), running->transport_.get(),
+      running->control_port_.get(), running->view_.get(), &running->clock_);
   if (!node.ok()) return ListenError(self, node.status());
   running->node_ = *std::move(node);
 

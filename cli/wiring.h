@@ -10,6 +10,7 @@
 #include "kv/clock.h"
 #include "rpc/bulk/client.h"
 #include "rpc/bulk/server.h"
+#include "rpc/control/control_port.h"
 #include "rpc/gateway/gateway.h"
 
 namespace kdn::cli {
@@ -34,6 +35,7 @@ class RunningNode {
   RealClock clock_;
   std::unique_ptr<actors::ViewHolder> view_;
   std::unique_ptr<rpc::BulkTransport> transport_;
+  std::unique_ptr<rpc::ControlPort> control_port_;
   std::unique_ptr<actors::Node> node_;
   std::unique_ptr<rpc::BulkServer> bulk_server_;
   std::unique_ptr<rpc::Gateway> gateway_;

@@ -52,13 +52,12 @@ void Dialler::OnAnswer(const NodeId& id, DialId dial, const JoinClaim& claim,
 
 void Dialler::OnRefused(const NodeId& id, DialId dial,
                         const std::string& reason, absl::Time now) {
-  Peer* peer = Find(id, dial, Phase::kJoining);
+  Peer* peer = FindDialled(id, dial);
   if (peer != nullptr) Refuse(*peer, reason, now);
 }
 
 void Dialler::OnFailed(const NodeId& id, DialId dial, absl::Time now) {
-  Peer* peer = Find(id, dial, Phase::kConnecting);
-  if (peer == nullptr) peer = Find(id, dial, Phase::kJoining);
+  Peer* peer = FindDialled(id, dial);
   if (peer != nullptr) Wait(*peer, options_.retry, now);
 }
 
@@ -99,6 +98,11 @@ Dialler::Peer* Dialler::Find(const NodeId& id, DialId dial, Phase phase) {
     return nullptr;
   }
   return &peer->second;
+}
+
+Dialler::Peer* Dialler::FindDialled(const NodeId& id, DialId dial) {
+  Peer* peer = Find(id, dial, Phase::kConnecting);
+  return peer != nullptr ? peer : Find(id, dial, Phase::kJoining);
 }
 
 void Dialler::Act(Kind kind, const Peer& peer, std::string reason) {

@@ -16,7 +16,7 @@ namespace kdn::placement {
 // What the caller does about a peer, and what it reports afterwards.
 struct PeerAction {
   enum class Kind {
-    // Connect to `addresses`; report OnConnected or OnFailed.
+    // Connect to `addresses`; report OnConnected, OnRefused or OnFailed.
     kConnect,
     // Join over the connection; report OnAnswer, OnRefused or OnFailed.
     kJoin,
@@ -58,7 +58,8 @@ class Dialler {
   void OnConnected(const NodeId& peer, DialId dial);
   void OnAnswer(const NodeId& peer, DialId dial, const JoinClaim& claim,
                 absl::Time now);
-  // The peer does not let this node join, or must not be joined.
+  // The peer does not prove its name, does not let this node join, or must not
+  // be joined.
   void OnRefused(const NodeId& peer, DialId dial, const std::string& reason,
                  absl::Time now);
   // The peer was not reached, or did not answer in time.
@@ -88,6 +89,8 @@ class Dialler {
   // The peer of an event. Null when the event is of an earlier dial, or comes
   // in another phase.
   Peer* Find(const NodeId& peer, DialId dial, Phase phase);
+  // The same, for a peer that connects or joins.
+  Peer* FindDialled(const NodeId& peer, DialId dial);
   void Act(PeerAction::Kind kind, const Peer& peer, std::string reason = "");
   void Wait(Peer& peer, absl::Duration wait, absl::Time now);
   void Refuse(Peer& peer, std::string reason, absl::Time now);

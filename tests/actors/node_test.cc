@@ -7,31 +7,12 @@
 #include <string>
 
 #include "absl/synchronization/notification.h"
+#include "rpc/control/control_port.h"
 #include "tests/actors/actors_fixture.h"
+#include "tests/actors/no_transport.h"
 
 namespace kdn::actors {
 namespace {
-
-// A transport without peers. Notifies the test when the node begins to stop.
-class StopTransport final : public delivery::PeerTransport {
- public:
-  delivery::FetchId Fetch(delivery::FetchRequest,
-                          std::unique_ptr<delivery::FetchSink> sink) override {
-    sink->OnDone(absl::UnavailableError("no peers"));
-    return {};
-  }
-  void CancelFetch(delivery::FetchId) override {}
-  void Push(
-      delivery::PushRequest,
-      delivery::Done<absl::StatusOr<delivery::PushReceipt>> done) override {
-    done(absl::UnavailableError("no peers"));
-  }
-  void FailPeer(const NodeId&) override {
-    if (!stopping.HasBeenNotified()) stopping.Notify();
-  }
-
-  absl::Notification stopping;
-};
 
 class NodeTest : public testing::Test {
  protected:
@@ -55,7 +36,8 @@ class NodeTest : public testing::Test {
     return options;
   }
   void Start() {
-    auto node = Node::Start(Options(), &transport_, &view_, &clock_);
+    auto node =
+        Node::Start(Options(), &transport_, network_.get(), &view_, &clock_);
     ASSERT_TRUE(node.ok()) << node.status();
     node_ = *std::move(node);
   }
@@ -84,7 +66,9 @@ class NodeTest : public testing::Test {
     return stream;
   }
 
-  StopTransport transport_;
+  NoTransport transport_;
+  const std::unique_ptr<rpc::ControlPort> network_ =
+      rpc::ControlPort::Create({});
   ViewHolder view_;
   ManualClock clock_;
   std::unique_ptr<Node> node_;
@@ -132,8 +116,8 @@ TEST_F(NodeTest, ANodeThatCannotOpenItsDiskSaysWhy) {
   NodeOptions options = Options();
   options.data_dir = file;
   options.disk_bytes = 64u << 20;
-  const auto node =
-      Node::Start(std::move(options), &transport_, &view_, &clock_);
+  const auto node = Node::Start(std::move(options), &transport_, network_.get(),
+                                &view_, &clock_);
   ASSERT_FALSE(node.ok());
   EXPECT_NE(node.status().message().find(file), std::string::npos)
       << node.status();

@@ -1,7 +1,6 @@
 #include "actors/placement_actor.h"
 
 #include <map>
-#include <set>
 
 #include "actors/lookup_actor.h"
 #include "actors/node_actor.h"
@@ -16,21 +15,23 @@ using placement::MemberState;
 // The node actors that listen, by control port.
 using Listeners = std::map<uint16_t, NodeActor>;
 
-// Answers connect_atom as CAF's middleman does, within the process.
-caf::behavior MakeConnector(caf::event_based_actor*,
-                            const Listeners* listeners) {
-  using Connected =
-      caf::result<caf::node_id, caf::strong_actor_ptr, std::set<std::string>>;
-  return {[listeners](caf::connect_atom, const std::string&,
-                      uint16_t port) -> Connected {
-    const auto listener = listeners->find(port);
-    if (listener == listeners->end()) {
-      return caf::make_error(caf::sec::cannot_connect_to_node);
-    }
-    return {caf::node_id(),
-            caf::actor_cast<caf::strong_actor_ptr>(listener->second),
-            std::set<std::string>()};
-  }};
+// Answers as the connector of a node does, within the process. A dial of a node
+// without a listener fails, and a dial of a null listener finds a peer that
+// does not prove its name.
+ConnectorActor::behavior_type MakeConnector(ConnectorActor::pointer,
+                                            const Listeners* listeners) {
+  return {
+      [listeners](const DialCall& call) -> caf::result<caf::strong_actor_ptr> {
+        const auto listener = listeners->find(call.addresses.control_port);
+        if (listener == listeners->end()) {
+          return caf::make_error(caf::sec::cannot_connect_to_node);
+        }
+        if (!listener->second) {
+          return RefusalOf(absl::PermissionDeniedError("no such name"));
+        }
+        return caf::actor_cast<caf::strong_actor_ptr>(listener->second);
+      },
+      [](const DialEnd&) {}};
 }
 
 class PlacementActorTest : public ActorsTest {
@@ -123,7 +124,7 @@ class PlacementActorTest : public ActorsTest {
   }
 
   Listeners listeners_;
-  caf::actor connector_;
+  ConnectorActor connector_;
   PlacementActor placement_;
   Answer<StoreReceipt> stored_;
 };

@@ -134,6 +134,18 @@ TEST_F(DiallerTest, ARefusalIsLoggedAgainWhenTheReasonChanges) {
   EXPECT_EQ(told, (std::vector<std::string>{"too old", "too young"}));
 }
 
+TEST_F(DiallerTest, APeerThatDoesNotProveItsNameIsLoggedOnce) {
+  dialler_.SetPeers({SpecOf(kB)}, now_);
+  const DialId dial = Only().dial;
+  dialler_.OnRefused(kB, dial, "the certificate is not of b", now_);
+  const PeerAction told = Only();
+  EXPECT_EQ(told.kind, Kind::kComplain);
+  EXPECT_EQ(told.reason, "the certificate is not of b");
+  now_ = dialler_.wake();
+  dialler_.OnRefused(kB, Only().dial, "the certificate is not of b", now_);
+  EXPECT_TRUE(dialler_.TakeActions(now_).empty());
+}
+
 TEST_F(DiallerTest, APeerWithoutStorageIsNotJoined) {
   dialler_.SetPeers({SpecOf(kB)}, now_);
   const DialId dial = Only().dial;

@@ -63,7 +63,7 @@ LIBRARIES = (
 
 # Subfolders (rooms) of one folder that must not include each other. Code that
 # they share lies directly in the folder.
-APART = ("rpc/bulk/", "rpc/client/", "rpc/gateway/")
+APART = ("rpc/bulk/", "rpc/client/", "rpc/control/", "rpc/gateway/")
 
 # The classes that decide. The cluster, the simulator and the tests use the same
 # classes.
