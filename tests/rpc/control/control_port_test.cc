@@ -151,6 +151,23 @@ TEST_F(ControlPortTest, CarriesBytesBothWaysWithTls) {
   ExpectABothWayStream(certificates_.Load("n2"));
 }
 
+TEST_F(ControlPortTest, WritingToAPeerThatHasGoneIsAnError) {
+  for (const bool tls : {false, true}) {
+    Start({.tls = tls ? certificates_.Load("n1") : nullptr});
+    auto dialled = Dial(tls ? certificates_.Load("n2") : nullptr);
+    ASSERT_TRUE(dialled.ok()) << dialled.status();
+    const StreamPtr accepted = accepted_.Next();
+    dialled->reset();
+    const std::string text(1 << 16, 'x');
+    absl::StatusOr<size_t> sent = 0;
+    while (sent.ok()) {
+      sent = accepted->Write({text.data(), text.size()});
+      if (sent.ok() && *sent == 0) WaitFor(*accepted, POLLOUT);
+    }
+    EXPECT_TRUE(absl::IsUnavailable(sent.status())) << sent.status();
+  }
+}
+
 TEST_F(ControlPortTest, ANodeThatDoesNotHaveTheDialledNameIsRefused) {
   StartTls();
   const auto stream = Dial(certificates_.Load("n2"), "n3");
