@@ -195,6 +195,7 @@ absl::StatusOr<absl::Time> VerifyChain(const Parsed& parsed, const char* end,
 
 std::vector<std::string> TextsOf(const std::vector<Owned<X509>>& certificates) {
   std::vector<std::string> texts;
+  texts.reserve(certificates.size());
   for (const Owned<X509>& one : certificates) texts.push_back(ToPem(*one));
   return texts;
 }
@@ -202,6 +203,7 @@ std::vector<std::string> TextsOf(const std::vector<Owned<X509>>& certificates) {
 std::vector<kj::TlsCertificate> KjCertificates(
     const std::vector<std::string>& texts) {
   std::vector<kj::TlsCertificate> certificates;
+  certificates.reserve(texts.size());
   for (const std::string& text : texts) {
     certificates.emplace_back(kj::StringPtr(text.c_str(), text.size()));
   }

@@ -10,16 +10,9 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "rpc/tls/files.h"
 
 namespace kdn::rpc {
-
-// Paths of PEM files.
-struct TlsFiles {
-  std::string ca;  // certificates of the authorities to trust
-  std::string
-      certificate;  // own certificate, and the chain up to the authority
-  std::string key;  // private key of `certificate`
-};
 
 // What a node proves its name with, and whom it trusts. The common name of a
 // node's certificate is the node's name, and one of its DNS names is too.

@@ -20,20 +20,27 @@ constexpr char kFailed[] = "OpenSSL has no memory or no random bytes";
 constexpr size_t kCommonNameBytesMax = 64;  // RFC 5280, ub-common-name
 constexpr int kSerialBits = 127;  // RFC 5280 allows 20 bytes, all positive
 
+// Whether all bytes are printable ASCII, from `first` on.
+bool IsAscii(const std::string& text, unsigned char first) {
+  return std::all_of(text.begin(), text.end(), [first](unsigned char letter) {
+    return letter >= first && letter < 0x7f;
+  });
+}
+
 absl::Status CheckCommonName(const std::string& name) {
-  if (!name.empty() && name.size() <= kCommonNameBytesMax) {
+  if (!name.empty() && name.size() <= kCommonNameBytesMax &&
+      IsAscii(name, ' ')) {
     return absl::OkStatus();
   }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "the name '", name, "' has ", name.size(),
-      " bytes; the name in a certificate has 1 to ", kCommonNameBytesMax));
+  return absl::InvalidArgumentError(
+      absl::StrCat("'", name,
+                   "' cannot be the name in a certificate: expected "
+                   "1 to ",
+                   kCommonNameBytesMax, " printable ASCII letters"));
 }
 
 absl::Status CheckHost(const std::string& host) {
-  const bool plain = std::all_of(
-      host.begin(), host.end(),
-      [](unsigned char letter) { return letter > ' ' && letter < 0x7f; });
-  if (plain && !host.empty()) return absl::OkStatus();
+  if (!host.empty() && IsAscii(host, '!')) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("'", host,
                    "' cannot be a DNS name: expected ASCII letters, "

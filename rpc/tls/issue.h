@@ -28,8 +28,8 @@ struct CertificateSubject {
 };
 
 // A new authority: a key on the curve P-256, and a certificate that the key has
-// signed itself. INVALID_ARGUMENT for a name that is empty or has more than 64
-// bytes, which is the most that X.509 allows.
+// signed itself. INVALID_ARGUMENT for a name that is not 1 to 64 bytes of
+// printable ASCII; X.509 allows no longer one.
 absl::StatusOr<IssuedCertificate> MakeAuthority(const std::string& name,
                                                 Validity validity);
 
@@ -38,9 +38,9 @@ absl::StatusOr<IssuedCertificate> MakeAuthority(const std::string& name,
 // DNS name, because KJ looks only at DNS names. The certificate ends when the
 // authority ends, if that is before `validity` ends.
 // INVALID_ARGUMENT for a name of more than 64 bytes, for a name or host that is
-// empty or has a space or a byte that is not ASCII, and for an authority that
-// is not PEM or whose key is another one's. FAILED_PRECONDITION if the
-// authority ends before `validity` begins.
+// empty or has a byte that is a space or not printable ASCII, and for an
+// authority that is not PEM, is none, or has the key of another.
+// FAILED_PRECONDITION if the authority ends before `validity` begins.
 absl::StatusOr<IssuedCertificate> IssueCertificate(
     const IssuedCertificate& authority, const CertificateSubject& subject,
     Validity validity);

@@ -48,7 +48,8 @@ std::string ToPem(EVP_PKEY& key);
 
 // The first common name; empty if there is none or if it has a NUL.
 std::string CommonNameOf(const X509& certificate);
-// When the certificate begins and ends to be valid.
+// When the certificate begins and ends to be valid; InfinitePast for a time
+// that is malformed.
 absl::Time BeginOf(const X509& certificate);
 absl::Time EndOf(const X509& certificate);
 

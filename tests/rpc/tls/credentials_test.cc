@@ -2,12 +2,15 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <openssl/ec.h>
+#include <openssl/rsa.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <string>
 
 #include "absl/time/clock.h"
+#include "rpc/tls/openssl.h"
 #include "tests/rpc/tls/test_certificates.h"
 
 namespace kdn::rpc {
@@ -147,6 +150,50 @@ TEST_F(CredentialsTest, OneOfSeveralAuthoritiesIsEnough) {
   certificates_.WriteFile("ca.pem", certificates_.authority().certificate +
                                         others.authority().certificate);
   EXPECT_TRUE(Load(files).ok()) << Load(files);
+}
+
+TEST_F(CredentialsTest, AnAuthorityMayBeInTheFileTwice) {
+  const std::string& authority = certificates_.authority().certificate;
+  const TlsFiles files = certificates_.Write("n1");
+  certificates_.WriteFile("ca.pem", authority + authority);
+  const auto credentials = TlsCredentials::Load(files, absl::Now());
+  ASSERT_TRUE(credentials.ok()) << credentials.status();
+  (*credentials)->NewPeerContext();
+}
+
+// The certificate and key of n1, with another key and name.
+IssuedCertificate Changed(const TestCertificates& certificates,
+                          EVP_PKEY& new_key, const std::string& new_name) {
+  const auto parsed =
+      ParseCertificates(certificates.Issue("n1").certificate).value();
+  X509* const certificate = parsed.front().get();
+  X509_set_pubkey(certificate, &new_key);
+  X509_NAME* const subject = X509_get_subject_name(certificate);
+  X509_NAME_ENTRY_free(X509_NAME_delete_entry(subject, 0));
+  if (!new_name.empty()) {
+    X509_NAME_add_entry_by_txt(
+        subject, "CN", MBSTRING_ASC,
+        reinterpret_cast<const unsigned char*>(new_name.c_str()), -1, -1, 0);
+  }
+  X509_sign(certificate, ParseKey(certificates.authority().key).value().get(),
+            EVP_sha256());
+  return {ToPem(*certificate), ToPem(new_key)};
+}
+
+TEST_F(CredentialsTest, AKeyThatOpensslTakesForTooWeakIsRefused) {
+  const Owned<EVP_PKEY> weak(EVP_RSA_gen(1024));
+  ExpectInvalid(certificates_.Write("n1", Changed(certificates_, *weak, "n1")),
+                "key too weak");
+}
+
+TEST_F(CredentialsTest, TheNameMustBeTheCommonNameAndADnsName) {
+  const Owned<EVP_PKEY> key(EVP_EC_gen("P-256"));
+  EXPECT_TRUE(
+      Load(certificates_.Write("n1", Changed(certificates_, *key, "n1"))).ok());
+  ExpectInvalid(certificates_.Write("n1", Changed(certificates_, *key, "")),
+                "it has no common name");
+  ExpectInvalid(certificates_.Write("n1", Changed(certificates_, *key, "n2")),
+                "its common name is n2, and none of its DNS names is");
 }
 
 TEST_F(CredentialsTest, ACertificateIsValidFromItsBeginToItsEnd) {
