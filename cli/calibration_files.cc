@@ -1,19 +1,14 @@
 #include "cli/calibration_files.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <utility>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "cli/new_file.h"
 #include "codec/calibration/calibration_format.h"
 
 namespace kdn::cli {
@@ -65,16 +60,6 @@ absl::StatusOr<std::shared_ptr<const codec::Calibration>> Parse(
   return codec::ParseCalibration(*content);
 }
 
-// Writes all bytes and syncs the file. False: errno says why it failed.
-bool WriteAll(absl::Span<const std::byte> bytes, int file) {
-  while (!bytes.empty()) {
-    const ssize_t written = write(file, bytes.data(), bytes.size());
-    if (written < 0 && errno != EINTR) return false;
-    bytes.remove_prefix(std::max<ssize_t>(written, 0));
-  }
-  return fsync(file) == 0;
-}
-
 }  // namespace
 
 absl::StatusOr<CalibrationFile> LoadCalibration(const std::string& path) {
@@ -103,23 +88,13 @@ absl::StatusOr<std::vector<CalibrationFile>> LoadCalibrations(
 
 absl::Status SaveCalibration(absl::Span<const std::byte> bytes,
                              const std::string& path) {
-  // The new file lies beside the old one, so that both are on one file system
-  // and a rename replaces the old one. Its suffix differs, so that a node that
-  // starts meanwhile does not read it.
-  const std::string fresh = absl::StrCat(path, ".", getpid(), ".new");
-  const auto failure = [&] {
-    const int why = errno;
-    unlink(fresh.c_str());
-    return absl::UnavailableError(
-        absl::StrCat("cannot write ", path, ": ", std::strerror(why)));
-  };
-  const int file =
-      open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (file < 0) return failure();
-  const absl::Cleanup closes = [file] { close(file); };
-  if (!WriteAll(bytes, file)) return failure();
-  if (rename(fresh.c_str(), path.c_str()) != 0) return failure();
-  return absl::OkStatus();
+  // A node that starts meanwhile does not read the new file, because its suffix
+  // differs.
+  absl::StatusOr<NewFile> file = NewFile::Write(
+      path, absl::string_view(reinterpret_cast<const char*>(bytes.data()),
+                              bytes.size()));
+  if (!file.ok()) return file.status();
+  return file->Commit();
 }
 
 }  // namespace kdn::cli
