@@ -21,8 +21,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "cli/certificates.h"
 #include "kv/clock.h"
-#include "kv/host_port.h"
 #include "rpc/client/client.h"
 
 namespace kdn::cli {
@@ -227,15 +228,16 @@ int ClusterProcess::Reap(int* status) {
   return -1;
 }
 
-std::string LocalAddressOf(const NodeConfig& node) {
+std::string LocalAddressOf(const ClusterConfig& config,
+                           const NodeConfig& node) {
   if (!node.gateway_socket.empty()) {
     return absl::StrCat("unix:", node.gateway_socket);
   }
-  return HostPort(node.host, node.gateway_port);
+  return GatewayAddressOf(config, node);
 }
 
 std::string ClusterProcess::AddressOf(size_t node) const {
-  return LocalAddressOf(config_.nodes[node]);
+  return LocalAddressOf(config_, config_.nodes[node]);
 }
 
 std::string ClusterProcess::LogTail(size_t node) const {
@@ -277,8 +279,18 @@ absl::StatusOr<std::string> WriteLocalConfig(
            << "\n    disk: " << options.disk_bytes << "\n";
     }
   }
+  const std::string certificates = directory + "/certs";
+  if (options.tls) file << "security: {certificates: " << certificates << "}\n";
   file.close();
   if (!file) return absl::UnavailableError("cannot write " + path);
+  if (!options.tls) return path;
+  const absl::StatusOr<ClusterConfig> config = LoadClusterConfig(path);
+  if (!config.ok()) return config.status();
+  CertificateOptions made;
+  made.directory = certificates;
+  if (const auto s = MakeCertificates(*config, made, absl::Now()); !s.ok()) {
+    return s.status();
+  }
   return path;
 }
 

@@ -53,7 +53,7 @@ class ClusterProcess {
   // there is none. `*status` is waitpid's.
   int Reap(int* status);
 
-  // "unix:..." where the node has a socket, else "host:port".
+  // "unix:..." where the node has a socket, else GatewayAddressOf.
   std::string AddressOf(size_t node) const;
   std::string LogTail(size_t node) const;
 
@@ -70,7 +70,7 @@ class ClusterProcess {
 std::string HowItEnded(int status);
 
 // The address at which clients of this host reach the node's gateway.
-std::string LocalAddressOf(const NodeConfig& node);
+std::string LocalAddressOf(const ClusterConfig& config, const NodeConfig& node);
 
 struct LocalClusterOptions {
   std::string name = "local";
@@ -82,9 +82,10 @@ struct LocalClusterOptions {
   absl::Duration peer_timeout = absl::Seconds(2);
   std::string calibrations = "";  // directory; empty: none
   std::string host = "127.0.0.1";
+  bool tls = false;  // with certificates
 };
-// Writes a configuration of nodes on free loopback ports, with data and sockets
-// below `directory`. Returns the path of the file.
+// Writes a configuration of nodes on free loopback ports, with data, sockets
+// and certificates below `directory`. Returns the path of the file.
 absl::StatusOr<std::string> WriteLocalConfig(
     const std::string& directory, const LocalClusterOptions& options);
 

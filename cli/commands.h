@@ -23,6 +23,7 @@ struct Program {
 void AddNodeCommand(CLI::App& app, Program& program);
 void AddUpCommand(CLI::App& app, Program& program);
 void AddConfigCommand(CLI::App& app, Program& program);
+void AddCertsCommand(CLI::App& app, Program& program);
 void AddCodecCommand(CLI::App& app, Program& program);
 void AddInjectCommand(CLI::App& app, Program& program);
 void AddAskCommand(CLI::App& app, Program& program);

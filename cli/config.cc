@@ -3,11 +3,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
-#include <charconv>
-#include <cmath>
-#include <cstdlib>
 #include <fstream>
-#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -15,252 +11,97 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/numbers.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/strip.h"
+#include "absl/strings/str_replace.h"
+#include "cli/yaml_reader.h"
+#include "kv/host_port.h"
 
 namespace kdn::cli {
 namespace {
 
-// The number of single-character edits that turn one word into the other.
-int EditDistance(const std::string& a, const std::string& b) {
-  std::vector<int> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = static_cast<int>(j);
-  for (size_t i = 1; i <= a.size(); ++i) {
-    int diagonal = row[0];
-    row[0] = static_cast<int>(i);
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const int substitute = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substitute});
-    }
-  }
-  return row[b.size()];
-}
-
-std::optional<uint64_t> ParseSize(const std::string& text) {
-  static constexpr std::pair<const char*, uint64_t> kUnits[] = {
-      {"KiB", 1ull << 10}, {"MiB", 1ull << 20},   {"GiB", 1ull << 30},
-      {"TiB", 1ull << 40}, {"KB", 1000},          {"MB", 1000000},
-      {"GB", 1000000000},  {"TB", 1000000000000}, {"B", 1}};
-  absl::string_view number = text;
-  uint64_t unit = 1;
-  for (const auto& [name, bytes] : kUnits) {
-    if (absl::ConsumeSuffix(&number, name)) {
-      unit = bytes;
-      break;
-    }
-  }
-  double value = 0;
-  if (!absl::SimpleAtod(absl::StripAsciiWhitespace(number), &value) ||
-      !(value >= 0) || value * static_cast<double>(unit) > 1e18) {
-    return std::nullopt;
-  }
-  return static_cast<uint64_t>(value * static_cast<double>(unit));
-}
-
-std::string ExpandHome(std::string path) {
-  const char* home = std::getenv("HOME");
-  if (home == nullptr) return path;
-  for (const char* prefix : {"~/", "$HOME/"}) {
-    if (path.rfind(prefix, 0) == 0) {
-      return absl::StrCat(home, "/", path.substr(std::string(prefix).size()));
-    }
-  }
-  return path;
-}
-
-// Reads a YAML map field by field and collects every mistake.
-class Reader {
- public:
-  explicit Reader(std::string file) : file_(std::move(file)) {}
-
-  void Fail(const YAML::Node& node, const std::string& what) {
-    mistakes_.push_back(
-        // The line of an empty document is -1.
-        absl::StrCat(file_, ":", std::max(node.Mark().line + 1, 1), ": ",
-                     what));
-  }
-
-  using Setter = std::function<void(const YAML::Node&)>;
-  // Calls the setter of each key. A key that is unknown or repeated is a
-  // mistake.
-  void Map(const YAML::Node& node, const std::string& what,
-           const std::map<std::string, Setter>& setters) {
-    if (!node.IsMap()) {
-      return Fail(node, absl::StrCat("found ", KindOf(node), ", expected ",
-                                     what, " as a map of keys"));
-    }
-    std::set<std::string> seen;
-    for (const auto& entry : node) {
-      const std::string key = entry.first.Scalar();
-      const auto setter = setters.find(key);
-      if (setter == setters.end()) {
-        Fail(entry.first, absl::StrCat("unknown key '", key, "' in ", what,
-                                       Suggest(key, setters)));
-      } else if (!seen.insert(key).second) {
-        Fail(entry.first, absl::StrCat("'", key, "' is there twice"));
-      } else {
-        setter->second(entry.second);
-      }
-    }
-  }
-
-  Setter Text(std::string& out) {
-    return [this, &out](const YAML::Node& node) {
-      if (!node.IsScalar() || node.Scalar().empty()) {
-        return Fail(node, absl::StrCat("found ", KindOf(node),
-                                       ", expected a word or text"));
-      }
-      out = node.Scalar();
-    };
-  }
-  // A name or an address without a port; IPv6 with or without brackets.
-  Setter Host(std::string& out) {
-    return [this, &out](const YAML::Node& node) {
-      const std::string text = node.IsScalar() ? node.Scalar() : "";
-      const bool bracketed =
-          text.size() > 2 && text.front() == '[' && text.back() == ']';
-      const std::string host =
-          bracketed ? text.substr(1, text.size() - 2) : text;
-      const auto colons = std::count(host.begin(), host.end(), ':');
-      if (host.empty() || colons == 1 ||
-          host.find_first_of(" /[]") != std::string::npos) {
-        return Fail(node, absl::StrCat("found ", KindOf(node),
-                                       ", expected a host name or an address, "
-                                       "without a port"));
-      }
-      out = host;
-    };
-  }
-  template <typename Int>
-  Setter Integer(Int& out, int64_t min, int64_t max) {
-    return [this, &out, min, max](const YAML::Node& node) {
-      int64_t value = 0;
-      if (!node.IsScalar() || !absl::SimpleAtoi(node.Scalar(), &value) ||
-          value < min || value > max) {
-        return Fail(node, absl::StrCat("found ", KindOf(node),
-                                       ", expected a whole number from ", min,
-                                       " to ", max));
-      }
-      out = static_cast<Int>(value);
-    };
-  }
-  // The mode of a socket that its owner may open.
-  Setter Mode(uint32_t& out) {
-    return [this, &out](const YAML::Node& node) {
-      const std::string text = node.IsScalar() ? node.Scalar() : "";
-      uint32_t value = 0;
-      const auto [at, error] = std::from_chars(
-          text.data(), text.data() + text.size(), value, /*base=*/8);
-      if (error != std::errc() || at != text.data() + text.size() ||
-          value > 0777 || (value & 0600) != 0600) {
-        return Fail(node, absl::StrCat("found ", KindOf(node),
-                                       ", expected a mode such as 0660"));
-      }
-      out = value;
-    };
-  }
-  Setter Weight(double& out) {
-    return [this, &out](const YAML::Node& node) {
-      double value = 0;
-      if (!node.IsScalar() || !absl::SimpleAtod(node.Scalar(), &value) ||
-          !std::isfinite(value) || value <= 0) {
-        return Fail(node, absl::StrCat("found ", KindOf(node),
-                                       ", expected a number above 0"));
-      }
-      out = value;
-    };
-  }
-  Setter Size(uint64_t& out) {
-    return [this, &out](const YAML::Node& node) {
-      const std::optional<uint64_t> value =
-          node.IsScalar() ? ParseSize(node.Scalar()) : std::nullopt;
-      if (!value) {
-        return Fail(node, absl::StrCat("found ", KindOf(node),
-                                       ", expected a size such as 512 MiB"));
-      }
-      out = *value;
-    };
-  }
-  Setter Duration(absl::Duration& out) {
-    return [this, &out](const YAML::Node& node) {
-      absl::Duration value;
-      if (!node.IsScalar() || !absl::ParseDuration(node.Scalar(), &value) ||
-          value <= absl::ZeroDuration()) {
-        return Fail(node, absl::StrCat("found ", KindOf(node),
-                                       ", expected a duration such as 200ms"));
-      }
-      out = value;
-    };
-  }
-
-  absl::Status status() const {
-    if (mistakes_.empty()) return absl::OkStatus();
-    return absl::InvalidArgumentError(absl::StrJoin(mistakes_, "\n"));
-  }
-
- private:
-  static std::string KindOf(const YAML::Node& node) {
-    if (node.IsScalar()) return absl::StrCat("'", node.Scalar(), "'");
-    if (node.IsSequence()) return "a list";
-    return node.IsMap() ? "a map" : "nothing";
-  }
-  static std::string Suggest(const std::string& key,
-                             const std::map<std::string, Setter>& setters) {
-    std::string nearest;
-    int least = 4;  // a word 4 edits away is not a typo
-    std::vector<std::string> known;
-    for (const auto& [name, setter] : setters) {
-      known.push_back(name);
-      const int distance = EditDistance(key, name);
-      if (distance < least) {
-        least = distance;
-        nearest = name;
-      }
-    }
-    if (!nearest.empty())
-      return absl::StrCat("; did you mean '", nearest, "'?");
-    return absl::StrCat("; known: ", absl::StrJoin(known, ", "));
-  }
-
-  const std::string file_;
-  std::vector<std::string> mistakes_;
-};
-
-NodeConfig ReadNode(Reader& reader, const YAML::Node& yaml,
+NodeConfig ReadNode(YamlReader& reader, const YAML::Node& yaml,
                     const NodeConfig& defaults, bool is_default) {
   NodeConfig node = defaults;
   std::string id;
-  std::map<std::string, Reader::Setter> setters = {
+  std::map<std::string, YamlReader::Setter> setters = {
       {"host", reader.Host(node.host)},
       {"listen", reader.Host(node.listen)},
       {"weight", reader.Weight(node.weight)},
       {"memory", reader.Size(node.memory_bytes)},
-      {"data_dir", reader.Text(node.data_dir)},
+      {"data_dir", reader.Path(node.data_dir)},
       {"disk", reader.Size(node.disk_bytes)},
       {"gateway_socket_mode", reader.Mode(node.gateway_socket_mode)},
       {"gateway_socket_group", reader.Text(node.gateway_socket_group)},
-      {"calibrations", reader.Text(node.calibrations)}};
+      {"calibrations", reader.Path(node.calibrations)}};
   if (!is_default) {
     setters["id"] = reader.Text(id);
     setters["control_port"] = reader.Integer(node.control_port, 1, 65535);
     setters["bulk_port"] = reader.Integer(node.bulk_port, 1, 65535);
     setters["gateway_port"] = reader.Integer(node.gateway_port, 1, 65535);
-    setters["gateway_socket"] = reader.Text(node.gateway_socket);
+    setters["gateway_socket"] = reader.Path(node.gateway_socket);
   }
   reader.Map(yaml, is_default ? "defaults" : "a node", setters);
   node.id = NodeId(id);
-  node.data_dir = ExpandHome(node.data_dir);
-  node.calibrations = ExpandHome(node.calibrations);
-  node.gateway_socket = ExpandHome(node.gateway_socket);
   return node;
 }
 
+// One of the two ways to name certificates, or none, or `insecure`.
+void CheckSecurity(YamlReader& reader, const YAML::Node& yaml,
+                   const SecurityConfig& security, bool gateway) {
+  const std::pair<const char*, const std::string*> files[] = {
+      {"ca", &security.ca},
+      {"certificate", &security.certificate},
+      {"key", &security.key}};
+  std::vector<std::string> named;
+  std::vector<std::string> missing;
+  for (const auto& [name, path] : files) {
+    (path->empty() ? missing : named).emplace_back(name);
+  }
+  if (!named.empty() && !missing.empty()) {
+    reader.Fail(yaml,
+                absl::StrCat("'", absl::StrJoin(named, "', '"), "' without '",
+                             absl::StrJoin(missing, "', '"),
+                             "', expected all three files"));
+  }
+  if (!security.certificates.empty() && !named.empty()) {
+    reader.Fail(yaml, absl::StrCat("'certificates' and '", named[0],
+                                   "', expected one of them: a directory, or "
+                                   "three files"));
+  }
+  if (security.insecure && security.has_certificates()) {
+    reader.Fail(yaml,
+                "certificates and 'insecure: true', expected one of them");
+  }
+  if (gateway && !security.has_certificates()) {
+    reader.Fail(yaml,
+                "'gateway: true' without certificates, expected "
+                "'certificates' too");
+  }
+}
+
+SecurityConfig ReadSecurity(YamlReader& reader, const YAML::Node& yaml) {
+  SecurityConfig security;
+  std::optional<bool> gateway;
+  std::optional<bool> insecure;
+  reader.Map(yaml, "security",
+             {{"certificates", reader.Path(security.certificates)},
+              {"ca", reader.Path(security.ca)},
+              {"certificate", reader.Path(security.certificate)},
+              {"key", reader.Path(security.key)},
+              {"gateway", reader.Flag(gateway)},
+              {"insecure", reader.Flag(insecure)}});
+  security.gateway = gateway.value_or(true);
+  security.insecure = insecure.value_or(false);
+  CheckSecurity(reader, yaml, security, gateway.value_or(false));
+  return security;
+}
+
 // Checks what needs several fields or several nodes.
-void CheckNode(Reader& reader, const YAML::Node& yaml, const NodeConfig& node,
-               std::set<std::string>& ids, std::set<std::string>& addresses) {
+void CheckNode(YamlReader& reader, const YAML::Node& yaml,
+               const NodeConfig& node, std::set<std::string>& ids,
+               std::set<std::string>& addresses) {
   if (!yaml.IsMap()) return;
   if (node.id.empty()) {
     reader.Fail(yaml, "a node without 'id', expected a name such as n1");
@@ -305,7 +146,92 @@ void CheckNode(Reader& reader, const YAML::Node& yaml, const NodeConfig& node,
   }
 }
 
+// A node's certificate has the node's id, and so have its files.
+void CheckCertificateId(YamlReader& reader, const YAML::Node& yaml,
+                        const ClusterConfig& config) {
+  const NodeId& id = config.nodes.back().id;
+  if (!config.security.has_certificates() || id.empty()) return;
+  const absl::Status status = CheckCertificateName(id);
+  if (!status.ok()) reader.Fail(yaml, std::string(status.message()));
+}
+
+// `path` with the node's name.
+std::string OfNode(const std::string& path, const NodeConfig& node) {
+  return absl::StrReplaceAll(path, {{"{node}", node.id.name()}});
+}
+
 }  // namespace
+
+std::optional<rpc::TlsFiles> TlsFilesOf(const ClusterConfig& config,
+                                        const NodeConfig& node) {
+  const SecurityConfig& security = config.security;
+  if (!security.has_certificates()) return std::nullopt;
+  if (security.certificates.empty()) {
+    return rpc::TlsFiles{OfNode(security.ca, node),
+                         OfNode(security.certificate, node),
+                         OfNode(security.key, node)};
+  }
+  const std::string front =
+      absl::StrCat(security.certificates, "/", node.id.name());
+  return rpc::TlsFiles{security.certificates + "/ca.pem", front + ".pem",
+                       front + ".key"};
+}
+
+std::string GatewayAddressOf(const ClusterConfig& config,
+                             const NodeConfig& node) {
+  return absl::StrCat(config.security.gateway_tls() ? "tls://" : "",
+                      HostPort(node.host, node.gateway_port));
+}
+
+absl::Status CheckCertificateName(const NodeId& id) {
+  constexpr size_t kBytesMax = 64;  // of the common name, in X.509
+  const std::string& name = id.name();
+  const bool known =
+      std::all_of(name.begin(), name.end(), [](unsigned char letter) {
+        return absl::ascii_isalnum(letter) || letter == '-' || letter == '_' ||
+               letter == '.';
+      });
+  // ca.pem and ca.key are the authority's files.
+  if (known && !name.empty() && name.size() <= kBytesMax && name[0] != '.' &&
+      name[0] != '-' && name != "ca") {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("node '", name,
+                   "' cannot have a certificate of that name: expected at "
+                   "most ",
+                   kBytesMax,
+                   " letters, digits, '-', '_' and '.', that do not "
+                   "begin with '-' or '.', and not 'ca'"));
+}
+
+bool IsLoopbackHost(const std::string& host) {
+  return host == "localhost" || host == "::1" || absl::StartsWith(host, "127.");
+}
+
+absl::Status CheckReach(const ClusterConfig& config, const NodeConfig& node,
+                        const std::string& address) {
+  const SecurityConfig& security = config.security;
+  if (IsLoopbackHost(address) || security.has_certificates() ||
+      security.insecure) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "node ", node.id.name(), " listens on ", address,
+      ", which other machines reach, and the configuration names no "
+      "certificates. Whoever reaches the ports of such a node can stop it, and "
+      "read and replace KV. Run `kdn certs -c FILE -o DIR` and add "
+      "`security: {certificates: DIR}` to the configuration; or add "
+      "`security: {insecure: true}` if only trusted machines reach the ports"));
+}
+
+absl::Status CheckReach(const ClusterConfig& config) {
+  for (const NodeConfig& node : config.nodes) {
+    const std::string& address = node.listen.empty() ? node.host : node.listen;
+    if (absl::Status s = CheckReach(config, node, address); !s.ok()) return s;
+  }
+  return absl::OkStatus();
+}
 
 const NodeConfig* ClusterConfig::Find(const std::string& id) const {
   for (const NodeConfig& node : nodes) {
@@ -323,7 +249,7 @@ absl::StatusOr<ClusterConfig> ParseClusterConfig(const std::string& text,
     return absl::InvalidArgumentError(absl::StrCat(
         file, ":", error.mark.line + 1, ": not YAML: ", error.msg));
   }
-  Reader reader(file);
+  YamlReader reader(file);
   ClusterConfig config;
   NodeConfig defaults;
   std::vector<YAML::Node> nodes;
@@ -344,6 +270,10 @@ absl::StatusOr<ClusterConfig> ParseClusterConfig(const std::string& text,
         [&](const YAML::Node& node) {
           defaults = ReadNode(reader, node, defaults, true);
         }},
+       {"security",
+        [&](const YAML::Node& node) {
+          config.security = ReadSecurity(reader, node);
+        }},
        {"nodes", [&](const YAML::Node& node) {
           if (!node.IsSequence() || node.size() == 0) {
             return reader.Fail(node, "expected a list of nodes");
@@ -355,6 +285,7 @@ absl::StatusOr<ClusterConfig> ParseClusterConfig(const std::string& text,
   for (const YAML::Node& yaml : nodes) {
     config.nodes.push_back(ReadNode(reader, yaml, defaults, false));
     CheckNode(reader, yaml, config.nodes.back(), ids, addresses);
+    CheckCertificateId(reader, yaml, config);
   }
   if (config.heartbeat >= config.peer_timeout) {
     reader.Fail(

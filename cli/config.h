@@ -2,12 +2,15 @@
 #define KDN_CLI_CONFIG_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "kv/ids.h"
+#include "rpc/tls/files.h"
 
 namespace kdn::cli {
 
@@ -30,6 +33,22 @@ struct NodeConfig {
   std::string calibrations;  // directory of *.kdncal files; empty: none
 };
 
+// Whether nodes prove who they are. Either `certificates` is set, or the three
+// files are, or none of them. "{node}" in a path stands for the node's name.
+struct SecurityConfig {
+  std::string certificates;  // directory of ca.pem, NODE.pem and NODE.key
+  std::string ca;
+  std::string certificate;
+  std::string key;
+  bool gateway = true;    // with certificates, engines over TCP speak TLS
+  bool insecure = false;  // other machines may reach nodes without certificates
+
+  bool has_certificates() const {
+    return !certificates.empty() || !certificate.empty();
+  }
+  bool gateway_tls() const { return gateway && has_certificates(); }
+};
+
 // A cluster as its configuration file describes it. Every host has the same
 // file; `kdn node --id` picks the node to run.
 struct ClusterConfig {
@@ -39,10 +58,31 @@ struct ClusterConfig {
   absl::Duration peer_timeout = absl::Seconds(2);
   int storage_actors = 2;
   int workers = 2;
+  SecurityConfig security;
   std::vector<NodeConfig> nodes;
 
   const NodeConfig* Find(const std::string& id) const;
 };
+
+// The files of the node's certificate; nullopt where nodes have none.
+std::optional<rpc::TlsFiles> TlsFilesOf(const ClusterConfig& config,
+                                        const NodeConfig& node);
+// The address at which engines of other hosts dial the node's gateway:
+// "host:port", with "tls://" in front if the gateway speaks TLS.
+std::string GatewayAddressOf(const ClusterConfig& config,
+                             const NodeConfig& node);
+// INVALID_ARGUMENT for a node whose name cannot be in a certificate or in the
+// name of a file.
+absl::Status CheckCertificateName(const NodeId& id);
+// Whether `host`, a name or a number, is one that only this machine reaches. Of
+// the names, "localhost" is the only one.
+bool IsLoopbackHost(const std::string& host);
+// INVALID_ARGUMENT if `node` listens at `address`, other machines reach it
+// there, and the configuration neither names certificates nor allows this.
+absl::Status CheckReach(const ClusterConfig& config, const NodeConfig& node,
+                        const std::string& address);
+// The same for the address of every node, as the configuration writes it.
+absl::Status CheckReach(const ClusterConfig& config);
 
 // Parses the text of a configuration; `file` is its name in error messages.
 // "~/" and "$HOME/" at the front of a path stand for the user's home.

@@ -141,8 +141,7 @@ absl::Status CheckDisk(absl::Span<const NodeConfig> nodes,
 std::vector<NodeConfig> LoopbackNodes(const ClusterConfig& config) {
   std::vector<NodeConfig> nodes;
   for (const NodeConfig& node : config.nodes) {
-    if (node.host == "localhost" || node.host == "::1" ||
-        absl::StartsWith(node.host, "127.")) {
+    if (IsLoopbackHost(node.host)) {
       nodes.push_back(node);
     }
   }

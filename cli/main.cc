@@ -91,6 +91,7 @@ int main(int argc, char** argv) {
   kdn::cli::AddBenchCommand(app, program);
   kdn::cli::AddCodecCommand(app, program);
   kdn::cli::AddConfigCommand(app, program);
+  kdn::cli::AddCertsCommand(app, program);
   const std::vector<CLI::App*> commands = app.get_subcommands({});
   if (argc > 1 && argv[1][0] != '-' &&
       std::none_of(commands.begin(), commands.end(),

@@ -12,7 +12,6 @@
 #include "cli/config.h"
 #include "cli/machine_fit.h"
 #include "cli/wiring.h"
-#include "kv/host_port.h"
 
 namespace kdn::cli {
 namespace {
@@ -54,14 +53,41 @@ absl::Status RunNode(const std::string& file, const std::string& id) {
         node.status().code(),
         absl::StrCat("node ", id, " cannot start: ", node.status().message()));
   }
-  spdlog::info("ready: engines connect to {}{}{}",
-               HostPort(self->host, self->gateway_port),
-               self->gateway_socket.empty() ? "" : " and ",
-               self->gateway_socket);
+  spdlog::info(
+      "ready: engines connect to {}{}{}", GatewayAddressOf(*config, *self),
+      self->gateway_socket.empty() ? "" : " and ", self->gateway_socket);
   int received = 0;
   sigwait(&stop, &received);
   spdlog::info("stopping, because of signal: {}", strsignal(received));
   node->reset();
+  return absl::OkStatus();
+}
+
+// How nodes and engines talk, in words.
+std::string SecurityText(const SecurityConfig& security) {
+  if (!security.has_certificates()) {
+    return security.insecure
+               ? "no TLS; `insecure` lets other machines reach the nodes"
+               : "no TLS; only this machine reaches the nodes";
+  }
+  return absl::StrCat("TLS between nodes, certificates in ",
+                      security.certificates.empty() ? security.certificate
+                                                    : security.certificates,
+                      security.gateway ? "; TLS for engines over TCP"
+                                       : "; no TLS for engines over TCP");
+}
+
+absl::Status CheckConfig(const std::string& file) {
+  const absl::StatusOr<ClusterConfig> config = LoadClusterConfig(file);
+  if (!config.ok()) return config.status();
+  if (absl::Status s = CheckReach(*config); !s.ok()) return s;
+  const Machine machine = ThisMachine();
+  const std::vector<NodeConfig> here = LoopbackNodes(*config);
+  if (absl::Status s = CheckMemory(here, machine); !s.ok()) return s;
+  if (absl::Status s = CheckDisk(here, machine); !s.ok()) return s;
+  std::printf("%s: %zu nodes, %d replicas\n%s\n", file.c_str(),
+              config->nodes.size(), config->replicas,
+              SecurityText(config->security).c_str());
   return absl::OkStatus();
 }
 
@@ -90,23 +116,13 @@ void AddConfigCommand(CLI::App& app, Program& program) {
                          "Check a configuration without starting anything\n\n"
                          "  kdn config configs/local-3.yaml\n\n"
                          "Reports every mistake with file and line. Nodes on a "
-                         "loopback address must fit this machine together.");
+                         "loopback address must fit this machine together. "
+                         "Nodes that other machines reach must have "
+                         "certificates (`kdn certs`), or `insecure: true`.");
   auto file = std::make_shared<std::string>();
   command->add_option("FILE", *file, "configuration to check")->required();
-  command->callback([&program, file] {
-    const absl::StatusOr<ClusterConfig> config = LoadClusterConfig(*file);
-    absl::Status status = config.status();
-    const Machine machine = ThisMachine();
-    const std::vector<NodeConfig> here =
-        status.ok() ? LoopbackNodes(*config) : std::vector<NodeConfig>();
-    if (status.ok()) status = CheckMemory(here, machine);
-    if (status.ok()) status = CheckDisk(here, machine);
-    if (status.ok()) {
-      std::printf("%s: %zu nodes, %d replicas\n", file->c_str(),
-                  config->nodes.size(), config->replicas);
-    }
-    program.exit_code = Report(status);
-  });
+  command->callback(
+      [&program, file] { program.exit_code = Report(CheckConfig(*file)); });
 }
 
 }  // namespace kdn::cli

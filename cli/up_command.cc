@@ -77,6 +77,7 @@ absl::Status Up(const Program& program, const std::string& file,
                 const std::string& log_dir) {
   absl::StatusOr<ClusterConfig> config = LoadClusterConfig(file);
   if (!config.ok()) return config.status();
+  if (absl::Status s = CheckReach(*config); !s.ok()) return s;
   if (absl::Status s = CheckMemory(config->nodes, ThisMachine()); !s.ok()) {
     return s;
   }

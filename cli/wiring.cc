@@ -7,10 +7,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "actors/cluster_view.h"
 #include "cli/calibration_files.h"
 #include "cli/descriptor_limit.h"
-#include "kv/host_port.h"
+#include "cli/node_credentials.h"
 #include "rpc/listener.h"
 
 namespace kdn::cli {
@@ -31,7 +32,7 @@ actors::NodeOptions NodeOptionsOf(const ClusterConfig& config,
         .weight = node.weight,
         .zone = "",
         .addresses = {node.host, node.control_port, node.bulk_port,
-                      HostPort(node.host, node.gateway_port)}});
+                      GatewayAddressOf(config, node)}});
   }
   options.replicas = config.replicas;
   options.memory_bytes = self.memory_bytes;
@@ -64,7 +65,8 @@ absl::Status AddCalibrations(const NodeConfig& self,
 
 // The address to listen on, as a number: of `listen` if it is set, else of the
 // node's host. So a node listens no wider than its configuration says.
-absl::StatusOr<std::string> ListenAddress(const NodeConfig& self) {
+absl::StatusOr<std::string> ListenAddress(const ClusterConfig& config,
+                                          const NodeConfig& self) {
   const std::string& host = self.listen.empty() ? self.host : self.listen;
   absl::StatusOr<std::string> address = rpc::NumericAddress(host);
   if (!address.ok()) return address;
@@ -75,7 +77,32 @@ absl::StatusOr<std::string> ListenAddress(const NodeConfig& self) {
         " on this machine, which no other machine reaches: set `listen` to an "
         "address that they reach, or to 0.0.0.0"));
   }
+  if (absl::Status s = CheckReach(config, self, *address); !s.ok()) return s;
+  if (config.security.insecure && !IsLoopbackHost(*address)) {
+    spdlog::warn(
+        "insecure: whoever reaches the ports at {} can stop this node, and "
+        "read and replace KV",
+        *address);
+  }
   return address;
+}
+
+// The node's credentials, or null. Logs which certificate the node uses.
+absl::StatusOr<std::shared_ptr<const rpc::TlsCredentials>> UseCredentials(
+    const ClusterConfig& config, const NodeConfig& self) {
+  const absl::Time now = absl::Now();
+  absl::StatusOr<std::shared_ptr<const rpc::TlsCredentials>> credentials =
+      LoadCredentials(config, self, now);
+  if (!credentials.ok() || *credentials == nullptr) return credentials;
+  const std::string path = TlsFilesOf(config, self)->certificate;
+  const absl::Time end = (*credentials)->expires();
+  spdlog::info(
+      "TLS with certificate {} of {}, valid until {}", path,
+      (*credentials)->name(),
+      absl::FormatTime("%Y-%m-%d %H:%M UTC", end, absl::UTCTimeZone()));
+  const std::string warning = ExpiryWarning(path, end, now);
+  if (!warning.empty()) spdlog::warn("{}", warning);
+  return credentials;
 }
 
 // The error of a port that cannot be opened, with what to do about an address
@@ -110,14 +137,18 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
       RaiseDescriptorLimit(), self.data_dir.empty() ? 0 : self.disk_bytes);
   if (!descriptors.ok()) return descriptors.status();
   if (!descriptors->warning.empty()) spdlog::warn(descriptors->warning);
-  const absl::StatusOr<std::string> address = ListenAddress(self);
+  const absl::StatusOr<std::string> address = ListenAddress(config, self);
   if (!address.ok()) return address.status();
+  const absl::StatusOr<std::shared_ptr<const rpc::TlsCredentials>> credentials =
+      UseCredentials(config, self);
+  if (!credentials.ok()) return credentials.status();
   actors::NodeOptions options = NodeOptionsOf(config, self);
   options.listen_address = *address;
   if (absl::Status status = AddCalibrations(self, &options); !status.ok()) {
     return status;
   }
   std::unique_ptr<RunningNode> running(new RunningNode());
+  running->credentials_ = *credentials;
   running->view_ = std::make_unique<actors::ViewHolder>();
   rpc::BulkTransport::Options transport;
   transport.self = self.id;

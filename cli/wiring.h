@@ -12,6 +12,7 @@
 #include "rpc/bulk/server.h"
 #include "rpc/control/control_port.h"
 #include "rpc/gateway/gateway.h"
+#include "rpc/tls/credentials.h"
 
 namespace kdn::cli {
 
@@ -25,7 +26,8 @@ void MakeSocketDirectory(const std::string& socket);
 class RunningNode {
  public:
   // Errors name the address or directory that is taken, the host that no other
-  // machine reaches, or the file that is not a calibration.
+  // machine reaches, the address that other machines reach without
+  // certificates, or the file that is not a calibration, certificate or key.
   static absl::StatusOr<std::unique_ptr<RunningNode>> Start(
       const ClusterConfig& config, const NodeConfig& self);
   ~RunningNode();
@@ -33,6 +35,8 @@ class RunningNode {
  private:
   RunningNode() = default;
   RealClock clock_;
+  // Null where the configuration names no certificates.
+  std::shared_ptr<const rpc::TlsCredentials> credentials_;
   std::unique_ptr<actors::ViewHolder> view_;
   std::unique_ptr<rpc::BulkTransport> transport_;
   std::unique_ptr<rpc::ControlPort> control_port_;

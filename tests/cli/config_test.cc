@@ -10,6 +10,7 @@
 namespace kdn::cli {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 
 constexpr char kGood[] = R"(# a comment
@@ -146,6 +147,110 @@ TEST(ConfigTest, ATextThatIsNotYamlIsReported) {
   EXPECT_THAT(Mistakes("just text"), HasSubstr("expected the configuration"));
 }
 
+std::string WithSecurity(const std::string& security) {
+  return std::string(kGood) + "security: {" + security + "}\n";
+}
+
+ClusterConfig Secured(const std::string& security) {
+  auto config = ParseClusterConfig(WithSecurity(security), "f.yaml");
+  EXPECT_TRUE(config.ok()) << config.status();
+  return *std::move(config);
+}
+
+TEST(ConfigTest, ADirectoryOfCertificatesHasTheFilesOfEveryNode) {
+  const ClusterConfig config = Secured("certificates: ~/certs");
+  const auto files = TlsFilesOf(config, config.nodes[1]);
+  ASSERT_TRUE(files.has_value());
+  const std::string home = std::getenv("HOME");
+  EXPECT_EQ(files->ca, home + "/certs/ca.pem");
+  EXPECT_EQ(files->certificate, home + "/certs/n2.pem");
+  EXPECT_EQ(files->key, home + "/certs/n2.key");
+  EXPECT_TRUE(config.security.gateway_tls());
+  EXPECT_EQ(GatewayAddressOf(config, config.nodes[1]), "tls://127.0.0.1:6");
+}
+
+TEST(ConfigTest, FilesOfOtherNamesMayHaveTheNodesName) {
+  const ClusterConfig config = Secured(
+      "ca: /t/ca.crt, certificate: '/t/{node}/tls.crt', key: /t/tls.key, "
+      "gateway: false");
+  const auto files = TlsFilesOf(config, config.nodes[0]);
+  ASSERT_TRUE(files.has_value());
+  EXPECT_EQ(files->ca, "/t/ca.crt");
+  EXPECT_EQ(files->certificate, "/t/n1/tls.crt");
+  EXPECT_EQ(files->key, "/t/tls.key");
+  EXPECT_FALSE(config.security.gateway_tls());
+  EXPECT_EQ(GatewayAddressOf(config, config.nodes[0]), "127.0.0.1:3");
+}
+
+TEST(ConfigTest, WithoutCertificatesThereAreNoFiles) {
+  for (const char* security : {"", "insecure: true", "insecure: false"}) {
+    const ClusterConfig config = Secured(security);
+    EXPECT_EQ(TlsFilesOf(config, config.nodes[0]), std::nullopt);
+    EXPECT_FALSE(config.security.gateway_tls());
+  }
+}
+
+TEST(ConfigTest, AMistakeInSecurityNamesItsLine) {
+  const std::pair<const char*, const char*> mistakes[] = {
+      {"certificate_dir: c",
+       "f.yaml:14: unknown key 'certificate_dir' in "
+       "security"},
+      {"certificate: c",
+       "f.yaml:14: 'certificate' without 'ca', 'key', "
+       "expected all three files"},
+      {"certificates: c, ca: a, certificate: b, key: d",
+       "f.yaml:14: 'certificates' and 'ca', expected one of them"},
+      {"certificates: c, insecure: true",
+       "f.yaml:14: certificates and 'insecure: true', expected one of them"},
+      {"gateway: true", "f.yaml:14: 'gateway: true' without certificates"},
+      {"insecure: yes", "f.yaml:14: found 'yes', expected true or false"},
+      {"certificates: [a]", "f.yaml:14: found a list, expected a word"}};
+  for (const auto& [security, mistake] : mistakes) {
+    EXPECT_THAT(Mistakes(WithSecurity(security)), HasSubstr(mistake));
+  }
+  EXPECT_THAT(Mistakes(std::string(kGood) + "security: on\n"),
+              HasSubstr("f.yaml:14: found 'on', expected security as a map"));
+}
+
+TEST(ConfigTest, WithCertificatesTheNameOfANodeIsTheNameOfFiles) {
+  for (const char* id :
+       {"ca", "../n1", "a b", ".n", "-n", "\"\\u00e9\"",
+        "n0123456789012345678901234567890123456789012345678901234567890123"}) {
+    const std::string text = With("id: n2", std::string("id: ") + id);
+    EXPECT_TRUE(ParseClusterConfig(text, "f.yaml").ok()) << id;
+    EXPECT_THAT(Mistakes(text + "security: {certificates: c}\n"),
+                HasSubstr("f.yaml:6: node '"))
+        << id;
+  }
+}
+
+TEST(ConfigTest, NodesThatOtherMachinesReachNeedCertificates) {
+  for (const char* address :
+       {"host: 10.0.0.1", "host: kdn-a.internal", "listen: 0.0.0.0",
+        "listen: '::'", "host: '::ffff:127.0.0.1'"}) {
+    const std::string text = With("weight: 2.5", address);
+    const auto open = ParseClusterConfig(text, "f.yaml");
+    ASSERT_TRUE(open.ok()) << open.status();
+    const absl::Status refused = CheckReach(*open);
+    EXPECT_TRUE(absl::IsInvalidArgument(refused)) << refused;
+    EXPECT_THAT(std::string(refused.message()),
+                AllOf(HasSubstr("node n2 listens on"), HasSubstr("kdn certs"),
+                      HasSubstr("insecure: true")));
+    for (const char* security : {"certificates: c", "insecure: true"}) {
+      const auto allowed =
+          ParseClusterConfig(text + "security: {" + security + "}\n", "f.yaml");
+      ASSERT_TRUE(allowed.ok()) << allowed.status();
+      EXPECT_TRUE(CheckReach(*allowed).ok());
+    }
+  }
+  for (const char* address : {"host: localhost", "host: '::1'",
+                              "host: 127.0.0.2", "listen: 127.0.0.1"}) {
+    const auto alone = ParseClusterConfig(With("weight: 2.5", address), "f");
+    ASSERT_TRUE(alone.ok()) << alone.status();
+    EXPECT_TRUE(CheckReach(*alone).ok()) << CheckReach(*alone);
+  }
+}
+
 TEST(ConfigTest, EveryShippedConfigurationIsRight) {
   int found = 0;
   for (const auto& entry : std::filesystem::directory_iterator(
@@ -153,7 +258,8 @@ TEST(ConfigTest, EveryShippedConfigurationIsRight) {
     if (entry.path().extension() != ".yaml") continue;
     ++found;
     const auto config = LoadClusterConfig(entry.path().string());
-    EXPECT_TRUE(config.ok()) << config.status();
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_TRUE(CheckReach(*config).ok()) << CheckReach(*config);
   }
   EXPECT_EQ(found, 3);
 }

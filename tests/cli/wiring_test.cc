@@ -42,5 +42,29 @@ TEST(WiringTest, AHostThatOnlyThisMachineReachesIsRefused) {
               HasSubstr("set `listen`"));
 }
 
+TEST(WiringTest, ANodeThatOtherMachinesReachNeedsCertificates) {
+  NodeConfig self;
+  self.id = NodeId("n1");
+  for (const char* listen : {"0.0.0.0", "::", "192.0.2.7"}) {
+    self.listen = listen;
+    ClusterConfig config;
+    config.nodes = {self};
+    const absl::Status refused = RunningNode::Start(config, self).status();
+    EXPECT_TRUE(absl::IsInvalidArgument(refused)) << refused;
+    EXPECT_THAT(std::string(refused.message()), HasSubstr("kdn certs -c FILE"));
+  }
+}
+
+TEST(WiringTest, ANodeWithoutItsCertificateDoesNotStart) {
+  NodeConfig self;
+  self.id = NodeId("n1");
+  ClusterConfig config;
+  config.security.certificates = "/nowhere";
+  config.nodes = {self};
+  const absl::Status refused = RunningNode::Start(config, self).status();
+  EXPECT_TRUE(absl::IsNotFound(refused)) << refused;
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("/nowhere/ca.pem"));
+}
+
 }  // namespace
 }  // namespace kdn::cli

@@ -53,15 +53,84 @@ Ran Kdn(const std::string& arguments) {
 
 TEST(CommandsTest, EveryCommandExplainsItself) {
   EXPECT_THAT(Kdn("--help").output, HasSubstr("demo"));
-  for (const char* command :
-       {"up", "node", "config", "inject", "ask", "status", "tokenize", "demo",
-        "bench delivery", "bench codec", "codec calibrate", "codec info"}) {
+  for (const char* command : {"up", "node", "config", "certs", "inject", "ask",
+                              "status", "tokenize", "demo", "bench delivery",
+                              "bench codec", "codec calibrate", "codec info"}) {
     const Ran help = Kdn(absl::StrCat(command, " --help"));
     EXPECT_EQ(help.exit_code, 0) << command;
     EXPECT_THAT(help.output, HasSubstr("kdn ")) << command << ": no example";
     EXPECT_NE(Kdn(absl::StrCat(command, " --nonsense")).exit_code, 0)
         << command;
   }
+}
+
+// A configuration of two nodes that other machines reach.
+class CertsTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_NE(mkdtemp(directory_.data()), nullptr);
+    std::ofstream(config()) << "defaults: {host: 192.0.2.7}\nnodes:\n"
+                            << "- {id: n1, control_port: 1, bulk_port: 2, "
+                               "gateway_port: 3}\n"
+                            << "- {id: n2, control_port: 4, bulk_port: 5, "
+                               "gateway_port: 6}\n";
+  }
+  void TearDown() override { std::filesystem::remove_all(directory_); }
+  std::string config() const { return directory_ + "/c.yaml"; }
+  std::string certs() const { return directory_ + "/certs"; }
+  Ran Certs(const std::string& more = "") const {
+    return Kdn(absl::StrCat("certs -c ", config(), " ", more));
+  }
+
+ private:
+  std::string directory_ = "/tmp/kdn-certs-XXXXXX";
+};
+
+TEST_F(CertsTest, SaysWhatTheFilesAreForAndTheConfigurationTakesThem) {
+  const Ran refused = Kdn("config " + config());
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_THAT(refused.output, HasSubstr("kdn certs -c FILE -o DIR"));
+  const Ran made = Certs("-o " + certs());
+  EXPECT_EQ(made.exit_code, 0) << made.output;
+  EXPECT_THAT(made.output,
+              AllOf(HasSubstr("wrote authority " + certs() + "/ca.pem"),
+                    HasSubstr("wrote node      " + certs() + "/n1.pem"),
+                    HasSubstr("security:\n  certificates: " + certs()),
+                    HasSubstr("192.0.2.7: ca.pem n2.pem n2.key"),
+                    HasSubstr("ca.key belongs on no host")));
+  std::ofstream(config(), std::ios::app)
+      << "security: {certificates: " << certs() << "}\n";
+  const Ran config_shown = Kdn("config " + config());
+  EXPECT_EQ(config_shown.exit_code, 0) << config_shown.output;
+  EXPECT_THAT(config_shown.output, HasSubstr("TLS between nodes"));
+  const Ran again = Certs();
+  EXPECT_EQ(again.exit_code, 0) << again.output;
+  EXPECT_THAT(again.output, HasSubstr("kept  node      " + certs()));
+}
+
+TEST_F(CertsTest, SaysWhatIsMissing) {
+  const Ran no_directory = Certs();
+  EXPECT_EQ(no_directory.exit_code, 2);
+  EXPECT_THAT(no_directory.output, HasSubstr("-o DIR is missing"));
+  EXPECT_NE(Certs("-o " + certs() + " --days 0").exit_code, 0);
+  EXPECT_EQ(Certs("-o " + config() + "/certs").exit_code, 1);
+  EXPECT_EQ(Certs("-o " + certs()).exit_code, 0);
+  std::filesystem::remove(certs() + "/ca.key");
+  const Ran no_key = Certs("-o " + certs() + " --renew");
+  EXPECT_EQ(no_key.exit_code, 1);
+  EXPECT_THAT(no_key.output, HasSubstr("ca.key is not"));
+}
+
+TEST_F(CertsTest, ACertificateThatNodesRefuseIsReported) {
+  EXPECT_EQ(Certs("-o " + certs()).exit_code, 0);
+  const Ran refused = Certs("-o " + certs() + " --host kdn-gateway");
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_THAT(
+      refused.output,
+      AllOf(HasSubstr("n2: the certificate lacks the names kdn-gateway"),
+            HasSubstr("--renew")));
+  EXPECT_EQ(Certs("-o " + certs() + " --host kdn-gateway --renew").exit_code,
+            0);
 }
 
 TEST(CommandsTest, StatusExplainsEveryMetric) {
@@ -198,7 +267,7 @@ class UpTest : public testing::Test {
     const auto config = cli::LoadClusterConfig(file_);
     ASSERT_TRUE(config.ok()) << config.status();
     for (const cli::NodeConfig& node : config->nodes) {
-      addresses_.push_back(cli::LocalAddressOf(node));
+      addresses_.push_back(cli::LocalAddressOf(*config, node));
     }
     Up();
   }
