@@ -169,6 +169,7 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
   running->transport_ = rpc::BulkTransport::Start(std::move(transport));
   rpc::ControlPort::Options control;
   control.connections_max = static_cast<size_t>(descriptors->peers);
+  control.tls = *credentials;
   control.meters = meters;
   running->control_port_ = rpc::ControlPort::Create(std::move(control));
   absl::StatusOr<std::unique_ptr<actors::Node>> node = actors::Node::Start(
