@@ -7,6 +7,9 @@
 #include <filesystem>
 #include <fstream>
 
+#include "absl/time/clock.h"
+#include "cli/node_credentials.h"
+
 namespace kdn::cli {
 namespace {
 
@@ -16,8 +19,8 @@ class ClusterProcessTest : public testing::Test {
  protected:
   ~ClusterProcessTest() override { fs::remove_all(directory_); }
 
-  ClusterConfig Write() {
-    auto file = WriteLocalConfig(directory_, {});
+  ClusterConfig Write(const LocalClusterOptions& options = {}) {
+    auto file = WriteLocalConfig(directory_, options);
     EXPECT_TRUE(file.ok()) << file.status();
     file_ = *file;
     auto config = LoadClusterConfig(file_);
@@ -37,6 +40,18 @@ TEST_F(ClusterProcessTest, PortsAreOutsideTheRangeOfConnections) {
       EXPECT_GE(port, 10000);
       EXPECT_LT(port, 32768);
     }
+  }
+}
+
+TEST_F(ClusterProcessTest, NodesWithTlsGetCertificatesThatTheyCanLoad) {
+  LocalClusterOptions options;
+  options.tls = true;
+  const ClusterConfig config = Write(options);
+  for (const NodeConfig& node : config.nodes) {
+    const auto credentials = LoadCredentials(config, node, absl::Now());
+    ASSERT_TRUE(credentials.ok()) << credentials.status();
+    ASSERT_NE(*credentials, nullptr);
+    EXPECT_EQ((*credentials)->name(), node.id.name());
   }
 }
 
