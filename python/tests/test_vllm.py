@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from cluster import KDN, MODEL, Cluster
 vllm = pytest.importorskip("vllm")
 
 import torch  # noqa: E402
+import transformers  # noqa: E402
 from vllm.config import KVTransferConfig  # noqa: E402
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1, KVConnectorRole  # noqa: E402
 from vllm.engine.arg_utils import EngineArgs  # noqa: E402
@@ -36,6 +37,7 @@ from kdn.errors import InvalidArgument, Unimplemented  # noqa: E402
 from kdn.keys import Chunk  # noqa: E402
 from kdn.model import ModelSpec  # noqa: E402
 from kdn.prefix_plan import Load, Waits  # noqa: E402
+from kdn.transformers import KnowledgeBase  # noqa: E402
 from kdn.vllm import (  # noqa: E402
     KdnConnector,
     KdnMetadata,
@@ -72,6 +74,7 @@ class Engine:
         namespace: str,
         role: str = "kv_both",
         lookup_wait: float = 5.0,
+        model: Path = MODEL,
         **options: Any,
     ) -> None:
         environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
@@ -88,7 +91,7 @@ class Engine:
         )
         # A busy machine may need long for a lookup.
         connector = {"addresses": addresses, "namespace": namespace, "lookup_wait": lookup_wait}
-        settings = {"model": str(MODEL), "options": {"dtype": "float32", **options}, "role": role}
+        settings = {"model": str(model), "options": {"dtype": "float32", **options}, "role": role}
         self._send({**settings, "connector": connector if addresses else None})
 
     def _send(self, what: Any) -> None:
@@ -101,7 +104,8 @@ class Engine:
         tokens, and how many of those were delivered and not computed."""
         return self.ask_of(prompts(), **sampling)
 
-    def ask_of(self, texts: list[str], **sampling: Any) -> list[dict[str, Any]]:
+    def ask_of(self, texts: Sequence[Any], **sampling: Any) -> list[dict[str, Any]]:
+        """The same for other prompts: texts, or chats (lists of messages)."""
         self._send([texts, sampling])
         return self._answer()
 
@@ -507,6 +511,27 @@ def test_vllm_serves_kv_of_kdn_inject(cluster: Cluster, namespace: str) -> None:
     served = run([cluster.unix()], namespace, dtype="bfloat16")
     assert [a["delivered"] for a in served] == whole_chunks(served)
     assert right(served)
+
+
+@on_cpu
+def test_a_chat_begins_with_what_transformers_added(cluster: Cluster, namespace: str, language_model: Path) -> None:
+    handbook = "Handbook of the Harbour House.\n" + "".join(
+        f"Room {n} is on floor {n // 100}; its key hangs on hook {n % 37}.\n" for n in range(101, 131)
+    )
+    handbook += "The password of the guest network is bluewhale77.\n"
+    model = transformers.AutoModelForCausalLM.from_pretrained(str(language_model), torch_dtype="auto").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(language_model))
+    with KnowledgeBase(model, tokenizer, cluster.unix(1), namespace=namespace) as base:
+        added = base.add("handbook", handbook, chat=True)
+        assert added.stored == added.chunks
+    chat = [
+        {"role": "system", "content": handbook},
+        {"role": "user", "content": "What is the password of the guest network?"},
+    ]
+    with Engine([cluster.unix()], namespace, model=language_model, dtype="bfloat16") as engine:
+        [answer] = engine.ask_of([chat], max_tokens=24)
+    assert answer["delivered"] == added.tokens // 256 * 256 >= 512
+    assert "bluewhale77" in answer["text"]
 
 
 @on_cpu

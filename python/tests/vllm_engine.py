@@ -1,5 +1,5 @@
 """One vLLM engine. The first line of stdin holds its settings. Every further line holds
-prompts and sampling options, "reset", or a prompt during which to reset, and is answered
+prompts (texts or chats) and sampling options, "reset", or a prompt during which to reset, and is answered
 with one line of JSON. The engine ends with stdin."""
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ import sys
 from typing import Any
 
 
-def answers_of(engine: Any, prompts: list[str], sampling: dict[str, Any]) -> list[dict[str, Any]]:
+def answers_of(engine: Any, prompts: list[Any], sampling: dict[str, Any]) -> list[dict[str, Any]]:
+    """`prompts` are texts, or chats: lists of messages."""
     from vllm import SamplingParams
 
-    parameters = SamplingParams(temperature=0, max_tokens=4, **sampling)
-    answers = engine.generate(prompts, parameters, use_tqdm=False)
+    parameters = SamplingParams(**{"temperature": 0, "max_tokens": 4, **sampling})
+    ask = engine.generate if isinstance(prompts[0], str) else engine.chat
+    answers = ask(prompts, parameters, use_tqdm=False)
     return [
         {
             "text": answer.outputs[0].text,
