@@ -24,6 +24,8 @@ struct EngineOptions {
   std::string model;
   std::string address = kDefaultAddress;
   std::string ns = "default";
+  bool chat = false;
+  std::string chat_template;  // a file; empty: the form of the model
 };
 
 std::shared_ptr<EngineOptions> AddEngineOptions(CLI::App& command) {
@@ -39,6 +41,16 @@ std::shared_ptr<EngineOptions> AddEngineOptions(CLI::App& command) {
       .add_option("--namespace", options->ns,
                   "tenant; tenants do not see each other's chunks")
       ->capture_default_str();
+  CLI::Option* const chat = command.add_flag(
+      "--chat", options->chat,
+      "the text is the system message of a chat: ChatML or Llama 3, as the "
+      "tokenizer says. inject and ask must agree; the KV is also that of a "
+      "chat server whose system message is the text");
+  command
+      .add_option("--template", options->chat_template,
+                  "file with another chat template, which has {knowledge} and "
+                  "{question} in it")
+      ->excludes(chat);
   return options;
 }
 
@@ -46,6 +58,15 @@ struct Connected {
   std::unique_ptr<Engine> engine;
   std::unique_ptr<KnowledgeEngine> knowledge;
 };
+
+absl::StatusOr<PromptForm> FormOf(const EngineOptions& options,
+                                  const model::Tokenizer& tokenizer) {
+  if (options.chat) return PromptForm::Chat(tokenizer);
+  if (options.chat_template.empty()) return PromptForm();
+  const absl::StatusOr<std::string> text = ReadText(options.chat_template);
+  if (!text.ok()) return text.status();
+  return PromptForm::Template(*text, options.chat_template);
+}
 
 absl::StatusOr<Connected> ConnectWith(const EngineOptions& options,
                                       const Program& program) {
@@ -56,10 +77,14 @@ absl::StatusOr<Connected> ConnectWith(const EngineOptions& options,
   if (!engine.ok()) return engine.status();
   Connected connected;
   connected.engine = std::make_unique<Engine>(*std::move(engine));
+  absl::StatusOr<PromptForm> form =
+      FormOf(options, connected.engine->tokenizer());
+  if (!form.ok()) return form.status();
   absl::StatusOr<std::unique_ptr<KnowledgeEngine>> knowledge =
       KnowledgeEngine::Connect(connected.engine.get(), options.address, *ns);
   if (!knowledge.ok()) return knowledge.status();
   connected.knowledge = *std::move(knowledge);
+  connected.knowledge->set_prompt_form(*std::move(form));
   return connected;
 }
 
@@ -192,7 +217,8 @@ void AddInjectCommand(CLI::App& app, Program& program) {
       "Prefill texts and store their KV in the cluster\n\n"
       "  kdn inject README.md docs/\n"
       "  kdn inject --level lossless,base+1 --durability durable "
-      "handbook.txt\n\n"
+      "handbook.txt\n"
+      "  kdn inject --chat --model DIR handbook.txt   for a chat model\n\n"
       "A chunk that the cluster already holds is not stored again, even when "
       "its levels or durability differ.");
   const auto options = AddEngineOptions(*command);
@@ -228,7 +254,8 @@ void AddAskCommand(CLI::App& app, Program& program) {
       "  kdn ask -k model/recall/facts/arden.txt \"What is the code of vault "
       "elm?\" --tokens 1\n"
       "  kdn ask --prefill -k notes.txt \"...\"   the same without the KDN\n"
-      "  kdn ask --level base -k notes.txt \"...\"   from the coarsest copy\n\n"
+      "  kdn ask --level base -k notes.txt \"...\"   from the coarsest copy\n"
+      "  kdn ask --chat --model DIR -k notes.txt \"...\"   of a chat model\n\n"
       "Chunks that the cluster does not hold are prefilled here; `kdn inject` "
       "stores them. The shipped model only knows facts like the one above and "
       "answers in one token; --model takes another model.");

@@ -34,10 +34,6 @@ std::vector<ChunkRef> RefsOf(const std::vector<ChainChunk>& chain) {
 
 }  // namespace
 
-std::string QuestionPrompt(const std::string& question) {
-  return absl::StrCat("<q> ", question);
-}
-
 absl::StatusOr<Engine> Engine::Load(const std::string& model_directory) {
   absl::StatusOr<std::unique_ptr<model::Llama>> llama =
       model::Llama::Load(model_directory, {});
@@ -125,7 +121,7 @@ absl::StatusOr<Injected> KnowledgeEngine::Inject(const std::string& text,
                                                  const Progress& on_chunk) {
   const model::Llama& llama = engine_->llama();
   const absl::StatusOr<std::vector<int32_t>> tokens =
-      engine_->tokenizer().EncodeBeginning(text);
+      form_.Known(engine_->tokenizer(), text);
   if (!tokens.ok()) return tokens.status();
   if (tokens->empty()) {
     return absl::InvalidArgumentError("the text has no tokens");
@@ -220,17 +216,13 @@ absl::StatusOr<Answer> KnowledgeEngine::Ask(const std::string& knowledge,
                                             Mode mode, int tokens_max,
                                             LevelSet accept) {
   const model::Llama& llama = engine_->llama();
-  const model::Tokenizer& tokenizer = engine_->tokenizer();
-  const absl::StatusOr<std::vector<int32_t>> encoded =
-      tokenizer.EncodeBeginning(mode == Mode::kWithout ? "" : knowledge);
-  if (!encoded.ok()) return encoded.status();
-  const std::vector<int32_t>& tokens = *encoded;
-  const std::string prompt = QuestionPrompt(question);
-  const absl::StatusOr<std::vector<int32_t>> question_tokens =
-      tokens.empty() ? tokenizer.EncodeBeginning(prompt)
-                     : tokenizer.Encode(prompt);
-  if (!question_tokens.ok()) return question_tokens.status();
-  const std::vector<int32_t>& asked = *question_tokens;
+  const absl::StatusOr<Prompt> prompt =
+      form_.Make(engine_->tokenizer(),
+                 mode == Mode::kWithout ? std::string() : knowledge, question);
+  if (!prompt.ok()) return prompt.status();
+  const auto all = absl::MakeConstSpan(prompt->tokens);
+  const absl::Span<const int32_t> tokens = all.first(prompt->known);
+  const absl::Span<const int32_t> asked = all.subspan(prompt->known);
   Answer answer;
   if (absl::Status status = PrepareCache(
           static_cast<int>(tokens.size() + asked.size()) + tokens_max);
@@ -246,7 +238,7 @@ absl::StatusOr<Answer> KnowledgeEngine::Ask(const std::string& knowledge,
     }
   }
   const absl::Span<const int32_t> rest =
-      absl::MakeConstSpan(tokens).subspan(static_cast<size_t>(cache_->size()));
+      tokens.subspan(static_cast<size_t>(cache_->size()));
   if (!rest.empty()) {
     absl::StatusOr<std::vector<float>> prefilled =
         llama.PrefillInChunks(*cache_, rest, cache_->size());
@@ -260,7 +252,7 @@ absl::StatusOr<Answer> KnowledgeEngine::Ask(const std::string& knowledge,
       llama.Decode(*cache_, *std::move(logits), tokens_max);
   if (!decoded.ok()) return decoded.status();
   answer.tokens = *std::move(decoded);
-  absl::StatusOr<std::string> text = tokenizer.Decode(answer.tokens);
+  absl::StatusOr<std::string> text = engine_->tokenizer().Decode(answer.tokens);
   if (!text.ok()) return text.status();
   answer.text = *std::move(text);
   return answer;

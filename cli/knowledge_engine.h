@@ -6,12 +6,14 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "cli/prompt_form.h"
 #include "kv/chunk_key.h"
 #include "model/llama.h"
 #include "model/tokenizer.h"
@@ -63,11 +65,15 @@ class KnowledgeEngine {
   static absl::StatusOr<std::unique_ptr<KnowledgeEngine>> Connect(
       const Engine* engine, const std::string& address, const Namespace& ns);
 
+  // How texts and questions become prompts, from the next call on.
+  void set_prompt_form(PromptForm form) { form_ = std::move(form); }
+
   struct StoreOptions {
     LevelSet levels = LevelSet::Of(Level::kLossless);
     Durability durability = Durability::kReplicated;
   };
-  // Prefills `text` and stores each chunk that the cluster does not hold at any
+  // Prefills that with which all prompts about `text` begin, and stores each of
+  // its chunks that the cluster does not hold at any
   // level, a few chunks at once. Calls on_chunk(tokens prefilled, tokens in
   // all) after each chunk, for the last one when all chunks are stored. When
   // several stores fail, the error of the first chunk is returned.
@@ -76,8 +82,8 @@ class KnowledgeEngine {
                                   const StoreOptions& options,
                                   const Progress& on_chunk);
 
-  // Answers `question` behind `knowledge` with at most `tokens_max` tokens.
-  // With kKdn, the longest prefix of `knowledge` that the cluster delivers is
+  // Answers `question` about `knowledge` with at most `tokens_max` tokens.
+  // With kKdn, the longest prefix of what Inject stores that is delivered is
   // not prefilled; the rest is. The same question behind equal KV gives equal
   // tokens.
   absl::StatusOr<Answer> Ask(const std::string& knowledge,
@@ -102,16 +108,13 @@ class KnowledgeEngine {
                      Answer& answer);
 
   const Engine* engine_;
+  PromptForm form_;
   // Each member uses the ones above, so they are destroyed from the last up.
   std::unique_ptr<rpc::Client> client_;
   std::unique_ptr<rpc::Knowledge> knowledge_;
   std::unique_ptr<rpc::Region> region_;
   std::unique_ptr<model::KvCache> cache_;
 };
-
-// The prompt for a question, in the form that the shipped checkpoint was
-// trained on.
-std::string QuestionPrompt(const std::string& question);
 
 }  // namespace kdn::cli
 

@@ -139,6 +139,26 @@ def test_a_text_added_for_chats_is_there_for_the_first_question(
     assert base.kdn.chain(served[: added.tokens]) == base.kdn.chain(chat_begin(tokenizer, HANDBOOK))
 
 
+def test_the_program_and_the_package_make_the_same_chat(
+    bf16: Any, tokenizer: Any, language_model: Path, cluster: Cluster, namespace: str, short_path: Path
+) -> None:
+    handbook = short_path / "handbook.txt"
+    handbook.write_text(HANDBOOK)
+    options = ["--chat", "--connect", cluster.unix(1), "--namespace", namespace, "--model", str(language_model)]
+    injected = subprocess.run([KDN, "inject", *options, handbook], capture_output=True, text=True, timeout=120)
+    assert injected.returncode == 0 and " 1 chunks, 1 of them new" in injected.stdout, injected.stderr + injected.stdout
+    asked = subprocess.run(
+        [KDN, "ask", *options, "-k", handbook, "--tokens", "24", QUESTION], capture_output=True, text=True, timeout=120
+    )
+    assert "bluewhale77" in asked.stdout
+    assert "1 of 1 chunks" in asked.stderr
+    with KnowledgeBase(bf16, tokenizer, cluster.unix(), namespace=namespace) as base:
+        added = base.add("handbook", HANDBOOK, chat=True)
+        answer = base.ask(QUESTION, knowledge="handbook", max_new_tokens=24)
+    assert added.held == added.chunks and added.stored == 0
+    assert answer.delivered_tokens == added.tokens and "bluewhale77" in answer.text
+
+
 def test_a_template_without_a_system_message(bf16: Any, tokenizer: Any, cluster: Cluster, namespace: str) -> None:
     other = copy.deepcopy(tokenizer)
     other.chat_template = (
