@@ -42,7 +42,9 @@ class BulkTransportImpl final : public BulkTransport,
                                 public kj::TaskSet::ErrorHandler {
  public:
   explicit BulkTransportImpl(Options options)
-      : options_(WithDefaults(std::move(options))) {
+      : options_(WithDefaults(std::move(options))),
+        tls_(nullptr, SSL_CTX_free) {
+    if (options_.tls != nullptr) tls_ = options_.tls->NewSslContext();
     loop_.Run([&] { tasks_ = kj::heap<kj::TaskSet>(*this); });
   }
   ~BulkTransportImpl() noexcept override {
@@ -93,6 +95,7 @@ class BulkTransportImpl final : public BulkTransport,
   }
 
   const Options options_;
+  SslContext tls_;  // null: plaintext
   std::atomic<uint64_t> next_id_{0};
   EventLoop loop_;
   // Loop thread only.
@@ -122,7 +125,7 @@ void BulkTransportImpl::Cancel(uint64_t id) {
 BulkPool& BulkTransportImpl::PoolOf(const NodeId& peer) {
   std::shared_ptr<BulkPool>& pool = pools_[peer];
   if (pool == nullptr) {
-    pool = std::make_shared<BulkPool>(loop_, options_, peer);
+    pool = std::make_shared<BulkPool>(loop_, options_, tls_.get(), peer);
   }
   return *pool;
 }

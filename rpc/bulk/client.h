@@ -13,6 +13,7 @@
 #include "kv/meters.h"
 #include "kv/work_class.h"
 #include "rpc/bulk/hello.h"
+#include "rpc/tls/credentials.h"
 
 namespace kdn::rpc {
 
@@ -39,7 +40,11 @@ class BulkTransport : public delivery::PeerTransport {
     // Most requests that wait for a connection, per peer and class; a further
     // request is RESOURCE_EXHAUSTED.
     int waiting_max = 1024;
+    // For the connection, the handshake of TLS and the hello together.
     absl::Duration connect_timeout = absl::Seconds(1);
+    // This node's certificate, which it shows to every peer. A peer must show
+    // one that names the peer's node. Null: connections are plaintext.
+    std::shared_ptr<const TlsCredentials> tls = nullptr;
     // Gives the "host:port" of a peer. Called on the loop thread.
     std::function<absl::StatusOr<std::string>(const NodeId&)> resolve;
     // The transport counts bytes and times here. The transport and the server

@@ -1,27 +1,34 @@
 #include "rpc/bulk/pool.h"
 
 #include <kj/debug.h>
-#include <sys/socket.h>
-
-#include <cerrno>
 
 #include "absl/strings/str_cat.h"
 #include "rpc/bulk/frame.h"
 #include "rpc/listener.h"
+#include "rpc/tls/stream.h"
 #include "rpc/wire.h"
 
 namespace kdn::rpc {
 namespace {
 
 // False when the peer has closed the connection, or has sent bytes that no
-// request asked for.
-bool StillQuiet(const kj::AsyncIoStream& stream) {
-  KJ_IF_MAYBE (fd, stream.getFd()) {
-    char byte;
-    const ssize_t got = recv(*fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    return got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
-  }
-  return false;
+// request asked for. A read sees both at once, and all that follows from what
+// it sees comes before evalLast. Under TLS, it also takes messages of TLS
+// itself, which are no reason to close the connection.
+kj::Promise<bool> StillQuiet(kj::AsyncIoStream& stream) {
+  auto byte = kj::heapArray<kj::byte>(1);
+  auto reading = stream.tryRead(byte.begin(), 1, 1);
+  return reading
+      .then([](size_t) { return false; }, [](kj::Exception&&) { return false; })
+      .attach(kj::mv(byte))
+      .exclusiveJoin(kj::evalLast([] { return true; }));
+}
+
+// The exception as an error of the connection, with `what` before its text: no
+// copy of the peer is damaged.
+kj::Exception OfConnection(const kj::Exception& broken, const char* what) {
+  return ExceptionOf(kj::Exception::Type::DISCONNECTED,
+                     absl::StrCat(what, ": ", broken.getDescription().cStr()));
 }
 
 Admission::Options AdmissionOptions(const BulkTransport::Options& options) {
@@ -39,9 +46,10 @@ Admission::Options AdmissionOptions(const BulkTransport::Options& options) {
 }  // namespace
 
 BulkPool::BulkPool(EventLoop& loop, const BulkTransport::Options& options,
-                   NodeId peer)
+                   SSL_CTX* tls, NodeId peer)
     : loop_(loop),
       options_(options),
+      tls_(tls),
       peer_(std::move(peer)),
       admission_(AdmissionOptions(options)) {}
 
@@ -65,13 +73,16 @@ kj::Promise<kj::Own<BulkPool::Lease>> BulkPool::Acquire(WorkClass work_class,
 
 kj::Promise<kj::Own<BulkPool::Lease>> BulkPool::Connect(kj::Own<Lease> lease) {
   BulkPool& pool = *lease->pool_;
-  return pool.Ready(kj::mv(lease));
+  if (lease->stream_.get() == nullptr) return pool.Dial(kj::mv(lease));
+  auto looking = StillQuiet(*lease->stream_);
+  return looking.then([&pool, lease = kj::mv(lease)](
+                          bool quiet) mutable -> kj::Promise<kj::Own<Lease>> {
+    if (quiet) return kj::mv(lease);
+    return pool.Dial(kj::mv(lease));
+  });
 }
 
-kj::Promise<kj::Own<BulkPool::Lease>> BulkPool::Ready(kj::Own<Lease> lease) {
-  if (lease->stream_.get() != nullptr && StillQuiet(*lease->stream_)) {
-    return kj::mv(lease);
-  }
+kj::Promise<kj::Own<BulkPool::Lease>> BulkPool::Dial(kj::Own<Lease> lease) {
   const absl::StatusOr<std::string> address = options_.resolve(peer_);
   if (!address.ok()) {
     return ExceptionOf(
@@ -85,16 +96,33 @@ kj::Promise<kj::Own<BulkPool::Lease>> BulkPool::Ready(kj::Own<Lease> lease) {
           .then([](kj::Own<kj::NetworkAddress> parsed) {
             auto made = parsed->connect();
             return made.attach(kj::mv(parsed));
+          })
+          .then([this](kj::Own<kj::AsyncIoStream> stream) {
+            TuneTcp(*stream);
+            return Secure(kj::mv(stream));
           });
   auto ready = connecting.then(
       [this, lease = kj::mv(lease)](kj::Own<kj::AsyncIoStream> stream) mutable {
-        TuneTcp(*stream);
         lease->stream_ = kj::mv(stream);
         auto greeting = Greet(*lease->stream_);
         return greeting.then(
             [lease = kj::mv(lease)]() mutable { return kj::mv(lease); });
       });
   return Within(loop_, options_.connect_timeout, kj::mv(ready));
+}
+
+kj::Promise<kj::Own<kj::AsyncIoStream>> BulkPool::Secure(
+    kj::Own<kj::AsyncIoStream> stream) {
+  using Stream = kj::Own<kj::AsyncIoStream>;
+  if (tls_ == nullptr) return kj::mv(stream);
+  return TlsIoStream::Connect(kj::mv(stream), *tls_, peer_.name())
+      .then(
+          [](kj::Own<TlsIoStream> secure) -> Stream { return kj::mv(secure); })
+      .catch_([](kj::Exception&& broken) -> kj::Promise<Stream> {
+        return OfConnection(broken,
+                            "no TLS (see `security` in the configurations of "
+                            "both nodes)");
+      });
 }
 
 kj::Promise<void> BulkPool::Greet(kj::AsyncIoStream& stream) {
@@ -104,7 +132,14 @@ kj::Promise<void> BulkPool::Greet(kj::AsyncIoStream& stream) {
   hello.setTo(peer_.name());
   auto writing = WriteFrame(stream, *message);
   return writing.attach(kj::mv(message))
-      .then([&stream] { return ReadFrame(stream); })
+      .then([&stream] { return ReadFrame(stream, kHelloBytesMax); })
+      .catch_([this](kj::Exception&& broken) -> kj::Promise<kj::Own<Frame>> {
+        return OfConnection(
+            broken, tls_ == nullptr
+                        ? "no answer to hello (the peer may accept only TLS: "
+                          "see `security` in the configurations of both nodes)"
+                        : "no answer to hello");
+      })
       .then([this](kj::Own<Frame> frame) {
         const absl::Status status = Judge(frame->As<peer::Hello>());
         if (status.ok()) return;

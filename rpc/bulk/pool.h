@@ -11,6 +11,7 @@
 #include "kv/admission.h"
 #include "rpc/bulk/client.h"
 #include "rpc/event_loop.h"
+#include "rpc/tls/context.h"
 
 namespace kdn::rpc {
 
@@ -20,7 +21,9 @@ namespace kdn::rpc {
 // at most the sum of these. Loop thread only; owned by shared_ptrs.
 class BulkPool : public std::enable_shared_from_this<BulkPool> {
  public:
-  BulkPool(EventLoop& loop, const BulkTransport::Options& options, NodeId peer);
+  // `tls` is the context of all connections; null: they are plaintext.
+  BulkPool(EventLoop& loop, const BulkTransport::Options& options, SSL_CTX* tls,
+           NodeId peer);
 
   // The right to one connection. At its end, a clean connection goes back to
   // the pool; any other connection is closed.
@@ -59,7 +62,11 @@ class BulkPool : public std::enable_shared_from_this<BulkPool> {
   void CloseIdle();
 
  private:
-  kj::Promise<kj::Own<Lease>> Ready(kj::Own<Lease> lease);
+  // Gives the lease a new connection.
+  kj::Promise<kj::Own<Lease>> Dial(kj::Own<Lease> lease);
+  // The connection under TLS, if this node uses TLS.
+  kj::Promise<kj::Own<kj::AsyncIoStream>> Secure(
+      kj::Own<kj::AsyncIoStream> stream);
   kj::Promise<void> Greet(kj::AsyncIoStream& stream);
   absl::Status Judge(peer::Hello::Reader answer) const;
   void TakeBack(AdmissionId id, kj::Own<kj::AsyncIoStream> stream);
@@ -70,6 +77,7 @@ class BulkPool : public std::enable_shared_from_this<BulkPool> {
 
   EventLoop& loop_;
   const BulkTransport::Options& options_;
+  SSL_CTX* const tls_;
   const NodeId peer_;
   Admission admission_;
   uint64_t next_id_ = 0;

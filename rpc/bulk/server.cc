@@ -38,6 +38,9 @@ class BulkServerImpl final : public BulkServer,
     if (shared_.options.introduce == nullptr) {
       shared_.options.introduce = IntroduceByNameOnly(shared_.options.self);
     }
+    if (shared_.options.tls != nullptr) {
+      shared_.tls = shared_.options.tls->NewSslContext();
+    }
     shared_.service = service;
     shared_.loop = &loop_;
     loop_.Run([&] {

@@ -11,13 +11,14 @@
 #include "kv/ids.h"
 #include "kv/meters.h"
 #include "rpc/bulk/hello.h"
+#include "rpc/tls/credentials.h"
 
 namespace kdn::rpc {
 
-// Serves this node's encoded objects to other nodes, over plain TCP
-// (docs/protocol.md, "Between nodes"). It has one event loop thread of its own.
-// Objects are written straight from the arena with gather writes, and pushes
-// are read straight into the arena. Thread-safe.
+// Serves this node's encoded objects to other nodes, over TCP with or without
+// TLS (docs/protocol.md, "Between nodes"). It has one event loop thread of its
+// own. Objects are written straight from the arena with gather writes, and
+// pushes are read straight into the arena. Thread-safe.
 //
 // Invariants: sizes that a peer sends are checked before they are used. A
 // malformed message ends the peer's connection and has no other effect. An
@@ -44,8 +45,13 @@ class BulkServer {
     // The server hangs up on a peer that has not begun to send so long after it
     // was told to.
     absl::Duration push_begin_timeout = absl::Seconds(2);
+    // This node's certificate. A peer must show one too, and the common name
+    // of that one must be the name that the peer says in its hello. Null:
+    // connections are plaintext.
+    std::shared_ptr<const TlsCredentials> tls = nullptr;
     // The server hangs up on a peer when a block that the peer should take or
-    // send takes longer than this.
+    // send takes longer than this, and when the handshake of TLS and the hello
+    // together do.
     absl::Duration stall_timeout = absl::Seconds(10);
     // The server counts bytes and refusals here. The server and the transport
     // of a node share it.

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kv/log.h"
+#include "rpc/tls/stream.h"
 #include "rpc/wire.h"
 
 namespace kdn::rpc {
@@ -28,8 +29,9 @@ uint32_t RequestBytesMax(const BulkServer::Options& options) {
 }  // namespace
 
 kj::Promise<void> BulkSession::Run() {
-  return Within(loop_, shared_.options.stall_timeout,
-                ReadFrame(*stream_, kHelloBytesMax))
+  auto hello =
+      Secure().then([this] { return ReadFrame(*stream_, kHelloBytesMax); });
+  return Within(loop_, shared_.options.stall_timeout, kj::mv(hello))
       .then([this](kj::Own<Frame> frame) {
         auto greeting = Greet(frame->As<peer::Hello>());
         return greeting.attach(kj::mv(frame));
@@ -40,11 +42,26 @@ kj::Promise<void> BulkSession::Run() {
       });
 }
 
+kj::Promise<void> BulkSession::Secure() {
+  if (shared_.tls == nullptr) return kj::READY_NOW;
+  return TlsIoStream::Accept(kj::mv(stream_), *shared_.tls)
+      .then([this](kj::Own<TlsIoStream> secure) {
+        certified_ = secure->peer_name();
+        stream_ = kj::mv(secure);
+      });
+}
+
 absl::Status BulkSession::Judge(const placement::Introduction& ours,
                                 peer::Hello::Reader hello) const {
   if (hello.getTo() != ours.node.name().c_str()) {
     return absl::FailedPreconditionError(absl::StrCat(
         "this is node ", ours.node.name(), ", not ", hello.getTo().cStr()));
+  }
+  const std::string caller = hello.getIntroduction().getNode().cStr();
+  if (shared_.tls != nullptr && certified_ != caller) {
+    return absl::PermissionDeniedError(
+        absl::StrCat("the hello is of node ", caller,
+                     ", and the certificate of node ", certified_));
   }
   return JudgeHello(ours, hello);
 }

@@ -14,12 +14,14 @@
 #include "rpc/bulk/push_room.h"
 #include "rpc/bulk/server.h"
 #include "rpc/call_deadline.h"
+#include "rpc/tls/context.h"
 
 namespace kdn::rpc {
 
 // The parts that all sessions of one bulk server share.
 struct BulkShared {
   BulkServer::Options options;
+  SslContext tls{nullptr, SSL_CTX_free};  // null: plaintext
   delivery::PeerService* service = nullptr;
   EventLoop* loop = nullptr;
   std::shared_ptr<PushRoom> unreceived;  // see push_unreceived_max
@@ -97,6 +99,8 @@ class BulkSession {
     std::unique_ptr<PushRoom::Pass> unreceived;
   };
 
+  // Puts the connection under TLS, if this node uses TLS.
+  kj::Promise<void> Secure();
   absl::Status Judge(const placement::Introduction& ours,
                      peer::Hello::Reader hello) const;
   // Answers the hello. False when the peer was refused.
@@ -133,6 +137,7 @@ class BulkSession {
   EventLoop& loop_;
   kj::Own<kj::AsyncIoStream> stream_;
   const BulkLink link_;
+  std::string certified_;  // the name in the peer's certificate
   RequesterId requester_;  // stands for the name of the peer
 };
 
