@@ -121,14 +121,21 @@ class Knowledge {
 struct ConnectOptions {
   std::string name = "kdn-client";  // what the node's log calls this client
   absl::Duration timeout = absl::Seconds(2);
+  // For an address that begins with tls://: the PEM file of the authorities
+  // that the client trusts. Empty: the file that KDN_CA names in the
+  // environment.
+  std::string ca = "";
 };
 
 class Client {
  public:
-  // `address` is "unix:/path/to/socket", "host:port" or "[IPv6]:port".
+  // `address` is "unix:/path/to/socket", "host:port" or "[IPv6]:port"; "tls://"
+  // before one of the last two dials a gateway that uses TLS, whose certificate
+  // must name the host.
   // UNAVAILABLE when nobody listens, PERMISSION_DENIED when this user may not
   // open the socket, FAILED_PRECONDITION when the gateway speaks another
-  // version or hashes tokens differently.
+  // version or hashes tokens differently, or when the handshake of TLS failed.
+  // Errors of the file of authorities name it.
   static absl::StatusOr<std::unique_ptr<Client>> Connect(
       std::string_view address, ConnectOptions options = {});
   ~Client();

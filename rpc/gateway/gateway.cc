@@ -9,12 +9,15 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "kv/log.h"
 #include "rpc/connection_table.h"
 #include "rpc/event_loop.h"
 #include "rpc/gateway/engine_messages.h"
 #include "rpc/gateway/session.h"
 #include "rpc/gateway/session_state.h"
+#include "rpc/tls/context.h"
+#include "rpc/tls/stream.h"
 
 namespace kdn::rpc {
 namespace {
@@ -78,30 +81,29 @@ std::shared_ptr<AdmissionGate> SessionsBeside(size_t kept,
 struct EngineConnection {
   using RpcSystem = capnp::RpcSystem<capnp::rpc::twoparty::VatId>;
   kj::Own<kj::AsyncIoStream> stream;
-  std::shared_ptr<EngineLink> link = std::make_shared<EngineLink>();
+  const std::shared_ptr<EngineLink> link;
   kj::Own<EngineMessages> messages;
   kj::Own<capnp::TwoPartyVatNetwork> network;
   kj::Own<RpcSystem> rpc;
 
-  EngineConnection(std::shared_ptr<GatewayState> gateway, uint64_t id,
-                   bool local, kj::Own<kj::AsyncIoStream> accepted)
-      : stream(kj::mv(accepted)) {
-    link->id = id;
-    link->local = local;
-    link->sessions = AdmissionGate::Create(kSessionsPerConnection);
+  EngineConnection(std::shared_ptr<GatewayState> gateway,
+                   std::shared_ptr<EngineLink> to,
+                   kj::Own<kj::AsyncIoStream> accepted)
+      : stream(kj::mv(accepted)), link(std::move(to)) {
+    const bool local = link->local;
     kj::Own<capnp::MessageStream> inner;
     if (local) {
       inner = kj::heap<capnp::AsyncCapabilityMessageStream>(
           kj::downcast<kj::AsyncCapabilityStream>(*stream));
     } else {
-      TuneTcp(*stream);
       inner = kj::heap<capnp::AsyncIoMessageStream>(*stream);
     }
     const Gateway::Options& options = gateway->options;
     messages = kj::heap<EngineMessages>(
         *gateway->loop, *stream, kj::mv(inner), LimitsOf(options),
         EngineMessages::Budgets{gateway->received, gateway->small_received},
-        RequesterId(id), std::shared_ptr<const bool>(link, &link->greeted));
+        RequesterId(link->id),
+        std::shared_ptr<const bool>(link, &link->greeted));
     network = kj::heap<capnp::TwoPartyVatNetwork>(
         *messages, local ? kFdsPerMessageMax : 0,
         capnp::rpc::twoparty::Side::SERVER, ReaderOptionsOf(options));
@@ -115,6 +117,14 @@ struct EngineConnection {
   }
   ~EngineConnection() noexcept(false) { link->messages = nullptr; }
 };
+
+std::shared_ptr<EngineLink> MakeLink(uint64_t id, bool local) {
+  auto link = std::make_shared<EngineLink>();
+  link->id = id;
+  link->local = local;
+  link->sessions = AdmissionGate::Create(kSessionsPerConnection);
+  return link;
+}
 
 class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
  public:
@@ -133,6 +143,7 @@ class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
     regions_ =
         AdmissionGate::Create(static_cast<uint64_t>(options_.regions_max));
     store_bytes_ = AdmissionGate::Create(UINT64_MAX);
+    if (options_.tls != nullptr) tls_ = GatewayContext(*options_.tls);
     loop_.Run([&] {
       state_ = std::make_shared<GatewayState>(GatewayState{
           .options = options_,
@@ -180,12 +191,18 @@ class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
 
  private:
   struct Open {
-    EngineMessages* messages = nullptr;
+    EngineMessages* messages = nullptr;  // null during the handshake of TLS
     kj::Own<kj::PromiseFulfiller<void>> hang_up;
   };
   void Serve(int fd, bool local);
   void ServeDesk(int fd, const std::string& path);
   void Accept(kj::Own<kj::AsyncIoStream> stream, bool local);
+  // The connection under TLS, if clients over TCP use it.
+  kj::Promise<kj::Own<kj::AsyncIoStream>> Secure(
+      kj::Own<kj::AsyncIoStream> stream, bool local);
+  // Serves a client until the connection is to end.
+  kj::Promise<void> Talk(std::shared_ptr<EngineLink> link,
+                         kj::Own<kj::AsyncIoStream> stream);
   void Visit(DescriptorDesk& desk, kj::Own<kj::AsyncIoStream> stream);
   kj::Promise<void> UntilSilentTooLong(std::shared_ptr<EngineLink> link);
   void Forget(uint64_t id);
@@ -200,6 +217,7 @@ class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
   }
 
   const Options options_;
+  SslContext tls_{nullptr, SSL_CTX_free};  // null: TCP is plaintext
   std::shared_ptr<AdmissionGate> sessions_;
   std::shared_ptr<AdmissionGate> memory_;
   std::shared_ptr<AdmissionGate> regions_;
@@ -329,24 +347,53 @@ void GatewayImpl::Accept(kj::Own<kj::AsyncIoStream> stream, bool local) {
   }
   for (const uint64_t victim : *victims) HangUp(victim);
   auto forget = kj::defer([this, id] { Forget(id); });
-  auto connection =
-      kj::heap<EngineConnection>(state_, id, local, kj::mv(stream));
   auto paf = kj::newPromiseAndFulfiller<void>();
-  connections_.emplace(id, Open{connection->messages, kj::mv(paf.fulfiller)});
+  connections_.emplace(id, Open{nullptr, kj::mv(paf.fulfiller)});
   open_.store(connections_.size());
+  if (!local) TuneTcp(*stream);
+  auto link = MakeLink(id, local);
+  tasks_->add(Secure(kj::mv(stream), local)
+                  .then([this, link](kj::Own<kj::AsyncIoStream> secure) {
+                    return Talk(link, kj::mv(secure));
+                  })
+                  .exclusiveJoin(UntilSilentTooLong(link))
+                  .exclusiveJoin(kj::mv(paf.promise))
+                  .attach(kj::mv(forget)));
+}
+
+kj::Promise<kj::Own<kj::AsyncIoStream>> GatewayImpl::Secure(
+    kj::Own<kj::AsyncIoStream> stream, bool local) {
+  using Stream = kj::Own<kj::AsyncIoStream>;
+  if (local || tls_ == nullptr) return kj::mv(stream);
+  return TlsIoStream::Accept(kj::mv(stream), *tls_)
+      .then(
+          [](kj::Own<TlsIoStream> secure) -> Stream { return kj::mv(secure); })
+      .catch_([this](kj::Exception&& broken) -> kj::Promise<Stream> {
+        Refuse(absl::StrCat("hung up on a client over TCP: ",
+                            broken.getDescription().cStr()));
+        return KJ_EXCEPTION(DISCONNECTED, "no TLS");
+      });
+}
+
+kj::Promise<void> GatewayImpl::Talk(std::shared_ptr<EngineLink> link,
+                                    kj::Own<kj::AsyncIoStream> stream) {
+  auto connection = kj::heap<EngineConnection>(state_, link, kj::mv(stream));
+  connections_.at(link->id).messages = connection->messages;
+  auto unlist = kj::defer([this, id = link->id] {
+    const auto found = connections_.find(id);
+    if (found != connections_.end()) found->second.messages = nullptr;
+  });
   auto broken = connection->messages->WhenBroken().then(
-      [this, link = connection->link]() -> kj::Promise<void> {
+      [this, link]() -> kj::Promise<void> {
         Refuse(
             "hung up on a client that sent a message that is too large, broken "
             "or too slow");
         if (!link->greeted) return kj::READY_NOW;
         return loop_.At(EventLoop::Now() + kLastWords);
       });
-  tasks_->add(connection->network->onDisconnect()
-                  .exclusiveJoin(UntilSilentTooLong(connection->link))
-                  .exclusiveJoin(kj::mv(paf.promise))
-                  .exclusiveJoin(kj::mv(broken))
-                  .attach(kj::mv(connection), kj::mv(forget)));
+  return connection->network->onDisconnect()
+      .exclusiveJoin(kj::mv(broken))
+      .attach(kj::mv(unlist), kj::mv(connection));
 }
 
 kj::Promise<void> GatewayImpl::WatchQueues() {
@@ -354,6 +401,7 @@ kj::Promise<void> GatewayImpl::WatchQueues() {
   uint64_t most = 0;
   Open* largest = nullptr;
   for (auto& [id, open] : connections_) {
+    if (open.messages == nullptr) continue;
     const uint64_t queued = open.messages->queued_bytes();
     total += queued;
     if (largest == nullptr || queued > most) {

@@ -11,6 +11,7 @@
 #include "delivery/node_service.h"
 #include "kv/meters.h"
 #include "rpc/listener.h"
+#include "rpc/tls/credentials.h"
 
 namespace kdn::rpc {
 
@@ -33,6 +34,9 @@ class Gateway {
     // Empty: no TCP. Port 0: any free port, see tcp_port().
     std::string tcp_host = "127.0.0.1";
     uint16_t tcp_port = 0;
+    // The certificate that clients over TCP see; they show none. Null: TCP is
+    // plaintext. The Unix socket always is.
+    std::shared_ptr<const TlsCredentials> tls = nullptr;
     // The path of the Unix socket; empty: none. Users who may open it are
     // trusted. A stale socket file is replaced;
     // ALREADY_EXISTS when a process listens on it. The gateway also makes
@@ -48,7 +52,8 @@ class Gateway {
     // sessions_max. When this, or the gateway, is full, a client that has
     // opened nothing makes room for a newcomer.
     int connections_per_address_max = 128;
-    // A client that has not said hello for this long is disconnected.
+    // A client that has not said hello for this long is disconnected. The
+    // handshake of TLS is part of this time.
     absl::Duration hello_timeout = absl::Seconds(10);
     // An inline retrieve ends when the engine needs longer than this to take a
     // layer. engine_stall_contended_max counts while retrieves of other
