@@ -14,6 +14,8 @@ struct DeliveryOptions {
   std::string directory = "/tmp";  // a directory on the disk to measure
   double corpus_gb = 10.0;         // KV that the part "store" stores
   std::vector<std::string> parts;  // of kDeliveryParts; empty: all
+  // "remote" and "lookup" measure nodes with TLS too, beside those without.
+  bool tls = false;
 };
 
 inline constexpr const char* kDeliveryParts[] = {"memory", "remote", "link",

@@ -71,6 +71,30 @@ absl::Status MeasureMemory(const DeliveryOptions& options, Json& json) {
   return MeasureMemoryOf(options, {.fill = FillWithSpectra}, "shm_coded", json);
 }
 
+namespace {
+
+// Delivery between nodes with TLS, in turns with `plaintext`.
+absl::Status MeasureRemoteTls(
+    const DeliveryOptions& options,
+    absl::FunctionRef<absl::StatusOr<double>()> plaintext, Json& json) {
+  absl::StatusOr<TwoNodes> nodes = StartTwoNodes(options, {.tls = true});
+  if (!nodes.ok()) return nodes.status();
+  const auto deliver = [&]() -> absl::StatusOr<double> {
+    const auto delivered = DeliverForASecond(*nodes->bed, nodes->there);
+    if (!delivered.ok()) return delivered.status();
+    return delivered->wire_gbps;
+  };
+  if (const auto first = deliver(); !first.ok()) return first.status();
+  const absl::StatusOr<Rates> rates = InTurns(deliver, plaintext);
+  if (!rates.ok()) return rates.status();
+  json["remote_tls_wire_gbps"] = rates->ours;
+  json["remote_tls_plaintext_gbps"] = rates->raw;
+  json["remote_tls_over_plaintext"] = rates->ratio;
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status MeasureRemote(const DeliveryOptions& options, Json& json) {
   absl::StatusOr<TwoNodes> nodes = StartTwoNodes(options, {});
   if (!nodes.ok()) return nodes.status();
@@ -97,11 +121,16 @@ absl::Status MeasureRemote(const DeliveryOptions& options, Json& json) {
   json["remote_over_tcp"] = rates->ratio;
   json["tcp_same_set_gbps"] = same_set->raw;
   json["remote_over_tcp_same_set"] = same_set->ratio;
-  return absl::OkStatus();
+  if (!options.tls) return absl::OkStatus();
+  return MeasureRemoteTls(options, deliver, json);
 }
 
-absl::Status MeasureLookup(const DeliveryOptions& options, Json& json) {
-  absl::StatusOr<TwoNodes> nodes = StartTwoNodes(options, {});
+namespace {
+
+absl::Status MeasureLookupOf(const DeliveryOptions& options,
+                             const TwoNodesOptions& of_nodes,
+                             const std::string& suffix, Json& json) {
+  absl::StatusOr<TwoNodes> nodes = StartTwoNodes(options, of_nodes);
   if (!nodes.ok()) return nodes.status();
   std::vector<ChunkRef> held;
   for (const auto* chunks : {&nodes->here, &nodes->there}) {
@@ -123,11 +152,19 @@ absl::Status MeasureLookup(const DeliveryOptions& options, Json& json) {
     lookups.push_back(absl::ToDoubleMicroseconds(middle - begin));
     pings.push_back(absl::ToDoubleMicroseconds(SteadyNow() - middle));
   }
-  json["lookup_p50_us"] = Percentile(lookups, 0.5);
-  json["lookup_p99_us"] = Percentile(lookups, 0.99);
-  json["ping_p50_us"] = Percentile(pings, 0.5);
-  json["ping_p99_us"] = Percentile(pings, 0.99);
+  json["lookup" + suffix + "_p50_us"] = Percentile(lookups, 0.5);
+  json["lookup" + suffix + "_p99_us"] = Percentile(lookups, 0.99);
+  json["ping" + suffix + "_p50_us"] = Percentile(pings, 0.5);
+  json["ping" + suffix + "_p99_us"] = Percentile(pings, 0.99);
   return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status MeasureLookup(const DeliveryOptions& options, Json& json) {
+  const absl::Status plaintext = MeasureLookupOf(options, {}, "", json);
+  if (!plaintext.ok() || !options.tls) return plaintext;
+  return MeasureLookupOf(options, {.tls = true}, "_tls", json);
 }
 
 }  // namespace kdn::bench

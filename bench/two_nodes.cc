@@ -21,6 +21,7 @@ absl::StatusOr<TwoNodes> StartTwoNodes(const DeliveryOptions& options,
   cluster.memory_bytes = 3ull << 30;
   cluster.disk_bytes = 0;
   cluster.calibrations = of_chunks.calibrations;
+  cluster.tls = of_chunks.tls;
   absl::StatusOr<std::unique_ptr<Bed>> bed =
       Bed::Start(options, cluster, kTwoNodesChunks * ChunkBytes());
   if (!bed.ok()) return bed.status();

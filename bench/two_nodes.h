@@ -30,6 +30,8 @@ struct TwoNodesOptions {
   void (*fill)(const MutableKvView&) = nullptr;
   // Whether every token's position is 0; else the positions are 0, 1, …
   bool computed_at_zero = false;
+  // Whether the nodes have certificates, and so speak TLS to each other.
+  bool tls = false;
 };
 absl::StatusOr<TwoNodes> StartTwoNodes(const DeliveryOptions& options,
                                        const TwoNodesOptions& of_chunks);

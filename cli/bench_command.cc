@@ -115,6 +115,8 @@ void AddBenchCommand(CLI::App& app, Program& program) {
       ->check(CLI::IsMember(std::vector<std::string>(
           std::begin(bench::kDeliveryParts), std::end(bench::kDeliveryParts))));
   delivery->add_option("--json", options->json, "file for the JSON object");
+  delivery->add_flag("--tls", options->tls,
+                     "remote, lookup: also measure nodes that speak TLS");
   delivery
       ->add_option("--directory", options->directory,
                    "directory on the disk to measure")

@@ -23,6 +23,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "cli/certificates.h"
+#include "cli/connect.h"
 #include "kv/clock.h"
 #include "rpc/client/client.h"
 
@@ -174,7 +175,7 @@ absl::Status ClusterProcess::WaitReady(size_t node, int live,
           " while it started; its log ends with:\n", LogTail(node)));
     }
     absl::StatusOr<std::unique_ptr<rpc::Client>> client =
-        rpc::Client::Connect(AddressOf(node));
+        Dial(GatewayOf(config_, config_.nodes[node]));
     last = client.status();
     if (client.ok()) {
       if (live == 0) return absl::OkStatus();

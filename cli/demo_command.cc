@@ -22,6 +22,7 @@
 #include "absl/strings/str_join.h"
 #include "cli/cluster_process.h"
 #include "cli/commands.h"
+#include "cli/connect.h"
 #include "cli/knowledge_engine.h"
 #include "cli/temp_directory.h"
 #include "kv/clock.h"
@@ -165,8 +166,10 @@ absl::Status Demo::StartCluster() {
 absl::Status Demo::Connect(size_t node) {
   knowledge_.reset();
   absl::StatusOr<std::unique_ptr<KnowledgeEngine>> knowledge =
-      KnowledgeEngine::Connect(engine_.get(), cluster_->AddressOf(node),
-                               *Namespace::Parse("demo"));
+      KnowledgeEngine::Connect(
+          engine_.get(),
+          GatewayOf(cluster_->config(), cluster_->config().nodes[node]),
+          *Namespace::Parse("demo"));
   if (!knowledge.ok()) return knowledge.status();
   knowledge_ = *std::move(knowledge);
   return absl::OkStatus();

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "cli/commands.h"
+#include "cli/connect.h"
 #include "cli/knowledge_engine.h"
 #include "cli/level_list.h"
 #include "cli/progress_bar.h"
@@ -22,7 +23,7 @@ namespace fs = std::filesystem;
 
 struct EngineOptions {
   std::string model;
-  std::string address = kDefaultAddress;
+  GatewayToDial gateway;
   std::string ns = "default";
   bool chat = false;
   std::string chat_template;  // a file; empty: the form of the model
@@ -33,10 +34,7 @@ std::shared_ptr<EngineOptions> AddEngineOptions(CLI::App& command) {
   command.add_option("--model", options->model,
                      "Hugging Face checkpoint directory (default: the shipped "
                      "model)");
-  command
-      .add_option("--connect", options->address,
-                  "gateway of a node: unix:/path or host:port")
-      ->capture_default_str();
+  AddGatewayOptions(command, options->gateway);
   command
       .add_option("--namespace", options->ns,
                   "tenant; tenants do not see each other's chunks")
@@ -81,7 +79,7 @@ absl::StatusOr<Connected> ConnectWith(const EngineOptions& options,
       FormOf(options, connected.engine->tokenizer());
   if (!form.ok()) return form.status();
   absl::StatusOr<std::unique_ptr<KnowledgeEngine>> knowledge =
-      KnowledgeEngine::Connect(connected.engine.get(), options.address, *ns);
+      KnowledgeEngine::Connect(connected.engine.get(), options.gateway, *ns);
   if (!knowledge.ok()) return knowledge.status();
   connected.knowledge = *std::move(knowledge);
   connected.knowledge->set_prompt_form(*std::move(form));

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "cli/connect.h"
 #include "kv/clock.h"
 
 namespace kdn::cli {
@@ -55,8 +54,8 @@ KnowledgeEngine::KnowledgeEngine(const Engine* engine,
       knowledge_(std::move(knowledge)) {}
 
 absl::StatusOr<std::unique_ptr<KnowledgeEngine>> KnowledgeEngine::Connect(
-    const Engine* engine, const std::string& address, const Namespace& ns) {
-  absl::StatusOr<std::unique_ptr<rpc::Client>> client = ConnectTo(address);
+    const Engine* engine, const GatewayToDial& gateway, const Namespace& ns) {
+  absl::StatusOr<std::unique_ptr<rpc::Client>> client = ConnectTo(gateway);
   if (!client.ok()) return client.status();
   absl::StatusOr<std::unique_ptr<rpc::Knowledge>> knowledge =
       (*client)->Open(ns, engine->llama().spec());

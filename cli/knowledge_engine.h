@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "cli/connect.h"
 #include "cli/prompt_form.h"
 #include "kv/chunk_key.h"
 #include "model/llama.h"
@@ -61,9 +62,9 @@ struct Answer {
 // like its client.
 class KnowledgeEngine {
  public:
-  // Connects to the node at `address`. The engine must outlive the result.
+  // Connects to the gateway. The engine must outlive the result.
   static absl::StatusOr<std::unique_ptr<KnowledgeEngine>> Connect(
-      const Engine* engine, const std::string& address, const Namespace& ns);
+      const Engine* engine, const GatewayToDial& gateway, const Namespace& ns);
 
   // How texts and questions become prompts, from the next call on.
   void set_prompt_form(PromptForm form) { form_ = std::move(form); }

@@ -86,8 +86,8 @@ void Explain() {
   }
 }
 
-absl::Status Status(const std::string& address, bool json) {
-  absl::StatusOr<std::unique_ptr<rpc::Client>> client = ConnectTo(address);
+absl::Status Status(const GatewayToDial& gateway, bool json) {
+  absl::StatusOr<std::unique_ptr<rpc::Client>> client = ConnectTo(gateway);
   if (!client.ok()) return client.status();
   const absl::StatusOr<std::vector<NodeStatus>> nodes =
       (*client)->Status(absl::Seconds(5));
@@ -108,7 +108,7 @@ void AddStatusCommand(CLI::App& app, Program& program) {
       "status",
       "Show the nodes of a cluster: shards, bytes, hit rates, latencies\n\n"
       "  kdn status\n"
-      "  kdn status --connect kdn-a.internal:7303 --json\n"
+      "  kdn status --connect tls://kdn-a.internal:7303 --ca ca.pem --json\n"
       "  kdn status --explain\n\n"
       "primary: shards of which the node is the first owner\n"
       "shards: shards of which the node holds a copy\n"
@@ -118,19 +118,16 @@ void AddStatusCommand(CLI::App& app, Program& program) {
       "delivered\n"
       "latencies: quantiles since the start of the node, at most 12.5 % above "
       "the true quantiles");
-  auto address = std::make_shared<std::string>(kDefaultAddress);
+  auto gateway = std::make_shared<GatewayToDial>();
   auto json = std::make_shared<bool>(false);
-  command
-      ->add_option("--connect", *address,
-                   "gateway of any node: unix:/path or host:port")
-      ->capture_default_str();
+  AddGatewayOptions(*command, *gateway);
   command->add_flag("--json", *json, "print every metric, as JSON");
   auto explain = std::make_shared<bool>(false);
   command->add_flag("--explain", *explain,
                     "describe each metric of --json; connects to no node");
-  command->callback([&program, address, json, explain] {
+  command->callback([&program, gateway, json, explain] {
     if (*explain) return Explain();
-    program.exit_code = Report(Status(*address, *json));
+    program.exit_code = Report(Status(*gateway, *json));
   });
 }
 

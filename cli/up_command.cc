@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "cli/cluster_process.h"
 #include "cli/commands.h"
+#include "cli/connect.h"
 #include "cli/machine_fit.h"
 #include "cli/restart_plan.h"
 #include "kv/clock.h"
@@ -83,7 +84,7 @@ absl::Status Up(const Program& program, const std::string& file,
   }
   ClusterProcess cluster(program.path, file, *config, log_dir);
   for (size_t i = 0; i < config->nodes.size(); ++i) {
-    if (rpc::Client::Connect(cluster.AddressOf(i)).ok()) {
+    if (Dial(GatewayOf(*config, config->nodes[i])).ok()) {
       return absl::AlreadyExistsError(absl::StrCat(
           "node ", config->nodes[i].id.name(), " answers at ",
           cluster.AddressOf(i), " already: is this cluster running?"));

@@ -152,6 +152,7 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
   running->view_ = std::make_unique<actors::ViewHolder>();
   rpc::BulkTransport::Options transport;
   transport.self = self.id;
+  transport.tls = running->credentials_;
   // The node publishes its first view before it asks anything of the transport,
   // and before the bulk server starts.
   const actors::ViewHolder* const view = running->view_.get();
@@ -179,6 +180,7 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
   running->node_ = *std::move(node);
 
   bulk.self = self.id;
+  bulk.tls = running->credentials_;
   bulk.host = *address;
   bulk.port = self.bulk_port;
   bulk.connections_max = descriptors->bulk_connections;
@@ -193,6 +195,7 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
   gateway.meters = meters;
   gateway.tcp_host = *address;
   gateway.tcp_port = self.gateway_port;
+  if (config.security.gateway_tls()) gateway.tls = running->credentials_;
   gateway.unix_path = self.gateway_socket;
   gateway.sessions_max = descriptors->sessions;
   gateway.regions_max = descriptors->regions;

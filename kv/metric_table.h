@@ -128,8 +128,8 @@ inline constexpr MetricInfo kMetricTable[] = {
      "bytes of KV delivered to engines"},
     {"engines_refused", MetricType::kCounter, "connections",
      "hellos of engines that were refused, and engines that the gateway hung "
-     "up "
-     "on: too many connections, too large or stalled messages, unread answers"},
+     "up on: too many connections, too large or stalled messages, unread "
+     "answers, failed TLS handshakes"},
     {"lookup_us", MetricType::kHistogram, "microseconds",
      "a lookup of an engine, from its arrival at the gateway to its answer"},
     {"retrieve_first_layer_us", MetricType::kHistogram, "microseconds",
@@ -152,8 +152,8 @@ inline constexpr MetricInfo kMetricTable[] = {
     {"peer_push_us", MetricType::kHistogram, "microseconds",
      "a push to a peer, the wait for a connection included"},
     {"peer_refused", MetricType::kCounter, "connections",
-     "connections of peers that were refused: wrong hello, malformed messages, "
-     "too many"},
+     "connections of peers that were refused: failed TLS handshake, wrong "
+     "hello, malformed messages, too many"},
 
     // Rate control of fetches from peers. A plan is the peer's choice of levels
     // for one fetch. Times end when the last layer is decoded.
