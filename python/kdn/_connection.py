@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
+import ssl
 import time
 from collections.abc import Awaitable
+from dataclasses import dataclass
 from typing import Any
 
 import capnp
 
 from ._schema import PROTOCOL_VERSION, code_of, wire
-from .errors import DeadlineExceeded, Disconnected, FailedPrecondition, InvalidArgument, Unavailable, error_of
+from .errors import (
+    DeadlineExceeded,
+    Disconnected,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    Unavailable,
+    error_of,
+)
 from .keys import golden_vectors
 from .types import NodeInfo
 
 # A gateway answers by the deadline of a call. The client waits this much longer.
 _GRACE_S = 0.1
+_TLS = "tls://"
 _KINDS = {
     "OVERLOADED": "resourceExhausted",
     "UNIMPLEMENTED": "unimplemented",
@@ -77,32 +89,96 @@ async def answer_of(call: Awaitable[Any], timeout: float, what: str) -> Any:
         raise (error_of(kind, text) if kind else Disconnected(text)) from None
 
 
-def _connect(address: str, timeout: float) -> socket.socket:
-    if not address.startswith("unix:"):
-        host, colon, port = address.rpartition(":")
-        if not colon or not port.isdecimal() or not 0 < int(port) < 1 << 16:
-            raise InvalidArgument(f"address {address!r}: expected unix:/path, host:port or [IPv6]:port")
-        return socket.create_connection((host.removeprefix("[").removesuffix("]"), int(port)), timeout)
+@dataclass(frozen=True)
+class _Address:
+    """A gateway's address, parsed. `path` is that of a Unix socket, else empty."""
+
+    text: str
+    path: str = ""
+    host: str = ""
+    port: int = 0
+    tls: bool = False
+
+    @classmethod
+    def of(cls, text: str) -> _Address:
+        if text.startswith("unix:"):
+            return cls(text, path=text.removeprefix("unix:"))
+        host, colon, port = text.removeprefix(_TLS).rpartition(":")
+        bare = host.removeprefix("[").removesuffix("]")
+        if not colon or not bare or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+            raise InvalidArgument(
+                f"address {text!r}: expected unix:/path, host:port, [IPv6]:port, or tls:// before one of the last two"
+            )
+        return cls(text, host=bare, port=int(port), tls=text.startswith(_TLS))
+
+    @property
+    def of_other_kind(self) -> str:
+        """The address of the same port with TLS if this one has none, and without it if it has."""
+        return self.text.removeprefix(_TLS) if self.tls else _TLS + self.text
+
+
+def _context(address: _Address, ca: str | None) -> ssl.SSLContext | None:
+    """The context for a gateway with TLS. It trusts the authorities in the file `ca` alone."""
+    if not address.tls:
+        return None
+    path = ca or os.environ.get("KDN_CA")
+    if not path:
+        raise InvalidArgument(
+            f"cannot connect to {address.text}: TLS needs the certificate of the cluster's authority "
+            "(ca.pem of `kdn certs`): give its path as ca= or in KDN_CA"
+        )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_verify_locations(cafile=path)
+    except ssl.SSLError as error:
+        raise InvalidArgument(f"ca {path}: {error}: expected certificates in PEM") from None
+    except OSError as error:
+        raise InvalidArgument(f"ca {path}: {error.strerror or error}") from None
+    return context
+
+
+def _connect(address: _Address, timeout: float) -> socket.socket:
+    if not address.path:
+        return socket.create_connection((address.host, address.port), timeout)
     connected = socket.socket(socket.AF_UNIX)
     try:
         connected.settimeout(timeout)
-        connected.connect(address.removeprefix("unix:"))
+        connected.connect(address.path)
     except BaseException:
         connected.close()
         raise
     return connected
 
 
-async def _open_socket(address: str, timeout: float) -> socket.socket:
+async def _open_socket(address: _Address, timeout: float) -> socket.socket:
     try:
         return await asyncio.to_thread(_connect, address, timeout)
     except PermissionError as error:
         raise Unavailable(
-            f"cannot connect to {address}: {error}: run as the user of the node, or as a member of the "
+            f"cannot connect to {address.text}: {error}: run as the user of the node, or as a member of the "
             "gateway_socket_group of its configuration"
         ) from None
     except OSError as error:
-        raise Unavailable(f"cannot connect to {address}: {error}: is the cluster up?") from None
+        raise Unavailable(f"cannot connect to {address.text}: {error}: is the cluster up?") from None
+
+
+async def _secure(address: _Address, connected: socket.socket, context: ssl.SSLContext, timeout: float) -> Any:
+    """The stream under TLS, after the handshake."""
+    opening = capnp.AsyncIoStream.create_connection(sock=connected, ssl=context, server_hostname=address.host)
+    try:
+        return await asyncio.wait_for(opening, timeout)
+    except ssl.SSLCertVerificationError as error:
+        raise FailedPrecondition(
+            f"cannot connect to {address.text}: its certificate is refused: {error.verify_message}"
+        ) from None
+    except asyncio.TimeoutError:
+        raise Unavailable(f"cannot connect to {address.text}: no TLS handshake within {timeout} s") from None
+    except OSError as error:  # ssl.SSLError is one
+        raise Unavailable(
+            f"cannot connect to {address.text}: no TLS handshake: {error}. If this gateway does not use TLS, dial "
+            f"{address.of_other_kind}"
+        ) from None
 
 
 # The open connections. This set keeps each one alive until `close` runs on the loop's
@@ -113,8 +189,9 @@ _opened: set[Connection] = set()
 class Connection:
     """A session with one node. `close` ends the session and its pins."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, ca: str | None = None) -> None:
         self.address = address
+        self._ca = ca
         self.node: NodeInfo
         self.session: Any = None
         self.session_id = 0
@@ -126,19 +203,32 @@ class Connection:
         self._next = 0
 
     async def open(self, name: str, timeout: float) -> Connection:
-        self._socket = await _open_socket(self.address, timeout)
-        open_stream = capnp.AsyncIoStream.create_connection
-        if self._socket.family == socket.AF_UNIX:
-            open_stream = capnp.AsyncIoStream.create_unix_connection
-        self._stream = await open_stream(sock=self._socket)
+        address = _Address.of(self.address)
+        context = _context(address, self._ca)
+        deadline = Deadline(timeout)
+        self._socket = await _open_socket(address, timeout)
         _opened.add(self)
-        self._client = capnp.TwoPartyClient(self._stream)
         try:
-            await self._hello(name, timeout)
+            if context is not None:
+                self._stream = await _secure(address, self._socket, context, deadline.left())
+            elif address.path:
+                self._stream = await capnp.AsyncIoStream.create_unix_connection(sock=self._socket)
+            else:
+                self._stream = await capnp.AsyncIoStream.create_connection(sock=self._socket)
+            self._client = capnp.TwoPartyClient(self._stream)
+            await self._greet(address, name, timeout)
         except BaseException:
             self.close()
             raise
         return self
+
+    async def _greet(self, address: _Address, name: str, timeout: float) -> None:
+        try:
+            await self._hello(name, timeout)
+        except (Disconnected, Internal) as error:
+            if address.path or address.tls:
+                raise
+            raise Disconnected(f"{error}. If this gateway accepts only TLS, dial {address.of_other_kind}") from None
 
     async def _hello(self, name: str, timeout: float) -> None:
         kdn = self._client.bootstrap().cast_as(wire.Kdn)

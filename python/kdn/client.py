@@ -38,8 +38,8 @@ class Link:
     memory: Memory | None = None
 
     @classmethod
-    async def open(cls, loop: Loop, address: str, name: str, timeout: float) -> Link:
-        connection = await Connection(address).open(name, timeout)
+    async def open(cls, loop: Loop, address: str, name: str, timeout: float, ca: str | None) -> Link:
+        connection = await Connection(address, ca).open(name, timeout)
         link = cls(loop, connection)
         if connection.node.memory_bytes_max > 0:
             link.memory = Memory(loop, connection)
@@ -112,16 +112,24 @@ class _Base:
 class Client(_Base):
     """A blocking client. Thread-safe; a context manager.
 
-    `address` is ``unix:/path/to/socket`` for a node on this host, else ``host:port``.
-    Raises Unavailable when nobody listens there, and FailedPrecondition when the node
-    speaks another protocol version or computes other chunk keys.
+    `address` is ``unix:/path/to/socket`` for a node on this host, else ``host:port``, or
+    ``tls://host:port`` for a node that uses TLS. `ca` is the path of a PEM file with the
+    authorities that may have signed the node's certificate (default: the environment
+    variable KDN_CA). Raises Unavailable when nobody listens there, and FailedPrecondition
+    when the node speaks another protocol version, computes other chunk keys, or has a
+    certificate that is not trusted, has expired or does not name the host.
     """
 
     def __init__(
-        self, address: str = DEFAULT_ADDRESS, *, name: str = "kdn-python", timeout: float = CONNECT_TIMEOUT
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        name: str = "kdn-python",
+        timeout: float = CONNECT_TIMEOUT,
+        ca: str | None = None,
     ) -> None:
         loop = shared_loop()
-        super().__init__(loop.run(Link.open(loop, address, name, timeout)))
+        super().__init__(loop.run(Link.open(loop, address, name, timeout, ca)))
 
     def open(self, namespace: str, model: ModelSpec, timeout: float = DEFAULT_TIMEOUT) -> Knowledge:
         """Registers the model and opens the chunks of the tenant `namespace`."""
@@ -157,10 +165,15 @@ class AsyncClient(_Base):
 
     @classmethod
     async def connect(
-        cls, address: str = DEFAULT_ADDRESS, *, name: str = "kdn-python", timeout: float = CONNECT_TIMEOUT
+        cls,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        name: str = "kdn-python",
+        timeout: float = CONNECT_TIMEOUT,
+        ca: str | None = None,
     ) -> AsyncClient:
         loop = shared_loop()
-        return cls(await loop.wait(Link.open(loop, address, name, timeout)))
+        return cls(await loop.wait(Link.open(loop, address, name, timeout, ca)))
 
     async def open(self, namespace: str, model: ModelSpec, timeout: float = DEFAULT_TIMEOUT) -> AsyncKnowledge:
         check_namespace(namespace)

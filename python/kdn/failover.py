@@ -40,9 +40,12 @@ in time, or refused because other nodes or room were missing."""
 
 class Failover:
     """The knowledge of one model and tenant. It uses the first of `addresses` that
-    answers, and the next address when that node dies. Thread-safe."""
+    answers, and the next address when that node dies. `ca` is that of `Client`.
+    Thread-safe."""
 
-    def __init__(self, addresses: str | Sequence[str], namespace: str, model: ModelSpec, name: str) -> None:
+    def __init__(
+        self, addresses: str | Sequence[str], namespace: str, model: ModelSpec, name: str, ca: str | None = None
+    ) -> None:
         check_namespace(namespace)
         self.model = model
         self.namespace = namespace
@@ -51,6 +54,7 @@ class Failover:
         if not self._addresses:
             raise InvalidArgument("no address of a node")
         self._name = name
+        self._ca = ca
         self._disconnected()
         self._next = 0  # index of the address to try next
         self._failures = 0  # of the connected node, in a row
@@ -96,7 +100,7 @@ class Failover:
         self._pause = min(2 * self._pause, RECONNECT_MAX_S)
 
     def _open(self, address: str) -> tuple[Client, Knowledge]:
-        client = Client(address, name=self._name)
+        client = Client(address, name=self._name, ca=self._ca)
         try:
             return client, client.open(self.namespace, self.model)
         except BaseException:

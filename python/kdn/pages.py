@@ -70,7 +70,7 @@ class PageStore:
     `model` is the spec of the whole model; `shard` names the rank's part of it. `levels`
     are the levels to keep (default: "lossless"). If "lossless" is one of them, only
     "lossless" pages are loaded; else pages at any of `levels` are. A store of another
-    `generation` has other pages.
+    `generation` has other pages. `ca` is that of `kdn.Client`.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class PageStore:
         durability: str = "replicated",
         timeout: float = 10.0,
         generation: str = FIRST,
+        ca: str | None = None,
     ) -> None:
         # An engine does not tell behind which pages it computed a page. So a store that
         # keeps exact pages loads exact pages only: else it would store inexact KV as exact.
@@ -96,7 +97,7 @@ class PageStore:
         part = replace(model, num_layers=shape.layers, num_kv_heads=shape.kv_heads, rope=RopeSpec(rotary_dim=0))
 
         def connect(generation: str) -> Failover:
-            return Failover(addresses, namespace, of_generation(part, generation), "kdn.pages")
+            return Failover(addresses, namespace, of_generation(part, generation), "kdn.pages", ca)
 
         self._connect = connect
         self._cluster = self._connect(generation)

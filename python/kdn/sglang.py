@@ -40,7 +40,7 @@ from .pages import PageShape, PageStore
 T = TypeVar("T")
 _log = logging.getLogger("kdn")
 
-_OPTIONS = {"levels", "durability", "timeout"}
+_OPTIONS = {"levels", "durability", "timeout", "ca"}
 _KEYS = {"addresses", "namespace", "weights_digest", *_OPTIONS}
 _SGLANG_KEYS = {"backend_name", "module_path", "class_name", "interface_v1", "hicache_storage_pass_prefix_keys"}
 _FILE_FORMATS = ("auto", "safetensors", "fastsafetensors", "instanttensor", "layered", "runai_streamer")

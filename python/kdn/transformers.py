@@ -147,8 +147,9 @@ class KdnCache:
     """Stores prefix KV out of a model's caches, and fetches it into new caches.
 
     `addresses` are the nodes to connect to: the first that answers is used, and the next
-    one when that node dies. Raises Unavailable when no node answers at the start. Later, a
-    cluster that is down raises nothing: it delivers no chunk and stores none. `levels` are
+    one when that node dies. `ca` is that of `kdn.Client`. Raises Unavailable when no node
+    answers at the start. Later, a cluster that is down raises nothing: it delivers no chunk
+    and stores none. `levels` are
     the levels to store (default: "lossless"); `accept` are the levels to fetch (default:
     `levels`); each is one name or a list. Like the model, an object is for one thread at a
     time. Under torch.autocast, calls go without the KDN.
@@ -171,12 +172,14 @@ class KdnCache:
         accept: str | Sequence[str] | None = None,
         durability: str = "replicated",
         timeout: float = 10.0,
+        ca: str | None = None,
     ) -> None:
         self.terms = Terms(levels, accept, durability, timeout)
         self._model = model
         self._tokenizer = tokenizer
         self._weights = weights_digest
         self._addresses = addresses
+        self._ca = ca
         self._namespace = namespace
         self._watching = True
         self._said_off = False
@@ -185,7 +188,7 @@ class KdnCache:
         self._cluster.connect()
 
     def _use(self, spec: ModelSpec) -> None:
-        self._cluster = Failover(self._addresses, self._namespace, spec, "kdn.transformers")
+        self._cluster = Failover(self._addresses, self._namespace, spec, "kdn.transformers", self._ca)
         self.prefill_tokens_per_second = 0.0
         """The model's measured speed of prefill; 0: unknown. Chunks that would take longer to
         load than to prefill are not loaded."""

@@ -54,13 +54,14 @@ _MERGE_TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class Settings(Options):
-    """The settings in kv_connector_extra_config. `lookup_wait` is the longest time, in
+    """The settings in kv_connector_extra_config. `ca` is that of `kdn.Client`. `lookup_wait` is the longest time, in
     seconds, that a request waits for the lookup of its prompt. The two digests replace the
     digests of the model's and the tokenizer's files, for a model that is not a checkpoint
     directory."""
 
     addresses: Sequence[str] = (DEFAULT_ADDRESS,)
     namespace: str = "default"
+    ca: str = ""
     lookup_wait: float = 0.05
     weights_digest: str = ""
     tokenizer_digest: str = ""
@@ -228,7 +229,8 @@ class KdnConnector(KVConnectorBase_V1):
 
     def _cluster_of(self, generation: str) -> Failover:
         settings = self._settings
-        return Failover(settings.addresses, settings.namespace, of_generation(self._spec, generation), self._name)
+        spec = of_generation(self._spec, generation)
+        return Failover(settings.addresses, settings.namespace, spec, self._name, settings.ca or None)
 
     @property
     def requires_kv_delivery(self) -> bool:

@@ -35,6 +35,12 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def make_certificates(config: Path, directory: Path) -> None:
+    """An authority, and a certificate of each node of `config`."""
+    command = [str(KDN), "certs", "-c", str(config), "-o", str(directory)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
 class Node:
     """One `kdn node` process and the lines of its log."""
 
@@ -86,9 +92,11 @@ class Node:
 
 
 class Cluster:
-    """Nodes n1, n2, ... on this host; a context manager."""
+    """Nodes n1, n2, ... on this host; a context manager. With `tls` they have certificates."""
 
-    def __init__(self, directory: Path, nodes: int = 3, memory: str = "128 MiB", disk: bool = True) -> None:
+    def __init__(
+        self, directory: Path, nodes: int = 3, memory: str = "128 MiB", disk: bool = True, tls: bool = False
+    ) -> None:
         self.directory = directory
         ports = _free_ports(3 * nodes)
         lines = ["cluster:", "  name: test", f"  replicas: {min(nodes, 2)}", "nodes:"]
@@ -107,7 +115,11 @@ class Cluster:
                 lines += [f"    data_dir: {directory}/n{i + 1}", "    disk: 1 GiB"]
         self._ports = ports
         self._config = directory / "cluster.yaml"
+        if tls:
+            lines.append(f"security: {{certificates: {directory}/certs}}")
         self._config.write_text("\n".join(lines) + "\n")
+        if tls:
+            make_certificates(self._config, directory / "certs")
         self.nodes = [Node(self._config, f"n{i + 1}") for i in range(nodes)]
         for node in self.nodes:
             node.wait_for("ready:")
@@ -119,6 +131,13 @@ class Cluster:
 
     def tcp(self, i: int = 0) -> str:
         return f"127.0.0.1:{self._ports[3 * i + 2]}"
+
+    def tls(self, i: int = 0, host: str = "127.0.0.1") -> str:
+        return f"tls://{host}:{self._ports[3 * i + 2]}"
+
+    @property
+    def ca(self) -> str:
+        return f"{self.directory}/certs/ca.pem"
 
     def kill(self, i: int) -> None:
         """Kills node `i` with SIGKILL, so that it closes nothing in order."""

@@ -21,6 +21,13 @@ def cluster() -> Iterator[Cluster]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def secure_cluster() -> Iterator[Cluster]:
+    """Three nodes with certificates, shared by all tests that kill no node."""
+    with tempfile.TemporaryDirectory(prefix="kdn-py-") as directory, Cluster(Path(directory), tls=True) as running:
+        yield running
+
+
 @pytest.fixture
 def short_path() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="kdn-py-") as directory:

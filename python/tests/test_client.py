@@ -39,9 +39,22 @@ def kv_of(chunk: kdn.Chunk, model: kdn.ModelSpec = MODEL) -> np.ndarray:
     return values if model.dtype == "fp32" else (values.view(np.uint32) >> 16).astype(np.uint16)
 
 
-@pytest.fixture(params=["unix", "tcp"])
-def client(request: pytest.FixtureRequest, cluster: Cluster):
-    with kdn.Client(getattr(cluster, request.param)()) as connected:
+Dial = Callable[[int], kdn.Client]
+"""Connects to a node of one cluster."""
+
+
+@pytest.fixture(params=["unix", "tcp", "tls"])
+def dial(request: pytest.FixtureRequest) -> Dial:
+    if request.param == "tls":
+        secure = request.getfixturevalue("secure_cluster")
+        return lambda node: kdn.Client(secure.tls(node), ca=secure.ca)
+    address = getattr(request.getfixturevalue("cluster"), request.param)
+    return lambda node: kdn.Client(address(node))
+
+
+@pytest.fixture
+def client(dial: Dial):
+    with dial(0) as connected:
         yield connected
 
 
@@ -161,13 +174,13 @@ def test_partial_hits_say_which(client: kdn.Client, namespace: str) -> None:
     assert np.array_equal(got.kv[..., got.spans[3], :], kv_of(chain[3]))
 
 
-def test_pins_and_removal(client: kdn.Client, cluster: Cluster, namespace: str) -> None:
+def test_pins_and_removal(client: kdn.Client, dial: Dial, namespace: str) -> None:
     knowledge = client.open(namespace, MODEL)
     [chunk] = knowledge.chain(range(10))
     assert isinstance(knowledge.pin([chunk], 60)[0], kdn.NotFound)
     knowledge.store(chunk, kv_of(chunk))
     assert knowledge.pin([chunk], 60) == [None]
-    with kdn.Client(cluster.tcp(1)) as other:
+    with dial(1) as other:
         refused = other.open(namespace, MODEL).remove([chunk])
         assert isinstance(refused[0], kdn.FailedPrecondition)
     assert knowledge.unpin([chunk]) == [None]
@@ -710,8 +723,8 @@ def test_a_forked_child_writes_into_no_memory_of_its_parent(client: kdn.Client, 
     assert (live[0] == 1).all()
 
 
-def test_pins_end_with_their_client_though_a_child_lives(client: kdn.Client, cluster: Cluster, namespace: str) -> None:
-    with kdn.Client(cluster.tcp(1)) as other:
+def test_pins_end_with_their_client_though_a_child_lives(client: kdn.Client, dial: Dial, namespace: str) -> None:
+    with dial(1) as other:
         knowledge, remaining = client.open(namespace, MODEL), other.open(namespace, MODEL)
         [chunk] = knowledge.chain(range(10))
         knowledge.store(chunk, kv_of(chunk))
