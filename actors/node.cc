@@ -106,6 +106,7 @@ class NodeImpl final : public Node {
       : network_(*network),
         config_(options),
         system_(config_),
+        peers_(system_, *network),
         context_(std::move(options), transport, view, clock),
         held_(static_cast<size_t>(context_.options.storage_actors)),
         services_(&system_, &context_) {}
@@ -129,6 +130,7 @@ class NodeImpl final : public Node {
   delivery::ControlNetwork& network_;
   SystemConfig config_;
   caf::actor_system system_;
+  PeerNetwork peers_;
   NodeContext context_;
   // One for each storage actor. Two storage actors may hold the same key, under
   // different shards.
@@ -139,7 +141,6 @@ class NodeImpl final : public Node {
   std::unique_ptr<storage::DiskTier> disk_;
   NodeServices services_;
   NodeActor node_actor_;
-  ConnectorActor connector_;
   PlacementActor placement_actor_;
 };
 
@@ -168,10 +169,9 @@ absl::Status NodeImpl::SpawnPlacement() {
   const PeerHandles own{node_actor_, storage_, /*version=*/0};
   context_.view.Set(std::make_shared<const ClusterView>(
       membership->view(), LiveNodes{{options.self, own}}));
-  connector_ = SpawnConnector(system_, network_);
   placement_actor_ = system_.spawn(
-      MakePlacementActor,
-      PlacementActorDeps{&context_, *std::move(membership), own, connector_});
+      MakePlacementActor, PlacementActorDeps{&context_, *std::move(membership),
+                                             own, peers_.connector()});
   return absl::OkStatus();
 }
 
@@ -249,8 +249,7 @@ absl::Status NodeImpl::Publish(const NodeActor& node) {
   const std::string& address = options.listen_address.empty()
                                    ? self->addresses.host
                                    : options.listen_address;
-  return OpenControlPort(system_, network_, address,
-                         self->addresses.control_port, node);
+  return peers_.Listen(address, self->addresses.control_port, node);
 }
 
 // DiskTier::Flush does not suffice: a partition hands the disk tier only a few
@@ -297,12 +296,13 @@ NodeImpl::~NodeImpl() {
     }
   }
   caf::anon_send_exit(placement_actor_, caf::exit_reason::user_shutdown);
-  caf::anon_send_exit(connector_, caf::exit_reason::user_shutdown);
+  caf::anon_send_exit(peers_.connector(), caf::exit_reason::user_shutdown);
   caf::anon_send_exit(node_actor_, caf::exit_reason::user_shutdown);
   for (const StorageActor& actor : storage_) {
     caf::anon_send_exit(actor, caf::exit_reason::user_shutdown);
   }
   system_.await_all_actors_done();
+  network_.Close();  // drops the dials of the last actors
   // The holder outlives the actor system, but the view holds handles of actors.
   context_.pool.Drain();
   context_.view.Set(nullptr);

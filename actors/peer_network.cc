@@ -61,11 +61,6 @@ class StreamPolicy {
   StreamPtr stream_;
 };
 
-// CAF closes the descriptor that it gets, and the stream closes its own.
-int Duplicate(const delivery::ControlStream& stream) {
-  return fcntl(stream.fd(), F_DUPFD_CLOEXEC, 0);
-}
-
 class ControlSocket final : public io::network::stream {
  public:
   // Takes over `fd`, a duplicate of the stream's descriptor.
@@ -81,9 +76,15 @@ class ControlSocket final : public io::network::stream {
   StreamPolicy policy_;
 };
 
-// Checks what a peer sends, before CAF reads it. Pure.
+using SharedPtr = std::shared_ptr<PeerNetwork::Shared>;
+
+// Checks what a peer sends, before CAF reads it or takes memory for it.
 class HeaderCheck {
  public:
+  explicit HeaderCheck(SharedPtr shared) : shared_(std::move(shared)) {}
+  ~HeaderCheck() { shared_->receiving -= receiving_; }
+  HeaderCheck(const HeaderCheck&) = delete;
+  HeaderCheck& operator=(const HeaderCheck&) = delete;
   // Why the connection must be closed; null: CAF may have these bytes, which
   // are a whole header or a whole payload.
   const char* Check(absl::Span<const char> bytes);
@@ -91,12 +92,28 @@ class HeaderCheck {
 
  private:
   using Type = io::basp::message_type;
+  // False when the messages that are being received leave no room.
+  bool TakeRoom(uint32_t payload);
+
+  const SharedPtr shared_;
+  uint64_t receiving_ = 0;  // of the large message that is next
   bool payload_next_ = false;
   bool greeted_ = false;  // a whole handshake has come
 };
 
+bool HeaderCheck::TakeRoom(uint32_t payload) {
+  if (payload <= kControlGreetingMax) return true;
+  if ((shared_->receiving += payload) > kControlReceivingMax) {
+    shared_->receiving -= payload;
+    return false;
+  }
+  receiving_ = payload;
+  return true;
+}
+
 const char* HeaderCheck::Check(absl::Span<const char> bytes) {
   if (std::exchange(payload_next_, false)) {
+    shared_->receiving -= std::exchange(receiving_, 0);
     greeted_ = true;
     return nullptr;
   }
@@ -116,15 +133,26 @@ const char* HeaderCheck::Check(absl::Span<const char> bytes) {
   if (payload > (greeted_ ? kControlMessageMax : kControlGreetingMax)) {
     return "a header announces too large a message";
   }
+  if (!TakeRoom(payload)) {
+    return "too many large messages are being received";
+  }
   payload_next_ = payload > 0;
   return nullptr;
 }
 
-// A connection of CAF's protocol.
+// A connection of CAF's protocol. Its handle is no descriptor, as CAF's own
+// are, because CAF cleans up after a handle some time after the connection has
+// ended, when another connection may have the descriptor.
 class ControlScribe final : public io::scribe {
  public:
-  ControlScribe(Multiplexer& multiplexer, int fd, StreamPtr stream)
-      : scribe(io::network::conn_hdl_from_socket(fd)),
+  // The scribe of an open stream; null when no descriptor is left.
+  static caf::intrusive_ptr<ControlScribe> Make(Multiplexer& multiplexer,
+                                                const SharedPtr& shared,
+                                                StreamPtr stream);
+  ControlScribe(Multiplexer& multiplexer, SharedPtr shared, int fd,
+                StreamPtr stream)
+      : scribe(io::connection_handle::from_int(shared->next_handle++)),
+        check_(std::move(shared)),
         socket_(multiplexer, fd, std::move(stream)) {}
 
   void configure_read(io::receive_policy::config config) override {
@@ -151,6 +179,8 @@ class ControlScribe final : public io::scribe {
   void remove_from_loop() override { socket_.passivate(); }
   bool consume(caf::execution_unit* context, const void* buffer,
                size_t bytes) override;
+  // Any thread.
+  void HangUp() { socket_.HangUp(); }
 
  private:
   bool launched_ = false;
@@ -158,12 +188,25 @@ class ControlScribe final : public io::scribe {
   ControlSocket socket_;
 };
 
+caf::intrusive_ptr<ControlScribe> ControlScribe::Make(Multiplexer& multiplexer,
+                                                      const SharedPtr& shared,
+                                                      StreamPtr stream) {
+  // CAF closes the descriptor that it gets, and the stream closes its own.
+  const int fd = fcntl(stream->fd(), F_DUPFD_CLOEXEC, 0);
+  if (fd < 0) {
+    LogError("control.connection", "no file descriptor left for a peer");
+    return nullptr;
+  }
+  return caf::make_counted<ControlScribe>(multiplexer, shared, fd,
+                                          std::move(stream));
+}
+
 void ControlScribe::flush() {
   if (wr_buf().size() > kControlUnsentMax) {
     LogWarning("control.connection",
                "closed a connection whose peer takes no bytes");
     wr_buf().clear();
-    return socket_.HangUp();
+    return HangUp();
   }
   socket_.flush(this);
 }
@@ -176,6 +219,7 @@ bool ControlScribe::consume(caf::execution_unit* context, const void* buffer,
   if (why != nullptr) {
     LogWarning("control.connection",
                absl::StrCat("closed a connection: ", why));
+    HangUp();  // also while bytes wait to be sent
     io_failure(context, io::network::operation::read);
     return false;
   }
@@ -186,9 +230,10 @@ bool ControlScribe::consume(caf::execution_unit* context, const void* buffer,
 // Brings the connections that peers open to CAF. Has no socket of its own.
 class ControlDoorman final : public io::doorman {
  public:
-  ControlDoorman(Multiplexer& multiplexer, uint16_t port)
+  ControlDoorman(Multiplexer& multiplexer, SharedPtr shared, uint16_t port)
       : doorman(io::accept_handle::from_int(port)),
         multiplexer_(multiplexer),
+        shared_(std::move(shared)),
         port_(port) {}
 
   // On the thread of the multiplexer.
@@ -204,18 +249,14 @@ class ControlDoorman final : public io::doorman {
 
  private:
   Multiplexer& multiplexer_;
+  const SharedPtr shared_;
   const uint16_t port_;
 };
 
 void ControlDoorman::Accept(StreamPtr stream) {
   if (detached()) return;  // the node stops
-  const int fd = Duplicate(*stream);
-  if (fd < 0) {
-    LogError("control.connection", "no file descriptor left for a peer");
-    return;
-  }
-  auto scribe =
-      caf::make_counted<ControlScribe>(multiplexer_, fd, std::move(stream));
+  auto scribe = ControlScribe::Make(multiplexer_, shared_, std::move(stream));
+  if (scribe == nullptr) return;
   const io::connection_handle handle = scribe->hdl();
   parent()->add_scribe(std::move(scribe));
   doorman::new_connection(&multiplexer_, handle);
@@ -239,9 +280,12 @@ struct ConnectorState {
 
   void Dial(const DialCall& call, Promise promise);
   void OnDialled(const DialEnd& end);
+  // Exchanges the first messages of CAF's protocol.
+  void Greet(caf::intrusive_ptr<ControlScribe> scribe, Promise promise);
 
   ConnectorActor::pointer self = nullptr;
   delivery::ControlNetwork* network = nullptr;
+  SharedPtr shared;
   std::map<uint64_t, Promise> dials;
   uint64_t last_dial = 0;
 };
@@ -261,33 +305,43 @@ void ConnectorState::Dial(const DialCall& call, Promise promise) {
 void ConnectorState::OnDialled(const DialEnd& end) {
   Promise promise = std::move(dials.extract(end.dial).mapped());
   absl::StatusOr<StreamPtr>& stream = *end.stream;
-  const int fd = stream.ok() ? Duplicate(**stream) : -1;
-  if (fd < 0) {
+  if (!stream.ok()) {
     promise.deliver(absl::IsPermissionDenied(stream.status())
                         ? RefusalOf(stream.status())
                         : caf::make_error(caf::sec::cannot_connect_to_node));
     return;
   }
-  io::scribe_ptr scribe = caf::make_counted<ControlScribe>(
-      MultiplexerOf(self->system()), fd, *std::move(stream));
+  Greet(ControlScribe::Make(MultiplexerOf(self->system()), shared,
+                            *std::move(stream)),
+        std::move(promise));
+}
+
+void ConnectorState::Greet(caf::intrusive_ptr<ControlScribe> scribe,
+                           Promise promise) {
+  if (scribe == nullptr) {
+    promise.deliver(caf::make_error(caf::sec::cannot_connect_to_node));
+    return;
+  }
   self->request(BrokerOf(self->system()), kHandshakeTimeout,
-                caf::connect_atom::value, std::move(scribe), uint16_t{0})
+                caf::connect_atom::value, io::scribe_ptr(scribe), uint16_t{0})
       .then(
           [promise](const caf::node_id&, const caf::strong_actor_ptr& peer,
                     const std::set<std::string>&) mutable {
             promise.deliver(peer);
           },
-          [promise](const caf::error& error) mutable {
+          [promise, scribe](const caf::error& error) mutable {
+            scribe->HangUp();  // the peer does not speak CAF's protocol
             promise.deliver(error);
           });
 }
 
 ConnectorActor::behavior_type MakeConnector(
     ConnectorActor::stateful_pointer<ConnectorState> self,
-    delivery::ControlNetwork* network) {
+    delivery::ControlNetwork* network, SharedPtr shared) {
   ConnectorState* const state = &self->state;
   state->self = self;
   state->network = network;
+  state->shared = std::move(shared);
   return {
       [self, state](const DialCall& call) {
         auto promise = self->make_response_promise<caf::strong_actor_ptr>();
@@ -300,19 +354,23 @@ ConnectorActor::behavior_type MakeConnector(
 
 }  // namespace
 
-absl::Status OpenControlPort(caf::actor_system& system,
-                             delivery::ControlNetwork& network,
-                             const std::string& address, uint16_t port,
-                             const NodeActor& node) {
-  Multiplexer& multiplexer = MultiplexerOf(system);
-  auto doorman = caf::make_counted<ControlDoorman>(multiplexer, port);
+PeerNetwork::PeerNetwork(caf::actor_system& system,
+                         delivery::ControlNetwork& network)
+    : system_(system),
+      network_(network),
+      connector_(system.spawn(MakeConnector, &network, shared_)) {}
+
+absl::Status PeerNetwork::Listen(const std::string& address, uint16_t port,
+                                 const NodeActor& node) {
+  Multiplexer& multiplexer = MultiplexerOf(system_);
+  auto doorman = caf::make_counted<ControlDoorman>(multiplexer, shared_, port);
   // The broker runs on the multiplexer's thread, so this comes before every
   // connection that is posted below.
-  caf::anon_send(BrokerOf(system), caf::publish_atom::value,
+  caf::anon_send(BrokerOf(system_), caf::publish_atom::value,
                  io::doorman_ptr(doorman), port,
                  caf::actor_cast<caf::strong_actor_ptr>(node),
-                 system.message_types(node));
-  return network
+                 system_.message_types(node));
+  return network_
       .Listen(
           address, port,
           [&multiplexer, doorman](StreamPtr stream) {
@@ -321,11 +379,6 @@ absl::Status OpenControlPort(caf::actor_system& system,
             });
           })
       .status();
-}
-
-ConnectorActor SpawnConnector(caf::actor_system& system,
-                              delivery::ControlNetwork& network) {
-  return system.spawn(MakeConnector, &network);
 }
 
 }  // namespace kdn::actors

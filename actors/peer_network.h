@@ -1,8 +1,10 @@
 #ifndef KDN_ACTORS_PEER_NETWORK_H_
 #define KDN_ACTORS_PEER_NETWORK_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
@@ -18,20 +20,40 @@ namespace kdn::actors {
 // which a node introduces itself. A connection that announces more is closed.
 inline constexpr size_t kControlMessageMax = 64u << 20;
 inline constexpr size_t kControlGreetingMax = 64u << 10;
+// Messages of more than kControlGreetingMax bytes that are being received at
+// the same time have this many bytes together. A connection that announces more
+// is closed.
+inline constexpr uint64_t kControlReceivingMax = 256u << 20;
 // A connection on which more bytes wait to be sent is closed.
 inline constexpr size_t kControlUnsentMax = 128u << 20;
 
-// Opens the control port: peers that connect to it find `node`. Errors as
-// ControlNetwork::Listen. REQUIRES: the network is closed before the actor
-// system ends.
-absl::Status OpenControlPort(caf::actor_system& system,
-                             delivery::ControlNetwork& network,
-                             const std::string& address, uint16_t port,
-                             const NodeActor& node);
+// The connections of CAF to the control ports of peers, and of peers to ours.
+// Thread-compatible.
+class PeerNetwork {
+ public:
+  // Spawns the connector. REQUIRES: both outlive the PeerNetwork, and the
+  // network is closed before the actor system ends.
+  PeerNetwork(caf::actor_system& system, delivery::ControlNetwork& network);
 
-// Spawns the actor that connects to control ports of peers.
-ConnectorActor SpawnConnector(caf::actor_system& system,
-                              delivery::ControlNetwork& network);
+  // Opens the control port: peers that connect to it find `node`. Errors as
+  // ControlNetwork::Listen.
+  absl::Status Listen(const std::string& address, uint16_t port,
+                      const NodeActor& node);
+  // The actor that connects to control ports of peers.
+  const ConnectorActor& connector() const { return connector_; }
+
+  // What all connections share.
+  struct Shared {
+    std::atomic<int64_t> next_handle{1};
+    std::atomic<uint64_t> receiving{0};  // bytes of large messages
+  };
+
+ private:
+  caf::actor_system& system_;
+  delivery::ControlNetwork& network_;
+  std::shared_ptr<Shared> shared_ = std::make_shared<Shared>();
+  ConnectorActor connector_;
+};
 
 }  // namespace kdn::actors
 

@@ -42,7 +42,7 @@ struct Pair {
   bool has_one() const { return has_certificate != has_key; }
 };
 
-// True for a link too, wherever it points: no link is overwritten either.
+// True for a link too, wherever it points.
 bool IsThere(const std::string& path) {
   struct stat status {};
   return lstat(path.c_str(), &status) == 0;

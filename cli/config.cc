@@ -1,5 +1,6 @@
 #include "cli/config.h"
 
+#include <arpa/inet.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
@@ -206,7 +207,10 @@ absl::Status CheckCertificateName(const NodeId& id) {
 }
 
 bool IsLoopbackHost(const std::string& host) {
-  return host == "localhost" || host == "::1" || absl::StartsWith(host, "127.");
+  in_addr four;
+  return host == "localhost" || host == "::1" ||
+         (absl::StartsWith(host, "127.") &&
+          inet_pton(AF_INET, host.c_str(), &four) == 1);
 }
 
 absl::Status CheckReach(const ClusterConfig& config, const NodeConfig& node,

@@ -34,7 +34,8 @@ struct NodeConfig {
 };
 
 // Whether nodes prove who they are. Either `certificates` is set, or the three
-// files are, or none of them. "{node}" in a path stands for the node's name.
+// files are, or none of them. "{node}" in the path of a file stands for the
+// node's name.
 struct SecurityConfig {
   std::string certificates;  // directory of ca.pem, NODE.pem and NODE.key
   std::string ca;

@@ -6,6 +6,8 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kv/work_class.h"
+#include "rpc/bulk/client.h"
 #include "rpc/bulk/server.h"
 #include "rpc/gateway/gateway.h"
 #include "storage/disk_tier.h"
@@ -27,6 +29,17 @@ constexpr uint64_t kOfGuests =
 constexpr uint64_t kConnectionsMin = 32;
 constexpr uint64_t kRegionsMax = 16384;
 
+// Of the connections that this node opens to one other node: two of a
+// connection to its control port, and those for objects.
+uint64_t OfEachPeer() {
+  const rpc::BulkTransport::Options bulk;
+  uint64_t count = 2;
+  for (const WorkClass work_class : kWorkClasses) {
+    count += static_cast<uint64_t>(bulk.connections_per_peer_max[work_class]);
+  }
+  return count;
+}
+
 uint64_t SegmentsOf(uint64_t disk_bytes) {
   if (disk_bytes == 0) return 0;
   const uint64_t segment =
@@ -37,8 +50,10 @@ uint64_t SegmentsOf(uint64_t disk_bytes) {
 }  // namespace
 
 absl::StatusOr<DescriptorPlan> PlanDescriptors(uint64_t limit,
-                                               uint64_t disk_bytes) {
-  const uint64_t fixed = kOfTheProcess + kOfControl + kOfGuests;
+                                               uint64_t disk_bytes,
+                                               uint64_t peers) {
+  const uint64_t fixed =
+      kOfTheProcess + kOfControl + kOfGuests + peers * OfEachPeer();
   const uint64_t least = fixed + 4 * kConnectionsMin;
   if (limit < least) {
     return absl::ResourceExhaustedError(absl::StrCat(

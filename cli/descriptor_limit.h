@@ -20,10 +20,12 @@ struct DescriptorPlan {
 };
 
 // Divides `limit` descriptors. The disk tier keeps one for each segment of
-// `disk_bytes`. RESOURCE_EXHAUSTED, naming the limit, when too few are left for
+// `disk_bytes`; connections to each of `peers` other nodes take some.
+// RESOURCE_EXHAUSTED, naming the limit, when too few are left for
 // the connections of engines and peers. Pure.
 absl::StatusOr<DescriptorPlan> PlanDescriptors(uint64_t limit,
-                                               uint64_t disk_bytes);
+                                               uint64_t disk_bytes,
+                                               uint64_t peers);
 
 // Raises the soft limit of open files of this process to the hard limit, and
 // returns the limit that then holds.

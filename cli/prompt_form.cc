@@ -126,11 +126,12 @@ absl::StatusOr<std::vector<int32_t>> PromptForm::Known(
   if (knowledge.empty()) return std::vector<int32_t>();
   if (!is_template()) return tokenizer.EncodeBeginning(knowledge);
   std::vector<int32_t> known;
+  bool first = true;
   for (const char* probe : kProbes) {
     absl::StatusOr<std::vector<int32_t>> tokens =
         tokenizer.EncodeBeginning(Render(knowledge, probe));
     if (!tokens.ok()) return tokens;
-    if (known.empty()) known = *tokens;
+    if (std::exchange(first, false)) known = *tokens;
     known.resize(CommonLength(known, *tokens));
   }
   return known;

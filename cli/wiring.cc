@@ -134,7 +134,8 @@ void MakeSocketDirectory(const std::string& socket) {
 absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
     const ClusterConfig& config, const NodeConfig& self) {
   const absl::StatusOr<DescriptorPlan> descriptors = PlanDescriptors(
-      RaiseDescriptorLimit(), self.data_dir.empty() ? 0 : self.disk_bytes);
+      RaiseDescriptorLimit(), self.data_dir.empty() ? 0 : self.disk_bytes,
+      config.nodes.size() - 1);
   if (!descriptors.ok()) return descriptors.status();
   if (!descriptors->warning.empty()) spdlog::warn(descriptors->warning);
   const absl::StatusOr<std::string> address = ListenAddress(config, self);

@@ -52,12 +52,13 @@ class ControlNetwork {
                                           uint16_t port,
                                           OnStream on_stream) = 0;
   // Connects to the control port of `peer`. PERMISSION_DENIED when the peer
-  // does not prove that it is `peer`; UNAVAILABLE or DEADLINE_EXCEEDED when
-  // there is no connection within `timeout`.
+  // does not prove that it is `peer`; UNAVAILABLE when there is no connection
+  // within `timeout`.
   virtual void Dial(const NodeId& peer, const placement::Addresses& addresses,
                     absl::Duration timeout, OnDialled on_dialled) = 0;
   // Closes the control port. No callback runs during or after this call, not
-  // even that of a Dial under way.
+  // even that of a Dial under way. The callbacks of all earlier calls are
+  // destroyed. May be called again, after calls of Dial, for these.
   virtual void Close() = 0;
 };
 

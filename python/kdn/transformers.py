@@ -386,14 +386,13 @@ class KnowledgeBase:
             raise InvalidArgument(f"text {name!r} is empty")
         if chat and not isinstance(text, str):
             raise InvalidArgument(f"text {name!r} of a chat is given as token ids, expected a string")
+        stored = chat_begin(self.tokenizer, text) if chat and isinstance(text, str) else tokens
         with self.kdn.watched():
             self._texts[name] = tokens
             self._chat_texts.pop(name, None)
             if isinstance(text, str):
                 self._chat_texts[name] = text
-            if chat:
-                tokens = chat_begin(self.tokenizer, self._chat_texts[name])
-            return self._add(name, tokens)
+            return self._add(name, stored)
 
     def _add(self, name: str, tokens: Sequence[int]) -> Added:
         chain = self.kdn.chain(tokens)
@@ -583,9 +582,8 @@ def chat_tokens(tokenizer: Any, knowledge: str, question: str) -> list[int]:
     try:
         text = _chat_text(tokenizer, [*system, {"role": "user", "content": question}])
     except TemplateError:
-        if not knowledge:
-            raise
-        # Templates without a system message, as Gemma's, refuse one.
+        # Templates without a system message, as Gemma's, refuse one. Any other mistake in a
+        # template shows again here.
         text = _chat_text(tokenizer, [{"role": "user", "content": f"{knowledge}\n\n{question}"}])
     # A chat server tokenizes what the template makes, which has its own special tokens.
     return _ids_of(tokenizer, text)

@@ -177,8 +177,10 @@ def test_mistakes_in_chats_are_named(bf16: Any, tokenizer: Any, cluster: Cluster
     with KnowledgeBase(bf16, silent, cluster.unix(), namespace=namespace) as base:
         with pytest.raises(kdn.InvalidArgument, match="no chat_template"):
             base.ask(QUESTION)
+        with pytest.raises(kdn.InvalidArgument, match="no chat_template"):
+            base.add("handbook", HANDBOOK, chat=True)
         with pytest.raises(kdn.InvalidArgument, match="handbook"):
-            base.ask(QUESTION, knowledge="handbook")
+            base.ask(QUESTION, knowledge="handbook")  # the add has changed nothing
         base.add("ids", [5, 6, 7])
         with pytest.raises(kdn.InvalidArgument, match="no string was added as 'ids'"):
             base.ask(QUESTION, knowledge="ids")

@@ -116,8 +116,15 @@ kj::Promise<kj::Own<kj::AsyncIoStream>> BulkPool::Secure(
   using Stream = kj::Own<kj::AsyncIoStream>;
   if (tls_ == nullptr) return kj::mv(stream);
   return TlsIoStream::Connect(kj::mv(stream), *tls_, peer_.name())
-      .then(
-          [](kj::Own<TlsIoStream> secure) -> Stream { return kj::mv(secure); })
+      .then([this](kj::Own<TlsIoStream> secure) -> Stream {
+        // The DNS names, which Connect has checked, have the host too, and that
+        // may be the name of another node.
+        KJ_REQUIRE(secure->peer_name() == peer_.name(),
+                   "the certificate of the other side is refused: it is not "
+                   "that of the dialled node",
+                   peer_.name());
+        return kj::mv(secure);
+      })
       .catch_([](kj::Exception&& broken) -> kj::Promise<Stream> {
         return OfConnection(broken,
                             "no TLS (see `security` in the configurations of "

@@ -58,6 +58,9 @@ class ControlPortImpl final : public ControlPort,
     loop_.Run([&] {
       closed_ = true;
       tasks_ = nullptr;
+      accepted_.clear();
+      open_.store(0);
+      on_stream_ = nullptr;
     });
   }
   size_t connections() const override { return open_.load(); }
@@ -122,17 +125,15 @@ absl::StatusOr<uint16_t> ControlPortImpl::Listen(const std::string& address,
 
 void ControlPortImpl::Accept(kj::Own<kj::AsyncIoStream> stream) {
   const uint64_t id = next_id_++;
+  std::string peer = PeerOf(*stream);
+  TuneTcp(*stream);
+  absl::StatusOr<kj::AutoCloseFd> fd = TakeSocket(kj::mv(stream));
+  if (!fd.ok()) return Refuse(fd.status().message());
   const auto victims =
-      table_.Add(id, ConnectionTable::Class::kRemote, PeerOf(*stream));
+      table_.Add(id, ConnectionTable::Class::kRemote, std::move(peer));
   if (!victims) return Refuse("too many connections are in use");
   for (const uint64_t victim : *victims) {
     HangUp(victim, "it was silent, and made room for another one");
-  }
-  TuneTcp(*stream);
-  absl::StatusOr<kj::AutoCloseFd> fd = TakeSocket(kj::mv(stream));
-  if (!fd.ok()) {
-    table_.Remove(id);
-    return Refuse(fd.status().message());
   }
   auto greeted = kj::newPromiseAndFulfiller<void>();
   accepted_[id].greeted = kj::mv(greeted.fulfiller);

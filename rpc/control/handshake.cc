@@ -7,23 +7,53 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "rpc/tls/openssl.h"
 
 namespace kdn::rpc {
 namespace {
 
 using Observer = kj::UnixEventPort::FdObserver;
 
+// Why one side refused the other.
+std::string RefusalReason(const SSL& ssl) {
+  const auto verdict = SSL_get_verify_result(&ssl);
+  if (verdict != X509_V_OK) {
+    ERR_clear_error();
+    const char* const host =
+        X509_VERIFY_PARAM_get0_host(SSL_get0_param(const_cast<SSL*>(&ssl)), 0);
+    return absl::StrCat(
+        "the certificate of the other side is refused: ",
+        CertificateProblem(verdict,
+                           host != nullptr ? host : "the dialled node"));
+  }
+  if (ERR_GET_REASON(ERR_peek_error()) == SSL_R_WRONG_VERSION_NUMBER) {
+    ERR_clear_error();
+    return "the other side does not speak TLS";
+  }
+  return TakeOpensslError();
+}
+
+// Whether the certificate of the other side is that of the node. Its DNS names
+// do not suffice: they have the host too, which may be the name of another
+// node.
+bool IsCertificateOf(const SSL& ssl, const std::string& node) {
+  const Owned<X509> certificate(SSL_get1_peer_certificate(&ssl));
+  return certificate != nullptr && CommonNameOf(*certificate) == node;
+}
+
 class HandshakeRun {
  public:
-  HandshakeRun(EventLoop& loop, SslPtr ssl, int fd)
-      : ssl_(std::move(ssl)),
+  HandshakeRun(EventLoop& loop, SslPtr ssl, int fd,
+               std::optional<std::string> server)
+      : server_(std::move(server)),
+        ssl_(std::move(ssl)),
         observer_(loop.event_port(), fd,
                   Observer::OBSERVE_READ | Observer::OBSERVE_WRITE) {}
 
   kj::Promise<absl::StatusOr<SslPtr>> Step() {
     ERR_clear_error();
     const int result = SSL_do_handshake(ssl_.get());
-    if (result == 1) return absl::StatusOr<SslPtr>(std::move(ssl_));
+    if (result == 1) return Finish();
     const int error = SSL_get_error(ssl_.get(), result);
     if (error == SSL_ERROR_WANT_READ) {
       return observer_.whenBecomesReadable().then([this] { return Step(); });
@@ -36,6 +66,17 @@ class HandshakeRun {
   }
 
  private:
+  absl::StatusOr<SslPtr> Finish() {
+    if (server_ && !IsCertificateOf(*ssl_, *server_)) {
+      return absl::PermissionDeniedError(
+          absl::StrCat("the certificate of the other side is refused: it is "
+                       "not that of node ",
+                       *server_));
+    }
+    return std::move(ssl_);
+  }
+
+  const std::optional<std::string> server_;
   SslPtr ssl_;
   Observer observer_;
 };
@@ -55,27 +96,13 @@ absl::StatusOr<SslPtr> NewSsl(SSL_CTX& context, int fd,
     return ssl;
   }
   SSL_set_connect_state(ssl.get());
-  SSL_set_hostflags(ssl.get(), X509_CHECK_FLAG_NO_WILDCARDS);
+  SSL_set_hostflags(ssl.get(), X509_CHECK_FLAG_NO_WILDCARDS |
+                                   X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
   if (SSL_set1_host(ssl.get(), server->c_str()) != 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("no certificate can have the name ", *server));
   }
   return ssl;
-}
-
-// Why one side refused the other.
-std::string RefusalReason(const SSL& ssl) {
-  const auto verified = SSL_get_verify_result(&ssl);
-  if (verified != X509_V_OK) {
-    return absl::StrCat("the peer's certificate is not accepted: ",
-                        X509_verify_cert_error_string(verified));
-  }
-  const auto queued = ERR_get_error();
-  if (ERR_GET_REASON(queued) == SSL_R_WRONG_VERSION_NUMBER) {
-    return "the peer does not speak TLS";
-  }
-  const char* const reason = ERR_reason_error_string(queued);
-  return reason != nullptr ? reason : absl::StrCat("error ", queued);
 }
 
 }  // namespace
@@ -95,7 +122,7 @@ kj::Promise<absl::StatusOr<SslPtr>> Handshake(
     const std::optional<std::string>& server) {
   absl::StatusOr<SslPtr> ssl = NewSsl(context, fd, server);
   if (!ssl.ok()) return ssl;
-  auto run = kj::heap<HandshakeRun>(loop, *std::move(ssl), fd);
+  auto run = kj::heap<HandshakeRun>(loop, *std::move(ssl), fd, server);
   auto running = run->Step();
   return running.attach(kj::mv(run));
 }

@@ -22,7 +22,8 @@ absl::Status SslError(const SSL& ssl, int error, const char* what);
 
 // Performs the TLS handshake on a connected, non-blocking socket. With `server`
 // as the name of the node that was dialled, this is the client's side, and the
-// peer's certificate must have that DNS name. PERMISSION_DENIED when the peer
+// peer's certificate must have that name as its common name and among its DNS
+// names. PERMISSION_DENIED when the peer
 // does not prove its name; UNAVAILABLE when the connection ends. The caller
 // bounds the time. REQUIRES: `fd` outlives the promise and its value.
 kj::Promise<absl::StatusOr<SslPtr>> Handshake(

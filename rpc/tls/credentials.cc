@@ -14,7 +14,7 @@
 namespace kdn::rpc {
 namespace {
 
-// KJ takes at most 10 certificates of one chain.
+// Of one chain.
 constexpr size_t kChainMax = 10;
 constexpr char kMake[] =
     "`kdn certs -c FILE -o DIR` makes certificates for the nodes of FILE";
@@ -200,27 +200,6 @@ std::vector<std::string> TextsOf(const std::vector<Owned<X509>>& certificates) {
   return texts;
 }
 
-std::vector<kj::TlsCertificate> KjCertificates(
-    const std::vector<std::string>& texts) {
-  std::vector<kj::TlsCertificate> certificates;
-  certificates.reserve(texts.size());
-  for (const std::string& text : texts) {
-    certificates.emplace_back(kj::StringPtr(text.c_str(), text.size()));
-  }
-  return certificates;
-}
-
-// Makes a context that trusts `authorities` and no others.
-kj::Own<kj::TlsContext> NewKjContext(
-    kj::TlsContext::Options options,
-    const std::vector<std::string>& authorities) {
-  const std::vector<kj::TlsCertificate> trusted = KjCertificates(authorities);
-  options.useSystemTrustStore = false;
-  options.trustedCertificates = kj::arrayPtr(trusted.data(), trusted.size());
-  options.minVersion = kj::TlsVersion::TLS_1_2;
-  return kj::heap<kj::TlsContext>(kj::mv(options));
-}
-
 // Gives `context` the certificates and the key. False, with the reason in
 // OpenSSL's queue of errors, if OpenSSL refuses one.
 bool Fill(SSL_CTX* context, const std::vector<std::string>& authorities,
@@ -269,28 +248,11 @@ absl::StatusOr<std::shared_ptr<const TlsCredentials>> TlsCredentials::Load(
   return credentials;
 }
 
-kj::Own<kj::TlsContext> TlsCredentials::NewContext(bool verify_clients) const {
-  const kj::TlsKeypair pair{
-      kj::TlsPrivateKey(kj::StringPtr(key_.c_str(), key_.size())),
-      kj::TlsCertificate(
-          kj::StringPtr(certificate_.c_str(), certificate_.size()))};
-  kj::TlsContext::Options options;
-  options.verifyClients = verify_clients;
-  options.defaultKeypair = pair;
-  return NewKjContext(kj::mv(options), authorities_);
-}
-
-kj::Own<kj::TlsContext> TlsCredentials::NewPeerContext() const {
-  return NewContext(/*verify_clients=*/true);
-}
-
-kj::Own<kj::TlsContext> TlsCredentials::NewGatewayContext() const {
-  return NewContext(/*verify_clients=*/false);
-}
-
 TlsCredentials::SslContext TlsCredentials::TryNewSslContext() const {
   SslContext context(SSL_CTX_new(TLS_method()), SSL_CTX_free);
   SSL_CTX_set_min_proto_version(context.get(), TLS1_2_VERSION);
+  // A stream over non-blocking sockets never has to read in order to write.
+  SSL_CTX_set_options(context.get(), SSL_OP_NO_RENEGOTIATION);
   SSL_CTX_set_session_cache_mode(context.get(), SSL_SESS_CACHE_OFF);
   SSL_CTX_set_verify(context.get(),
                      SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
@@ -303,14 +265,6 @@ TlsCredentials::SslContext TlsCredentials::NewSslContext() const {
   SslContext context = TryNewSslContext();
   KDN_CHECK(context != nullptr, "Load has made such a context");
   return context;
-}
-
-absl::StatusOr<kj::Own<kj::TlsContext>> NewEngineContext(
-    const std::string& ca) {
-  const absl::StatusOr<std::vector<Owned<X509>>> authorities =
-      ReadCertificates("ca", ca);
-  if (!authorities.ok()) return authorities.status();
-  return NewKjContext({}, TextsOf(*authorities));
 }
 
 }  // namespace kdn::rpc

@@ -1,7 +1,6 @@
 #ifndef KDN_RPC_TLS_CREDENTIALS_H_
 #define KDN_RPC_TLS_CREDENTIALS_H_
 
-#include <kj/compat/tls.h>
 #include <openssl/ssl.h>
 
 #include <memory>
@@ -34,18 +33,13 @@ class TlsCredentials {
   absl::Time expires() const { return expires_; }
 
   // A context for both ends of connections between nodes. Each side must show
-  // a certificate that `ca` has signed. TLS 1.2 or newer.
-  kj::Own<kj::TlsContext> NewPeerContext() const;
-  // A context for the server's end of connections of engines, which show no
-  // certificate. TLS 1.2 or newer.
-  kj::Own<kj::TlsContext> NewGatewayContext() const;
-  // The same as NewPeerContext, for code that calls OpenSSL itself.
+  // a certificate that `ca` has signed. TLS 1.2 or newer, without
+  // renegotiation.
   using SslContext = std::unique_ptr<SSL_CTX, void (*)(SSL_CTX*)>;
   SslContext NewSslContext() const;
 
  private:
   TlsCredentials() = default;
-  kj::Own<kj::TlsContext> NewContext(bool verify_clients) const;
   // Null, with OpenSSL's reason in its queue of errors, if OpenSSL takes a
   // certificate or the key for too weak.
   SslContext TryNewSslContext() const;
@@ -56,11 +50,6 @@ class TlsCredentials {
   std::string name_;
   absl::Time expires_;
 };
-
-// A context for an engine's end of connections to gateways. It trusts the
-// authorities in the file `ca` and no others, and shows no certificate. TLS 1.2
-// or newer. Errors as of TlsCredentials::Load.
-absl::StatusOr<kj::Own<kj::TlsContext>> NewEngineContext(const std::string& ca);
 
 }  // namespace kdn::rpc
 

@@ -8,6 +8,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "kv/check.h"
 #include "rpc/tls/openssl.h"
@@ -20,16 +21,9 @@ constexpr char kFailed[] = "OpenSSL has no memory or no random bytes";
 constexpr size_t kCommonNameBytesMax = 64;  // RFC 5280, ub-common-name
 constexpr int kSerialBits = 127;  // RFC 5280 allows 20 bytes, all positive
 
-// Whether all bytes are printable ASCII, from `first` on.
-bool IsAscii(const std::string& text, unsigned char first) {
-  return std::all_of(text.begin(), text.end(), [first](unsigned char letter) {
-    return letter >= first && letter < 0x7f;
-  });
-}
-
 absl::Status CheckCommonName(const std::string& name) {
   if (!name.empty() && name.size() <= kCommonNameBytesMax &&
-      IsAscii(name, ' ')) {
+      std::all_of(name.begin(), name.end(), absl::ascii_isprint)) {
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(
@@ -40,7 +34,13 @@ absl::Status CheckCommonName(const std::string& name) {
 }
 
 absl::Status CheckHost(const std::string& host) {
-  if (!host.empty() && IsAscii(host, '!')) return absl::OkStatus();
+  const auto allowed = [](char c) {
+    return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' ||
+           c == '_' || c == '.' || c == ':';
+  };
+  if (!host.empty() && std::all_of(host.begin(), host.end(), allowed)) {
+    return absl::OkStatus();
+  }
   return absl::InvalidArgumentError(
       absl::StrCat("'", host,
                    "' cannot be a DNS name: expected ASCII letters, "

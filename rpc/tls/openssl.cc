@@ -49,6 +49,27 @@ std::string TakeOpensslError() {
   return text;
 }
 
+std::string CertificateProblem(long verdict, const std::string& host) {
+  switch (verdict) {
+    case X509_V_ERR_CERT_HAS_EXPIRED:
+      return "it has expired";
+    case X509_V_ERR_CERT_NOT_YET_VALID:
+      return "it is not valid yet";
+    case X509_V_ERR_HOSTNAME_MISMATCH:
+    case X509_V_ERR_IP_ADDRESS_MISMATCH:
+      return absl::StrCat("it does not name ", host);
+    case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+    case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+    case X509_V_ERR_CERT_SIGNATURE_FAILURE:
+      return "an unknown authority has signed it";
+    default:
+      return X509_verify_cert_error_string(verdict);
+  }
+}
+
 absl::StatusOr<std::vector<Owned<X509>>> ParseCertificates(
     absl::string_view pem) {
   ERR_clear_error();

@@ -52,28 +52,6 @@ bool IsNumeric(const std::string& host) {
          inet_pton(AF_INET6, host.c_str(), &six) == 1;
 }
 
-// What is wrong with the other side's certificate.
-std::string ProblemOf(long verdict, const std::string& host) {
-  switch (verdict) {
-    case X509_V_ERR_CERT_HAS_EXPIRED:
-      return "it has expired";
-    case X509_V_ERR_CERT_NOT_YET_VALID:
-      return "it is not valid yet";
-    case X509_V_ERR_HOSTNAME_MISMATCH:
-    case X509_V_ERR_IP_ADDRESS_MISMATCH:
-      return absl::StrCat("it does not name ", host);
-    case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
-    case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
-    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
-    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
-    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
-    case X509_V_ERR_CERT_SIGNATURE_FAILURE:
-      return "an unknown authority has signed it";
-    default:
-      return X509_verify_cert_error_string(verdict);
-  }
-}
-
 // Whether TLS can begin with this byte: it is the type of a handshake message,
 // or of an alert.
 bool BeginsTls(kj::byte first) {
@@ -219,7 +197,7 @@ kj::Exception TlsIoStream::HandshakeError() const {
   if (verdict != X509_V_OK) {
     ERR_clear_error();
     return failed(absl::StrCat("the certificate of the other side is refused: ",
-                               ProblemOf(verdict, host_)));
+                               CertificateProblem(verdict, host_)));
   }
   const std::string reason = TakeOpensslError();
   if (!BeginsTls(first_byte_)) {

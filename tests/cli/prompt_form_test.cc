@@ -91,6 +91,14 @@ TEST(PromptFormTest, TheQuestionDoesNotChangeTheKnownTokens) {
             (std::pair<Ids, size_t>({20, 21, 22, 32, 23}, 2)));
 }
 
+TEST(PromptFormTest, PromptsWithNothingInCommonHaveNoKnownTokens) {
+  const model::Tokenizer words = Words("<|x|>");
+  const auto form = PromptForm::Template("{knowledge}s{question}", "a file");
+  ASSERT_TRUE(form.ok()) << form.status();
+  EXPECT_EQ(*form->Known(words, "i"), Ids());
+  EXPECT_EQ(Made(*form, words, "i", " red").second, 0u);
+}
+
 TEST(PromptFormTest, ATemplateThatCannotBeFilledIsNamed) {
   for (const char* text :
        {"", "{knowledge}", "{question}", "{question} {knowledge}",

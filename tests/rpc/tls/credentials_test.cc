@@ -10,6 +10,7 @@
 #include <string>
 
 #include "absl/time/clock.h"
+#include "rpc/tls/context.h"
 #include "rpc/tls/openssl.h"
 #include "tests/rpc/tls/test_certificates.h"
 
@@ -158,7 +159,7 @@ TEST_F(CredentialsTest, AnAuthorityMayBeInTheFileTwice) {
   certificates_.WriteFile("ca.pem", authority + authority);
   const auto credentials = TlsCredentials::Load(files, absl::Now());
   ASSERT_TRUE(credentials.ok()) << credentials.status();
-  (*credentials)->NewPeerContext();
+  (*credentials)->NewSslContext();
 }
 
 // The certificate and key of n1, with another key and name.
@@ -212,11 +213,11 @@ TEST_F(CredentialsTest, ACertificateIsValidFromItsBeginToItsEnd) {
 }
 
 TEST_F(CredentialsTest, AnEngineNeedsAnAuthorityThatCanBeRead) {
-  EXPECT_TRUE(NewEngineContext(certificates_.ca_file()).ok());
-  EXPECT_EQ(NewEngineContext("/nowhere/ca.pem").status().code(),
+  EXPECT_TRUE(EngineContext(certificates_.ca_file()).ok());
+  EXPECT_EQ(EngineContext("/nowhere/ca.pem").status().code(),
             absl::StatusCode::kNotFound);
   EXPECT_EQ(
-      NewEngineContext(certificates_.WriteFile("no.pem", "no")).status().code(),
+      EngineContext(certificates_.WriteFile("no.pem", "no")).status().code(),
       absl::StatusCode::kInvalidArgument);
 }
 

@@ -90,8 +90,11 @@ TEST(IssueTest, NamesThatACertificateCannotHoldAreRefused) {
         IssueCertificate(authority, {name, {}}, kYear).status()))
         << name;
   }
-  EXPECT_TRUE(absl::IsInvalidArgument(
-      IssueCertificate(authority, {"n1", {"a b"}}, kYear).status()));
+  for (const char* host : {"a b", "*", "*.a", "a/b", ""}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(
+        IssueCertificate(authority, {"n1", {host}}, kYear).status()))
+        << host;
+  }
   EXPECT_TRUE(absl::IsInvalidArgument(
       MakeAuthority(std::string(65, 'n'), kYear).status()));
 }
