@@ -237,12 +237,13 @@ TEST_F(TlsIoStreamTest, AClientWithoutACertificateIsRefusedByPeersOnly) {
 }
 
 TEST_F(TlsIoStreamTest, BytesThatAreNotTlsAreNamedSo) {
-  for (const char* text : {"hello, world", "GET / HTTP/1.1\r\n\r\n",
-                           "\x00\x01\x02\x03\x04\x05", "\xa8\x00\x00\x00"}) {
+  using std::string_literals::operator""s;
+  for (const std::string& text : {"hello, world"s, "GET / HTTP/1.1\r\n\r\n"s,
+                                  "\0\1\2\3\4\5\6\7"s, "\xa8\0\0\0\0\0\0\0"s}) {
     auto pipe = io_.provider->newTwoWayPipe();
     kj::Own<TlsIoStream> accepted;
     std::string error;
-    pipe.ends[0]->write(text, 12).wait(io_.waitScope);
+    pipe.ends[0]->write(text.data(), text.size()).wait(io_.waitScope);
     Into(TlsIoStream::Accept(kj::mv(pipe.ends[1]), *Peer("b")), accepted, error)
         .wait(io_.waitScope);
     EXPECT_EQ(error, "the other side does not speak TLS");
