@@ -119,10 +119,13 @@ kj::Promise<kj::Own<kj::AsyncIoStream>> BulkPool::Secure(
       .then([this](kj::Own<TlsIoStream> secure) -> Stream {
         // The DNS names, which Connect has checked, have the host too, and that
         // may be the name of another node.
-        KJ_REQUIRE(secure->peer_name() == peer_.name(),
-                   "the certificate of the other side is refused: it is not "
-                   "that of the dialled node",
-                   peer_.name());
+        if (secure->peer_name() != peer_.name()) {
+          kj::throwFatalException(ExceptionOf(
+              kj::Exception::Type::FAILED,
+              absl::StrCat("the certificate of the other side is refused: it "
+                           "is not that of node ",
+                           peer_.name())));
+        }
         return kj::mv(secure);
       })
       .catch_([](kj::Exception&& broken) -> kj::Promise<Stream> {

@@ -201,7 +201,7 @@ class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
   kj::Promise<kj::Own<kj::AsyncIoStream>> Secure(
       kj::Own<kj::AsyncIoStream> stream, bool local);
   // Serves a client until the connection is to end.
-  kj::Promise<void> Talk(std::shared_ptr<EngineLink> link,
+  kj::Promise<void> Talk(const std::shared_ptr<EngineLink>& link,
                          kj::Own<kj::AsyncIoStream> stream);
   void Visit(DescriptorDesk& desk, kj::Own<kj::AsyncIoStream> stream);
   kj::Promise<void> UntilSilentTooLong(std::shared_ptr<EngineLink> link);
@@ -375,7 +375,7 @@ kj::Promise<kj::Own<kj::AsyncIoStream>> GatewayImpl::Secure(
       });
 }
 
-kj::Promise<void> GatewayImpl::Talk(std::shared_ptr<EngineLink> link,
+kj::Promise<void> GatewayImpl::Talk(const std::shared_ptr<EngineLink>& link,
                                     kj::Own<kj::AsyncIoStream> stream) {
   auto connection = kj::heap<EngineConnection>(state_, link, kj::mv(stream));
   connections_.at(link->id).messages = connection->messages;

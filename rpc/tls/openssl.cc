@@ -49,7 +49,8 @@ std::string TakeOpensslError() {
   return text;
 }
 
-std::string CertificateProblem(long verdict, const std::string& host) {
+std::string CertificateProblem(long verdict,  // NOLINT(google-runtime-int)
+                               const std::string& host) {
   switch (verdict) {
     case X509_V_ERR_CERT_HAS_EXPIRED:
       return "it has expired";

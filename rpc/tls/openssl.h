@@ -36,7 +36,8 @@ std::string TakeOpensslError();
 
 // What is wrong with the other side's certificate: the result of
 // SSL_get_verify_result in words. `host` is the name that it should have.
-std::string CertificateProblem(long verdict, const std::string& host);
+std::string CertificateProblem(long verdict,  // NOLINT(google-runtime-int)
+                               const std::string& host);
 
 // All certificates of a PEM text, in their order. INVALID_ARGUMENT if the text
 // has none, or a damaged one.

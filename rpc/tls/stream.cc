@@ -1,7 +1,6 @@
 #include "rpc/tls/stream.h"
 
 #include <arpa/inet.h>
-#include <kj/debug.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 
@@ -10,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kv/check.h"
 #include "rpc/tls/openssl.h"
 
 namespace kdn::rpc {
@@ -85,6 +85,7 @@ struct TlsIoStream::Bio {
     out.insert(out.end(), bytes, bytes + size);
     return size;
   }
+  // NOLINTNEXTLINE(google-runtime-int)
   static long Control(BIO*, int command, long, void*) {
     return command == BIO_CTRL_FLUSH ? 1 : 0;
   }
@@ -92,14 +93,14 @@ struct TlsIoStream::Bio {
     static BIO_METHOD* const method = [] {
       BIO_METHOD* made =
           BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "kj stream");
-      KJ_REQUIRE(made != nullptr, "no memory for TLS");
+      KDN_CHECK(made != nullptr, "OpenSSL has no memory");
       BIO_meth_set_read(made, Read);
       BIO_meth_set_write(made, Write);
       BIO_meth_set_ctrl(made, Control);
       return made;
     }();
     BIO* const bio = BIO_new(method);
-    KJ_REQUIRE(bio != nullptr, "no memory for TLS");
+    KDN_CHECK(bio != nullptr, "OpenSSL has no memory");
     BIO_set_data(bio, stream);
     BIO_set_init(bio, 1);
     return bio;
@@ -112,7 +113,7 @@ TlsIoStream::TlsIoStream(kj::Own<kj::AsyncIoStream> inner, SSL_CTX& context)
       fill_bytes_(kFillBytesMin),
       fill_(kj::Promise<void>(kj::READY_NOW).fork()),
       flush_(kj::Promise<void>(kj::READY_NOW).fork()) {
-  KJ_REQUIRE(ssl_ != nullptr, "no memory for TLS");
+  KDN_CHECK(ssl_ != nullptr, "OpenSSL has no memory");
   BIO* const bio = Bio::New(this);
   SSL_set_bio(ssl_.get(), bio, bio);
   // Nobody resumes a session, so a server sends no tickets.
@@ -193,7 +194,7 @@ kj::Exception TlsIoStream::HandshakeError() const {
   const auto failed = [](const std::string& text) {
     return ExceptionOf(kj::Exception::Type::FAILED, text);
   };
-  const long verdict = SSL_get_verify_result(ssl_.get());
+  const auto verdict = SSL_get_verify_result(ssl_.get());
   if (verdict != X509_V_OK) {
     ERR_clear_error();
     return failed(absl::StrCat("the certificate of the other side is refused: ",
