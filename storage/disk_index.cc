@@ -3,6 +3,7 @@
 #include <rocksdb/db.h>
 #include <rocksdb/env.h>
 #include <rocksdb/table.h>
+#include <rocksdb/write_batch.h>
 
 #include <cstdarg>
 #include <cstdio>
@@ -21,6 +22,9 @@ namespace {
 constexpr char kWholeKey[] = "whole";
 constexpr char kSyncKey[] = "sync";  // written to sync what was written before
 constexpr size_t kIndexKeyBytes = 4 + 32;
+// Follows an object's key in the key of its amendment. So an amendment is the
+// next entry after its object, and builds without amendments pass over it.
+constexpr absl::string_view kAmendmentSuffix = "amended";
 
 std::string IndexKey(ShardId shard, const ChunkKey& key) {
   std::string text;
@@ -29,6 +33,10 @@ std::string IndexKey(ShardId shard, const ChunkKey& key) {
   }
   text.append(key.bytes().begin(), key.bytes().end());
   return text;
+}
+
+std::string AmendmentKey(ShardId shard, const ChunkKey& key) {
+  return absl::StrCat(IndexKey(shard, key), kAmendmentSuffix);
 }
 
 absl::Status ToStatus(const rocksdb::Status& status, const char* what) {
@@ -50,8 +58,8 @@ std::string ValueOf(const RecordHeader& record) {
   return std::string(reinterpret_cast<const char*>(page.data()), bytes);
 }
 
-// An entry whose header names another object than its key does is damaged. If
-// it were used, one record would count twice.
+// `key` is the key of the object. An entry whose header names another object is
+// damaged. If it were used, one record would count twice.
 absl::StatusOr<RecordHeader> RecordOf(const rocksdb::Slice& key,
                                       const rocksdb::Slice& value) {
   if (value.size() > kRecordPage) {
@@ -66,6 +74,22 @@ absl::StatusOr<RecordHeader> RecordOf(const rocksdb::Slice& key,
         "index: the entry of one object names another object");
   }
   return record;
+}
+
+bool IsAmendmentKey(const rocksdb::Slice& key) {
+  return key.size() == kIndexKeyBytes + kAmendmentSuffix.size() &&
+         key.ends_with(
+             rocksdb::Slice(kAmendmentSuffix.data(), kAmendmentSuffix.size()));
+}
+
+// Puts the amendment into *record, if the amendment is about this record.
+void Apply(const RecordHeader& amendment, RecordHeader* record) {
+  if (amendment.record_key() != record->record_key() ||
+      amendment.sequence != record->sequence) {
+    return;
+  }
+  record->durability = amendment.durability;
+  record->expiry_unix_us = amendment.expiry_unix_us;
 }
 
 // RocksDB's own log is a file in its directory. When the disk is full, RocksDB
@@ -151,14 +175,40 @@ absl::Status DiskIndex::Put(const RecordHeader& record) {
   const std::string key = IndexKey(record.shard, record.key);
   const std::string value = ValueOf(record);
   KDN_CHECK(key.size() == kIndexKeyBytes, "shard and chunk key, no more");
+  return Change(
+      [&] {
+        rocksdb::WriteBatch batch;
+        batch.Put(key, value);
+        batch.Delete(AmendmentKey(record.shard, record.key));
+        return db_->Write(rocksdb::WriteOptions(), &batch);
+      },
+      "writing");
+}
+
+absl::Status DiskIndex::Erase(ShardId shard, const ChunkKey& key) {
+  return Change(
+      [&] {
+        rocksdb::WriteBatch batch;
+        batch.Delete(IndexKey(shard, key));
+        batch.Delete(AmendmentKey(shard, key));
+        return db_->Write(rocksdb::WriteOptions(), &batch);
+      },
+      "erasing");
+}
+
+absl::Status DiskIndex::PutEntry(const std::string& key,
+                                 const RecordHeader& record) {
+  const std::string value = ValueOf(record);
   return Change([&] { return db_->Put(rocksdb::WriteOptions(), key, value); },
                 "writing");
 }
 
-absl::Status DiskIndex::Erase(ShardId shard, const ChunkKey& key) {
-  const std::string at = IndexKey(shard, key);
-  return Change([&] { return db_->Delete(rocksdb::WriteOptions(), at); },
-                "erasing");
+absl::Status DiskIndex::Move(const RecordHeader& copy) {
+  return PutEntry(IndexKey(copy.shard, copy.key), copy);
+}
+
+absl::Status DiskIndex::Amend(const RecordHeader& amended) {
+  return PutEntry(AmendmentKey(amended.shard, amended.key), amended);
 }
 
 absl::StatusOr<std::optional<RecordHeader>> DiskIndex::Get(
@@ -173,17 +223,49 @@ absl::StatusOr<std::optional<RecordHeader>> DiskIndex::Get(
   return *std::move(record);
 }
 
+absl::StatusOr<RecordHeader> DiskIndex::Amended(const RecordHeader& record) {
+  std::string value;
+  const rocksdb::Status status = db_->Get(
+      rocksdb::ReadOptions(), AmendmentKey(record.shard, record.key), &value);
+  if (status.IsNotFound()) return record;
+  const absl::StatusOr<RecordHeader> amendment =
+      status.ok() ? RecordOf(IndexKey(record.shard, record.key), value)
+                  : absl::StatusOr<RecordHeader>(ToStatus(status, "reading"));
+  if (!amendment.ok()) {
+    // Not DATA_LOSS: the record itself is whole.
+    return absl::UnavailableError(amendment.status().message());
+  }
+  RecordHeader amended = record;
+  Apply(*amendment, &amended);
+  return amended;
+}
+
 absl::Status DiskIndex::ForEach(
-    absl::FunctionRef<void(const RecordHeader&)> visit) {
+    absl::FunctionRef<void(const RecordHeader& record,
+                           const RecordHeader& amended)>
+        visit) {
   const std::unique_ptr<rocksdb::Iterator> at(
       db_->NewIterator(rocksdb::ReadOptions()));
+  // The record that may have an amendment in the next entry.
+  std::optional<RecordHeader> last;
+  const auto visit_last = [&](const RecordHeader* amendment) {
+    if (!last) return;
+    RecordHeader amended = *last;
+    if (amendment != nullptr) Apply(*amendment, &amended);
+    visit(*std::exchange(last, std::nullopt), amended);
+  };
   for (at->SeekToFirst(); at->Valid(); at->Next()) {
-    if (at->key().size() != kIndexKeyBytes) continue;  // kWholeKey
-    const absl::StatusOr<RecordHeader> record =
-        RecordOf(at->key(), at->value());
-    if (!record.ok()) return record.status();
-    visit(*record);
+    const bool is_amendment = IsAmendmentKey(at->key());
+    if (!is_amendment && at->key().size() != kIndexKeyBytes) {
+      continue;  // kWholeKey
+    }
+    const absl::StatusOr<RecordHeader> entry =
+        RecordOf(rocksdb::Slice(at->key().data(), kIndexKeyBytes), at->value());
+    if (!entry.ok()) return entry.status();
+    visit_last(is_amendment ? &*entry : nullptr);
+    if (!is_amendment) last = *entry;
   }
+  visit_last(nullptr);
   return ToStatus(at->status(), "scanning");
 }
 

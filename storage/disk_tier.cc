@@ -228,6 +228,14 @@ class DiskTierImpl final : public DiskTier {
         [this, shard, key](BlockIo&) { return log_->HeldChanged(shard, key); });
   }
 
+  void Amend(const ObjectInfo& info, bool sync, Done done) override {
+    Post(LaneOf(writers_, info.key), "disk.amend", info.key, std::move(done),
+         [this, info, sync](BlockIo&) {
+           return log_->Amend(HeaderOf(info, WallOffset(*options_.clock)),
+                              sync);
+         });
+  }
+
   absl::Status ForEach(
       absl::FunctionRef<void(const ObjectInfo&)> visit) override {
     const absl::Duration wall_offset = WallOffset(*options_.clock);

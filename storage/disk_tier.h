@@ -95,8 +95,15 @@ class DiskTier {
   // it was evicted before holds() became true. Does not wait for writes.
   virtual void ConfirmHeld(ShardId shard, const ChunkKey& key, Done done) = 0;
 
-  // Visits every live object, in (shard, key) order, with the expiry that it
-  // was written with. Blocks: for the start.
+  // Gives the object the TTL and the durability class of `info`: a later store
+  // has changed them. Done(OK): the change survives kill -9 and, with `sync`, a
+  // power loss; not the loss of the index, unless the tier has moved the object
+  // since. NOT_FOUND when the tier does not have this version. Happens in order
+  // with the writes and removals of the object. Never refused.
+  virtual void Amend(const ObjectInfo& info, bool sync, Done done) = 0;
+
+  // Visits every live object, in (shard, key) order, with the TTL and the
+  // durability class of its last write or Amend. Blocks: for the start.
   virtual absl::Status ForEach(
       absl::FunctionRef<void(const ObjectInfo&)> visit) = 0;
   // Blocks until every earlier call is done and synced.

@@ -206,12 +206,13 @@ absl::StatusOr<std::optional<RecordHeader>> SegmentLog::LiveRecordAt(
 absl::StatusOr<std::optional<RecordHeader>> SegmentLog::IndexedRecordAt(
     const PlacedRecord& placed) {
   std::optional<RecordHeader> found;
-  absl::Status status = index_->ForEach([&](const RecordHeader& record) {
-    if (record.segment == placed.place.segment &&
-        record.offset == placed.place.offset) {
-      found = record;
-    }
-  });
+  absl::Status status = index_->ForEach(
+      [&](const RecordHeader& record, const RecordHeader& /*amended*/) {
+        if (record.segment == placed.place.segment &&
+            record.offset == placed.place.offset) {
+          found = record;
+        }
+      });
   if (!status.ok()) return status;
   return found;
 }
@@ -269,8 +270,11 @@ absl::StatusOr<std::optional<SegmentLog::Written>> SegmentLog::CopyRecord(
   absl::StatusOr<std::optional<Claim>> claim = ClaimForCopy(record, io);
   if (!claim.ok()) return claim.status();
   if (!claim->has_value()) return std::nullopt;
+  // The copy's page has the amendment, so that a rebuilt index has it too.
+  const absl::StatusOr<RecordHeader> amended = index_->Amended(record);
+  if (!amended.ok()) return amended.status();
   absl::StatusOr<Written> copy =
-      WriteAt(**std::move(claim), record, payload, io);
+      WriteAt(**std::move(claim), *amended, payload, io);
   if (!copy.ok()) return copy.status();
   return *std::move(copy);
 }

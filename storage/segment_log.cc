@@ -266,7 +266,9 @@ auto SegmentLog::Install(const RecordHeader& record,
       index_->Get(record.shard, record.key);
   if (!old.ok()) return old.status();
   if (expected != nullptr && *old != *expected) return Installed::kNone;
-  if (absl::Status status = index_->Put(record); !status.ok()) return status;
+  absl::Status status =
+      expected == nullptr ? index_->Put(record) : index_->Move(record);
+  if (!status.ok()) return status;
   const bool held = options_.holds && options_.holds(record.shard, record.key);
   absl::MutexLock lock(&mutex_);
   if (expected != nullptr) {
@@ -363,9 +365,32 @@ absl::Status SegmentLog::HeldChanged(ShardId shard, const ChunkKey& key) {
   return absl::OkStatus();
 }
 
+absl::Status SegmentLog::Amend(const RecordHeader& object, bool sync) {
+  {
+    // A copy that a cleaning makes meanwhile has the sequence of the record, so
+    // the amendment counts for the copy too.
+    absl::MutexLock key_lock(&KeyLock(object.key));
+    absl::StatusOr<std::optional<RecordHeader>> record =
+        index_->Get(object.shard, object.key);
+    if (!record.ok()) return record.status();
+    if (!record->has_value() || (*record)->version != object.version) {
+      return absl::NotFoundError("the disk tier does not hold that version");
+    }
+    (*record)->durability = object.durability;
+    (*record)->expiry_unix_us = object.expiry_unix_us;
+    if (absl::Status status = index_->Amend(**record); !status.ok()) {
+      return status;
+    }
+  }
+  return sync ? index_->Sync() : absl::OkStatus();
+}
+
 absl::Status SegmentLog::ForEach(
     absl::FunctionRef<void(const RecordHeader&)> visit) {
-  return index_->ForEach(visit);
+  return index_->ForEach(
+      [visit](const RecordHeader&, const RecordHeader& amended) {
+        visit(amended);
+      });
 }
 
 absl::Status SegmentLog::Sync() {

@@ -101,6 +101,11 @@ class SegmentLog {
   // Asks holds() again and tells the policy. OK: the object is on disk, and
   // stays there while holds() is true. NOT_FOUND: it is not on disk.
   absl::Status HeldChanged(ShardId shard, const ChunkKey& key);
+  // Gives the object the TTL and the durability class of `object`, which comes
+  // from HeaderOf. Changes the index, and no record. NOT_FOUND: this version is
+  // not on disk.
+  absl::Status Amend(const RecordHeader& object, bool sync);
+  // The records have the TTLs and the durability classes of their amendments.
   absl::Status ForEach(absl::FunctionRef<void(const RecordHeader&)> visit);
   // When this returns OK, every change that was answered before the call
   // survives a power loss.

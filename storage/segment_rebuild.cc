@@ -14,14 +14,17 @@ namespace {
 
 constexpr size_t kScanBytes = 1u << 20;
 
-// Whether record `a` counts rather than record `b` of the same object. A store
-// may have a tombstone with the sequence of a record: earlier builds wrote such
-// a tombstone when a cleaning had copied a record that was then removed.
+// Whether record `a` counts rather than record `b` of the same object. `a` lies
+// behind `b`. Of a record and its copy, the copy counts: the copy has the later
+// TTL. A store may have a tombstone with the sequence of a record: earlier
+// builds wrote such a tombstone when a cleaning had copied a record that was
+// then removed.
 bool Outranks(const RecordHeader& a, const RecordHeader& b) {
   KDN_DCHECK(a.record_key() == b.record_key(),
              "only records of one object have a rank");
   if (a.sequence != b.sequence) return a.sequence > b.sequence;
-  return a.kind == RecordHeader::Kind::kTombstone;
+  return a.kind == RecordHeader::Kind::kTombstone ||
+         b.kind != RecordHeader::Kind::kTombstone;
 }
 
 }  // namespace

@@ -281,20 +281,21 @@ absl::Status SegmentLog::LoadIndex() {
     absl::MutexLock lock(&mutex_);
     segments = segments_;
   }
-  absl::Status status = index_->ForEach([&](const RecordHeader& record) {
-    const auto segment = segments.find(record.segment);
-    if (!MayBeIndexed(record)) {
-      impossible = absl::DataLossError("index: an entry names no object");
-    } else if (segment == segments.end() ||
-               !EndsBefore(record, segment->second->end_at_start)) {
-      lost.push_back(record);
-    } else {
-      found.push_back({{record.segment, record.offset},
-                       RecordBytes(record.payload_bytes),
-                       EvictionHashOf(record.key),
-                       HeldAtStart(record)});
-    }
-  });
+  absl::Status status = index_->ForEach(
+      [&](const RecordHeader& record, const RecordHeader& amended) {
+        const auto segment = segments.find(record.segment);
+        if (!MayBeIndexed(record)) {
+          impossible = absl::DataLossError("index: an entry names no object");
+        } else if (segment == segments.end() ||
+                   !EndsBefore(record, segment->second->end_at_start)) {
+          lost.push_back(record);
+        } else {
+          found.push_back({{record.segment, record.offset},
+                           RecordBytes(record.payload_bytes),
+                           EvictionHashOf(record.key),
+                           HeldAtStart(amended)});
+        }
+      });
   status.Update(impossible);
   if (!status.ok()) return status;
   {

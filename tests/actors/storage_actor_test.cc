@@ -31,6 +31,10 @@ class HeldDisk final : public storage::DiskTier {
   void ConfirmHeld(ShardId, const ChunkKey&, Done done) override {
     done(absl::OkStatus());
   }
+  void Amend(const storage::ObjectInfo& info, bool, Done done) override {
+    amended.push_back(info);
+    asked.push_back(std::move(done));
+  }
   absl::Status ForEach(
       absl::FunctionRef<void(const storage::ObjectInfo&)>) override {
     return absl::OkStatus();
@@ -39,6 +43,7 @@ class HeldDisk final : public storage::DiskTier {
   MetricValues counters() const override { return {}; }
 
   std::vector<Done> asked;
+  std::vector<storage::ObjectInfo> amended;
   int touches = 0;
   int held_changes = 0;
 };

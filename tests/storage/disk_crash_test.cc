@@ -1,7 +1,8 @@
 // Tests of the disk tier in more than one process. After kill -9 at any moment,
 // also during a cleaning: acknowledged objects are there and whole, removed
 // objects are gone, and half-written objects are not seen. All this holds with
-// the old index and with a rebuilt index.
+// the old index and with a rebuilt index. TTLs that were changed later are
+// there with the old index.
 //
 // RocksDB's threads do not survive a fork, and this process forks often. So it
 // opens no tier: all tiers are opened in child processes.
@@ -15,6 +16,7 @@
 #include <iostream>
 #include <map>
 #include <random>
+#include <set>
 
 #include "storage/disk_tier.h"
 #include "storage/record.h"
@@ -51,7 +53,7 @@ int RunInAChild(Body body) {
 
 // One acknowledged step of the child.
 struct Ack {
-  enum class Step { kWritten, kRemoving, kRemoved };
+  enum class Step { kWritten, kAmended, kRemoving, kRemoved };
   int object;
   Step step;
   uint64_t cleaned;  // segments, by this child so far
@@ -72,6 +74,12 @@ class Child {
         _exit(2);
       }
       Report(i, Ack::Step::kWritten);
+      if (i % 2 == 0) {
+        ObjectInfo with_ttl = MakeObject(i).info;
+        with_ttl.expires = TestClock()->Now() + absl::Hours(1);
+        if (!disk.Amend(with_ttl, i % 3 == 0).ok()) _exit(5);
+        Report(i, Ack::Step::kAmended);
+      }
       const int old = i - 4;
       if (old < first || old % 4 == 0) continue;
       // After a kill, this removal may or may not have happened.
@@ -128,6 +136,13 @@ class DiskCrashTest : public testing::Test {
     auto tier = DiskTier::Open(Options(directory_.path()));
     ASSERT_TRUE(tier.ok()) << tier.status();
     SyncDisk disk(tier->get());
+    std::set<ChunkKey> with_ttl;
+    ASSERT_TRUE((*tier)
+                    ->ForEach([&](const ObjectInfo& info) {
+                      if (info.expires <= absl::InfinitePast()) return;
+                      with_ttl.insert(info.key);
+                    })
+                    .ok());
     for (const auto& [object, step] : steps_) {
       const TestObject expected = MakeObject(object, 1, kObjectBytes);
       const auto back = disk.Read(expected.info);
@@ -136,7 +151,12 @@ class DiskCrashTest : public testing::Test {
       if (there) {
         EXPECT_EQ(*back, expected.bytes) << object;
       }
-      EXPECT_TRUE(there || step != Ack::Step::kWritten) << object << " is lost";
+      const bool stored =
+          step == Ack::Step::kWritten || step == Ack::Step::kAmended;
+      EXPECT_TRUE(there || !stored) << object << " is lost";
+      EXPECT_TRUE(step != Ack::Step::kAmended || index_is_lost_ ||
+                  with_ttl.contains(expected.info.key))
+          << object << " has lost its TTL";
       EXPECT_TRUE(!there || step != Ack::Step::kRemoved)
           << object << " is back";
     }
@@ -145,6 +165,7 @@ class DiskCrashTest : public testing::Test {
 
   TempDirectory directory_;
   std::map<int, Ack::Step> steps_;  // the last step of each object
+  bool index_is_lost_ = false;
   int next_ = 0;
   uint64_t cleaned_ = 0;
 };
@@ -156,7 +177,8 @@ TEST_F(DiskCrashTest, NothingAcknowledgedIsLostAndNothingHalfWrittenIsSeen) {
     SCOPED_TRACE(testing::Message() << "seed " << kSeed << " round " << round);
     WorkAndKill(static_cast<int>(random() % 200) + 1);
     if (HasFatalFailure()) return;
-    if (round % 4 == 3) {
+    if (round == kRounds / 2) index_is_lost_ = true;
+    if (index_is_lost_ && round % 4 == 3) {
       std::filesystem::remove_all(directory_.path() + "/index");
     }
     VerifyInAChild();

@@ -104,6 +104,11 @@ class SyncDisk {
       tier_->ConfirmHeld(info.shard, info.key, std::move(done));
     });
   }
+  absl::Status Amend(const ObjectInfo& info, bool sync = false) {
+    return Wait([&](DiskTier::Done done) {
+      tier_->Amend(info, sync, std::move(done));
+    });
+  }
   absl::Status Remove(const ObjectInfo& info) {
     return Wait([&](DiskTier::Done done) {
       tier_->Remove(info.shard, info.key, std::move(done));

@@ -74,7 +74,9 @@ TEST(DiskIndexTest, WalksInShardThenKeyOrderAndOverObjectsOnly) {
   }
   std::vector<std::pair<ShardId, ChunkKey>> seen;
   ASSERT_TRUE(index
-                  ->ForEach([&](const RecordHeader& record) {
+                  ->ForEach([&](const RecordHeader& record,
+                                const RecordHeader& amended) {
+                    EXPECT_EQ(record, amended);
                     seen.emplace_back(record.shard, record.key);
                   })
                   .ok());
@@ -97,11 +99,94 @@ TEST(DiskIndexTest, AnEntryUnderTheKeyOfAnotherObjectIsDamage) {
     ASSERT_TRUE(db->Put({}, last->key(), first->value()).ok());
   }
   auto index = Open(directory);
-  const auto ignore = [](const RecordHeader&) {};
+  const auto ignore = [](const RecordHeader&, const RecordHeader&) {};
   EXPECT_TRUE(absl::IsDataLoss(index->ForEach(ignore)));
   EXPECT_TRUE(
       absl::IsDataLoss(index->Get(Record(2).shard, Record(2).key).status()));
   EXPECT_TRUE(index->Get(Record(1).shard, Record(1).key).ok());
+}
+
+// The record with its amendment, by Amended and by ForEach.
+RecordHeader AmendedIn(DiskIndex& index, const RecordHeader& record) {
+  const absl::StatusOr<RecordHeader> amended = index.Amended(record);
+  EXPECT_TRUE(amended.ok()) << amended.status();
+  int visits = 0;
+  EXPECT_TRUE(
+      index
+          .ForEach([&](const RecordHeader& own, const RecordHeader& visited) {
+            if (own.key != record.key) return;
+            ++visits;
+            EXPECT_EQ(own, record);
+            EXPECT_EQ(visited, *amended);
+          })
+          .ok());
+  EXPECT_EQ(visits, 1);
+  return *amended;
+}
+
+TEST(DiskIndexTest, AnAmendmentCountsForItsRecordAndForCopiesOfIt) {
+  TempDirectory directory;
+  auto index = Open(directory);
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(index->Put(Record(i)).ok());
+  const RecordHeader record = Record(7);
+  RecordHeader amended = record;
+  amended.expiry_unix_us = 1234;
+  amended.durability = Durability::kDurable;
+  ASSERT_TRUE(index->Amend(amended).ok());
+  index = nullptr;
+  index = Open(directory);
+  EXPECT_EQ(**index->Get(record.shard, record.key), record);
+  EXPECT_EQ(AmendedIn(*index, record), amended);
+  EXPECT_EQ(AmendedIn(*index, Record(8)), Record(8));
+  RecordHeader copy = record;
+  copy.segment = 50;
+  ASSERT_TRUE(index->Move(copy).ok());
+  amended.segment = copy.segment;
+  EXPECT_EQ(AmendedIn(*index, copy), amended);
+  ASSERT_TRUE(index->Put(record).ok());
+  EXPECT_EQ(AmendedIn(*index, record), record) << "written again";
+}
+
+// A build without amendments leaves the amendment of an object that it removes.
+TEST(DiskIndexTest, AnAmendmentOfAnEarlierRecordDoesNotCount) {
+  TempDirectory directory;
+  auto index = Open(directory);
+  RecordHeader amended = Record(1);
+  amended.expiry_unix_us = 1234;
+  ASSERT_TRUE(index->Amend(amended).ok());
+  RecordHeader later = Record(1);
+  later.sequence = 99;
+  ASSERT_TRUE(index->Move(later).ok());  // does not drop the amendment
+  EXPECT_EQ(AmendedIn(*index, later), later);
+  ASSERT_TRUE(index->Put(Record(1)).ok());
+  ASSERT_TRUE(index->Amend(amended).ok());
+  ASSERT_TRUE(index->Erase(amended.shard, amended.key).ok());
+  ASSERT_TRUE(index->Move(Record(1)).ok());
+  EXPECT_EQ(AmendedIn(*index, Record(1)), Record(1)) << "erased";
+}
+
+TEST(DiskIndexTest, ADamagedAmendmentIsNoDamageOfItsRecord) {
+  TempDirectory directory;
+  {
+    auto index = Open(directory);
+    ASSERT_TRUE(index->Put(Record(1)).ok());
+    ASSERT_TRUE(index->Amend(Record(1)).ok());
+  }
+  {
+    rocksdb::DB* db = nullptr;
+    ASSERT_TRUE(rocksdb::DB::Open({}, directory.path() + "/index", &db).ok());
+    const std::unique_ptr<rocksdb::DB> owner(db);
+    const std::unique_ptr<rocksdb::Iterator> last(db->NewIterator({}));
+    last->SeekToLast();
+    ASSERT_TRUE(last->key().ends_with("amended"));
+    ASSERT_TRUE(db->Put({}, last->key(), "nonsense").ok());
+  }
+  auto index = Open(directory);
+  EXPECT_EQ(**index->Get(Record(1).shard, Record(1).key), Record(1));
+  EXPECT_TRUE(absl::IsUnavailable(index->Amended(Record(1)).status()));
+  EXPECT_TRUE(absl::IsDataLoss(index->ForEach([](const RecordHeader&,
+                                                 const RecordHeader&) {
+  }))) << "the next start rebuilds the index";
 }
 
 TEST(DiskIndexTest, ALogDamagedBeforeItsEndIsDamageNotAShorterIndex) {

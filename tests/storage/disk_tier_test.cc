@@ -376,6 +376,38 @@ TEST_P(DiskTierTest, ATtlHoldsItsObjectFromTheStart) {
   }
 }
 
+TEST_P(DiskTierTest, AnAmendedTtlHoldsItsObjectFromTheNextStart) {
+  const SetClock clock(absl::UnixEpoch() + absl::Hours(500),
+                       absl::FromUnixSeconds(1790000000));
+  TestObject object = MakeObject(1);
+  for (int run = 0; run < 2; ++run) {
+    DiskTier::Options options = OptionsHere();
+    options.clock = &clock;
+    options.capacity_bytes = 512u << 10;
+    auto tier = Open(std::move(options));
+    SyncDisk disk(tier.get());
+    EXPECT_TRUE(absl::IsNotFound(disk.Amend(MakeObject(99).info)));
+    if (run == 0) {
+      ASSERT_TRUE(disk.Write(object).ok());
+      object.info.expires = clock.Now() + absl::Hours(1);
+      object.info.durability = Durability::kDurable;
+      ASSERT_TRUE(disk.Amend(object.info, /*sync=*/true).ok());
+    }
+    int seen = 0;
+    ASSERT_TRUE(tier->ForEach([&](const ObjectInfo& info) {
+                      ++seen;
+                      EXPECT_EQ(info.expires, object.info.expires);
+                      EXPECT_EQ(info.durability, Durability::kDurable);
+                    })
+                    .ok());
+    EXPECT_EQ(seen, 1);
+    for (int i = 2; i < 90 && run == 1; ++i) {
+      ASSERT_TRUE(disk.Write(MakeObject(i)).ok());
+    }
+    EXPECT_TRUE(disk.Read(object.info).ok()) << run;
+  }
+}
+
 TEST_P(DiskTierTest, AFullTierEvictsTheOldestObjectsThatAreNotHeld) {
   DiskTier::Options options = OptionsHere();
   options.capacity_bytes = 1u << 20;

@@ -171,6 +171,22 @@ class SegmentLogTest : public testing::Test {
     const ObjectInfo info = MakeObject(i).info;
     return log_->Remove(info.shard, info.key, io_);
   }
+  absl::Status Amend(int i, int64_t expiry_unix_us) {
+    RecordHeader object = HeaderOf(MakeObject(i).info, absl::ZeroDuration());
+    object.expiry_unix_us = expiry_unix_us;
+    return log_->Amend(object, /*sync=*/false);
+  }
+  // By ForEach; -1: the log does not have the object.
+  int64_t ExpiryOf(int i) {
+    int64_t expiry = -1;
+    EXPECT_TRUE(log_->ForEach([&](const RecordHeader& record) {
+                      if (record.key == MakeObject(i).info.key) {
+                        expiry = record.expiry_unix_us;
+                      }
+                    })
+                    .ok());
+    return expiry;
+  }
   // Opens the log anew, with an index that is rebuilt from the segments.
   void OpenWithoutIndex(SegmentLog::Options options) {
     log_ = nullptr;
@@ -211,6 +227,81 @@ class SegmentLogTest : public testing::Test {
   FaultyIo io_;
   std::unique_ptr<SegmentLog> log_;
 };
+
+TEST_F(SegmentLogTest, AnAmendmentChangesTheTermsOfTheIndexedVersionOnly) {
+  Open(Options());
+  EXPECT_TRUE(absl::IsNotFound(Amend(1, /*expiry_unix_us=*/7)));
+  AppendAll(0, 2);
+  TestObject other = MakeObject(1, /*version=*/2);
+  EXPECT_TRUE(absl::IsNotFound(
+      log_->Amend(HeaderOf(other.info, absl::ZeroDuration()), false)));
+  ASSERT_TRUE(Amend(1, 7).ok());
+  for (int run = 0; run < 2; ++run) {
+    EXPECT_EQ(ExpiryOf(0), 0);
+    EXPECT_EQ(ExpiryOf(1), 7);
+    EXPECT_TRUE(Read(MakeObject(1)).ok());
+    Open(Options());
+  }
+  ASSERT_TRUE(Append(other).ok());
+  EXPECT_EQ(ExpiryOf(1), 0) << "another version, without a TTL";
+  // A rebuilt index has the TTLs of the records.
+  ASSERT_TRUE(Amend(0, 8).ok());
+  OpenWithoutIndex(Options());
+  EXPECT_EQ(ExpiryOf(0), 0);
+}
+
+TEST_F(SegmentLogTest, AMovedRecordHasItsAmendment) {
+  // kBefore: the amendment comes before the cleaning. kMeanwhile: it comes when
+  // the copy is written and the index does not point to it yet.
+  enum class When { kBefore, kMeanwhile };
+  for (const When when : {When::kBefore, When::kMeanwhile}) {
+    SCOPED_TRACE(static_cast<int>(when));
+    log_ = nullptr;
+    fs::remove_all(directory_.path());
+    Open(Options());
+    AppendAll(0, kRecords + 1);
+    ASSERT_TRUE(Amend(1, 7).ok());
+    for (const int i : {0, 2, 3}) ASSERT_TRUE(Remove(i).ok());
+    bool amended = when == When::kBefore;
+    {
+      const ScopedSyncHook hook([&](const std::string& file) {
+        if (file != kSecond || std::exchange(amended, true)) return 0;
+        EXPECT_TRUE(Amend(1, 9).ok());
+        return 0;
+      });
+      EXPECT_TRUE(log_->CleanOne(io_).value_or(false));
+    }
+    EXPECT_TRUE(amended);
+    EXPECT_FALSE(HasFile("segment-00000001"));
+    const int64_t expiry = when == When::kBefore ? 7 : 9;
+    for (int run = 0; run < 2; ++run) {
+      EXPECT_EQ(ExpiryOf(1), expiry);
+      EXPECT_TRUE(Read(MakeObject(1)).ok());
+      Open(Options());
+    }
+    OpenWithoutIndex(Options());
+    EXPECT_EQ(ExpiryOf(1), 7) << "the copy's page has it";
+    EXPECT_TRUE(Read(MakeObject(1)).ok());
+  }
+}
+
+// A kill may leave the record and its copy.
+TEST_F(SegmentLogTest, ARebuildPrefersTheCopyOfARecord) {
+  Open(Options());
+  AppendAll(0, kRecords + 1);
+  ASSERT_TRUE(Amend(1, 7).ok());
+  for (const int i : {0, 2, 3}) ASSERT_TRUE(Remove(i).ok());
+  const fs::path first = directory_.path() + "/segment-00000001";
+  const fs::path saved = directory_.path() + "/saved";
+  fs::copy_file(first, saved);
+  EXPECT_TRUE(log_->CleanOne(io_).value_or(false));
+  ASSERT_FALSE(fs::exists(first));
+  log_ = nullptr;
+  fs::rename(saved, first);
+  OpenWithoutIndex(Options());
+  EXPECT_EQ(ExpiryOf(1), 7);
+  EXPECT_TRUE(Read(MakeObject(1)).ok());
+}
 
 TEST_F(SegmentLogTest, ARemovalHoldsEvenIfItsTombstoneCannotBeWritten) {
   Open(Options());
