@@ -96,7 +96,8 @@ struct DiscardCall {
 // The disk tier has ended a request, and holds neither its callback nor its
 // memory any more.
 struct DiskAnswer {
-  enum class Kind { kWritten, kRead, kRemoved, kHeld } kind = Kind::kWritten;
+  enum class Kind { kWritten, kRead, kRemoved, kHeld, kAmended };
+  Kind kind = Kind::kWritten;
   ChunkKey key;
   absl::Status status;
 };

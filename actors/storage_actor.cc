@@ -168,6 +168,9 @@ void StorageActorState::OnDisk(const DiskAnswer& answer) {
       return Perform(partition->OnDiskRemoved(answer.key, answer.status));
     case DiskAnswer::Kind::kHeld:
       return Perform(partition->OnDiskHeld(answer.key, answer.status, now));
+    case DiskAnswer::Kind::kAmended:
+      Perform(partition->OnDiskAmended(answer.key, answer.status, now));
+      return AnswerFlushes();
   }
 }
 
@@ -297,6 +300,12 @@ void StorageActorState::Do(storage::action::ConfirmHold& action) {
   deps.disk->ConfirmHeld(
       action.shard, action.key,
       DiskRequest::DoneOf(RequestOf(DiskAnswer::Kind::kHeld, action.key)));
+}
+
+void StorageActorState::Do(storage::action::AmendOnDisk& action) {
+  deps.disk->Amend(action.info, action.sync,
+                   DiskRequest::DoneOf(
+                       RequestOf(DiskAnswer::Kind::kAmended, action.info.key)));
 }
 
 void StorageActorState::Do(storage::action::WriteFailed& action) {

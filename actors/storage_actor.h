@@ -101,6 +101,7 @@ struct StorageActorState {
   void Do(storage::action::Pinned& action);
   void Do(storage::action::HoldChanged& action);
   void Do(storage::action::ConfirmHold& action);
+  void Do(storage::action::AmendOnDisk& action);
   void Do(storage::action::WriteFailed& action);
   void Do(storage::action::HeldLost& action);
 

@@ -25,7 +25,8 @@ struct ObjectInfo {
   // The number of chunks before this one in its chain. 0: none, or not known.
   uint32_t depth = 0;
   // The end of the TTL on the monotonic clock. Until then the object is held.
-  // InfinitePast: the object has no TTL.
+  // InfinitePast: the object has no TTL. A partition counts the TTLs of the
+  // stores that it has acknowledged.
   absl::Time expires = absl::InfinitePast();
 };
 

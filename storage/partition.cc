@@ -22,6 +22,7 @@ Actions Partition::Restore(const ObjectInfo& info, absl::Time opened) {
   entry.info = info;
   entry.on_disk = true;
   entry.synced = true;
+  entry.disk_terms = entry.terms();
   impl_->Add(entry);
   if (info.expires > opened) impl_->leases.HoldUntil(info.key, info.expires);
   impl_->TellHolds(actions);
@@ -52,11 +53,8 @@ void Partition::Impl::EraseEntry(const ChunkKey& key,
     KDN_CHECK(queued != write_queue.end(), "a queued write is in the queue");
     write_queue.erase(queued);
   }
-  AnswerCommitters(entry, [&](const Committer& committer) {
-    actions.push_back(action::Refused{
-        committer.waiter.id,
-        absl::AbortedError("the object was removed meanwhile")});
-  });
+  RefuseCommitters(
+      entry, absl::AbortedError("the object was removed meanwhile"), actions);
   AnswerHoldWaiters(entry, to_readers, actions);
   ForgetMemory(entry);
   const auto read = reads.find(key);
@@ -104,6 +102,7 @@ Actions Partition::Commit(RequestId id, const ObjectInfo& info,
   } else {
     impl_->CommitExisting(found->second, id, info, std::move(block), durability,
                           expires, deadline, actions);
+    impl_->AmendIfNeeded(found->second);
   }
   impl_->TellHolds(actions);
   impl_->Advance(now, actions);
@@ -118,10 +117,14 @@ void Partition::Impl::CommitNew(RequestId id, const ObjectInfo& info,
   const bool unknown = added.second;
   Entry& entry = added.first->second;
   if (unknown) Add(entry);
-  const absl::Time expires_before = entry.info.expires;
+  const bool durable = durability == Durability::kDurable;
+  // An earlier version is gone. What its stores were promised goes over to this
+  // version.
+  const Terms before =
+      unknown ? Terms() : Terms{entry.info.expires, entry.info.durability};
   entry.info = info;
-  entry.info.expires = std::max(expires_before, expires);
-  entry.info.durability = durability;
+  entry.info.expires = before.expires;
+  entry.info.durability = before.durability;
   leases.HoldUntil(info.key, expires);
   PutInMemory(entry, std::move(object), actions);
   AnswerReadersFromMemory(entry, actions);
@@ -129,17 +132,16 @@ void Partition::Impl::CommitNew(RequestId id, const ObjectInfo& info,
   if (const auto read = reads.find(info.key); read != reads.end()) {
     read->second.stale = true;
   }
-  const bool durable = durability == Durability::kDurable;
-  if (options.has_disk) QueueWrite(entry, durable);
+  if (options.has_disk) QueueWrite(entry, durable || entry.must_sync());
+  const Committer committer{{id, deadline}, false, {expires, durability}};
   if (durable) {
     // Readers have seen the object already: it stays visible.
     Update(entry, [&](Entry& it) { it.visible = !unknown; });
     counters["commits"] += unknown ? 0 : 1;
-    AwaitDurable(entry, {{id, deadline}, /*existed=*/false});
-    return;
+    return AwaitDisk(entry, committer);
   }
   ++counters["commits"];
-  actions.push_back(action::Committed{id, info, false});
+  Acknowledge(entry, committer, actions);
 }
 
 void Partition::Impl::CommitExisting(Entry& entry, RequestId id,
@@ -147,9 +149,8 @@ void Partition::Impl::CommitExisting(Entry& entry, RequestId id,
                                      Durability durability, absl::Time expires,
                                      absl::Time deadline, Actions& actions) {
   ++counters["commits_existed"];
-  entry.info.durability = std::max(entry.info.durability, durability);
-  const bool waits =
-      !entry.visible || (durability == Durability::kDurable && !entry.synced);
+  const bool durable = durability == Durability::kDurable;
+  const bool waits = !entry.visible || (durable && !entry.synced);
   const bool keeps =
       expires == absl::InfinitePast() || entry.hold == Entry::Hold::kConfirmed;
   if (entry.object == nullptr && (waits || !keeps) &&
@@ -170,17 +171,18 @@ void Partition::Impl::CommitExisting(Entry& entry, RequestId id,
   TellHolds(actions);
   WriteIfSole(entry);
   if (entry.object == nullptr && !keeps) {
-    return AwaitHold(entry, {id, std::nullopt, false, deadline, expires},
-                     actions);
+    return AwaitHold(
+        entry,
+        {id, std::nullopt, false, deadline, {expires, durability}},
+        actions);
   }
   AskToConfirm(entry, actions);
-  entry.info.expires = std::max(entry.info.expires, expires);
-  if (!waits) {
-    actions.push_back(action::Committed{id, entry.info, true});
-    return;
+  const Committer committer{{id, deadline}, true, {expires, durability}};
+  if (entry.fulfils(committer.terms)) {
+    return Acknowledge(entry, committer, actions);
   }
-  AwaitDurable(entry, {{id, deadline}, /*existed=*/true});
-  WriteAgain(entry, durability == Durability::kDurable);
+  AwaitDisk(entry, committer);
+  if (waits) WriteAgain(entry, durable);
 }
 
 void Partition::Impl::WriteAgain(Entry& entry, bool sync) {
@@ -257,6 +259,7 @@ void Partition::Impl::CountTerminal(Metric what, uint64_t count) {
 
 void Partition::Impl::Advance(absl::Time now, Actions& actions) {
   StartWrites(now, actions);
+  StartAmendments(now, actions);
   StartReads(actions);
   ServeReservations(actions);
 }

@@ -95,6 +95,12 @@ struct ConfirmHold {
   ChunkKey key;
   ShardId shard;
 };
+// The TTL or the durability class of an object on disk has changed. Hand to the
+// disk tier (DiskTier::Amend); answer with OnDiskAmended.
+struct AmendOnDisk {
+  ObjectInfo info;
+  bool sync = false;
+};
 // For the log: the disk did not take the object. The object stays in memory and
 // is written again after `again_in`. Zero: the object is not written again,
 // because it was never visible or is on disk already.
@@ -118,7 +124,7 @@ using Action =
                  action::Missed, action::Refused, action::WriteToDisk,
                  action::ReadFromDisk, action::RemoveFromDisk, action::Removed,
                  action::Pinned, action::HoldChanged, action::ConfirmHold,
-                 action::WriteFailed, action::HeldLost>;
+                 action::AmendOnDisk, action::WriteFailed, action::HeldLost>;
 using Actions = std::vector<Action>;
 
 // One partition of a node's shards: a memory tier over a disk tier, and the
@@ -137,8 +143,8 @@ class Partition {
  public:
   struct Options {
     bool has_disk = true;
-    // How many writes the disk may have that it has not answered. Further
-    // writes wait.
+    // How many writes the disk may have that it has not answered, and how many
+    // amendments. Further writes and amendments wait.
     int disk_writes_max = 8;
     int disk_reads_max = 8;
     // How many reservations may wait for room, and reads for the disk,
@@ -172,12 +178,14 @@ class Partition {
   Actions Withdraw(RequestId id, absl::Time now);
   // Makes a complete object visible. The first commit of a key wins: the
   // earlier object stays, `block` is dropped and `existed` is true. A kDurable
-  // commit ends when the disk has synced the object. Any other commit ends at
-  // once, with two exceptions. If an earlier kDurable commit of the key still
-  // waits for the disk, both end together. If the object is another version
-  // that is only on disk, a commit with a TTL waits for OnDiskHeld as a pin
-  // does. `expires` is the end of the TTL, which holds the object as a lease
-  // does; InfinitePast: none. Ends in Committed or Refused.
+  // commit ends when the disk has synced the object and its TTL. Any other
+  // commit ends at once, with two exceptions. If an earlier kDurable commit of
+  // the key still waits for the disk to write the object, both end together. If
+  // the object is another version that is only on disk, a commit with a TTL
+  // waits for OnDiskHeld as a pin does. `expires` is the end of the TTL, which
+  // holds the object as a lease does; InfinitePast: none. Ends in Committed or
+  // Refused. The TTL of a commit that is refused ends, unless another commit
+  // has set the TTL too.
   Actions Commit(RequestId id, const ObjectInfo& info,
                  std::shared_ptr<ArenaBlock> block, Durability durability,
                  absl::Time expires, absl::Time deadline, absl::Time now);
@@ -225,6 +233,11 @@ class Partition {
   // come in the order of its ConfirmHold.
   Actions OnDiskHeld(const ChunkKey& key, const absl::Status& status,
                      absl::Time now);
+  // Answers AmendOnDisk. NOT_FOUND: the disk has evicted the object. After
+  // another error, the partition amends the object again later. REQUIRES: the
+  // answer comes in order with the answers to the writes of the key.
+  Actions OnDiskAmended(const ChunkKey& key, const absl::Status& status,
+                        absl::Time now);
   // The disk tier has evicted a record of this version. A memory copy is
   // written again if a lease or a TTL holds the object, if the copy was read
   // since it was written, or if a write is in flight, because the evicted
@@ -242,14 +255,15 @@ class Partition {
   bool Held(const ChunkKey& key, absl::Time now) const;
   // Time has passed, or a writer has given memory back: serves waiting
   // requests, ends requests past their deadline, expires leases, repeats failed
-  // writes that are due, and asks the disk again to confirm holds. Call at
-  // least every 100 ms.
+  // writes and amendments that are due, and asks the disk again to confirm
+  // holds. Call at least every 100 ms.
   Actions OnTick(absl::Time now);
 
-  // Repeats all failed writes at once: the node is about to stop.
+  // Repeats all failed writes and amendments at once: the node is about to
+  // stop.
   Actions Flush(absl::Time now);
-  // Whether an object is on its way to disk or queued for it. A failed write
-  // that waits for its next try does not count.
+  // Whether an object or an amendment is on its way to disk or queued for it. A
+  // failure that waits for its next try does not count.
   bool HasUnwritten() const;
   // The metrics of kv/metric_table.h from "lookups" to "leases". Takes the same
   // time for any number of objects. hits + misses + failures = lookups, always.

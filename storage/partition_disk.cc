@@ -10,12 +10,6 @@
 namespace kdn::storage {
 namespace {
 
-// The engine of a durable store was promised that the object survives a power
-// loss, so later writes of the object sync too.
-bool MustSync(const Entry& entry) {
-  return entry.info.durability == Durability::kDurable;
-}
-
 // The delay doubles with each failure.
 constexpr absl::Duration kRetryMin = absl::Milliseconds(500);
 constexpr absl::Duration kRetryMax = absl::Minutes(1);
@@ -37,12 +31,6 @@ void Partition::Impl::SetOnDisk(Entry& entry, bool on_disk) {
   entry.synced = entry.synced && on_disk;
 }
 
-void Partition::Impl::AwaitDurable(Entry& entry, Committer committer) {
-  entry.committers.push_back(committer);
-  deadlines[{committer.waiter.deadline, committer.waiter.id}] = {
-      entry.info.key, /*is_commit=*/true};
-}
-
 void Partition::Impl::QueueWrite(Entry& entry, bool sync) {
   entry.write_sync = entry.write_sync || sync;
   CancelRetry(entry);
@@ -54,7 +42,7 @@ void Partition::Impl::QueueWrite(Entry& entry, bool sync) {
 void Partition::Impl::WriteIfSole(Entry& entry) {
   if (!options.has_disk || !entry.sole()) return;
   if (entry.write == Entry::Write::kFailed) return;
-  QueueWrite(entry, MustSync(entry));
+  QueueWrite(entry, entry.must_sync());
 }
 
 void Partition::Impl::QueueRetries(absl::Time now) {
@@ -64,7 +52,7 @@ void Partition::Impl::QueueRetries(absl::Time now) {
     const auto [at, key] = *retries.begin();
     if (at > now) return;
     Entry& entry = entries.find(key)->second;
-    QueueWrite(entry, MustSync(entry));
+    QueueWrite(entry, entry.must_sync());
   }
 }
 
@@ -88,14 +76,18 @@ void Partition::Impl::StartWrites(absl::Time now, Actions& actions) {
     entry.write = Entry::Write::kInFlight;
     entry.read_since_write = false;
     entry.evicted_meanwhile = false;
+    entry.write_terms = entry.terms();
     ++writes_in_flight;
-    actions.push_back(
-        action::WriteToDisk{entry.info, entry.object, entry.write_sync});
+    action::WriteToDisk write{entry.info, entry.object, entry.write_sync};
+    write.info.expires = entry.write_terms.expires;
+    write.info.durability = entry.write_terms.durability;
+    actions.push_back(std::move(write));
   }
 }
 
 bool Partition::HasUnwritten() const {
-  return impl_->writes_in_flight > 0 || !impl_->write_queue.empty();
+  return impl_->writes_in_flight > 0 || !impl_->write_queue.empty() ||
+         impl_->amendments_in_flight > 0 || !impl_->amend_queue.empty();
 }
 
 Actions Partition::Flush(absl::Time now) {
@@ -104,8 +96,9 @@ Actions Partition::Flush(absl::Time now) {
   while (!impl_->retries.empty()) {
     const ChunkKey key = impl_->retries.begin()->second;
     Entry& entry = impl_->entries.find(key)->second;
-    impl_->QueueWrite(entry, MustSync(entry));
+    impl_->QueueWrite(entry, entry.must_sync());
   }
+  impl_->QueueAmendments(absl::InfiniteFuture());
   impl_->Advance(now, actions);
   return actions;
 }
@@ -116,9 +109,9 @@ void Partition::Impl::OnWriteFailed(Entry& entry, const absl::Status& status,
   ++counters["disk_write_failures"];
   ++entry.write_failures;
   action::WriteFailed failed{entry.info.key, status, entry.write_failures};
-  AnswerCommitters(entry, [&](const Committer& committer) {
-    actions.push_back(action::Refused{committer.waiter.id, status});
-  });
+  // The disk may have written the record all the same.
+  if (entry.disk_terms != entry.write_terms) entry.disk_terms.reset();
+  RefuseCommitters(entry, status, actions);
   if (!entry.visible) {
     // A durable commit that failed was never visible.
     actions.push_back(failed);
@@ -131,6 +124,7 @@ void Partition::Impl::OnWriteFailed(Entry& entry, const absl::Status& status,
     entry.retry_at = now + failed.again_in;
     retries.emplace(entry.retry_at, entry.info.key);
   }
+  AmendIfNeeded(entry);
   actions.push_back(failed);
 }
 
@@ -166,6 +160,8 @@ void Partition::Impl::OnWritten(Entry& entry, Actions& actions) {
   entry.write_failures = 0;
   SetOnDisk(entry, true);
   entry.synced = entry.synced || synced;
+  entry.disk_terms = entry.write_terms;
+  entry.terms_synced = true;
   // A read that is still in flight may have seen the record before this one, or
   // none. Its error says nothing about this record.
   if (const auto read = reads.find(entry.info.key); read != reads.end()) {
@@ -175,16 +171,14 @@ void Partition::Impl::OnWritten(Entry& entry, Actions& actions) {
     Update(entry, [](Entry& it) { it.visible = true; });
     ++counters["commits"];
   }
-  AnswerCommitters(entry, [&](const Committer& committer) {
-    actions.push_back(
-        action::Committed{committer.waiter.id, entry.info, committer.existed});
-  });
+  AcknowledgeFulfilled(entry, actions);
   if (entry.evicted_meanwhile) {
     // The evicted record may be the new one, so the object is written again.
     SetOnDisk(entry, false);
-    QueueWrite(entry, MustSync(entry));
+    QueueWrite(entry, entry.must_sync());
   }
   AskToConfirm(entry, actions);
+  AmendIfNeeded(entry);
 }
 
 std::vector<Waiter> Partition::Impl::TakeReaders(DiskRead& read) {
@@ -292,7 +286,7 @@ void Partition::Impl::OnReadFailed(Entry& entry, const absl::Status& status) {
   counters["damaged"] += absl::IsDataLoss(status) ? 1 : 0;
   SetOnDisk(entry, false);
   // A commit has brought the bytes meanwhile, so the disk gets a new copy.
-  if (entry.object != nullptr) QueueWrite(entry, MustSync(entry));
+  if (entry.object != nullptr) QueueWrite(entry, entry.must_sync());
 }
 
 void Partition::Impl::ForgetIfNowhere(const ChunkKey& key,
@@ -300,9 +294,10 @@ void Partition::Impl::ForgetIfNowhere(const ChunkKey& key,
                                       Actions& actions) {
   const auto found = entries.find(key);
   if (found == entries.end() || !found->second.nowhere()) return;
-  const Entry& entry = found->second;
-  // If only a pin or TTL that the disk has not confirmed holds the object, no
-  // promise is broken: the request that waits is refused.
+  Entry& entry = found->second;
+  // If only a pin or TTL that was not acknowledged holds the object, no promise
+  // is broken: the request that waits is refused.
+  RefuseCommitters(entry, absl::UnavailableError(kVersionIsGone), actions);
   if (leases.Held(key, now) &&
       (entry.hold_waiters.empty() || entry.info.expires > now)) {
     actions.push_back(action::HeldLost{key});
@@ -363,7 +358,8 @@ void Partition::Impl::LoseDiskCopy(Entry& entry, absl::Time now,
   SetOnDisk(entry, false);
   entry.evicted_meanwhile = entry.write == Entry::Write::kInFlight;
   if (entry.object != nullptr) {
-    if (entry.read_since_write || entry.hold != Entry::Hold::kNone) {
+    if (entry.read_since_write || entry.hold != Entry::Hold::kNone ||
+        !entry.committers.empty()) {
       WriteIfSole(entry);
     }
     return;

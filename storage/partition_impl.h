@@ -18,113 +18,16 @@
 #include "storage/eviction_lru.h"
 #include "storage/lease_table.h"
 #include "storage/partition.h"
+#include "storage/partition_entry.h"
 
 namespace kdn::storage {
 
+// The answer to a commit of an object that the disk has lost meanwhile.
+inline constexpr char kVersionIsGone[] =
+    "the stored version is gone: store the chunk again";
+
 // The time until a disk request that has failed so often in a row is repeated.
 absl::Duration RetryDelay(int failures);
-
-// A request that waits until its deadline at the latest.
-struct Waiter {
-  RequestId id;
-  absl::Time deadline;
-};
-
-// A durable commit that waits for the disk.
-struct Committer {
-  Waiter waiter;
-  bool existed = false;  // the commit found the object here
-};
-
-// A pin, or a commit with a TTL, that waits for the disk to confirm that the
-// object stays.
-struct HoldWaiter {
-  RequestId id;
-  std::optional<SessionId> session;  // of a pin; nullopt: a commit
-  // Of a pin. False: the session had the lease before, and a failure of this
-  // pin does not end it.
-  bool made_lease = false;
-  // Of a commit.
-  absl::Time deadline;
-  absl::Time expires;
-};
-
-// One object the partition knows.
-struct Entry {
-  // The state of the write to disk. kFailed: the disk refused the object; the
-  // next try is at `retry_at`.
-  enum class Write { kNone, kQueued, kInFlight, kFailed };
-  // kNone: nothing holds the object against eviction. The other values: a lease
-  // or a TTL holds the object. The disk may have evicted its copy before it
-  // heard of the hold, so the partition asks the disk. kAsked: the disk has not
-  // answered yet. kConfirmed: the disk keeps its copy. kUnconfirmed: the disk
-  // has no copy, was not asked yet, or failed to answer.
-  enum class Hold { kNone, kUnconfirmed, kAsked, kConfirmed };
-
-  ObjectInfo info;
-  ObjectRef object;     // null: on disk only
-  Slot slot = kNoSlot;  // in the eviction policy, while in memory
-  uint64_t copy = 0;    // names the memory copy; 0: there is none
-  int loans = 0;        // of the memory copy, not yet returned
-  bool read_since_write = false;
-  bool on_disk = false;
-  bool synced = false;  // on disk, and survives a power loss
-  // False until a durable commit has reached the disk.
-  bool visible = true;
-  Write write = Write::kNone;
-  bool write_sync = false;
-  // The disk evicted a record of the object while a write was in flight: either
-  // the record before the write, or the written one.
-  bool evicted_meanwhile = false;
-  int write_failures = 0;  // in a row
-  absl::Time retry_at;     // of kFailed
-  std::vector<Committer> committers;
-  Hold hold = Hold::kNone;
-  int confirm_failures = 0;  // in a row
-  absl::Time confirm_at;  // of the last failure: when the disk is asked again
-  std::vector<HoldWaiter> hold_waiters;
-
-  bool on_its_way() const {
-    return write == Write::kQueued || write == Write::kInFlight;
-  }
-  // The memory copy may be dropped: the disk has a copy, and keeps it if the
-  // object is held.
-  bool clean() const {
-    return object != nullptr && on_disk && !on_its_way() &&
-           (hold == Hold::kNone || hold == Hold::kConfirmed);
-  }
-  // The object is in memory only, and no write is on its way.
-  bool sole() const { return object != nullptr && !on_disk && !on_its_way(); }
-  // An eviction from memory may take the object. An object on loan stays: its
-  // memory would not become free before the reader returns it.
-  bool may_go() const {
-    if (loans > 0) return false;
-    // A clean object that is held may go: a lease keeps an object on the node,
-    // not in memory.
-    return clean() || (sole() && hold == Hold::kNone);
-  }
-  // The disk has evicted the object, and a read still waits for it.
-  bool nowhere() const { return object == nullptr && !on_disk; }
-};
-
-// A disk read that is in flight or waits for its turn. All readers of the
-// object share it.
-struct DiskRead {
-  std::shared_ptr<ArenaBlock> block;  // null: waits for room or its turn
-  std::vector<Waiter> readers;
-  // The object was removed, replaced or written again while the read was in
-  // flight: neither the bytes nor an error count. Readers that came later wait
-  // for another read.
-  bool stale = false;
-};
-
-// The removals of one key that the disk has not answered, or that have failed.
-struct DiskRemovals {
-  std::string ns;
-  ShardId shard;
-  std::deque<std::optional<RequestId>> asked;  // nullopt: no request waits
-  bool failed = false;  // the last one: the disk may bring the object back
-};
 
 struct Partition::Impl {
   Impl(Options options_in, std::shared_ptr<BlockSource> blocks_in)
@@ -188,17 +91,16 @@ struct Partition::Impl {
                       ObjectRef object, Durability durability,
                       absl::Time expires, absl::Time deadline,
                       Actions& actions);
-  void AwaitDurable(Entry& entry, Committer committer);
+  void AwaitDisk(Entry& entry, const Committer& committer);
+  // Ends the commit; its terms count from now on.
+  void Acknowledge(Entry& entry, const Committer& committer, Actions& actions);
+  // Ends the commits that need not wait any more.
+  void AcknowledgeFulfilled(Entry& entry, Actions& actions);
   // The request waits until the disk has confirmed the hold.
   void AwaitHold(Entry& entry, const HoldWaiter& waiter, Actions& actions);
-  // Ends all commits that wait for the entry's write.
-  template <typename Answer>
-  void AnswerCommitters(Entry& entry, Answer answer) {
-    for (const Committer& committer : std::exchange(entry.committers, {})) {
-      deadlines.erase({committer.waiter.deadline, committer.waiter.id});
-      answer(committer);
-    }
-  }
+  // Refuses all commits that wait for the disk: their terms do not count.
+  void RefuseCommitters(Entry& entry, const absl::Status& status,
+                        Actions& actions);
   void QueueWrite(Entry& entry, bool sync);
   // The object is in use, by a reader, a hold or another store. If only memory
   // has the object, the disk gets a copy: without one, a restart loses the
@@ -210,6 +112,14 @@ struct Partition::Impl {
   // Queues failed writes that are due, as many as the disk would start at once.
   void QueueRetries(absl::Time now);
   void CancelRetry(Entry& entry);
+  // Queues an amendment if the object needs one. An amendment that has failed
+  // waits for its next try, unless a commit waits for it.
+  void AmendIfNeeded(Entry& entry);
+  void StartAmendments(absl::Time now, Actions& actions);
+  // Queues failed amendments that are due.
+  void QueueAmendments(absl::Time now);
+  void OnAmended(Entry& entry, const absl::Status& status, absl::Time now,
+                 Actions& actions);
   void OnWritten(Entry& entry, Actions& actions);
   void OnWriteFailed(Entry& entry, const absl::Status& status, absl::Time now,
                      Actions& actions);
@@ -252,8 +162,8 @@ struct Partition::Impl {
   void RefuseHoldWaiters(const HoldEnd& end, Actions& actions);
   void AnswerHoldWaiter(Entry& entry, const HoldWaiter& waiter,
                         const absl::Status& status, Actions& actions);
-  // A commit that waited for the hold is refused: its TTL does not count.
-  void CutTtl(const Entry& entry);
+  // A commit was refused: its TTL does not count.
+  void CutTtl(Entry& entry);
   void CountTerminal(Metric what, uint64_t count = 1);
   int waiting() const {
     return static_cast<int>(reservations.size()) + readers;
@@ -296,6 +206,13 @@ struct Partition::Impl {
   // How many ConfirmHold actions the disk has not answered. Only the last
   // answer counts: the earlier answers are about holds that have ended.
   absl::flat_hash_map<ChunkKey, int> confirms;
+  // As `confirms`, but for AmendOnDisk.
+  absl::flat_hash_map<ChunkKey, int> amendments;
+  int amendments_in_flight = 0;  // the sum of `amendments`
+  // The entries of kQueued and of kFailed. There may be other keys too, because
+  // an entry may have changed since.
+  std::deque<ChunkKey> amend_queue;
+  std::set<std::pair<absl::Time, ChunkKey>> amend_retries;
   // When to ask the disk again about a hold. An entry may have changed since.
   std::set<std::pair<absl::Time, ChunkKey>> confirm_retries;
   absl::node_hash_map<ChunkKey, DiskRead> reads;

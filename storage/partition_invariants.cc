@@ -33,6 +33,11 @@ void Partition::Impl::CheckEntries() const {
   size_t queued = 0;
   size_t failed = 0;
   size_t in_memory = 0;
+  int amending = 0;
+  for (const auto& [key, count] : amendments) amending += count;
+  KDN_CHECK(
+      amending == amendments_in_flight && amending <= options.disk_writes_max,
+      "amendments are miscounted");
   Totals walked;
   for (const auto& [key, entry] : entries) {
     KDN_CHECK(entry.info.key == key,
@@ -92,6 +97,18 @@ void Partition::Impl::CheckEntry(const Entry& entry) const {
   KDN_CHECK(entry.visible || !entry.committers.empty() ||
                 entry.write != Entry::Write::kNone,
             "an invisible object waits for nothing");
+  KDN_CHECK(!entry.needs_amendment() || entry.amend != Entry::Amend::kNone,
+            "the disk does not learn of a TTL or a durability class");
+  KDN_CHECK(entry.amend != Entry::Amend::kFailed ||
+                amend_retries.contains({entry.amend_at, entry.info.key}),
+            "a failed amendment is not tried again");
+  KDN_CHECK(entry.amend != Entry::Amend::kInFlight ||
+                amendments.contains(entry.info.key),
+            "the disk was not asked to amend");
+  KDN_CHECK(entry.committers.empty() || entry.on_its_way() || entry.nowhere() ||
+                (entry.on_disk && (entry.amend == Entry::Amend::kQueued ||
+                                   entry.amend == Entry::Amend::kInFlight)),
+            "a commit waits for nothing");
   for (const Committer& committer : entry.committers) {
     KDN_CHECK(
         deadlines.contains({committer.waiter.deadline, committer.waiter.id}),

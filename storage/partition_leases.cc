@@ -171,26 +171,27 @@ void Partition::Impl::AnswerHoldWaiter(Entry& entry, const HoldWaiter& waiter,
   if (waiter.session) return EndPin(waiter.id, status, actions);
   deadlines.erase({waiter.deadline, waiter.id});
   if (status.ok()) {
-    entry.info.expires = std::max(entry.info.expires, waiter.expires);
-    actions.push_back(action::Committed{waiter.id, entry.info, true});
-    return;
+    AwaitDisk(entry,
+              {{waiter.id, waiter.deadline}, /*existed=*/true, waiter.terms});
+    AcknowledgeFulfilled(entry, actions);
+    return AmendIfNeeded(entry);
   }
   CutTtl(entry);
   if (absl::IsNotFound(status) || absl::IsDataLoss(status)) {
-    actions.push_back(action::Refused{
-        waiter.id, absl::UnavailableError(
-                       "the stored version is gone: store the chunk again")});
+    actions.push_back(
+        action::Refused{waiter.id, absl::UnavailableError(kVersionIsGone)});
   } else {
     actions.push_back(action::Refused{waiter.id, status});
   }
 }
 
-void Partition::Impl::CutTtl(const Entry& entry) {
-  absl::Time expires = entry.info.expires;
+void Partition::Impl::CutTtl(Entry& entry) {
+  absl::Time expires = entry.terms().expires;
   for (const HoldWaiter& waiter : entry.hold_waiters) {
-    if (!waiter.session) expires = std::max(expires, waiter.expires);
+    if (!waiter.session) expires = std::max(expires, waiter.terms.expires);
   }
   leases.CutTtl(entry.info.key, expires);
+  AmendIfNeeded(entry);
 }
 
 Actions Partition::Remove(RequestId id, const ChunkKey& key,
@@ -288,10 +289,9 @@ void Partition::Impl::ExpireWaiters(absl::Time now, Actions& actions) {
     Entry& entry = entries.find(ends.key)->second;
     std::erase_if(entry.committers,
                   [id](const Committer& it) { return it.waiter.id == id; });
-    if (std::erase_if(entry.hold_waiters,
-                      [id](const HoldWaiter& it) { return it.id == id; }) > 0) {
-      CutTtl(entry);
-    }
+    std::erase_if(entry.hold_waiters,
+                  [id](const HoldWaiter& it) { return it.id == id; });
+    CutTtl(entry);
   }
 }
 

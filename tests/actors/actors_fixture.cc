@@ -192,7 +192,8 @@ storage::ObjectInfo ActorsTest::InfoOf(int i, size_t bytes) const {
   return info;
 }
 
-void ActorsTest::Put(const StorageActor& storage, int i, size_t bytes) {
+void ActorsTest::Put(const StorageActor& storage, int i, size_t bytes,
+                     absl::Time expires) {
   Answer<std::shared_ptr<storage::ArenaBlock>> granted;
   caf::anon_send(storage,
                  ReserveCall{bytes, In(absl::Seconds(1)), granted.AsReply()});
@@ -201,10 +202,10 @@ void ActorsTest::Put(const StorageActor& storage, int i, size_t bytes) {
   std::fill((*granted.value)->bytes().begin(), (*granted.value)->bytes().end(),
             static_cast<std::byte>(i));
   Answer<delivery::PushReceipt> committed;
-  caf::anon_send(storage,
-                 CommitCall{InfoOf(i, bytes), *granted.value,
-                            Durability::kReplicated, absl::InfinitePast(),
-                            In(absl::Seconds(1)), committed.AsReply()});
+  caf::anon_send(
+      storage,
+      CommitCall{InfoOf(i, bytes), *granted.value, Durability::kReplicated,
+                 expires, In(absl::Seconds(1)), committed.AsReply()});
   granted.value = absl::UnknownError("given away");
   Run();
   ASSERT_EQ(committed.times, 1);

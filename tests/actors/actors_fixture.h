@@ -111,7 +111,8 @@ class ActorsTest : public testing::Test {
                                 const std::vector<NodeId>& owners) const;
   storage::ObjectInfo InfoOf(int i, size_t bytes) const;
   // Stores chunk `i` in `storage`: `bytes` bytes of the value `i`.
-  void Put(const StorageActor& storage, int i, size_t bytes);
+  void Put(const StorageActor& storage, int i, size_t bytes,
+           absl::Time expires = absl::InfinitePast());
   absl::Time In(absl::Duration time) const { return clock_.Now() + time; }
 
   struct Config : caf::actor_system_config {

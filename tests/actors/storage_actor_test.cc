@@ -379,6 +379,67 @@ TEST_F(StorageActorTest, ATtlThatEndsDuringTheStartHoldsNoLonger) {
   Run();
 }
 
+TEST_F(StorageActorTest, TheDiskAmendsAnObjectWhoseTtlALaterStoreExtends) {
+  HeldDisk disk;
+  const StorageActor storage = SpawnStorage(kArenaBytes, &disk);
+  Put(storage, 1, 4096);
+  disk.asked[0](absl::OkStatus());
+  disk.asked.clear();
+  Run();
+  ASSERT_TRUE(disk.amended.empty());
+  const absl::Time expires = In(absl::Hours(1));
+  Put(storage, 1, 4096, expires);
+  ASSERT_EQ(disk.amended.size(), 1u);
+  EXPECT_EQ(disk.amended[0].key, RefOf(1).key);
+  EXPECT_EQ(disk.amended[0].expires, expires);
+  bool flushed = false;
+  system_.spawn([&](caf::event_based_actor* self) {
+    self->request(storage, caf::infinite, FlushAtom::value).then([&](bool) {
+      flushed = true;
+    });
+  });
+  Run();
+  EXPECT_FALSE(flushed) << "the node stops, and the TTL is not on disk";
+  disk.asked[0](absl::OkStatus());
+  disk.asked.clear();
+  Run();
+  EXPECT_TRUE(flushed);
+  EXPECT_EQ(disk.amended.size(), 1u);
+}
+
+TEST_F(StorageActorTest, ALaterTtlSurvivesARestart) {
+  const std::string directory = testing::TempDir() + "/kdn-actors-ttl";
+  std::filesystem::remove_all(directory);
+  storage::DiskTier::Options options;
+  options.directory = directory;
+  options.clock = &clock_;
+  options.capacity_bytes = 64u << 20;
+  auto disk = storage::DiskTier::Open(options);
+  ASSERT_TRUE(disk.ok()) << disk.status();
+  const StorageActor storage = SpawnStorage(kArenaBytes, disk->get());
+  const absl::Time expires = In(absl::Hours(1));
+  for (const absl::Time time : {absl::InfinitePast(), expires}) {
+    Put(storage, 1, 64000, time);
+    ASSERT_TRUE((*disk)->Flush().ok());
+    Run();
+  }
+  caf::anon_send_exit(storage, caf::exit_reason::user_shutdown);
+  Run();
+  disk->reset();
+  disk = storage::DiskTier::Open(options);
+  ASSERT_TRUE(disk.ok()) << disk.status();
+  int seen = 0;
+  ASSERT_TRUE((*disk)
+                  ->ForEach([&](const storage::ObjectInfo& info) {
+                    ++seen;
+                    EXPECT_EQ(info.expires, expires);
+                  })
+                  .ok());
+  EXPECT_EQ(seen, 1);
+  disk->reset();
+  std::filesystem::remove_all(directory);
+}
+
 // The disk tier has real threads here. Flush waits for them.
 TEST_F(StorageActorTest, AnEvictedObjectComesBackFromDisk) {
   const std::string directory = testing::TempDir() + "/kdn-actors-disk";

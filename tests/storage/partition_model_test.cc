@@ -2,8 +2,9 @@
 // errors, and in any order except for the requests of one key. It evicts on its
 // own, and the partition hears of that late. Every request ends once; no read
 // gives wrong bytes; a durable object is found until it is removed, damaged or
-// evicted; a pinned object is lost to damage only; hits, misses and failures
-// add up to the lookups.
+// evicted; a pinned object is lost to damage only; in the end, the disk has the
+// TTL and the durability class that the partition has acknowledged; hits,
+// misses and failures add up to the lookups.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -111,6 +112,7 @@ class Driver {
     EXPECT_FALSE(partition_->HasUnwritten());
     partition_->CheckInvariants();
     CheckHolds();
+    CheckTerms();
     EXPECT_TRUE(held_.empty()) << "every lease and TTL has run out";
     EXPECT_TRUE(open_.empty()) << open_.size() << " requests never ended";
   }
@@ -140,6 +142,7 @@ class Driver {
     info.bytes = 7 * kObject;
     EXPECT_TRUE(partition_->Restore(info, now_).empty());
     disk_[info.key] = info.version;
+    stored_[info.key] = info;
   }
   RequestId NextId() {
     const RequestId id(++last_id_);
@@ -210,6 +213,17 @@ class Driver {
       EXPECT_EQ(partition_->Held(Key(i), now_), held_.contains(Key(i)));
     }
   }
+  // REQUIRES: the disk has answered everything, and has failed at nothing
+  // lately.
+  void CheckTerms() {
+    for (const auto& [key, stored] : stored_) {
+      const ObjectInfo* known = partition_->Find(key);
+      if (!disk_.contains(key) || known == nullptr) continue;
+      if (known->version != stored.version) continue;
+      EXPECT_EQ(stored.expires, known->expires);
+      EXPECT_EQ(stored.durability, known->durability);
+    }
+  }
   static ChunkKey EvictionKeyOf(int i) {
     return ChunkKey(DigestBuilder("shake").Add(uint64_t(i)).Finish());
   }
@@ -267,6 +281,7 @@ class Driver {
   void On(action::WriteToDisk& it) { disk_work_.push_back(it); }
   void On(action::ReadFromDisk& it) { disk_work_.push_back(it); }
   void On(action::RemoveFromDisk& it) { disk_work_.push_back(it); }
+  void On(action::AmendOnDisk& it) { disk_work_.push_back(it); }
   void On(action::Removed& it) {
     Ended(it.id);
     // The disk may not have the object. The partition may have an object of
@@ -295,14 +310,18 @@ class Driver {
     ChunkKey key;
     ObjectVersion version;
   };
-  using DiskWork = std::variant<action::WriteToDisk, action::ReadFromDisk,
-                                action::RemoveFromDisk, Notice>;
+  using DiskWork =
+      std::variant<action::WriteToDisk, action::ReadFromDisk,
+                   action::RemoveFromDisk, action::AmendOnDisk, Notice>;
   static ChunkKey KeyOf(const DiskWork& work) {
     if (const auto* write = std::get_if<action::WriteToDisk>(&work)) {
       return write->info.key;
     }
     if (const auto* read = std::get_if<action::ReadFromDisk>(&work)) {
       return read->info.key;
+    }
+    if (const auto* amend = std::get_if<action::AmendOnDisk>(&work)) {
+      return amend->info.key;
     }
     if (const auto* notice = std::get_if<Notice>(&work)) return notice->key;
     return std::get<action::RemoveFromDisk>(work).key;
@@ -345,12 +364,32 @@ class Driver {
     if (disk_fails_ && random_() % 8 == 0) {
       status = absl::ResourceExhaustedError("full");
     }
-    if (status.ok()) {
-      EXPECT_TRUE(Holds(*write.object, key, write.info.version));
+    EXPECT_TRUE(Holds(*write.object, key, write.info.version));
+    // The sync of a record that has replaced another one may fail.
+    const bool replaced = disk_.contains(key) &&
+                          disk_[key] == write.info.version &&
+                          random_() % 2 == 0;
+    if (status.ok() || replaced) {
       disk_[key] = write.info.version;
+      stored_[key] = write.info;
     }
     write.object.reset();
     Open(partition_->OnDiskWritten(key, status, now_));
+  }
+  void Do(action::AmendOnDisk& amend) {
+    const ChunkKey& key = amend.info.key;
+    const auto stored = disk_.find(key);
+    absl::Status status;
+    if (stored == disk_.end() || stored->second != amend.info.version) {
+      status = absl::NotFoundError("not on this disk");
+    } else if (disk_fails_ && random_() % 4 == 0) {
+      status = absl::UnavailableError("broken");
+    }
+    // An amendment whose sync fails is in the index.
+    if (status.ok() || (absl::IsUnavailable(status) && random_() % 2 == 0)) {
+      stored_[key] = amend.info;
+    }
+    Open(partition_->OnDiskAmended(key, status, now_));
   }
   void Do(action::ReadFromDisk& read) {
     const ChunkKey key = read.info.key;
@@ -402,6 +441,9 @@ class Driver {
   std::vector<DiskWork> disk_work_;
   std::vector<ChunkKey> confirms_;
   std::map<ChunkKey, ObjectVersion> disk_;
+  // With the TTLs and durability classes; objects that have gone are still
+  // here.
+  std::map<ChunkKey, ObjectInfo> stored_;
   std::map<uint64_t, ChunkKey> reading_;
   std::map<uint64_t, ChunkKey> removing_;
   std::set<uint64_t> wants_durable_;
