@@ -110,6 +110,12 @@ bool LeaseTable::Has(const ChunkKey& key,
   return holds->second.leases.contains(*session) && !ended_.contains(*session);
 }
 
+std::optional<absl::Time> LeaseTable::LeaseEnd(const ChunkKey& key,
+                                               SessionId session) const {
+  if (!Has(key, session)) return std::nullopt;
+  return by_key_.find(key)->second.leases.find(session)->second;
+}
+
 bool LeaseTable::Held(const ChunkKey& key, absl::Time now) const {
   const auto holds = by_key_.find(key);
   if (holds == by_key_.end()) return false;

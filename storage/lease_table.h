@@ -73,6 +73,9 @@ class LeaseTable {
   // The leases and TTLs that have ended since the last call, in order.
   std::vector<HoldEnd> TakeEnds() { return std::exchange(ends_, {}); }
 
+  // When the session's lease on the chunk ends; nullopt: there is none.
+  std::optional<absl::Time> LeaseEnd(const ChunkKey& key,
+                                     SessionId session) const;
   // Whether the chunk has the session's lease, or a TTL if `session` is
   // nullopt.
   bool Has(const ChunkKey& key, std::optional<SessionId> session) const;

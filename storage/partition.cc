@@ -173,7 +173,7 @@ void Partition::Impl::CommitExisting(Entry& entry, RequestId id,
   if (entry.object == nullptr && !keeps) {
     return AwaitHold(
         entry,
-        {id, std::nullopt, false, deadline, {expires, durability}},
+        {id, std::nullopt, std::nullopt, deadline, {expires, durability}},
         actions);
   }
   AskToConfirm(entry, actions);

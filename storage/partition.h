@@ -198,11 +198,12 @@ class Partition {
   // The object's description; null when it is missing. Counts as a lookup.
   const ObjectInfo* Lookup(const ChunkKey& key, const std::string& ns);
   // Holds the object against eviction until `expires`, Unpin or ReleaseSession.
-  // A second pin by the same session replaces the time of its first pin. The
-  // pin of an object that is only on disk waits for OnDiskHeld, unless the disk
-  // has already confirmed a hold: the disk may have evicted the object.
-  // Ends in Pinned, or in Refused: NOT_FOUND, RESOURCE_EXHAUSTED,
-  // DEADLINE_EXCEEDED when the lease ends first, or the disk's error.
+  // A second pin by the same session replaces the time of its first pin, unless
+  // the second pin is refused. The pin of an object that is only on disk waits
+  // for OnDiskHeld, unless the disk has already confirmed a hold: the disk may
+  // have evicted the object. Ends in Pinned, or in Refused: NOT_FOUND,
+  // RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED when the lease ends first, or the
+  // disk's error.
   Actions Pin(RequestId id, const ChunkKey& key, const std::string& ns,
               SessionId session, absl::Time expires);
   // Ends in Pinned or Refused: NOT_FOUND.

@@ -55,9 +55,9 @@ struct Committer {
 struct HoldWaiter {
   RequestId id;
   std::optional<SessionId> session;  // of a pin; nullopt: a commit
-  // Of a pin. False: the session had the lease before, and a failure of this
-  // pin does not end it.
-  bool made_lease = false;
+  // Of a pin: when the session's lease ended before this pin; nullopt: there
+  // was none. A failure of this pin brings that back.
+  std::optional<absl::Time> lease_before;
   // Of a commit.
   absl::Time deadline;
   Terms terms;

@@ -156,6 +156,8 @@ struct Partition::Impl {
   void RetryConfirms(absl::Time now, Actions& actions);
   void OnConfirmAnswer(Entry& entry, const absl::Status& status, absl::Time now,
                        Actions& actions);
+  // The pins that wait are about to fail: the leases become what they were.
+  void TakeBackLeases(const Entry& entry);
   void AnswerHoldWaiters(Entry& entry, const absl::Status& status,
                          Actions& actions);
   // Refuses the requests that wait for the hold that has ended.

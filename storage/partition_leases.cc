@@ -14,7 +14,8 @@ Actions Partition::Pin(RequestId id, const ChunkKey& key, const std::string& ns,
   Actions actions;
   absl::Status status = absl::NotFoundError("no such chunk to pin");
   Entry* const entry = impl_->FindVisible(key, ns);
-  const bool made_lease = !impl_->leases.Has(key, session);
+  const std::optional<absl::Time> lease_before =
+      impl_->leases.LeaseEnd(key, session);
   if (entry != nullptr) status = impl_->leases.Acquire(key, session, expires);
   // HoldChanged comes before Pinned: when the engine hears of the pin, the
   // object is held.
@@ -24,7 +25,7 @@ Actions Partition::Pin(RequestId id, const ChunkKey& key, const std::string& ns,
     return actions;
   }
   if (entry->object == nullptr && entry->hold != Entry::Hold::kConfirmed) {
-    impl_->AwaitHold(*entry, {id, session, made_lease, {}, {}}, actions);
+    impl_->AwaitHold(*entry, {id, session, lease_before, {}, {}}, actions);
     return actions;
   }
   impl_->AskToConfirm(*entry, actions);
@@ -136,16 +137,26 @@ void Partition::Impl::OnConfirmAnswer(Entry& entry, const absl::Status& status,
   Update(entry, [&](Entry& it) {
     it.hold = status.ok() ? Entry::Hold::kConfirmed : Entry::Hold::kUnconfirmed;
   });
-  for (const HoldWaiter& waiter : entry.hold_waiters) {
-    if (status.ok()) break;
-    if (!waiter.made_lease) continue;
-    leases.Release(entry.info.key, *waiter.session).IgnoreError();
-  }
+  if (!status.ok()) TakeBackLeases(entry);
   AnswerHoldWaiters(entry, status, actions);
   entry.confirm_failures = status.ok() ? 0 : entry.confirm_failures + 1;
   if (status.ok() || entry.object == nullptr) return;
   entry.confirm_at = now + RetryDelay(entry.confirm_failures);
   confirm_retries.emplace(entry.confirm_at, entry.info.key);
+}
+
+void Partition::Impl::TakeBackLeases(const Entry& entry) {
+  const ChunkKey& key = entry.info.key;
+  const std::vector<HoldWaiter>& waiters = entry.hold_waiters;
+  // The last pin first: a session may have several pins that wait.
+  for (auto pin = waiters.rbegin(); pin != waiters.rend(); ++pin) {
+    if (!pin->session) continue;
+    if (pin->lease_before) {
+      leases.Acquire(key, *pin->session, *pin->lease_before).IgnoreError();
+    } else {
+      leases.Release(key, *pin->session).IgnoreError();
+    }
+  }
 }
 
 void Partition::Impl::RetryConfirms(absl::Time now, Actions& actions) {

@@ -292,6 +292,30 @@ TEST_F(PartitionTest, ARefusedSecondPinLeavesTheLeaseOfTheFirst) {
   EXPECT_TRUE(partition_->Held(Key(1), kNow)) << "the first pin was answered";
 }
 
+TEST_F(PartitionTest, RefusedPinsLeaveTheTimeOfTheLeaseThatWasAcknowledged) {
+  for (const bool had_lease : {false, true}) {
+    SCOPED_TRACE(had_lease);
+    Make(1, true);
+    Put(1);
+    Written(1);
+    if (had_lease) {
+      partition_->Pin(Next(), Key(1), "t", SessionId(5),
+                      kNow + absl::Seconds(2));
+    }
+    partition_->Discard(Key(1), ObjectVersion(1));
+    for (const int seconds : {3, 4}) {
+      EXPECT_EQ(Only<action::Pinned>(
+                    partition_->Pin(Next(), Key(1), "t", SessionId(5),
+                                    kNow + absl::Seconds(seconds))),
+                nullptr)
+          << "waits for the disk";
+    }
+    Confirmed(1, absl::UnavailableError("broken"));
+    EXPECT_EQ(partition_->Held(Key(1), kNow + absl::Seconds(1)), had_lease);
+    EXPECT_FALSE(partition_->Held(Key(1), kNow + absl::Seconds(2)));
+  }
+}
+
 TEST_F(PartitionTest, TheDiskIsAskedAgainWhenItFailsToConfirmAMemoryCopy) {
   Make(1, true);
   Put(1);
