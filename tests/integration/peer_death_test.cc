@@ -4,9 +4,18 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
 #include <functional>
+#include <set>
+#include <sstream>
+#include <string>
+#include <system_error>
 #include <thread>
 
+#include "absl/strings/str_cat.h"
 #include "kv/clock.h"
 #include "tests/integration/cluster_fixture.h"
 
@@ -17,6 +26,36 @@ constexpr int kChunks = 12;
 // The calls may last this long; the tests expect that they do not.
 constexpr absl::Duration kDeadline = absl::Seconds(30);
 constexpr absl::Duration kSoon = absl::Seconds(5);
+
+// What has come for the TCP sockets of a process, and the process has not read:
+// bytes, and connections that it has not accepted.
+uint64_t Unread(pid_t pid) {
+  const std::string proc = absl::StrCat("/proc/", pid);
+  std::set<std::string> sockets;  // "socket:[INODE]"
+  std::error_code error;
+  for (const auto& fd :
+       std::filesystem::directory_iterator(proc + "/fd", error)) {
+    sockets.insert(std::filesystem::read_symlink(fd.path(), error).string());
+  }
+  uint64_t unread = 0;
+  for (const char* table : {"/net/tcp", "/net/tcp6"}) {
+    std::ifstream file(proc + table);
+    std::string line;
+    std::getline(file, line);  // the names of the columns
+    while (std::getline(file, line)) {
+      std::istringstream fields(line);
+      std::string slot, local, remote, state, queues, timer, retransmits;
+      std::string user, timeout, inode;
+      fields >> slot >> local >> remote >> state >> queues >> timer >>
+          retransmits >> user >> timeout >> inode;
+      if (!sockets.contains(absl::StrCat("socket:[", inode, "]"))) continue;
+      // Hexadecimal numbers: bytes to send, a colon, bytes to read. A socket
+      // that listens has the connections to accept in the second place.
+      unread += std::stoull(queues.substr(queues.find(':') + 1), nullptr, 16);
+    }
+  }
+  return unread;
+}
 
 class PeerDeathTest : public ClusterTest {
  protected:
@@ -41,20 +80,24 @@ class PeerDeathTest : public ClusterTest {
     ASSERT_TRUE(WIFSTOPPED(status));
   }
 
-  // Stops n2, makes `call`, and kills n2 meanwhile. Expects that the call
-  // waited for n2 and ended soon after the death.
+  // Stops n2, makes `call`, and kills n2 when something has come for n2.
+  // Expects that the call waited for n2 and ended soon after the death.
   void ExpectToEndWithThePeer(const std::function<void()>& call) {
     Hang();
+    const pid_t peer = cluster_->pid(1);
+    const uint64_t before = Unread(peer);
+    std::atomic<bool> ended = false;
     absl::Time death;
     std::thread killing([&] {
-      // Long enough that the call waits for n2 by then. A slower call finds n2
-      // gone, and ends after the death as well.
-      absl::SleepFor(absl::Milliseconds(300));
+      // This may also be a heartbeat of a member. Then the call finds n2 gone,
+      // and ends after the death as well.
+      while (!ended && Unread(peer) <= before) std::this_thread::yield();
       death = SteadyNow();
       cluster_->Kill(1, SIGKILL);
     });
     call();
     const absl::Time end = SteadyNow();
+    ended = true;
     killing.join();
     EXPECT_GT(end, death) << "it did not wait for n2";
     EXPECT_LT(end - death, kSoon);
