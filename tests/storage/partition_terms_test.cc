@@ -2,6 +2,7 @@
 // and what a refused commit leaves of them.
 #include <gtest/gtest.h>
 
+#include <utility>
 #include <vector>
 
 #include "storage/partition.h"
@@ -226,6 +227,19 @@ TEST_F(PartitionTermsTest,
   EXPECT_NE(Only<action::Committed>(Written(1)), nullptr);
 }
 
+TEST_F(PartitionTermsTest, ACommitThatOutlastsItsTtlIsWrittenWhenItIsEvicted) {
+  Make(2, true);
+  PutDurable(1);
+  ASSERT_NE(Only<action::AmendOnDisk>(Put(1, Durability::kDurable, kSooner)),
+            nullptr);
+  partition_->OnTick(kSooner);
+  EXPECT_FALSE(partition_->Held(Key(1), kSooner));
+  const Actions gone = Amended(1, absl::NotFoundError("evicted"), kSooner);
+  EXPECT_NE(Only<action::WriteToDisk>(gone), nullptr);
+  EXPECT_NE(Only<action::Committed>(Written(1, absl::OkStatus(), kSooner)),
+            nullptr);
+}
+
 TEST_F(PartitionTermsTest, ADurableTtlOfAnObjectThatTheDiskHasLostIsRefused) {
   Make(1, true);
   partition_->Restore(Info(1, /*version=*/2), kNow);
@@ -265,6 +279,26 @@ TEST_F(PartitionTermsTest, TheDiskLearnsOfAStricterDurabilityClass) {
   EXPECT_TRUE(Amended(1).empty());
   EXPECT_EQ(Only<action::AmendOnDisk>(Put(1, Durability::kReplicated)),
             nullptr);
+}
+
+TEST_F(PartitionTermsTest, ANewVersionOfAnEvictedObjectKeepsItsTerms) {
+  Make(3, true);
+  ObjectInfo stored = Info(1);
+  stored.expires = kSooner;
+  stored.durability = Durability::kDurable;
+  partition_->Restore(stored, kNow);
+  auto block = Block(7);
+  ASSERT_NE(Only<action::ReadFromDisk>(Read(1)), nullptr);
+  EvictedFromDisk(1);
+  const Actions put = partition_->Commit(
+      Next(), Info(1, /*version=*/2), std::move(block), Durability::kReplicated,
+      absl::InfinitePast(), kLater, kNow);
+  const auto* write = Only<action::WriteToDisk>(put);
+  ASSERT_NE(write, nullptr);
+  EXPECT_EQ(write->info.expires, kSooner);
+  EXPECT_EQ(write->info.durability, Durability::kDurable);
+  EXPECT_TRUE(write->sync);
+  partition_->OnDiskRead(Key(1), absl::NotFoundError("evicted"), kNow);
 }
 
 TEST_F(PartitionTermsTest, ThePartitionBoundsItsAmendments) {
