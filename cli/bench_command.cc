@@ -1,6 +1,8 @@
 #include <spawn.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <filesystem>
 #include <iterator>
@@ -8,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/calls_bench.h"
 #include "bench/codec_bench.h"
 #include "bench/delivery_bench.h"
 #include "cli/commands.h"
@@ -92,6 +95,63 @@ void AddCodecBench(CLI::App& bench, Program& program) {
   });
 }
 
+// Runs bench/peers.py of the checkout that this program was built in, in place
+// of this program.
+absl::Status RunPeers(const Program& program,
+                      const std::vector<std::string>& arguments) {
+  const std::filesystem::path build =
+      std::filesystem::path(program.path).parent_path().parent_path();
+  const std::string script = build.parent_path() / "bench" / "peers.py";
+  if (!std::filesystem::exists(script)) {
+    return absl::NotFoundError("bench/peers.py is not beside the build");
+  }
+  std::vector<std::string> words = {"python3", script, "--program",
+                                    program.path};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  execvp(argv[0], argv.data());
+  return absl::ErrnoToStatus(errno, "cannot start python3");
+}
+
+void AddPeersBench(CLI::App& bench, Program& program) {
+  CLI::App* command = bench.add_subcommand(
+      "peers",
+      "Measure storing and retrieving KV, next to Redis and Mooncake\n\n"
+      "  kdn bench peers --json peers.json\n\n"
+      "Starts a server of each system on this host. Installs the clients from "
+      "PyPI into build/peers-venv. Prints one JSON object.");
+  auto arguments = std::make_shared<std::vector<std::string>>();
+  command->add_option_function<std::string>(
+      "--json",
+      [arguments](const std::string& file) {
+        arguments->insert(arguments->end(), {"--json", file});
+      },
+      "file for the JSON object");
+  command->callback([&program, arguments] {
+    program.exit_code = Report(RunPeers(program, *arguments));
+  });
+}
+
+// Not in the help: bench/peers.py is the only user.
+void AddCallsBench(CLI::App& bench, Program& program) {
+  CLI::App* command = bench.add_subcommand(
+      "calls", "Store and retrieve the chunks in a file, for bench/peers.py");
+  command->group("");
+  auto options = std::make_shared<bench::CallsOptions>();
+  command->add_option("address", options->address, "of a gateway")->required();
+  command->add_option("kv", options->kv, "file of chunks of 4 MiB")->required();
+  command->add_option("--first", options->first, "number of the first chunk");
+  command->add_option("--chunks", options->chunks, "number of chunks")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--at-once", options->at_once, "chunks in flight")
+      ->check(CLI::PositiveNumber);
+  command->callback([&program, options] {
+    program.exit_code = Report(bench::RunCallsBench(*options));
+  });
+}
+
 }  // namespace
 
 void AddBenchCommand(CLI::App& app, Program& program) {
@@ -99,6 +159,8 @@ void AddBenchCommand(CLI::App& app, Program& program) {
       "bench", "Measure this build, next to the raw limits of this machine");
   command->require_subcommand(1);
   AddCodecBench(*command, program);
+  AddPeersBench(*command, program);
+  AddCallsBench(*command, program);
   CLI::App* delivery = command->add_subcommand(
       "delivery",
       "Measure the rates of delivery, lookup, disk and store\n\n"
