@@ -50,7 +50,8 @@ absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>> NodeChunkWriter::Create(
                                               codec::GeometryOf(header->shape));
   }
   absl::StatusOr<codec::ObjectEncoder> encoder = codec::ObjectEncoder::Create(
-      *std::move(header), std::move(calibration), block->bytes());
+      *std::move(header), std::move(calibration), block->bytes(),
+      delivery::LosslessFormOf(request.durability, built));
   if (!encoder.ok()) return encoder.status();
   const RequesterId requester = node->pool.NextRequester();
   return std::unique_ptr<delivery::ChunkWriter>(
@@ -59,26 +60,29 @@ absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>> NodeChunkWriter::Create(
                 *std::move(encoder), requester})));
 }
 
-void NodeChunkWriter::PutLayer(int layer, const KvView& kv,
-                               delivery::Done<absl::Status> done) {
+void NodeChunkWriter::PutLayers(int first, const KvView& kv,
+                                delivery::Done<absl::Status> done) {
   state_->node->pool.Post(
-      transfer::WorkOrder{WorkClass::kWrite, state_->requester, layer},
-      [state = state_, layer, kv, done = std::move(done)]() mutable {
-        done(Encode(*state, layer, kv));
+      transfer::WorkOrder{WorkClass::kWrite, state_->requester, first},
+      [state = state_, first, kv, done = std::move(done)]() mutable {
+        done(Encode(*state, first, kv));
       });
 }
 
-absl::Status NodeChunkWriter::Encode(State& state, int layer,
+absl::Status NodeChunkWriter::Encode(State& state, int first,
                                      const KvView& kv) {
-  if (state.node->clock->Now() >= state.request.deadline) {
-    return absl::DeadlineExceededError(
-        absl::StrCat("layer ", layer, " was not encoded by the deadline"));
+  for (int i = 0; i < kv.shape().layers; ++i) {
+    if (state.node->clock->Now() >= state.request.deadline) {
+      return absl::DeadlineExceededError(absl::StrCat(
+          "layer ", first + i, " was not encoded by the deadline"));
+    }
+    if (absl::Status s = state.encoder.EncodeLayer(first + i, kv.Layer(i));
+        !s.ok()) {
+      return s;
+    }
   }
-  absl::Status status = state.encoder.EncodeLayer(layer, kv);
-  if (status.ok()) {
-    state.node->meters().Add("engine_bytes_in", kv.shape().bytes());
-  }
-  return status;
+  state.node->meters().Add("engine_bytes_in", kv.shape().bytes());
+  return absl::OkStatus();
 }
 
 void NodeChunkWriter::Commit(

@@ -23,8 +23,8 @@ class NodeChunkWriter final : public delivery::ChunkWriter {
       delivery::StoreRequest request,
       std::shared_ptr<storage::ArenaBlock> block, delivery::BuildPlace built);
 
-  void PutLayer(int layer, const KvView& kv,
-                delivery::Done<absl::Status> done) override;
+  void PutLayers(int first, const KvView& kv,
+                 delivery::Done<absl::Status> done) override;
   void Commit(delivery::Done<absl::StatusOr<StoreReceipt>> done) override;
 
  private:
@@ -39,7 +39,7 @@ class NodeChunkWriter final : public delivery::ChunkWriter {
   };
   explicit NodeChunkWriter(std::shared_ptr<State> state)
       : state_(std::move(state)) {}
-  static absl::Status Encode(State& state, int layer, const KvView& kv);
+  static absl::Status Encode(State& state, int first, const KvView& kv);
   static void FinishAndSend(State& state, Reply<StoreReceipt> reply);
 
   const std::shared_ptr<State> state_;

@@ -84,7 +84,7 @@ size_t ObjectBytesMax(const ObjectHeader& header) {
 
 absl::StatusOr<ObjectEncoder> ObjectEncoder::Create(
     ObjectHeader header, std::shared_ptr<const Calibration> calibration,
-    absl::Span<std::byte> out) {
+    absl::Span<std::byte> out, LosslessForm lossless_form) {
   header.calibration = CalibrationId();
   if (HasTransformCoded(header.levels)) {
     KDN_CHECK(calibration != nullptr, "transform-coded without a calibration");
@@ -101,15 +101,18 @@ absl::StatusOr<ObjectEncoder> ObjectEncoder::Create(
         absl::StrCat("the object needs up to ", bytes_max, " bytes, ",
                      out.size(), " are reserved"));
   }
-  return ObjectEncoder(std::move(header), std::move(calibration), out);
+  return ObjectEncoder(std::move(header), std::move(calibration), out,
+                       lossless_form);
 }
 
 ObjectEncoder::ObjectEncoder(ObjectHeader header,
                              std::shared_ptr<const Calibration> calibration,
-                             absl::Span<std::byte> out)
+                             absl::Span<std::byte> out,
+                             LosslessForm lossless_form)
     : header_(std::move(header)),
       calibration_(std::move(calibration)),
       out_(out),
+      lossless_form_(lossless_form),
       prefix_bytes_(PrefixBytesFor(header_)),
       layer_bytes_max_(LayerBytesMax(header_)),
       entries_(StreamCount(header_.shape, header_.levels)),
@@ -132,6 +135,7 @@ StreamContext ObjectEncoder::ContextOf(const StreamId& id,
                                        const RowRotation* rotation) const {
   StreamContext context;
   context.positions = header_.positions;
+  context.lossless_form = lossless_form_;
   if (id.part == KvPart::kK &&
       CodecOf(id.level).k_form() == KForm::kBeforeRope) {
     context.rotation = rotation;

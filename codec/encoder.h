@@ -46,7 +46,8 @@ class ObjectEncoder {
   // header has no such level.
   static absl::StatusOr<ObjectEncoder> Create(
       ObjectHeader header, std::shared_ptr<const Calibration> calibration,
-      absl::Span<std::byte> out);
+      absl::Span<std::byte> out,
+      LosslessForm lossless_form = LosslessForm::kCoded);
 
   // Encodes a layer: K after RoPE, as the engine holds it, and V.
   // FAILED_PRECONDITION if the layer is encoded or being encoded.
@@ -73,7 +74,7 @@ class ObjectEncoder {
  private:
   ObjectEncoder(ObjectHeader header,
                 std::shared_ptr<const Calibration> calibration,
-                absl::Span<std::byte> out);
+                absl::Span<std::byte> out, LosslessForm lossless_form);
   // The state of one layer, and its bytes in out_.
   struct Place {
     enum { kMissing, kBegun, kThere } state = kMissing;
@@ -123,6 +124,7 @@ class ObjectEncoder {
   std::optional<RowRotation> undo_rope_;
   std::optional<RowRotation> apply_rope_;
   absl::Span<std::byte> out_;
+  LosslessForm lossless_form_;
   size_t prefix_bytes_ = 0;
   size_t layer_bytes_max_ = 0;
   std::vector<StreamEntry> entries_;

@@ -61,6 +61,15 @@ inline Rows RowsOf(const KvView& layer_kv, KvPart part, int head) {
 // The form in which K is coded: as the engine rotated it, or before RoPE.
 enum class KForm { kAsComputed, kBeforeRope };
 
+// How an encoder writes streams of lossless (docs/formats.md, "lossless").
+enum class LosslessForm : uint8_t {
+  // With coded exponents where that is shorter.
+  kCoded,
+  // The engine's elements as they are. An object is then half as large again,
+  // and encoding and decoding are copies.
+  kRaw,
+};
+
 // The input of a codec besides rows and streams.
 struct StreamContext {
   // Turns each row of each head, before encoding or after decoding. Null: rows
@@ -68,6 +77,8 @@ struct StreamContext {
   const RowRotation* rotation = nullptr;
   // The positions where the tokens' KV was computed. For encoders only.
   absl::Span<const int32_t> positions = {};
+  // For the encoder of lossless only.
+  LosslessForm lossless_form = LosslessForm::kCoded;
   // The stream's transform and the calibration's tables. For transform-coded
   // levels only.
   const StreamTransform* transform = nullptr;

@@ -52,11 +52,11 @@ struct StoreRequest {
 class ChunkWriter {
  public:
   virtual ~ChunkWriter() = default;
-  // Encodes a layer on a worker. Several layers may be encoded at a time, and
-  // they may be done in any order. Each layer is put once. `kv` must stay valid
-  // until `done`.
-  virtual void PutLayer(int layer, const KvView& kv,
-                        Done<absl::Status> done) = 0;
+  // Encodes the layers in `kv`, of which `first` is the first, on one worker.
+  // Several calls may be under way at a time, and they may be done in any
+  // order. Each layer is put once. `kv` must stay valid until `done`.
+  virtual void PutLayers(int first, const KvView& kv,
+                         Done<absl::Status> done) = 0;
   // Completes the object, replicates it, and answers once it is held at the
   // requested durability. DEADLINE_EXCEEDED, UNAVAILABLE or the last node's
   // error when too few nodes acknowledged; some nodes may hold the object then,

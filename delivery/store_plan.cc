@@ -12,4 +12,10 @@ BuildPlace BuildPlaceOf(absl::Span<const NodeId> owners, const NodeId& self,
              : BuildPlace::kPartition;
 }
 
+codec::LosslessForm LosslessFormOf(Durability durability, BuildPlace built) {
+  return durability == Durability::kCache && built == BuildPlace::kPartition
+             ? codec::LosslessForm::kRaw
+             : codec::LosslessForm::kCoded;
+}
+
 }  // namespace kdn::delivery

@@ -93,9 +93,11 @@ class BasicKvView {
            head * strides_.head;
   }
   // A view of one layer, in the same memory.
-  BasicKvView Layer(int layer) const {
+  BasicKvView Layer(int layer) const { return Layers(layer, 1); }
+  // A view of `count` layers from `layer` on, in the same memory.
+  BasicKvView Layers(int layer, int count) const {
     KvShape shape = shape_;
-    shape.layers = 1;
+    shape.layers = count;
     return BasicKvView(base_ + layer * strides_.layer, shape, strides_);
   }
   // A view of `count` tokens from `token` on, in the same memory.

@@ -400,14 +400,16 @@ interface StoreStream {
   # A store in progress. Dropping the stream before commit abandons the store: the
   # chunk never becomes visible.
 
-  layer @0 (bytes :Data, offset :UInt64, strides :Strides) -> ();
-  # The next layer with all KV heads: K after RoPE, as the engine holds it, and V.
-  # `strides` describes the tensor, which begins at byte `offset` of `bytes`, or of
-  # the store's region if there is one. strides.layer is ignored. In a region, the
-  # layer must not change until commit has answered.
+  layer @0 (bytes :Data, offset :UInt64, strides :Strides, count :UInt32 = 1) -> ();
+  # The next `count` layers with all KV heads: K after RoPE, as the engine holds it,
+  # and V. `strides` describes the tensor, which begins at byte `offset` of `bytes`, or
+  # of the store's region if there is one. strides.layer is ignored if count is 1. In
+  # a region, the layers must not change until commit has answered. Only a node with
+  # the feature "layers-per-call" (docs/protocol.md) takes a count other than 1.
   #
-  # Carries no status: commit reports the first error of a store. A layer is answered
-  # when it has been encoded, and the node encodes four layers of a store at a time.
+  # Carries no status: commit reports the first error of a store. A call is answered
+  # when its layers have been encoded. The node encodes at most four runs of layers of
+  # a store at a time; a run has about 1 MiB of KV, or one layer.
   # For throughput, send some layers before the earlier ones are answered, but not
   # all: the bytes of unanswered calls count against the connection (docs/protocol.md,
   # "Budgets"). Cancelling a layer call makes commit fail.
@@ -457,6 +459,9 @@ struct RetrieveRequest {
   leadingChunks @6 :Bool;
   # True: the engine cannot use a chunk behind one that it recomputes. Then a node
   # that cannot send all chunks that it is asked for leaves out the last ones.
+  messageBytes @7 :UInt32;
+  # Of an inline retrieve: about how many bytes of KV come in one call of sink.data.
+  # 0: each call has one layer. A call has at least one layer and at most 8 MiB.
 
   struct Chunk {
     ref @0 :ChunkRef;
@@ -472,8 +477,9 @@ interface LayerSink {
   # Implemented by the client. `chunk` is the index of a chunk in the request. `layer`
   # counts from the first layer of the slice. The layers of one chunk come in order.
   # Do not use the layers of a chunk whose outcome is not a hit.
-  data @0 (chunk :UInt32, layer :UInt32, bytes :Data) -> stream;
-  # One layer of an inline retrieve. A client that takes no layer for 10 s, or for 2 s
+  data @0 (chunk :UInt32, layer :UInt32, bytes :Data, count :UInt32 = 1) -> stream;
+  # `count` layers of an inline retrieve, of which `layer` is the first, densely packed
+  # one behind the other. Several only if the request has messageBytes. A client that takes no layer for 10 s, or for 2 s
   # while other retrieves wait for the memory, ends the retrieve with unavailable.
   ready @1 (layers :List(LayerRef)) -> stream;
   # These layers are complete and verified in the shared region.

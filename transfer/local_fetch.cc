@@ -1,5 +1,6 @@
 #include "transfer/local_fetch.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -8,15 +9,45 @@
 namespace kdn::transfer {
 namespace {
 
-void DecodeFrom(int layer, std::shared_ptr<ChunkDecode> decode, int layers,
-                storage::ObjectRef object, WorkPool* pool,
-                RequesterId requester) {
-  decode->DecodeOf(layer, object->bytes());
-  if (layer + 1 == layers) return;
-  pool->Post(WorkOrder{WorkClass::kRead, requester, layer + 1},
-             [layer, layers, pool, requester, decode = std::move(decode),
+// Starting a task takes as long as copying some 100 KB.
+constexpr size_t kRunBytes = 1u << 20;
+
+// How the layers of a chunk are shared out: in runs of `run` layers. Each of
+// `lanes` sequences of tasks decodes every lanes-th run.
+struct Lanes {
+  int layers = 0;
+  int run = 1;
+  int lanes = 1;
+};
+
+// A few chunks take all threads. Of many chunks, each takes one thread at a
+// time, so that the pool has few tasks of each retrieve.
+Lanes LanesOf(const RetrieveContext& context, int chunk, int threads) {
+  const delivery::RetrieveRequest& request = context.request;
+  const KvShape& shape = request.chunks[chunk].destination.shape();
+  const int layers = request.slice.layers();
+  const int run = static_cast<int>(
+      std::clamp<size_t>(kRunBytes / shape.layer_bytes(), 1, layers));
+  const int runs = (layers + run - 1) / run;
+  const int chunks = static_cast<int>(request.chunks.size());
+  return {layers, run, std::clamp(threads / chunks, 1, runs)};
+}
+
+// Decodes the run that begins at `first`. Posts a task for the next run of this
+// lane.
+void DecodeFrom(int first, const Lanes& lanes,
+                std::shared_ptr<ChunkDecode> decode, storage::ObjectRef object,
+                WorkPool* pool, RequesterId requester) {
+  const int end = std::min(first + lanes.run, lanes.layers);
+  for (int layer = first; layer < end; ++layer) {
+    decode->DecodeOf(layer, object->bytes());
+  }
+  const int next = first + lanes.run * lanes.lanes;
+  if (next >= lanes.layers) return;
+  pool->Post(WorkOrder{WorkClass::kRead, requester, next},
+             [next, lanes, pool, requester, decode = std::move(decode),
               object = std::move(object)] {
-               DecodeFrom(layer + 1, decode, layers, object, pool, requester);
+               DecodeFrom(next, lanes, decode, object, pool, requester);
              });
 }
 
@@ -69,8 +100,17 @@ void FetchFromMemory(std::shared_ptr<RetrieveContext> context, int chunk,
                  (*shared)(std::move(result));
                  return;
                }
-               DecodeFrom(0, *decode, context->request.slice.layers(),
-                          held.object, pool, requester);
+               const Lanes lanes = LanesOf(*context, chunk, pool->threads());
+               for (int lane = 1; lane < lanes.lanes; ++lane) {
+                 pool->Post(
+                     WorkOrder{WorkClass::kRead, requester, lane * lanes.run},
+                     [first = lane * lanes.run, lanes, pool, requester,
+                      decode = *decode, object = held.object] {
+                       DecodeFrom(first, lanes, decode, object, pool,
+                                  requester);
+                     });
+               }
+               DecodeFrom(0, lanes, *decode, held.object, pool, requester);
              });
 }
 

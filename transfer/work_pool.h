@@ -34,6 +34,7 @@ class WorkPool {
   void Post(const WorkOrder& order, Task task);
   // Blocks until no task is queued or running. Tasks that tasks post count too.
   void Drain();
+  int threads() const { return static_cast<int>(threads_.size()); }
   // A new id for WorkOrder::requester.
   RequesterId NextRequester();
 

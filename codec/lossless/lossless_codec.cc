@@ -125,10 +125,13 @@ absl::Status LosslessCodec::Encode(const StreamShape& shape,
   StreamRoom& out = steps.front();
   const size_t raw_bytes = RawBytes(shape);
   KDN_CHECK(out.room.size() > raw_bytes, "no room for the stream");
-  // The room is less than the elements take: if the coded rows do not fit, the
-  // raw elements are not longer.
-  const size_t coded_bytes =
-      EncodeExponents(shape, heads.front(), out.room.subspan(1, raw_bytes - 1));
+  size_t coded_bytes = 0;
+  if (context.lossless_form == LosslessForm::kCoded) {
+    // The room is less than the elements take: if the coded rows do not fit,
+    // the raw elements are not longer.
+    coded_bytes = EncodeExponents(shape, heads.front(),
+                                  out.room.subspan(1, raw_bytes - 1));
+  }
   out.room[0] = coded_bytes > 0 ? kCoded : kRaw;
   out.bytes = 1 + (coded_bytes > 0 ? coded_bytes : raw_bytes);
   if (coded_bytes == 0) Gather(shape, heads.front(), out.room.data() + 1);

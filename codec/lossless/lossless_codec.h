@@ -7,7 +7,8 @@ namespace kdn::codec {
 
 // The engine's own elements, bit for bit. A stream is a byte for its form, then
 // either the elements [token][dim] (form 0) or the elements coded by
-// codec/lossless/exponent_coding.h (form 1), whichever is shorter. K is kept as
+// codec/lossless/exponent_coding.h (form 1). Encode writes the shorter form,
+// unless its context asks for the elements. K is kept as
 // the engine rotated it, so that it is exact at the positions where it was
 // computed. For other positions it is turned by the difference in fp32 and
 // rounded to the dtype once.

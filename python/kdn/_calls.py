@@ -17,11 +17,14 @@ from .memory import Part
 from .model import ModelSpec
 from .types import Found, Outcome, Receipt, names_of
 
-# Most unanswered layers of a store: enough to keep the node busy. Inline layers may also
-# take only half of the bytes that a connection may have unanswered (64 MiB), so that the
-# node still reads other calls.
-_LAYERS_UNANSWERED = 8
+# Most unanswered calls with layers of a store: enough to keep the node busy. Layers in
+# messages may also take only half of the bytes that a connection may have unanswered
+# (64 MiB), so that the node still reads other calls.
+_CALLS_UNANSWERED = 8
 _BYTES_UNANSWERED = 32 << 20
+# Bytes of the layers in one message, unless one layer has more. A message costs about as
+# much time as copying some 100 KB.
+_MESSAGE_BYTES = 1 << 20
 _LEVEL_NAMES = {number: name for name, number in LEVELS.items()}
 
 
@@ -83,9 +86,8 @@ def _fill_refs(builder: Any, chunks: Sequence[Chunk]) -> None:
 
 @dataclass(frozen=True)
 class StoreCall:
-    """One chunk to store. `layers` holds one buffer per layer, of shape (2, kv_heads,
-    tokens, head_dim) in C order. With shared memory, it holds the layers' offsets in its
-    region."""
+    """One chunk to store. `kv` has the shape (layers, 2, kv_heads, tokens, head_dim). If
+    there is shared memory, `kv` fills it, in C order."""
 
     chunk: Chunk
     positions: Sequence[int]
@@ -93,9 +95,8 @@ class StoreCall:
     durability: str
     ttl_ms: int
     timeout: float
-    layers: Sequence[Any]
+    kv: np.ndarray[Any, Any]
     memory: Part | None = None
-    keep: Any = None  # a reference that keeps memory alive until the commit
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,10 @@ class _Sink(wire.LayerSink.Server):
     def __init__(self, call: RetrieveCall) -> None:
         self._call = call
 
-    async def data(self, chunk: int, layer: int, bytes: Any, _context: Any) -> None:
-        out = self._call.out[layer, :, :, self._call.spans[chunk], :]
-        out[...] = np.frombuffer(bytes, dtype=out.dtype).reshape(out.shape)
+    async def data_context(self, context: Any) -> None:
+        params = context.params
+        out = self._call.out[params.layer : params.layer + params.count, :, :, self._call.spans[params.chunk], :]
+        out[...] = np.frombuffer(params.get_data_as_view("bytes"), dtype=out.dtype).reshape(out.shape)
 
     async def ready(self, layers: Any, _context: Any) -> None:
         """Never called: inline layers come through `data`."""
@@ -210,31 +212,57 @@ class Calls:
 
     async def _store(self, call: StoreCall) -> Receipt:
         deadline = Deadline(call.timeout)
-        stream = await self._begin(call)
-        shape = (2, self._model.num_kv_heads, len(call.chunk.tokens), self._model.head_dim)
-        row = shape[3] * self._model.element_bytes
-        strides = {"token": row, "head": shape[2] * row, "part": shape[1] * shape[2] * row}
-        unanswered: list[Any] = []
-        window = _LAYERS_UNANSWERED
+        beginning = self._begin(call)
         if call.memory is None:
-            window = max(1, min(window, _BYTES_UNANSWERED // (2 * shape[1] * shape[2] * row)))
-        for layer in call.layers:
-            if len(unanswered) == window:
-                await answer_of(unanswered.pop(0), deadline.left(), "storing a layer")
-            request = stream.layer_request()
-            if call.memory is None:
-                request.bytes = layer
-            else:
-                request.offset = layer
-            request.strides = strides
-            unanswered.append(request.send())
+            # A store that waits for memory must not fill the node with messages.
+            begun = await answer_of(beginning, deadline.left(), "beginning a store")
+            check(begun.status)
+            stream = begun.stream
+        else:
+            stream = beginning.stream  # takes calls before the store has begun
+        layers = await self._send_layers(stream, call, deadline)
         # The commit does not wait for the layers' answers: calls keep their order.
-        answer = await answer_of(stream.commit(), deadline.left(), "committing a chunk")
+        committing = stream.commit()
+        if call.memory is not None:
+            check((await answer_of(beginning, deadline.left(), "beginning a store")).status)
+        answer = await answer_of(committing, deadline.left(), "committing a chunk")
+        del layers  # a call whose promise is dropped is cancelled
         check(answer.status)
         receipt = answer.receipt
         return Receipt(bytes(receipt.key), receipt.version, receipt.existed, receipt.bytes, tuple(receipt.holders))
 
-    async def _begin(self, call: StoreCall) -> Any:
+    async def _send_layers(self, stream: Any, call: StoreCall, deadline: Deadline) -> list[Any]:
+        """Sends all layers. Returns the promises that are not answered yet."""
+        kv = call.kv
+        count = self._layers_per_call(call)
+        window = _CALLS_UNANSWERED
+        if call.memory is None:
+            window = max(1, min(window, _BYTES_UNANSWERED // (count * kv[0].nbytes)))
+        unanswered: list[Any] = []
+        for first in range(0, len(kv), count):
+            if len(unanswered) == window:
+                await answer_of(unanswered.pop(0), deadline.left(), "storing a layer")
+            layers = kv[first : first + count]
+            request = stream.layer_request()
+            if call.memory is None:
+                layers = np.ascontiguousarray(layers)
+                request.bytes = layers.reshape(-1).view(np.uint8).data
+            else:
+                request.offset = call.memory.offset + first * kv.strides[0]
+            request.count = len(layers)
+            request.strides = dict(zip(("layer", "part", "head", "token"), layers.strides))
+            unanswered.append(request.send())
+        return unanswered
+
+    def _layers_per_call(self, call: StoreCall) -> int:
+        if "layers-per-call" not in self._connection.node.features:
+            return 1
+        if call.memory is not None:
+            return len(call.kv)
+        return int(max(1, _MESSAGE_BYTES // call.kv[0].nbytes))
+
+    def _begin(self, call: StoreCall) -> Any:
+        """The promise of the answer to the beginning of a store."""
         begin = self._knowledge.store_request()
         request = begin.init("request")
         chunk = call.chunk
@@ -250,9 +278,7 @@ class Calls:
         if call.memory is not None:
             request.memory = self._connection.held(call.memory.number)
         begin.deadlineMs = milliseconds(call.timeout)
-        answer = await answer_of(begin.send(), call.timeout, "beginning a store")
-        check(answer.status)
-        return answer.stream
+        return begin.send()
 
     async def retrieve(self, call: RetrieveCall) -> list[Outcome]:
         # After a broken call, the node may write into the memory until the deadline. After
@@ -273,6 +299,7 @@ class Calls:
             request.destination.memory = self._connection.held(call.memory.number)
         else:
             request.destination.inline = "headMajor"
+            request.messageBytes = _MESSAGE_BYTES
             asking.sink = _Sink(call)
         asking.deadlineMs = milliseconds(call.timeout)
         answer = await answer_of(asking.send(), call.timeout, "retrieving chunks")

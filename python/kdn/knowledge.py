@@ -80,16 +80,11 @@ class _Knowledge:
         check_int32(positions, "position")
         array = as_kv(kv, self.model, len(chunk.tokens))
         memory, shared = self._link.array(array.shape, array.dtype, timeout)
-        layers: list[Any]
         if memory is not None:
             # The only copy: into memory that the node reads.
             np.copyto(shared, array)
-            layers = [memory.offset + layer * shared.strides[0] for layer in range(len(shared))]
             array = shared
-        else:
-            layers = [np.ascontiguousarray(layer).tobytes() for layer in array]
-        left = deadline.left()
-        return StoreCall(chunk, positions, mask, durability, ttl_ms, left, layers, memory, array)
+        return StoreCall(chunk, positions, mask, durability, ttl_ms, deadline.left(), array, memory)
 
     def _retrieve_call(
         self,

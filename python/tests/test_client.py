@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import os
 import socket
@@ -82,6 +83,27 @@ def test_bf16_is_carried_bit_for_bit(client: kdn.Client, namespace: str) -> None
     got = knowledge.retrieve([chunk])
     assert got.kv.dtype == np.uint16
     assert np.array_equal(got.kv, kv_of(chunk, model))
+
+
+@pytest.mark.parametrize("features", [None, frozenset()], ids=["this-node", "older-node"])
+def test_several_layers_are_one_message_where_the_node_takes_it(
+    client: kdn.Client, namespace: str, features: frozenset[str] | None
+) -> None:
+    # Layers of 448 KiB: two of them are one message, and the last message has one layer.
+    model = dataclasses.replace(MODEL, num_layers=5, num_kv_heads=14, head_dim=64)
+    model = dataclasses.replace(model, rope=kdn.RopeSpec(rotary_dim=64))
+    if features is not None:
+        client._link.connection.node = dataclasses.replace(client.node, features=features)
+    knowledge = client.open(namespace, model)
+    chunk = knowledge.standalone(range(64))
+    kv = kv_of(chunk, model)
+    strided = np.ascontiguousarray(kv.swapaxes(2, 3)).swapaxes(2, 3)
+    assert not knowledge.store(chunk, strided, durability="cache").existed
+    got = knowledge.retrieve([chunk, chunk])
+    assert got.prefix_chunks == 2
+    for span in got.spans:
+        np.testing.assert_array_equal(got.kv[..., span, :], kv)
+    assert np.array_equal(knowledge.retrieve([chunk], layers=(2, 5)).kv, kv[2:])
 
 
 def test_any_rank_reads_its_part_of_the_same_bytes(client: kdn.Client, namespace: str) -> None:

@@ -12,6 +12,10 @@
 namespace kdn::rpc {
 namespace {
 
+// Of KV, in one message. A message costs about as much time as copying some
+// 100 KB.
+constexpr uint32_t kMessageBytes = 1u << 20;
+
 // Where a retrieve delivers. `spec` is null once the call has ended, because
 // the gateway may keep the sink, and call it, for longer.
 struct Delivery {
@@ -27,22 +31,27 @@ class LayerSinkServer final : public wire::LayerSink::Server {
 
   kj::Promise<void> data(DataContext context) override {
     const auto params = context.getParams();
-    const RetrieveChunk* chunk = ChunkOf(params.getChunk(), params.getLayer());
+    const uint64_t first = params.getLayer();
+    const uint64_t count = params.getCount();
+    const RetrieveChunk* chunk = ChunkOf(params.getChunk(), first, count);
     if (chunk == nullptr) return kj::READY_NOW;
-    const MutableKvView layer =
-        chunk->destination.Layer(static_cast<int>(params.getLayer()));
+    const size_t layer_bytes = chunk->destination.shape().layer_bytes();
     const auto bytes = params.getBytes();
-    KJ_REQUIRE(bytes.size() == layer.shape().layer_bytes(),
-               "a layer of the wrong size", bytes.size());
-    UnpackLayer(reinterpret_cast<const std::byte*>(bytes.begin()),
-                delivery_->layout, layer);
-    Tell(params.getChunk(), params.getLayer());
+    KJ_REQUIRE(bytes.size() == layer_bytes * count, "layers of the wrong size",
+               bytes.size());
+    for (uint64_t i = 0; i < count; ++i) {
+      UnpackLayer(
+          reinterpret_cast<const std::byte*>(bytes.begin()) + i * layer_bytes,
+          delivery_->layout,
+          chunk->destination.Layer(static_cast<int>(first + i)));
+      Tell(params.getChunk(), static_cast<uint32_t>(first + i));
+    }
     return kj::READY_NOW;
   }
 
   kj::Promise<void> ready(ReadyContext context) override {
     for (const auto layer : context.getParams().getLayers()) {
-      if (ChunkOf(layer.getChunk(), layer.getLayer()) != nullptr) {
+      if (ChunkOf(layer.getChunk(), layer.getLayer(), 1) != nullptr) {
         Tell(layer.getChunk(), layer.getLayer());
       }
     }
@@ -52,15 +61,16 @@ class LayerSinkServer final : public wire::LayerSink::Server {
   kj::Promise<void> done(DoneContext) override { return kj::READY_NOW; }
 
  private:
-  // Null when the call has ended. Throws for a chunk or a layer that was not
-  // asked for; the gateway gets the exception.
-  const RetrieveChunk* ChunkOf(uint32_t chunk, uint32_t layer) const {
+  // Null when the call has ended. Throws for a chunk or for layers that were
+  // not asked for; the gateway gets the exception.
+  const RetrieveChunk* ChunkOf(uint32_t chunk, uint64_t layer,
+                               uint64_t count) const {
     if (delivery_->spec == nullptr) return nullptr;
     const std::vector<RetrieveChunk>& chunks = delivery_->spec->chunks;
     KJ_REQUIRE(chunk < chunks.size(), "a chunk that was not asked for", chunk);
-    KJ_REQUIRE(
-        layer < static_cast<uint32_t>(chunks[chunk].destination.shape().layers),
-        "a layer outside the slice", layer);
+    KJ_REQUIRE(layer + count <= static_cast<uint64_t>(
+                                    chunks[chunk].destination.shape().layers),
+               "a layer outside the slice", layer, count);
     return &chunks[chunk];
   }
   void Tell(uint32_t chunk, uint32_t layer) const {
@@ -146,6 +156,7 @@ absl::StatusOr<std::vector<ChunkOutcome>> KnowledgeImpl::Retrieve(
   } else {
     body.getDestination().setInline(
         static_cast<wire::Layout>(delivery->layout));
+    body.setMessageBytes(kMessageBytes);
   }
   if (region == nullptr || delivery->on_layer) {
     request.setSink(kj::heap<LayerSinkServer>(delivery));

@@ -1,6 +1,9 @@
 #include "rpc/client/store.h"
 
 #include <algorithm>
+#include <climits>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kv/clock.h"
@@ -11,27 +14,42 @@
 namespace kdn::rpc {
 namespace {
 
-// Most unanswered layers of a store: the four that the gateway encodes at the
-// same time, and four that wait.
-constexpr size_t kLayersUnanswered = 8;
+// Most unanswered calls with layers of a store: the four that the gateway
+// encodes at the same time, and four that wait.
+constexpr size_t kCallsUnanswered = 8;
 // Most bytes of unanswered layers in messages: half of the bytes that a
 // connection may have unanswered, so that the gateway still reads other calls.
 constexpr size_t kBytesUnanswered = 32 << 20;
 
-// Puts a layer into the message: in its own order if it is dense, else packed.
-void FillInline(const KvView& layer,
+// Bytes of the layers in one message, unless one layer has more: the gateway
+// encodes the layers of one message while the next one comes.
+constexpr size_t kMessageBytes = 1u << 20;
+
+bool IsDense(const KvView& layers) {
+  const auto layer_bytes = layers.shape().layer_bytes();
+  return FootprintOf(layers.Layer(0)) == layer_bytes &&
+         (layers.shape().layers == 1 ||
+          layers.strides().layer == static_cast<int64_t>(layer_bytes));
+}
+
+// Puts layers into the message: in their own order if they are dense, else
+// packed.
+void FillInline(const KvView& layers,
                 wire::StoreStream::LayerParams::Builder request) {
-  const KvShape& shape = layer.shape();
-  const size_t bytes = shape.layer_bytes();
-  if (FootprintOf(layer) == bytes) {
+  const KvShape& shape = layers.shape();
+  if (IsDense(layers)) {
     request.setBytes(capnp::Data::Reader(
-        reinterpret_cast<const kj::byte*>(layer.base()), bytes));
-    ToWire(layer.strides(), request.initStrides());
+        reinterpret_cast<const kj::byte*>(layers.base()), shape.bytes()));
+    ToWire(layers.strides(), request.initStrides());
     return;
   }
-  const DenseLayout layout = NearestLayout(layer.strides());
-  auto packed = request.initBytes(static_cast<unsigned>(bytes));
-  PackLayer(layer, layout, reinterpret_cast<std::byte*>(packed.begin()));
+  const DenseLayout layout = NearestLayout(layers.strides());
+  auto packed = request.initBytes(static_cast<unsigned>(shape.bytes()));
+  for (int i = 0; i < shape.layers; ++i) {
+    PackLayer(
+        layers.Layer(i), layout,
+        reinterpret_cast<std::byte*>(packed.begin()) + i * shape.layer_bytes());
+  }
   ToWire(StridesOf(layout, shape), request.initStrides());
 }
 
@@ -88,26 +106,38 @@ kj::Promise<absl::Status> Upload::Begin(const StoreSpec& spec) {
     request.getRequest().setMemory(region_->capability());
   }
   request.setDeadlineMs(TimeoutToWire(timeout_));
-  return request.send().then([this](auto&& answer) -> absl::Status {
-    absl::Status status = FromWire(answer.getStatus());
-    if (status.ok()) stream_ = answer.getStream();
-    return status;
-  });
+  auto answer = request.send();
+  // Calls on the stream may follow at once. The gateway lets them wait until
+  // the store has begun.
+  stream_ = answer.getStream();
+  return answer.then([](auto&& begun) { return FromWire(begun.getStatus()); });
 }
 
-kj::Promise<void> Upload::SendLayer(const KvView& layer) {
-  const size_t bytes = region_ == nullptr ? layer.shape().layer_bytes() : 0;
+int Upload::LayersPerCall() const {
+  const std::vector<std::string>& features = connection_->node().features;
+  if (std::find(features.begin(), features.end(), "layers-per-call") ==
+      features.end()) {
+    return 1;
+  }
+  if (region_ != nullptr) return INT_MAX;
+  return static_cast<int>(
+      std::max<size_t>(1, kMessageBytes / layer_shape_.layer_bytes()));
+}
+
+kj::Promise<void> Upload::SendLayers(const KvView& layers) {
+  const size_t bytes = region_ == nullptr ? layers.shape().bytes() : 0;
   auto request = stream_->layerRequest(
       capnp::MessageSize{bytes / sizeof(capnp::word) + 64, 0});
+  request.setCount(static_cast<uint32_t>(layers.shape().layers));
   if (region_ == nullptr) {
-    FillInline(layer, request);
+    FillInline(layers, request);
   } else {
-    request.setOffset(static_cast<uint64_t>(layer.base() - region_->data()));
-    ToWire(layer.strides(), request.initStrides());
+    request.setOffset(static_cast<uint64_t>(layers.base() - region_->data()));
+    ToWire(layers.strides(), request.initStrides());
   }
   unanswered_.push_back(request.send().ignoreResult().eagerlyEvaluate(nullptr));
-  const size_t window = std::min(kLayersUnanswered,
-                                 kBytesUnanswered / std::max<size_t>(bytes, 1));
+  const size_t window =
+      std::min(kCallsUnanswered, kBytesUnanswered / std::max<size_t>(bytes, 1));
   if (unanswered_.size() <= window) return kj::READY_NOW;
   kj::Promise<void> oldest = kj::mv(unanswered_.front());
   unanswered_.pop_front();
@@ -125,20 +155,40 @@ kj::Promise<absl::StatusOr<StoreReceipt>> Upload::Commit() {
 }
 
 kj::Promise<void> Upload::SendFrom(const KvView& kv, int layer) {
-  if (layer == kv.shape().layers) return kj::READY_NOW;
-  return SendLayer(kv.Layer(layer)).then([this, kv, layer] {
-    return SendFrom(kv, layer + 1);
+  const int left = kv.shape().layers - layer;
+  if (left == 0) return kj::READY_NOW;
+  const int count = std::min(LayersPerCall(), left);
+  return SendLayers(kv.Layers(layer, count)).then([this, kv, layer, count] {
+    return SendFrom(kv, layer + count);
   });
+}
+
+kj::Promise<absl::StatusOr<StoreReceipt>> Upload::SendAndCommit(
+    const KvView& kv) {
+  return SendFrom(kv, 0).then([this] { return Commit(); });
 }
 
 kj::Promise<absl::StatusOr<StoreReceipt>> Upload::Run(const StoreSpec& spec,
                                                       const KvView& kv) {
   using Result = absl::StatusOr<StoreReceipt>;
-  return Begin(spec).then(
-      [this, kv](absl::Status begun) -> kj::Promise<Result> {
-        if (!begun.ok()) return Result(std::move(begun));
-        return SendFrom(kv, 0).then([this] { return Commit(); });
-      });
+  kj::Promise<absl::Status> beginning = Begin(spec);
+  // KV in messages waits for the gateway's answer: a store that waits for
+  // memory must not fill the gateway with messages.
+  if (region_ == nullptr) {
+    return beginning.then(
+        [this, kv](absl::Status begun) -> kj::Promise<Result> {
+          if (!begun.ok()) return Result(std::move(begun));
+          return SendAndCommit(kv);
+        });
+  }
+  // Calls on the stream of a store that did not begin fail: the answer of the
+  // store says why.
+  auto committing = SendAndCommit(kv).eagerlyEvaluate(nullptr);
+  return beginning.then([committing = kj::mv(committing)](
+                            absl::Status begun) mutable -> kj::Promise<Result> {
+    if (!begun.ok()) return Result(std::move(begun));
+    return kj::mv(committing);
+  });
 }
 
 absl::Status StoreStreamImpl::PutLayer(const KvView& layer) {
@@ -146,7 +196,7 @@ absl::Status StoreStreamImpl::PutLayer(const KvView& layer) {
     return status;
   }
   return upload_->connection().loop().WaitVoid(
-      kj::evalNow([&] { return upload_->SendLayer(layer); }),
+      kj::evalNow([&] { return upload_->SendLayers(layer); }),
       upload_->TimeLeft());
 }
 

@@ -12,10 +12,9 @@
 
 namespace kdn::rpc {
 
-// A store of one chunk at the gateway: begin, one layer after the other,
-// commit. Each step is a promise, so that a caller can wait for each step
-// (StoreStream) or run the store beside others (PendingStore). Used on the
-// connection's loop.
+// A store of one chunk at the gateway: begin, the layers in order, commit. Each
+// step is a promise, so that a caller can wait for each step (StoreStream) or
+// run the store beside others (PendingStore). Used on the connection's loop.
 class Upload {
  public:
   // `region`: contains every layer; null: layers are sent in messages.
@@ -24,9 +23,9 @@ class Upload {
          const RegionImpl* region, absl::Duration timeout);
 
   kj::Promise<absl::Status> Begin(const StoreSpec& spec);
-  // Resolves when the next layer may be sent: a few layers are unanswered at a
-  // time.
-  kj::Promise<void> SendLayer(const KvView& layer);
+  // Resolves when the next layers may be sent: a few calls are unanswered at a
+  // time. REQUIRES: Begin was called; at most LayersPerCall() layers.
+  kj::Promise<void> SendLayers(const KvView& layers);
   kj::Promise<absl::StatusOr<StoreReceipt>> Commit();
   // The whole store. `kv` must not change until the promise resolves.
   kj::Promise<absl::StatusOr<StoreReceipt>> Run(const StoreSpec& spec,
@@ -40,7 +39,10 @@ class Upload {
   absl::Duration TimeLeft() const;
 
  private:
+  // The most layers in one call.
+  int LayersPerCall() const;
   kj::Promise<void> SendFrom(const KvView& kv, int layer);
+  kj::Promise<absl::StatusOr<StoreReceipt>> SendAndCommit(const KvView& kv);
 
   std::shared_ptr<Connection> connection_;
   wire::Knowledge::Client knowledge_;

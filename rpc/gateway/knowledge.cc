@@ -334,6 +334,7 @@ absl::StatusOr<RetrieveCall> KnowledgeServer::ParseRetrieve(
   if (request.getLeadingChunks()) call.reuse = delivery::Reuse::kLeadingChunks;
   if (request.getDestination().isInline()) {
     call.inline_layout = request.getDestination().getInline();
+    call.message_bytes = request.getMessageBytes();
   }
   for (const auto chunk : chunks) {
     absl::StatusOr<ChunkRef> ref = FromWire(chunk.getRef());

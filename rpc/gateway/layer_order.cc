@@ -1,5 +1,7 @@
 #include "rpc/gateway/layer_order.h"
 
+#include <algorithm>
+
 namespace kdn::rpc {
 
 void LayerOrder::Complete(int chunk, int layer, std::vector<Ready>& out) {
@@ -9,8 +11,13 @@ void LayerOrder::Complete(int chunk, int layer, std::vector<Ready>& out) {
   const size_t base = static_cast<size_t>(chunk) * layers_;
   complete_[base + layer] = true;
   int& next = given_[chunk];
-  while (next < layers_ && complete_[base + next]) {
-    out.push_back(Ready{chunk, next++});
+  while (next < layers_) {
+    const int end = std::min(next + run_, layers_);
+    for (int at = next; at < end; ++at) {
+      if (!complete_[base + at]) return;
+    }
+    out.push_back(Ready{chunk, next, end - next});
+    next = end;
   }
 }
 

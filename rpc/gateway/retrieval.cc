@@ -14,6 +14,7 @@ namespace {
 
 constexpr int kWindowsUnderWay = 2;
 constexpr size_t kNoticesPerMessage = 1024;
+constexpr size_t kMessageBytesMax = 8u << 20;
 
 }  // namespace
 
@@ -41,7 +42,8 @@ Retrieval::Retrieval(std::shared_ptr<SessionState> session, RetrieveCall call,
       deadline_(deadline),
       first_layer_(std::make_shared<FirstLayer>(
           session_->gateway->options.meters, deadline.begun)),
-      order_(static_cast<int>(call_.chunks.size()), call_.slice.layers()),
+      order_(static_cast<int>(call_.chunks.size()), call_.slice.layers(),
+             LayersPerMessage()),
       outcomes_(call_.chunks.size()),
       settled_(call_.chunks.size()) {
   CutIntoWindows();
@@ -53,6 +55,17 @@ KvShape Retrieval::ShapeOfSlice(int chunk) const {
   return KvShape{call_.slice.layers(), call_.slice.heads(),
                  static_cast<int>(call_.chunks[chunk].positions.size()),
                  call_.model->head_dim, call_.model->dtype};
+}
+
+int Retrieval::LayersPerMessage() const {
+  if (call_.region != nullptr) return 1;
+  size_t largest = 1;  // bytes of a layer
+  for (int i = 0; i < static_cast<int>(call_.chunks.size()); ++i) {
+    largest = std::max(largest, ShapeOfSlice(i).layer_bytes());
+  }
+  const size_t most = std::min(call_.message_bytes, kMessageBytesMax);
+  return static_cast<int>(
+      std::clamp<size_t>(most / largest, 1, call_.slice.layers()));
 }
 
 void Retrieval::CutIntoWindows() {
@@ -304,15 +317,16 @@ kj::Promise<void> Retrieval::SendData(LayerOrder::Ready next) {
   ++next_to_send_;
   const int index = window_of_[next.chunk];
   const Window& window = windows_[index];
-  const MutableKvView layer =
-      window.views[next.chunk - window.first].Layer(next.layer);
-  const size_t bytes = layer.shape().layer_bytes();
+  const MutableKvView layers =
+      window.views[next.chunk - window.first].Layers(next.layer, next.count);
+  const size_t bytes = layers.shape().bytes();
   auto request = KJ_ASSERT_NONNULL(sink_).dataRequest(
       capnp::MessageSize{bytes / sizeof(capnp::word) + 64, 0});
   request.setChunk(static_cast<uint32_t>(next.chunk));
   request.setLayer(static_cast<uint32_t>(next.layer));
+  request.setCount(static_cast<uint32_t>(next.count));
   request.setBytes(capnp::Data::Reader(
-      reinterpret_cast<const kj::byte*>(layer.base()), bytes));
+      reinterpret_cast<const kj::byte*>(layers.base()), bytes));
   return request.send().then([this, index] {
     --windows_[index].unsent;
     FinishWindowIfDone(index);

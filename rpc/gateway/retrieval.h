@@ -32,6 +32,7 @@ struct RetrieveCall {
   double prefill_tokens_per_second = 0;
   delivery::Reuse reuse = delivery::Reuse::kAnyChunk;
   wire::Layout inline_layout = wire::Layout::TOKEN_MAJOR;
+  size_t message_bytes = 0;  // KV in one message of an inline retrieve
 };
 
 // Passes complete layers from the node's workers to the loop thread, with one
@@ -95,11 +96,13 @@ class Retrieval : public std::enable_shared_from_this<Retrieval> {
     std::shared_ptr<Scratch> scratch;
     std::vector<MutableKvView> views;  // of the scratch, by chunk
     std::shared_ptr<Cancellation> cancellation;
-    int unsent = 0;  // its layers in to_send_ that have not been sent
+    int unsent = 0;  // its entries in to_send_ that have not been sent
     bool answered = false;
   };
 
   KvShape ShapeOfSlice(int chunk) const;
+  // Of each message: 1 into a region.
+  int LayersPerMessage() const;
   void CutIntoWindows();
   void StartWindows();
   void StartWindow(int index);

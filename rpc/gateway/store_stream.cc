@@ -1,5 +1,9 @@
 #include "rpc/gateway/store_stream.h"
 
+#include <kj/vector.h>
+
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "kv/clock.h"
 #include "kv/log.h"
@@ -9,7 +13,7 @@
 namespace kdn::rpc {
 
 absl::StatusOr<KvView> StoreStreamServer::ViewOf(
-    int layer, wire::StoreStream::LayerParams::Reader params) const {
+    int first, wire::StoreStream::LayerParams::Reader params) const {
   const auto bytes = params.getBytes();
   const std::byte* memory =
       region_ == nullptr ? reinterpret_cast<const std::byte*>(bytes.begin())
@@ -17,26 +21,26 @@ absl::StatusOr<KvView> StoreStreamServer::ViewOf(
   const uint64_t size =
       region_ == nullptr ? bytes.size() : region_->memory.size();
   KvShape shape = shape_;
-  shape.layers = 1;
+  shape.layers = static_cast<int>(params.getCount());
   const KvStrides strides = FromWire(params.getStrides());
   if (absl::Status status =
           ValidateInside(shape, strides, params.getOffset(), size);
       !status.ok()) {
     return absl::Status(status.code(),
-                        absl::StrCat("layer ", layer, ": ", status.message()));
+                        absl::StrCat("layer ", first, ": ", status.message()));
   }
   return KvView(memory + params.getOffset(), shape, strides);
 }
 
 kj::Array<kj::Promise<void>> StoreStreamServer::FirstTurns() {
-  auto turns = kj::heapArrayBuilder<kj::Promise<void>>(kLayersAtOnce);
-  for (int i = 0; i < kLayersAtOnce; ++i) turns.add(kj::READY_NOW);
+  auto turns = kj::heapArrayBuilder<kj::Promise<void>>(kRunsAtOnce);
+  for (int i = 0; i < kRunsAtOnce; ++i) turns.add(kj::READY_NOW);
   return turns.finish();
 }
 
-StoreStreamServer::Turn StoreStreamServer::TakeTurn(int layer) {
+StoreStreamServer::Turn StoreStreamServer::TakeTurn() {
   auto paf = kj::newPromiseAndFulfiller<void>();
-  kj::Promise<void>& last = turns_[layer % kLayersAtOnce];
+  kj::Promise<void>& last = turns_[runs_++ % kRunsAtOnce];
   Turn turn{kj::mv(last), kj::mv(paf.fulfiller)};
   last = kj::mv(paf.promise);
   return turn;
@@ -44,33 +48,51 @@ StoreStreamServer::Turn StoreStreamServer::TakeTurn(int layer) {
 
 kj::Promise<void> StoreStreamServer::layer(LayerContext context) {
   if (committed_) return kj::READY_NOW;  // not part of the store
-  if (layers_ == shape_.layers) {
+  const uint32_t count = context.getParams().getCount();
+  const int left = shape_.layers - layers_;
+  if (count < 1 || count > static_cast<uint32_t>(left)) {
     if (error_.ok()) {
-      error_ = absl::InvalidArgumentError(
-          absl::StrCat("too many layers: the model has ", shape_.layers));
+      error_ = absl::InvalidArgumentError(absl::StrCat(
+          "layer ", layers_, ": ", count, " layers in a call, expected 1 to ",
+          left, ", because the model has ", shape_.layers));
     }
     return kj::READY_NOW;
   }
-  const int layer = layers_++;
-  // No allowCancellation: the node reads the layer from this call's message,
+  const int first = layers_;
+  layers_ += static_cast<int>(count);
+  const int run = static_cast<int>(
+      std::clamp<size_t>(kRunBytes / shape_.layer_bytes(), 1, count));
+  kj::Vector<kj::Promise<void>> runs;
+  for (int at = first; at < layers_; at += run) {
+    runs.add(PutRun(first, at, std::min(run, layers_ - at), context));
+  }
+  return kj::joinPromises(runs.releaseAsArray());
+}
+
+kj::Promise<void> StoreStreamServer::PutRun(int call_first, int first,
+                                            int count, LayerContext context) {
+  // No allowCancellation: the node reads the layers from this call's message,
   // which lives exactly as long as the call, also when the client hangs up.
-  Turn turn = TakeTurn(layer);
+  Turn turn = TakeTurn();
   return turn.mine
-      .then([this, layer, context] { return PutLayer(layer, context); })
+      .then([this, call_first, first, count, context] {
+        return PutNow(call_first, first, count, context);
+      })
       .then([done = kj::mv(turn.done)]() mutable { done->fulfill(); });
 }
 
-kj::Promise<void> StoreStreamServer::PutLayer(int layer, LayerContext context) {
+kj::Promise<void> StoreStreamServer::PutNow(int call_first, int first,
+                                            int count, LayerContext context) {
   if (error_.ok()) error_ = session_->CheckOpen();
   if (!error_.ok()) return kj::READY_NOW;
-  const absl::StatusOr<KvView> view = ViewOf(layer, context.getParams());
+  const absl::StatusOr<KvView> view = ViewOf(call_first, context.getParams());
   if (!view.ok()) {
     error_ = view.status();
     return kj::READY_NOW;
   }
   auto expected = session_->loop().Expect<absl::Status>(stream_, /*lent=*/true);
-  stream_->PutLayer(
-      layer, *view,
+  stream_->PutLayers(
+      first, view->Layers(first - call_first, count),
       [region = region_, done = std::move(expected.done)](
           absl::Status status) mutable { done(std::move(status)); });
   return expected.promise.then([this](absl::Status status) {

@@ -13,7 +13,8 @@ namespace kdn::rpc {
 namespace {
 
 // NodeInfo.features; docs/protocol.md says what each name means.
-constexpr std::array<const char*, 1> kFeatures = {"refuses-unknown"};
+constexpr std::array<const char*, 2> kFeatures = {"refuses-unknown",
+                                                  "layers-per-call"};
 
 // OK when no list of the store is longer than it may be. Nothing is copied.
 absl::Status CheckListSizes(wire::StoreRequest::Reader request) {

@@ -81,7 +81,7 @@ TEST_F(NodeTest, ACommitQueuedAtTheStopIsAnsweredBeforeTheNodeIsGone) {
   const KvShape shape = ShapeOf(Model(), 4);
   const std::vector<std::byte> kv(shape.bytes());
   int answers = 0;
-  stream->PutLayer(
+  stream->PutLayers(
       0, KvView(kv.data(), shape, KvStrides::TokenMajor(shape)),
       [&](const absl::Status& encoded) {
         EXPECT_TRUE(encoded.ok()) << encoded;
@@ -101,11 +101,11 @@ TEST_F(NodeTest, ALayerIsNotEncodedPastTheStoresDeadline) {
   clock_.Advance(absl::Seconds(20));
   absl::Status encoded;
   absl::Notification done;
-  stream->PutLayer(0, KvView(kv.data(), shape, KvStrides::TokenMajor(shape)),
-                   [&](absl::Status status) {
-                     encoded = std::move(status);
-                     done.Notify();
-                   });
+  stream->PutLayers(0, KvView(kv.data(), shape, KvStrides::TokenMajor(shape)),
+                    [&](absl::Status status) {
+                      encoded = std::move(status);
+                      done.Notify();
+                    });
   done.WaitForNotification();
   EXPECT_TRUE(absl::IsDeadlineExceeded(encoded)) << encoded;
 }

@@ -133,6 +133,40 @@ TEST_F(EncoderTest, SameInputGivesTheSameVersionAndOtherBytesAnother) {
   EXPECT_NE(first, version());
 }
 
+// Values that coding makes smaller, so that the two forms differ.
+TEST_F(EncoderTest, RawAndCodedObjectsGiveTheSameRowsAndHaveOtherVersions) {
+  options_.shape.tokens = 64;
+  options_.levels = LevelSet::Of(Level::kLossless);
+  header_ = HeaderOf(options_);
+  KvBuffer kv(options_.shape, Layout::kTokenMajor);
+  std::mt19937 rng(5);
+  kv.FillRandom(&rng);
+  std::vector<ObjectVersion> versions;
+  std::vector<size_t> sizes;
+  for (const LosslessForm form : {LosslessForm::kCoded, LosslessForm::kRaw}) {
+    std::vector<std::byte> object(ObjectBytesMax(header_));
+    auto encoder =
+        ObjectEncoder::Create(header_, nullptr, absl::MakeSpan(object), form);
+    ASSERT_TRUE(encoder.ok()) << encoder.status();
+    for (int layer = 0; layer < options_.shape.layers; ++layer) {
+      ASSERT_TRUE(encoder->EncodeLayer(kv.view().Layer(layer)).ok());
+    }
+    const auto finished = encoder->Finish();
+    ASSERT_TRUE(finished.ok()) << finished.status();
+    object.resize(finished->bytes);
+    sizes.push_back(finished->bytes);
+    versions.push_back(finished->version);
+    KvBuffer out(options_.shape, Layout::kTokenMajor);
+    ASSERT_TRUE(
+        DecodeAll(object, Level::kLossless, header_.positions, out.view())
+            .ok());
+    EXPECT_TRUE(SameElements(out.view(), kv.view()));
+  }
+  EXPECT_LT(sizes[0], sizes[1]);
+  EXPECT_GT(sizes[1], options_.shape.bytes());
+  EXPECT_NE(versions[0], versions[1]);
+}
+
 TEST_F(EncoderTest, HalfEncodedMemoryNeverParses) {
   const std::vector<std::byte> older = Encode(header_, kv_.view());
   const size_t bytes = older.size();

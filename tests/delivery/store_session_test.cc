@@ -296,6 +296,21 @@ TEST(StorePlanTest, OnlyAHolderBuildsInItsPartition) {
   EXPECT_EQ(BuildPlaceOf({}, kSelf, 2), BuildPlace::kPassing);
 }
 
+TEST(StorePlanTest, OnlyACacheStoreThatStaysIsKeptRaw) {
+  using codec::LosslessForm;
+  EXPECT_EQ(LosslessFormOf(Durability::kCache, BuildPlace::kPartition),
+            LosslessForm::kRaw);
+  EXPECT_EQ(LosslessFormOf(Durability::kCache, BuildPlace::kPassing),
+            LosslessForm::kCoded);
+  for (const Durability durability :
+       {Durability::kReplicated, Durability::kDurable}) {
+    for (const BuildPlace built :
+         {BuildPlace::kPartition, BuildPlace::kPassing}) {
+      EXPECT_EQ(LosslessFormOf(durability, built), LosslessForm::kCoded);
+    }
+  }
+}
+
 // `replicated` promises R distinct holders of one version, for any failures and
 // for any versions that the owners hold already.
 TEST(StoreSessionTest, AnOkAnswerAlwaysHasItsCopies) {

@@ -141,6 +141,39 @@ TEST_F(LevelsTest, EachLevelIsDeliveredAloneFromEveryNode) {
   EXPECT_EQ(nodes_without, 1) << "two copies, three nodes";
 }
 
+// The form depends on the durability and on where the object is built. The KV
+// does not, also from the other node and after the node that built it is gone.
+TEST_F(LevelsTest, ACacheStoreIsRawOnItsOwnerAndComesBackTheSame) {
+  Configure({.nodes = 2, .replicas = 1});
+  StartAll();
+  std::vector<Chunk> chunks;
+  int raw = 0;
+  int coded = 0;
+  for (int i = 0; i < 8; ++i) {
+    chunks.push_back(MakeFinite(i, LevelSet::Of(Level::kLossless)));
+    Connect(0);
+    const auto receipt = Put(chunks.back(), Durability::kCache);
+    ASSERT_TRUE(receipt.ok()) << receipt.status();
+    const bool here =
+        receipt->holders.front() == cluster_->config().nodes[0].id;
+    EXPECT_EQ(receipt->bytes > chunks.back().kv.size(), here) << receipt->bytes;
+    (here ? raw : coded) += 1;
+    for (size_t node = 0; node < 2; ++node) {
+      Connect(node);
+      const Got got = GetAt(chunks.back(), LevelSet::All());
+      EXPECT_EQ(got.outcome.kind, OutcomeKind::kHit) << got.outcome.why;
+      EXPECT_EQ(got.kv, chunks.back().kv);
+    }
+  }
+  EXPECT_GT(raw, 0);
+  EXPECT_GT(coded, 0);
+  Connect(0);
+  Chunk again = chunks[0];
+  const auto existed = Put(again, Durability::kReplicated);
+  ASSERT_TRUE(existed.ok()) << existed.status();
+  EXPECT_TRUE(existed->existed) << "the first store's form stays";
+}
+
 TEST_F(LevelsTest, ASliceOfALevelIsAPieceOfTheWhole) {
   Configure({});
   StartAll();

@@ -22,13 +22,16 @@ class FakeChunkWriter final : public delivery::ChunkWriter {
     chunk_.positions = request_.positions;
     chunk_.levels = request_.levels;
   }
-  void PutLayer(int layer, const KvView& kv,
-                delivery::Done<absl::Status> done) override {
-    node_->CountLayer(1);
-    node_->Do([this, layer, kv, done = std::move(done)]() mutable {
-      node_->CountLayer(-1);
-      PackLayer(kv, DenseLayout::kTokenMajor,
-                chunk_.bytes.data() + layer * chunk_.shape.layer_bytes());
+  void PutLayers(int first, const KvView& kv,
+                 delivery::Done<absl::Status> done) override {
+    node_->CountLayer(kv.shape().layers);
+    node_->Do([this, first, kv, done = std::move(done)]() mutable {
+      node_->CountLayer(-kv.shape().layers);
+      for (int i = 0; i < kv.shape().layers; ++i) {
+        PackLayer(
+            kv.Layer(i), DenseLayout::kTokenMajor,
+            chunk_.bytes.data() + (first + i) * chunk_.shape.layer_bytes());
+      }
       done(absl::OkStatus());
     });
   }

@@ -43,6 +43,22 @@ TEST(LayerOrderTest, AMissingLayerHoldsBackTheLayersBehindIt) {
   EXPECT_EQ(out.size(), 3u);
 }
 
+TEST(LayerOrderTest, RunsAreGivenWhenAllTheirLayersAreComplete) {
+  LayerOrder order(2, 5, /*run=*/2);
+  std::vector<LayerOrder::Ready> out;
+  order.Complete(1, 1, out);
+  order.Complete(1, 2, out);
+  order.Complete(1, 3, out);
+  EXPECT_TRUE(out.empty()) << "layer 0 is missing";
+  order.Complete(1, 0, out);
+  using Ready = LayerOrder::Ready;
+  EXPECT_EQ(out, (std::vector<Ready>{{1, 0, 2}, {1, 2, 2}}));
+  order.Complete(1, 4, out);
+  EXPECT_EQ(out.back(), (Ready{1, 4, 1})) << "the last run has one layer";
+  EXPECT_EQ(order.given(1), 5);
+  EXPECT_EQ(order.given(0), 0);
+}
+
 TEST(KvCopyTest, PackThenUnpackIsTheSameInEveryLayout) {
   const TestChunk chunk = MakeChunk(*Namespace::Parse("t"), TestModel(), 3, 6);
   const KvView layer = chunk.view().Layer(1);

@@ -160,7 +160,10 @@ TEST_F(ContractTest, LayersThatDoNotFitAreReportedByCommit) {
           [&](auto r) { r.setOffset(1); },
           [&](auto r) { r.setOffset(UINT64_MAX); },
           [&](auto r) { r.getStrides().setToken(UINT64_MAX); },
-          [&](auto r) { r.getStrides().setPart(1u << 30); }};
+          [&](auto r) { r.getStrides().setPart(1u << 30); },
+          [&](auto r) { r.setCount(0); },
+          [&](auto r) { r.setCount(2); },  // in the bytes of one
+          [&](auto r) { r.setCount(UINT32_MAX); }};
   for (size_t i = 0; i < mistakes.size(); ++i) {
     auto store = knowledge.storeRequest();
     FillStore(chunk_, store.initRequest());
@@ -176,6 +179,36 @@ TEST_F(ContractTest, LayersThatDoNotFitAreReportedByCommit) {
         absl::IsInvalidArgument(client.StatusOf(stream.commitRequest())))
         << "mistake " << i;
   }
+}
+
+TEST_F(ContractTest, ACallMayHaveSeveralLayers) {
+  RawClient client(tcp_address());
+  ModelSpec model = model_;
+  model.num_layers = 7;
+  auto knowledge = client.Open(ns_, model);
+  const TestChunk chunk = MakeChunk(ns_, model, 4);
+  auto store = knowledge.storeRequest();
+  FillStore(chunk, store.initRequest());
+  auto stream = client.Send(kj::mv(store))->getStream();
+  int first = 0;
+  for (const int count : {1, 4, 2}) {
+    auto layers = stream.layerRequest();
+    const KvView view = chunk.view().Layers(first, count);
+    layers.setBytes(
+        {reinterpret_cast<const kj::byte*>(view.base()), view.shape().bytes()});
+    ToWire(view.strides(), layers.initStrides());
+    layers.setCount(static_cast<uint32_t>(count));
+    ASSERT_TRUE(client.loop()
+                    .WaitVoid(layers.send().ignoreResult(), absl::Seconds(5))
+                    .ok());
+    first += count;
+  }
+  const absl::Status committed = client.StatusOf(stream.commitRequest());
+  EXPECT_TRUE(committed.ok()) << committed;
+  OpenOn(tcp_address());
+  auto reader = client_->Open(ns_, model);
+  ASSERT_TRUE(reader.ok()) << reader.status();
+  EXPECT_TRUE(HoldsIt(**reader, chunk));
 }
 
 TEST_F(ContractTest, SessionThatEndedEndsItsKnowledge) {

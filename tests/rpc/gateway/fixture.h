@@ -177,6 +177,16 @@ inline bool SameKv(const KvView& got, const TestChunk& chunk,
   return true;
 }
 
+// Whether the node holds the chunk with its KV. Retrieves it inline.
+inline bool HoldsIt(Knowledge& knowledge, const TestChunk& chunk) {
+  Landing landing = MakeLanding(chunk.shape, KvStrides::TokenMajor(chunk.shape),
+                                chunk.shape.bytes());
+  auto outcomes = knowledge.Retrieve(
+      {.chunks = {{chunk.ref, chunk.spec.positions, landing.view}}});
+  return outcomes.ok() && (*outcomes)[0].kind == OutcomeKind::kHit &&
+         SameKv(landing.view, chunk, WholeOf(knowledge.model()));
+}
+
 }  // namespace kdn::rpc
 
 #endif  // KDN_TESTS_RPC_GATEWAY_FIXTURE_H_

@@ -7,18 +7,7 @@
 namespace kdn::rpc {
 namespace {
 
-class StoreTest : public GatewayFixture {
- protected:
-  // Whether the node holds the chunk with its KV. Retrieves it inline.
-  bool HoldsIt(Knowledge& knowledge, const TestChunk& chunk) {
-    Landing landing = MakeLanding(
-        chunk.shape, KvStrides::TokenMajor(chunk.shape), chunk.shape.bytes());
-    auto outcomes = knowledge.Retrieve(
-        {.chunks = {{chunk.ref, chunk.spec.positions, landing.view}}});
-    return outcomes.ok() && (*outcomes)[0].kind == OutcomeKind::kHit &&
-           SameKv(landing.view, chunk, WholeOf(knowledge.model()));
-  }
-};
+class StoreTest : public GatewayFixture {};
 
 // A copy of the chunk's KV with these strides.
 std::vector<std::byte> CopyOf(const TestChunk& chunk, const KvStrides& strides,
