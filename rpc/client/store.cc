@@ -23,7 +23,7 @@ constexpr size_t kBytesUnanswered = 32 << 20;
 
 // Bytes of the layers in one message, unless one layer has more: the gateway
 // encodes the layers of one message while the next one comes.
-constexpr size_t kMessageBytes = 1u << 20;
+constexpr uint64_t kMessageBytes = 1u << 20;
 
 bool IsDense(const KvView& layers) {
   const auto layer_bytes = layers.shape().layer_bytes();
@@ -120,8 +120,10 @@ int Upload::LayersPerCall() const {
     return 1;
   }
   if (region_ != nullptr) return INT_MAX;
+  const uint64_t most =
+      std::min(kMessageBytes, connection_->node().message_bytes_max / 2);
   return static_cast<int>(
-      std::max<size_t>(1, kMessageBytes / layer_shape_.layer_bytes()));
+      std::max<uint64_t>(1, most / layer_shape_.layer_bytes()));
 }
 
 kj::Promise<void> Upload::SendLayers(const KvView& layers) {

@@ -15,6 +15,10 @@ namespace {
 constexpr int kWindowsUnderWay = 2;
 constexpr size_t kNoticesPerMessage = 1024;
 constexpr size_t kMessageBytesMax = 8u << 20;
+// Layers that the engine has not answered: enough to write one message while
+// the engine works off others.
+constexpr size_t kUnansweredBytes = 4u << 20;
+constexpr uint16_t kDataMethod = 0;  // of LayerSink in kdn.capnp
 
 }  // namespace
 
@@ -45,7 +49,8 @@ Retrieval::Retrieval(std::shared_ptr<SessionState> session, RetrieveCall call,
       order_(static_cast<int>(call_.chunks.size()), call_.slice.layers(),
              LayersPerMessage()),
       outcomes_(call_.chunks.size()),
-      settled_(call_.chunks.size()) {
+      settled_(call_.chunks.size()),
+      answers_(*this) {
   CutIntoWindows();
 }
 
@@ -320,17 +325,36 @@ kj::Promise<void> Retrieval::SendData(LayerOrder::Ready next) {
   const MutableKvView layers =
       window.views[next.chunk - window.first].Layers(next.layer, next.count);
   const size_t bytes = layers.shape().bytes();
-  auto request = KJ_ASSERT_NONNULL(sink_).dataRequest(
+  // Not dataRequest(): Cap'n Proto bounds the bytes of such calls by the send
+  // buffer of the socket, which may be less than two messages.
+  auto request = KJ_ASSERT_NONNULL(sink_).typelessRequest(
+      capnp::typeId<wire::LayerSink>(), kDataMethod,
       capnp::MessageSize{bytes / sizeof(capnp::word) + 64, 0});
-  request.setChunk(static_cast<uint32_t>(next.chunk));
-  request.setLayer(static_cast<uint32_t>(next.layer));
-  request.setCount(static_cast<uint32_t>(next.count));
-  request.setBytes(capnp::Data::Reader(
+  auto data = request.initAs<wire::LayerSink::DataParams>();
+  data.setChunk(static_cast<uint32_t>(next.chunk));
+  data.setLayer(static_cast<uint32_t>(next.layer));
+  data.setCount(static_cast<uint32_t>(next.count));
+  data.setBytes(capnp::Data::Reader(
       reinterpret_cast<const kj::byte*>(layers.base()), bytes));
-  return request.send().then([this, index] {
-    --windows_[index].unsent;
-    FinishWindowIfDone(index);
-  });
+  unanswered_bytes_ += bytes;
+  answers_.add(request.send().then([this, bytes](auto&&) {
+    unanswered_bytes_ -= bytes;
+    if (answered_.get() != nullptr) answered_->fulfill();
+  }));
+  --windows_[index].unsent;
+  FinishWindowIfDone(index);
+  return WhenEngineKeepsUp();
+}
+
+kj::Promise<void> Retrieval::WhenEngineKeepsUp() {
+  if (unanswered_bytes_ <= kUnansweredBytes) return kj::READY_NOW;
+  auto paf = kj::newPromiseAndFulfiller<void>();
+  answered_ = kj::mv(paf.fulfiller);
+  return paf.promise.then([this] { return WhenEngineKeepsUp(); });
+}
+
+void Retrieval::taskFailed(kj::Exception&& broken) {
+  Fail(FromException(broken));
 }
 
 void Retrieval::FinishWindowIfDone(int index) {

@@ -1,6 +1,8 @@
 #ifndef KDN_RPC_GATEWAY_RETRIEVAL_H_
 #define KDN_RPC_GATEWAY_RETRIEVAL_H_
 
+#include <kj/async.h>
+
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -75,7 +77,8 @@ class FirstLayer {
 // Invariant: the node call that fills a window holds the window's memory, also
 // when this object is gone. The destructor cancels these calls. Loop thread
 // only; owned by shared_ptrs.
-class Retrieval : public std::enable_shared_from_this<Retrieval> {
+class Retrieval : public std::enable_shared_from_this<Retrieval>,
+                  private kj::TaskSet::ErrorHandler {
  public:
   using Outcomes = std::vector<ChunkOutcome>;
   Retrieval(std::shared_ptr<SessionState> session, RetrieveCall call,
@@ -117,6 +120,9 @@ class Retrieval : public std::enable_shared_from_this<Retrieval> {
   kj::Promise<void> SendOne();
   kj::Promise<void> SendNotices();
   kj::Promise<void> SendData(LayerOrder::Ready next);
+  // Resolves when few enough bytes of layers are unanswered.
+  kj::Promise<void> WhenEngineKeepsUp();
+  void taskFailed(kj::Exception&& broken) override;
   void FinishWindowIfDone(int index);
   kj::Promise<absl::StatusOr<Outcomes>> Farewell();
   kj::Promise<absl::StatusOr<Outcomes>> OnDeadline();
@@ -147,6 +153,9 @@ class Retrieval : public std::enable_shared_from_this<Retrieval> {
   kj::Own<kj::PromiseFulfiller<void>> region_still_;
   kj::Promise<void> send_promise_ = nullptr;
   std::vector<kj::Promise<void>> window_promises_;
+  size_t unanswered_bytes_ = 0;  // of layers that were sent
+  kj::Own<kj::PromiseFulfiller<void>> answered_;
+  kj::TaskSet answers_;
 };
 
 }  // namespace kdn::rpc

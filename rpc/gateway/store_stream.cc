@@ -64,7 +64,10 @@ kj::Promise<void> StoreStreamServer::layer(LayerContext context) {
       std::clamp<size_t>(kRunBytes / shape_.layer_bytes(), 1, count));
   kj::Vector<kj::Promise<void>> runs;
   for (int at = first; at < layers_; at += run) {
-    runs.add(PutRun(first, at, std::min(run, layers_ - at), context));
+    // Eagerly: joinPromises runs the end of a run, which gives the next run its
+    // turn, only when all runs are ready.
+    runs.add(PutRun(first, at, std::min(run, layers_ - at), context)
+                 .eagerlyEvaluate(nullptr));
   }
   return kj::joinPromises(runs.releaseAsArray());
 }

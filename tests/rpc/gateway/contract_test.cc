@@ -183,15 +183,20 @@ TEST_F(ContractTest, LayersThatDoNotFitAreReportedByCommit) {
 
 TEST_F(ContractTest, ACallMayHaveSeveralLayers) {
   RawClient client(tcp_address());
+  // A layer of 1 MiB is a run. The call of six has more runs than the node
+  // encodes at a time.
   ModelSpec model = model_;
-  model.num_layers = 7;
+  model.num_layers = 9;
+  model.num_kv_heads = 16;
+  model.head_dim = 64;
   auto knowledge = client.Open(ns_, model);
-  const TestChunk chunk = MakeChunk(ns_, model, 4);
+  const TestChunk chunk = MakeChunk(ns_, model, 4, /*tokens=*/256);
+  ASSERT_EQ(chunk.shape.layer_bytes(), 1u << 20);
   auto store = knowledge.storeRequest();
   FillStore(chunk, store.initRequest());
   auto stream = client.Send(kj::mv(store))->getStream();
   int first = 0;
-  for (const int count : {1, 4, 2}) {
+  for (const int count : {1, 6, 2}) {
     auto layers = stream.layerRequest();
     const KvView view = chunk.view().Layers(first, count);
     layers.setBytes(
