@@ -316,7 +316,7 @@ absl::Status MeasureSynthetic(const CodecOptions& options, Json& json) {
 absl::Status MeasureOwnSpeeds(const CodecOptions& options, Json& json) {
   absl::StatusOr<SpeedBed> bed = SpeedBed::Create(options.base_bits);
   if (!bed.ok()) return bed.status();
-  const std::string isa(codec::Name(codec::BestIsa()));
+  const std::string isa(Name(BestIsa()));
   for (const Level level : OwnLevels()) {
     std::fprintf(stderr, "measuring the speed of %s with %s ...\n",
                  std::string(Name(level)).c_str(), isa.c_str());
@@ -340,8 +340,8 @@ absl::Status MeasureOwnSpeeds(const CodecOptions& options, Json& json) {
 
 absl::Status MeasureSpeeds(const CodecOptions& options, Json& json) {
   if (absl::Status s = MeasureOwnSpeeds(options, json); !s.ok()) return s;
-  for (const codec::Isa isa : codec::kIsas) {
-    if (isa >= codec::BestIsa() || !codec::Supports(isa)) continue;
+  for (const Isa isa : kIsas) {
+    if (isa >= BestIsa() || !Supports(isa)) continue;
     const auto other = SpeedsWith(options.program, options.base_bits, isa);
     if (!other.ok()) return other.status();
     for (const Json& speed : other->at("speeds")) {

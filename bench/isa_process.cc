@@ -19,12 +19,12 @@ namespace {
 constexpr char kVariable[] = "KDN_ISA=";
 
 // This process's environment, with another KDN_ISA.
-std::vector<std::string> EnvironmentWith(codec::Isa isa) {
+std::vector<std::string> EnvironmentWith(Isa isa) {
   std::vector<std::string> environment;
   for (char** entry = environ; *entry != nullptr; ++entry) {
     if (!absl::StartsWith(*entry, kVariable)) environment.emplace_back(*entry);
   }
-  environment.push_back(absl::StrCat(kVariable, std::string(codec::Name(isa))));
+  environment.push_back(absl::StrCat(kVariable, std::string(Name(isa))));
   return environment;
 }
 
@@ -53,7 +53,7 @@ bool Run(std::vector<std::string> command,
 }  // namespace
 
 absl::StatusOr<nlohmann::json> SpeedsWith(const std::string& program,
-                                          double base_bits, codec::Isa isa) {
+                                          double base_bits, Isa isa) {
   std::string file =
       std::filesystem::temp_directory_path() / "kdn-speeds-XXXXXX";
   const int descriptor = mkstemp(file.data());
@@ -68,9 +68,9 @@ absl::StatusOr<nlohmann::json> SpeedsWith(const std::string& program,
   nlohmann::json json = nlohmann::json::parse(in, nullptr, false);
   std::remove(file.c_str());
   if (ran && !json.is_discarded()) return json;
-  return absl::InternalError(
-      absl::StrCat(program, " bench codec --speeds failed with KDN_ISA=",
-                   std::string(codec::Name(isa))));
+  return absl::InternalError(absl::StrCat(
+      program,
+      " bench codec --speeds failed with KDN_ISA=", std::string(Name(isa))));
 }
 
 }  // namespace kdn::bench

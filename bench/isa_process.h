@@ -5,7 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "codec/kernels/isa.h"
+#include "kv/isa.h"
 
 namespace kdn::bench {
 
@@ -14,7 +14,7 @@ namespace kdn::bench {
 // once. Returns the JSON object that the process writes. `program` is the path
 // of kdn. INTERNAL when the process fails.
 absl::StatusOr<nlohmann::json> SpeedsWith(const std::string& program,
-                                          double base_bits, codec::Isa isa);
+                                          double base_bits, Isa isa);
 
 }  // namespace kdn::bench
 

@@ -9,7 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/commands.h"
-#include "codec/kernels/isa.h"
+#include "kv/isa.h"
 #include "kv/log.h"
 
 namespace kdn::cli {
@@ -53,7 +53,7 @@ int main(int argc, char** argv) {
   spdlog::set_default_logger(spdlog::stderr_logger_mt("kdn"));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
   kdn::SetLogSink(kdn::cli::WriteLine);
-  if (absl::Status s = kdn::codec::CheckIsaVariable(); !s.ok()) {
+  if (absl::Status s = kdn::CheckIsaVariable(); !s.ok()) {
     return kdn::cli::Report(s);
   }
 

@@ -9,9 +9,9 @@
 #include "absl/types/span.h"
 #include "codec/calibration/calibration.h"
 #include "codec/format/object.h"
-#include "codec/kernels/isa.h"
 #include "codec/kernels/k_rotations.h"
 #include "codec/stream_codec.h"
+#include "kv/isa.h"
 #include "kv/kv_destination.h"
 #include "kv/kv_view.h"
 

@@ -9,7 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "codec/kernels/isa.h"
+#include "kv/isa.h"
 
 namespace kdn::codec {
 

@@ -10,7 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "codec/entropy/entropy_coder.h"
-#include "codec/kernels/isa.h"
+#include "kv/isa.h"
 
 // Entropy coding of 8-bit symbols: 32 range-ANS coders (Duda, arXiv 1311.2540)
 // share the words of one stream (Giesen, "Interleaved entropy coders", arXiv

@@ -10,11 +10,6 @@
 // AMX, Intel's tile registers: eight tiles of 16 rows by 64 bytes.
 namespace kdn::codec::amx {
 
-// Whether this process may use tiles of int8 and bf16. The first call asks the
-// operating system for them. Only Supports(Isa::kAmx) calls this; it also
-// checks the other instructions of that set.
-bool IsUsable();
-
 // The operand of the instruction LDTILECFG.
 struct alignas(64) TileConfig {
   uint8_t palette = 1;

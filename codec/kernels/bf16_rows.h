@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "codec/kernels/isa.h"
+#include "kv/isa.h"
 
 namespace kdn::codec {
 

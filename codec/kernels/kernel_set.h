@@ -4,8 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "codec/kernels/isa.h"
 #include "codec/kernels/vector_kernels.h"
+#include "kv/isa.h"
 
 namespace kdn::codec::kernels {
 

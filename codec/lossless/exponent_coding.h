@@ -11,8 +11,8 @@
 #include "absl/types/span.h"
 #include "codec/entropy/format_coder.h"
 #include "codec/format/stream_reader.h"
-#include "codec/kernels/isa.h"
 #include "codec/stream_codec.h"
+#include "kv/isa.h"
 
 namespace kdn::codec {
 

@@ -4,8 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "codec/kernels/isa.h"
 #include "kv/dtype.h"
+#include "kv/isa.h"
 
 // Splits elements into symbols, which entropy coding shortens, and the rest,
 // which it does not. From the upper 16 bits of an element (bf16 and fp16 have

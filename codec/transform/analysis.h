@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "absl/types/span.h"
-#include "codec/kernels/isa.h"
+#include "kv/isa.h"
 #include "kv/line_vector.h"
 
 namespace kdn::codec {

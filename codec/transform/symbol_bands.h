@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "codec/calibration/calibration.h"
-#include "codec/kernels/isa.h"
+#include "kv/isa.h"
 
 namespace kdn::codec {
 

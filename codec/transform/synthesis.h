@@ -6,7 +6,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
-#include "codec/kernels/isa.h"
+#include "kv/isa.h"
 #include "kv/line_vector.h"
 
 namespace kdn::codec {

@@ -8,8 +8,8 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "codec/kernels/isa.h"
 #include "kv/check.h"
+#include "kv/isa.h"
 
 int main(int argc, char** argv) {
   using namespace kdn::codec;

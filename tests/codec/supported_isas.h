@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <vector>
 
-#include "codec/kernels/isa.h"
+#include "kv/isa.h"
 
 namespace kdn::codec {
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "codec/calibration/calibration.h"
-#include "codec/kernels/isa.h"
+#include "kv/isa.h"
 
 namespace kdn::codec {
 

@@ -1,14 +1,13 @@
-#include "codec/kernels/isa.h"
+#include "kv/isa.h"
 
 #include <gtest/gtest.h>
 
 #include <cstdlib>
 #include <string>
 
-#include "codec/kernels/kernel_set.h"
 #include "kv/log.h"
 
-namespace kdn::codec {
+namespace kdn {
 namespace {
 
 TEST(Isa, HasAName) {
@@ -31,10 +30,7 @@ void ExpectResolved(const char* wanted, Isa expected) {
   EXPECT_EXIT(
       {
         setenv("KDN_ISA", wanted, 1);
-        const bool right =
-            BestIsa() == expected &&
-            &kernels::ResolvedKernels() == &kernels::KernelSetOf(expected);
-        std::exit(right ? 0 : 1);
+        std::exit(BestIsa() == expected ? 0 : 1);
       },
       testing::ExitedWithCode(0), "")
       << wanted;
@@ -107,19 +103,5 @@ TEST(Isa, WarnsOfASetThatTheCpuLacks) {
   }
 }
 
-TEST(KernelSet, IsOneForEachWidthOfVectors) {
-  using kernels::KernelSetOf;
-  if (!Supports(Isa::kAvx512)) GTEST_SKIP() << "this CPU has no AVX-512";
-  EXPECT_NE(&KernelSetOf(Isa::kScalar), &KernelSetOf(Isa::kAvx2));
-  EXPECT_NE(&KernelSetOf(Isa::kAvx2), &KernelSetOf(Isa::kAvx512));
-}
-
-TEST(KernelSetDeathTest, RefusesInstructionsThatTheCpuLacks) {
-  for (const Isa isa : kIsas) {
-    if (Supports(isa)) continue;
-    EXPECT_DEATH(kernels::KernelSetOf(isa), "lacks");
-  }
-}
-
 }  // namespace
-}  // namespace kdn::codec
+}  // namespace kdn

@@ -1,4 +1,10 @@
-#include "codec/kernels/isa.h"
+#include "kv/isa.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include <cstdio>
 #include <cstdlib>
@@ -9,11 +15,7 @@
 #include "kv/check.h"
 #include "kv/log.h"
 
-#if defined(__x86_64__)
-#include "codec/kernels/amx.h"
-#endif
-
-namespace kdn::codec {
+namespace kdn {
 namespace {
 
 // The value of KDN_ISA; empty when it is not set.
@@ -34,11 +36,34 @@ Isa Resolve() {
     LogWarning(
         "codec.isa",
         absl::StrCat("this CPU lacks the instruction set ", std::string(limit),
-                     ", which KDN_ISA names: the codec uses ",
+                     ", which KDN_ISA names: the process uses ",
                      std::string(Name(*isa))));
   }
   return *isa;
 }
+
+#if defined(__x86_64__)
+
+// Whether this process may use AMX tiles of int8 and bf16. The first call asks
+// the operating system for them.
+bool AmxIsUsable() {
+  static const bool usable = [] {
+    constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+    constexpr long kTileData = 18;
+    // CPUID leaf 7, EDX: AMX-BF16, AMX-TILE, AMX-INT8.
+    constexpr unsigned kBits = 1u << 22 | 1u << 24 | 1u << 25;
+    unsigned eax = 0;
+    unsigned ebx = 0;
+    unsigned ecx = 0;
+    unsigned edx = 0;
+    if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
+    if ((edx & kBits) != kBits) return false;
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  }();
+  return usable;
+}
+
+#endif
 
 }  // namespace
 
@@ -82,12 +107,19 @@ bool Supports(Isa isa) {
       return Supports(Isa::kAvx512) &&
              __builtin_cpu_supports("avx512vnni") != 0;
     case Isa::kAmx:
-      return Supports(Isa::kVnni) &&
-             __builtin_cpu_supports("avx512bf16") != 0 && amx::IsUsable();
+      return Supports(Isa::kVnni) && SupportsAvx512Bf16() && AmxIsUsable();
   }
   return false;
 #else
   return isa == Isa::kScalar;
+#endif
+}
+
+bool SupportsAvx512Bf16() {
+#if defined(__x86_64__)
+  return Supports(Isa::kAvx512) && __builtin_cpu_supports("avx512bf16") != 0;
+#else
+  return false;
 #endif
 }
 
@@ -115,4 +147,4 @@ Isa BestIsa() {
   return best;
 }
 
-}  // namespace kdn::codec
+}  // namespace kdn

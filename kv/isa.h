@@ -1,5 +1,5 @@
-#ifndef KDN_CODEC_KERNELS_ISA_H_
-#define KDN_CODEC_KERNELS_ISA_H_
+#ifndef KDN_KV_ISA_H_
+#define KDN_KV_ISA_H_
 
 #include <array>
 #include <optional>
@@ -8,12 +8,12 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-namespace kdn::codec {
+namespace kdn {
 
-// The instruction sets that the codec's loops are compiled for, the weakest
-// first. Each set includes the sets before it. Decoding gives the same bits
-// with every set. Some loops take an Isa as an argument; all others use
-// BestIsa(). In the codec, only Supports() asks what the CPU has.
+// The instruction sets that the loops of codec/ and model/ are compiled for,
+// the weakest first. Each set includes the sets before it. Decoding gives the
+// same bits with every set; a forward pass may not. Some loops take an Isa as
+// an argument; all others use BestIsa(). Only this file asks what the CPU has.
 enum class Isa {
   kScalar,
   kAvx2,
@@ -37,6 +37,10 @@ std::optional<Isa> ParseIsa(std::string_view name);
 // Whether this CPU and its operating system run the instructions.
 bool Supports(Isa isa);
 
+// Whether this CPU multiplies bf16 with AVX-512 BF16. Zen 4 does and has no
+// AMX.
+bool SupportsAvx512Bf16();
+
 // The strongest supported instruction set up to the one that `limit` names; an
 // empty `limit` is no limit. INVALID_ARGUMENT, with all names in the message,
 // when `limit` is unknown.
@@ -53,6 +57,6 @@ absl::Status CheckIsaVariable();
 // forced one unnoticed.
 Isa BestIsa();
 
-}  // namespace kdn::codec
+}  // namespace kdn
 
-#endif  // KDN_CODEC_KERNELS_ISA_H_
+#endif  // KDN_KV_ISA_H_
