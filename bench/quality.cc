@@ -123,7 +123,7 @@ absl::StatusOr<std::vector<float>> QualityBed::LogitsBehind(
     model::KvCache& cache, const std::vector<int32_t>& continuation) const {
   return llama_->Prefill(cache, continuation,
                          Positions(cache.size(), continuation.size()),
-                         model::Causal, /*all=*/true);
+                         model::LogitRows::kAll);
 }
 
 absl::Status QualityBed::Add(Case one) {

@@ -47,7 +47,7 @@ absl::StatusOr<std::vector<float>> LogitsBehind(const model::Llama& llama,
   auto logits = llama.Prefill(
       *probe.cache, probe.behind,
       PositionsFrom(context, static_cast<int>(probe.behind.size())),
-      model::Causal, /*all=*/true);
+      model::LogitRows::kAll);
   probe.cache->Truncate(context);
   return logits;
 }

@@ -149,7 +149,8 @@ absl::StatusOr<Injected> KnowledgeEngine::Inject(const std::string& text,
   for (size_t i = 0; i < end; ++i) {
     const ChainChunk& chunk = chain[i];
     absl::StatusOr<std::vector<float>> logits =
-        llama.Prefill(*cache_, chunk.identity.tokens, PositionsOf(chunk));
+        llama.Prefill(*cache_, chunk.identity.tokens, PositionsOf(chunk),
+                      model::LogitRows::kNone);
     if (!logits.ok()) {
       // The chunks that were prefilled are stored all the same.
       StoreAll(waiting, options).IgnoreError();

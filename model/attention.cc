@@ -2,80 +2,194 @@
 
 #include <algorithm>
 #include <cmath>
-#include <utility>
+#include <cstring>
+#include <limits>
 
 #include "kv/check.h"
+#include "kv/dtype.h"
+#include "kv/model_spec.h"
+#include "model/grow.h"
 
 namespace kdn::model {
+namespace {
 
-HeadAttention::HeadAttention(absl::Span<const float> keys,
-                             std::vector<float> values, int dim)
-    : dim_(dim),
-      slots_(static_cast<int>(keys.size()) / dim),
-      keys_(keys.size()),
-      values_(std::move(values)),
-      weights_(slots_) {
-  KDN_CHECK(keys.size() == values_.size() && keys.size() % dim == 0,
-            "keys and values are [slots][dim]");
-  for (int slot = 0; slot < slots_; ++slot) {
-    for (int i = 0; i < dim; ++i) {
-      keys_[static_cast<size_t>(i) * slots_ + slot] =
-          keys[static_cast<size_t>(slot) * dim + i];
-    }
+// A row of a cache as values of an operand. For bf16 that is the row itself.
+const uint16_t* RowOf(const KvView& layer, KvPart part, int head, int token,
+                      uint16_t* scratch) {
+  const std::byte* const row = layer.At(0, part, head, token);
+  if (reinterpret_cast<uintptr_t>(row) % alignof(uint16_t) == 0) {
+    return reinterpret_cast<const uint16_t*>(row);
   }
+  std::memcpy(scratch, row, layer.shape().head_bytes());
+  return scratch;
 }
 
-void HeadAttention::Attend(absl::Span<const float> query,
-                           const Allowed& allowed, absl::Span<float> result) {
-  int slots = slots_;
-  while (slots > 0 && allowed[slots - 1] == 0) --slots;
-  std::fill_n(weights_.begin(), slots, 0.0f);
-  for (int i = 0; i < dim_; ++i) {
-    const float* key = &keys_[static_cast<size_t>(i) * slots_];
-    for (int slot = 0; slot < slots; ++slot) {
-      weights_[slot] += query[i] * key[slot];
-    }
-  }
-  const float sum = Exponentials(allowed, slots);
-  std::fill(result.begin(), result.end(), 0.0f);
-  AddValues(slots, result.data());
-  if (sum > 0.0f) {
-    for (float& value : result) value /= sum;
-  }
+const float* RowOf(const KvView& layer, KvPart part, int head, int token,
+                   float* scratch) {
+  LoadFloats(layer.shape().dtype, layer.At(0, part, head, token),
+             static_cast<size_t>(layer.shape().head_dim), scratch);
+  return scratch;
 }
 
-float HeadAttention::Exponentials(const Allowed& allowed, int slots) {
-  const float scale = 1.0f / std::sqrt(static_cast<float>(dim_));
-  float most = -INFINITY;
-  for (int slot = 0; slot < slots; ++slot) {
-    weights_[slot] *= scale;
-    if (allowed[slot] != 0) most = std::max(most, weights_[slot]);
-  }
-  float sum = 0.0f;
-  for (int slot = 0; slot < slots; ++slot) {
-    weights_[slot] =
-        allowed[slot] != 0 ? std::exp(weights_[slot] - most) : 0.0f;
-    sum += weights_[slot];
-  }
-  return sum;
+// Values next to each other in a column of a panel.
+constexpr int NeighboursOf(const uint16_t*) { return 2; }
+constexpr int NeighboursOf(const float*) { return 1; }
+
+}  // namespace
+
+void PackedKv::Resize(Operand operand, int kv_heads, int tokens, int dim) {
+  operand_ = operand;
+  kv_heads_ = kv_heads;
+  tokens_ = tokens;
+  dim_ = dim;
+  const size_t count = static_cast<size_t>(kv_heads) * blocks();
+  Grow(k_, count * k_bytes());
+  Grow(v_, count * PanelsFor(dim) * v_panel_bytes());
 }
 
-void HeadAttention::AddValues(int slots, float* result) const {
-  // Four tokens at a time: `result` is loaded and stored once for them.
-  int slot = 0;
-  for (; slot + 4 <= slots; slot += 4) {
-    const float* w = &weights_[slot];
-    const float* v = &values_[static_cast<size_t>(slot) * dim_];
+template <typename T>
+void PackedKv::PackInto(const KvView& layer, int head, int block, T* k,
+                        T* v) const {
+  const int begin = block * kAttentionBlock;
+  const int tokens = std::min(kAttentionBlock, tokens_ - begin);
+  const bool partial = tokens < kAttentionBlock;
+  if (partial || dim_ % kInnerStep != 0) std::memset(k, 0, k_bytes());
+  if (partial || dim_ % kPanelColumns != 0) {
+    std::memset(v, 0, PanelsFor(dim_) * v_panel_bytes());
+  }
+  const size_t v_panel = v_panel_bytes() / sizeof(T);
+  constexpr int kNeighbours = NeighboursOf(static_cast<const T*>(nullptr));
+  T scratch[kHeadDimMax];
+  for (int token = 0; token < tokens; ++token) {
+    const T* row = RowOf(layer, KvPart::kK, head, begin + token, scratch);
+    ScatterToPanel(row, dim_, token, k);
+    row = RowOf(layer, KvPart::kV, head, begin + token, scratch);
     for (int i = 0; i < dim_; ++i) {
-      float sum = result[i];
-      for (int token = 0; token < 4; ++token)
-        sum += w[token] * v[token * dim_ + i];
-      result[i] = sum;
+      const int column = i % kPanelColumns;
+      v[i / kPanelColumns * v_panel +
+        (static_cast<size_t>(token / kNeighbours) * kPanelColumns + column) *
+            kNeighbours +
+        token % kNeighbours] = row[i];
     }
   }
-  for (; slot < slots; ++slot) {
-    const float* v = &values_[static_cast<size_t>(slot) * dim_];
-    for (int i = 0; i < dim_; ++i) result[i] += weights_[slot] * v[i];
+}
+
+void PackedKv::Pack(const KvView& layer, int head, int block) {
+  KDN_CHECK(operand_ != Operand::kBf16 || layer.shape().dtype == Dtype::kBf16,
+            "only a cache of bf16 is multiplied as bf16");
+  std::byte* const k = k_.data() + Index(head, block) * k_bytes();
+  std::byte* const v =
+      v_.data() + Index(head, block) * PanelsFor(dim_) * v_panel_bytes();
+  if (operand_ == Operand::kBf16) {
+    PackInto(layer, head, block, reinterpret_cast<uint16_t*>(k),
+             reinterpret_cast<uint16_t*>(v));
+  } else {
+    PackInto(layer, head, block, reinterpret_cast<float*>(k),
+             reinterpret_cast<float*>(v));
+  }
+}
+
+void BlockAttention::Attend(const Call& call) {
+  KDN_CHECK(call.rows <= kRowsMax, "a call has few rows");
+  Prepare(call);
+  for (int block = 0; block < call.kv->blocks(); ++block) {
+    if (!TakeAllowed(call, block)) continue;
+    Score(call, block);
+    ResolvedMatrixKernels().softmax(block_, call.kv->operand());
+    AddValues(call, block);
+  }
+  Finish(call);
+  if (call.mass != nullptr) AddMass(call);
+}
+
+void BlockAttention::Prepare(const Call& call) {
+  const size_t rows = static_cast<size_t>(call.rows) * call.group;
+  const int dim = call.kv->dim();
+  const size_t width = static_cast<size_t>(PanelsFor(dim)) * kPanelColumns;
+  Grow(scores_, rows * kAttentionBlock);
+  Grow(weights_, rows * kAttentionBlock * SizeOf(call.kv->operand()));
+  Grow(values_, rows * width);
+  Grow(most_, rows);
+  Grow(sums_, rows);
+  Grow(allowed_, rows);
+  std::fill_n(values_.begin(), rows * width, 0.0f);
+  std::fill_n(most_.begin(), rows, -std::numeric_limits<float>::infinity());
+  std::fill_n(sums_.begin(), rows, 0.0f);
+  block_ = SoftmaxBlock{.scores = scores_.data(),
+                        .rows = static_cast<int>(rows),
+                        .scale = 1.0f / std::sqrt(static_cast<float>(dim)),
+                        .allowed = allowed_.data(),
+                        .most = most_.data(),
+                        .sums = sums_.data(),
+                        .weights = weights_.data(),
+                        .values = values_.data(),
+                        .width = width};
+}
+
+bool BlockAttention::TakeAllowed(const Call& call, int block) {
+  const int blocks = call.kv->blocks();
+  uint64_t any = 0;
+  for (int row = 0; row < call.rows; ++row) {
+    const uint64_t bits = call.allowed[row * blocks + block];
+    any |= bits;
+    for (int head = 0; head < call.group; ++head) {
+      allowed_[static_cast<size_t>(head) * call.rows + row] = bits;
+    }
+  }
+  return any != 0;
+}
+
+// The rows of a head follow each other: [head of the group][row].
+void BlockAttention::Score(const Call& call, int block) {
+  const int dim = call.kv->dim();
+  Product product;
+  product.a_stride = call.queries->stride();
+  product.panel = call.kv->k(call.kv_head, block);
+  product.inner = dim;
+  product.c_stride = kAttentionBlock;
+  product.rows = call.rows;
+  for (int i = 0; i < call.group; ++i) {
+    const int head = call.kv_head * call.group + i;
+    product.a = call.queries->At(call.row, head * PaddedInner(dim));
+    product.c =
+        scores_.data() + static_cast<size_t>(i) * call.rows * kAttentionBlock;
+    Multiply(call.kv->operand(), product);
+  }
+}
+
+void BlockAttention::AddValues(const Call& call, int block) {
+  Product product;
+  product.a = weights_.data();
+  product.a_stride = kAttentionBlock;
+  product.inner = kAttentionBlock;
+  product.c_stride = block_.width;
+  product.rows = block_.rows;
+  product.adds = true;
+  for (int panel = 0; panel < PanelsFor(call.kv->dim()); ++panel) {
+    product.panel = call.kv->v(call.kv_head, block, panel);
+    product.c = values_.data() + panel * kPanelColumns;
+    Multiply(call.kv->operand(), product);
+  }
+}
+
+void BlockAttention::Finish(const Call& call) {
+  const int dim = call.kv->dim();
+  for (int i = 0; i < block_.rows; ++i) {
+    float* const values = values_.data() + i * block_.width;
+    if (sums_[i] > 0.0f) {
+      for (int j = 0; j < dim; ++j) values[j] /= sums_[i];
+    }
+    const int head = call.kv_head * call.group + i / call.rows;
+    call.out->Write(call.row + i % call.rows, head * dim, values, dim);
+  }
+}
+
+void BlockAttention::AddMass(const Call& call) {
+  for (int block = 0; block < call.kv->blocks(); ++block) {
+    if (!TakeAllowed(call, block)) continue;
+    Score(call, block);
+    ResolvedMatrixKernels().add_mass(
+        block_, call.mass + static_cast<size_t>(block) * kAttentionBlock);
   }
 }
 

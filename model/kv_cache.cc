@@ -1,6 +1,7 @@
 #include "model/kv_cache.h"
 
 #include "kv/check.h"
+#include "model/workspace.h"
 
 namespace kdn::model {
 
@@ -17,6 +18,15 @@ KvCache::KvCache(const ModelSpec& spec, int capacity)
 KvCache::KvCache(const ModelSpec& spec, int capacity, std::byte* memory) {
   const KvShape shape = ShapeOf(spec, capacity);
   view_ = MutableKvView(memory, shape, KvStrides::HeadMajor(shape));
+}
+
+KvCache::~KvCache() = default;
+KvCache::KvCache(KvCache&&) noexcept = default;
+KvCache& KvCache::operator=(KvCache&&) noexcept = default;
+
+Workspace& KvCache::workspace() {
+  if (workspace_ == nullptr) workspace_ = std::make_unique<Workspace>();
+  return *workspace_;
 }
 
 void KvCache::Append(absl::Span<const int32_t> positions) {

@@ -11,6 +11,8 @@
 
 namespace kdn::model {
 
+struct Workspace;
+
 // The KV cache of one sequence of up to `capacity` tokens. The layout is
 // [layer][K|V][head][token][dim], in the spec's dtype, with K after RoPE. The
 // KDN reads KV that it stores straight from the cache, and writes KV that it
@@ -23,6 +25,9 @@ class KvCache {
   // REQUIRES: `memory` has BytesFor(spec, capacity) bytes and outlives the
   // cache.
   KvCache(const ModelSpec& spec, int capacity, std::byte* memory);
+  ~KvCache();
+  KvCache(KvCache&&) noexcept;
+  KvCache& operator=(KvCache&&) noexcept;
   static size_t BytesFor(const ModelSpec& spec, int capacity);
 
   int size() const { return static_cast<int>(positions_.size()); }
@@ -39,6 +44,8 @@ class KvCache {
   // in the memory, or the caller writes it before it is read.
   // REQUIRES: size() + positions.size() <= capacity().
   void Append(absl::Span<const int32_t> positions);
+  // The memory that forward passes over this cache use; made on first use.
+  Workspace& workspace();
   // Removes all tokens from index `size` on. REQUIRES: size <= this->size().
   void Truncate(int size);
 
@@ -46,6 +53,7 @@ class KvCache {
   std::unique_ptr<std::byte[]> owned_;
   MutableKvView view_;
   std::vector<int32_t> positions_;
+  std::unique_ptr<Workspace> workspace_;
 };
 
 }  // namespace kdn::model

@@ -1,43 +1,61 @@
 #ifndef KDN_MODEL_LINEAR_H_
 #define KDN_MODEL_LINEAR_H_
 
-#include <memory>
+#include <cstddef>
 #include <vector>
 
 #include "absl/types/span.h"
+#include "kv/line_vector.h"
+#include "model/kernels/matrix_kernels.h"
+#include "model/operand_rows.h"
 
 namespace kdn::model {
 
 enum class Compute { kFp32, kBf16 };
 
-// y = x W^T + b, computed by oneDNN. W is [outputs, inputs], as in checkpoints.
-// With kBf16, weights and inputs are rounded to bf16, and products are summed
-// in fp32 (with AMX if the CPU has it). On a CPU for which oneDNN has no bf16,
-// the rounded values are multiplied in fp32, which is slower and takes twice
-// the memory. Owns a copy of the weights. Thread-safe.
+// The operand that matrix products of this kind multiply, on this CPU.
+Operand OperandOf(Compute compute);
+
+// y = x W^T + b. W is [outputs, inputs], as in checkpoints. With kBf16, weights
+// and inputs are rounded to bf16, and products are summed in fp32. A CPU
+// without AVX-512 BF16 multiplies the rounded values in fp32, which is slower
+// and takes twice the memory.
+//
+// Representation: W in panels of kPanelColumns outputs (kernels/), packed once;
+// the last panel is filled up with zeros. Each element of y is a sum in the
+// order of the inputs, so a row of y has the same bits in every call that has
+// the row, on any number of threads. Immutable; thread-safe.
 class Linear {
  public:
   // REQUIRES: weights.size() == outputs * inputs; bias is empty or has
   // `outputs` elements.
-  Linear(std::vector<float> weights, std::vector<float> bias, int outputs,
+  Linear(absl::Span<const float> weights, std::vector<float> bias, int outputs,
          int inputs, Compute compute);
-  ~Linear();
-  Linear(Linear&&) noexcept;
-  Linear& operator=(Linear&&) noexcept;
-
-  // `x` is [rows, inputs], the result [rows, outputs]. Equal calls give equal
-  // bits. The number of rows may change the last bits of a row's result,
-  // because oneDNN chooses its kernel by that number.
-  std::vector<float> Apply(absl::Span<const float> x, int rows) const;
 
   int inputs() const { return inputs_; }
   int outputs() const { return outputs_; }
+  Operand operand() const { return operand_; }
+  int panels() const { return PanelsFor(outputs_); }
+  // Of all weights, as they are kept.
+  size_t bytes() const { return panels_.size(); }
+
+  // Writes y [rows][outputs], or with `adds` adds to it, on all cores.
+  // REQUIRES: x has operand() and inputs() values in a row.
+  void Apply(const OperandRows& x, int rows, bool adds, float* y) const;
+  // The same for rows [begin, end) and the outputs of one panel, on this
+  // thread. `y` is where row `begin` has the first of these outputs; it may
+  // have any stride.
+  void ApplyPanel(const OperandRows& x, int begin, int end, int panel,
+                  bool adds, float* y, size_t y_stride) const;
 
  private:
-  struct Impl;
+  void Pack(absl::Span<const float> weights, int panel);
+
   int outputs_;
   int inputs_;
-  std::unique_ptr<Impl> impl_;
+  Operand operand_;
+  LineVector<std::byte> panels_;
+  std::vector<float> bias_;
 };
 
 }  // namespace kdn::model

@@ -2,7 +2,6 @@
 #define KDN_MODEL_LLAMA_H_
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,27 +11,24 @@
 #include "kv/model_spec.h"
 #include "kv/rope_spec.h"
 #include "model/config.h"
+#include "model/forward_pass.h"
 #include "model/kv_cache.h"
-#include "model/linear.h"
-#include "model/safetensors.h"
+#include "model/weights.h"
 
 namespace kdn::model {
 
-// Says whether the query at position `query` may attend to the token at
-// position `key`. `slot` is that token's index in the cache. Called by several
-// threads at once.
-using Mask = std::function<bool(int32_t query, int32_t key, int slot)>;
-// The causal rule. It goes by positions, so the order in the cache is free.
-inline bool Causal(int32_t query, int32_t key, int) { return key <= query; }
+// The rows whose logits a call returns. The output layer of a small model takes
+// a third of its weights, so a caller asks for what it needs.
+enum class LogitRows { kNone, kLast, kAll };
 
 // A Llama-family decoder on the CPU: RMSNorm, RoPE, grouped-query attention,
 // SwiGLU, optional attention bias, tied or own output embeddings.
 //
 // Attention reads all K and V from the cache, in the cache's dtype, also those
-// of the call's own tokens. So KV that went through the KDN bit for bit gives
-// the same logits as the KV that was computed, if the calls end at the same
-// tokens (see PrefillInChunks). Immutable; thread-safe: a KvCache belongs to
-// one call at a time.
+// of the call's own tokens. A token's row has the same bits however the tokens
+// are cut into calls (see ForwardPass). So KV that went through the KDN bit for
+// bit gives the same logits as the KV that was computed. Immutable;
+// thread-safe: a KvCache belongs to one call at a time.
 class Llama {
  public:
   struct Options {
@@ -46,21 +42,29 @@ class Llama {
 
   const ModelConfig& config() const { return config_; }
   const ModelSpec& spec() const { return spec_; }
+  const RopeTable& rope() const { return rope_; }
+  const Weights& weights() const { return weights_; }
+  // What the layers multiply, and what attention multiplies: bf16 only if the
+  // cache holds bf16.
+  Operand operand() const { return operand_; }
+  Operand attention_operand() const { return attention_operand_; }
 
   // Runs `tokens` at absolute `positions` behind the tokens in `cache`, and
-  // adds their KV to the cache. Returns the logits of the last token, or with
-  // `all` those of every token, [tokens][vocab_size]. INVALID_ARGUMENT for
-  // unequal lengths, no tokens, a token outside the vocabulary or a cache of
-  // another model; OUT_OF_RANGE for a negative position; RESOURCE_EXHAUSTED
-  // when the cache is too small. An error leaves the cache unchanged.
+  // adds their KV to the cache. Each token attends to the tokens up to its
+  // position. Returns the logits of `logits`, [rows][vocab_size]. Errors are
+  // those of ForwardPass::Begin, and leave the cache unchanged.
   absl::StatusOr<std::vector<float>> Prefill(
       KvCache& cache, absl::Span<const int32_t> tokens,
-      absl::Span<const int32_t> positions, const Mask& mask = Causal,
-      bool all = false) const;
+      absl::Span<const int32_t> positions,
+      LogitRows logits = LogitRows::kLast) const;
+  // The same for several sequences in one pass; the logits of each sequence
+  // follow those of the one before. Uses the workspace of the first cache.
+  absl::StatusOr<std::vector<float>> PrefillBatch(
+      absl::Span<const Sequence> sequences,
+      LogitRows logits = LogitRows::kLast) const;
   // Prefills `tokens` at positions first_position, +1, ... in calls that end
   // where the KDN's chunks end: where the cache holds a multiple of
-  // kChunkTokens tokens. So the calls, and the bits of their KV, are the same
-  // however many chunks of a text the cache holds already.
+  // kChunkTokens tokens. The calls bound the memory that a long text needs.
   absl::StatusOr<std::vector<float>> PrefillInChunks(
       KvCache& cache, absl::Span<const int32_t> tokens,
       int32_t first_position) const;
@@ -72,36 +76,15 @@ class Llama {
                                               int count) const;
 
  private:
-  struct Layer {
-    std::vector<float> attention_norm;
-    std::vector<float> mlp_norm;
-    Linear q, k, v, o, gate, up, down;
-  };
-  struct Rows;  // positions and rotations of one call
-
-  Llama(ModelConfig config, ModelSpec spec);
-  absl::Status LoadWeights(const Checkpoint& checkpoint, Compute compute);
-  absl::StatusOr<Layer> LoadLayer(const Checkpoint& checkpoint, int layer,
-                                  Compute compute) const;
-  absl::Status CheckCall(const KvCache& cache, absl::Span<const int32_t> tokens,
-                         absl::Span<const int32_t> positions) const;
-  void WriteKv(const Rows& rows, int layer, absl::Span<const float> k,
-               absl::Span<const float> v, KvCache& cache, int begin) const;
-  std::vector<float> Attend(const Rows& rows, int layer, std::vector<float> q,
-                            const KvCache& cache, const Mask& mask) const;
-  // The query heads of one KV head. Rotates them in `q` and writes their rows
-  // of `out`; both are [rows][num_heads][head_dim].
-  void AttendHead(const Rows& rows, int layer, int kv_head, absl::Span<float> q,
-                  const KvCache& cache, const Mask& mask,
-                  absl::Span<float> out) const;
+  Llama(ModelConfig config, ModelSpec spec, Weights weights,
+        const Options& options);
 
   ModelConfig config_;
   ModelSpec spec_;
   RopeTable rope_;
-  std::vector<float> embedding_;  // [vocab][hidden]
-  std::vector<Layer> layers_;
-  std::vector<float> final_norm_;
-  std::unique_ptr<Linear> output_;
+  Weights weights_;
+  Operand operand_;
+  Operand attention_operand_;
 };
 
 // The index of the largest logit; of equal logits, the first.

@@ -24,6 +24,19 @@ class LlamaTest : public testing::Test {
     std::iota(positions.begin(), positions.end(), begin);
     return positions;
   }
+  void ExpectSameKv(const KvCache& a, const KvCache& b, int tokens) {
+    for (int layer = 0; layer < llama_->spec().num_layers; ++layer) {
+      for (KvPart part : {KvPart::kK, KvPart::kV}) {
+        for (int head = 0; head < llama_->spec().num_kv_heads; ++head) {
+          EXPECT_EQ(std::memcmp(a.view().At(layer, part, head, 0),
+                                b.view().At(layer, part, head, 0),
+                                tokens * a.view().shape().head_bytes()),
+                    0)
+              << layer << ' ' << head;
+        }
+      }
+    }
+  }
   std::unique_ptr<Llama> llama_;
   std::vector<int32_t> tokens_;
 };
@@ -54,33 +67,91 @@ TEST_F(LlamaTest, AMovedCacheGivesTheVeryLogits) {
   EXPECT_EQ(*logits, *expected) << "bit for bit";
 }
 
-// The KV of a prefix came from elsewhere. The chunks behind it have the bits
-// that they have when all is computed here. The prefixes that end within a
-// chunk leave more than 128 tokens of it, so that oneDNN takes the same kernel.
-TEST_F(LlamaTest, ChunksBehindAnyPrefixAreTheSameBits) {
+// A row's bits do not depend on the call that it is in. So the KV of a text has
+// the same bits however the text is cut into calls: token by token, within
+// chunks, or as one call.
+TEST_F(LlamaTest, AnyCutIntoCallsGivesTheSameBits) {
   KvCache whole(llama_->spec(), 700);
-  const auto expected = llama_->PrefillInChunks(whole, tokens_, 0);
+  const auto expected = llama_->Prefill(whole, tokens_, Positions(0, 600));
   ASSERT_TRUE(expected.ok()) << expected.status();
-  for (int prefix : {100, 256, 300, 512}) {
+  const std::vector<std::vector<int>> cuts = {{256, 256, 88},
+                                              {1, 1, 1, 597},
+                                              {100, 413, 87},
+                                              {599, 1},
+                                              std::vector<int>(40, 15)};
+  for (const std::vector<int>& cut : cuts) {
     KvCache cache(llama_->spec(), 700);
-    std::memcpy(cache.view().At(0, KvPart::kK, 0, 0),
-                whole.view().At(0, KvPart::kK, 0, 0),
-                KvCache::BytesFor(llama_->spec(), 700));
-    cache.Append(Positions(0, prefix));
-    const auto logits = llama_->PrefillInChunks(
-        cache, absl::MakeConstSpan(tokens_).subspan(prefix), prefix);
-    ASSERT_TRUE(logits.ok()) << logits.status();
-    EXPECT_EQ(*logits, *expected) << prefix;
-    for (int layer = 0; layer < llama_->spec().num_layers; ++layer) {
-      for (KvPart part : {KvPart::kK, KvPart::kV}) {
-        EXPECT_EQ(std::memcmp(cache.view().At(layer, part, 0, 512),
-                              whole.view().At(layer, part, 0, 512),
-                              88 * whole.view().shape().head_bytes()),
-                  0)
-            << prefix << ' ' << layer;
-      }
+    absl::StatusOr<std::vector<float>> logits;
+    for (const int count : cut) {
+      const int begin = cache.size();
+      logits = llama_->Prefill(
+          cache, absl::MakeConstSpan(tokens_).subspan(begin, count),
+          Positions(begin, count));
+      ASSERT_TRUE(logits.ok()) << logits.status();
     }
+    EXPECT_EQ(*logits, *expected) << cut[0];
+    ExpectSameKv(cache, whole, 600);
   }
+}
+
+// What the cache held before does not count, and neither does the memory that
+// was used for another call.
+TEST_F(LlamaTest, AUsedCacheGivesTheSameBits) {
+  KvCache fresh(llama_->spec(), 300);
+  const auto tokens = absl::MakeConstSpan(tokens_).first(90);
+  const auto expected = llama_->Prefill(fresh, tokens, Positions(0, 90));
+  KvCache used(llama_->spec(), 300);
+  std::memset(used.view().At(0, KvPart::kK, 0, 0), 0xff,  // NaN
+              KvCache::BytesFor(llama_->spec(), 300));
+  ASSERT_TRUE(llama_
+                  ->Prefill(used, absl::MakeConstSpan(tokens_).last(250),
+                            Positions(0, 250), LogitRows::kAll)
+                  .ok());
+  used.Truncate(0);
+  const auto logits = llama_->Prefill(used, tokens, Positions(0, 90));
+  ASSERT_TRUE(expected.ok() && logits.ok());
+  EXPECT_EQ(*logits, *expected);
+}
+
+TEST_F(LlamaTest, ASequenceHasTheSameBitsInABatch) {
+  const std::vector<int> lengths = {1, 90, 33, 257};
+  std::vector<KvCache> alone;
+  std::vector<KvCache> together;
+  std::vector<float> expected;
+  std::vector<Sequence> batch;
+  std::vector<std::vector<int32_t>> positions;
+  for (const int length : lengths) {
+    alone.emplace_back(llama_->spec(), 300);
+    together.emplace_back(llama_->spec(), 400);
+    positions.push_back(Positions(length, length));
+  }
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    const auto tokens =
+        absl::MakeConstSpan(tokens_).subspan(10 * i, lengths[i]);
+    const auto logits =
+        llama_->Prefill(alone[i], tokens, positions[i], LogitRows::kLast);
+    ASSERT_TRUE(logits.ok()) << logits.status();
+    expected.insert(expected.end(), logits->begin(), logits->end());
+    batch.push_back(
+        {.cache = &together[i], .tokens = tokens, .positions = positions[i]});
+  }
+  const auto logits = llama_->PrefillBatch(batch);
+  ASSERT_TRUE(logits.ok()) << logits.status();
+  EXPECT_EQ(*logits, expected);
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    ExpectSameKv(together[i], alone[i], lengths[i]);
+  }
+}
+
+TEST_F(LlamaTest, ABatchHasACacheForEachSequence) {
+  KvCache cache(llama_->spec(), 8);
+  const std::vector<int32_t> position = {0};
+  const auto tokens = absl::MakeConstSpan(tokens_).first(1);
+  const Sequence one{.cache = &cache, .tokens = tokens, .positions = position};
+  EXPECT_TRUE(
+      absl::IsInvalidArgument(llama_->PrefillBatch({one, one}).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(llama_->PrefillBatch({}).status()));
+  EXPECT_EQ(cache.size(), 0);
 }
 
 TEST_F(LlamaTest, ACacheOverForeignMemoryIsTheSame) {
@@ -102,7 +173,7 @@ TEST_F(LlamaTest, TheMaskGoesByPositionNotByPlace) {
   const auto tokens = absl::MakeConstSpan(tokens_).first(20);
   KvCache straight(llama_->spec(), 32);
   const auto expected =
-      llama_->Prefill(straight, tokens, Positions(0, 20), Causal, true);
+      llama_->Prefill(straight, tokens, Positions(0, 20), LogitRows::kAll);
   ASSERT_TRUE(expected.ok());
   std::vector<int32_t> shuffled_tokens(tokens.begin() + 10, tokens.end());
   shuffled_tokens.insert(shuffled_tokens.end(), tokens.begin(),
@@ -113,26 +184,11 @@ TEST_F(LlamaTest, TheMaskGoesByPositionNotByPlace) {
                             first.end());
   KvCache shuffled(llama_->spec(), 32);
   const auto logits = llama_->Prefill(shuffled, shuffled_tokens,
-                                      shuffled_positions, Causal, true);
+                                      shuffled_positions, LogitRows::kAll);
   ASSERT_TRUE(logits.ok());
   const size_t vocab = llama_->config().vocab_size;
   for (size_t i = 0; i < vocab; ++i) {  // the token at position 19
     EXPECT_NEAR((*logits)[9 * vocab + i], (*expected)[19 * vocab + i], 0.05);
-  }
-}
-
-TEST_F(LlamaTest, AnExplicitMaskHidesTokens) {
-  const auto tokens = absl::MakeConstSpan(tokens_).first(8);
-  KvCache all(llama_->spec(), 16);
-  KvCache alone(llama_->spec(), 16);
-  const auto itself = [](int32_t query, int32_t key, int) {
-    return key == query;
-  };
-  const auto masked = llama_->Prefill(all, tokens, Positions(0, 8), itself);
-  const auto single = llama_->Prefill(alone, tokens.subspan(7, 1), {7});
-  ASSERT_TRUE(masked.ok() && single.ok());
-  for (size_t i = 0; i < single->size(); ++i) {
-    EXPECT_NEAR((*masked)[i], (*single)[i], 0.05) << i;
   }
 }
 

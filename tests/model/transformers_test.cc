@@ -52,7 +52,7 @@ TEST_P(TransformersTest, LogitsAndGreedyTokensAgree) {
   const auto tokens = expected["tokens"].get<std::vector<int32_t>>();
   KvCache cache((*llama)->spec(), static_cast<int>(tokens.size()) + 16);
   const auto logits = (*llama)->Prefill(cache, tokens, Positions(tokens.size()),
-                                        Causal, /*all=*/true);
+                                        LogitRows::kAll);
   ASSERT_TRUE(logits.ok()) << logits.status();
   const size_t vocab = (*llama)->config().vocab_size;
   const absl::Span<const float> all(*logits);

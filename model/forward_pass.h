@@ -1,0 +1,144 @@
+#ifndef KDN_MODEL_FORWARD_PASS_H_
+#define KDN_MODEL_FORWARD_PASS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "model/attention_mask.h"
+#include "model/kv_cache.h"
+#include "model/workspace.h"
+
+namespace kdn::model {
+
+class Llama;
+
+// The tokens of one sequence that a pass computes.
+struct Sequence {
+  KvCache* cache = nullptr;
+  absl::Span<const int32_t> tokens;
+  // The absolute position of each token.
+  absl::Span<const int32_t> positions;
+  // The tokens of the cache whose KV is computed anew: ascending, and at
+  // `positions` in the cache. Empty: the tokens are added behind the last one.
+  absl::Span<const int32_t> slots = {};
+  // The positions that each token attends to. Null: all up to its own.
+  const AttentionMask* mask = nullptr;
+};
+
+// What a pass computes besides KV and logits. Called by the thread that runs
+// the pass, between its steps.
+class PassObserver {
+ public:
+  virtual ~PassObserver() = default;
+  // Whether the layer's figures are computed, which takes time.
+  virtual bool WantsDeviation(int /*layer*/) const { return false; }
+  virtual bool WantsMass(int /*layer*/) const { return false; }
+  // Of each row: the squared distance between the KV that its slot held before
+  // and the KV that the layer computed, in the cache's dtype, over all heads.
+  // K is compared after RoPE. A token that has been added has no KV before:
+  // its figures mean nothing.
+  virtual void OnDeviation(int /*layer*/, absl::Span<const float> /*k*/,
+                           absl::Span<const float> /*v*/) {}
+  // Of each token in the sequence's cache: the attention that the rows pay to
+  // it, summed over rows and heads. Each row and head adds 1 in all.
+  virtual void OnMass(int /*layer*/, int /*sequence*/,
+                      absl::Span<const float> /*mass*/) {}
+};
+
+// One pass of a model over tokens of one or several sequences, layer by layer:
+//
+//   ForwardPass pass(llama, workspace);
+//   status = pass.Begin({{.cache = &cache, .tokens = ..., .positions = ...}});
+//   for (int i = 0; i < layers; ++i) pass.RunLayer(i);
+//   pass.Logits({last_row}, logits);
+//
+// A row is one token of the pass; the rows of all sequences follow each other.
+// Keep() goes on with some rows only: the other tokens keep the KV that their
+// slots hold in the layers to come. A row's bits depend on its sequence alone,
+// and not on the other rows and sequences of the pass (see kernels/).
+// Thread-confined; the layers use all cores.
+class ForwardPass {
+ public:
+  // Both must outlive the pass.
+  ForwardPass(const Llama& llama, Workspace& workspace);
+
+  // Begins with the tokens of `sequences`, and adds the tokens without slots to
+  // their caches. INVALID_ARGUMENT for no tokens, unequal lengths, a token
+  // outside the vocabulary, two sequences with one cache, a cache of another
+  // model, a mask of other rows, or slots that are not those of the positions;
+  // OUT_OF_RANGE for a negative position; RESOURCE_EXHAUSTED when a cache is
+  // too small. An error leaves the caches unchanged. What the sequences point
+  // to must outlive the layers.
+  absl::Status Begin(absl::Span<const Sequence> sequences);
+
+  struct Row {
+    int32_t token = 0;
+    int32_t position = 0;
+    int32_t slot = 0;
+    int sequence = 0;
+    int index = 0;  // in the sequence's tokens
+  };
+  // The rows that the next layer computes.
+  const std::vector<Row>& rows() const { return rows_; }
+
+  // Computes the rows' KV of this layer, and writes it into their slots.
+  // REQUIRES: the layers are run in order, each once.
+  void RunLayer(int layer, PassObserver* observer = nullptr);
+  // Goes on with these rows, indices into rows(). REQUIRES: they ascend.
+  void Keep(absl::Span<const int> rows);
+  // Writes the logits of these rows, [rows][vocab_size]. REQUIRES: all layers
+  // have run.
+  void Logits(absl::Span<const int> rows, absl::Span<float> logits);
+
+ private:
+  // Rows of one sequence, next to each other.
+  struct Run {
+    int sequence = 0;
+    int begin = 0;
+    int end = 0;
+    size_t allowed = 0;  // where the words of its rows begin
+  };
+  // Rows of one run and one KV head.
+  struct Unit {
+    int run = 0;
+    int kv_head = 0;
+    int begin = 0;
+    int end = 0;
+  };
+
+  absl::Status Check(const Sequence& sequence) const;
+  absl::Status CheckSlots(const Sequence& sequence) const;
+  void AddRows(int number);
+  void Embed();
+  // Finds runs and units, and the tokens that each row attends to.
+  void Plan();
+  void Allow(const Run& run);
+  void Normalise(absl::Span<const float> weight);
+  void Rotate(int row, float* head) const;
+  // Takes Q, K and V of a row: Q becomes an operand, K and V go to the cache.
+  void TakeQkv(int layer, int row, bool compares);
+  float WriteHead(int layer, KvPart part, int head, const Row& row,
+                  const float* values, bool compares);
+  void PackKv(int layer);
+  // The tokens of the longest sequence, in whole blocks.
+  size_t TokensMax() const;
+  void Attend(bool weighs);
+  void SumMass(int layer, PassObserver& observer);
+  void RunMlp(int layer);
+  void RunMlpTile(int layer, int begin, int panel, Workspace::Thread& thread);
+  // Whether a step over the rows takes longer than waking threads.
+  bool wide() const { return rows_.size() >= 16; }
+
+  const Llama& llama_;
+  Workspace& w_;
+  std::vector<Sequence> sequences_;
+  std::vector<Row> rows_;
+  std::vector<Run> runs_;
+  std::vector<Unit> units_;
+};
+
+}  // namespace kdn::model
+
+#endif  // KDN_MODEL_FORWARD_PASS_H_
