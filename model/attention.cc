@@ -31,9 +31,64 @@ const float* RowOf(const KvView& layer, KvPart part, int head, int token,
   return scratch;
 }
 
-// Values next to each other in a column of a panel.
-constexpr int NeighboursOf(const uint16_t*) { return 2; }
-constexpr int NeighboursOf(const float*) { return 1; }
+// Writes K of some tokens from `token` on into their columns. Returns the next
+// token.
+int PackKeys(const KvView& layer, int head, int begin, int token, int end,
+             uint16_t* k) {
+  uint16_t scratch[4][kHeadDimMax];
+  const int dim = layer.shape().head_dim;
+  const auto row = [&](int i) {
+    return RowOf(layer, KvPart::kK, head, begin + token + i, scratch[i]);
+  };
+  if (token + 4 > end) {
+    ScatterToPanel(row(0), dim, token, k);
+    return token + 1;
+  }
+  ScatterToPanel({row(0), row(1), row(2), row(3)}, dim, token, k);
+  return token + 4;
+}
+
+int PackKeys(const KvView& layer, int head, int begin, int token, int,
+             float* k) {
+  float scratch[kHeadDimMax];
+  ScatterToPanel(RowOf(layer, KvPart::kK, head, begin + token, scratch),
+                 layer.shape().head_dim, token, k);
+  return token + 1;
+}
+
+// Writes `dim` values of V of the tokens [token, end) that are next to each
+// other in a panel, from where the first of them lies. Returns the next token.
+int PackValues(const KvView& layer, int head, int begin, int token, int end,
+               size_t panel_values, uint16_t* v) {
+  uint16_t scratch[2][kHeadDimMax];
+  static constexpr uint16_t kZeros[kPanelColumns] = {};
+  const int dim = layer.shape().head_dim;
+  const bool pair = token + 1 < end;
+  const uint16_t* even =
+      RowOf(layer, KvPart::kV, head, begin + token, scratch[0]);
+  const uint16_t* odd =
+      pair ? RowOf(layer, KvPart::kV, head, begin + token + 1, scratch[1])
+           : nullptr;
+  v += static_cast<size_t>(token) * kPanelColumns;
+  for (int at = 0; at < dim; at += kPanelColumns, v += panel_values) {
+    const auto count = static_cast<size_t>(std::min(kPanelColumns, dim - at));
+    ResolvedMatrixKernels().interleave(
+        even + at, odd == nullptr ? kZeros : odd + at, count, v);
+  }
+  return token + 2;
+}
+
+int PackValues(const KvView& layer, int head, int begin, int token, int,
+               size_t panel_values, float* v) {
+  float scratch[kHeadDimMax];
+  const int dim = layer.shape().head_dim;
+  const float* row = RowOf(layer, KvPart::kV, head, begin + token, scratch);
+  v += static_cast<size_t>(token) * kPanelColumns;
+  for (int at = 0; at < dim; at += kPanelColumns, v += panel_values) {
+    std::copy_n(row + at, std::min(kPanelColumns, dim - at), v);
+  }
+  return token + 1;
+}
 
 }  // namespace
 
@@ -57,20 +112,12 @@ void PackedKv::PackInto(const KvView& layer, int head, int block, T* k,
   if (partial || dim_ % kPanelColumns != 0) {
     std::memset(v, 0, PanelsFor(dim_) * v_panel_bytes());
   }
+  for (int token = 0; token < tokens;) {
+    token = PackKeys(layer, head, begin, token, tokens, k);
+  }
   const size_t v_panel = v_panel_bytes() / sizeof(T);
-  constexpr int kNeighbours = NeighboursOf(static_cast<const T*>(nullptr));
-  T scratch[kHeadDimMax];
-  for (int token = 0; token < tokens; ++token) {
-    const T* row = RowOf(layer, KvPart::kK, head, begin + token, scratch);
-    ScatterToPanel(row, dim_, token, k);
-    row = RowOf(layer, KvPart::kV, head, begin + token, scratch);
-    for (int i = 0; i < dim_; ++i) {
-      const int column = i % kPanelColumns;
-      v[i / kPanelColumns * v_panel +
-        (static_cast<size_t>(token / kNeighbours) * kPanelColumns + column) *
-            kNeighbours +
-        token % kNeighbours] = row[i];
-    }
+  for (int token = 0; token < tokens;) {
+    token = PackValues(layer, head, begin, token, tokens, v_panel, v);
   }
 }
 
@@ -142,15 +189,23 @@ bool BlockAttention::TakeAllowed(const Call& call, int block) {
 // The rows of a head follow each other: [head of the group][row].
 void BlockAttention::Score(const Call& call, int block) {
   const int dim = call.kv->dim();
+  const int first = call.kv_head * call.group * PaddedInner(dim);
   Product product;
+  product.a = call.queries->At(call.row, first);
   product.a_stride = call.queries->stride();
   product.panel = call.kv->k(call.kv_head, block);
   product.inner = dim;
+  product.c = scores_.data();
   product.c_stride = kAttentionBlock;
   product.rows = call.rows;
+  if (call.rows == 1) {  // the heads of the row are as far apart as rows
+    product.a_stride = static_cast<size_t>(PaddedInner(dim));
+    product.rows = call.group;
+    Multiply(call.kv->operand(), product);
+    return;
+  }
   for (int i = 0; i < call.group; ++i) {
-    const int head = call.kv_head * call.group + i;
-    product.a = call.queries->At(call.row, head * PaddedInner(dim));
+    product.a = call.queries->At(call.row, first + i * PaddedInner(dim));
     product.c =
         scores_.data() + static_cast<size_t>(i) * call.rows * kAttentionBlock;
     Multiply(call.kv->operand(), product);

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "absl/strings/str_cat.h"
 #include "kv/check.h"
 #include "model/grow.h"
 #include "model/llama.h"
@@ -31,77 +30,11 @@ ForwardPass::ForwardPass(const Llama& llama, Workspace& workspace)
   w_.threads.resize(std::max<size_t>(w_.threads.size(), ThreadsMax()));
 }
 
-absl::Status ForwardPass::Check(const Sequence& sequence) const {
-  const auto& [cache, tokens, positions, slots, mask] = sequence;
-  if (tokens.empty() || tokens.size() != positions.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(tokens.size(), " tokens with ", positions.size(),
-                     " positions, expected equal numbers, at least one"));
-  }
-  if (mask != nullptr && static_cast<size_t>(mask->rows()) != tokens.size()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        tokens.size(), " tokens with a mask of ", mask->rows(), " rows"));
-  }
-  const int vocab = llama_.config().vocab_size;
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    if (tokens[i] < 0 || tokens[i] >= vocab) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "token ", i, " is ", tokens[i], ", the vocabulary has ", vocab));
-    }
-    if (positions[i] < 0) {
-      return absl::OutOfRangeError(
-          absl::StrCat("position ", i, " is ", positions[i]));
-    }
-  }
-  if (cache->view().shape() != ShapeOf(llama_.spec(), cache->capacity())) {
-    return absl::InvalidArgumentError("the cache is of another model");
-  }
-  if (!slots.empty()) return CheckSlots(sequence);
-  const size_t needed = tokens.size() + static_cast<size_t>(cache->size());
-  if (needed > static_cast<size_t>(cache->capacity())) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the cache holds ", cache->capacity(), " tokens, ", needed,
-                     " are needed"));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ForwardPass::CheckSlots(const Sequence& sequence) const {
-  const absl::Span<const int32_t> slots = sequence.slots;
-  if (slots.size() != sequence.tokens.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(sequence.tokens.size(), " tokens with ", slots.size(),
-                     " slots, expected equal numbers"));
-  }
-  for (size_t i = 0; i < slots.size(); ++i) {
-    const int32_t least = i == 0 ? 0 : slots[i - 1] + 1;
-    if (slots[i] < least || slots[i] >= sequence.cache->size()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("slot ", i, " is ", slots[i], ", expected ", least,
-                       " to ", sequence.cache->size() - 1));
-    }
-    const int32_t position = sequence.cache->positions()[slots[i]];
-    if (position != sequence.positions[i]) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "slot ", slots[i], " is at position ", position, ", token ", i,
-          " is at position ", sequence.positions[i]));
-    }
-  }
-  return absl::OkStatus();
-}
-
 absl::Status ForwardPass::Begin(absl::Span<const Sequence> sequences) {
-  if (sequences.empty()) {
-    return absl::InvalidArgumentError("a pass without sequences");
-  }
-  for (size_t i = 0; i < sequences.size(); ++i) {
-    if (absl::Status s = Check(sequences[i]); !s.ok()) return s;
-    for (size_t j = 0; j < i; ++j) {
-      if (sequences[i].cache == sequences[j].cache) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("sequences ", j, " and ", i, " have one cache"));
-      }
-    }
+  if (absl::Status status =
+          CheckSequences(sequences, llama_.spec(), llama_.config().vocab_size);
+      !status.ok()) {
+    return status;
   }
   sequences_.assign(sequences.begin(), sequences.end());
   rows_.clear();
@@ -199,7 +132,7 @@ void ForwardPass::RunLayer(int layer, PassObserver* observer) {
   Normalise(weights.attention_norm);
   weights.qkv.Apply(w_.normed, rows, false, w_.qkv.data());
   const int tasks = (rows + kStepRows - 1) / kStepRows;
-  ParallelFor(tasks, wide(), [&](int task, int) {
+  ParallelFor(tasks, wide(), Tasks::kAny, [&](int task, int) {
     const int end = std::min(rows, (task + 1) * kStepRows);
     for (int row = task * kStepRows; row < end; ++row) {
       TakeQkv(layer, row, compares);
@@ -224,7 +157,7 @@ void ForwardPass::Normalise(absl::Span<const float> weight) {
   w_.normed.Resize(llama_.operand(), rows, width);
   for (Workspace::Thread& thread : w_.threads) Grow(thread.row, weight.size());
   const int tasks = (rows + kStepRows - 1) / kStepRows;
-  ParallelFor(tasks, wide(), [&](int task, int thread) {
+  ParallelFor(tasks, wide(), Tasks::kAny, [&](int task, int thread) {
     float* const scratch = w_.threads[thread].row.data();
     const int end = std::min(rows, (task + 1) * kStepRows);
     for (int row = task * kStepRows; row < end; ++row) {
@@ -310,7 +243,7 @@ void ForwardPass::PackKv(int layer) {
     tasks += kv.blocks() * config.num_kv_heads;
   }
   constexpr int kWideTasks = 8;
-  ParallelFor(tasks, tasks >= kWideTasks, [&](int task, int) {
+  ParallelFor(tasks, tasks >= kWideTasks, Tasks::kAny, [&](int task, int) {
     for (const Run& run : runs_) {
       PackedKv& kv = w_.sequences[run.sequence].kv;
       const int here = kv.blocks() * config.num_kv_heads;
@@ -342,26 +275,27 @@ void ForwardPass::Attend(bool weighs) {
   // Pairs of a row and a token that one thread weighs sooner than two.
   constexpr size_t kWidePairs = 1 << 8;
   const bool wide = rows_.size() * tokens >= kWidePairs;
-  ParallelFor(static_cast<int>(units_.size()), wide, [&](int task, int thread) {
-    const Unit& unit = units_[task];
-    const Run& run = runs_[unit.run];
-    const PackedKv& kv = w_.sequences[run.sequence].kv;
-    const size_t words =
-        static_cast<size_t>(unit.end - unit.begin) * kv.blocks();
-    const uint64_t* allowed =
-        w_.allowed.data() + run.allowed +
-        static_cast<size_t>(unit.begin - run.begin) * kv.blocks();
-    w_.threads[thread].attention.Attend(BlockAttention::Call{
-        .kv = &kv,
-        .kv_head = unit.kv_head,
-        .group = config.num_heads / config.num_kv_heads,
-        .queries = &w_.queries,
-        .row = unit.begin,
-        .rows = unit.end - unit.begin,
-        .allowed = {allowed, words},
-        .out = &w_.attended,
-        .mass = weighs ? w_.mass.data() + task * tokens : nullptr});
-  });
+  ParallelFor(static_cast<int>(units_.size()), wide, Tasks::kAny,
+              [&](int task, int thread) {
+                const Unit& unit = units_[task];
+                const Run& run = runs_[unit.run];
+                const PackedKv& kv = w_.sequences[run.sequence].kv;
+                const size_t words =
+                    static_cast<size_t>(unit.end - unit.begin) * kv.blocks();
+                const uint64_t* allowed =
+                    w_.allowed.data() + run.allowed +
+                    static_cast<size_t>(unit.begin - run.begin) * kv.blocks();
+                w_.threads[thread].attention.Attend(BlockAttention::Call{
+                    .kv = &kv,
+                    .kv_head = unit.kv_head,
+                    .group = config.num_heads / config.num_kv_heads,
+                    .queries = &w_.queries,
+                    .row = unit.begin,
+                    .rows = unit.end - unit.begin,
+                    .allowed = {allowed, words},
+                    .out = &w_.attended,
+                    .mass = weighs ? w_.mass.data() + task * tokens : nullptr});
+              });
 }
 
 void ForwardPass::SumMass(int layer, PassObserver& observer) {
@@ -391,10 +325,11 @@ void ForwardPass::RunMlp(int layer) {
     Grow(thread.gate, kMlpRows * kPanelColumns);
     Grow(thread.up, kMlpRows * kPanelColumns);
   }
-  ParallelFor(blocks * panels, true, [&](int task, int thread) {
-    RunMlpTile(layer, task / panels * kMlpRows, task % panels,
-               w_.threads[thread]);
-  });
+  ParallelFor(blocks * panels, true, blocks == 1 ? Tasks::kRange : Tasks::kAny,
+              [&](int task, int thread) {
+                RunMlpTile(layer, task / panels * kMlpRows, task % panels,
+                           w_.threads[thread]);
+              });
   weights.down.Apply(w_.mlp, rows, true, w_.hidden.data());
 }
 

@@ -6,26 +6,12 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "model/attention_mask.h"
-#include "model/kv_cache.h"
+#include "model/sequence.h"
 #include "model/workspace.h"
 
 namespace kdn::model {
 
 class Llama;
-
-// The tokens of one sequence that a pass computes.
-struct Sequence {
-  KvCache* cache = nullptr;
-  absl::Span<const int32_t> tokens;
-  // The absolute position of each token.
-  absl::Span<const int32_t> positions;
-  // The tokens of the cache whose KV is computed anew: ascending, and at
-  // `positions` in the cache. Empty: the tokens are added behind the last one.
-  absl::Span<const int32_t> slots = {};
-  // The positions that each token attends to. Null: all up to its own.
-  const AttentionMask* mask = nullptr;
-};
 
 // What a pass computes besides KV and logits. Called by the thread that runs
 // the pass, between its steps.
@@ -65,12 +51,8 @@ class ForwardPass {
   ForwardPass(const Llama& llama, Workspace& workspace);
 
   // Begins with the tokens of `sequences`, and adds the tokens without slots to
-  // their caches. INVALID_ARGUMENT for no tokens, unequal lengths, a token
-  // outside the vocabulary, two sequences with one cache, a cache of another
-  // model, a mask of other rows, or slots that are not those of the positions;
-  // OUT_OF_RANGE for a negative position; RESOURCE_EXHAUSTED when a cache is
-  // too small. An error leaves the caches unchanged. What the sequences point
-  // to must outlive the layers.
+  // their caches. Errors are those of CheckSequences, and leave the caches
+  // unchanged. What the sequences point to must outlive the layers.
   absl::Status Begin(absl::Span<const Sequence> sequences);
 
   struct Row {
@@ -108,8 +90,6 @@ class ForwardPass {
     int end = 0;
   };
 
-  absl::Status Check(const Sequence& sequence) const;
-  absl::Status CheckSlots(const Sequence& sequence) const;
   void AddRows(int number);
   void Embed();
   // Finds runs and units, and the tokens that each row attends to.

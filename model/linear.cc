@@ -25,22 +25,24 @@ Operand OperandOf(Compute compute) {
 }
 
 Linear::Linear(absl::Span<const float> weights, std::vector<float> bias,
-               int outputs, int inputs, Compute compute)
+               int outputs, int inputs, Compute compute, WeightMemory& memory)
     : outputs_(outputs),
       inputs_(inputs),
       operand_(OperandOf(compute)),
+      panels_(
+          memory.Allocate(PanelsFor(outputs) * PanelBytes(operand_, inputs))),
       bias_(std::move(bias)) {
   KDN_CHECK(weights.size() == static_cast<size_t>(outputs) * inputs,
             "weights have the size of their shape");
   KDN_CHECK(bias_.empty() || bias_.size() == static_cast<size_t>(outputs),
             "a bias has one element per output");
-  panels_.resize(panels() * PanelBytes(operand_, inputs));
-  ParallelFor(panels(), true, [&](int panel, int) { Pack(weights, panel); });
+  ParallelFor(panels(), true, Tasks::kAny,
+              [&](int panel, int) { Pack(weights, panel); });
 }
 
 void Linear::Pack(absl::Span<const float> weights, int panel) {
   const size_t bytes = PanelBytes(operand_, inputs_);
-  std::byte* const out = panels_.data() + panel * bytes;
+  std::byte* const out = panels_ + panel * bytes;
   std::memset(out, 0, bytes);
   std::vector<float> row(static_cast<size_t>(inputs_));
   const int first = panel * kPanelColumns;
@@ -61,14 +63,16 @@ void Linear::Pack(absl::Span<const float> weights, int panel) {
 void Linear::Apply(const OperandRows& x, int rows, bool adds, float* y) const {
   const int blocks = (rows + kTaskRows - 1) / kTaskRows;
   const size_t products = static_cast<size_t>(rows) * inputs_ * outputs_;
-  ParallelFor(blocks * panels(), products >= kWideProducts, [&](int task, int) {
-    const int begin = task / panels() * kTaskRows;
-    const int end = std::min(rows, begin + kTaskRows);
-    const int panel = task % panels();
-    float* const at =
-        y + static_cast<size_t>(begin) * outputs_ + panel * kPanelColumns;
-    ApplyPanel(x, begin, end, panel, adds, at, static_cast<size_t>(outputs_));
-  });
+  ParallelFor(blocks * panels(), products >= kWideProducts,
+              blocks == 1 ? Tasks::kRange : Tasks::kAny, [&](int task, int) {
+                const int begin = task / panels() * kTaskRows;
+                const int end = std::min(rows, begin + kTaskRows);
+                const int panel = task % panels();
+                float* const at = y + static_cast<size_t>(begin) * outputs_ +
+                                  panel * kPanelColumns;
+                ApplyPanel(x, begin, end, panel, adds, at,
+                           static_cast<size_t>(outputs_));
+              });
 }
 
 void Linear::ApplyPanel(const OperandRows& x, int begin, int end, int panel,
@@ -77,7 +81,7 @@ void Linear::ApplyPanel(const OperandRows& x, int begin, int end, int panel,
             "the input has the layer's operand and width");
   Product product;
   product.a_stride = x.stride();
-  product.panel = panels_.data() + panel * PanelBytes(operand_, inputs_);
+  product.panel = panels_ + panel * PanelBytes(operand_, inputs_);
   product.inner = inputs_;
   const int first = panel * kPanelColumns;
   const int columns = std::min(kPanelColumns, outputs_ - first);

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "absl/types/span.h"
-#include "kv/line_vector.h"
 #include "model/kernels/matrix_kernels.h"
 #include "model/operand_rows.h"
+#include "model/weight_memory.h"
 
 namespace kdn::model {
 
@@ -27,17 +27,20 @@ Operand OperandOf(Compute compute);
 // the row, on any number of threads. Immutable; thread-safe.
 class Linear {
  public:
-  // REQUIRES: weights.size() == outputs * inputs; bias is empty or has
-  // `outputs` elements.
+  // Keeps the weights in `memory`, which must outlive the layer. REQUIRES:
+  // weights.size() == outputs * inputs; bias is empty or has `outputs`
+  // elements.
   Linear(absl::Span<const float> weights, std::vector<float> bias, int outputs,
-         int inputs, Compute compute);
+         int inputs, Compute compute, WeightMemory& memory);
 
   int inputs() const { return inputs_; }
   int outputs() const { return outputs_; }
   Operand operand() const { return operand_; }
   int panels() const { return PanelsFor(outputs_); }
-  // Of all weights, as they are kept.
-  size_t bytes() const { return panels_.size(); }
+  // The weights, as they are kept.
+  absl::Span<const std::byte> memory() const {
+    return {panels_, panels() * PanelBytes(operand_, inputs_)};
+  }
 
   // Writes y [rows][outputs], or with `adds` adds to it, on all cores.
   // REQUIRES: x has operand() and inputs() values in a row.
@@ -54,7 +57,7 @@ class Linear {
   int outputs_;
   int inputs_;
   Operand operand_;
-  LineVector<std::byte> panels_;
+  std::byte* panels_;
   std::vector<float> bias_;
 };
 

@@ -63,8 +63,8 @@ class Llama {
       absl::Span<const Sequence> sequences,
       LogitRows logits = LogitRows::kLast) const;
   // Prefills `tokens` at positions first_position, +1, ... in calls that end
-  // where the KDN's chunks end: where the cache holds a multiple of
-  // kChunkTokens tokens. The calls bound the memory that a long text needs.
+  // where chunks of the KDN end. Calls of a bounded size bound the memory of
+  // the workspace.
   absl::StatusOr<std::vector<float>> PrefillInChunks(
       KvCache& cache, absl::Span<const int32_t> tokens,
       int32_t first_position) const;

@@ -18,15 +18,27 @@ inline int ThreadsMax() {
 #endif
 }
 
+// Whose tasks a thread takes.
+enum class Tasks {
+  kAny,    // the next one: for tasks that take different times
+  kRange,  // neighbours: for tasks that read memory behind one another
+};
+
 // Calls body(task, thread) for each task in [0, tasks), on several threads if
 // `wide`. thread < ThreadsMax(); tasks with the same thread do not overlap.
 template <typename Body>
-void ParallelFor(int tasks, bool wide, const Body& body) {
+void ParallelFor(int tasks, bool wide, Tasks kind, const Body& body) {
 #ifdef _OPENMP
+  if (kind == Tasks::kRange) {
+#pragma omp parallel for schedule(static) if (wide && tasks > 1)
+    for (int task = 0; task < tasks; ++task) body(task, omp_get_thread_num());
+    return;
+  }
 #pragma omp parallel for schedule(dynamic) if (wide && tasks > 1)
   for (int task = 0; task < tasks; ++task) body(task, omp_get_thread_num());
 #else
   static_cast<void>(wide);
+  static_cast<void>(kind);
   for (int task = 0; task < tasks; ++task) body(task, 0);
 #endif
 }

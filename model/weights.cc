@@ -14,8 +14,8 @@ namespace {
 // Reads tensors and keeps the first error.
 class Reader {
  public:
-  Reader(const Checkpoint& checkpoint, Compute compute)
-      : checkpoint_(checkpoint), compute_(compute) {}
+  Reader(const Checkpoint& checkpoint, Compute compute, WeightMemory& memory)
+      : checkpoint_(checkpoint), compute_(compute), memory_(memory) {}
 
   const absl::Status& status() const { return status_; }
   // Zeros after an error.
@@ -38,7 +38,7 @@ class Reader {
       if (biased) Append(Floats(names[i] + ".bias", {outputs[i]}), bias);
     }
     const int all = std::accumulate(outputs.begin(), outputs.end(), 0);
-    return Linear(weights, std::move(bias), all, inputs, compute_);
+    return Linear(weights, std::move(bias), all, inputs, compute_, memory_);
   }
 
  private:
@@ -48,6 +48,7 @@ class Reader {
 
   const Checkpoint& checkpoint_;
   const Compute compute_;
+  WeightMemory& memory_;
   absl::Status status_;
 };
 
@@ -76,11 +77,11 @@ LayerWeights ReadLayer(Reader& reader, const ModelConfig& c, int number) {
 }  // namespace
 
 size_t Weights::matrix_bytes() const {
-  size_t bytes = output->bytes();
+  size_t bytes = output->memory().size();
   for (const LayerWeights& layer : layers) {
     for (const Linear* each :
          {&layer.qkv, &layer.o, &layer.gate, &layer.up, &layer.down}) {
-      bytes += each->bytes();
+      bytes += each->memory().size();
     }
   }
   return bytes;
@@ -100,16 +101,16 @@ size_t Weights::layer_flops() const {
 absl::StatusOr<Weights> LoadWeights(const Checkpoint& checkpoint,
                                     const ModelConfig& config,
                                     Compute compute) {
-  Reader reader(checkpoint, compute);
+  Weights weights;
+  Reader reader(checkpoint, compute, weights.memory);
   const int vocab = config.vocab_size;
   const int hidden = config.hidden_size;
-  Weights weights;
   weights.embedding =
       reader.Floats("model.embed_tokens.weight", {vocab, hidden});
   weights.final_norm = reader.Floats("model.norm.weight", {hidden});
   if (config.tie_word_embeddings) {
     weights.output.emplace(weights.embedding, std::vector<float>(), vocab,
-                           hidden, compute);
+                           hidden, compute, weights.memory);
   } else {
     weights.output = reader.Stack({"lm_head"}, {vocab}, hidden, false);
   }

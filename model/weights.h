@@ -8,6 +8,7 @@
 #include "model/config.h"
 #include "model/linear.h"
 #include "model/safetensors.h"
+#include "model/weight_memory.h"
 
 namespace kdn::model {
 
@@ -19,6 +20,7 @@ struct LayerWeights {
 };
 
 struct Weights {
+  WeightMemory memory;           // of all matrices
   std::vector<float> embedding;  // [vocab][hidden]
   std::vector<LayerWeights> layers;
   std::vector<float> final_norm;

@@ -1,6 +1,7 @@
 #include "model/kernels/matrix_kernels.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "kv/check.h"
 #include "kv/dtype.h"
@@ -92,8 +93,20 @@ KDN_BF16 void MultiplyBf16Tile(const Product& job, int row) {
 KDN_BF16 void MultiplyBf16(const Product& job) {
   int row = 0;
   for (; row + 6 <= job.rows; row += 6) MultiplyBf16Tile<6>(job, row);
-  for (; row + 2 <= job.rows; row += 2) MultiplyBf16Tile<2>(job, row);
-  for (; row < job.rows; ++row) MultiplyBf16Tile<1>(job, row);
+  switch (job.rows - row) {
+    case 5:
+      return MultiplyBf16Tile<5>(job, row);
+    case 4:
+      return MultiplyBf16Tile<4>(job, row);
+    case 3:
+      return MultiplyBf16Tile<3>(job, row);
+    case 2:
+      return MultiplyBf16Tile<2>(job, row);
+    case 1:
+      return MultiplyBf16Tile<1>(job, row);
+    default:
+      return;
+  }
 }
 
 #endif
@@ -102,9 +115,39 @@ KDN_BF16 void MultiplyBf16(const Product& job) {
 
 void ScatterToPanel(const uint16_t* source, int inner, int column,
                     uint16_t* panel) {
-  for (int i = 0; i < inner; ++i) {
-    panel[(static_cast<size_t>(i / 2) * kPanelColumns + column) * 2 + i % 2] =
-        source[i];
+  uint16_t* out = panel + 2 * column;
+  int i = 0;
+  for (; i + 2 <= inner; i += 2, out += 2 * kPanelColumns) {
+    std::memcpy(out, source + i, 2 * sizeof(uint16_t));
+  }
+  if (i < inner) *out = source[i];
+}
+
+void ScatterToPanel(const uint16_t* const (&sources)[4], int inner, int column,
+                    uint16_t* panel) {
+  using Pairs [[gnu::vector_size(16)]] = uint32_t;
+  uint16_t* out = panel + 2 * column;
+  int i = 0;
+  for (; i + 8 <= inner; i += 8, out += 8 * kPanelColumns) {
+    Pairs rows[4];
+    for (int j = 0; j < 4; ++j) {
+      std::memcpy(&rows[j], sources[j] + i, sizeof(Pairs));
+    }
+    const Pairs a = __builtin_shufflevector(rows[0], rows[1], 0, 4, 1, 5);
+    const Pairs b = __builtin_shufflevector(rows[2], rows[3], 0, 4, 1, 5);
+    const Pairs c = __builtin_shufflevector(rows[0], rows[1], 2, 6, 3, 7);
+    const Pairs d = __builtin_shufflevector(rows[2], rows[3], 2, 6, 3, 7);
+    const Pairs columns[4] = {__builtin_shufflevector(a, b, 0, 1, 4, 5),
+                              __builtin_shufflevector(a, b, 2, 3, 6, 7),
+                              __builtin_shufflevector(c, d, 0, 1, 4, 5),
+                              __builtin_shufflevector(c, d, 2, 3, 6, 7)};
+    for (int j = 0; j < 4; ++j) {
+      std::memcpy(out + 2 * j * kPanelColumns, &columns[j], sizeof(Pairs));
+    }
+  }
+  for (int j = 0; j < 4; ++j) {
+    ScatterToPanel(sources[j] + i, inner - i, column + j,
+                   panel + static_cast<size_t>(i) * kPanelColumns);
   }
 }
 

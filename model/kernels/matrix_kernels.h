@@ -46,6 +46,9 @@ constexpr size_t PanelBytes(Operand operand, int inner) {
 void ScatterToPanel(const uint16_t* source, int inner, int column,
                     uint16_t* panel);
 void ScatterToPanel(const float* source, int inner, int column, float* panel);
+// Writes four columns that are next to each other, from `column` on.
+void ScatterToPanel(const uint16_t* const (&sources)[4], int inner, int column,
+                    uint16_t* panel);
 
 // c = a * panel, or with `adds` c += a * panel. `stride`s are from row to row,
 // in values.
@@ -92,6 +95,9 @@ struct MatrixKernels {
                         float* head);
   void (*to_bf16)(const float* source, size_t count, uint16_t* out);
   void (*round_to_bf16)(const float* source, size_t count, float* out);
+  // out = even[0], odd[0], even[1], odd[1], ...
+  void (*interleave)(const uint16_t* even, const uint16_t* odd, size_t count,
+                     uint16_t* out);
   // Replaces scores by attention weights; `operand` is that of the weights.
   // A row that may attend to no token of the block stays as it is.
   void (*softmax)(const SoftmaxBlock& block, Operand operand);

@@ -36,7 +36,10 @@ std::vector<float> Apply(const Linear& linear, const std::vector<float>& x,
   return y;
 }
 
-class LinearTest : public testing::TestWithParam<Compute> {};
+class LinearTest : public testing::TestWithParam<Compute> {
+ protected:
+  WeightMemory memory_;
+};
 
 TEST_P(LinearTest, IsTheProductOfTheRoundedValues) {
   // Whole and partial panels; an odd number of inputs is filled up.
@@ -45,7 +48,7 @@ TEST_P(LinearTest, IsTheProductOfTheRoundedValues) {
     const std::vector<float> weights =
         Random(static_cast<size_t>(inputs) * outputs, 1);
     const std::vector<float> bias = Random(outputs, 2);
-    const Linear linear(weights, bias, outputs, inputs, GetParam());
+    const Linear linear(weights, bias, outputs, inputs, GetParam(), memory_);
     for (const int rows : {1, 3, 300}) {
       const auto x = Random(static_cast<size_t>(rows) * inputs, 3);
       const std::vector<float> y = Apply(linear, x, rows);
@@ -70,7 +73,7 @@ TEST_P(LinearTest, ARowHasTheSameBitsInEveryCall) {
   constexpr int kOutputs = 320;
   constexpr int kRows = 300;
   const Linear linear(Random(kInputs * kOutputs, 1), {}, kOutputs, kInputs,
-                      GetParam());
+                      GetParam(), memory_);
   const std::vector<float> x = Random(kRows * kInputs, 4);
   const std::vector<float> all = Apply(linear, x, kRows);
   for (const int rows : {1, 2, 5, 7, 128, 129}) {
@@ -86,7 +89,7 @@ TEST_P(LinearTest, ARowHasTheSameBitsInEveryCall) {
 }
 
 TEST_P(LinearTest, AddsToWhatIsThere) {
-  const Linear linear(Random(64 * 64, 1), {}, 64, 64, GetParam());
+  const Linear linear(Random(64 * 64, 1), {}, 64, 64, GetParam(), memory_);
   OperandRows x;
   x.Resize(linear.operand(), 1, 64);
   x.Write(0, 0, Random(64, 2).data(), 64);
@@ -102,7 +105,7 @@ TEST_P(LinearTest, ThreadsShareOneLayer) {
   constexpr int kInputs = 32;
   constexpr int kOutputs = 24;
   const Linear linear(Random(kInputs * kOutputs, 1), Random(kOutputs, 2),
-                      kOutputs, kInputs, GetParam());
+                      kOutputs, kInputs, GetParam(), memory_);
   constexpr int kRowsMax = 40;
   std::vector<std::vector<float>> expected;
   for (int rows = 1; rows <= kRowsMax; ++rows) {
