@@ -191,8 +191,7 @@ absl::Status Demo::InjectAll() {
   std::sort(files.begin(), files.end());
   const absl::Time begin = SteadyNow();
   for (const fs::path& file : files) {
-    absl::StatusOr<Injected> injected =
-        knowledge_->Inject(ReadText(file), {}, nullptr);
+    absl::StatusOr<Injected> injected = knowledge_->Inject(ReadText(file), {});
     if (!injected.ok()) {
       return absl::Status(injected.status().code(),
                           absl::StrCat("injecting ", file.string(), ": ",

@@ -10,9 +10,10 @@
 #include "absl/strings/str_join.h"
 #include "cli/commands.h"
 #include "cli/connect.h"
+#include "cli/injected_files.h"
+#include "cli/injector.h"
 #include "cli/knowledge_engine.h"
 #include "cli/level_list.h"
-#include "cli/progress_bar.h"
 #include "cli/text_files.h"
 #include "kv/clock.h"
 
@@ -96,8 +97,8 @@ struct StoreFlags {
   std::string durability = "replicated";
 };
 
-KnowledgeEngine::StoreOptions StoreOptionsOf(const StoreFlags& flags) {
-  KnowledgeEngine::StoreOptions options;
+Injector::Options StoreOptionsOf(const StoreFlags& flags) {
+  Injector::Options options;
   options.levels = ParseLevelList(flags.levels).value();
   if (flags.durability == "cache") options.durability = Durability::kCache;
   if (flags.durability == "durable") {
@@ -109,57 +110,26 @@ KnowledgeEngine::StoreOptions StoreOptionsOf(const StoreFlags& flags) {
 absl::Status Inject(const Program& program, const EngineOptions& options,
                     const StoreFlags& flags,
                     const std::vector<std::string>& paths) {
-  absl::StatusOr<std::vector<fs::path>> files = FilesOf(paths);
-  if (!files.ok()) return files.status();
+  absl::StatusOr<std::vector<fs::path>> listed = FilesOf(paths);
+  if (!listed.ok()) return listed.status();
   absl::StatusOr<Connected> connected = ConnectWith(options, program);
   if (!connected.ok()) return connected.status();
-  double bytes_all = 0;
-  for (const fs::path& file : *files) {
-    std::error_code unreadable;  // ReadText reports it below
-    const uintmax_t bytes = fs::file_size(file, unreadable);
-    bytes_all += unreadable ? 0 : static_cast<double>(bytes);
-  }
-  double bytes_done = 0;
   const absl::Time begin = SteadyNow();
-  ProgressBar bar;
-  Injected sum;
-  int files_done = 0;
-  for (const fs::path& file : *files) {
-    absl::StatusOr<std::string> text = ReadText(file);
-    if (!text.ok()) return text.status();
-    if (text->empty() || text->find('\0') != std::string::npos) {
-      bar.Clear();
-      std::fprintf(stderr, "skipped: %s is %s\n", file.c_str(),
-                   text->empty() ? "empty" : "not a text file");
-      bytes_done += static_cast<double>(text->size());
-      continue;
-    }
-    ++files_done;
-    const absl::StatusOr<Injected> injected = connected->knowledge->Inject(
-        *text, StoreOptionsOf(flags), [&](int done, int total) {
-          const double here = static_cast<double>(text->size()) * done / total;
-          bar.Show(file.filename().string(),
-                   std::min(1.0, (bytes_done + here) / bytes_all),
-                   sum.tokens + done);
-        });
-    if (!injected.ok()) {
-      bar.Clear();
-      return absl::Status(
-          injected.status().code(),
-          absl::StrCat(file.string(), ": ", injected.status().message()));
-    }
-    bytes_done += static_cast<double>(text->size());
-    sum.chunks += injected->chunks;
-    sum.chunks_stored += injected->chunks_stored;
-    sum.chunks_otherwise += injected->chunks_otherwise;
-    sum.tokens += injected->tokens;
-    sum.bytes += injected->bytes;
-  }
-  bar.Clear();
+  InjectedFiles files(*std::move(listed));
+  const absl::Status status = connected->knowledge->InjectAll(
+      StoreOptionsOf(flags),
+      {.next = [&] { return files.Next(); },
+       .on_progress = [&](int number, int tokens,
+                          int all) { files.Advance(number, tokens, all); },
+       .on_done = [&](int number,
+                      const Injected& done) { files.Finish(number, done); }});
+  files.ClearBar();
+  if (!status.ok()) return status;
+  const Injected& sum = files.sum();
   std::printf(
       "%d files, %d tokens: %d chunks, %d of them new, %.1f MB of KV, %.2f "
       "s\n",
-      files_done, sum.tokens, sum.chunks, sum.chunks_stored,
+      files.count(), sum.tokens, sum.chunks, sum.chunks_stored,
       static_cast<double>(sum.bytes) / 1e6,
       absl::ToDoubleSeconds(SteadyNow() - begin));
   if (sum.chunks_otherwise > 0) {

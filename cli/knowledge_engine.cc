@@ -10,25 +10,10 @@
 namespace kdn::cli {
 namespace {
 
-// Most chunks that are stored at once. While one chunk waits for its replicas
-// or a disk, another one is encoded.
-constexpr uint64_t kStoresAtOnceMax = 4;
-
-int TokensOf(const ChainChunk& chunk) {
-  return static_cast<int>(chunk.identity.tokens.size());
-}
-
 std::vector<int32_t> PositionsOf(const ChainChunk& chunk) {
   std::vector<int32_t> positions(chunk.identity.tokens.size());
   std::iota(positions.begin(), positions.end(), chunk.begin);
   return positions;
-}
-
-std::vector<ChunkRef> RefsOf(const std::vector<ChainChunk>& chain) {
-  std::vector<ChunkRef> refs;
-  refs.reserve(chain.size());
-  for (const ChainChunk& chunk : chain) refs.push_back(chunk.ref);
-  return refs;
 }
 
 }  // namespace
@@ -85,89 +70,26 @@ absl::Status KnowledgeEngine::PrepareCache(int tokens) {
   return absl::OkStatus();
 }
 
-size_t KnowledgeEngine::StoresAtOnce(int tokens) const {
-  const rpc::NodeInfo& node = client_->node();
-  const uint64_t bytes = ShapeOf(engine_->llama().spec(), tokens).bytes();
-  return std::clamp<uint64_t>(std::min<uint64_t>(node.stores_in_flight_max,
-                                                 node.store_bytes_max / bytes),
-                              1, kStoresAtOnceMax);
+absl::Status KnowledgeEngine::InjectAll(Injector::Options options,
+                                        const Injector::Hooks& hooks) {
+  options.form = form_;
+  return Injector(engine_->llama(), engine_->tokenizer(), *client_, *knowledge_,
+                  options, hooks)
+      .Run();
 }
 
-absl::Status KnowledgeEngine::StoreAll(
-    absl::Span<const ChainChunk* const> chunks, const StoreOptions& options) {
-  std::vector<std::unique_ptr<rpc::PendingStore>> stores;
-  for (const ChainChunk* chunk : chunks) {
-    // The chunks share one link, so each gets the time of all of them.
-    stores.push_back(knowledge_->StoreAsync(
-        rpc::StoreSpec{.identity = chunk->identity,
-                       .positions = PositionsOf(*chunk),
-                       .levels = options.levels,
-                       .durability = options.durability,
-                       .depth = chunk->depth},
-        cache_->Tokens(chunk->begin, TokensOf(*chunk)),
-        rpc::kDefaultTimeout * static_cast<double>(chunks.size())));
-  }
-  absl::Status first;
-  for (const std::unique_ptr<rpc::PendingStore>& store : stores) {
-    // A store that fails does not end the others.
-    first.Update(store->Await().status());
-  }
-  return first;
-}
-
-absl::StatusOr<Injected> KnowledgeEngine::Inject(const std::string& text,
-                                                 const StoreOptions& options,
-                                                 const Progress& on_chunk) {
-  const model::Llama& llama = engine_->llama();
-  const absl::StatusOr<std::vector<int32_t>> tokens =
-      form_.Known(engine_->tokenizer(), text);
-  if (!tokens.ok()) return tokens.status();
-  if (tokens->empty()) {
-    return absl::InvalidArgumentError("the text has no tokens");
-  }
-  const std::vector<ChainChunk> chain =
-      CutChain(knowledge_->fingerprint(), knowledge_->ns(), *tokens);
-  absl::StatusOr<std::vector<LookupResult>> held =
-      knowledge_->Lookup(RefsOf(chain));
-  if (!held.ok()) return held.status();
+absl::StatusOr<Injected> KnowledgeEngine::Inject(
+    const std::string& text, const Injector::Options& options) {
+  bool taken = false;
   Injected injected;
-  injected.chunks = static_cast<int>(chain.size());
-  injected.tokens = static_cast<int>(tokens->size());
-  for (const LookupResult& each : *held) {
-    const bool wanted = (each.levels & options.levels) == options.levels;
-    injected.chunks_otherwise += each.hit && !wanted ? 1 : 0;
-  }
-  // Chunks behind the last missing chunk are not prefilled.
-  size_t end = chain.size();
-  while (end > 0 && (*held)[end - 1].hit) --end;
-  if (end == 0) return injected;
-  if (absl::Status status = PrepareCache(injected.tokens); !status.ok()) {
-    return status;
-  }
-  const size_t at_once = StoresAtOnce(TokensOf(chain.front()));
-  std::vector<const ChainChunk*> waiting;
-  for (size_t i = 0; i < end; ++i) {
-    const ChainChunk& chunk = chain[i];
-    absl::StatusOr<std::vector<float>> logits =
-        llama.Prefill(*cache_, chunk.identity.tokens, PositionsOf(chunk),
-                      model::LogitRows::kNone);
-    if (!logits.ok()) {
-      // The chunks that were prefilled are stored all the same.
-      StoreAll(waiting, options).IgnoreError();
-      return logits.status();
-    }
-    if (!(*held)[i].hit) {
-      waiting.push_back(&chunk);
-      ++injected.chunks_stored;
-      injected.bytes += ShapeOf(llama.spec(), TokensOf(chunk)).bytes();
-    }
-    if (waiting.size() == at_once || i + 1 == end) {
-      // The next chunk waits: stores only go on while this thread awaits them.
-      if (absl::Status s = StoreAll(waiting, options); !s.ok()) return s;
-      waiting.clear();
-    }
-    if (on_chunk) on_chunk(chunk.begin + TokensOf(chunk), injected.tokens);
-  }
+  const Injector::Hooks hooks{
+      .next = [&]() -> absl::StatusOr<std::optional<Injector::Text>> {
+        if (std::exchange(taken, true)) return std::nullopt;
+        return Injector::Text{{}, text};
+      },
+      .on_progress = nullptr,
+      .on_done = [&](int, const Injected& done) { injected = done; }};
+  if (absl::Status s = InjectAll(options, hooks); !s.ok()) return s;
   return injected;
 }
 

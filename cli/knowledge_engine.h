@@ -2,7 +2,6 @@
 #define KDN_CLI_KNOWLEDGE_ENGINE_H_
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,6 +13,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "cli/connect.h"
+#include "cli/injector.h"
 #include "cli/prompt_form.h"
 #include "kv/chunk_key.h"
 #include "model/llama.h"
@@ -38,14 +38,6 @@ class Engine {
 // How knowledge reaches the model.
 enum class Mode { kWithout, kPrefill, kKdn };
 
-struct Injected {
-  int chunks = 0;            // of the text
-  int chunks_stored = 0;     // the other chunks were in the cluster already
-  int chunks_otherwise = 0;  // in the cluster, but not at every level asked for
-  int tokens = 0;            // of the text
-  uint64_t bytes = 0;        // of KV that were stored, before encoding
-};
-
 struct Answer {
   std::string text;
   std::vector<int32_t> tokens;
@@ -69,19 +61,12 @@ class KnowledgeEngine {
   // How texts and questions become prompts, from the next call on.
   void set_prompt_form(PromptForm form) { form_ = std::move(form); }
 
-  struct StoreOptions {
-    LevelSet levels = LevelSet::Of(Level::kLossless);
-    Durability durability = Durability::kReplicated;
-  };
-  // Prefills that with which all prompts about `text` begin, and stores each of
-  // its chunks that the cluster does not hold at any
-  // level, a few chunks at once. Calls on_chunk(tokens prefilled, tokens in
-  // all) after each chunk, for the last one when all chunks are stored. When
-  // several stores fail, the error of the first chunk is returned.
-  using Progress = std::function<void(int, int)>;
+  // Injects texts, in the form of this engine: see Injector.
+  absl::Status InjectAll(Injector::Options options,
+                         const Injector::Hooks& hooks);
+  // Injects one text.
   absl::StatusOr<Injected> Inject(const std::string& text,
-                                  const StoreOptions& options,
-                                  const Progress& on_chunk);
+                                  const Injector::Options& options);
 
   // Answers `question` about `knowledge` with at most `tokens_max` tokens.
   // With kKdn, the longest prefix of what Inject stores that is delivered is
@@ -96,11 +81,6 @@ class KnowledgeEngine {
  private:
   KnowledgeEngine(const Engine* engine, std::unique_ptr<rpc::Client> client,
                   std::unique_ptr<rpc::Knowledge> knowledge);
-  // How many chunks of `tokens` tokens are stored at once: at least 1.
-  size_t StoresAtOnce(int tokens) const;
-  // Stores all of the chunks at the same time, from the cache.
-  absl::Status StoreAll(absl::Span<const ChainChunk* const> chunks,
-                        const StoreOptions& options);
   // Empties the cache and makes room for `tokens` in it, in memory shared with
   // the node if the node shares any.
   absl::Status PrepareCache(int tokens);
