@@ -7,12 +7,13 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
 
 #include "kv/check.h"
 #include "kv/isa.h"
 
 int main(int argc, char** argv) {
-  using namespace kdn::codec;
+  using namespace kdn;
   constexpr int kSkipped = 77;
   if (const char* name = std::getenv("KDN_ISA"); name != nullptr) {
     const std::optional<Isa> isa = ParseIsa(name);
