@@ -5,8 +5,8 @@ store of Mooncake, with the same bytes in one run.
     build/bin/kdn bench peers --json FILE          # or: python3 bench/peers.py
 
 Each system is one server process on this host, with memory and no disk, and holds one
-copy. The KV is bf16 in chunks of 4 MB, with the statistics of real KV: `lossless` makes
-it smaller by a third. A figure is the median of several rounds. In each round, every
+copy. The KV is synthetic, bf16, in chunks of 4 MiB; `lossless` makes it smaller by a
+third, as it does real KV. A figure is the median of several rounds. In each round, every
 system stores and retrieves all chunks once, one system after the other; a chunk is new
 in each round. After the timing of each round, every chunk is retrieved again and
 compared with the bytes that were stored; `redis-benchmark` compares nothing.
@@ -147,7 +147,7 @@ def timed(numbers: Sequence[int], at_once: int, call: Callable[[int], Any]) -> f
 
 def make_kv() -> Any:
     """Chunks of bf16 bits. The dimensions of each head have magnitudes of their own, as in
-    K and V of real models; each value is Gaussian. `lossless` takes 10.6 bits per value."""
+    K and V of real models; each value is Gaussian. `lossless` takes 10.8 bits per value."""
     import numpy as np
 
     random = np.random.default_rng(1)
