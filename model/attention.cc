@@ -97,9 +97,24 @@ void PackedKv::Resize(Operand operand, int kv_heads, int tokens, int dim) {
   kv_heads_ = kv_heads;
   tokens_ = tokens;
   dim_ = dim;
-  const size_t count = static_cast<size_t>(kv_heads) * blocks();
+}
+
+void PackedKv::Allocate() {
+  const size_t count = static_cast<size_t>(kv_heads_) * blocks();
   Grow(k_, count * k_bytes());
-  Grow(v_, count * PanelsFor(dim) * v_panel_bytes());
+  Grow(v_, count * PanelsFor(dim_) * v_panel_bytes());
+}
+
+void PackedKv::PackOne(const PackedKv& shape, const KvView& layer, int head,
+                       int block) {
+  const int begin = block * kAttentionBlock;
+  Resize(shape.operand(), 1, std::min(kAttentionBlock, shape.tokens() - begin),
+         shape.dim());
+  Allocate();
+  KvShape one = layer.shape();
+  one.kv_heads = 1;
+  Pack(KvView(layer.At(0, KvPart::kK, head, begin), one, layer.strides()), 0,
+       0);
 }
 
 template <typename T>
@@ -141,6 +156,9 @@ void BlockAttention::Attend(const Call& call) {
   Prepare(call);
   for (int block = 0; block < call.kv->blocks(); ++block) {
     if (!TakeAllowed(call, block)) continue;
+    if (call.unpacked != nullptr) {
+      block_kv_.PackOne(*call.kv, *call.unpacked, call.kv_head, block);
+    }
     Score(call, block);
     ResolvedMatrixKernels().softmax(block_, call.kv->operand());
     AddValues(call, block);
@@ -173,6 +191,17 @@ void BlockAttention::Prepare(const Call& call) {
                         .width = width};
 }
 
+const std::byte* BlockAttention::KeysOf(const Call& call, int block) {
+  return call.unpacked != nullptr ? block_kv_.k(0, 0)
+                                  : call.kv->k(call.kv_head, block);
+}
+
+const std::byte* BlockAttention::ValuesOf(const Call& call, int block,
+                                          int panel) {
+  return call.unpacked != nullptr ? block_kv_.v(0, 0, panel)
+                                  : call.kv->v(call.kv_head, block, panel);
+}
+
 bool BlockAttention::TakeAllowed(const Call& call, int block) {
   const int blocks = call.kv->blocks();
   uint64_t any = 0;
@@ -193,7 +222,7 @@ void BlockAttention::Score(const Call& call, int block) {
   Product product;
   product.a = call.queries->At(call.row, first);
   product.a_stride = call.queries->stride();
-  product.panel = call.kv->k(call.kv_head, block);
+  product.panel = KeysOf(call, block);
   product.inner = dim;
   product.c = scores_.data();
   product.c_stride = kAttentionBlock;
@@ -221,7 +250,7 @@ void BlockAttention::AddValues(const Call& call, int block) {
   product.rows = block_.rows;
   product.adds = true;
   for (int panel = 0; panel < PanelsFor(call.kv->dim()); ++panel) {
-    product.panel = call.kv->v(call.kv_head, block, panel);
+    product.panel = ValuesOf(call, block, panel);
     product.c = values_.data() + panel * kPanelColumns;
     Multiply(call.kv->operand(), product);
   }
@@ -242,6 +271,9 @@ void BlockAttention::Finish(const Call& call) {
 void BlockAttention::AddMass(const Call& call) {
   for (int block = 0; block < call.kv->blocks(); ++block) {
     if (!TakeAllowed(call, block)) continue;
+    if (call.unpacked != nullptr) {
+      block_kv_.PackOne(*call.kv, *call.unpacked, call.kv_head, block);
+    }
     Score(call, block);
     ResolvedMatrixKernels().add_mass(
         block_, call.mass + static_cast<size_t>(block) * kAttentionBlock);

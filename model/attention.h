@@ -22,13 +22,18 @@ inline constexpr int kAttentionBlock = kPanelColumns;
 // layer.
 class PackedKv {
  public:
+  // Sets the shape. Allocate() makes the memory for it.
   void Resize(Operand operand, int kv_heads, int tokens, int dim);
+  void Allocate();
   // Packs the tokens of one block from the cache. REQUIRES: `layer` is a view
   // of one layer with as many heads, and at least as many tokens.
   void Pack(const KvView& layer, int head, int block);
+  // Becomes a copy of one block of `shape`, from the cache.
+  void PackOne(const PackedKv& shape, const KvView& layer, int head, int block);
 
   Operand operand() const { return operand_; }
   int kv_heads() const { return kv_heads_; }
+  int tokens() const { return tokens_; }
   int dim() const { return dim_; }
   int blocks() const {
     return (tokens_ + kAttentionBlock - 1) / kAttentionBlock;
@@ -71,6 +76,10 @@ class BlockAttention {
 
   struct Call {
     const PackedKv* kv = nullptr;
+    // If set, `kv` has only its shape, and the call packs each block itself:
+    // for a sequence whose rows are all in this call, because a packed block is
+    // then used while it is in the core's cache.
+    const KvView* unpacked = nullptr;
     int kv_head = 0;
     int group = 1;  // query heads for each KV head
     // [rows][heads][PaddedInner(dim)], after RoPE, of all rows and heads.
@@ -89,6 +98,9 @@ class BlockAttention {
 
  private:
   void Prepare(const Call& call);
+  // The packed K and V of a block.
+  const std::byte* KeysOf(const Call& call, int block);
+  const std::byte* ValuesOf(const Call& call, int block, int panel);
   // False when no row attends to a token of the block.
   bool TakeAllowed(const Call& call, int block);
   void Score(const Call& call, int block);
@@ -103,6 +115,7 @@ class BlockAttention {
   LineVector<float> most_;
   LineVector<float> sums_;
   LineVector<uint64_t> allowed_;
+  PackedKv block_kv_;  // one block, if the call packs
 };
 
 }  // namespace kdn::model

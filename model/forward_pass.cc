@@ -143,7 +143,7 @@ void ForwardPass::RunLayer(int layer, PassObserver* observer) {
                           {w_.v_deviation.data(), rows_.size()});
   }
   PackKv(layer);
-  Attend(weighs);
+  Attend(layer, weighs);
   if (weighs) SumMass(layer, *observer);
   weights.o.Apply(w_.attended, rows, true, w_.hidden.data());
   Normalise(weights.mlp_norm);
@@ -240,11 +240,13 @@ void ForwardPass::PackKv(int layer) {
     PackedKv& kv = w_.sequences[run.sequence].kv;
     kv.Resize(llama_.attention_operand(), config.num_kv_heads,
               sequences_[run.sequence].cache->size(), config.head_dim);
+    if (run.packs()) continue;
+    kv.Allocate();
     tasks += kv.blocks() * config.num_kv_heads;
   }
-  constexpr int kWideTasks = 8;
-  ParallelFor(tasks, tasks >= kWideTasks, Tasks::kAny, [&](int task, int) {
+  ParallelFor(tasks, true, Tasks::kAny, [&](int task, int) {
     for (const Run& run : runs_) {
+      if (run.packs()) continue;
       PackedKv& kv = w_.sequences[run.sequence].kv;
       const int here = kv.blocks() * config.num_kv_heads;
       if (task < here) {
@@ -265,7 +267,7 @@ size_t ForwardPass::TokensMax() const {
   return static_cast<size_t>(blocks) * kAttentionBlock;
 }
 
-void ForwardPass::Attend(bool weighs) {
+void ForwardPass::Attend(int layer, bool weighs) {
   const ModelConfig& config = llama_.config();
   const size_t tokens = TokensMax();
   if (weighs) {
@@ -285,8 +287,11 @@ void ForwardPass::Attend(bool weighs) {
                 const uint64_t* allowed =
                     w_.allowed.data() + run.allowed +
                     static_cast<size_t>(unit.begin - run.begin) * kv.blocks();
+                const KvView view =
+                    KvView(sequences_[run.sequence].cache->view()).Layer(layer);
                 w_.threads[thread].attention.Attend(BlockAttention::Call{
                     .kv = &kv,
+                    .unpacked = run.packs() ? &view : nullptr,
                     .kv_head = unit.kv_head,
                     .group = config.num_heads / config.num_kv_heads,
                     .queries = &w_.queries,

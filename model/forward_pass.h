@@ -81,6 +81,9 @@ class ForwardPass {
     int begin = 0;
     int end = 0;
     size_t allowed = 0;  // where the words of its rows begin
+
+    // Whether its units pack K and V themselves: each head has one unit.
+    bool packs() const { return end - begin <= BlockAttention::kRowsMax; }
   };
   // Rows of one run and one KV head.
   struct Unit {
@@ -104,7 +107,7 @@ class ForwardPass {
   void PackKv(int layer);
   // The tokens of the longest sequence, in whole blocks.
   size_t TokensMax() const;
-  void Attend(bool weighs);
+  void Attend(int layer, bool weighs);
   void SumMass(int layer, PassObserver& observer);
   void RunMlp(int layer);
   void RunMlpTile(int layer, int begin, int panel, Workspace::Thread& thread);

@@ -9,10 +9,10 @@ size_t KvCache::BytesFor(const ModelSpec& spec, int capacity) {
   return ShapeOf(spec, capacity).bytes();
 }
 
-KvCache::KvCache(const ModelSpec& spec, int capacity)
-    : owned_(new std::byte[BytesFor(spec, capacity)]) {
+KvCache::KvCache(const ModelSpec& spec, int capacity) {
   const KvShape shape = ShapeOf(spec, capacity);
-  view_ = MutableKvView(owned_.get(), shape, KvStrides::HeadMajor(shape));
+  view_ = MutableKvView(owned_.Allocate(shape.bytes()), shape,
+                        KvStrides::HeadMajor(shape));
 }
 
 KvCache::KvCache(const ModelSpec& spec, int capacity, std::byte* memory) {

@@ -8,6 +8,7 @@
 #include "absl/types/span.h"
 #include "kv/kv_view.h"
 #include "kv/model_spec.h"
+#include "model/huge_memory.h"
 
 namespace kdn::model {
 
@@ -50,7 +51,7 @@ class KvCache {
   void Truncate(int size);
 
  private:
-  std::unique_ptr<std::byte[]> owned_;
+  HugeMemory owned_;
   MutableKvView view_;
   std::vector<int32_t> positions_;
   std::unique_ptr<Workspace> workspace_;

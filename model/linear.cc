@@ -25,7 +25,7 @@ Operand OperandOf(Compute compute) {
 }
 
 Linear::Linear(absl::Span<const float> weights, std::vector<float> bias,
-               int outputs, int inputs, Compute compute, WeightMemory& memory)
+               int outputs, int inputs, Compute compute, HugeMemory& memory)
     : outputs_(outputs),
       inputs_(inputs),
       operand_(OperandOf(compute)),

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "model/huge_memory.h"
 #include "model/kernels/matrix_kernels.h"
 #include "model/operand_rows.h"
-#include "model/weight_memory.h"
 
 namespace kdn::model {
 
@@ -31,7 +31,7 @@ class Linear {
   // weights.size() == outputs * inputs; bias is empty or has `outputs`
   // elements.
   Linear(absl::Span<const float> weights, std::vector<float> bias, int outputs,
-         int inputs, Compute compute, WeightMemory& memory);
+         int inputs, Compute compute, HugeMemory& memory);
 
   int inputs() const { return inputs_; }
   int outputs() const { return outputs_; }

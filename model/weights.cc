@@ -14,7 +14,7 @@ namespace {
 // Reads tensors and keeps the first error.
 class Reader {
  public:
-  Reader(const Checkpoint& checkpoint, Compute compute, WeightMemory& memory)
+  Reader(const Checkpoint& checkpoint, Compute compute, HugeMemory& memory)
       : checkpoint_(checkpoint), compute_(compute), memory_(memory) {}
 
   const absl::Status& status() const { return status_; }
@@ -48,7 +48,7 @@ class Reader {
 
   const Checkpoint& checkpoint_;
   const Compute compute_;
-  WeightMemory& memory_;
+  HugeMemory& memory_;
   absl::Status status_;
 };
 

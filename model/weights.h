@@ -6,9 +6,9 @@
 
 #include "absl/status/statusor.h"
 #include "model/config.h"
+#include "model/huge_memory.h"
 #include "model/linear.h"
 #include "model/safetensors.h"
-#include "model/weight_memory.h"
 
 namespace kdn::model {
 
@@ -20,7 +20,7 @@ struct LayerWeights {
 };
 
 struct Weights {
-  WeightMemory memory;           // of all matrices
+  HugeMemory memory;             // of all matrices
   std::vector<float> embedding;  // [vocab][hidden]
   std::vector<LayerWeights> layers;
   std::vector<float> final_norm;

@@ -54,9 +54,11 @@ class Bed {
 
   // Computes rows [begin, end) over the first `tokens` tokens.
   std::vector<float> Attend(const AllowedRule& rule, int begin, int end,
-                            int tokens, std::vector<float>* mass = nullptr) {
+                            int tokens, std::vector<float>* mass = nullptr,
+                            bool packs = false) {
     PackedKv kv;
     kv.Resize(operand_, kKvHeads, tokens, dim_);
+    kv.Allocate();
     OperandRows out;
     out.Resize(Operand::kFp32, rows_, kKvHeads * group_ * dim_);
     if (mass != nullptr) mass->assign(kv.blocks() * kAttentionBlock, 0.0f);
@@ -76,7 +78,9 @@ class Bed {
           allowed.push_back(bits);
         }
       }
+      const KvView layer = KvView(cache_.view()).Layer(0);
       attention_.Attend({.kv = &kv,
+                         .unpacked = packs ? &layer : nullptr,
                          .kv_head = head,
                          .group = group_,
                          .queries = &queries_,
@@ -199,6 +203,20 @@ TEST_P(AttentionTest, ARowHasTheSameBitsInEveryCall) {
               std::vector<float>(all.begin() + begin * width,
                                  all.begin() + end * width))
         << begin;
+  }
+}
+
+TEST_P(AttentionTest, ACallThatPacksGivesTheSameBits) {
+  const AllowedRule causal = [](int row, int token) {
+    return token <= 100 + row;
+  };
+  for (const int dim : {13, 64, 80}) {
+    Bed bed(operand(), 131, 30, dim, 3);
+    std::vector<float> mass;
+    std::vector<float> packed_mass;
+    EXPECT_EQ(bed.Attend(causal, 0, 30, 130, &mass),
+              bed.Attend(causal, 0, 30, 130, &packed_mass, /*packs=*/true));
+    EXPECT_EQ(mass, packed_mass);
   }
 }
 

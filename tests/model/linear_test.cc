@@ -38,7 +38,7 @@ std::vector<float> Apply(const Linear& linear, const std::vector<float>& x,
 
 class LinearTest : public testing::TestWithParam<Compute> {
  protected:
-  WeightMemory memory_;
+  HugeMemory memory_;
 };
 
 TEST_P(LinearTest, IsTheProductOfTheRoundedValues) {
