@@ -13,6 +13,7 @@
 #include "bench/calls_bench.h"
 #include "bench/codec_bench.h"
 #include "bench/delivery_bench.h"
+#include "bench/prefill_bench.h"
 #include "cli/commands.h"
 
 namespace kdn::cli {
@@ -152,6 +153,34 @@ void AddCallsBench(CLI::App& bench, Program& program) {
   });
 }
 
+void AddPrefillBench(CLI::App& bench, Program& program) {
+  CLI::App* command = bench.add_subcommand(
+      "prefill",
+      "Measure how fast inject and ask run a model on this CPU\n\n"
+      "  kdn bench prefill --model ~/smollm2 --json prefill.json\n\n"
+      "Prints one JSON object. The rate of prefill stands next to the rate at "
+      "which oneDNN multiplies matrices of the model's shapes, and the rate of "
+      "decoding next to the rate at which the cores read the weights. Limits "
+      "and rates are measured in turns. bench/prefill.py adds llama.cpp.");
+  auto options = std::make_shared<bench::PrefillOptions>();
+  command->add_option("--model", options->model,
+                      "Hugging Face checkpoint directory (default: the shipped "
+                      "recall model)");
+  command
+      ->add_option("--tokens", options->tokens,
+                   "tokens of the text that is prefilled")
+      ->check(CLI::Range(16, 1 << 17))
+      ->capture_default_str();
+  command->add_option("--rounds", options->rounds, "rounds of measurements")
+      ->check(CLI::Range(1, 100))
+      ->capture_default_str();
+  command->add_option("--json", options->json, "file for the JSON object");
+  command->callback([&program, options] {
+    if (options->model.empty()) options->model = DefaultModelDirectory(program);
+    program.exit_code = Report(bench::RunPrefillBench(*options));
+  });
+}
+
 }  // namespace
 
 void AddBenchCommand(CLI::App& app, Program& program) {
@@ -161,6 +190,7 @@ void AddBenchCommand(CLI::App& app, Program& program) {
   AddCodecBench(*command, program);
   AddPeersBench(*command, program);
   AddCallsBench(*command, program);
+  AddPrefillBench(*command, program);
   CLI::App* delivery = command->add_subcommand(
       "delivery",
       "Measure the rates of delivery, lookup, disk and store\n\n"
