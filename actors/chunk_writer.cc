@@ -41,7 +41,7 @@ absl::StatusOr<codec::ObjectHeader> HeaderOf(
 absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>> NodeChunkWriter::Create(
     caf::actor_system* system, NodeContext* node,
     delivery::StoreRequest request, std::shared_ptr<storage::ArenaBlock> block,
-    delivery::BuildPlace built) {
+    delivery::BuildPlace built, codec::LosslessForm form) {
   absl::StatusOr<codec::ObjectHeader> header = HeaderOf(request);
   if (!header.ok()) return header.status();
   std::shared_ptr<const codec::Calibration> calibration;
@@ -50,8 +50,7 @@ absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>> NodeChunkWriter::Create(
                                               codec::GeometryOf(header->shape));
   }
   absl::StatusOr<codec::ObjectEncoder> encoder = codec::ObjectEncoder::Create(
-      *std::move(header), std::move(calibration), block->bytes(),
-      delivery::LosslessFormOf(request.durability, built));
+      *std::move(header), std::move(calibration), block->bytes(), form);
   if (!encoder.ok()) return encoder.status();
   const RequesterId requester = node->pool.NextRequester();
   return std::unique_ptr<delivery::ChunkWriter>(

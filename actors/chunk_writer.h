@@ -21,7 +21,8 @@ class NodeChunkWriter final : public delivery::ChunkWriter {
   static absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>> Create(
       caf::actor_system* system, NodeContext* node,
       delivery::StoreRequest request,
-      std::shared_ptr<storage::ArenaBlock> block, delivery::BuildPlace built);
+      std::shared_ptr<storage::ArenaBlock> block, delivery::BuildPlace built,
+      codec::LosslessForm form);
 
   void PutLayers(int first, const KvView& kv,
                  delivery::Done<absl::Status> done) override;

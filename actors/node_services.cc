@@ -68,24 +68,27 @@ void NodeServices::BeginStore(
   const size_t bytes = codec::ObjectBytesMax(*header);
   const ChunkRef ref{KeyOf(request.identity, request.depth)};
   const std::shared_ptr<const ClusterView> view = node_->view.Get();
-  const delivery::BuildPlace built = delivery::BuildPlaceOf(
-      view->OwnersOf(ref, view->walk_depth()), node_->self(), view->copies());
+  const auto owners = view->OwnersOf(ref, view->walk_depth());
+  const delivery::BuildPlace built =
+      delivery::BuildPlaceOf(owners, node_->self(), view->copies());
+  const codec::LosslessForm form =
+      delivery::LosslessFormOf(request.durability, owners, node_->self());
   const absl::Time deadline = request.deadline;
   const SessionId session = request.session;
   const std::shared_ptr<Cancellation> cancellation = request.cancellation;
   auto begin =
-      [system = system_, node = node_, built, request = std::move(request),
-       done = std::move(done)](
+      [system = system_, node = node_, built, form,
+       request = std::move(request), done = std::move(done)](
           absl::StatusOr<std::shared_ptr<storage::ArenaBlock>> block) mutable {
         if (!block.ok()) return done(block.status());
         // Create computes sines and cosines for all positions. This thread is a
         // storage actor's, or the thread that has given memory back.
         node->pool.Post(
             {WorkClass::kWrite, node->pool.NextRequester(), 0},
-            [system, node, built, request = std::move(request),
+            [system, node, built, form, request = std::move(request),
              done = std::move(done), block = *std::move(block)]() mutable {
               done(NodeChunkWriter::Create(system, node, std::move(request),
-                                           std::move(block), built));
+                                           std::move(block), built, form));
             });
       };
   if (built == delivery::BuildPlace::kPassing) {

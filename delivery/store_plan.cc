@@ -12,8 +12,11 @@ BuildPlace BuildPlaceOf(absl::Span<const NodeId> owners, const NodeId& self,
              : BuildPlace::kPartition;
 }
 
-codec::LosslessForm LosslessFormOf(Durability durability, BuildPlace built) {
-  return durability == Durability::kCache && built == BuildPlace::kPartition
+codec::LosslessForm LosslessFormOf(Durability durability,
+                                   absl::Span<const NodeId> owners,
+                                   const NodeId& self) {
+  const bool stays = !owners.empty() && owners.front() == self;
+  return durability == Durability::kCache && stays
              ? codec::LosslessForm::kRaw
              : codec::LosslessForm::kCoded;
 }

@@ -27,11 +27,14 @@ enum class BuildPlace : uint8_t {
 BuildPlace BuildPlaceOf(absl::Span<const NodeId> owners, const NodeId& self,
                         int replicas);
 
-// A `cache` store that stays on this node is kept raw: an engine on this host
-// stores it five times as fast as with coded exponents, and retrieves it at the
-// speed of a copy. Every other object crosses a link before its store is
-// answered, or is meant to stay for long, and is kept small.
-codec::LosslessForm LosslessFormOf(Durability durability, BuildPlace built);
+// A `cache` store of which this node is the first owner is kept raw: it is
+// answered without crossing a link. An engine on this host stores it five times
+// as fast as with coded exponents, and retrieves it at the speed of a copy. Any
+// other object is sent to another node before its store is answered, or is
+// meant to stay for long, and is encoded small.
+codec::LosslessForm LosslessFormOf(Durability durability,
+                                   absl::Span<const NodeId> owners,
+                                   const NodeId& self);
 
 }  // namespace kdn::delivery
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -137,6 +138,12 @@ class _Sink(wire.LayerSink.Server):
         """The last call; the retrieve's answer comes next."""
 
 
+def _dense_strides(array: np.ndarray) -> tuple[int, ...]:
+    """The strides of an array without gaps. NumPy's own may be anything in a dimension of
+    size 1, even negative."""
+    return tuple(array.itemsize * math.prod(array.shape[i + 1 :]) for i in range(array.ndim - 1))
+
+
 def model_to_wire(model: ModelSpec) -> dict[str, Any]:
     rope = model.rope
     return {
@@ -222,7 +229,13 @@ class Calls:
             stream = begun.stream
         else:
             stream = beginning.stream  # takes calls before the store has begun
-        layers = await self._send_layers(stream, call, deadline)
+        try:
+            layers = await self._send_layers(stream, call, deadline)
+        except Exception:
+            # A store that was refused has no stream: the answer of its beginning says why.
+            if call.memory is not None:
+                check((await answer_of(beginning, deadline.left(), "beginning a store")).status)
+            raise
         # The commit does not wait for the layers' answers: calls keep their order.
         committing = stream.commit()
         if call.memory is not None:
@@ -246,13 +259,15 @@ class Calls:
                 await answer_of(unanswered.pop(0), deadline.left(), "storing a layer")
             layers = kv[first : first + count]
             request = stream.layer_request()
+            strides = layers.strides
             if call.memory is None:
                 layers = np.ascontiguousarray(layers)
                 request.bytes = layers.reshape(-1).view(np.uint8).data
+                strides = _dense_strides(layers)
             else:
                 request.offset = call.memory.offset + first * kv.strides[0]
             request.count = len(layers)
-            request.strides = dict(zip(("layer", "part", "head", "token"), layers.strides))
+            request.strides = dict(zip(("layer", "part", "head", "token"), strides))
             unanswered.append(request.send())
         return unanswered
 

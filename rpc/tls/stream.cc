@@ -322,6 +322,13 @@ bool TlsIoStream::WriteRecord(Plain* plain) {
   // A full record announces more.
   if (record.size() == kRecordBytes) out_.reserve(kBatchRoom);
   ERR_clear_error();
+  encrypted_ += record.size();
+  if (encrypted_ >= key_bytes_ && SSL_version(ssl_.get()) >= TLS1_3_VERSION) {
+    encrypted_ = 0;
+    if (SSL_key_update(ssl_.get(), SSL_KEY_UPDATE_NOT_REQUESTED) != 1) {
+      return false;
+    }
+  }
   size_t written = 0;
   return SSL_write_ex(ssl_.get(), record.begin(), record.size(), &written) == 1;
 }
@@ -330,6 +337,7 @@ kj::Promise<void> TlsIoStream::Flush() {
   flush_ = flush_.addBranch()
                .then([this]() -> kj::Promise<void> {
                  if (out_.empty()) return kj::READY_NOW;
+                 answered_ = 0;
                  std::vector<kj::byte> bytes = std::exchange(out_, {});
                  auto sending = inner_->write(bytes.data(), bytes.size());
                  return sending.attach(std::move(bytes));

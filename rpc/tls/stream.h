@@ -5,6 +5,7 @@
 #include <openssl/ssl.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -40,6 +41,12 @@ class TlsIoStream final : public kj::AsyncIoStream {
   // Use Accept or Connect.
   TlsIoStream(kj::Own<kj::AsyncIoStream> inner, SSL_CTX& context);
   ~TlsIoStream() noexcept;
+
+  // One key of TLS 1.3 encrypts this many bytes. AES-GCM allows 2^24.5 records
+  // (RFC 8446, section 5.5), 390 GB in records of 16 KiB, and OpenSSL does not
+  // count them.
+  static constexpr uint64_t kKeyBytes = 64ull << 30;
+  void set_key_bytes(uint64_t bytes) { key_bytes_ = bytes; }
 
   // The common name of the other side's certificate; empty if it showed none.
   std::string peer_name() const;
@@ -107,7 +114,9 @@ class TlsIoStream final : public kj::AsyncIoStream {
   bool in_closed_ = false;     // the inner stream has ended
   size_t fill_bytes_;          // the size of `in_` for the next read
   std::vector<kj::byte> out_;  // encrypted bytes to send
-  size_t answered_ = 0;        // bytes of answers that OpenSSL gave by itself
+  size_t answered_ = 0;        // bytes of OpenSSL's own answers that wait
+  uint64_t encrypted_ = 0;     // bytes since the last change of keys
+  uint64_t key_bytes_ = kKeyBytes;
   // The tasks use all of the above, so they come last and are destroyed first.
   bool filling_ = false;
   kj::ForkedPromise<void> fill_;

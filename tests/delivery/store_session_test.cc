@@ -296,18 +296,20 @@ TEST(StorePlanTest, OnlyAHolderBuildsInItsPartition) {
   EXPECT_EQ(BuildPlaceOf({}, kSelf, 2), BuildPlace::kPassing);
 }
 
-TEST(StorePlanTest, OnlyACacheStoreThatStaysIsKeptRaw) {
+TEST(StorePlanTest, OnlyACacheStoreOfTheFirstOwnerIsKeptRaw) {
   using codec::LosslessForm;
-  EXPECT_EQ(LosslessFormOf(Durability::kCache, BuildPlace::kPartition),
+  const std::vector<NodeId> first = {kSelf, kA};
+  const std::vector<NodeId> second = {kA, kSelf};
+  EXPECT_EQ(LosslessFormOf(Durability::kCache, first, kSelf),
             LosslessForm::kRaw);
-  EXPECT_EQ(LosslessFormOf(Durability::kCache, BuildPlace::kPassing),
+  // The object goes to the first owner before the store is answered.
+  EXPECT_EQ(LosslessFormOf(Durability::kCache, second, kSelf),
+            LosslessForm::kCoded);
+  EXPECT_EQ(LosslessFormOf(Durability::kCache, {}, kSelf),
             LosslessForm::kCoded);
   for (const Durability durability :
        {Durability::kReplicated, Durability::kDurable}) {
-    for (const BuildPlace built :
-         {BuildPlace::kPartition, BuildPlace::kPassing}) {
-      EXPECT_EQ(LosslessFormOf(durability, built), LosslessForm::kCoded);
-    }
+    EXPECT_EQ(LosslessFormOf(durability, first, kSelf), LosslessForm::kCoded);
   }
 }
 

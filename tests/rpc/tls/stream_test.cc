@@ -7,6 +7,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "rpc/tls/context.h"
@@ -97,6 +98,24 @@ TEST_F(TlsIoStreamTest, BytesOfEverySizeArriveInOrder) {
     ends.server->read(got.data(), got.size()).wait(io_.waitScope);
     writing.wait(io_.waitScope);
     EXPECT_TRUE(sent == got) << bytes;
+  }
+}
+
+// Each end changes its keys a hundred times and more, which the other end
+// follows.
+TEST_F(TlsIoStreamTest, KeysChangeWhileBytesFlow) {
+  Ends ends = Connected();
+  ends.client->set_key_bytes(50'000);
+  ends.server->set_key_bytes(70'000);
+  const std::string sent = RandomText(10'000'000);
+  for (auto [from, to] : {std::pair(ends.client.get(), ends.server.get()),
+                          std::pair(ends.server.get(), ends.client.get())}) {
+    std::string got(sent.size(), '\0');
+    auto writing =
+        from->write(sent.data(), sent.size()).eagerlyEvaluate(nullptr);
+    to->read(got.data(), got.size()).wait(io_.waitScope);
+    writing.wait(io_.waitScope);
+    EXPECT_TRUE(sent == got);
   }
 }
 
