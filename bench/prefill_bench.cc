@@ -113,6 +113,10 @@ double ReadRate(const model::Weights& weights, int threads) {
   return static_cast<double>(weights.matrix_bytes()) / seconds;
 }
 
+int ThreadsOf() {
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
 struct Rates {
   std::vector<double> prefill;  // tokens per second
   std::vector<double> decode;
@@ -161,12 +165,46 @@ absl::Status MeasureRound(const model::Llama& llama, model::KvCache& cache,
   return absl::OkStatus();
 }
 
+nlohmann::json Summary(const PrefillOptions& options, const model::Llama& llama,
+                       const Rates& rates, const std::string& onednn_dtype) {
+  const model::Weights& weights = llama.weights();
+  const double prefill = MedianOf(rates.prefill);
+  const double gemm = MedianOf(rates.gemm);
+  const auto weight_bytes = static_cast<double>(weights.matrix_bytes());
+  const auto kv_bytes = static_cast<double>(
+      model::KvCache::BytesFor(llama.spec(), options.tokens));
+  const double bound = MedianOf(rates.read) / weight_bytes;
+  const double bound_behind = MedianOf(rates.read) / (weight_bytes + kv_bytes);
+  const double matrices = prefill * static_cast<double>(weights.layer_flops());
+  return {
+      {"benchmark", "prefill"},
+      {"model", options.model},
+      {"isa", std::string(Name(BestIsa()))},
+      {"multiplies_bf16", model::MultipliesBf16()},
+      {"threads", ThreadsOf()},
+      {"rounds", options.rounds},
+      {"tokens", options.tokens},
+      {"prefill_tokens_per_s", prefill},
+      {"prefill_matrix_gflops", matrices / 1e9},
+      {"onednn_dtype", onednn_dtype},
+      {"onednn_gflops", gemm / 1e9},
+      {"prefill_over_onednn", matrices / gemm},
+      {"weights_mb", weight_bytes / 1e6},
+      {"read_gb_per_s", MedianOf(rates.read) / 1e9},
+      {"decode_bound_tokens_per_s", bound},
+      {"decode_tokens_per_s", MedianOf(rates.decode_first)},
+      {"decode_over_bound", MedianOf(rates.decode_first) / bound},
+      {"decode_behind_text_tokens_per_s", MedianOf(rates.decode)},
+      {"kv_mb", kv_bytes / 1e6},
+      {"decode_behind_text_bound_tokens_per_s", bound_behind},
+      {"decode_behind_text_over_bound", MedianOf(rates.decode) / bound_behind}};
+}
+
 }  // namespace
 
 absl::Status RunPrefillBench(const PrefillOptions& options) {
   const auto llama = model::Llama::Load(options.model, {});
   if (!llama.ok()) return llama.status();
-  const model::Weights& weights = (*llama)->weights();
   std::vector<GemmLimit> limits;
   for (const int rows : kGemmRows) {
     absl::StatusOr<GemmLimit> limit =
@@ -174,8 +212,6 @@ absl::Status RunPrefillBench(const PrefillOptions& options) {
     if (!limit.ok()) return limit.status();
     limits.push_back(*std::move(limit));
   }
-  const int threads =
-      std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   model::KvCache cache((*llama)->spec(), options.tokens + options.decoded);
   Rates rates;
   for (int round = 0; round < options.rounds; ++round) {
@@ -184,44 +220,14 @@ absl::Status RunPrefillBench(const PrefillOptions& options) {
     double gemm = 0;
     for (GemmLimit& limit : limits) gemm = std::max(gemm, limit.Measure());
     rates.gemm.push_back(gemm);
-    rates.read.push_back(ReadRate(weights, threads));
+    rates.read.push_back(ReadRate((*llama)->weights(), ThreadsOf()));
     if (absl::Status s = MeasureRound(**llama, cache, options, rates);
         !s.ok()) {
       return s;
     }
   }
-  const double prefill = MedianOf(rates.prefill);
-  const double gemm = MedianOf(rates.gemm);
-  const auto weight_bytes = static_cast<double>(weights.matrix_bytes());
-  const auto kv_bytes = static_cast<double>(
-      model::KvCache::BytesFor((*llama)->spec(), options.tokens));
-  const double bound = MedianOf(rates.read) / weight_bytes;
-  const double bound_behind = MedianOf(rates.read) / (weight_bytes + kv_bytes);
-  const double matrices = prefill * static_cast<double>(weights.layer_flops());
-  return PrintReport(
-      {{"benchmark", "prefill"},
-       {"model", options.model},
-       {"isa", std::string(Name(BestIsa()))},
-       {"multiplies_bf16", model::MultipliesBf16()},
-       {"threads", threads},
-       {"rounds", options.rounds},
-       {"tokens", options.tokens},
-       {"prefill_tokens_per_s", prefill},
-       {"prefill_matrix_gflops", matrices / 1e9},
-       {"onednn_dtype", limits.front().dtype()},
-       {"onednn_gflops", gemm / 1e9},
-       {"prefill_over_onednn", matrices / gemm},
-       {"weights_mb", weight_bytes / 1e6},
-       {"read_gb_per_s", MedianOf(rates.read) / 1e9},
-       {"decode_bound_tokens_per_s", bound},
-       {"decode_tokens_per_s", MedianOf(rates.decode_first)},
-       {"decode_over_bound", MedianOf(rates.decode_first) / bound},
-       {"decode_behind_text_tokens_per_s", MedianOf(rates.decode)},
-       {"kv_mb", kv_bytes / 1e6},
-       {"decode_behind_text_bound_tokens_per_s", bound_behind},
-       {"decode_behind_text_over_bound",
-        MedianOf(rates.decode) / bound_behind}},
-      options.json);
+  return PrintReport(Summary(options, **llama, rates, limits.front().dtype()),
+                     options.json);
 }
 
 }  // namespace kdn::bench

@@ -236,7 +236,7 @@ absl::Status Injector::AwaitStore() {
   stores_.pop_front();
   Job& job = jobs_.at(store.text);
   --job.stores;
-  const absl::Status status = Named(store.pending->Await().status(), job.name);
+  absl::Status status = Named(store.pending->Await().status(), job.name);
   FinishJobs();
   return status;
 }

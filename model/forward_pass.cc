@@ -36,8 +36,8 @@ absl::Status ForwardPass::Begin(absl::Span<const Sequence> sequences) {
       !status.ok()) {
     return status;
   }
-  sequences_.assign(sequences.begin(), sequences.end());
-  rows_.clear();
+  w_.pass.assign(sequences.begin(), sequences.end());
+  w_.rows.clear();
   if (w_.sequences.size() < sequences.size()) {
     w_.sequences.resize(sequences.size());
   }
@@ -48,13 +48,13 @@ absl::Status ForwardPass::Begin(absl::Span<const Sequence> sequences) {
 }
 
 void ForwardPass::AddRows(int number) {
-  const Sequence& sequence = sequences_[number];
+  const Sequence& sequence = w_.pass[number];
   KvCache& cache = *sequence.cache;
   const int behind = cache.size();
   for (int i = 0; i < static_cast<int>(sequence.tokens.size()); ++i) {
-    rows_.push_back(Row{sequence.tokens[i], sequence.positions[i],
-                        sequence.slots.empty() ? behind + i : sequence.slots[i],
-                        number, i});
+    w_.rows.push_back(PassRow{
+        sequence.tokens[i], sequence.positions[i],
+        sequence.slots.empty() ? behind + i : sequence.slots[i], number, i});
   }
   if (sequence.slots.empty()) cache.Append(sequence.positions);
   w_.sequences[number].positions.Assign(cache.positions());
@@ -64,50 +64,51 @@ void ForwardPass::Embed() {
   const RopeTable& rope = llama_.rope();
   const size_t hidden = static_cast<size_t>(llama_.config().hidden_size);
   const size_t pairs = static_cast<size_t>(rope.pairs());
-  Grow(w_.hidden, rows_.size() * hidden);
-  Grow(w_.cos, rows_.size() * pairs);
-  Grow(w_.sin, rows_.size() * pairs);
-  for (size_t i = 0; i < rows_.size(); ++i) {
-    const float* source = &llama_.weights().embedding[rows_[i].token * hidden];
+  Grow(w_.hidden, w_.rows.size() * hidden);
+  Grow(w_.cos, w_.rows.size() * pairs);
+  Grow(w_.sin, w_.rows.size() * pairs);
+  for (size_t i = 0; i < w_.rows.size(); ++i) {
+    const float* source =
+        &llama_.weights().embedding[w_.rows[i].token * hidden];
     std::copy_n(source, hidden, w_.hidden.data() + i * hidden);
-    rope.CosSin(rows_[i].position, w_.cos.data() + i * pairs,
+    rope.CosSin(w_.rows[i].position, w_.cos.data() + i * pairs,
                 w_.sin.data() + i * pairs);
   }
 }
 
 void ForwardPass::Plan() {
-  runs_.clear();
-  units_.clear();
+  w_.runs.clear();
+  w_.units.clear();
   size_t words = 0;
-  const int count = static_cast<int>(rows_.size());
+  const int count = static_cast<int>(w_.rows.size());
   for (int begin = 0; begin < count;) {
     int end = begin;
-    const int sequence = rows_[begin].sequence;
-    while (end < count && rows_[end].sequence == sequence) ++end;
-    const int run = static_cast<int>(runs_.size());
-    runs_.push_back(Run{sequence, begin, end, words});
+    const int sequence = w_.rows[begin].sequence;
+    while (end < count && w_.rows[end].sequence == sequence) ++end;
+    const int run = static_cast<int>(w_.runs.size());
+    w_.runs.push_back(PassRun{sequence, begin, end, words});
     words += static_cast<size_t>(end - begin) *
              w_.sequences[sequence].positions.blocks();
     for (int at = begin; at < end; at += BlockAttention::kRowsMax) {
       for (int head = 0; head < llama_.config().num_kv_heads; ++head) {
-        units_.push_back(
-            Unit{run, head, at, std::min(end, at + BlockAttention::kRowsMax)});
+        w_.units.push_back(PassUnit{
+            run, head, at, std::min(end, at + BlockAttention::kRowsMax)});
       }
     }
     begin = end;
   }
   Grow(w_.allowed, words);
-  for (const Run& run : runs_) Allow(run);
+  for (const PassRun& run : w_.runs) Allow(run);
 }
 
-void ForwardPass::Allow(const Run& run) {
+void ForwardPass::Allow(const PassRun& run) {
   const PositionBlocks& positions = w_.sequences[run.sequence].positions;
-  const AttentionMask* mask = sequences_[run.sequence].mask;
+  const AttentionMask* mask = w_.pass[run.sequence].mask;
   uint64_t* word = w_.allowed.data() + run.allowed;
   for (int row = run.begin; row < run.end; ++row) {
-    const PositionInterval causal{0, int64_t{rows_[row].position} + 1};
+    const PositionInterval causal{0, int64_t{w_.rows[row].position} + 1};
     const auto intervals = mask == nullptr ? absl::MakeConstSpan(&causal, 1)
-                                           : mask->Row(rows_[row].index);
+                                           : mask->Row(w_.rows[row].index);
     for (int block = 0; block < positions.blocks(); ++block) {
       *word++ = positions.AllowedBits(intervals, block);
     }
@@ -117,14 +118,14 @@ void ForwardPass::Allow(const Run& run) {
 void ForwardPass::RunLayer(int layer, PassObserver* observer) {
   const LayerWeights& weights = llama_.weights().layers[layer];
   const ModelConfig& config = llama_.config();
-  const int rows = static_cast<int>(rows_.size());
+  const int rows = static_cast<int>(w_.rows.size());
   const int width =
       (config.num_heads + 2 * config.num_kv_heads) * config.head_dim;
   const bool compares = observer != nullptr && observer->WantsDeviation(layer);
   const bool weighs = observer != nullptr && observer->WantsMass(layer);
   Grow(w_.qkv, static_cast<size_t>(rows) * width);
-  Grow(w_.k_deviation, rows_.size());
-  Grow(w_.v_deviation, rows_.size());
+  Grow(w_.k_deviation, w_.rows.size());
+  Grow(w_.v_deviation, w_.rows.size());
   w_.queries.Resize(llama_.attention_operand(), rows,
                     config.num_heads * PaddedInner(config.head_dim));
   w_.attended.Resize(weights.o.operand(), rows, weights.o.inputs());
@@ -138,13 +139,13 @@ void ForwardPass::RunLayer(int layer, PassObserver* observer) {
       TakeQkv(layer, row, compares);
     }
   });
-  if (compares) {
-    observer->OnDeviation(layer, {w_.k_deviation.data(), rows_.size()},
-                          {w_.v_deviation.data(), rows_.size()});
+  if (observer != nullptr && compares) {
+    observer->OnDeviation(layer, {w_.k_deviation.data(), w_.rows.size()},
+                          {w_.v_deviation.data(), w_.rows.size()});
   }
   PackKv(layer);
   Attend(layer, weighs);
-  if (weighs) SumMass(layer, *observer);
+  if (observer != nullptr && weighs) SumMass(layer, *observer);
   weights.o.Apply(w_.attended, rows, true, w_.hidden.data());
   Normalise(weights.mlp_norm);
   RunMlp(layer);
@@ -152,7 +153,7 @@ void ForwardPass::RunLayer(int layer, PassObserver* observer) {
 
 void ForwardPass::Normalise(absl::Span<const float> weight) {
   const int width = static_cast<int>(weight.size());
-  const int rows = static_cast<int>(rows_.size());
+  const int rows = static_cast<int>(w_.rows.size());
   const float epsilon = static_cast<float>(llama_.config().rms_norm_eps);
   w_.normed.Resize(llama_.operand(), rows, width);
   for (Workspace::Thread& thread : w_.threads) Grow(thread.row, weight.size());
@@ -198,23 +199,24 @@ void ForwardPass::TakeQkv(int layer, int row, bool compares) {
   float distance = 0.0f;
   for (int i = 0; i < kv_heads; ++i, head += dim) {
     Rotate(row, head);
-    distance += WriteHead(layer, KvPart::kK, i, rows_[row], head, compares);
+    distance += WriteHead(layer, KvPart::kK, i, w_.rows[row], head, compares);
   }
   w_.k_deviation[row] = distance;
   distance = 0.0f;
   for (int i = 0; i < kv_heads; ++i, head += dim) {
-    distance += WriteHead(layer, KvPart::kV, i, rows_[row], head, compares);
+    distance += WriteHead(layer, KvPart::kV, i, w_.rows[row], head, compares);
   }
   w_.v_deviation[row] = distance;
 }
 
 // Returns the squared distance from the KV that was there, if it compares.
-float ForwardPass::WriteHead(int layer, KvPart part, int head, const Row& row,
-                             const float* values, bool compares) {
+float ForwardPass::WriteHead(int layer, KvPart part, int head,
+                             const PassRow& row, const float* values,
+                             bool compares) {
   const Dtype dtype = llama_.spec().dtype;
   const size_t dim = static_cast<size_t>(llama_.config().head_dim);
   std::byte* const at =
-      sequences_[row.sequence].cache->view().At(layer, part, head, row.slot);
+      w_.pass[row.sequence].cache->view().At(layer, part, head, row.slot);
   if (!compares) {
     if (dtype == Dtype::kBf16 &&
         reinterpret_cast<uintptr_t>(at) % alignof(uint16_t) == 0) {
@@ -236,21 +238,21 @@ float ForwardPass::WriteHead(int layer, KvPart part, int head, const Row& row,
 void ForwardPass::PackKv(int layer) {
   const ModelConfig& config = llama_.config();
   int tasks = 0;
-  for (const Run& run : runs_) {
+  for (const PassRun& run : w_.runs) {
     PackedKv& kv = w_.sequences[run.sequence].kv;
     kv.Resize(llama_.attention_operand(), config.num_kv_heads,
-              sequences_[run.sequence].cache->size(), config.head_dim);
+              w_.pass[run.sequence].cache->size(), config.head_dim);
     if (run.packs()) continue;
     kv.Allocate();
     tasks += kv.blocks() * config.num_kv_heads;
   }
   ParallelFor(tasks, true, Tasks::kAny, [&](int task, int) {
-    for (const Run& run : runs_) {
+    for (const PassRun& run : w_.runs) {
       if (run.packs()) continue;
       PackedKv& kv = w_.sequences[run.sequence].kv;
       const int here = kv.blocks() * config.num_kv_heads;
       if (task < here) {
-        const KvView view = sequences_[run.sequence].cache->view();
+        const KvView view = w_.pass[run.sequence].cache->view();
         kv.Pack(view.Layer(layer), task / kv.blocks(), task % kv.blocks());
         return;
       }
@@ -261,58 +263,61 @@ void ForwardPass::PackKv(int layer) {
 
 size_t ForwardPass::TokensMax() const {
   int blocks = 0;
-  for (const Run& run : runs_) {
+  for (const PassRun& run : w_.runs) {
     blocks = std::max(blocks, w_.sequences[run.sequence].kv.blocks());
   }
   return static_cast<size_t>(blocks) * kAttentionBlock;
 }
 
 void ForwardPass::Attend(int layer, bool weighs) {
-  const ModelConfig& config = llama_.config();
   const size_t tokens = TokensMax();
+  const size_t units = w_.units.size();
   if (weighs) {
-    Grow(w_.mass, units_.size() * tokens);
-    std::fill_n(w_.mass.begin(), units_.size() * tokens, 0.0f);
+    Grow(w_.mass, units * tokens);
+    std::fill_n(w_.mass.begin(), units * tokens, 0.0f);
   }
   // Pairs of a row and a token that one thread weighs sooner than two.
   constexpr size_t kWidePairs = 1 << 8;
-  const bool wide = rows_.size() * tokens >= kWidePairs;
-  ParallelFor(static_cast<int>(units_.size()), wide, Tasks::kAny,
-              [&](int task, int thread) {
-                const Unit& unit = units_[task];
-                const Run& run = runs_[unit.run];
-                const PackedKv& kv = w_.sequences[run.sequence].kv;
-                const size_t words =
-                    static_cast<size_t>(unit.end - unit.begin) * kv.blocks();
-                const uint64_t* allowed =
-                    w_.allowed.data() + run.allowed +
-                    static_cast<size_t>(unit.begin - run.begin) * kv.blocks();
-                const KvView view =
-                    KvView(sequences_[run.sequence].cache->view()).Layer(layer);
-                w_.threads[thread].attention.Attend(BlockAttention::Call{
-                    .kv = &kv,
-                    .unpacked = run.packs() ? &view : nullptr,
-                    .kv_head = unit.kv_head,
-                    .group = config.num_heads / config.num_kv_heads,
-                    .queries = &w_.queries,
-                    .row = unit.begin,
-                    .rows = unit.end - unit.begin,
-                    .allowed = {allowed, words},
-                    .out = &w_.attended,
-                    .mass = weighs ? w_.mass.data() + task * tokens : nullptr});
+  ParallelFor(static_cast<int>(units), w_.rows.size() * tokens >= kWidePairs,
+              Tasks::kAny, [&](int unit, int thread) {
+                float* const mass =
+                    weighs ? w_.mass.data() + unit * tokens : nullptr;
+                AttendUnit(layer, w_.units[unit], mass, w_.threads[thread]);
               });
+}
+
+void ForwardPass::AttendUnit(int layer, const PassUnit& unit, float* mass,
+                             Workspace::Thread& thread) {
+  const ModelConfig& config = llama_.config();
+  const PassRun& run = w_.runs[unit.run];
+  const PackedKv& kv = w_.sequences[run.sequence].kv;
+  const auto blocks = static_cast<size_t>(kv.blocks());
+  const uint64_t* allowed =
+      w_.allowed.data() + run.allowed + (unit.begin - run.begin) * blocks;
+  const KvView view = KvView(w_.pass[run.sequence].cache->view()).Layer(layer);
+  thread.attention.Attend(
+      {.kv = &kv,
+       .unpacked = run.packs() ? &view : nullptr,
+       .kv_head = unit.kv_head,
+       .group = config.num_heads / config.num_kv_heads,
+       .queries = &w_.queries,
+       .row = unit.begin,
+       .rows = unit.end - unit.begin,
+       .allowed = {allowed, (unit.end - unit.begin) * blocks},
+       .out = &w_.attended,
+       .mass = mass});
 }
 
 void ForwardPass::SumMass(int layer, PassObserver& observer) {
   const size_t tokens = TokensMax();
-  for (int number = 0; number < static_cast<int>(runs_.size()); ++number) {
-    const Run& run = runs_[number];
+  for (int number = 0; number < static_cast<int>(w_.runs.size()); ++number) {
+    const PassRun& run = w_.runs[number];
     const size_t count =
-        static_cast<size_t>(sequences_[run.sequence].cache->size());
+        static_cast<size_t>(w_.pass[run.sequence].cache->size());
     Grow(w_.mass_sum, count);
     std::fill_n(w_.mass_sum.begin(), count, 0.0f);
-    for (size_t i = 0; i < units_.size(); ++i) {
-      if (units_[i].run != number) continue;
+    for (size_t i = 0; i < w_.units.size(); ++i) {
+      if (w_.units[i].run != number) continue;
       ResolvedMatrixKernels().add(w_.mass.data() + i * tokens, count,
                                   w_.mass_sum.data());
     }
@@ -322,7 +327,7 @@ void ForwardPass::SumMass(int layer, PassObserver& observer) {
 
 void ForwardPass::RunMlp(int layer) {
   const LayerWeights& weights = llama_.weights().layers[layer];
-  const int rows = static_cast<int>(rows_.size());
+  const int rows = static_cast<int>(w_.rows.size());
   const int blocks = (rows + kMlpRows - 1) / kMlpRows;
   const int panels = weights.gate.panels();
   w_.mlp.Resize(llama_.operand(), rows, weights.gate.outputs());
@@ -332,7 +337,7 @@ void ForwardPass::RunMlp(int layer) {
   }
   ParallelFor(blocks * panels, true, blocks == 1 ? Tasks::kRange : Tasks::kAny,
               [&](int task, int thread) {
-                RunMlpTile(layer, task / panels * kMlpRows, task % panels,
+                RunMlpTile(layer, task % blocks * kMlpRows, task / blocks,
                            w_.threads[thread]);
               });
   weights.down.Apply(w_.mlp, rows, true, w_.hidden.data());
@@ -341,7 +346,7 @@ void ForwardPass::RunMlp(int layer) {
 void ForwardPass::RunMlpTile(int layer, int begin, int panel,
                              Workspace::Thread& thread) {
   const LayerWeights& weights = llama_.weights().layers[layer];
-  const int end = std::min(static_cast<int>(rows_.size()), begin + kMlpRows);
+  const int end = std::min(static_cast<int>(w_.rows.size()), begin + kMlpRows);
   float* const gate = thread.gate.data();
   float* const up = thread.up.data();
   weights.gate.ApplyPanel(w_.normed, begin, end, panel, false, gate,
@@ -363,15 +368,15 @@ void ForwardPass::Keep(absl::Span<const int> rows) {
   const size_t pairs = static_cast<size_t>(llama_.rope().pairs());
   for (size_t i = 0; i < rows.size(); ++i) {
     const size_t from = static_cast<size_t>(rows[i]);
-    KDN_CHECK(from < rows_.size() && (i == 0 || rows[i - 1] < rows[i]),
+    KDN_CHECK(from < w_.rows.size() && (i == 0 || rows[i - 1] < rows[i]),
               "the rows to keep ascend, and are rows of the pass");
-    rows_[i] = rows_[from];
+    w_.rows[i] = w_.rows[from];
     std::copy_n(w_.hidden.data() + from * hidden, hidden,
                 w_.hidden.data() + i * hidden);
     std::copy_n(w_.cos.data() + from * pairs, pairs, w_.cos.data() + i * pairs);
     std::copy_n(w_.sin.data() + from * pairs, pairs, w_.sin.data() + i * pairs);
   }
-  rows_.resize(rows.size());
+  w_.rows.resize(rows.size());
   Plan();
 }
 

@@ -55,15 +55,8 @@ class ForwardPass {
   // unchanged. What the sequences point to must outlive the layers.
   absl::Status Begin(absl::Span<const Sequence> sequences);
 
-  struct Row {
-    int32_t token = 0;
-    int32_t position = 0;
-    int32_t slot = 0;
-    int sequence = 0;
-    int index = 0;  // in the sequence's tokens
-  };
   // The rows that the next layer computes.
-  const std::vector<Row>& rows() const { return rows_; }
+  const std::vector<PassRow>& rows() const { return w_.rows; }
 
   // Computes the rows' KV of this layer, and writes it into their slots.
   // REQUIRES: the layers are run in order, each once.
@@ -75,51 +68,31 @@ class ForwardPass {
   void Logits(absl::Span<const int> rows, absl::Span<float> logits);
 
  private:
-  // Rows of one sequence, next to each other.
-  struct Run {
-    int sequence = 0;
-    int begin = 0;
-    int end = 0;
-    size_t allowed = 0;  // where the words of its rows begin
-
-    // Whether its units pack K and V themselves: each head has one unit.
-    bool packs() const { return end - begin <= BlockAttention::kRowsMax; }
-  };
-  // Rows of one run and one KV head.
-  struct Unit {
-    int run = 0;
-    int kv_head = 0;
-    int begin = 0;
-    int end = 0;
-  };
-
   void AddRows(int number);
   void Embed();
   // Finds runs and units, and the tokens that each row attends to.
   void Plan();
-  void Allow(const Run& run);
+  void Allow(const PassRun& run);
   void Normalise(absl::Span<const float> weight);
   void Rotate(int row, float* head) const;
   // Takes Q, K and V of a row: Q becomes an operand, K and V go to the cache.
   void TakeQkv(int layer, int row, bool compares);
-  float WriteHead(int layer, KvPart part, int head, const Row& row,
+  float WriteHead(int layer, KvPart part, int head, const PassRow& row,
                   const float* values, bool compares);
   void PackKv(int layer);
   // The tokens of the longest sequence, in whole blocks.
   size_t TokensMax() const;
   void Attend(int layer, bool weighs);
+  void AttendUnit(int layer, const PassUnit& unit, float* mass,
+                  Workspace::Thread& thread);
   void SumMass(int layer, PassObserver& observer);
   void RunMlp(int layer);
   void RunMlpTile(int layer, int begin, int panel, Workspace::Thread& thread);
   // Whether a step over the rows takes longer than waking threads.
-  bool wide() const { return rows_.size() >= 16; }
+  bool wide() const { return w_.rows.size() >= 16; }
 
   const Llama& llama_;
   Workspace& w_;
-  std::vector<Sequence> sequences_;
-  std::vector<Row> rows_;
-  std::vector<Run> runs_;
-  std::vector<Unit> units_;
 };
 
 }  // namespace kdn::model

@@ -8,8 +8,37 @@
 #include "model/attention.h"
 #include "model/attention_mask.h"
 #include "model/operand_rows.h"
+#include "model/sequence.h"
 
 namespace kdn::model {
+
+// A token that a pass computes.
+struct PassRow {
+  int32_t token = 0;
+  int32_t position = 0;
+  int32_t slot = 0;
+  int sequence = 0;
+  int index = 0;  // in the sequence's tokens
+};
+
+// Rows of one sequence, next to each other.
+struct PassRun {
+  int sequence = 0;
+  int begin = 0;
+  int end = 0;
+  size_t allowed = 0;  // where the words of its rows begin
+
+  // Whether its units pack K and V themselves: each head has one unit.
+  bool packs() const { return end - begin <= BlockAttention::kRowsMax; }
+};
+
+// Rows of one run and one KV head: what one thread attends with.
+struct PassUnit {
+  int run = 0;
+  int kv_head = 0;
+  int begin = 0;
+  int end = 0;
+};
 
 // The memory of a forward pass between its steps. It grows to the largest pass
 // and is used again by the next, so that a pass allocates nothing. The contents
@@ -28,6 +57,10 @@ struct Workspace {
     PositionBlocks positions;
   };
 
+  std::vector<Sequence> pass;  // what the pass computes
+  std::vector<PassRow> rows;
+  std::vector<PassRun> runs;
+  std::vector<PassUnit> units;
   std::vector<Thread> threads;
   std::vector<Tokens> sequences;
   LineVector<float> hidden;  // [rows][hidden]
