@@ -15,6 +15,8 @@ namespace {
 constexpr uint64_t kStoresAtOnceMax = 4;
 // Texts that are under way at once: enough short ones to fill a pass.
 constexpr size_t kTextsAtOnce = 16;
+// Of the caches of the texts under way, unless one text alone needs more.
+constexpr uint64_t kCacheBytesMax = 1ull << 30;
 // Two chunks in a pass are prefilled 5 % faster than one (bench/prefill.py),
 // and a pass of two still ends within half a second for a small model.
 constexpr int kPassTokens = 2 * kChunkTokens;
@@ -87,6 +89,7 @@ absl::Status Injector::Admit() {
       if (!job.ok()) return Named(job.status(), (*text)->name);
       waiting_ = *std::move(job);
     }
+    if (!HasRoomFor(*waiting_)) break;
     const absl::Status status = MakeCache(*waiting_);
     // The texts that are under way give their memory back.
     if (absl::IsResourceExhausted(status) && !jobs_.empty()) break;
@@ -135,12 +138,27 @@ absl::Status Injector::Look(Job& job) {
   return absl::OkStatus();
 }
 
+int Injector::CacheTokens(const Job& job) {
+  if (job.chunks_wanted == 0) return 0;
+  const ChainChunk& last = job.chain[job.chunks_wanted - 1];
+  return last.begin + TokensOf(last);
+}
+
+uint64_t Injector::CacheBytes(const Job& job) const {
+  return model::KvCache::BytesFor(llama_.spec(), CacheTokens(job));
+}
+
+bool Injector::HasRoomFor(const Job& job) const {
+  uint64_t bytes = CacheBytes(job);
+  for (const auto& [number, other] : jobs_) bytes += CacheBytes(other);
+  return jobs_.empty() || bytes <= kCacheBytesMax;
+}
+
 absl::Status Injector::MakeCache(Job& job) {
   if (job.chunks_wanted == 0) return absl::OkStatus();
   const ModelSpec& spec = llama_.spec();
-  const ChainChunk& last = job.chain[job.chunks_wanted - 1];
-  const int tokens = last.begin + TokensOf(last);
-  const size_t bytes = model::KvCache::BytesFor(spec, tokens);
+  const int tokens = CacheTokens(job);
+  const size_t bytes = CacheBytes(job);
   if (bytes > client_.node().memory_bytes_max) {  // stored through the socket
     job.cache = std::make_unique<model::KvCache>(spec, tokens);
     return absl::OkStatus();

@@ -96,6 +96,11 @@ class Injector {
   // Takes texts until enough are under way.
   absl::Status Admit();
   absl::StatusOr<Job> MakeJob(const Text& text);
+  // Whether the texts under way leave room for the cache of one more.
+  bool HasRoomFor(const Job& job) const;
+  // The tokens that the text's cache holds, and its bytes.
+  static int CacheTokens(const Job& job);
+  uint64_t CacheBytes(const Job& job) const;
   absl::Status Look(Job& job);
   // RESOURCE_EXHAUSTED when the node's budget for shared memory is used up.
   absl::Status MakeCache(Job& job);

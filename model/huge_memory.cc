@@ -29,7 +29,7 @@ void HugeMemory::Free::operator()(std::byte* block) const {
 
 std::byte* HugeMemory::Allocate(size_t bytes) {
   bytes = RoundedUp(bytes, kCacheLine);
-  if (used_ + bytes > size_) {
+  if (blocks_.empty() || used_ + bytes > size_) {
     const bool small = blocks_.empty() && bytes < kSmallBytes;
     size_ = small ? bytes : RoundedUp(std::max(bytes, kBlockBytes), kHugePage);
     used_ = 0;
