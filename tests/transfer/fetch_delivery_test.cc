@@ -539,11 +539,13 @@ TEST_F(FetchDeliveryTest, EachLayerThatArrivesIsASignOfLife) {
   size_t at = 0;
   for (int layer = 0; layer < 3; ++layer) {
     for (int look = 0; look < 3; ++look) clock_.Now();  // seconds pass
-    EXPECT_TRUE(IsFailing(clock_.Now()));
+    const absl::Time silent = clock_.Now();
+    EXPECT_TRUE(IsFailing(silent));
     const size_t bytes = BytesOf(*index, Level::kLossless, layer);
     fetches[0]->OnLayer(0, layer, into->subspan(at, bytes));
     at += bytes;
-    EXPECT_FALSE(IsFailing(clock_.Last()));
+    // Not at a later time: the worker that decodes the layer moves the clock.
+    EXPECT_FALSE(IsFailing(silent));
   }
   pool_.Drain();
   for (const auto& fetch : fetches) fetch->OnDone(absl::OkStatus());

@@ -85,6 +85,10 @@ absl::StatusOr<std::string> Receive(ControlStream& stream, size_t bytes) {
 
 class ControlPortTest : public testing::Test {
  protected:
+  ~ControlPortTest() override {
+    // No stream comes while those that came are destroyed.
+    if (server_ != nullptr) server_->Close();
+  }
   void Start(ControlPort::Options options) {
     server_ = ControlPort::Create(std::move(options));
     const auto port = server_->Listen("127.0.0.1", 0, accepted_.Sink());
