@@ -138,7 +138,7 @@ class _Sink(wire.LayerSink.Server):
         """The last call; the retrieve's answer comes next."""
 
 
-def _dense_strides(array: np.ndarray) -> tuple[int, ...]:
+def _dense_strides(array: np.ndarray[Any, Any]) -> tuple[int, ...]:
     """The strides of an array without gaps. NumPy's own may be anything in a dimension of
     size 1, even negative."""
     return tuple(array.itemsize * math.prod(array.shape[i + 1 :]) for i in range(array.ndim - 1))
