@@ -77,8 +77,8 @@ class FirstLayer {
 // Invariant: the node call that fills a window holds the window's memory, also
 // when this object is gone. The destructor cancels these calls. Loop thread
 // only; owned by shared_ptrs.
-class Retrieval : public std::enable_shared_from_this<Retrieval>,
-                  private kj::TaskSet::ErrorHandler {
+class Retrieval final : public std::enable_shared_from_this<Retrieval>,
+                        private kj::TaskSet::ErrorHandler {
  public:
   using Outcomes = std::vector<ChunkOutcome>;
   Retrieval(std::shared_ptr<SessionState> session, RetrieveCall call,
