@@ -13,6 +13,7 @@
 #include "cli/descriptor_limit.h"
 #include "cli/node_credentials.h"
 #include "rpc/listener.h"
+#include "rpc/tls/credentials.h"
 
 namespace kdn::cli {
 namespace {
@@ -149,11 +150,10 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
     return status;
   }
   std::unique_ptr<RunningNode> running(new RunningNode());
-  running->credentials_ = *credentials;
   running->view_ = std::make_unique<actors::ViewHolder>();
   rpc::BulkTransport::Options transport;
   transport.self = self.id;
-  transport.tls = running->credentials_;
+  transport.tls = *credentials;
   // The node publishes its first view before it asks anything of the transport,
   // and before the bulk server starts.
   const actors::ViewHolder* const view = running->view_.get();
@@ -181,7 +181,7 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
   running->node_ = *std::move(node);
 
   bulk.self = self.id;
-  bulk.tls = running->credentials_;
+  bulk.tls = *credentials;
   bulk.host = *address;
   bulk.port = self.bulk_port;
   bulk.connections_max = descriptors->bulk_connections;
@@ -196,7 +196,7 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
   gateway.meters = meters;
   gateway.tcp_host = *address;
   gateway.tcp_port = self.gateway_port;
-  if (config.security.gateway_tls()) gateway.tls = running->credentials_;
+  if (config.security.gateway_tls()) gateway.tls = *credentials;
   gateway.unix_path = self.gateway_socket;
   gateway.sessions_max = descriptors->sessions;
   gateway.regions_max = descriptors->regions;

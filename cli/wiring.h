@@ -12,7 +12,6 @@
 #include "rpc/bulk/server.h"
 #include "rpc/control/control_port.h"
 #include "rpc/gateway/gateway.h"
-#include "rpc/tls/credentials.h"
 
 namespace kdn::cli {
 
@@ -36,7 +35,6 @@ class RunningNode {
   RunningNode() = default;
   RealClock clock_;
   // Null where the configuration names no certificates.
-  std::shared_ptr<const rpc::TlsCredentials> credentials_;
   std::unique_ptr<actors::ViewHolder> view_;
   std::unique_ptr<rpc::BulkTransport> transport_;
   std::unique_ptr<rpc::ControlPort> control_port_;

@@ -300,6 +300,15 @@ kj::Promise<void> AcceptAll(EventLoop& loop, int listening_fd,
   return running.attach(kj::mv(acceptor));
 }
 
+kj::Promise<kj::Own<kj::AsyncIoStream>> DialAddress(
+    kj::Network& network, const std::string& address) {
+  return network.parseAddress(address.c_str())
+      .then([](kj::Own<kj::NetworkAddress> parsed) {
+        auto connecting = parsed->connect();
+        return connecting.attach(kj::mv(parsed));
+      });
+}
+
 std::string PeerOf(kj::AsyncIoStream& stream) {
   sockaddr_storage at{};
   kj::uint length = sizeof(at);

@@ -35,6 +35,10 @@ absl::StatusOr<int> ListenUnix(const std::string& path,
 // The port of a listening TCP socket; 0 on failure.
 uint16_t PortOf(int fd);
 
+// Connects to "host:port", "[IPv6]:port" or "unix:/path".
+kj::Promise<kj::Own<kj::AsyncIoStream>> DialAddress(kj::Network& network,
+                                                    const std::string& address);
+
 // Accepts connections while the promise lives, and calls `on_stream` with each.
 // Takes ownership of the descriptor. While the process or the system has no
 // file descriptor or memory left, it logs the error, hangs up on the clients

@@ -360,6 +360,8 @@ class KnowledgeBase:
         self._front = _front_of(tokenizer)
         self._texts: dict[str, list[int]] = {}
         self._chat_texts: dict[str, str] = {}
+        # What chat_begin says of texts: it splits them four times. Emptied by add.
+        self._chat_begins: dict[str, list[int]] = {}
 
     def tokens_of(self, text: Text, begins: bool) -> list[int]:
         """The token ids of one part of a prompt. The special tokens that the tokenizer puts
@@ -390,6 +392,7 @@ class KnowledgeBase:
         with self.kdn.watched():
             self._texts[name] = tokens
             self._chat_texts.pop(name, None)
+            self._chat_begins.clear()
             if isinstance(text, str):
                 self._chat_texts[name] = text
             return self._add(name, stored)
@@ -442,12 +445,7 @@ class KnowledgeBase:
         another cache.
         """
         options = self._options(options)
-        prompt = self._prompt(question, names_of(knowledge))
-        begin = time.perf_counter()
-        if not use_kdn:
-            return self._generate(prompt, [], learn, begin, options)
-        with self.kdn.watched():
-            return self._generate(prompt, self.kdn.chain(prompt.tokens[: prompt.known]), learn, begin, options)
+        return self._answer(self._prompt(question, names_of(knowledge)), use_kdn, learn, options)
 
     def ask(
         self,
@@ -469,18 +467,23 @@ class KnowledgeBase:
                 known = ", ".join(self._chat_texts) or "none"
                 raise InvalidArgument(f"no string was added as {name!r}; there are {known}")
         prompt = self._chat_prompt(question, "\n\n".join(self._chat_texts[name] for name in names))
-        begin = time.perf_counter()
-        if not use_kdn:
-            return self._generate(prompt, [], learn, begin, options)
-        with self.kdn.watched():
-            return self._generate(prompt, self.kdn.chain(prompt.tokens[: prompt.known]), learn, begin, options)
+        return self._answer(prompt, use_kdn, learn, options)
 
     def _chat_prompt(self, question: str, knowledge: str) -> _Prompt:
         if not question:
             raise InvalidArgument("the question is empty")
         tokens = chat_tokens(self.tokenizer, knowledge, question)
-        known = common_length(tokens, chat_begin(self.tokenizer, knowledge)) if knowledge else 0
+        if knowledge and knowledge not in self._chat_begins:
+            self._chat_begins[knowledge] = chat_begin(self.tokenizer, knowledge)
+        known = common_length(tokens, self._chat_begins[knowledge]) if knowledge else 0
         return _Prompt(tokens, known, known)
+
+    def _answer(self, prompt: _Prompt, use_kdn: bool, learn: bool, options: Mapping[str, Any]) -> Generated:
+        begin = time.perf_counter()
+        if not use_kdn:
+            return self._generate(prompt, [], learn, begin, options)
+        with self.kdn.watched():
+            return self._generate(prompt, self.kdn.chain(prompt.tokens[: prompt.known]), learn, begin, options)
 
     def _generate(
         self, prompt: _Prompt, chain: Sequence[Chunk], learn: bool, begin: float, options: Mapping[str, Any]

@@ -90,13 +90,7 @@ kj::Promise<kj::Own<BulkPool::Lease>> BulkPool::Dial(kj::Own<Lease> lease) {
         absl::StrCat("no address: ", address.status().message()));
   }
   kj::Promise<kj::Own<kj::AsyncIoStream>> connecting =
-      loop_.io()
-          .getNetwork()
-          .parseAddress(address->c_str())
-          .then([](kj::Own<kj::NetworkAddress> parsed) {
-            auto made = parsed->connect();
-            return made.attach(kj::mv(parsed));
-          })
+      DialAddress(loop_.io().getNetwork(), *address)
           .then([this](kj::Own<kj::AsyncIoStream> stream) {
             TuneTcp(*stream);
             return Secure(kj::mv(stream));

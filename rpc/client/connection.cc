@@ -16,6 +16,7 @@
 #include "absl/strings/strip.h"
 #include "kv/log.h"
 #include "rpc/client/wire.h"
+#include "rpc/listener.h"
 #include "rpc/tls/context.h"
 #include "rpc/tls/stream.h"
 
@@ -95,11 +96,7 @@ absl::StatusOr<SslContext> ContextFor(const Address& address,
 kj::Promise<kj::Own<kj::AsyncIoStream>> Dial(kj::Network& network,
                                              const Address& address,
                                              SSL_CTX* tls) {
-  auto dialled = network.parseAddress(address.to_dial.c_str())
-                     .then([](kj::Own<kj::NetworkAddress> parsed) {
-                       auto connecting = parsed->connect();
-                       return connecting.attach(kj::mv(parsed));
-                     });
+  auto dialled = DialAddress(network, address.to_dial);
   if (tls == nullptr) return dialled;
   return dialled.then([tls, host = address.tls_host](
                           kj::Own<kj::AsyncIoStream> stream) {

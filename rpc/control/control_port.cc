@@ -235,17 +235,9 @@ void ControlPortImpl::Dial(const NodeId& peer,
 
 kj::Promise<StreamResult> ControlPortImpl::Connect(const NodeId& peer,
                                                    const std::string& address) {
-  kj::Promise<kj::Own<kj::AsyncIoStream>> connecting =
-      loop_.io()
-          .getNetwork()
-          .parseAddress(address.c_str())
-          .then([](kj::Own<kj::NetworkAddress> parsed) {
-            auto made = parsed->connect();
-            return made.attach(kj::mv(parsed));
-          });
-  return connecting.then(
-      [this,
-       peer](kj::Own<kj::AsyncIoStream> stream) -> kj::Promise<StreamResult> {
+  return DialAddress(loop_.io().getNetwork(), address)
+      .then([this, peer](kj::Own<kj::AsyncIoStream> stream)
+                -> kj::Promise<StreamResult> {
         TuneTcp(*stream);
         absl::StatusOr<kj::AutoCloseFd> fd = TakeSocket(kj::mv(stream));
         if (!fd.ok()) return StreamResult(fd.status());

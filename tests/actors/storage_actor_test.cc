@@ -50,6 +50,15 @@ class HeldDisk final : public storage::DiskTier {
 
 class StorageActorTest : public ActorsTest {
  protected:
+  // The options of a disk tier in a directory, which is emptied.
+  storage::DiskTier::Options EmptyDisk(const std::string& directory) const {
+    std::filesystem::remove_all(directory);
+    storage::DiskTier::Options options;
+    options.directory = directory;
+    options.clock = &clock_;
+    options.capacity_bytes = 64u << 20;
+    return options;
+  }
   void Read(const StorageActor& storage, int i, Answer<Held>* answer) {
     caf::anon_send(storage, ReadCall{RefOf(i).key, "t", In(absl::Seconds(1)),
                                      answer->AsReply()});
@@ -409,11 +418,7 @@ TEST_F(StorageActorTest, TheDiskAmendsAnObjectWhoseTtlALaterStoreExtends) {
 
 TEST_F(StorageActorTest, ALaterTtlSurvivesARestart) {
   const std::string directory = testing::TempDir() + "/kdn-actors-ttl";
-  std::filesystem::remove_all(directory);
-  storage::DiskTier::Options options;
-  options.directory = directory;
-  options.clock = &clock_;
-  options.capacity_bytes = 64u << 20;
+  const storage::DiskTier::Options options = EmptyDisk(directory);
   auto disk = storage::DiskTier::Open(options);
   ASSERT_TRUE(disk.ok()) << disk.status();
   const StorageActor storage = SpawnStorage(kArenaBytes, disk->get());
@@ -443,11 +448,7 @@ TEST_F(StorageActorTest, ALaterTtlSurvivesARestart) {
 // The disk tier has real threads here. Flush waits for them.
 TEST_F(StorageActorTest, AnEvictedObjectComesBackFromDisk) {
   const std::string directory = testing::TempDir() + "/kdn-actors-disk";
-  std::filesystem::remove_all(directory);
-  storage::DiskTier::Options options;
-  options.directory = directory;
-  options.clock = &clock_;
-  options.capacity_bytes = 64u << 20;
+  const storage::DiskTier::Options options = EmptyDisk(directory);
   auto disk = storage::DiskTier::Open(options);
   ASSERT_TRUE(disk.ok()) << disk.status();
   const StorageActor storage = SpawnStorage(kArenaBytes, disk->get());
