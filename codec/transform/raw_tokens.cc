@@ -52,8 +52,9 @@ std::vector<int> FarTokens(absl::Span<const float> rows,
   const std::vector<double> squares = SquaresOf(rows, mean);
   const double median = MedianOf(squares);
   const int tokens = static_cast<int>(positions.size());
+  const bool has_sink = tokens >= kSinkTokensMin && positions[0] == 0;
   std::vector<int> far;
-  for (int token = 0; token < tokens; ++token) {
+  for (int token = has_sink ? 1 : 0; token < tokens; ++token) {
     const double distances =
         positions[token] < kSinkPositions ? kFarSinkDistances : kFarDistances;
     if (squares[token] > distances * distances * median) far.push_back(token);
@@ -66,6 +67,7 @@ std::vector<int> FarTokens(absl::Span<const float> rows,
     far.resize(most);
     std::sort(far.begin(), far.end());
   }
+  if (has_sink) far.insert(far.begin(), 0);
   return far;
 }
 

@@ -43,14 +43,33 @@ void MoveTo(double distances, int token, std::vector<float>* rows) {
 
 const std::vector<float> kZeroMean(kDim, 0.0f);
 
+// An attention sink is no farther than other tokens: many models give it a V
+// close to zero.
+TEST(RawTokens, TheTokenAtPositionZeroIsFarWhereverItsRowLies) {
+  for (const double distances : {0.0, 1.0, 1e6}) {
+    for (const int tokens : {1, kSinkTokensMin - 1, kSinkTokensMin, 256}) {
+      std::vector<float> rows = NormalRows(tokens, 9);
+      MoveTo(distances, 0, &rows);
+      const bool far = tokens >= kSinkTokensMin;
+      if (distances < 1e6 || far) {
+        const std::vector<int> expected(far ? 1 : 0, 0);
+        EXPECT_EQ(FarTokens(rows, kZeroMean, From(0, tokens)), expected);
+      }
+      if (distances < 1e6) {
+        EXPECT_TRUE(FarTokens(rows, kZeroMean, From(7, tokens)).empty());
+      }
+    }
+  }
+}
+
 TEST(RawTokens, AFirstTokenHasALowerLimit) {
   struct Case {
     double distances;
     int32_t position;  // of the first token
     bool is_far;
   };
-  for (const Case& c : std::vector<Case>{{2.0, 0, false},
-                                         {4.0, 0, true},
+  for (const Case& c : std::vector<Case>{{2.0, 1, false},
+                                         {4.0, 1, true},
                                          {4.0, 3, true},
                                          {4.0, 4, false},
                                          {4.0, 5000, false},
@@ -68,8 +87,8 @@ TEST(RawTokens, NormalRowsAreNotFarWhateverTheirScale) {
     for (int tokens : {1, 2, 5, 256, 1500}) {
       std::vector<float> rows = NormalRows(tokens, 2);
       for (float& value : rows) value *= scale;
-      EXPECT_TRUE(FarTokens(rows, kZeroMean, From(0, tokens)).empty());
-      EXPECT_TRUE(CentreWithoutFar(rows, kDim, From(0, tokens)).far.empty());
+      EXPECT_TRUE(FarTokens(rows, kZeroMean, From(1, tokens)).empty());
+      EXPECT_TRUE(CentreWithoutFar(rows, kDim, From(1, tokens)).far.empty());
     }
   }
 }
@@ -86,7 +105,7 @@ TEST(RawTokens, OnlyTheFarthestUpToTheLimitAreFar) {
         expected.insert(expected.begin(), token);
       }
     }
-    EXPECT_EQ(FarTokens(rows, kZeroMean, From(0, tokens)), expected);
+    EXPECT_EQ(FarTokens(rows, kZeroMean, From(1, tokens)), expected);
   }
 }
 
@@ -238,7 +257,7 @@ TEST(RawTokens, DoNotChangeACalibration) {
   spec.rope.rotary_dim = kDim;
   constexpr int kTokens = 400;
   const KvShape shape = ShapeOf(spec, kTokens);
-  const std::set<int> far = {0, 2, 77, 300};
+  const std::set<int> far = {0, 2, 77, 300};  // 0 is at position 1
   KvShape rest_shape = shape;
   rest_shape.tokens -= static_cast<int>(far.size());
   std::mt19937 rng(8);
@@ -260,7 +279,7 @@ TEST(RawTokens, DoNotChangeACalibration) {
         }
       }
     }
-    if (far.count(token) == 0) rest_positions.push_back(token);
+    if (far.count(token) == 0) rest_positions.push_back(token + 1);
   }
   const auto calibrated = [&spec](const KvBuffer& kv,
                                   absl::Span<const int32_t> positions) {
@@ -271,7 +290,7 @@ TEST(RawTokens, DoNotChangeACalibration) {
     EXPECT_TRUE(stored.ok()) << stored.status();
     return WriteCalibration(*stored);
   };
-  EXPECT_EQ(calibrated(all, From(0, kTokens)),
+  EXPECT_EQ(calibrated(all, From(1, kTokens)),
             calibrated(rest, rest_positions));
 }
 
