@@ -30,6 +30,10 @@ double Divergence(absl::Span<const float> exact,
   return std::max(divergence, 0.0);  // rounding may make the sum negative
 }
 
+double LogProbability(absl::Span<const float> logits, int32_t token) {
+  return logits[token] - LogSum(logits);
+}
+
 double MeanDivergence(absl::Span<const float> exact,
                       absl::Span<const float> other, size_t vocab) {
   double sum = 0;

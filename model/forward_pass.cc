@@ -132,6 +132,10 @@ void ForwardPass::RunLayer(int layer, PassObserver* observer) {
 
   Normalise(weights.attention_norm);
   weights.qkv.Apply(w_.normed, rows, false, w_.qkv.data());
+  if (observer != nullptr && observer->WantsQueries(layer)) {
+    observer->OnQueries(
+        layer, {w_.qkv.data(), static_cast<size_t>(rows) * width}, width);
+  }
   const int tasks = (rows + kStepRows - 1) / kStepRows;
   ParallelFor(tasks, wide(), Tasks::kAny, [&](int task, int) {
     const int end = std::min(rows, (task + 1) * kStepRows);

@@ -1,6 +1,7 @@
 #ifndef KDN_MODEL_FORWARD_PASS_H_
 #define KDN_MODEL_FORWARD_PASS_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -21,6 +22,11 @@ class PassObserver {
   // Whether the layer's figures are computed, which takes time.
   virtual bool WantsDeviation(int /*layer*/) const { return false; }
   virtual bool WantsMass(int /*layer*/) const { return false; }
+  virtual bool WantsQueries(int /*layer*/) const { return false; }
+  // Q, K and V of each row before RoPE, `stride` floats a row. Q comes first:
+  // [num_heads][head_dim].
+  virtual void OnQueries(int /*layer*/, absl::Span<const float> /*rows*/,
+                         size_t /*stride*/) {}
   // Of each row: the squared distance between the KV that its slot held before
   // and the KV that the layer computed, in the cache's dtype, over all heads.
   // K is compared after RoPE. A token that has been added has no KV before:

@@ -1,6 +1,7 @@
 #include "model/linear.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <utility>
 
@@ -38,6 +39,50 @@ Linear::Linear(absl::Span<const float> weights, std::vector<float> bias,
             "a bias has one element per output");
   ParallelFor(panels(), true, Tasks::kAny,
               [&](int panel, int) { Pack(weights, panel); });
+}
+
+Linear::Linear(int outputs, int inputs, Operand operand, HugeMemory& memory)
+    : outputs_(outputs),
+      inputs_(inputs),
+      operand_(operand),
+      panels_(
+          memory.Allocate(PanelsFor(outputs) * PanelBytes(operand, inputs))) {}
+
+void Linear::Unpack(int panel, float* weights) const {
+  const std::byte* from = panels_ + panel * PanelBytes(operand_, inputs_);
+  for (int i = 0; i < inputs_; ++i) {
+    float* const row = weights + static_cast<size_t>(i) * kPanelColumns;
+    if (operand_ != Operand::kBf16) {
+      std::memcpy(row, from + static_cast<size_t>(i) * kPanelColumns * 4,
+                  kPanelColumns * 4);
+      continue;
+    }
+    // Two inputs lie side by side.
+    const auto* pairs = reinterpret_cast<const uint16_t*>(from) +
+                        static_cast<size_t>(i / 2) * 2 * kPanelColumns + i % 2;
+    for (int column = 0; column < kPanelColumns; ++column) {
+      row[column] = std::bit_cast<float>(
+          static_cast<uint32_t>(pairs[static_cast<size_t>(2 * column)]) << 16);
+    }
+  }
+}
+
+Linear Linear::Transposed(HugeMemory& memory) const {
+  Linear transposed(inputs_, outputs_, operand_, memory);
+  std::vector<float> weights(static_cast<size_t>(inputs_) * outputs_);
+  ParallelFor(panels(), true, Tasks::kAny, [&](int panel, int) {
+    std::vector<float> part(static_cast<size_t>(inputs_) * kPanelColumns);
+    Unpack(panel, part.data());
+    const int first = panel * kPanelColumns;
+    const int columns = std::min(kPanelColumns, outputs_ - first);
+    for (int i = 0; i < inputs_; ++i) {
+      std::copy_n(&part[static_cast<size_t>(i) * kPanelColumns], columns,
+                  &weights[static_cast<size_t>(i) * outputs_ + first]);
+    }
+  });
+  ParallelFor(transposed.panels(), true, Tasks::kAny,
+              [&](int panel, int) { transposed.Pack(weights, panel); });
+  return transposed;
 }
 
 void Linear::Pack(absl::Span<const float> weights, int panel) {

@@ -42,6 +42,10 @@ class Linear {
     return {panels_, panels() * PanelBytes(operand_, inputs_)};
   }
 
+  // The layer without bias that multiplies by W instead of W^T, which
+  // backpropagation needs. Its weights are kept in `memory`, too.
+  Linear Transposed(HugeMemory& memory) const;
+
   // Writes y [rows][outputs], or with `adds` adds to it, on all cores.
   // REQUIRES: x has operand() and inputs() values in a row.
   void Apply(const OperandRows& x, int rows, bool adds, float* y) const;
@@ -52,7 +56,11 @@ class Linear {
                   bool adds, float* y, size_t y_stride) const;
 
  private:
+  Linear(int outputs, int inputs, Operand operand, HugeMemory& memory);
   void Pack(absl::Span<const float> weights, int panel);
+  // The weights of outputs [begin, begin + kPanelColumns), [input][output].
+  // Outputs behind the last one have zeros.
+  void Unpack(int panel, float* weights) const;
 
   int outputs_;
   int inputs_;

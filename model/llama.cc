@@ -91,13 +91,16 @@ absl::StatusOr<std::vector<float>> Llama::Prefill(
 }
 
 absl::StatusOr<std::vector<float>> Llama::PrefillBatch(
-    absl::Span<const Sequence> sequences, LogitRows logits) const {
+    absl::Span<const Sequence> sequences, LogitRows logits,
+    PassObserver* observer) const {
   if (sequences.empty()) {
     return absl::InvalidArgumentError("a batch without sequences");
   }
   ForwardPass pass(*this, sequences.front().cache->workspace());
   if (absl::Status s = pass.Begin(sequences); !s.ok()) return s;
-  for (int i = 0; i < config_.num_layers; ++i) pass.RunLayer(i);
+  for (int i = 0; i < config_.num_layers; ++i) {
+    pass.RunLayer(i, observer);
+  }
   const std::vector<int> rows = RowsOf(pass, logits);
   std::vector<float> result(rows.size() * config_.vocab_size);
   pass.Logits(rows, absl::MakeSpan(result));
@@ -105,8 +108,8 @@ absl::StatusOr<std::vector<float>> Llama::PrefillBatch(
 }
 
 absl::StatusOr<std::vector<float>> Llama::PrefillInChunks(
-    KvCache& cache, absl::Span<const int32_t> tokens,
-    int32_t first_position) const {
+    KvCache& cache, absl::Span<const int32_t> tokens, int32_t first_position,
+    PassObserver* observer) const {
   absl::StatusOr<std::vector<float>> logits =
       absl::InvalidArgumentError("no tokens to prefill");
   std::vector<int32_t> positions(tokens.size());
@@ -116,8 +119,10 @@ absl::StatusOr<std::vector<float>> Llama::PrefillInChunks(
     const size_t count =
         kCallTokens - static_cast<size_t>(cache.size()) % kCallTokens;
     const bool last = at + count >= tokens.size();
-    logits = Prefill(cache, tokens.subspan(at, count), all.subspan(at, count),
-                     last ? LogitRows::kLast : LogitRows::kNone);
+    logits = PrefillBatch({{.cache = &cache,
+                            .tokens = tokens.subspan(at, count),
+                            .positions = all.subspan(at, count)}},
+                          last ? LogitRows::kLast : LogitRows::kNone, observer);
     if (!logits.ok()) return logits;
     at += count;
   }

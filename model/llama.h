@@ -60,14 +60,14 @@ class Llama {
   // The same for several sequences in one pass; the logits of each sequence
   // follow those of the one before. Uses the workspace of the first cache.
   absl::StatusOr<std::vector<float>> PrefillBatch(
-      absl::Span<const Sequence> sequences,
-      LogitRows logits = LogitRows::kLast) const;
+      absl::Span<const Sequence> sequences, LogitRows logits = LogitRows::kLast,
+      PassObserver* observer = nullptr) const;
   // Prefills `tokens` at positions first_position, +1, ... in calls that end
   // where chunks of the KDN end. Calls of a bounded size bound the memory of
   // the workspace.
   absl::StatusOr<std::vector<float>> PrefillInChunks(
-      KvCache& cache, absl::Span<const int32_t> tokens,
-      int32_t first_position) const;
+      KvCache& cache, absl::Span<const int32_t> tokens, int32_t first_position,
+      PassObserver* observer = nullptr) const;
 
   // Greedy decoding: returns at most `count` tokens, the first one by `logits`.
   // Stops before an end-of-sequence token.
