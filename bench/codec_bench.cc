@@ -92,8 +92,9 @@ std::vector<CodecUnderTest> Codecs(const RopeSpec& rope,
   return codecs;
 }
 
-// All calibration texts, joined. By default, the facts beside the model.
-absl::StatusOr<std::string> CalibrationText(const CodecOptions& options) {
+// The windows of all calibration texts. By default, the facts beside the model.
+absl::StatusOr<std::vector<std::vector<int32_t>>> WindowsOf(
+    const CodecOptions& options, const model::Tokenizer& tokenizer) {
   std::vector<std::string> texts = options.calibration_texts;
   const std::string facts = options.model + "/facts";
   std::error_code error;
@@ -104,24 +105,14 @@ absl::StatusOr<std::string> CalibrationText(const CodecOptions& options) {
     return absl::InvalidArgumentError(
         "name a text to calibrate on with --calibrate FILE");
   }
-  auto files = cli::FilesOf(texts);
-  if (!files.ok()) return files.status();
-  std::sort(files->begin(), files->end());
-  std::string all;
-  for (const std::filesystem::path& file : *files) {
-    const absl::StatusOr<std::string> text = cli::ReadText(file);
-    if (!text.ok()) return text.status();
-    all += *text;
-  }
-  return all;
+  return cli::CalibrationWindows(texts, tokenizer, options.calibration_windows);
 }
 
-// Counts CacheGen's tables on KV of the text, in windows of some tokens.
+// Counts CacheGen's tables on KV of the windows.
 absl::Status CountTables(const QualityBed& bed,
-                         absl::Span<const int32_t> tokens, Trained& trained) {
-  constexpr size_t kWindow = 2048;
-  for (size_t begin = 0; begin < tokens.size(); begin += kWindow) {
-    const auto window = tokens.subspan(begin, kWindow);
+                         absl::Span<const std::vector<int32_t>> windows,
+                         Trained& trained) {
+  for (const std::vector<int32_t>& window : windows) {
     const int count = static_cast<int>(window.size());
     model::KvCache cache(bed.spec(), count);
     if (auto s = bed.llama().PrefillInChunks(cache, window, 0).status();
@@ -137,22 +128,17 @@ absl::Status CountTables(const QualityBed& bed,
 absl::StatusOr<Trained> TrainFor(const QualityBed& bed,
                                  const CodecOptions& options) {
   std::fprintf(stderr, "calibrating ...\n");
-  const absl::StatusOr<std::string> text = CalibrationText(options);
-  if (!text.ok()) return text.status();
+  const auto windows = WindowsOf(options, bed.tokenizer());
+  if (!windows.ok()) return windows.status();
   cli::CalibrationRun run;
   run.base_bits = options.base_bits;
-  // More tokens take longer and change little.
-  constexpr size_t kTokensMax = 8192;
-  auto tokens = bed.tokenizer().EncodeBeginning(*text);
-  if (!tokens.ok()) return tokens.status();
-  tokens->resize(std::min(tokens->size(), kTokensMax));
-  const auto stored = cli::Calibrate(bed.llama(), *tokens, run);
+  const auto stored = cli::Calibrate(bed.llama(), *windows, run);
   if (!stored.ok()) return stored.status();
   auto calibration = codec::ParseCalibration(codec::WriteCalibration(*stored));
   if (!calibration.ok()) return calibration.status();
   Trained trained(ShapeOf(bed.spec(), 1));
   trained.kdn = *std::move(calibration);
-  if (absl::Status s = CountTables(bed, *tokens, trained); !s.ok()) return s;
+  if (absl::Status s = CountTables(bed, *windows, trained); !s.ok()) return s;
   return trained;
 }
 
@@ -172,8 +158,12 @@ Json JsonOf(const Point& point, Dtype dtype) {
                {"bits_per_value", quality.bits_per_value},
                {"ratio", 8.0 * SizeOf(dtype) / quality.bits_per_value},
                {"kl_mean", quality.kl_mean},
+               {"kl_se", quality.kl_se},
                {"kl_p99", quality.kl_p99},
-               {"top1", quality.top1}};
+               {"top1", quality.top1},
+               {"perplexity", quality.perplexity},
+               {"positions", quality.positions},
+               {"contexts", quality.contexts}};
   if (quality.accuracy >= 0) json["accuracy"] = quality.accuracy;
   return json;
 }
@@ -226,14 +216,21 @@ void CompareAtEqualDivergence(absl::Span<const Point> points, Json& json) {
   }
 }
 
+bool IsWanted(const std::string& family, const CodecOptions& options) {
+  const std::vector<std::string>& wanted = options.families;
+  return wanted.empty() ||
+         std::find(wanted.begin(), wanted.end(), family) != wanted.end();
+}
+
 absl::Status MeasureQuality(const CodecOptions& options, Json& json) {
-  const absl::StatusOr<QualityBed> bed =
-      QualityBed::Create(options.model, options.text, {});
+  const absl::StatusOr<QualityBed> bed = QualityBed::Create(
+      options.model, options.texts, {.windows = options.windows});
   if (!bed.ok()) return bed.status();
   const absl::StatusOr<Trained> trained = TrainFor(*bed, options);
   if (!trained.ok()) return trained.status();
   std::vector<Point> points;
   for (const CodecUnderTest& codec : Codecs(bed->spec().rope, *trained)) {
+    if (!IsWanted(codec.family, options)) continue;
     for (const int chunk_tokens : kChunkTokens) {
       std::fprintf(stderr, "measuring %s of %s in chunks of %d ...\n",
                    codec.name.c_str(), codec.family.c_str(), chunk_tokens);
@@ -361,8 +358,9 @@ absl::Status RunCodecBench(const CodecOptions& options) {
   } else {
     json["model"] = options.model;
     status = MeasureQuality(options, json);
-    if (status.ok()) status = MeasureSynthetic(options, json);
-    if (status.ok()) status = MeasureSpeeds(options, json);
+    const bool all = options.families.empty();
+    if (status.ok() && all) status = MeasureSynthetic(options, json);
+    if (status.ok() && all) status = MeasureSpeeds(options, json);
   }
   return status.ok() ? PrintReport(json, options.json) : status;
 }

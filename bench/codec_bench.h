@@ -10,12 +10,17 @@ namespace kdn::bench {
 
 struct CodecOptions {
   std::string model;  // checkpoint directory
-  // File of the text on which codecs are compared; empty: the recall tasks.
-  std::string text;
+  // Files of the texts on which codecs are compared; empty: the recall tasks.
+  std::vector<std::string> texts;
+  int windows = 8;  // of 1,500 tokens, spread over the texts
   // Files and directories of the texts that the transform-coded levels are
   // calibrated on; empty: the facts beside the recall model. They should not
-  // contain `text`.
+  // contain `texts`.
   std::vector<std::string> calibration_texts;
+  int calibration_windows = 32;  // of 1,024 tokens
+  // The families of codecs to measure, as the JSON object names them; empty:
+  // all.
+  std::vector<std::string> families;
   double base_bits = 1.5;  // bits per value to aim at, at the base level
   std::string json;        // output file; empty: standard output only
   std::string program;     // path of kdn, to measure other instruction sets

@@ -2,20 +2,22 @@
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <numeric>
-#include <sstream>
+#include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "cli/text_files.h"
 #include "model/divergence.h"
 
 namespace kdn::bench {
 namespace {
 
-constexpr int kContextTokens = 1500;  // a long context: CacheGen's chunk size
-constexpr int kContinuationTokens = 32;
-constexpr int kTextCasesMax = 8;
+// The most tokens of a continuation that a cache has room for.
+size_t LongestOf(const Context& context) {
+  size_t most = 0;
+  for (const Continuation& c : context.continuations) {
+    most = std::max(most, c.tokens.size());
+  }
+  return most;
+}
 
 std::vector<int32_t> Positions(int begin, size_t count) {
   std::vector<int32_t> positions(count);
@@ -23,125 +25,144 @@ std::vector<int32_t> Positions(int begin, size_t count) {
   return positions;
 }
 
+absl::Span<const float> RowOf(const std::vector<float>& logits, size_t rows,
+                              size_t row) {
+  const size_t vocab = logits.size() / rows;
+  return absl::MakeConstSpan(logits).subspan(row * vocab, vocab);
+}
+
 }  // namespace
 
-absl::StatusOr<QualityBed> QualityBed::Create(const std::string& directory,
-                                              const std::string& text_file,
-                                              const Limits& limits) {
+// What Measure gathers over all contexts.
+class QualityBed::Sums {
+ public:
+  void AddBytes(size_t bytes, size_t values) {
+    bytes_ += bytes;
+    values_ += values;
+  }
+  // Compares the logits of all tokens of a continuation.
+  void Compare(absl::Span<const int32_t> tokens,
+               const std::vector<float>& exact,
+               const std::vector<float>& logits) {
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      const auto right = RowOf(exact, tokens.size(), i);
+      const auto row = RowOf(logits, tokens.size(), i);
+      divergences_.push_back(model::Divergence(right, row));
+      context_sum_ += divergences_.back();
+      ++context_count_;
+      same_ += model::Argmax(right) == model::Argmax(row) ? 1 : 0;
+      if (i + 1 == tokens.size()) continue;
+      surprise_ -= model::LogProbability(row, tokens[i + 1]);
+      ++followed_;
+    }
+  }
+  void EndContext() {
+    if (context_count_ > 0) means_.push_back(context_sum_ / context_count_);
+    context_sum_ = 0;
+    context_count_ = 0;
+  }
+  // Whether greedy decoding would give the answer at the question's end.
+  void Ask(const Continuation& question, const std::vector<float>& logits) {
+    const size_t count = question.tokens.size();
+    bool right = true;
+    for (size_t i = count - question.answer; i < count; ++i) {
+      right &= model::Argmax(RowOf(logits, count, i - 1)) == question.tokens[i];
+    }
+    ++asked_;
+    right_ += right ? 1 : 0;
+  }
+
+  absl::StatusOr<Quality> Finish() && {
+    if (divergences_.empty()) return absl::InternalError("no long context");
+    std::sort(divergences_.begin(), divergences_.end());
+    const double count = static_cast<double>(divergences_.size());
+    Quality quality;
+    quality.bits_per_value = 8.0 * static_cast<double>(bytes_) / values_;
+    quality.kl_mean =
+        std::accumulate(divergences_.begin(), divergences_.end(), 0.0) / count;
+    quality.kl_se = StandardError();
+    quality.kl_p99 = divergences_[static_cast<size_t>(0.99 * (count - 1))];
+    quality.top1 = static_cast<double>(same_) / count;
+    if (followed_ > 0) quality.perplexity = std::exp(surprise_ / followed_);
+    quality.accuracy =
+        asked_ == 0 ? -1.0 : static_cast<double>(right_) / asked_;
+    quality.positions = static_cast<int>(divergences_.size());
+    quality.contexts = static_cast<int>(means_.size());
+    return quality;
+  }
+
+ private:
+  // Of the mean over contexts, whose positions depend on each other.
+  double StandardError() const {
+    const auto count = static_cast<double>(means_.size());
+    if (means_.size() < 2) return 0;
+    const double mean =
+        std::accumulate(means_.begin(), means_.end(), 0.0) / count;
+    double squares = 0;
+    for (const double x : means_) squares += (x - mean) * (x - mean);
+    return std::sqrt(squares / (count - 1) / count);
+  }
+
+  size_t bytes_ = 0;
+  size_t values_ = 0;
+  std::vector<double> divergences_;
+  std::vector<double> means_;  // of each context that was compared
+  double context_sum_ = 0;
+  int context_count_ = 0;
+  size_t same_ = 0;
+  double surprise_ = 0;
+  int followed_ = 0;
+  int right_ = 0;
+  int asked_ = 0;
+};
+
+absl::StatusOr<QualityBed> QualityBed::Create(
+    const std::string& directory, absl::Span<const std::string> texts,
+    const ContextLimits& limits) {
   auto llama = model::Llama::Load(directory, {});
   if (!llama.ok()) return llama.status();
   auto tokenizer = model::Tokenizer::Load(directory);
   if (!tokenizer.ok()) return tokenizer.status();
   QualityBed bed(*std::move(llama), *std::move(tokenizer));
-  const absl::Status status =
-      text_file.empty() ? bed.AddRecallCases(directory + "/eval.jsonl", limits)
-                        : bed.AddTextCases(text_file);
-  if (!status.ok()) return status;
+  auto contexts =
+      texts.empty()
+          ? RecallContexts(bed.tokenizer_, directory + "/eval.jsonl", limits)
+          : TextContexts(bed.tokenizer_, texts, limits);
+  if (!contexts.ok()) return contexts.status();
+  for (Context& context : *contexts) {
+    if (absl::Status s = bed.Add(std::move(context)); !s.ok()) return s;
+  }
   return bed;
 }
 
-absl::Status QualityBed::AddRecallCases(const std::string& file,
-                                        const Limits& limits) {
-  const absl::StatusOr<std::string> lines = cli::ReadText(file);
-  if (!lines.ok()) {
-    return absl::NotFoundError(
-        absl::StrCat(lines.status().message(),
-                     ": name a text to compare on with --text FILE"));
-  }
-  std::istringstream in(*lines);
-  std::vector<int32_t> joined;
-  std::vector<std::vector<int32_t>> questions;
-  int instances = 0;
-  for (std::string line;
-       instances++ < limits.instances && std::getline(in, line);) {
-    const auto instance = nlohmann::json::parse(line, nullptr, false);
-    if (!instance.is_object()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(file, ": a line is not a JSON object"));
-    }
-    std::string text;
-    for (const auto& document : instance["documents"]) {
-      text += document.get<std::string>();
-    }
-    Case one;
-    auto tokens = tokenizer_.EncodeBeginning(text);
-    if (!tokens.ok()) return tokens.status();
-    one.tokens = *std::move(tokens);
-    for (const auto& asked : instance["asked"]) {
-      if (static_cast<int>(one.answers.size()) == limits.questions) break;
-      auto question =
-          tokenizer_.Encode("<q> " + asked["question"].get<std::string>());
-      if (!question.ok()) return question.status();
-      one.continuations.push_back(*std::move(question));
-      one.answers.push_back(" " + asked["answer"].get<std::string>());
-    }
-    joined.insert(joined.end(), one.tokens.begin(), one.tokens.end());
-    questions.insert(questions.end(), one.continuations.begin(),
-                     one.continuations.end());
-    if (absl::Status status = Add(std::move(one)); !status.ok()) return status;
-    if (joined.size() < kContextTokens) continue;
-    if (absl::Status status = AddLongCase(joined, questions); !status.ok()) {
-      return status;
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status QualityBed::AddLongCase(
-    std::vector<int32_t>& tokens,
-    std::vector<std::vector<int32_t>>& questions) {
-  Case one;
-  one.tokens.assign(tokens.begin(), tokens.begin() + kContextTokens);
-  one.continuations = std::move(questions);
-  tokens.clear();
-  questions.clear();
-  return Add(std::move(one));
-}
-
-absl::Status QualityBed::AddTextCases(const std::string& file) {
-  const absl::StatusOr<std::string> text = cli::ReadText(file);
-  if (!text.ok()) return text.status();
-  const auto tokens = tokenizer_.Encode(*text);
-  if (!tokens.ok()) return tokens.status();
-  constexpr size_t kCase = kContextTokens + kContinuationTokens;
-  if (tokens->size() < kCase) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        file, " has ", tokens->size(), " tokens, expected at least ", kCase));
-  }
-  const size_t count = std::min<size_t>(kTextCasesMax, tokens->size() / kCase);
-  for (size_t i = 0; i < count; ++i) {
-    const auto begin = tokens->begin() + static_cast<ptrdiff_t>(i * kCase);
-    Case one;
-    one.tokens.assign(begin, begin + kContextTokens);
-    one.continuations.emplace_back(begin + kContextTokens, begin + kCase);
-    if (absl::Status status = Add(std::move(one)); !status.ok()) return status;
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<std::vector<float>> QualityBed::LogitsBehind(
-    model::KvCache& cache, const std::vector<int32_t>& continuation) const {
-  return llama_->Prefill(cache, continuation,
-                         Positions(cache.size(), continuation.size()),
-                         model::LogitRows::kAll);
+    model::KvCache& cache, absl::Span<const int32_t> continuation) const {
+  const int context = cache.size();
+  auto logits = llama_->Prefill(cache, continuation,
+                                Positions(context, continuation.size()),
+                                model::LogitRows::kAll);
+  cache.Truncate(context);
+  return logits;
 }
 
-absl::Status QualityBed::Add(Case one) {
-  const int tokens = static_cast<int>(one.tokens.size());
-  model::KvCache cache(spec(), tokens + kContinuationTokens);
+absl::Status QualityBed::Add(Context context) {
+  const int tokens = static_cast<int>(context.tokens.size());
+  model::KvCache cache(spec(), tokens + static_cast<int>(LongestOf(context)));
   if (const auto status =
-          llama_->PrefillInChunks(cache, one.tokens, 0).status();
+          llama_->PrefillInChunks(cache, context.tokens, 0).status();
       !status.ok()) {
     return status;
   }
+  Case one;
   one.kv = std::make_unique<KvTensor>(KvTensor::Of(cache.Tokens(0, tokens)));
-  for (const std::vector<int32_t>& continuation : one.continuations) {
-    absl::StatusOr<std::vector<float>> logits =
-        LogitsBehind(cache, continuation);
+  for (const Continuation& continuation : context.continuations) {
+    one.logits.emplace_back();
+    if (continuation.answer > 0) continue;
+    auto logits = LogitsBehind(cache, continuation.tokens);
     if (!logits.ok()) return logits.status();
-    one.logits.push_back(*std::move(logits));
-    cache.Truncate(tokens);
+    one.logits.back() = *std::move(logits);
   }
+  one.context = std::move(context);
   cases_.push_back(std::move(one));
   return absl::OkStatus();
 }
@@ -150,7 +171,7 @@ absl::StatusOr<KvTensor> QualityBed::Code(const Case& one,
                                           const CodecUnderTest& codec,
                                           int chunk_tokens,
                                           size_t& bytes) const {
-  const int tokens = static_cast<int>(one.tokens.size());
+  const int tokens = static_cast<int>(one.context.tokens.size());
   KvTensor decoded(one.kv->shape());
   for (int begin = 0; begin < tokens; begin += chunk_tokens) {
     const int count = std::min(chunk_tokens, tokens - begin);
@@ -163,61 +184,42 @@ absl::StatusOr<KvTensor> QualityBed::Code(const Case& one,
   return decoded;
 }
 
-absl::StatusOr<Quality> QualityBed::Measure(const CodecUnderTest& codec,
-                                            int chunk_tokens) const {
-  std::vector<double> divergences;
+absl::Status QualityBed::MeasureCase(const Case& one,
+                                     const CodecUnderTest& codec,
+                                     int chunk_tokens, Sums& sums) const {
   size_t bytes = 0;
-  size_t values = 0;
-  size_t same = 0;
-  size_t right = 0;
-  size_t asked = 0;
-  for (const Case& one : cases_) {
-    const bool is_long = one.answers.empty();
-    size_t case_bytes = 0;
-    const absl::StatusOr<KvTensor> decoded =
-        Code(one, codec, chunk_tokens, case_bytes);
-    if (!decoded.ok()) return decoded.status();
-    if (is_long) {
-      bytes += case_bytes;
-      values += decoded->size();
-    }
-    const int tokens = static_cast<int>(one.tokens.size());
-    model::KvCache cache(spec(), tokens + kContinuationTokens);
-    decoded->Store(cache.Tokens(0, tokens));
-    cache.Append(Positions(0, tokens));
-    for (size_t i = 0; i < one.continuations.size(); ++i) {
-      const absl::StatusOr<std::vector<float>> logits =
-          LogitsBehind(cache, one.continuations[i]);
-      if (!logits.ok()) return logits.status();
-      cache.Truncate(tokens);
-      const size_t vocab = logits->size() / one.continuations[i].size();
-      if (!is_long) {
-        const auto last = absl::MakeConstSpan(*logits).last(vocab);
-        ++asked;
-        const auto answer = tokenizer_.Decode({model::Argmax(last)});
-        if (!answer.ok()) return answer.status();
-        right += *answer == one.answers[i] ? 1 : 0;
-        continue;
-      }
-      for (size_t at = 0; at < logits->size(); at += vocab) {
-        const auto row = absl::MakeConstSpan(*logits).subspan(at, vocab);
-        const auto exact =
-            absl::MakeConstSpan(one.logits[i]).subspan(at, vocab);
-        divergences.push_back(model::Divergence(exact, row));
-        same += model::Argmax(exact) == model::Argmax(row) ? 1 : 0;
-      }
+  const absl::StatusOr<KvTensor> decoded =
+      Code(one, codec, chunk_tokens, bytes);
+  if (!decoded.ok()) return decoded.status();
+  if (one.context.compares()) sums.AddBytes(bytes, decoded->size());
+  const int tokens = static_cast<int>(one.context.tokens.size());
+  model::KvCache cache(spec(),
+                       tokens + static_cast<int>(LongestOf(one.context)));
+  decoded->Store(cache.Tokens(0, tokens));
+  cache.Append(Positions(0, tokens));
+  for (size_t i = 0; i < one.context.continuations.size(); ++i) {
+    const Continuation& continuation = one.context.continuations[i];
+    const auto logits = LogitsBehind(cache, continuation.tokens);
+    if (!logits.ok()) return logits.status();
+    if (continuation.answer > 0) {
+      sums.Ask(continuation, *logits);
+    } else {
+      sums.Compare(continuation.tokens, one.logits[i], *logits);
     }
   }
-  if (divergences.empty()) return absl::InternalError("no long context");
-  std::sort(divergences.begin(), divergences.end());
-  const double count = static_cast<double>(divergences.size());
-  return Quality{
-      .bits_per_value = 8.0 * static_cast<double>(bytes) / values,
-      .kl_mean =
-          std::accumulate(divergences.begin(), divergences.end(), 0.0) / count,
-      .kl_p99 = divergences[static_cast<size_t>(0.99 * (count - 1))],
-      .top1 = static_cast<double>(same) / count,
-      .accuracy = asked == 0 ? -1.0 : static_cast<double>(right) / asked};
+  sums.EndContext();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Quality> QualityBed::Measure(const CodecUnderTest& codec,
+                                            int chunk_tokens) const {
+  Sums sums;
+  for (const Case& one : cases_) {
+    if (absl::Status s = MeasureCase(one, codec, chunk_tokens, sums); !s.ok()) {
+      return s;
+    }
+  }
+  return std::move(sums).Finish();
 }
 
 }  // namespace kdn::bench

@@ -70,9 +70,17 @@ void AddCodecBench(CLI::App& bench, Program& program) {
   command->add_option("--model", options->model,
                       "Hugging Face checkpoint directory (default: the shipped "
                       "recall model)");
-  command->add_option("--text", options->text,
-                      "text on which the levels are compared (default: the "
+  command->add_option("--text", options->texts,
+                      "texts on which the levels are compared (default: the "
                       "recall tasks beside the model)");
+  command->add_option("--family", options->families,
+                      "measure only these families of codecs, such as kdn or "
+                      "cachegen-trained, and no speeds");
+  command
+      ->add_option("--windows", options->windows,
+                   "windows of 1,500 tokens to cut from the texts")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
   command->add_option("--calibrate", options->calibration_texts,
                       "texts to calibrate on, other than the text of --text "
                       "(default: the facts beside the recall model)");

@@ -1,8 +1,7 @@
 #include "cli/calibration_run.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
+#include <filesystem>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -10,24 +9,23 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "cli/text_files.h"
 #include "codec/calibration/calibrator.h"
-#include "model/divergence.h"
+#include "model/kv_sensitivity.h"
+#include "model/row_metrics.h"
 
 namespace kdn::cli {
 namespace {
 
-// The model reads the text in windows. The first part of a window is context:
-// its KV is the sample to calibrate on. The tokens behind the context show how
-// much noise in that KV changes the logits.
-constexpr int kContextTokens = 1024;
-constexpr int kBehindTokens = 64;
-constexpr size_t kProbesMax = 4;
-// Variance of the noise divided by the variance of the values: about the error
-// of the base level.
-constexpr double kNoise = 0.03;
-// The least weight of a layer, as a share of the mean weight: a few probes may
-// miss the effect of a layer.
-constexpr double kWeightMin = 0.02;
+// Windows that measure how sensitive the model is: each takes about as long as
+// two that are only read.
+constexpr size_t kProbesMax = 16;
+// Draws of the tokens behind a window, for each of which gradients are
+// computed.
+constexpr int kDraws = 2;
+// The least weight of a head, as a share of the mean weight: a few windows may
+// miss what a head is for.
+constexpr double kWeightMin = 1e-3;
 
 std::vector<int32_t> PositionsFrom(int begin, int count) {
   std::vector<int32_t> positions(count);
@@ -35,35 +33,26 @@ std::vector<int32_t> PositionsFrom(int begin, int count) {
   return positions;
 }
 
+// A window that the model has read.
 struct Probe {
   std::unique_ptr<model::KvCache> cache;  // of the context
   std::vector<int32_t> behind;            // the tokens behind the context
-  std::vector<float> logits;              // of those tokens, without noise
 };
-
-absl::StatusOr<std::vector<float>> LogitsBehind(const model::Llama& llama,
-                                                Probe& probe) {
-  const int context = probe.cache->size();
-  auto logits = llama.Prefill(
-      *probe.cache, probe.behind,
-      PositionsFrom(context, static_cast<int>(probe.behind.size())),
-      model::LogitRows::kAll);
-  probe.cache->Truncate(context);
-  return logits;
-}
 
 absl::StatusOr<Probe> Read(const model::Llama& llama,
                            absl::Span<const int32_t> window,
-                           codec::Calibrator& calibrator) {
-  const int behind =
-      std::min<int>(kBehindTokens, static_cast<int>(window.size()) / 4);
+                           codec::Calibrator& calibrator,
+                           model::RowMetrics& metrics) {
+  const int behind = static_cast<int>(BehindTokens(window.size()));
   const int context = static_cast<int>(window.size()) - behind;
   Probe probe;
   probe.cache = std::make_unique<model::KvCache>(
       llama.spec(), static_cast<int>(window.size()));
   probe.behind.assign(window.begin() + context, window.end());
-  if (auto s = llama.PrefillInChunks(*probe.cache, window.first(context), 0)
-                   .status();
+  if (auto s =
+          llama
+              .PrefillInChunks(*probe.cache, window.first(context), 0, &metrics)
+              .status();
       !s.ok()) {
     return s;
   }
@@ -72,81 +61,33 @@ absl::StatusOr<Probe> Read(const model::Llama& llama,
       !s.ok()) {
     return s;
   }
-  auto logits = LogitsBehind(llama, probe);
-  if (!logits.ok()) return logits.status();
-  probe.logits = *std::move(logits);
   return probe;
 }
 
-// Adds noise to one layer's K or V of the context. Returns the bytes before,
-// row by row.
-std::vector<std::byte> Disturb(Probe& probe, int layer, KvPart part,
-                               double variance, std::mt19937* random) {
-  const MutableKvView kv = probe.cache->Tokens(0, probe.cache->size());
-  const KvShape& shape = kv.shape();
-  std::normal_distribution<float> noise(
-      0.0f, static_cast<float>(std::sqrt(variance)));
-  std::vector<std::byte> before;
-  std::vector<float> row(shape.head_dim);
-  for (int head = 0; head < shape.kv_heads; ++head) {
-    for (int token = 0; token < shape.tokens; ++token) {
-      std::byte* at = kv.At(layer, part, head, token);
-      before.insert(before.end(), at, at + shape.head_bytes());
-      LoadFloats(shape.dtype, at, row.size(), row.data());
-      for (float& x : row) x += noise(*random);
-      StoreFloats(shape.dtype, row.data(), row.size(), at);
+// The weights of the heads in the error.
+std::vector<double> WeightsOf(std::vector<double> sensitivity) {
+  const double mean =
+      std::accumulate(sensitivity.begin(), sensitivity.end(), 0.0) /
+      static_cast<double>(sensitivity.size());
+  for (double& x : sensitivity) {
+    x = mean > 0 ? std::max(x / mean, kWeightMin) : 1.0;
+  }
+  return sensitivity;
+}
+
+// [layer][K|V][KV head].
+std::vector<std::vector<double>> MetricsOf(const ModelSpec& spec,
+                                           const model::RowMetrics& metrics) {
+  std::vector<std::vector<double>> all;
+  for (int layer = 0; layer < spec.num_layers; ++layer) {
+    for (const KvPart part : {KvPart::kK, KvPart::kV}) {
+      for (int head = 0; head < spec.num_kv_heads; ++head) {
+        all.push_back(part == KvPart::kK ? metrics.OfK(layer, head)
+                                         : metrics.OfV(layer, head));
+      }
     }
   }
-  return before;
-}
-
-void Restore(Probe& probe, int layer, KvPart part,
-             const std::vector<std::byte>& before) {
-  const MutableKvView kv = probe.cache->Tokens(0, probe.cache->size());
-  const KvShape& shape = kv.shape();
-  const std::byte* from = before.data();
-  for (int head = 0; head < shape.kv_heads; ++head) {
-    for (int token = 0; token < shape.tokens; ++token) {
-      std::memcpy(kv.At(layer, part, head, token), from, shape.head_bytes());
-      from += shape.head_bytes();
-    }
-  }
-}
-
-// The divergence of the logits, in nats, for one unit of squared error in a
-// layer's K or V.
-absl::StatusOr<double> CostOf(const model::Llama& llama, int layer, KvPart part,
-                              double variance, std::vector<Probe>& probes) {
-  std::mt19937 random(layer * 2 + static_cast<int>(part) + 1);
-  double divergence = 0;
-  for (Probe& probe : probes) {
-    const std::vector<std::byte> before =
-        Disturb(probe, layer, part, kNoise * variance, &random);
-    const auto logits = LogitsBehind(llama, probe);
-    Restore(probe, layer, part, before);
-    if (!logits.ok()) return logits.status();
-    divergence +=
-        model::MeanDivergence(probe.logits, *logits, llama.config().vocab_size);
-  }
-  return divergence / static_cast<double>(probes.size()) / (kNoise * variance);
-}
-
-// The weights of the layers' K and V in the error, [layer][K|V].
-std::vector<double> WeightsOf(std::vector<double> costs) {
-  const double mean = std::accumulate(costs.begin(), costs.end(), 0.0) /
-                      static_cast<double>(costs.size());
-  for (double& cost : costs) {
-    cost = mean > 0 ? std::max(cost, kWeightMin * mean) : 1.0;
-  }
-  return costs;
-}
-
-// The tokens of window `i`, when the text is cut into `windows` about equal
-// windows.
-absl::Span<const int32_t> WindowOf(absl::Span<const int32_t> tokens, size_t i,
-                                   size_t windows) {
-  const size_t begin = i * tokens.size() / windows;
-  return tokens.subspan(begin, (i + 1) * tokens.size() / windows - begin);
+  return all;
 }
 
 // INVALID_ARGUMENT when the tokens are too few. At least three quarters of each
@@ -157,53 +98,118 @@ absl::Status CheckEnough(const model::Llama& llama,
   if (tokens >= needed) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
       "the text has ", tokens, " tokens; calibrating ", llama.spec().name,
-      " needs at least ", needed, ", better some thousands: add text"));
+      " needs at least ", needed, ", better 30,000: add text"));
+}
+
+// The text of a file, or of all files of a directory.
+absl::StatusOr<std::string> TextOf(const std::string& path) {
+  const auto files = FilesOf({path});
+  if (!files.ok()) return files.status();
+  std::string all;
+  for (const std::filesystem::path& file : *files) {
+    const absl::StatusOr<std::string> text = ReadText(file);
+    if (!text.ok()) return text.status();
+    if (text->find('\0') != std::string::npos) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(file.string(), ": not a text file"));
+    }
+    all += *text;
+  }
+  return all;
+}
+
+size_t TokensOf(absl::Span<const std::vector<int32_t>> windows) {
+  size_t tokens = 0;
+  for (const auto& window : windows) tokens += window.size();
+  return tokens;
+}
+
+// The number of windows of each text: in proportion to the lengths.
+std::vector<int> Shares(absl::Span<const std::vector<int32_t>> texts,
+                        int count) {
+  std::vector<int> shares;
+  for (const auto& text : texts) shares.push_back(text.empty() ? 0 : 1);
+  int given = std::accumulate(shares.begin(), shares.end(), 0);
+  const auto room = [&](size_t i) {
+    return static_cast<double>(texts[i].size()) / (shares[i] + 1);
+  };
+  for (; given < count; ++given) {
+    size_t neediest = 0;
+    for (size_t i = 1; i < texts.size(); ++i) {
+      if (room(i) > room(neediest)) neediest = i;
+    }
+    // The windows of a text do not overlap.
+    if (room(neediest) < kCalibrationWindow) break;
+    ++shares[neediest];
+  }
+  return shares;
 }
 
 }  // namespace
 
+std::vector<std::vector<int32_t>> CalibrationWindows(
+    absl::Span<const std::vector<int32_t>> texts, int count) {
+  std::vector<std::vector<int32_t>> windows;
+  if (texts.empty()) return windows;
+  const std::vector<int> shares = Shares(texts, count);
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const size_t size = texts[i].size();
+    const size_t length = std::min(size, kCalibrationWindow);
+    for (int k = 0; k < shares[i]; ++k) {
+      const size_t begin =
+          (2 * k + 1) * size / (2 * static_cast<size_t>(shares[i])) -
+          length / 2;
+      const auto from = texts[i].begin() +
+                        static_cast<ptrdiff_t>(std::min(begin, size - length));
+      windows.emplace_back(from, from + static_cast<ptrdiff_t>(length));
+    }
+  }
+  return windows;
+}
+
+absl::StatusOr<std::vector<std::vector<int32_t>>> CalibrationWindows(
+    const std::vector<std::string>& paths, const model::Tokenizer& tokenizer,
+    int count) {
+  std::vector<std::vector<int32_t>> texts;
+  for (const std::string& path : paths) {
+    auto text = TextOf(path);
+    if (!text.ok()) return text.status();
+    auto tokens = tokenizer.EncodeBeginning(*text);
+    if (!tokens.ok()) return tokens.status();
+    texts.push_back(*std::move(tokens));
+  }
+  return CalibrationWindows(texts, count);
+}
+
 absl::StatusOr<codec::StoredCalibration> Calibrate(
-    const model::Llama& llama, absl::Span<const int32_t> tokens,
+    const model::Llama& llama, absl::Span<const std::vector<int32_t>> windows,
     const CalibrationRun& run) {
   auto calibrator = codec::Calibrator::Create(llama.spec());
   if (!calibrator.ok()) return calibrator.status();
-  if (auto s = CheckEnough(llama, *calibrator, tokens.size()); !s.ok()) {
-    return s;
-  }
-  constexpr size_t kWindow = kContextTokens + kBehindTokens;
-  const size_t windows = (tokens.size() + kWindow - 1) / kWindow;
-  const int layers = llama.spec().num_layers;
-  const size_t probed = 2 * static_cast<size_t>(layers) *
-                        std::min(windows, kProbesMax) * kBehindTokens;
+  const size_t tokens = TokensOf(windows);
+  if (auto s = CheckEnough(llama, *calibrator, tokens); !s.ok()) return s;
+  const size_t probe_step = (windows.size() + kProbesMax - 1) / kProbesMax;
   size_t done = 0;
-  const auto advance = [&](size_t count) {
-    done += count;
-    run.on_progress(
-        std::min(1.0, static_cast<double>(done) /
-                          static_cast<double>(tokens.size() + probed)),
-        static_cast<int>(done));
-  };
-  std::vector<Probe> probes;
-  for (size_t i = 0; i < windows; ++i) {
-    const absl::Span<const int32_t> window = WindowOf(tokens, i, windows);
-    auto probe = Read(llama, window, *calibrator);
+  model::RowMetrics metrics(llama);
+  model::KvSensitivity sensitivity(llama);
+  std::mt19937 random(1);
+  for (size_t i = 0; i < windows.size(); ++i) {
+    auto probe = Read(llama, windows[i], *calibrator, metrics);
     if (!probe.ok()) return probe.status();
-    if (probes.size() < kProbesMax) probes.push_back(*std::move(probe));
-    advance(window.size());
-  }
-  std::vector<double> costs;
-  for (int layer = 0; layer < layers; ++layer) {
-    for (const KvPart part : {KvPart::kK, KvPart::kV}) {
-      const double variance =
-          std::max(calibrator->Variance(layer, part), 1e-12);
-      const auto cost = CostOf(llama, layer, part, variance, probes);
-      if (!cost.ok()) return cost.status();
-      costs.push_back(*cost);
-      advance(probes.size() * kBehindTokens);
+    for (int draw = 0; i % probe_step == 0 && draw < kDraws; ++draw) {
+      if (auto s = sensitivity.Add(*probe->cache, probe->behind, random);
+          !s.ok()) {
+        return s;
+      }
     }
+    done += windows[i].size();
+    run.on_progress(
+        static_cast<double>(i + 1) / static_cast<double>(windows.size()),
+        static_cast<int>(done));
   }
-  return calibrator->Finish(
-      {.base_bits = run.base_bits, .weights = WeightsOf(std::move(costs))});
+  return calibrator->Finish({.base_bits = run.base_bits,
+                             .weights = WeightsOf(sensitivity.Mean()),
+                             .metrics = MetricsOf(llama.spec(), metrics)});
 }
 
 }  // namespace kdn::cli

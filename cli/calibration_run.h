@@ -1,13 +1,18 @@
 #ifndef KDN_CLI_CALIBRATION_RUN_H_
 #define KDN_CLI_CALIBRATION_RUN_H_
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "codec/calibration/calibration_format.h"
 #include "model/llama.h"
+#include "model/tokenizer.h"
 
 namespace kdn::cli {
 
@@ -18,13 +23,35 @@ struct CalibrationRun {
   std::function<void(double, int)> on_progress = [](double, int) {};
 };
 
-// Lets the model read the tokens of a text and calibrates the transform-coded
-// levels on the resulting KV. The calibration spends more bits on a layer's K
-// or V when noise in it changes the logits of later tokens more. On one
-// machine, equal tokens give equal calibrations. INVALID_ARGUMENT when the
-// tokens are too few, or the levels cannot code KV of this model.
+// The tokens of one window. The first part is context: its KV is the sample to
+// calibrate on. The tokens behind the context show what an error in that KV
+// does to the logits.
+inline constexpr size_t kCalibrationWindow = 1024 + 64;
+// The tokens behind the context of a window of `size` tokens.
+constexpr size_t BehindTokens(size_t size) {
+  return std::min<size_t>(64, size / 4);
+}
+
+// Windows of the texts, spread evenly over each text and over the texts in
+// proportion to their lengths: `count`, or fewer when the texts are too short,
+// but one for each text at least. A text shorter than a window is one window.
+// Texts without tokens are left out.
+std::vector<std::vector<int32_t>> CalibrationWindows(
+    absl::Span<const std::vector<int32_t>> texts, int count);
+// The same for the files and directories `paths`. The files of a directory are
+// one text. Errors name the file.
+absl::StatusOr<std::vector<std::vector<int32_t>>> CalibrationWindows(
+    const std::vector<std::string>& paths, const model::Tokenizer& tokenizer,
+    int count);
+
+// Lets the model read windows of text and calibrates the transform-coded levels
+// on the resulting KV. The calibration spends more bits on a layer's K or V
+// when noise in it changes the logits of later tokens more, and on the
+// directions of a row that attention reads more. On one machine, equal windows
+// give equal calibrations. INVALID_ARGUMENT when the tokens are too few, or the
+// levels cannot code KV of this model.
 absl::StatusOr<codec::StoredCalibration> Calibrate(
-    const model::Llama& llama, absl::Span<const int32_t> tokens,
+    const model::Llama& llama, absl::Span<const std::vector<int32_t>> windows,
     const CalibrationRun& run);
 
 }  // namespace kdn::cli

@@ -11,7 +11,7 @@
 #include "cli/calibration_files.h"
 #include "cli/calibration_run.h"
 #include "cli/commands.h"
-#include "cli/level_bits.h"
+#include "cli/level_figures.h"
 #include "cli/progress_bar.h"
 #include "cli/text_files.h"
 #include "codec/calibration/calibration_format.h"
@@ -35,7 +35,7 @@ struct CalibrateFlags {
   std::vector<std::string> texts;
   std::string out;
   std::string dtype = "bf16";
-  int tokens_max = 8192;
+  int windows = 32;
   double base_bits = CalibrationRun().base_bits;
   bool force = false;
 };
@@ -61,22 +61,8 @@ absl::Status CheckOut(const CalibrateFlags& flags) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> TextOf(const std::vector<fs::path>& files) {
-  std::string all;
-  for (const fs::path& file : files) {
-    absl::StatusOr<std::string> text = ReadText(file);
-    if (!text.ok()) return text.status();
-    if (text->find('\0') != std::string::npos) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--text ", file.string(), ": not a text file"));
-    }
-    all += *text;
-  }
-  return all;
-}
-
 absl::StatusOr<codec::StoredCalibration> CalibrateWithProgress(
-    const model::Llama& llama, absl::Span<const int32_t> tokens,
+    const model::Llama& llama, absl::Span<const std::vector<int32_t>> windows,
     double base_bits) {
   ProgressBar bar;
   CalibrationRun run;
@@ -84,38 +70,59 @@ absl::StatusOr<codec::StoredCalibration> CalibrateWithProgress(
   run.on_progress = [&](double share, int done) {
     bar.Show(llama.spec().name, share, done);
   };
-  auto stored = Calibrate(llama, tokens, run);
+  auto stored = Calibrate(llama, windows, run);
   bar.Clear();
   return stored;
 }
 
-// Prints the size of the levels, measured on the tokens behind the calibrated
-// ones. When fewer than a chunk of them are left, the last chunk of the text is
-// measured instead.
-absl::Status PrintBits(
-    const model::Llama& llama, const std::vector<int32_t>& tokens, size_t used,
-    const std::shared_ptr<const codec::Calibration>& calibration) {
-  const size_t count = std::min<size_t>(kChunkTokens, tokens.size());
-  const size_t begin = std::min(used, tokens.size() - count);
-  const auto bits = MeasureBits(
-      llama, absl::MakeConstSpan(tokens).subspan(begin, count), calibration);
-  if (!bits.ok()) return bits.status();
-  std::printf("bits per value (of %zu), measured on the %s %zu tokens%s:\n",
-              8 * SizeOf(llama.spec().dtype), begin < used ? "last" : "next",
-              count,
-              begin < used ? "" : ", which the calibration has not seen");
-  for (int step = 0; step < codec::kLadderSteps; ++step) {
-    std::printf("  %-7s %5.2f\n", NameOf(step).c_str(), (*bits)[step]);
+// The windows of a text. Some are held out, to measure the levels on KV that
+// the calibration has not seen.
+struct Windows {
+  std::vector<std::vector<int32_t>> calibrated;
+  std::vector<std::vector<int32_t>> held_out;
+};
+
+absl::StatusOr<Windows> ReadWindows(const CalibrateFlags& flags,
+                                    const model::Tokenizer& tokenizer) {
+  constexpr size_t kHeldOut = 2;
+  auto all = CalibrationWindows(flags.texts, tokenizer,
+                                flags.windows + static_cast<int>(kHeldOut));
+  if (!all.ok()) return all.status();
+  Windows windows;
+  for (size_t i = 0; i < all->size(); ++i) {
+    // With few windows, each of them is needed to calibrate.
+    const bool held_out = all->size() >= 4 * kHeldOut &&
+                          (i == all->size() / 3 || i == 2 * all->size() / 3);
+    (held_out ? windows.held_out : windows.calibrated)
+        .push_back(std::move((*all)[i]));
   }
+  return windows;
+}
+
+// Prints what the levels cost and lose.
+absl::Status PrintFigures(
+    const model::Llama& llama, const Windows& windows,
+    const std::shared_ptr<const codec::Calibration>& calibration) {
+  const bool seen = windows.held_out.empty();
+  const auto measured = seen ? absl::MakeConstSpan(windows.calibrated).last(1)
+                             : absl::MakeConstSpan(windows.held_out);
+  const auto figures = MeasureLevels(llama, measured, calibration);
+  if (!figures.ok()) return figures.status();
+  std::printf("  %-7s %14s %16s\n", "level",
+              absl::StrCat("bits of ", 8 * SizeOf(llama.spec().dtype)).c_str(),
+              "mean KL, nats");
+  for (int step = 0; step < codec::kLadderSteps; ++step) {
+    const LevelFigures& level = (*figures)[step];
+    std::printf("  %-7s %14.2f %16.4f\n", NameOf(step).c_str(),
+                level.bits_per_value, level.divergence);
+  }
+  std::printf("measured on %zu windows that the calibration has %s\n",
+              measured.size(), seen ? "seen" : "not seen");
   return absl::OkStatus();
 }
 
 absl::Status RunCalibrate(const CalibrateFlags& flags) {
   if (absl::Status s = CheckOut(flags); !s.ok()) return s;
-  const auto files = FilesOf(flags.texts);
-  if (!files.ok()) return files.status();
-  const absl::StatusOr<std::string> text = TextOf(*files);
-  if (!text.ok()) return text.status();
   model::Llama::Options options;
   options.kv_dtype = ParseDtype(flags.dtype).value();
   const auto llama = model::Llama::Load(flags.model, options);
@@ -124,22 +131,22 @@ absl::Status RunCalibrate(const CalibrateFlags& flags) {
   if (!tokenizer.ok()) return tokenizer.status();
 
   const absl::Time begin = SteadyNow();
-  const auto tokens = tokenizer->EncodeBeginning(*text);
-  if (!tokens.ok()) return tokens.status();
-  const size_t used = std::min<size_t>(tokens->size(), flags.tokens_max);
-  const auto stored = CalibrateWithProgress(
-      **llama, absl::MakeConstSpan(*tokens).first(used), flags.base_bits);
+  const auto windows = ReadWindows(flags, *tokenizer);
+  if (!windows.ok()) return windows.status();
+  const auto stored =
+      CalibrateWithProgress(**llama, windows->calibrated, flags.base_bits);
   if (!stored.ok()) return stored.status();
   const std::vector<std::byte> bytes = codec::WriteCalibration(*stored);
   const auto calibration = codec::ParseCalibration(bytes);
   if (!calibration.ok()) return calibration.status();
   if (absl::Status s = SaveCalibration(bytes, flags.out); !s.ok()) return s;
 
-  std::printf("%s calibrated on %zu tokens of %zu files in %.1f s\n",
-              (*llama)->spec().name.c_str(), used, files->size(),
+  size_t tokens = 0;
+  for (const auto& window : windows->calibrated) tokens += window.size();
+  std::printf("%s calibrated on %zu tokens in %zu windows in %.1f s\n",
+              (*llama)->spec().name.c_str(), tokens, windows->calibrated.size(),
               absl::ToDoubleSeconds(SteadyNow() - begin));
-  if (absl::Status s = PrintBits(**llama, *tokens, used, *calibration);
-      !s.ok()) {
+  if (absl::Status s = PrintFigures(**llama, *windows, *calibration); !s.ok()) {
     return s;
   }
   std::printf(
@@ -220,7 +227,7 @@ void AddCalibrate(CLI::App& codec, Program& program) {
       "  kdn codec calibrate --text model/recall/facts -o recall.kdncal\n"
       "  kdn codec calibrate --model ~/llama --text book.txt -o "
       "llama.kdncal\n\n"
-      "The model reads some thousands of tokens of text like the text that you "
+      "The model reads some 35,000 tokens of text like the text that you "
       "will store; the file describes the KV that results. The same text gives "
       "the same file. Then copy the file, on every node, into the directory "
       "that `calibrations:` names in the cluster's configuration.");
@@ -229,18 +236,19 @@ void AddCalibrate(CLI::App& codec, Program& program) {
                       "Hugging Face checkpoint directory (default: the shipped "
                       "model)");
   command
-      ->add_option("--text", flags->texts,
-                   "files, or directories of files, read one after the other")
+      ->add_option(
+          "--text", flags->texts,
+          "files, or directories of files; better several kinds of text")
       ->required();
   command
       ->add_option("-o,--out", flags->out,
                    "file to write; its name ends in .kdncal")
       ->required();
   command
-      ->add_option("--tokens", flags->tokens_max,
-                   "most tokens to read; more take longer and change little. "
-                   "Memory: 4 bytes for each value of a token's KV")
-      ->check(CLI::Range(1024, 1 << 20))
+      ->add_option("--windows", flags->windows,
+                   "windows of 1,088 tokens to read, spread over the texts. "
+                   "Fewer than 30 make larger levels")
+      ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   command
       ->add_option("--base-bits", flags->base_bits,

@@ -41,47 +41,107 @@ double EntropyOf(double ratio) {
   return entropy;
 }
 
-// The Karhunen-Loeve transform of one stream's sample.
-struct Spectrum {
-  std::vector<double> mean;
-  std::vector<double> deviations;  // of the components, falling
-  std::vector<double> basis;       // [dim][component]
-  double weight = 1;
-};
+using Matrix = std::vector<double>;  // [dim][dim]
 
-Spectrum SpectrumOf(absl::Span<const float> sample, int dim) {
-  const size_t tokens = sample.size() / dim;
-  Spectrum spectrum;
-  spectrum.mean.resize(dim);
-  for (size_t i = 0; i < sample.size(); ++i) {
-    spectrum.mean[i % dim] += sample[i] / static_cast<double>(tokens);
-  }
-  std::vector<double> covariance(static_cast<size_t>(dim) * dim);
-  std::vector<double> centred(dim);
-  for (size_t token = 0; token < tokens; ++token) {
-    for (int d = 0; d < dim; ++d) {
-      centred[d] = sample[token * dim + d] - spectrum.mean[d];
-    }
-    for (int a = 0; a < dim; ++a) {
-      for (int b = 0; b < dim; ++b) {
-        covariance[static_cast<size_t>(a) * dim + b] += centred[a] * centred[b];
+Matrix Product(const Matrix& a, const Matrix& b, int dim) {
+  Matrix product(a.size());
+  for (int i = 0; i < dim; ++i) {
+    for (int k = 0; k < dim; ++k) {
+      const double x = a[static_cast<size_t>(i) * dim + k];
+      if (x == 0) continue;
+      for (int j = 0; j < dim; ++j) {
+        product[static_cast<size_t>(i) * dim + j] +=
+            x * b[static_cast<size_t>(k) * dim + j];
       }
     }
   }
-  for (double& x : covariance) x /= static_cast<double>(tokens);
-  Eigenpairs pairs = EigenpairsOf(covariance, dim);
+  return product;
+}
+
+// Turns rows so that equal errors in all directions cost the same: root root is
+// the metric of the stream, head by head.
+class Whitening {
+ public:
+  explicit Whitening(int dim)
+      : root(static_cast<size_t>(dim) * dim), inverse(root), dim_(dim) {}
+
+  // The block of a head from dimension `begin` on, of `head_dim` dimensions.
+  // Without a metric, all directions are equal.
+  void PutHead(int begin, int head_dim, double weight,
+               absl::Span<const double> metric) {
+    if (!metric.empty()) return PutMetric(begin, head_dim, weight, metric);
+    for (int d = begin; d < begin + head_dim; ++d) {
+      root[static_cast<size_t>(d) * dim_ + d] = std::sqrt(weight);
+      inverse[static_cast<size_t>(d) * dim_ + d] = 1 / std::sqrt(weight);
+    }
+  }
+
+  Matrix root;
+  Matrix inverse;
+
+ private:
+  void PutMetric(int begin, int head_dim, double weight,
+                 absl::Span<const double> metric) {
+    // The share of a metric that is equal in all directions: few queries say
+    // little about a direction that they rarely have.
+    constexpr double kEqualShare = 0.03;
+    const Eigenpairs pairs = EigenpairsOf(metric, head_dim);
+    const double mean =
+        std::accumulate(pairs.values.begin(), pairs.values.end(), 0.0) /
+        head_dim;
+    for (int i = 0; i < head_dim; ++i) {
+      const double share =
+          mean > 0 ? std::max(pairs.values[i], 0.0) / mean : 1.0;
+      const double length = std::sqrt(weight * (share + kEqualShare));
+      for (int a = 0; a < head_dim; ++a) {
+        for (int b = 0; b < head_dim; ++b) {
+          const double outer =
+              pairs.vectors[static_cast<size_t>(a) * head_dim + i] *
+              pairs.vectors[static_cast<size_t>(b) * head_dim + i];
+          const size_t at = static_cast<size_t>(begin + a) * dim_ + begin + b;
+          root[at] += length * outer;
+          inverse[at] += outer / length;
+        }
+      }
+    }
+  }
+
+  int dim_;
+};
+
+// The Karhunen-Loeve transform of one stream's whitened rows.
+struct Spectrum {
+  std::vector<double> mean;
+  std::vector<double> deviations;  // of the components, falling
+  Matrix basis;  // [dim][component]: the row of a component of 1
+};
+
+Spectrum SpectrumOf(double tokens, const std::vector<double>& sum,
+                    const Matrix& products, const Whitening& whitening) {
+  const int dim = static_cast<int>(sum.size());
+  Spectrum spectrum;
+  for (const double x : sum) spectrum.mean.push_back(x / tokens);
+  Matrix covariance = products;
+  for (int a = 0; a < dim; ++a) {
+    for (int b = 0; b < dim; ++b) {
+      double& x = covariance[static_cast<size_t>(a) * dim + b];
+      x = x / tokens - spectrum.mean[a] * spectrum.mean[b];
+    }
+  }
+  const Eigenpairs pairs = EigenpairsOf(
+      Product(Product(whitening.root, covariance, dim), whitening.root, dim),
+      dim);
   for (const double variance : pairs.values) {
     spectrum.deviations.push_back(std::sqrt(std::max(variance, 0.0)));
   }
-  spectrum.basis = std::move(pairs.vectors);
+  spectrum.basis = Product(whitening.inverse, pairs.vectors, dim);
   return spectrum;
 }
 
 // The finest quantiser's step for a component.
 double StepOf(const Spectrum& spectrum, double step, int component) {
   return std::max(
-      step / std::sqrt(spectrum.weight),
-      kDeviationsInRange * spectrum.deviations[component] / kValueMax);
+      step, kDeviationsInRange * spectrum.deviations[component] / kValueMax);
 }
 
 double BaseBits(absl::Span<const Spectrum> spectra, double step) {
@@ -333,7 +393,38 @@ Calibrator::Calibrator(const ModelSpec& spec)
     : spec_(spec),
       heads_(HeadsPerStream(spec.num_kv_heads, spec.head_dim, Level::kBase)),
       dim_(heads_ * spec.head_dim),
-      samples_(static_cast<size_t>(spec.num_layers) * 2 * StreamsOfPart()) {}
+      streams_(static_cast<size_t>(spec.num_layers) * 2 * StreamsOfPart()) {
+  for (Stream& stream : streams_) {
+    stream.sum.resize(dim_);
+    stream.products.resize(static_cast<size_t>(dim_) * dim_);
+  }
+}
+
+void Calibrator::AddRow(const float* row, bool in_sample, Stream& stream) {
+  ++stream.tokens;
+  for (int a = 0; a < dim_; ++a) {
+    const double x = row[a];
+    stream.sum[a] += x;
+    double* const products = &stream.products[static_cast<size_t>(a) * dim_];
+    for (int b = 0; b < dim_; ++b) products[b] += x * row[b];
+  }
+  if (in_sample) stream.sample.insert(stream.sample.end(), row, row + dim_);
+}
+
+void Calibrator::Thin() {
+  constexpr int kSampleTokensMax = 8192;
+  while (tokens_ / sample_step_ > kSampleTokensMax) {
+    sample_step_ *= 2;
+    for (Stream& stream : streams_) {
+      const size_t rows = stream.sample.size() / dim_;
+      for (size_t row = 0; 2 * row < rows; ++row) {
+        std::copy_n(&stream.sample[2 * row * dim_], dim_,
+                    &stream.sample[row * dim_]);
+      }
+      stream.sample.resize((rows + 1) / 2 * dim_);
+    }
+  }
+}
 
 absl::Status Calibrator::Add(const KvView& kv,
                              absl::Span<const int32_t> positions) {
@@ -349,7 +440,7 @@ absl::Status Calibrator::Add(const KvView& kv,
                                  .tokens = shape.tokens,
                                  .head_dim = shape.head_dim,
                                  .dtype = shape.dtype};
-  for (size_t stream = 0; stream < samples_.size(); ++stream) {
+  for (size_t stream = 0; stream < streams_.size(); ++stream) {
     const int first = static_cast<int>(stream) % StreamsOfPart() * heads_;
     const int plane = static_cast<int>(stream) / StreamsOfPart();
     const auto part = static_cast<KvPart>(plane % 2);
@@ -365,46 +456,61 @@ absl::Status Calibrator::Add(const KvView& kv,
         CentreWithoutFar(rows.values(), dim_, positions).far;
     for (int token = 0; token < shape.tokens; ++token) {
       if (std::binary_search(far.begin(), far.end(), token)) continue;
-      const float* row = rows.Row(token);
-      samples_[stream].insert(samples_[stream].end(), row, row + dim_);
+      AddRow(rows.Row(token), (tokens_ + token) % sample_step_ == 0,
+             streams_[stream]);
     }
   }
   tokens_ += shape.tokens;
+  Thin();
   return absl::OkStatus();
 }
 
-double Calibrator::Variance(int layer, KvPart part) const {
-  const size_t plane =
-      2 * static_cast<size_t>(layer) + static_cast<size_t>(part);
-  double sum = 0;
-  for (int i = 0; i < StreamsOfPart(); ++i) {
-    const Spectrum spectrum =
-        SpectrumOf(samples_[plane * StreamsOfPart() + i], dim_);
-    for (const double d : spectrum.deviations) sum += d * d / dim_;
-  }
-  return sum / StreamsOfPart();
-}
-
-absl::StatusOr<StoredCalibration> Calibrator::Finish(
-    const Options& options) const {
+absl::Status Calibrator::Check(const Options& options) const {
   if (tokens_ < TokensMin()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "calibrating streams of ", dim_, " dimensions needs at least ",
         TokensMin(), " tokens, got ", tokens_));
   }
   const size_t planes = 2 * static_cast<size_t>(spec_.num_layers);
+  const size_t matrices = planes * spec_.num_kv_heads;
   for (const double weight : options.weights) {
-    if (!(weight > 0) || options.weights.size() != planes) {
+    if (!(weight > 0 && std::isfinite(weight)) ||
+        options.weights.size() != matrices) {
       return absl::InvalidArgumentError(
-          absl::StrCat("expected ", planes, " weights above 0"));
+          absl::StrCat("expected ", matrices, " finite weights above 0"));
     }
   }
-  std::vector<Spectrum> spectra;
-  for (size_t stream = 0; stream < samples_.size(); ++stream) {
-    spectra.push_back(SpectrumOf(samples_[stream], dim_));
-    if (!options.weights.empty()) {
-      spectra.back().weight = options.weights[stream / StreamsOfPart()];
+  const size_t elements = static_cast<size_t>(spec_.head_dim) * spec_.head_dim;
+  for (const auto& metric : options.metrics) {
+    if (options.metrics.size() != matrices || metric.size() != elements ||
+        !std::all_of(metric.begin(), metric.end(),
+                     [](double x) { return std::isfinite(x); })) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("expected ", matrices, " finite metrics of ",
+                       spec_.head_dim, " x ", spec_.head_dim, " elements"));
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StoredCalibration> Calibrator::Finish(
+    const Options& options) const {
+  if (absl::Status s = Check(options); !s.ok()) return s;
+  std::vector<Spectrum> spectra;
+  for (size_t i = 0; i < streams_.size(); ++i) {
+    const Stream& stream = streams_[i];
+    Whitening whitening(dim_);
+    for (int head = 0; head < heads_; ++head) {
+      // A stream has heads_ heads, and heads are in the order of streams.
+      const size_t at = i * heads_ + head;
+      whitening.PutHead(head * spec_.head_dim, spec_.head_dim,
+                        options.weights.empty() ? 1.0 : options.weights[at],
+                        options.metrics.empty()
+                            ? absl::Span<const double>()
+                            : absl::MakeConstSpan(options.metrics[at]));
+    }
+    spectra.push_back(
+        SpectrumOf(stream.tokens, stream.sum, stream.products, whitening));
   }
   const double step = StepFor(spectra, options.base_bits);
   StoredCalibration stored;
@@ -412,23 +518,23 @@ absl::StatusOr<StoredCalibration> Calibrator::Finish(
   stored.geometry = {spec_.num_layers, spec_.num_kv_heads, spec_.head_dim};
   std::vector<std::vector<int8_t>> values;
   std::map<int, ValueCounts> classes;
-  for (size_t stream = 0; stream < samples_.size(); ++stream) {
-    stored.streams.push_back(TransformOf(spectra[stream], step));
+  for (size_t i = 0; i < streams_.size(); ++i) {
+    stored.streams.push_back(TransformOf(spectra[i], step));
     const auto transform = MakeTransform(stored.streams.back());
     if (!transform.ok()) return transform.status();
-    values.push_back(ValuesOf(*transform, samples_[stream]));
+    values.push_back(ValuesOf(*transform, streams_[i].sample));
     const StreamStatistics statistics(values.back(), transform->components());
     for (int c = 0; c < transform->components(); c += kHalfBand) {
       statistics.AddHalf(c, &classes[statistics.ClassOfHalf(c)]);
     }
   }
   Tables tables(classes);
-  for (size_t stream = 0; stream < samples_.size(); ++stream) {
-    StoredTransform& transform = stored.streams[stream];
-    ChooseBands(StreamStatistics(
-                    values[stream],
-                    static_cast<int>(transform.bands.size()) * kBandComponents),
-                &tables, &transform);
+  for (size_t i = 0; i < streams_.size(); ++i) {
+    StoredTransform& transform = stored.streams[i];
+    ChooseBands(
+        StreamStatistics(values[i], static_cast<int>(transform.bands.size()) *
+                                        kBandComponents),
+        &tables, &transform);
   }
   stored.tables = tables.Take();
   return stored;

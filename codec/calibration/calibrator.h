@@ -20,21 +20,29 @@ namespace kdn::codec {
 //
 // Each stream gets a Karhunen-Loeve transform of its rows before RoPE. The
 // quantiser steps follow from reverse water-filling (Cover and Thomas, theorem
-// 10.3.3) of the weighted squared error: all components of a layer's K or V
-// have the same step, inversely proportional to the square root of the weight,
-// so that one more bit lowers the weighted error equally everywhere. Tables
+// 10.3.3) of the weighted squared error: rows are transformed so that an error
+// costs the same in every direction, and then all components have the same
+// step, so that one more bit lowers the cost equally everywhere. Tables
 // have the frequencies of the quantised sample, pooled over half bands of
-// similar deviation. The sample leaves out tokens that an encoder keeps raw. It
-// is held in floats, 4 bytes per value. Thread-compatible.
+// similar deviation. The calibration leaves out tokens that an encoder keeps
+// raw.
+//
+// Representation: the moments of all tokens, and the rows of some tokens, for
+// the tables: at most 8,192 tokens of 4 bytes per value. Thread-compatible.
 class Calibrator {
  public:
   struct Options {
     // Bits per value that the base level should take; each refinement adds up
     // to 1.6.
     double base_bits = 1.5;
-    // The weight of a squared error in a layer's K or V, [layer][K|V]. Empty:
-    // all weights are equal.
+    // The weight of a squared error in a head's K or V, [layer][K|V][KV head].
+    // Empty: all weights are equal.
     std::vector<double> weights;
+    // What a row's error e costs: e' M e, where e is an error before RoPE and M
+    // is symmetric and not negative. [layer][K|V][KV head], each
+    // [head_dim][head_dim]. Each is scaled to the head's weight. Empty: all
+    // directions are equal.
+    std::vector<std::vector<double>> metrics;
   };
 
   // INVALID_ARGUMENT when the spec is invalid or the transform-coded levels
@@ -48,25 +56,33 @@ class Calibrator {
   int tokens() const { return tokens_; }
   // The fewest tokens that Finish accepts: two per dimension of a stream.
   int TokensMin() const { return 2 * dim_; }
-  // The mean squared distance of the values of a layer's K or V from their
-  // means.
-  double Variance(int layer, KvPart part) const;
-
   // The calibration of all tokens that were added. INVALID_ARGUMENT when there
-  // are fewer than TokensMin() tokens, or when the weights are too few, too
-  // many or not positive.
+  // are fewer than TokensMin() tokens, or when weights or metrics are too few,
+  // too many, or not positive.
   absl::StatusOr<StoredCalibration> Finish(const Options& options) const;
 
  private:
+  // The rows of one stream, before RoPE, of tokens that are not far.
+  struct Stream {
+    double tokens = 0;
+    std::vector<double> sum;       // [dim]
+    std::vector<double> products;  // of x x', [dim][dim]
+    std::vector<float> sample;     // [token][dim]
+  };
+
   explicit Calibrator(const ModelSpec& spec);
   int StreamsOfPart() const { return spec_.num_kv_heads / heads_; }
+  void AddRow(const float* row, bool in_sample, Stream& stream);
+  // Halves the samples when they are too large.
+  void Thin();
+  absl::Status Check(const Options& options) const;
 
   ModelSpec spec_;
   int heads_ = 1;  // that share a stream
   int dim_ = 0;
   int tokens_ = 0;
-  // Rows before RoPE, [stream][token][dim], of tokens that are not far.
-  std::vector<std::vector<float>> samples_;
+  int sample_step_ = 1;  // one token of so many is in the samples
+  std::vector<Stream> streams_;
 };
 
 }  // namespace kdn::codec

@@ -16,7 +16,7 @@ class QualityTest : public testing::Test {
   static void SetUpTestSuite() {
     // The least that fills one long context, because sanitizers make the model
     // slow.
-    auto bed = QualityBed::Create(KDN_SOURCE_DIR "/model/recall", "",
+    auto bed = QualityBed::Create(KDN_SOURCE_DIR "/model/recall", {},
                                   {.instances = 18, .questions = 1});
     ASSERT_TRUE(bed.ok()) << bed.status();
     bed_ = new QualityBed(*std::move(bed));

@@ -1,0 +1,151 @@
+#include "cli/level_figures.h"
+
+#include <cstddef>
+#include <numeric>
+#include <utility>
+
+#include "cli/calibration_run.h"
+#include "codec/decoder.h"
+#include "codec/encoder.h"
+#include "codec/format/stream_layout.h"
+#include "model/divergence.h"
+#include "model/kv_cache.h"
+
+namespace kdn::cli {
+namespace {
+
+absl::StatusOr<codec::ObjectHeader> HeaderOf(const ModelSpec& spec,
+                                             absl::Span<const int32_t> tokens,
+                                             const model::KvCache& cache) {
+  absl::StatusOr<Namespace> ns = Namespace::Parse("calibration");
+  if (!ns.ok()) return ns.status();
+  return codec::ObjectHeader{
+      .identity = {.fingerprint = FingerprintOf(spec),
+                   .ns = *std::move(ns),
+                   .condition = {},
+                   .tokens = {tokens.begin(), tokens.end()}},
+      .shape = ShapeOf(spec, cache.size()),
+      .rope = spec.rope,
+      .positions = cache.positions(),
+      .levels = {},
+      .calibration = {}};
+}
+
+using SharedCalibration = std::shared_ptr<const codec::Calibration>;
+
+absl::StatusOr<std::vector<std::byte>> Encode(
+    const codec::ObjectHeader& header, const KvView& kv,
+    const SharedCalibration& calibration) {
+  std::vector<std::byte> object(codec::ObjectBytesMax(header));
+  auto encoder =
+      codec::ObjectEncoder::Create(header, calibration, absl::MakeSpan(object));
+  if (!encoder.ok()) return encoder.status();
+  for (int layer = 0; layer < header.shape.layers; ++layer) {
+    if (absl::Status s = encoder->EncodeLayer(kv.Layer(layer)); !s.ok()) {
+      return s;
+    }
+  }
+  const auto finished = encoder->Finish();
+  if (!finished.ok()) return finished.status();
+  object.resize(finished->bytes);
+  return object;
+}
+
+absl::Status Decode(absl::Span<const std::byte> object, Level level,
+                    const SharedCalibration& calibration,
+                    absl::Span<const int32_t> positions,
+                    const MutableKvView& out) {
+  const absl::StatusOr<codec::ObjectIndex> index =
+      codec::ObjectIndex::Parse(object, object.size());
+  if (!index.ok()) return index.status();
+  const absl::StatusOr<codec::ObjectDecoder> decoder =
+      codec::ObjectDecoder::Create(&*index, calibration, positions);
+  if (!decoder.ok()) return decoder.status();
+  for (int layer = 0; layer < out.shape().layers; ++layer) {
+    if (absl::Status s = decoder->DecodeLayerOf(
+            object, level, layer, 0, out.shape().kv_heads, out.Layer(layer));
+        !s.ok()) {
+      return s;
+    }
+  }
+  return absl::OkStatus();
+}
+
+// The logits of tokens behind a context, which stays as it is.
+absl::StatusOr<std::vector<float>> LogitsBehind(
+    const model::Llama& llama, model::KvCache& context,
+    absl::Span<const int32_t> tokens) {
+  const int size = context.size();
+  std::vector<int32_t> positions(tokens.size());
+  std::iota(positions.begin(), positions.end(), size);
+  auto logits =
+      llama.Prefill(context, tokens, positions, model::LogitRows::kAll);
+  context.Truncate(size);
+  return logits;
+}
+
+using Figures = std::array<LevelFigures, codec::kLadderSteps>;
+
+// Adds the figures of one window to `sums`.
+absl::Status MeasureWindow(const model::Llama& llama,
+                           absl::Span<const int32_t> window,
+                           const SharedCalibration& calibration,
+                           Figures& sums) {
+  const size_t size = window.size() - BehindTokens(window.size());
+  const auto behind = window.subspan(size);
+  const int capacity = static_cast<int>(window.size());
+  model::KvCache exact(llama.spec(), capacity);
+  if (auto s = llama.PrefillInChunks(exact, window.first(size), 0).status();
+      !s.ok()) {
+    return s;
+  }
+  const auto right = LogitsBehind(llama, exact, behind);
+  if (!right.ok()) return right.status();
+  auto header = HeaderOf(llama.spec(), window.first(size), exact);
+  if (!header.ok()) return header.status();
+  model::KvCache decoded(llama.spec(), capacity);
+  decoded.Append(exact.positions());
+  const MutableKvView out = decoded.Tokens(0, decoded.size());
+  const auto values = static_cast<double>(out.shape().bytes()) /
+                      static_cast<double>(SizeOf(out.shape().dtype));
+  for (int step = 0; step < codec::kLadderSteps; ++step) {
+    const Level level = codec::LadderTo(Level::kBase2)[step];
+    header->levels = LevelSet::Of(level).WithRefined();
+    const auto object =
+        Encode(*header, exact.Tokens(0, exact.size()), calibration);
+    if (!object.ok()) return object.status();
+    if (absl::Status s =
+            Decode(*object, level, calibration, exact.positions(), out);
+        !s.ok()) {
+      return s;
+    }
+    const auto logits = LogitsBehind(llama, decoded, behind);
+    if (!logits.ok()) return logits.status();
+    sums[step].bits_per_value +=
+        8.0 * static_cast<double>(object->size()) / values;
+    sums[step].divergence +=
+        model::MeanDivergence(*right, *logits, llama.config().vocab_size);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<Figures> MeasureLevels(
+    const model::Llama& llama, absl::Span<const std::vector<int32_t>> windows,
+    const SharedCalibration& calibration) {
+  Figures figures{};
+  for (const std::vector<int32_t>& window : windows) {
+    if (absl::Status s = MeasureWindow(llama, window, calibration, figures);
+        !s.ok()) {
+      return s;
+    }
+  }
+  for (LevelFigures& level : figures) {
+    level.bits_per_value /= static_cast<double>(windows.size());
+    level.divergence /= static_cast<double>(windows.size());
+  }
+  return figures;
+}
+
+}  // namespace kdn::cli
