@@ -48,8 +48,8 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> CalibrationWindows(
 // on the resulting KV. The calibration spends more bits on a layer's K or V
 // when noise in it changes the logits of later tokens more, and on the
 // directions of a row that attention reads more. On one machine, equal windows
-// give equal calibrations. INVALID_ARGUMENT when the tokens are too few, or the
-// levels cannot code KV of this model.
+// give equal calibrations; the caller sets the time. INVALID_ARGUMENT when the
+// tokens are too few, or the levels cannot code KV of this model.
 absl::StatusOr<codec::StoredCalibration> Calibrate(
     const model::Llama& llama, absl::Span<const std::vector<int32_t>> windows,
     const CalibrationRun& run);

@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "cli/calibration_files.h"
 #include "cli/calibration_run.h"
 #include "cli/commands.h"
@@ -59,6 +61,10 @@ absl::Status CheckOut(const CalibrateFlags& flags) {
         absl::StrCat(flags.out, " exists: --force replaces it"));
   }
   return absl::OkStatus();
+}
+
+std::string TextOf(absl::Time time) {
+  return absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", time, absl::UTCTimeZone());
 }
 
 absl::StatusOr<codec::StoredCalibration> CalibrateWithProgress(
@@ -133,9 +139,10 @@ absl::Status RunCalibrate(const CalibrateFlags& flags) {
   const absl::Time begin = SteadyNow();
   const auto windows = ReadWindows(flags, *tokenizer);
   if (!windows.ok()) return windows.status();
-  const auto stored =
+  auto stored =
       CalibrateWithProgress(**llama, windows->calibrated, flags.base_bits);
   if (!stored.ok()) return stored.status();
+  stored->info.created = absl::Now();
   const std::vector<std::byte> bytes = codec::WriteCalibration(*stored);
   const auto calibration = codec::ParseCalibration(bytes);
   if (!calibration.ok()) return calibration.status();
@@ -207,10 +214,13 @@ absl::Status PrintInfo(const std::string& path) {
   const int dim = calibration.Of(0, KvPart::kK, 0).dim();
   const int groups = geometry.kv_heads * geometry.head_dim / dim;
   std::error_code error;
-  std::printf("file         %s, %ju bytes, format %d\n", path.c_str(),
-              fs::file_size(path, error), codec::kCalibrationFormat);
+  std::printf("file         %s, %ju bytes\n", path.c_str(),
+              fs::file_size(path, error));
   std::printf("calibration  %s\n", Hex(calibration.id()).c_str());
   std::printf("model        %s\n", Hex(calibration.model()).c_str());
+  if (calibration.created() > absl::UnixEpoch()) {
+    std::printf("made         %s\n", TextOf(calibration.created()).c_str());
+  }
   std::printf("geometry     %d layers, %d KV heads of %d dimensions\n",
               geometry.layers, geometry.kv_heads, geometry.head_dim);
   std::printf("streams      %d of %d dimensions\n",
@@ -228,8 +238,8 @@ void AddCalibrate(CLI::App& codec, Program& program) {
       "  kdn codec calibrate --model ~/llama --text book.txt -o "
       "llama.kdncal\n\n"
       "The model reads some 35,000 tokens of text like the text that you "
-      "will store; the file describes the KV that results. The same text gives "
-      "the same file. Then copy the file, on every node, into the directory "
+      "will store; the file describes the KV that results. "
+      "Then copy the file, on every node, into the directory "
       "that `calibrations:` names in the cluster's configuration.");
   auto flags = std::make_shared<CalibrateFlags>();
   command->add_option("--model", flags->model,

@@ -67,7 +67,7 @@ Calibration::Geometry GeometryOf(const KvShape& shape) {
 absl::StatusOr<std::shared_ptr<const Calibration>> Calibration::Create(
     const CalibrationId& id, const ModelFingerprint& model,
     const Geometry& geometry, std::vector<FormatCoder::Table> tables,
-    std::vector<StreamTransform> streams) {
+    std::vector<StreamTransform> streams, absl::Time created) {
   std::shared_ptr<Calibration> calibration(new Calibration());
   const int dim = GroupDims(geometry);
   calibration->groups_ = geometry.kv_heads * geometry.head_dim / dim;
@@ -84,6 +84,7 @@ absl::StatusOr<std::shared_ptr<const Calibration>> Calibration::Create(
   calibration->id_ = id;
   calibration->model_ = model;
   calibration->geometry_ = geometry;
+  calibration->created_ = created;
   calibration->tables_ = std::move(tables);
   calibration->streams_ = std::move(streams);
   return calibration;
@@ -99,11 +100,20 @@ const StreamTransform& Calibration::Of(int layer, KvPart part,
   return streams_[at];
 }
 
+bool IsPreferred(const Calibration& a, const Calibration& b) {
+  return std::make_pair(a.created(), a.id()) >
+         std::make_pair(b.created(), b.id());
+}
+
 void CalibrationSet::Add(std::shared_ptr<const Calibration> calibration) {
   KDN_CHECK(!calibration->id().is_zero(), "a calibration has an id");
   absl::MutexLock lock(&mutex_);
   by_id_[calibration->id()] = calibration;
-  by_model_[calibration->model()] = std::move(calibration);
+  std::shared_ptr<const Calibration>& preferred =
+      by_model_[calibration->model()];
+  if (preferred == nullptr || IsPreferred(*calibration, *preferred)) {
+    preferred = std::move(calibration);
+  }
 }
 
 std::shared_ptr<const Calibration> CalibrationSet::Uncalibrated(

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "codec/entropy/format_coder.h"
 #include "codec/format/object.h"
@@ -101,7 +102,8 @@ class Calibration {
   static absl::StatusOr<std::shared_ptr<const Calibration>> Create(
       const CalibrationId& id, const ModelFingerprint& model,
       const Geometry& geometry, std::vector<FormatCoder::Table> tables,
-      std::vector<StreamTransform> streams);
+      std::vector<StreamTransform> streams,
+      absl::Time created = absl::UnixEpoch());
   // The built-in calibration, for models that were never calibrated: a Hadamard
   // transform, which spreads every dimension over all components. Each stream
   // has a mean and a scale of its own. The id is zero. REQUIRES: head_dim is at
@@ -113,6 +115,8 @@ class Calibration {
   // The model that the calibration was made for; zero for Uncalibrated.
   const ModelFingerprint& model() const { return model_; }
   const Geometry& geometry() const { return geometry_; }
+  // When the calibration was made; 1970 if its file does not say.
+  absl::Time created() const { return created_; }
   const std::vector<FormatCoder::Table>& tables() const { return tables_; }
   // The transform of one stream. REQUIRES: the stream is inside the geometry.
   const StreamTransform& Of(int layer, KvPart part, int head_group) const;
@@ -123,6 +127,7 @@ class Calibration {
   CalibrationId id_;
   ModelFingerprint model_;
   Geometry geometry_;
+  absl::Time created_ = absl::UnixEpoch();
   int groups_ = 0;
   std::vector<FormatCoder::Table> tables_;
   // [layer][K|V][group]; Uncalibrated has a single transform for all streams.
@@ -130,6 +135,11 @@ class Calibration {
 };
 
 Calibration::Geometry GeometryOf(const KvShape& shape);
+
+// Whether new objects of a model are coded with `a` rather than with `b`: the
+// calibration that was made later, or else the one with the larger id. So all
+// nodes choose alike, in whatever order the calibrations reached them.
+bool IsPreferred(const Calibration& a, const Calibration& b);
 
 // The calibrations of one process, by id and by model. Thread-safe.
 class CalibrationSet {
@@ -139,11 +149,11 @@ class CalibrationSet {
   CalibrationSet& operator=(const CalibrationSet&) = delete;
 
   // Adds a calibration. New objects of a model are coded with the calibration
-  // that was added last; older calibrations still decode their objects.
+  // that IsPreferred to the others; the others still decode their objects.
   void Add(std::shared_ptr<const Calibration> calibration);
-  // The calibration for new objects of a model: the one that was added last for
-  // the model, if it fits the geometry, or else Uncalibrated. Null when the
-  // model cannot be transform-coded, because it has too many dimensions.
+  // The calibration for new objects of a model: the preferred one of the model,
+  // if it fits the geometry, or else Uncalibrated. Null when the model cannot
+  // be transform-coded, because it has too many dimensions.
   std::shared_ptr<const Calibration> ForModel(
       const ModelFingerprint& model, const Calibration::Geometry& geometry);
   // The calibration that an object was coded with; null when the object has no

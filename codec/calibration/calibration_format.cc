@@ -18,6 +18,15 @@ constexpr std::string_view kMagic = "KDNCAL";
 constexpr size_t kCrcOffset = 8;
 constexpr size_t kCrcEnd = kCrcOffset + sizeof(uint32_t);
 constexpr size_t kTablesMax = 256;
+// The version of a file without information.
+constexpr uint16_t kPlainFormat = 1;
+constexpr size_t kEntriesMax = 64;
+constexpr size_t kEntryNameMax = 64;
+constexpr size_t kEntryValueMax = 4096;
+constexpr char kCreated[] = "created";
+// The latest creation time: the year 36812. Later times do not fit a time of
+// every library.
+constexpr uint64_t kCreatedMax = uint64_t{1} << 40;
 
 struct Sizes {
   int dim;
@@ -109,6 +118,95 @@ absl::StatusOr<StoredTransform> ReadTransform(const Sizes& sizes,
   return stored;
 }
 
+using Entries = std::map<std::string, std::string>;
+
+std::string TextOf(uint64_t number) {
+  std::string text(sizeof(number), '\0');
+  std::memcpy(text.data(), &number, sizeof(number));
+  return text;
+}
+
+// The number in an entry, or 0, which no entry has.
+uint64_t NumberIn(std::string_view text) {
+  uint64_t number = 0;
+  if (text.size() == sizeof(number)) {
+    std::memcpy(&number, text.data(), sizeof(number));
+  }
+  return number;
+}
+
+Entries EntriesOf(const CalibrationInfo& info) {
+  Entries entries = info.others;
+  const int64_t created = absl::ToUnixSeconds(info.created);
+  if (created > 0) entries[kCreated] = TextOf(static_cast<uint64_t>(created));
+  return entries;
+}
+
+absl::StatusOr<CalibrationInfo> InfoOf(Entries entries) {
+  CalibrationInfo info;
+  if (const auto created = entries.find(kCreated); created != entries.end()) {
+    const uint64_t seconds = NumberIn(created->second);
+    if (seconds == 0 || seconds > kCreatedMax) {
+      return Bad("has a creation time that is not 1 to 2^40 seconds");
+    }
+    info.created = absl::FromUnixSeconds(static_cast<int64_t>(seconds));
+    entries.erase(created);
+  }
+  info.others = std::move(entries);
+  return info;
+}
+
+bool IsEntryName(std::string_view name) {
+  return !name.empty() && name.size() <= kEntryNameMax &&
+         name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789._-") ==
+             std::string_view::npos;
+}
+
+absl::StatusOr<CalibrationInfo> ReadInfo(ByteReader* in) {
+  const size_t count = in->Read<uint16_t>();
+  if (count < 1 || count > kEntriesMax) {
+    return Bad(absl::StrCat("has ", count, " entries of information, expected ",
+                            "1 to ", kEntriesMax));
+  }
+  Entries entries;
+  for (size_t i = 0; i < count; ++i) {
+    const std::string_view name = in->Text(in->Read<uint8_t>());
+    const size_t bytes = in->Read<uint32_t>();
+    if (bytes > kEntryValueMax) return Bad("has an entry that is too long");
+    const std::string_view value = in->Text(bytes);
+    if (!in->ok() || !IsEntryName(name)) {
+      return Bad("has an entry that is cut off, or that has no name");
+    }
+    if (!entries.empty() && name <= entries.rbegin()->first) {
+      return Bad("has entries that are not in the order of their names");
+    }
+    entries.emplace(name, value);
+  }
+  return InfoOf(std::move(entries));
+}
+
+void WriteInfo(const Entries& entries, ByteWriter* out) {
+  KDN_CHECK(entries.size() <= kEntriesMax, "too many entries");
+  out->Write<uint16_t>(static_cast<uint16_t>(entries.size()));
+  for (const auto& [name, value] : entries) {
+    KDN_CHECK(IsEntryName(name) && value.size() <= kEntryValueMax,
+              "such an entry cannot be read");
+    out->Write<uint8_t>(static_cast<uint8_t>(name.size()));
+    out->Bytes(name.data(), name.size());
+    out->Write<uint32_t>(static_cast<uint32_t>(value.size()));
+    out->Bytes(value.data(), value.size());
+  }
+}
+
+size_t BytesOf(const Entries& entries) {
+  if (entries.empty()) return 0;
+  size_t bytes = sizeof(uint16_t);
+  for (const auto& [name, value] : entries) {
+    bytes += sizeof(uint8_t) + name.size() + sizeof(uint32_t) + value.size();
+  }
+  return bytes;
+}
+
 size_t BytesOf(const StoredCalibration& stored) {
   const Sizes sizes = SizesOf(stored.geometry);
   size_t bytes = kCrcEnd + 4 * sizeof(uint32_t) + ModelFingerprint::kSize;
@@ -132,9 +230,9 @@ absl::StatusOr<StoredCalibration> ReadCalibration(
     return Bad("file does not begin with KDNCAL");
   }
   const uint16_t format = in.Read<uint16_t>();
-  if (format != kCalibrationFormat) {
-    return Bad(
-        absl::StrCat("format ", format, ", expected ", kCalibrationFormat));
+  if (format < kPlainFormat || format > kCalibrationFormat) {
+    return Bad(absl::StrCat("format ", format, ", expected ", kPlainFormat,
+                            " to ", kCalibrationFormat));
   }
   const uint32_t crc = in.Read<uint32_t>();
   if (!in.ok() || crc != CrcOf(bytes)) return Bad("has a wrong checksum");
@@ -164,15 +262,21 @@ absl::StatusOr<StoredCalibration> ReadCalibration(
     if (!stream.ok()) return stream.status();
     stored.streams.push_back(*std::move(stream));
   }
+  if (format > kPlainFormat && in.ok()) {
+    absl::StatusOr<CalibrationInfo> info = ReadInfo(&in);
+    if (!info.ok()) return info.status();
+    stored.info = *std::move(info);
+  }
   if (!in.ok() || in.remaining() > 0) return Bad("has the wrong length");
   return stored;
 }
 
 std::vector<std::byte> WriteCalibration(const StoredCalibration& stored) {
-  std::vector<std::byte> bytes(BytesOf(stored));
+  const Entries entries = EntriesOf(stored.info);
+  std::vector<std::byte> bytes(BytesOf(stored) + BytesOf(entries));
   ByteWriter out(absl::MakeSpan(bytes));
   out.Bytes(kMagic.data(), kMagic.size());
-  out.Write<uint16_t>(kCalibrationFormat);
+  out.Write<uint16_t>(entries.empty() ? kPlainFormat : kCalibrationFormat);
   out.Write<uint32_t>(0);  // the CRC is written last
   out.Bytes(stored.model.bytes().data(), ModelFingerprint::kSize);
   out.Write<int32_t>(stored.geometry.layers);
@@ -193,6 +297,7 @@ std::vector<std::byte> WriteCalibration(const StoredCalibration& stored) {
       }
     }
   }
+  if (!entries.empty()) WriteInfo(entries, &out);
   KDN_CHECK(out.written() == bytes.size(), "the file's size is known");
   ByteWriter(absl::MakeSpan(bytes).subspan(kCrcOffset))
       .Write<uint32_t>(CrcOf(bytes));
@@ -231,7 +336,8 @@ absl::StatusOr<std::shared_ptr<const Calibration>> MakeCalibration(
     streams.push_back(*std::move(transform));
   }
   return Calibration::Create(id, stored.model, stored.geometry,
-                             std::move(tables), std::move(streams));
+                             std::move(tables), std::move(streams),
+                             stored.info.created);
 }
 
 absl::StatusOr<std::shared_ptr<const Calibration>> ParseCalibration(

@@ -3,19 +3,23 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "codec/calibration/calibration.h"
 #include "kv/model_spec.h"
 
 namespace kdn::codec {
 
-// The version of the format of calibration files, which docs/formats.md
-// describes. The id of a calibration is the SHA-256 of its file.
-inline constexpr uint16_t kCalibrationFormat = 1;
+// The newest version of the format of calibration files, which docs/formats.md
+// describes. A file without information has version 1, which has no place for
+// any. The id of a calibration is the SHA-256 of its file.
+inline constexpr uint16_t kCalibrationFormat = 2;
 
 // The part of a file that describes one stream. It does not have the analysis,
 // which is computed from the synthesis, so that the two cannot disagree.
@@ -26,6 +30,19 @@ struct StoredTransform {
   std::vector<std::array<BandStep, kLadderSteps>> bands;
 };
 
+// What a file says about itself. No decoder needs it.
+struct CalibrationInfo {
+  // When the calibration was made, in whole seconds. 1970: not known, as in
+  // files of version 1.
+  absl::Time created = absl::UnixEpoch();
+  // Entries that this version of KDN does not know, by name. They are kept, so
+  // that writing a file again gives the same bytes.
+  std::map<std::string, std::string> others;
+
+  bool empty() const { return created == absl::UnixEpoch() && others.empty(); }
+  bool operator==(const CalibrationInfo&) const = default;
+};
+
 // The contents of a file.
 struct StoredCalibration {
   ModelFingerprint model;
@@ -33,9 +50,11 @@ struct StoredCalibration {
   // The 256 frequencies of each table.
   std::vector<std::array<uint16_t, FormatCoder::kSymbols>> tables;
   std::vector<StoredTransform> streams;  // [layer][K|V][head group]
+  CalibrationInfo info;
 };
 
-// The bytes of a file. REQUIRES: MakeCalibration accepts `stored`.
+// The bytes of a file. REQUIRES: MakeCalibration accepts `stored`, and
+// `info.created` is not before 1970.
 std::vector<std::byte> WriteCalibration(const StoredCalibration& stored);
 
 // The contents of a file. DATA_LOSS, with the reason, for bytes that

@@ -16,9 +16,10 @@ struct CalibrationParts {
   Calibration::Geometry geometry;
   std::vector<RansTable> tables;
   std::vector<StreamTransform> streams;
+  absl::Time created = absl::UnixEpoch();
 
   absl::StatusOr<std::shared_ptr<const Calibration>> Create() const {
-    return Calibration::Create(id, model, geometry, tables, streams);
+    return Calibration::Create(id, model, geometry, tables, streams, created);
   }
 };
 

@@ -55,7 +55,7 @@ void Consume(absl::Span<const std::byte> file) {
 
 // A calibration of a model of one layer whose components have different
 // deviations.
-std::string SeedOf(int kv_heads, int head_dim) {
+std::string SeedOf(int kv_heads, int head_dim, const CalibrationInfo& info) {
   ModelSpec spec;
   spec.name = "fuzz";
   spec.num_layers = 1;
@@ -76,8 +76,9 @@ std::string SeedOf(int kv_heads, int head_dim) {
   const KvView view(kv.data(), shape, KvStrides::TokenMajor(shape));
   KDN_CHECK(calibrator->Add(view, std::vector<int32_t>(shape.tokens)).ok(),
             "normal values are finite");
-  const auto stored = calibrator->Finish({});
+  auto stored = calibrator->Finish({});
   KDN_CHECK(stored.ok(), "there are enough tokens");
+  stored->info = info;
   const std::vector<std::byte> file = WriteCalibration(*stored);
   KDN_CHECK(ParseCalibration(file).ok(), "a new calibration can be read");
   return std::string(reinterpret_cast<const char*>(file.data()), file.size());
@@ -98,7 +99,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 namespace kdn::fuzz {
 
 std::vector<std::string> Seeds() {
-  return {codec::SeedOf(2, 8), codec::SeedOf(3, 24)};
+  const codec::CalibrationInfo info{.created = absl::FromUnixSeconds(1 << 30),
+                                    .others = {{"a", ""}, {"tokens", "8192"}}};
+  return {codec::SeedOf(2, 8, {}), codec::SeedOf(3, 24, info)};
 }
 
 }  // namespace kdn::fuzz

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 
 #include "tests/codec/test_calibration.h"
@@ -104,19 +105,39 @@ TEST(CalibrationSet, AModelOfTooManyDimensionsCannotBeTransformCoded) {
             nullptr);
 }
 
-TEST(CalibrationSet, NewObjectsGetTheLatestCalibrationAndOldObjectsTheirOwn) {
+// A calibration whose id begins with `id`, made `seconds` after 1970.
+std::shared_ptr<const Calibration> MadeAt(uint8_t id, int seconds) {
+  CalibrationParts parts = PartsOf(kGeometry, id);
+  parts.created = absl::FromUnixSeconds(seconds);
+  return *parts.Create();
+}
+
+TEST(CalibrationSet, NewObjectsGetTheNewestCalibrationAndOldObjectsTheirOwn) {
   CalibrationSet set;
-  const auto older = MadeCalibration(kGeometry, 1);
-  const auto later = MadeCalibration(kGeometry, 2);
+  const auto older = MadeAt(2, 10);
+  const auto newer = MadeAt(1, 11);
   set.Add(older);
   EXPECT_EQ(set.ForModel(older->model(), kGeometry), older);
-  set.Add(later);
-  EXPECT_EQ(set.ForModel(older->model(), kGeometry), later);
-  for (const auto& calibration : {older, later}) {
+  set.Add(newer);
+  EXPECT_EQ(set.ForModel(older->model(), kGeometry), newer);
+  for (const auto& calibration : {older, newer}) {
     const auto found = set.ForObject(HeaderWith(kGeometry, calibration->id()));
     ASSERT_TRUE(found.ok()) << found.status();
     EXPECT_EQ(*found, calibration);
   }
+}
+
+TEST(CalibrationSet, TheChoiceDoesNotDependOnTheOrderOfArrival) {
+  // Two of equal age: the larger id counts.
+  std::vector<std::shared_ptr<const Calibration>> all = {
+      MadeAt(3, 0), MadeAt(1, 7), MadeAt(2, 7)};
+  const auto expected = all.back();
+  std::vector<size_t> order = {0, 1, 2};
+  do {
+    CalibrationSet set;
+    for (const size_t i : order) set.Add(all[i]);
+    EXPECT_EQ(set.ForModel(expected->model(), kGeometry), expected);
+  } while (std::next_permutation(order.begin(), order.end()));
 }
 
 TEST(CalibrationSet, AModelOfAnotherShapeGetsTheBuiltInCalibration) {

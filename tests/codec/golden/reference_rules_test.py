@@ -134,6 +134,24 @@ class Refusals(unittest.TestCase):
         with self.assertRaisesRegex(reference.DataLoss, "calibration: its CRC is wrong"):
             reference.parse_calibration(data[:-1] + bytes([data[-1] ^ 1]))
 
+    def test_the_information_of_a_calibration(self) -> None:
+        data = golden("3/four-heads-of-16.kdncal")
+
+        def with_information(entries: dict[str, bytes]) -> bytes:
+            information = struct.pack("<H", len(entries))
+            for name, value in entries.items():
+                information += bytes([len(name)]) + name.encode() + struct.pack("<I", len(value)) + value
+            body = data[12:] + information
+            head = data[:6] + struct.pack("<H", 2)
+            return head + struct.pack("<I", crc32c(head + body)) + body
+
+        self.assertEqual(reference.parse_calibration(data).created, 0)
+        made = with_information({"a": b"later", "created": struct.pack("<Q", 1234)})
+        self.assertEqual(reference.parse_calibration(made).created, 1234)
+        for entries in ({}, {"created": bytes(8)}, {"created": b"\1"}, {"b": b"", "a": b""}, {"A": b""}):
+            with self.subTest(entries), self.assertRaises(reference.DataLoss):
+                reference.parse_calibration(with_information(entries))
+
     def test_a_stream_whose_scales_are_zero(self) -> None:
         stored = reference.parse_object(golden("3/layers-and-parts-differ.kdnobj"))
         with self.assertRaisesRegex(reference.DataLoss, "a scale is not finite or not above 0"):

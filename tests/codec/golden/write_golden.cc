@@ -166,7 +166,7 @@ KvBuffer KvOf(const GoldenChunk& chunk) {
 }
 
 StoredCalibration StoredOf(const CalibrationParts& parts) {
-  StoredCalibration stored{TestModel(), parts.geometry, {}, {}};
+  StoredCalibration stored{TestModel(), parts.geometry, {}, {}, {}};
   for (const RansTable& table : parts.tables) {
     auto& frequencies = stored.tables.emplace_back();
     for (size_t symbol = 0; symbol < kRansSymbols; ++symbol) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ class CalibrationFile:
     head_dim: int
     tables: Sequence[RansTable]
     transforms: dict[tuple[int, Part, int], Transform]
+    created: int = 0
+    """Seconds since 1970; 0 in files of version 1, which do not say."""
 
     def transform(self, layer: int, part: Part, group: int) -> Transform:
         """The transform of one stream."""
@@ -39,7 +42,7 @@ def parse_calibration(data: bytes) -> CalibrationFile:
     reader = ByteReader(data, "calibration")
     require(reader.take(6) == b"KDNCAL", "calibration: the magic is not KDNCAL")
     version, crc = reader.values("HI")
-    require(version == 1, f"calibration: version {version}, expected 1")
+    require(version in (1, 2), f"calibration: version {version}, expected 1 or 2")
     require(crc == crc32c(data[:8] + data[12:]), "calibration: its CRC is wrong")
     fingerprint = reader.take(32)
     layers, kv_heads, head_dim, table_count = reader.values("iiiI")
@@ -54,8 +57,30 @@ def parse_calibration(data: bytes) -> CalibrationFile:
         for part in Part
         for group in range(kv_heads // group_heads)
     }
+    info = _information(reader) if version == 2 else {}
     reader.finish()
-    return CalibrationFile(hashlib.sha256(data).digest(), fingerprint, layers, kv_heads, head_dim, tables, transforms)
+    created = info.get("created")
+    seconds = int.from_bytes(created, "little") if created is not None else 0
+    if created is not None:
+        require(len(created) == 8 and 1 <= seconds <= 1 << 40, f"calibration: created {created.hex()}")
+    return CalibrationFile(
+        hashlib.sha256(data).digest(), fingerprint, layers, kv_heads, head_dim, tables, transforms, seconds
+    )
+
+
+def _information(reader: ByteReader) -> dict[str, bytes]:
+    """The named entries at the end of a file of version 2."""
+    count = reader.value("H")
+    require(1 <= count <= 64, f"calibration: {count} entries of information, expected 1 to 64")
+    entries: dict[str, bytes] = {}
+    for _ in range(count):
+        name = reader.take(reader.value("B")).decode("ascii", "replace")
+        require(re.fullmatch(r"[a-z0-9._-]{1,64}", name) is not None, f"calibration: an entry named {name!r}")
+        require(all(name > other for other in entries), f"calibration: entry {name!r} is out of order")
+        size = reader.value("I")
+        require(size <= 4096, f"calibration: entry {name!r} has {size} bytes, expected at most 4096")
+        entries[name] = reader.take(size)
+    return entries
 
 
 def _table(reader: ByteReader) -> RansTable:
