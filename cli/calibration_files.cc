@@ -8,8 +8,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "cli/new_file.h"
 #include "codec/calibration/calibration_format.h"
+#include "storage/new_file.h"
 
 namespace kdn::cli {
 namespace {
@@ -90,7 +90,7 @@ absl::Status SaveCalibration(absl::Span<const std::byte> bytes,
                              const std::string& path) {
   // A node that starts meanwhile does not read the new file, because its suffix
   // differs.
-  absl::StatusOr<NewFile> file = NewFile::Write(
+  absl::StatusOr<storage::NewFile> file = storage::NewFile::Write(
       path, absl::string_view(reinterpret_cast<const char*>(bytes.data()),
                               bytes.size()));
   if (!file.ok()) return file.status();

@@ -16,11 +16,11 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "cli/new_file.h"
 #include "rpc/tls/credentials.h"
 #include "rpc/tls/issue.h"
 #include "rpc/tls/openssl.h"
 #include "rpc/tls/pem_file.h"
+#include "storage/new_file.h"
 
 namespace kdn::cli {
 namespace {
@@ -86,10 +86,11 @@ absl::StatusOr<int> OpenDirectory(const std::string& path) {
 
 // Both files are on disk before the first of them gets its name.
 absl::Status WritePair(const Pair& pair, const rpc::IssuedCertificate& issued) {
-  absl::StatusOr<NewFile> key = NewFile::Write(pair.key, issued.key, 0600);
+  absl::StatusOr<storage::NewFile> key =
+      storage::NewFile::Write(pair.key, issued.key, 0600);
   if (!key.ok()) return key.status();
-  absl::StatusOr<NewFile> certificate =
-      NewFile::Write(pair.certificate, issued.certificate);
+  absl::StatusOr<storage::NewFile> certificate =
+      storage::NewFile::Write(pair.certificate, issued.certificate);
   if (!certificate.ok()) return certificate.status();
   if (absl::Status s = key->Commit(); !s.ok()) return s;
   return certificate->Commit();

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "codec/format/stream_layout.h"
 #include "kv/check.h"
 #include "kv/log.h"
@@ -58,9 +60,13 @@ uint64_t TokenBytes(const delivery::RetrieveRequest& request) {
 
 absl::Status NamingChunk(const codec::ObjectIndex& index,
                          const absl::Status& status) {
-  return absl::Status(
+  absl::Status named(
       status.code(),
       absl::StrCat("chunk ", ShortHex(index.key()), ": ", status.message()));
+  status.ForEachPayload([&](absl::string_view type, const absl::Cord& payload) {
+    named.SetPayload(type, payload);
+  });
+  return named;
 }
 
 }  // namespace

@@ -1,13 +1,19 @@
 #include "codec/calibration/calibration.h"
 
+#include <string>
 #include <utility>
 
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "codec/transform/symbol_bands.h"
 #include "kv/check.h"
 
 namespace kdn::codec {
 namespace {
+
+// The payload of a status that names a missing calibration.
+constexpr char kMissing[] = "kdn/missing-calibration";
 
 int GroupDims(const Calibration::Geometry& geometry) {
   return geometry.head_dim *
@@ -100,6 +106,14 @@ const StreamTransform& Calibration::Of(int layer, KvPart part,
   return streams_[at];
 }
 
+std::optional<CalibrationId> MissingCalibrationIn(const absl::Status& status) {
+  const auto payload = status.GetPayload(kMissing);
+  if (!payload) return std::nullopt;
+  const std::string bytes(*payload);
+  return CalibrationId::FromBytes(
+      {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()});
+}
+
 bool IsPreferred(const Calibration& a, const Calibration& b) {
   return std::make_pair(a.created(), a.id()) >
          std::make_pair(b.created(), b.id());
@@ -145,10 +159,15 @@ absl::StatusOr<std::shared_ptr<const Calibration>> CalibrationSet::ForObject(
   if (header.calibration.is_zero()) return Uncalibrated(geometry);
   const auto found = by_id_.find(header.calibration);
   if (found == by_id_.end()) {
-    return absl::FailedPreconditionError(absl::StrCat(
+    absl::Status status = absl::FailedPreconditionError(absl::StrCat(
         "the object was coded with calibration ", ShortHex(header.calibration),
         ", which this node does not have: add its file to the node's "
         "calibrations"));
+    const auto& bytes = header.calibration.bytes();
+    status.SetPayload(kMissing, absl::Cord(absl::string_view(
+                                    reinterpret_cast<const char*>(bytes.data()),
+                                    bytes.size())));
+    return status;
   }
   if (found->second->geometry() != geometry) {
     return absl::DataLossError(

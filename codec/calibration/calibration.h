@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -141,6 +142,9 @@ Calibration::Geometry GeometryOf(const KvShape& shape);
 // nodes choose alike, in whatever order the calibrations reached them.
 bool IsPreferred(const Calibration& a, const Calibration& b);
 
+// The calibration that `status` of CalibrationSet::ForObject says is missing.
+std::optional<CalibrationId> MissingCalibrationIn(const absl::Status& status);
+
 // The calibrations of one process, by id and by model. Thread-safe.
 class CalibrationSet {
  public:
@@ -157,8 +161,8 @@ class CalibrationSet {
   std::shared_ptr<const Calibration> ForModel(
       const ModelFingerprint& model, const Calibration::Geometry& geometry);
   // The calibration that an object was coded with; null when the object has no
-  // transform-coded level. FAILED_PRECONDITION, with the id in the message,
-  // when the calibration was not added; DATA_LOSS when it is for another
+  // transform-coded level. FAILED_PRECONDITION, for MissingCalibrationIn, when
+  // the calibration was not added; DATA_LOSS when it is for another
   // geometry.
   absl::StatusOr<std::shared_ptr<const Calibration>> ForObject(
       const ObjectHeader& header);

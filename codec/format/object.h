@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "codec/format/sections.h"
+#include "kv/calibration_id.h"
 #include "kv/chunk_key.h"
 #include "kv/ids.h"
 #include "kv/kv_view.h"
@@ -28,9 +29,7 @@ namespace kdn::codec {
 // from, so that a reader can tell which chunk the object is. Byte layout:
 // docs/formats.md.
 
-// The SHA-256 of a calibration's file. Zero: the built-in calibration, or no
-// level of the object needs one.
-using CalibrationId = Digest<struct CalibrationIdTag>;
+using kdn::CalibrationId;
 
 // The decoded header.
 struct ObjectHeader {

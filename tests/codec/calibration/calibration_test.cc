@@ -159,6 +159,9 @@ TEST(CalibrationSet, AnObjectNeedsItsCalibrationToBeAdded) {
   EXPECT_EQ(missing.status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(missing.status().message()),
               HasSubstr(ShortHex(made->id())));
+  EXPECT_EQ(MissingCalibrationIn(missing.status()), made->id());
+  EXPECT_EQ(MissingCalibrationIn(absl::FailedPreconditionError("other")),
+            std::nullopt);
   set.Add(made);
   EXPECT_TRUE(set.ForObject(header).ok());
 }

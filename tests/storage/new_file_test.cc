@@ -1,4 +1,4 @@
-#include "cli/new_file.h"
+#include "storage/new_file.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -12,7 +12,7 @@
 #include <sstream>
 #include <string>
 
-namespace kdn::cli {
+namespace kdn::storage {
 namespace {
 
 using testing::HasSubstr;
@@ -72,4 +72,4 @@ TEST_F(NewFileTest, AFullDiskLeavesNothing) {
 }
 
 }  // namespace
-}  // namespace kdn::cli
+}  // namespace kdn::storage

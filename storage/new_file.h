@@ -1,5 +1,5 @@
-#ifndef KDN_CLI_NEW_FILE_H_
-#define KDN_CLI_NEW_FILE_H_
+#ifndef KDN_STORAGE_NEW_FILE_H_
+#define KDN_STORAGE_NEW_FILE_H_
 
 #include <sys/types.h>
 
@@ -10,7 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
-namespace kdn::cli {
+namespace kdn::storage {
 
 // A file that appears whole or not at all. Its bytes are on disk beside the
 // path, under another name, until Commit. The destructor removes what was not
@@ -43,6 +43,6 @@ class NewFile {
   std::string fresh_;  // the name until Commit; empty: nothing to remove
 };
 
-}  // namespace kdn::cli
+}  // namespace kdn::storage
 
-#endif  // KDN_CLI_NEW_FILE_H_
+#endif  // KDN_STORAGE_NEW_FILE_H_

@@ -1,4 +1,4 @@
-#include "cli/new_file.h"
+#include "storage/new_file.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -12,7 +12,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 
-namespace kdn::cli {
+namespace kdn::storage {
 namespace {
 
 // The error of the call that has just failed.
@@ -73,4 +73,4 @@ absl::Status NewFile::Commit() {
   return absl::OkStatus();
 }
 
-}  // namespace kdn::cli
+}  // namespace kdn::storage
