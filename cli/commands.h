@@ -35,9 +35,14 @@ void AddBenchCommand(CLI::App& app, Program& program);
 // Prints the status to stderr and gives the exit code for it.
 int Report(const absl::Status& status);
 
+// The shipped checkpoint: model/recall of the checkout or installation that
+// this program lies in.
+std::string ShippedModelDirectory(const Program& program);
 // The directory of the default checkpoint: $KDN_MODEL if set, else the shipped
-// model/recall of the checkout or installation that this program lies in.
+// checkpoint.
 std::string DefaultModelDirectory(const Program& program);
+// The folder examples/ of the same checkout or installation.
+std::string ShippedExamples(const Program& program);
 
 inline constexpr char kDefaultAddress[] = "unix:/tmp/kdn-local-3-n1.sock";
 

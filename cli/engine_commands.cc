@@ -67,8 +67,10 @@ absl::StatusOr<PromptForm> FormOf(const EngineOptions& options,
   return PromptForm::Template(*text, options.chat_template);
 }
 
+// Loads the engine, and connects to the cluster if the command needs one.
 absl::StatusOr<Connected> ConnectWith(const EngineOptions& options,
-                                      const Program& program) {
+                                      const Program& program,
+                                      bool needs_cluster) {
   absl::StatusOr<Namespace> ns = Namespace::Parse(options.ns);
   if (!ns.ok()) return ns.status();
   absl::StatusOr<Engine> engine = Engine::Load(
@@ -79,10 +81,15 @@ absl::StatusOr<Connected> ConnectWith(const EngineOptions& options,
   absl::StatusOr<PromptForm> form =
       FormOf(options, connected.engine->tokenizer());
   if (!form.ok()) return form.status();
-  absl::StatusOr<std::unique_ptr<KnowledgeEngine>> knowledge =
-      KnowledgeEngine::Connect(connected.engine.get(), options.gateway, *ns);
-  if (!knowledge.ok()) return knowledge.status();
-  connected.knowledge = *std::move(knowledge);
+  if (needs_cluster) {
+    absl::StatusOr<std::unique_ptr<KnowledgeEngine>> knowledge =
+        KnowledgeEngine::Connect(connected.engine.get(), options.gateway, *ns);
+    if (!knowledge.ok()) return knowledge.status();
+    connected.knowledge = *std::move(knowledge);
+  } else {
+    connected.knowledge =
+        std::make_unique<KnowledgeEngine>(connected.engine.get());
+  }
   connected.knowledge->set_prompt_form(*std::move(form));
   return connected;
 }
@@ -112,7 +119,8 @@ absl::Status Inject(const Program& program, const EngineOptions& options,
                     const std::vector<std::string>& paths) {
   absl::StatusOr<std::vector<fs::path>> listed = FilesOf(paths);
   if (!listed.ok()) return listed.status();
-  absl::StatusOr<Connected> connected = ConnectWith(options, program);
+  absl::StatusOr<Connected> connected =
+      ConnectWith(options, program, /*needs_cluster=*/true);
   if (!connected.ok()) return connected.status();
   const absl::Time begin = SteadyNow();
   InjectedFiles files(*std::move(listed));
@@ -150,7 +158,8 @@ absl::Status Ask(const Program& program, const EngineOptions& options,
     if (!part.ok()) return part.status();
     text += *part;
   }
-  absl::StatusOr<Connected> connected = ConnectWith(options, program);
+  const bool from_kdn = mode == Mode::kKdn && !text.empty();
+  absl::StatusOr<Connected> connected = ConnectWith(options, program, from_kdn);
   if (!connected.ok()) return connected.status();
   const absl::StatusOr<Answer> answer =
       connected->knowledge->Ask(text, question, mode, tokens, accept);
@@ -158,7 +167,7 @@ absl::Status Ask(const Program& program, const EngineOptions& options,
   std::printf("%s\n", answer->text.c_str());
   std::fprintf(stderr, "first token after %.1f ms",
                absl::ToDoubleMilliseconds(answer->time_to_first_token));
-  if (mode == Mode::kKdn && !knowledge.empty()) {
+  if (from_kdn) {
     std::fprintf(stderr, "; %d of %d chunks and %.1f kB of KV delivered by %s",
                  answer->chunks_hit, answer->chunks_hit + answer->chunks_missed,
                  static_cast<double>(answer->kv_bytes) / 1e3,
@@ -221,7 +230,7 @@ void AddAskCommand(CLI::App& app, Program& program) {
       "Ask the model a question about a text whose KV is in the cluster\n\n"
       "  kdn ask -k model/recall/facts/arden.txt \"What is the code of vault "
       "elm?\" --tokens 1\n"
-      "  kdn ask --prefill -k notes.txt \"...\"   the same without the KDN\n"
+      "  kdn ask --prefill -k notes.txt \"...\"   the same without a cluster\n"
       "  kdn ask --level base -k notes.txt \"...\"   from the coarsest copy\n"
       "  kdn ask --chat --model DIR -k notes.txt \"...\"   of a chat model\n\n"
       "Chunks that the cluster does not hold are prefilled here; `kdn inject` "
@@ -244,8 +253,9 @@ void AddAskCommand(CLI::App& app, Program& program) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command->add_option("QUESTION", *question, "what to ask")->required();
   command->add_flag("--prefill", *prefill,
-                    "prefill the text here, without the KDN");
-  command->add_flag("--without", *without, "ask without the text");
+                    "prefill the text here; needs no cluster");
+  command->add_flag("--without", *without,
+                    "ask without the text; needs no cluster");
   command->add_option("--tokens", *tokens, "most tokens of the answer")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();

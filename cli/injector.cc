@@ -254,7 +254,9 @@ absl::Status Injector::AwaitStore() {
   stores_.pop_front();
   Job& job = jobs_.at(store.text);
   --job.stores;
-  absl::Status status = Named(store.pending->Await().status(), job.name);
+  const absl::StatusOr<StoreReceipt> receipt = store.pending->Await();
+  if (receipt.ok()) job.injected.bytes_encoded += receipt->bytes;
+  absl::Status status = Named(receipt.status(), job.name);
   FinishJobs();
   return status;
 }

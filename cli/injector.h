@@ -29,6 +29,7 @@ struct Injected {
   int chunks_otherwise = 0;  // in the cluster, but not at every level asked for
   int tokens = 0;            // of the text
   uint64_t bytes = 0;        // of KV that were stored, before encoding
+  uint64_t bytes_encoded = 0;  // of one copy of the chunks that were stored
 };
 
 // Injects texts: prefills each chunk that the cluster does not hold at any

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kv/check.h"
 #include "kv/clock.h"
 
 namespace kdn::cli {
@@ -58,13 +59,13 @@ absl::Status KnowledgeEngine::PrepareCache(int tokens) {
   cache_.reset();
   region_.reset();
   const size_t bytes = model::KvCache::BytesFor(spec, tokens);
-  if (bytes <= client_->node().memory_bytes_max) {
+  if (client_ != nullptr && bytes <= client_->node().memory_bytes_max) {
     absl::StatusOr<std::unique_ptr<rpc::Region>> region =
         client_->OpenMemory(bytes);
     if (!region.ok()) return region.status();
     region_ = *std::move(region);
     cache_ = std::make_unique<model::KvCache>(spec, tokens, region_->data());
-  } else {  // over TCP: KV comes through the socket into this cache's memory
+  } else {  // over TCP, KV comes through the socket into this cache's memory
     cache_ = std::make_unique<model::KvCache>(spec, tokens);
   }
   return absl::OkStatus();
@@ -72,6 +73,7 @@ absl::Status KnowledgeEngine::PrepareCache(int tokens) {
 
 absl::Status KnowledgeEngine::InjectAll(Injector::Options options,
                                         const Injector::Hooks& hooks) {
+  KDN_CHECK(client_ != nullptr, "only a cluster stores KV");
   options.form = form_;
   return Injector(engine_->llama(), engine_->tokenizer(), *client_, *knowledge_,
                   options, hooks)
@@ -93,8 +95,26 @@ absl::StatusOr<Injected> KnowledgeEngine::Inject(
   return injected;
 }
 
+void KnowledgeEngine::CountHit(const ChunkOutcome& hit, Answer& answer) const {
+  ++answer.chunks_hit;
+  const std::string& source = hit.source.name();
+  if (std::find(answer.sources.begin(), answer.sources.end(), source) ==
+      answer.sources.end()) {
+    answer.sources.push_back(source);
+  }
+  ChunkSources& sources = answer.chunk_sources;
+  if (hit.source != client_->node().id) {
+    ++sources.peers;
+  } else if (hit.tier == Tier::kDisk) {
+    ++sources.disk;
+  } else {
+    ++sources.memory;
+  }
+}
+
 absl::Status KnowledgeEngine::Fetch(const std::vector<ChainChunk>& chain,
                                     LevelSet accept, Answer& answer) {
+  KDN_CHECK(client_ != nullptr, "only a cluster delivers KV");
   rpc::RetrieveSpec spec;
   spec.accept = accept;
   for (const ChainChunk& chunk : chain) {
@@ -116,12 +136,7 @@ absl::Status KnowledgeEngine::Fetch(const std::vector<ChainChunk>& chain,
       prefix = false;
       continue;
     }
-    ++answer.chunks_hit;
-    const std::string& source = outcome.source.name();
-    if (std::find(answer.sources.begin(), answer.sources.end(), source) ==
-        answer.sources.end()) {
-      answer.sources.push_back(source);
-    }
+    CountHit(outcome, answer);
     // The KV behind a missing chunk is not used: the cache holds a prefix.
     if (!prefix) continue;
     cache_->Append(PositionsOf(chain[i]));

@@ -38,6 +38,13 @@ class Engine {
 // How knowledge reaches the model.
 enum class Mode { kWithout, kPrefill, kKdn };
 
+// Where delivered chunks came from, as numbers of chunks.
+struct ChunkSources {
+  int memory = 0;  // of the node that the engine is connected to
+  int disk = 0;    // of that node
+  int peers = 0;   // other nodes
+};
+
 struct Answer {
   std::string text;
   std::vector<int32_t> tokens;
@@ -47,14 +54,18 @@ struct Answer {
   uint64_t kv_bytes = 0;             // KV from the KDN that the model used
   uint64_t wire_bytes = 0;           // encoded bytes that nodes sent each other
   std::vector<std::string> sources;  // nodes that delivered, without repeats
+  ChunkSources chunk_sources;
 };
 
 // One tenant's knowledge in a cluster, used by one engine. Injects texts as
 // prefix chains of chunks and answers questions behind them. Thread-confined,
-// like its client.
+// like its client. The engine must outlive it.
 class KnowledgeEngine {
  public:
-  // Connects to the gateway. The engine must outlive the result.
+  // Without a cluster: it answers questions in the modes kWithout and kPrefill,
+  // and does nothing else.
+  explicit KnowledgeEngine(const Engine* engine) : engine_(engine) {}
+  // Connects to the gateway.
   static absl::StatusOr<std::unique_ptr<KnowledgeEngine>> Connect(
       const Engine* engine, const GatewayToDial& gateway, const Namespace& ns);
 
@@ -70,13 +81,11 @@ class KnowledgeEngine {
 
   // Answers `question` about `knowledge` with at most `tokens_max` tokens.
   // With kKdn, the longest prefix of what Inject stores that is delivered is
-  // not prefilled; the rest is. The same question behind equal KV gives equal
-  // tokens.
+  // not prefilled; the rest is. Only an empty `knowledge` allows kKdn without a
+  // cluster. The same question behind equal KV gives equal tokens.
   absl::StatusOr<Answer> Ask(const std::string& knowledge,
                              const std::string& question, Mode mode,
                              int tokens_max, LevelSet accept = LevelSet::All());
-
-  rpc::Client& client() { return *client_; }
 
  private:
   KnowledgeEngine(const Engine* engine, std::unique_ptr<rpc::Client> client,
@@ -87,11 +96,12 @@ class KnowledgeEngine {
   // Fills the cache with the longest prefix of `chain` that is delivered.
   absl::Status Fetch(const std::vector<ChainChunk>& chain, LevelSet accept,
                      Answer& answer);
+  void CountHit(const ChunkOutcome& hit, Answer& answer) const;
 
   const Engine* engine_;
   PromptForm form_;
   // Each member uses the ones above, so they are destroyed from the last up.
-  std::unique_ptr<rpc::Client> client_;
+  std::unique_ptr<rpc::Client> client_;  // null: without a cluster
   std::unique_ptr<rpc::Knowledge> knowledge_;
   std::unique_ptr<rpc::Region> region_;
   std::unique_ptr<model::KvCache> cache_;

@@ -24,6 +24,20 @@ void WriteLine(LogSeverity severity, absl::string_view site,
   spdlog::log(level, "{}: {}", std::string(site), std::string(message));
 }
 
+// A directory that has `file` in it: `in_checkout` of the program's checkout,
+// `in_share` of its installation, or `in_checkout` of the working directory.
+std::string FindShipped(const Program& program, const char* in_checkout,
+                        const char* in_share, const char* file) {
+  namespace fs = std::filesystem;
+  const fs::path beside = fs::path(program.path).parent_path();
+  for (const fs::path& place :
+       {beside / "../.." / in_checkout, beside / "../share/kdn" / in_share,
+        fs::path(in_checkout)}) {
+    if (fs::exists(place / file)) return fs::weakly_canonical(place).string();
+  }
+  return in_checkout;
+}
+
 }  // namespace
 
 int Report(const absl::Status& status) {
@@ -32,18 +46,17 @@ int Report(const absl::Status& status) {
   return absl::IsInvalidArgument(status) ? kExitUsage : kExitFailed;
 }
 
+std::string ShippedModelDirectory(const Program& program) {
+  return FindShipped(program, "model/recall", "recall", "config.json");
+}
+
 std::string DefaultModelDirectory(const Program& program) {
   if (const char* chosen = std::getenv("KDN_MODEL")) return chosen;
-  namespace fs = std::filesystem;
-  const fs::path beside = fs::path(program.path).parent_path();
-  for (const fs::path& place :
-       {beside / "../../model/recall", beside / "../share/kdn/recall",
-        fs::path("model/recall")}) {
-    if (fs::exists(place / "config.json")) {
-      return fs::weakly_canonical(place).string();
-    }
-  }
-  return "model/recall";
+  return ShippedModelDirectory(program);
+}
+
+std::string ShippedExamples(const Program& program) {
+  return FindShipped(program, "examples", "examples", "questions.jsonl");
 }
 
 }  // namespace kdn::cli

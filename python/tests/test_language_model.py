@@ -159,6 +159,26 @@ def test_the_program_and_the_package_make_the_same_chat(
     assert answer.delivered_tokens == added.tokens and "bluewhale77" in answer.text
 
 
+def test_the_demo_answers_in_sentences(language_model: Path, short_path: Path) -> None:
+    out = short_path / "demo.json"
+    demo = subprocess.run(
+        [KDN, "demo", "--model", language_model, "--out", out], capture_output=True, text=True, timeout=300
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    numbers = json.loads(out.read_text())
+    assert numbers["model"] == language_model.name
+    assert numbers["same_tokens"] and numbers["same_tokens_after_kill"]
+    assert numbers["misses"] == numbers["misses_after_kill"] == 0
+    # The model is small, and the project's documents change: some answers may be wrong.
+    assert numbers["right_without"] <= 1
+    assert numbers["right_kdn"] == numbers["right_prefill"] >= 8
+    _, prefilled, lossless, small, _ = numbers["rounds"]
+    assert small["right"] >= numbers["right_prefill"] - 2
+    assert small["bytes_stored"] < lossless["bytes_stored"] / 2
+    said = {each["question"]: each["answer"] for each in prefilled["answers"]}
+    assert "heron-lamp-62" in said["What is the password of the wireless network?"]
+
+
 def test_a_template_without_a_system_message(bf16: Any, tokenizer: Any, cluster: Cluster, namespace: str) -> None:
     other = copy.deepcopy(tokenizer)
     other.chat_template = (

@@ -158,6 +158,62 @@ TEST(CommandsTest, WithoutAClusterTheySaySo) {
   EXPECT_THAT(status.output, HasSubstr("/nowhere/kdn.sock"));
 }
 
+TEST(CommandsTest, AQuestionThatNeedsNoClusterIsAnsweredWithoutOne) {
+  const std::string ask =
+      "ask --connect unix:/nowhere/kdn.sock --tokens 1 "
+      "\"What is the code of vault elm?\" ";
+  const std::string knowledge = absl::StrCat("-k ", kFacts);
+  const Ran prefilled = Kdn(absl::StrCat(ask, "--prefill ", knowledge));
+  EXPECT_EQ(prefilled.exit_code, 0) << prefilled.output;
+  EXPECT_THAT(prefilled.output, HasSubstr("4171"));
+  for (const std::string& without : {"--without " + knowledge, std::string()}) {
+    const Ran asked = Kdn(ask + without);
+    EXPECT_EQ(asked.exit_code, 0) << asked.output;
+    EXPECT_THAT(asked.output, Not(HasSubstr("4171")));
+  }
+  const Ran from_kdn = Kdn(ask + knowledge);
+  EXPECT_EQ(from_kdn.exit_code, 1);
+  EXPECT_THAT(from_kdn.output, HasSubstr("is the cluster up"));
+}
+
+TEST(DemoTest, TheShippedModelAnswersFromTheKdnAndANodeIsKilled) {
+  const std::string out =
+      absl::StrCat("/tmp/kdn-test-demo-", static_cast<int64_t>(getpid()));
+  const Ran demo = Kdn("demo --offline --out " + out);
+  EXPECT_EQ(demo.exit_code, 0) << demo.output;
+  EXPECT_THAT(demo.output,
+              AllOf(HasSubstr("killing n2"), HasSubstr("KDN, n2 dead"),
+                    HasSubstr("What is the code of vault elm?")));
+  std::ifstream file(out);
+  const nlohmann::json numbers = nlohmann::json::parse(file, nullptr, false);
+  std::filesystem::remove(out);
+  ASSERT_TRUE(numbers.is_object());
+  EXPECT_EQ(numbers["model"], "recall");
+  EXPECT_EQ(numbers["questions"], 36);
+  EXPECT_EQ(numbers["right_prefill"], 36);
+  EXPECT_EQ(numbers["right_kdn"], 36);
+  EXPECT_EQ(numbers["right_after_kill"], 36);
+  EXPECT_EQ(numbers["same_tokens"], true);
+  EXPECT_EQ(numbers["same_tokens_after_kill"], true);
+  EXPECT_EQ(numbers["misses"], 0);
+  EXPECT_EQ(numbers["misses_after_kill"], 0);
+  ASSERT_EQ(numbers["rounds"].size(), 5u);
+  const nlohmann::json& lossless = numbers["rounds"][2];
+  const nlohmann::json& small = numbers["rounds"][3];
+  EXPECT_GT(lossless["chunks_from_memory"], 0);
+  EXPECT_GT(lossless["chunks_from_peers"], 0);
+  EXPECT_GT(small["bytes_stored"], 0);
+  EXPECT_LT(small["bytes_stored"], lossless["bytes_stored"]);
+}
+
+TEST(DemoTest, AModelThatIsNotThereIsNamedWithTheRemedy) {
+  const Ran demo = Kdn("demo --model /nowhere --out /dev/null");
+  EXPECT_EQ(demo.exit_code, 1);
+  EXPECT_THAT(demo.output, AllOf(HasSubstr("/nowhere"), HasSubstr("--offline"),
+                                 HasSubstr("scripts/model")));
+  EXPECT_EQ(Kdn("demo --offline --model /nowhere").exit_code, 2);
+}
+
 // Calibrations that the program makes in a temporary directory.
 class Calibrations {
  public:
