@@ -22,6 +22,7 @@
 #include "storage/arena.h"
 #include "storage/partition.h"
 #include "transfer/admission_gate.h"
+#include "transfer/calibration_shelf.h"
 
 // Messages that stay inside one process. They hold callbacks and handles to
 // memory, never the bytes themselves. CAF copies messages, so the handles are
@@ -142,6 +143,37 @@ struct DialCall {
   placement::Addresses addresses;
 };
 
+// The placement actor has published another view.
+struct ViewChanged {};
+
+// A calibration to keep here and on the other nodes.
+struct StoreCalibrationCall {
+  std::shared_ptr<std::vector<std::byte>> bytes;
+  absl::Time deadline;
+  Reply<CalibrationReceipt> reply;
+};
+
+// An object needs a calibration that this node lacks. The reply's value means
+// nothing.
+struct NeedCalibrationCall {
+  codec::CalibrationId id;
+  absl::Time deadline;
+  Reply<bool> reply;
+};
+
+struct ListCalibrationsCall {
+  Reply<std::vector<CalibrationEntry>> reply;
+};
+
+// The worker pool has tried to keep a calibration. `call` waits for it: 0 if it
+// came from a peer.
+struct CalibrationKept {
+  codec::CalibrationId id;  // as asked for; unset for a call
+  uint64_t call = 0;
+  absl::StatusOr<transfer::CalibrationShelf::Entry> kept =
+      absl::UnknownError("not tried yet");
+};
+
 // A dial has ended.
 struct DialEnd {
   using Result = absl::StatusOr<std::unique_ptr<delivery::ControlStream>>;
@@ -163,6 +195,11 @@ struct MapBuilt {
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::DialCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::DialEnd)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::ViewChanged)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::StoreCalibrationCall)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::NeedCalibrationCall)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::ListCalibrationsCall)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::CalibrationKept)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::MembersCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::MapBuilt)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(kdn::actors::ReserveCall)

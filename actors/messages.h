@@ -25,6 +25,7 @@
 //   QueryActor       one per lookup, lease  delivery::LookupSession,
 //                    change or status call  LeaseSession or ReportSession
 //   CopyActor        one per CopyQuery      none
+//   CalibrationActor one per node           delivery::CalibrationExchange
 //
 // The structs below also travel between nodes. Their fields never change: a new
 // message gets a new name, and is sent only to nodes of its version
@@ -129,6 +130,13 @@ struct PeerInfo {
   std::vector<caf::strong_actor_ptr> storage;
 };
 
+// The calibrations that a node has. Sent only to nodes of version
+// placement::kCalibrationsVersion.
+struct CalibrationList {
+  std::string node;
+  std::vector<char> ids;  // one after the other, 32 bytes each
+};
+
 // MetricSample on the wire.
 struct MetricItem {
   std::string name;
@@ -192,6 +200,10 @@ typename Inspector::result_type inspect(Inspector& f, JoinQuery& q) {
   return f(caf::meta::type_name("JoinQuery"), q.introduction);
 }
 template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, CalibrationList& l) {
+  return f(caf::meta::type_name("CalibrationList"), l.node, l.ids);
+}
+template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, MetricItem& m) {
   return f(caf::meta::type_name("MetricItem"), m.name, m.type, m.value,
            m.buckets);
@@ -219,12 +231,14 @@ CAF_ADD_TYPE_ID(kdn, (kdn::actors::PeerInfo))
 CAF_ADD_TYPE_ID(kdn, (kdn::actors::MetricItem))
 CAF_ADD_TYPE_ID(kdn, (std::vector<kdn::actors::MetricItem>))
 CAF_ADD_TYPE_ID(kdn, (kdn::actors::NodeReport))
+CAF_ADD_TYPE_ID(kdn, (kdn::actors::CalibrationList))
 CAF_ADD_ATOM(kdn, kdn::actors, LookupAtom, "lookup")
 CAF_ADD_ATOM(kdn, kdn::actors, LeaseAtom, "lease")
 CAF_ADD_ATOM(kdn, kdn::actors, ReleaseAtom, "release")
 CAF_ADD_ATOM(kdn, kdn::actors, CopyAtom, "copy")
 CAF_ADD_ATOM(kdn, kdn::actors, SuspectAtom, "suspect")
 CAF_ADD_ATOM(kdn, kdn::actors, CountAtom, "count")
+CAF_ADD_ATOM(kdn, kdn::actors, CalibAtom, "calib")
 CAF_ADD_ATOM(kdn, kdn::actors, FlushAtom, "flush")
 CAF_ADD_ATOM(kdn, kdn::actors, TickAtom, "tick")
 CAF_ADD_ATOM(kdn, kdn::actors, JoinAtom, "join")
@@ -271,9 +285,26 @@ using NodeActor = caf::typed_actor<
     // From a node that received damaged streams: verifies the copy here, and
     // drops the copy if it is damaged.
     caf::reacts_to<SuspectAtom, SuspectQuery>,
+    // From a peer: the calibrations that the peer has. Answers with those of
+    // this node.
+    caf::replies_to<CalibAtom, CalibrationList>::with<CalibrationList>,
     // From itself: ends the requests for passing memory that are past their
     // deadlines.
     caf::reacts_to<TickAtom>>;
+
+// Sees to it that this node has the calibrations of its peers.
+using CalibrationActor = caf::typed_actor<
+    // From the node actor: what a peer has. Answers with what this node has.
+    caf::replies_to<CalibAtom, CalibrationList>::with<CalibrationList>,
+    // From the placement actor: the view has changed.
+    caf::reacts_to<ViewChanged>,
+    // From the node's services: calls that carry callbacks.
+    caf::reacts_to<StoreCalibrationCall>, caf::reacts_to<NeedCalibrationCall>,
+    caf::reacts_to<ListCalibrationsCall>,
+    // From the worker pool: a calibration was kept here, or was not.
+    caf::reacts_to<CalibrationKept>,
+    // From itself, with the number of the tick: something is due.
+    caf::reacts_to<TickAtom, uint64_t>>;
 
 // Decides which nodes are alive, and publishes a ClusterView after every
 // change.

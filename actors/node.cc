@@ -10,6 +10,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "actors/calibration_actor.h"
 #include "actors/node_actor.h"
 #include "actors/node_context.h"
 #include "actors/node_services.h"
@@ -122,6 +123,7 @@ class NodeImpl final : public Node {
   absl::Status OpenDisk();
   absl::Status SpawnStorage();
   absl::Status SpawnPlacement();
+  absl::Status OpenCalibrations();
   absl::Status Publish(const NodeActor& node);
   void FlushPartitions();
 
@@ -150,6 +152,7 @@ absl::Status NodeImpl::Start() {
   if (!scratch.ok()) return scratch.status();
   context_.passing = std::make_unique<PassingMemory>(*std::move(scratch));
   if (absl::Status status = OpenDisk(); !status.ok()) return status;
+  if (absl::Status status = OpenCalibrations(); !status.ok()) return status;
   if (absl::Status status = SpawnStorage(); !status.ok()) return status;
   node_actor_ = system_.spawn(
       MakeNodeActor,
@@ -169,9 +172,19 @@ absl::Status NodeImpl::SpawnPlacement() {
   const PeerHandles own{node_actor_, storage_, /*version=*/0};
   context_.view.Set(std::make_shared<const ClusterView>(
       membership->view(), LiveNodes{{options.self, own}}));
+  context_.calibration_actor = system_.spawn(MakeCalibrationActor, &context_);
   placement_actor_ = system_.spawn(
       MakePlacementActor, PlacementActorDeps{&context_, *std::move(membership),
                                              own, peers_.connector()});
+  return absl::OkStatus();
+}
+
+absl::Status NodeImpl::OpenCalibrations() {
+  if (absl::Status status = context_.shelf.Open(); !status.ok()) return status;
+  for (const std::vector<std::byte>& bytes : context_.options.calibrations) {
+    const auto kept = context_.shelf.KeepConfigured(bytes);
+    if (!kept.ok()) return kept.status();
+  }
   return absl::OkStatus();
 }
 
@@ -298,6 +311,8 @@ NodeImpl::~NodeImpl() {
   caf::anon_send_exit(placement_actor_, caf::exit_reason::user_shutdown);
   caf::anon_send_exit(peers_.connector(), caf::exit_reason::user_shutdown);
   caf::anon_send_exit(node_actor_, caf::exit_reason::user_shutdown);
+  caf::anon_send_exit(context_.calibration_actor,
+                      caf::exit_reason::user_shutdown);
   for (const StorageActor& actor : storage_) {
     caf::anon_send_exit(actor, caf::exit_reason::user_shutdown);
   }

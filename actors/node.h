@@ -1,6 +1,8 @@
 #ifndef KDN_ACTORS_NODE_H_
 #define KDN_ACTORS_NODE_H_
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -8,7 +10,6 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "codec/calibration/calibration.h"
 #include "delivery/control_network.h"
 #include "delivery/node_service.h"
 #include "delivery/peer_transport.h"
@@ -20,6 +21,12 @@
 namespace kdn::actors {
 
 class ViewHolder;
+
+// The most bytes of calibrations that a node keeps: an eighth of its memory, and
+// at least 64 MiB, because a calibration of a large model takes some 30 MB.
+constexpr uint64_t CalibrationBytesMax(uint64_t memory_bytes) {
+  return std::max<uint64_t>(64u << 20, memory_bytes / 8);
+}
 
 struct NodeOptions {
   // Name of the cluster. Nodes of clusters with different names do not join.
@@ -37,9 +44,9 @@ struct NodeOptions {
   uint64_t disk_bytes = 0;  // capacity of the disk tier
   int storage_actors = 2;   // partitions of the node's shards
   int workers = 2;          // threads that encode and decode
-  // The last calibration of a model codes new objects. The earlier ones decode
-  // the objects that were coded with them.
-  std::vector<std::shared_ptr<const codec::Calibration>> calibrations;
+  // Calibrations of this node's configuration: the bytes of their files. The
+  // node keeps them with those that it gets from the cluster.
+  std::vector<std::vector<std::byte>> calibrations;
   absl::Duration heartbeat = absl::Milliseconds(200);
   // A peer that is silent for this long counts as dead.
   absl::Duration peer_timeout = absl::Seconds(2);

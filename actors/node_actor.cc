@@ -136,6 +136,11 @@ void NodeActorState::Suspect(const SuspectQuery& query) {
                                std::move(reply)});
 }
 
+caf::result<CalibrationList> NodeActorState::Calibrations(
+    const CalibrationList& theirs) {
+  return self->delegate(deps.node->calibration_actor, CalibAtom::value, theirs);
+}
+
 void NodeActorState::Tick() {
   const absl::Time now = deps.node->clock->Now();
   deps.node->passing->gate.Expire(now);
@@ -154,6 +159,9 @@ NodeActor::behavior_type MakeNodeActor(
       [state](CopyAtom, const CopyQuery& query) { return state->Copy(query); },
       [state](SuspectAtom, const SuspectQuery& query) {
         state->Suspect(query);
+      },
+      [state](CalibAtom, const CalibrationList& theirs) {
+        return state->Calibrations(theirs);
       },
       [state](TickAtom) { state->Tick(); },
   };

@@ -30,6 +30,7 @@ struct NodeActorState {
   caf::result<NodeReport> Report();
   caf::result<CopyAnswer> Copy(const CopyQuery& query);
   void Suspect(const SuspectQuery& query);
+  caf::result<CalibrationList> Calibrations(const CalibrationList& theirs);
   void Tick();
   // The node's metrics without those of its storage actors.
   MetricValues OwnMetrics();

@@ -16,6 +16,7 @@
 #include "placement/introduction.h"
 #include "storage/arena.h"
 #include "transfer/admission_gate.h"
+#include "transfer/calibration_shelf.h"
 #include "transfer/decode_book.h"
 #include "transfer/health_book.h"
 #include "transfer/link_book.h"
@@ -68,11 +69,19 @@ struct NodeContext {
         transport(transport_in),
         view(*view_in),
         clock(clock_in),
+        shelf(ShelfOf(options), &calibrations),
         decoding(options.workers),
-        pool(options.workers, options.meters.get()) {
-    for (const auto& calibration : options.calibrations) {
-      calibrations.Add(calibration);
+        pool(options.workers, options.meters.get()) {}
+
+  // Where a node keeps its calibrations, and how many.
+  static transfer::CalibrationShelf::Options ShelfOf(
+      const NodeOptions& options) {
+    transfer::CalibrationShelf::Options shelf;
+    if (!options.data_dir.empty()) {
+      shelf.directory = absl::StrCat(options.data_dir, "/calibrations");
     }
+    shelf.bytes_max = CalibrationBytesMax(options.memory_bytes);
+    return shelf;
   }
 
   const NodeId& self() const { return options.self; }
@@ -87,6 +96,9 @@ struct NodeContext {
   ViewHolder& view;
   const Clock* const clock;
   codec::CalibrationSet calibrations;
+  transfer::CalibrationShelf shelf;
+  // Set before the node serves; null in tests that need none.
+  CalibrationActor calibration_actor;
   std::unique_ptr<PassingMemory> passing;
   transfer::LinkBook links;
   transfer::HealthBook health;

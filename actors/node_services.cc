@@ -134,7 +134,8 @@ void NodeServices::Retrieve(delivery::RetrieveRequest request, OnLayer on_layer,
                       transfer::DecodeMeans{&node_->calibrations,
                                             &node_->decoding, node_->clock}),
                   std::make_shared<delivery::Done<std::vector<ChunkOutcome>>>(
-                      std::move(done))});
+                      std::move(done)),
+                  nullptr});
 }
 
 void NodeServices::Lease(LeaseOp op, std::vector<ChunkRef> chunks,
@@ -174,6 +175,31 @@ void NodeServices::Remove(std::vector<ChunkRef> chunks, Namespace ns,
                           delivery::Done<std::vector<absl::Status>> done) {
   Lease(LeaseOp::kRemove, std::move(chunks), ns, session, absl::InfinitePast(),
         deadline, std::move(done));
+}
+
+void NodeServices::StoreCalibration(
+    std::vector<std::byte> bytes, absl::Time deadline,
+    delivery::Done<absl::StatusOr<CalibrationReceipt>> done) {
+  caf::anon_send(node_->calibration_actor,
+                 StoreCalibrationCall{
+                     std::make_shared<std::vector<std::byte>>(std::move(bytes)),
+                     deadline, Reply<CalibrationReceipt>::To(std::move(done))});
+}
+
+void NodeServices::Calibrations(
+    delivery::Done<absl::StatusOr<std::vector<CalibrationEntry>>> done) {
+  caf::anon_send(node_->calibration_actor,
+                 ListCalibrationsCall{Reply<std::vector<CalibrationEntry>>::To(
+                     std::move(done))});
+}
+
+void NodeServices::ReadCalibration(
+    const codec::CalibrationId& id,
+    delivery::Done<absl::StatusOr<FileBytes>> done) {
+  node_->pool.Post({WorkClass::kBackground, node_->pool.NextRequester(), 0},
+                   [node = node_, id, done = std::move(done)]() mutable {
+                     done(node->shelf.BytesOf(id));
+                   });
 }
 
 SessionId NodeServices::OpenSession() {

@@ -37,12 +37,20 @@ class NodeServices final : public delivery::NodeService,
   void Remove(std::vector<ChunkRef> chunks, Namespace ns, SessionId session,
               absl::Time deadline,
               delivery::Done<std::vector<absl::Status>> done) override;
+  void StoreCalibration(
+      std::vector<std::byte> bytes, absl::Time deadline,
+      delivery::Done<absl::StatusOr<CalibrationReceipt>> done) override;
+  void Calibrations(
+      delivery::Done<absl::StatusOr<std::vector<CalibrationEntry>>> done)
+      override;
   SessionId OpenSession() override;
   void CloseSession(SessionId session) override;
   void Status(absl::Time deadline,
               delivery::Done<std::vector<NodeStatus>> done) override;
   NodeId self() const override { return node_->self(); }
 
+  void ReadCalibration(const codec::CalibrationId& id,
+                       delivery::Done<absl::StatusOr<FileBytes>> done) override;
   void ReadLocal(const ChunkRef& ref, const Namespace& ns, absl::Time deadline,
                  delivery::Done<absl::StatusOr<Held>> done) override;
   void ReserveLocal(

@@ -118,6 +118,9 @@ void PlacementActorState::Perform() {
   if (membership.TakeViewChanged()) {
     deps->node->view.Set(std::make_shared<const ClusterView>(
         ClusterView{membership.view(), live}));
+    if (deps->node->calibration_actor) {
+      self->send(deps->node->calibration_actor, ViewChanged{});
+    }
   }
   if (auto set = membership.TakeBuild(now)) Build(*std::move(set));
   WakeAt(membership.wake());

@@ -12,8 +12,10 @@
 namespace kdn::actors {
 namespace {
 
-delivery::FetchTask TaskOf(const transfer::RetrieveContext& context,
-                           const NodeContext& node, const ClusterView& view) {
+// The second time, nobody is asked for the chunks that are not retrieved again.
+delivery::FetchTask TaskOf(const RetrieveJob& job, const NodeContext& node,
+                           const ClusterView& view) {
+  const transfer::RetrieveContext& context = *job.context;
   const delivery::RetrieveRequest& request = context.request;
   delivery::FetchTask task{
       .self = node.self(),
@@ -23,14 +25,19 @@ delivery::FetchTask TaskOf(const transfer::RetrieveContext& context,
       .deadline = request.deadline,
       .prefill_tokens_per_second = request.prefill_tokens_per_second,
       .too_slow = context.too_slow,
-      .reuse = request.reuse,
+      .reuse =
+          job.again == nullptr ? request.reuse : delivery::Reuse::kAnyChunk,
       .chunks_beside = request.chunks_beside};
   const delivery::PeerGrades grades = node.health.GradesAt(node.clock->Now());
   task.read_orders.reserve(request.chunks.size());
-  for (const delivery::RetrieveChunk& chunk : request.chunks) {
-    task.read_orders.push_back(
-        delivery::ReadOrder(view.OwnersOf(chunk.ref, view.walk_depth()),
-                            node.self(), view.copies(), grades));
+  for (int i = 0; i < static_cast<int>(request.chunks.size()); ++i) {
+    if (job.again != nullptr && job.again->chunks.count(i) == 0) {
+      task.read_orders.emplace_back();
+      continue;
+    }
+    task.read_orders.push_back(delivery::ReadOrder(
+        view.OwnersOf(request.chunks[i].ref, view.walk_depth()), node.self(),
+        view.copies(), grades));
   }
   return task;
 }
@@ -44,7 +51,7 @@ void RetrieveActorState::Init(RetrieveActor::pointer self_in,
   job = std::move(job_in);
   view = node->view.Get();
   requester = node->pool.NextRequester();
-  session.emplace(TaskOf(*job.context, *node, *view));
+  session.emplace(TaskOf(job, *node, *view));
   request().cancellation->OnCancel([weak = self->address()] {
     if (const auto to = caf::actor_cast<RetrieveActor>(weak)) {
       caf::anon_send(to, CancelAtom::value);
@@ -153,9 +160,50 @@ void RetrieveActorState::Do(const delivery::DiscardHere& damaged) {
 }
 
 void RetrieveActorState::Do(const delivery::AnswerRetrieve& answer) {
-  Count(answer.outcomes);
-  (*job.done)(answer.outcomes);
+  std::vector<ChunkOutcome> outcomes = answer.outcomes;
+  if (job.again != nullptr) {
+    outcomes = job.again->outcomes;
+    for (const int chunk : job.again->chunks) {
+      outcomes[chunk] = answer.outcomes[chunk];
+    }
+  }
+  std::set<int> lacking;
+  for (const auto& [chunk, id] : missing) {
+    if (outcomes[chunk].kind == OutcomeKind::kFailed &&
+        announced.count(chunk) == 0) {
+      lacking.insert(chunk);
+    }
+  }
+  if (job.again == nullptr && !lacking.empty() && node->calibration_actor &&
+      !request().cancellation->cancelled()) {
+    RetrieveAgain(std::move(outcomes), std::move(lacking));
+  } else {
+    Count(outcomes);
+    (*job.done)(std::move(outcomes));
+  }
   self->quit();
+}
+
+void RetrieveActorState::RetrieveAgain(std::vector<ChunkOutcome> outcomes,
+                                       std::set<int> chunks) {
+  std::set<codec::CalibrationId> ids;
+  for (const int chunk : chunks) ids.insert(missing.at(chunk));
+  RetrieveJob next = job;
+  next.again = std::make_shared<const RetrieveJob::Again>(
+      RetrieveJob::Again{std::move(outcomes), std::move(chunks)});
+  // Runs when the last question is answered, whatever the answers are: a chunk
+  // whose calibration has not come fails again, with the same reason.
+  auto go_on = std::shared_ptr<void>(
+      nullptr, [next = std::move(next), node = node, system = &self->system()](
+                   void*) { system->spawn(MakeRetrieveActor, node, next); });
+  for (const codec::CalibrationId& id : ids) {
+    self->send(node->calibration_actor,
+               NeedCalibrationCall{
+                   id, request().deadline,
+                   Reply<bool>::To([go_on](absl::StatusOr<bool>) mutable {
+                     go_on.reset();
+                   })});
+  }
 }
 
 void RetrieveActorState::OnWindow(const WindowGrant& grant) {
@@ -175,6 +223,10 @@ void RetrieveActorState::OnSize(const HitSize& size) {
 }
 
 void RetrieveActorState::OnAttempt(const AttemptEnd& end) {
+  if (const auto id = codec::MissingCalibrationIn(end.result.status)) {
+    missing[end.chunk] = *id;
+  }
+  if (end.result.announced) announced.insert(end.chunk);
   session->OnAttempt(end.chunk, end.node, end.result);
   NoticeCancellation();
   Perform();

@@ -1,8 +1,10 @@
 #ifndef KDN_ACTORS_RETRIEVE_ACTOR_H_
 #define KDN_ACTORS_RETRIEVE_ACTOR_H_
 
+#include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -16,8 +18,14 @@ namespace kdn::actors {
 
 // One retrieve, and the callback that gets its outcomes.
 struct RetrieveJob {
+  // A retrieve that is made again, for chunks whose calibration was missing.
+  struct Again {
+    std::vector<ChunkOutcome> outcomes;  // of the first time, for all chunks
+    std::set<int> chunks;                // to retrieve again
+  };
   std::shared_ptr<transfer::RetrieveContext> context;
   std::shared_ptr<delivery::Done<std::vector<ChunkOutcome>>> done;
+  std::shared_ptr<const Again> again = nullptr;  // null: the first time
 };
 
 // The shell around one delivery::FetchSession: carries events to the session
@@ -44,6 +52,11 @@ struct RetrieveActorState {
   absl::flat_hash_map<int, delivery::FetchId> fetches;
   AdmissionId window_request;            // of the last AskWindow
   transfer::AdmissionGate::Pass window;  // held until the retrieve is over
+  // The calibrations that this node lacked, by chunk.
+  std::map<int, codec::CalibrationId> missing;
+  // The chunks of which a layer was announced: they are not retrieved again,
+  // because the second time another version could come.
+  std::set<int> announced;
 
  private:
   void Do(const delivery::ReadHere& read);
@@ -63,6 +76,9 @@ struct RetrieveActorState {
   // first, because they may overtake CancelAtom.
   void NoticeCancellation();
   void Count(const std::vector<ChunkOutcome>& outcomes) const;
+  // Asks the cluster for the calibrations that were missing, and retrieves
+  // their chunks again once they have come. Other actors do that.
+  void RetrieveAgain(std::vector<ChunkOutcome> outcomes, std::set<int> chunks);
 };
 
 RetrieveActor::behavior_type MakeRetrieveActor(

@@ -35,6 +35,25 @@ std::optional<ChunkRef> UnpackRef(const std::vector<char>& bytes) {
   return ChunkRef{keys[0]};
 }
 
+std::vector<char> PackIds(const delivery::CalibrationIds& ids) {
+  std::vector<char> bytes;
+  bytes.reserve(ids.size() * codec::CalibrationId::kSize);
+  for (const codec::CalibrationId& id : ids) {
+    bytes.insert(bytes.end(), id.bytes().begin(), id.bytes().end());
+  }
+  return bytes;
+}
+
+delivery::CalibrationIds UnpackIds(const std::vector<char>& bytes) {
+  constexpr size_t kSize = codec::CalibrationId::kSize;
+  delivery::CalibrationIds ids;
+  for (size_t at = 0; at + kSize <= bytes.size(); at += kSize) {
+    ids.insert(*codec::CalibrationId::FromBytes(absl::MakeConstSpan(
+        reinterpret_cast<const uint8_t*>(bytes.data()) + at, kSize)));
+  }
+  return ids;
+}
+
 LookupItem ToWire(const storage::ObjectInfo* info) {
   LookupItem item;
   if (info == nullptr) return item;

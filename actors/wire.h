@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "actors/messages.h"
+#include "delivery/calibration_exchange.h"
 #include "delivery/node_service.h"
 #include "kv/chunk_key.h"
 #include "kv/metric_values.h"
@@ -25,6 +26,10 @@ std::vector<ChunkKey> UnpackKeys(const std::vector<char>& bytes);
 // bytes of another length.
 std::vector<char> PackRef(const ChunkRef& ref);
 std::optional<ChunkRef> UnpackRef(const std::vector<char>& bytes);
+
+std::vector<char> PackIds(const delivery::CalibrationIds& ids);
+// Drops a tail that is shorter than an id.
+delivery::CalibrationIds UnpackIds(const std::vector<char>& bytes);
 
 // A null `info` is a miss.
 LookupItem ToWire(const storage::ObjectInfo* info);

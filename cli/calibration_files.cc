@@ -53,24 +53,18 @@ absl::StatusOr<std::vector<std::byte>> ReadAll(const std::string& path) {
   return content;
 }
 
-absl::StatusOr<std::shared_ptr<const codec::Calibration>> Parse(
-    const std::string& path) {
-  const absl::StatusOr<std::vector<std::byte>> content = ReadAll(path);
-  if (!content.ok()) return content.status();
-  return codec::ParseCalibration(*content);
-}
-
 }  // namespace
 
 absl::StatusOr<CalibrationFile> LoadCalibration(const std::string& path) {
-  absl::StatusOr<std::shared_ptr<const codec::Calibration>> calibration =
-      Parse(path);
-  if (!calibration.ok()) {
-    return absl::Status(
-        calibration.status().code(),
-        absl::StrCat(path, ": ", calibration.status().message()));
-  }
-  return CalibrationFile{path, *std::move(calibration)};
+  const auto with_path = [&](const absl::Status& status) {
+    return absl::Status(status.code(),
+                        absl::StrCat(path, ": ", status.message()));
+  };
+  absl::StatusOr<std::vector<std::byte>> content = ReadAll(path);
+  if (!content.ok()) return with_path(content.status());
+  auto calibration = codec::ParseCalibration(*content);
+  if (!calibration.ok()) return with_path(calibration.status());
+  return CalibrationFile{path, *std::move(content), *std::move(calibration)};
 }
 
 absl::StatusOr<std::vector<CalibrationFile>> LoadCalibrations(

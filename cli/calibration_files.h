@@ -18,6 +18,7 @@ inline constexpr char kCalibrationSuffix[] = ".kdncal";
 
 struct CalibrationFile {
   std::string path;
+  std::vector<std::byte> bytes;
   std::shared_ptr<const codec::Calibration> calibration;
 };
 

@@ -1,6 +1,7 @@
 #include "cli/calibration_run.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <numeric>
@@ -90,11 +91,16 @@ std::vector<std::vector<double>> MetricsOf(const ModelSpec& spec,
   return all;
 }
 
-// INVALID_ARGUMENT when the tokens are too few. At least three quarters of each
-// window are context, and only the context calibrates.
+// At least three quarters of each window are context, and only the context
+// calibrates.
+size_t TokensNeeded(const codec::Calibrator& calibrator) {
+  return (static_cast<size_t>(calibrator.TokensMin()) * 4 + 2) / 3;
+}
+
+// INVALID_ARGUMENT when the tokens are too few.
 absl::Status CheckEnough(const model::Llama& llama,
                          const codec::Calibrator& calibrator, size_t tokens) {
-  const size_t needed = (calibrator.TokensMin() * 4 + 2) / 3;
+  const size_t needed = TokensNeeded(calibrator);
   if (tokens >= needed) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
       "the text has ", tokens, " tokens; calibrating ", llama.spec().name,
@@ -146,6 +152,38 @@ std::vector<int> Shares(absl::Span<const std::vector<int32_t>> texts,
 }
 
 }  // namespace
+
+size_t CalibrationText::tokens() const { return TokensOf(windows); }
+
+CalibrationText HoldOut(std::vector<std::vector<int32_t>> windows) {
+  CalibrationText text;
+  const size_t count = windows.size();
+  for (size_t i = 0; i < count; ++i) {
+    const bool held_out = count >= 4 * size_t{kHeldOutWindows} &&
+                          (i == count / 3 || i == 2 * count / 3);
+    (held_out ? text.held_out : text.windows).push_back(std::move(windows[i]));
+  }
+  return text;
+}
+
+std::string StandardTexts() {
+  const char* const cache = std::getenv("XDG_CACHE_HOME");
+  const char* const home = std::getenv("HOME");
+  const std::filesystem::path directory =
+      (cache != nullptr  ? std::filesystem::path(cache)
+       : home != nullptr ? std::filesystem::path(home) / ".cache"
+                         : std::filesystem::path()) /
+      "kdn" / "texts" / "calibration";
+  std::error_code error;
+  return std::filesystem::is_directory(directory, error) ? directory.string()
+                                                         : "";
+}
+
+absl::StatusOr<size_t> TokensToCalibrate(const model::Llama& llama) {
+  const auto calibrator = codec::Calibrator::Create(llama.spec());
+  if (!calibrator.ok()) return calibrator.status();
+  return TokensNeeded(*calibrator);
+}
 
 std::vector<std::vector<int32_t>> CalibrationWindows(
     absl::Span<const std::vector<int32_t>> texts, int count) {

@@ -23,6 +23,30 @@ struct CalibrationRun {
   std::function<void(double, int)> on_progress = [](double, int) {};
 };
 
+// The windows of a text. Some are held out, to measure the levels on KV that
+// the calibration has not seen.
+struct CalibrationText {
+  std::vector<std::vector<int32_t>> windows;
+  std::vector<std::vector<int32_t>> held_out;
+
+  size_t tokens() const;  // of `windows`
+};
+// Holds out kHeldOutWindows of many windows, and none of few.
+CalibrationText HoldOut(std::vector<std::vector<int32_t>> windows);
+inline constexpr int kHeldOutWindows = 2;
+// Fewer windows than this give larger errors; a calibration reads 32 unless the
+// user wants another number.
+inline constexpr int kWindowsEnough = 30;
+inline constexpr int kWindows = 32;
+
+// The directory of the texts that scripts/texts fetches to calibrate on; empty
+// if they are not there.
+std::string StandardTexts();
+
+// The fewest tokens of text that Calibrate accepts. INVALID_ARGUMENT when the
+// levels cannot code KV of this model.
+absl::StatusOr<size_t> TokensToCalibrate(const model::Llama& llama);
+
 // The tokens of one window. The first part is context: its KV is the sample to
 // calibrate on. The tokens behind the context show what an error in that KV
 // does to the logits.

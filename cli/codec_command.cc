@@ -3,19 +3,19 @@
 #include <array>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "cli/calibration_files.h"
 #include "cli/calibration_run.h"
+#include "cli/cluster_calibration.h"
 #include "cli/commands.h"
-#include "cli/level_figures.h"
-#include "cli/progress_bar.h"
-#include "cli/text_files.h"
+#include "cli/connect.h"
 #include "codec/calibration/calibration_format.h"
 #include "codec/format/stream_layout.h"
 #include "kv/chunk_key.h"
@@ -37,13 +37,21 @@ struct CalibrateFlags {
   std::vector<std::string> texts;
   std::string out;
   std::string dtype = "bf16";
-  int windows = 32;
+  int windows = kWindows;
   double base_bits = CalibrationRun().base_bits;
   bool force = false;
+  bool store = false;
+  GatewayToDial gateway;
 };
 
 // Checks the output path, before the model reads the text for a long time.
 absl::Status CheckOut(const CalibrateFlags& flags) {
+  if (flags.out.empty()) {
+    if (flags.store) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        "name a file with -o, or store the calibration in a running cluster "
+        "with --store");
+  }
   const fs::path out = flags.out;
   std::error_code error;
   if (out.extension() != kCalibrationSuffix) {
@@ -67,68 +75,36 @@ std::string TextOf(absl::Time time) {
   return absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", time, absl::UTCTimeZone());
 }
 
-absl::StatusOr<codec::StoredCalibration> CalibrateWithProgress(
-    const model::Llama& llama, absl::Span<const std::vector<int32_t>> windows,
-    double base_bits) {
-  ProgressBar bar;
-  CalibrationRun run;
-  run.base_bits = base_bits;
-  run.on_progress = [&](double share, int done) {
-    bar.Show(llama.spec().name, share, done);
-  };
-  auto stored = Calibrate(llama, windows, run);
-  bar.Clear();
-  return stored;
+absl::Status Store(const GatewayToDial& gateway,
+                   absl::Span<const std::byte> file) {
+  const auto client = ConnectTo(gateway);
+  if (!client.ok()) return client.status();
+  return StoreInCluster(**client, file);
 }
 
-// The windows of a text. Some are held out, to measure the levels on KV that
-// the calibration has not seen.
-struct Windows {
-  std::vector<std::vector<int32_t>> calibrated;
-  std::vector<std::vector<int32_t>> held_out;
-};
-
-absl::StatusOr<Windows> ReadWindows(const CalibrateFlags& flags,
-                                    const model::Tokenizer& tokenizer) {
-  constexpr size_t kHeldOut = 2;
-  auto all = CalibrationWindows(flags.texts, tokenizer,
-                                flags.windows + static_cast<int>(kHeldOut));
-  if (!all.ok()) return all.status();
-  Windows windows;
-  for (size_t i = 0; i < all->size(); ++i) {
-    // With few windows, each of them is needed to calibrate.
-    const bool held_out = all->size() >= 4 * kHeldOut &&
-                          (i == all->size() / 3 || i == 2 * all->size() / 3);
-    (held_out ? windows.held_out : windows.calibrated)
-        .push_back(std::move((*all)[i]));
-  }
-  return windows;
+absl::Status StoreFile(const GatewayToDial& gateway, const std::string& path) {
+  const absl::StatusOr<CalibrationFile> file = LoadCalibration(path);
+  if (!file.ok()) return file.status();
+  return Store(gateway, file->bytes);
 }
 
-// Prints what the levels cost and lose.
-absl::Status PrintFigures(
-    const model::Llama& llama, const Windows& windows,
-    const std::shared_ptr<const codec::Calibration>& calibration) {
-  const bool seen = windows.held_out.empty();
-  const auto measured = seen ? absl::MakeConstSpan(windows.calibrated).last(1)
-                             : absl::MakeConstSpan(windows.held_out);
-  const auto figures = MeasureLevels(llama, measured, calibration);
-  if (!figures.ok()) return figures.status();
-  std::printf("  %-7s %14s %16s\n", "level",
-              absl::StrCat("bits of ", 8 * SizeOf(llama.spec().dtype)).c_str(),
-              "mean KL, nats");
-  for (int step = 0; step < codec::kLadderSteps; ++step) {
-    const LevelFigures& level = (*figures)[step];
-    std::printf("  %-7s %14.2f %16.4f\n", NameOf(step).c_str(),
-                level.bits_per_value, level.divergence);
+// What a calibration says about itself.
+void PrintEntries(const std::map<std::string, std::string>& entries) {
+  for (const auto& [name, value] : entries) {
+    std::printf("%-12s %s\n", name.c_str(), absl::CHexEscape(value).c_str());
   }
-  std::printf("measured on %zu windows that the calibration has %s\n",
-              measured.size(), seen ? "seen" : "not seen");
-  return absl::OkStatus();
 }
 
 absl::Status RunCalibrate(const CalibrateFlags& flags) {
+  if (flags.texts.front().empty()) {
+    return absl::InvalidArgumentError(
+        "name texts to calibrate on with --text, or run scripts/texts");
+  }
   if (absl::Status s = CheckOut(flags); !s.ok()) return s;
+  if (flags.store) {  // before the model reads the text for a long time
+    const auto client = ConnectTo(flags.gateway);
+    if (!client.ok()) return client.status();
+  }
   model::Llama::Options options;
   options.kv_dtype = ParseDtype(flags.dtype).value();
   const auto llama = model::Llama::Load(flags.model, options);
@@ -137,32 +113,31 @@ absl::Status RunCalibrate(const CalibrateFlags& flags) {
   if (!tokenizer.ok()) return tokenizer.status();
 
   const absl::Time begin = SteadyNow();
-  const auto windows = ReadWindows(flags, *tokenizer);
+  auto windows = CalibrationWindows(flags.texts, *tokenizer,
+                                    flags.windows + kHeldOutWindows);
   if (!windows.ok()) return windows.status();
-  auto stored =
-      CalibrateWithProgress(**llama, windows->calibrated, flags.base_bits);
+  const auto stored =
+      MakeCalibration(**llama, HoldOut(*std::move(windows)), flags.base_bits);
   if (!stored.ok()) return stored.status();
-  stored->info.created = absl::Now();
   const std::vector<std::byte> bytes = codec::WriteCalibration(*stored);
   const auto calibration = codec::ParseCalibration(bytes);
   if (!calibration.ok()) return calibration.status();
-  if (absl::Status s = SaveCalibration(bytes, flags.out); !s.ok()) return s;
-
-  size_t tokens = 0;
-  for (const auto& window : windows->calibrated) tokens += window.size();
-  std::printf("%s calibrated on %zu tokens in %zu windows in %.1f s\n",
-              (*llama)->spec().name.c_str(), tokens, windows->calibrated.size(),
-              absl::ToDoubleSeconds(SteadyNow() - begin));
-  if (absl::Status s = PrintFigures(**llama, *windows, *calibration); !s.ok()) {
-    return s;
+  if (!flags.out.empty()) {
+    if (absl::Status s = SaveCalibration(bytes, flags.out); !s.ok()) return s;
   }
+
+  std::printf("%s calibrated in %.1f s\n", (*llama)->spec().name.c_str(),
+              absl::ToDoubleSeconds(SteadyNow() - begin));
+  PrintEntries(stored->info.others);
+  std::printf("%zu bytes, calibration %s of model %s%s%s\n", bytes.size(),
+              ShortHex((*calibration)->id()).c_str(),
+              ShortHex((*calibration)->model()).c_str(),
+              flags.out.empty() ? "" : ": ", flags.out.c_str());
+  if (flags.store) return Store(flags.gateway, bytes);
   std::printf(
-      "%s: %zu bytes, calibration %s of model %s\n"
-      "next: copy it into the directory that `calibrations:` names in the "
-      "cluster's configuration, on every node, and restart the nodes one after "
-      "the other (docs/operations.md)\n",
-      flags.out.c_str(), bytes.size(), ShortHex((*calibration)->id()).c_str(),
-      ShortHex((*calibration)->model()).c_str());
+      "next: `kdn codec store %s` stores it on every node of a running "
+      "cluster\n",
+      flags.out.c_str());
   return absl::OkStatus();
 }
 
@@ -221,6 +196,9 @@ absl::Status PrintInfo(const std::string& path) {
   if (calibration.created() > absl::UnixEpoch()) {
     std::printf("made         %s\n", TextOf(calibration.created()).c_str());
   }
+  const auto stored = codec::ReadCalibration(file->bytes);
+  if (!stored.ok()) return stored.status();
+  PrintEntries(stored->info.others);
   std::printf("geometry     %d layers, %d KV heads of %d dimensions\n",
               geometry.layers, geometry.kv_heads, geometry.head_dim);
   std::printf("streams      %d of %d dimensions\n",
@@ -235,29 +213,27 @@ void AddCalibrate(CLI::App& codec, Program& program) {
       "calibrate",
       "Make a model's calibration, for smaller levels base to base+2\n\n"
       "  kdn codec calibrate --text model/recall/facts -o recall.kdncal\n"
-      "  kdn codec calibrate --model ~/llama --text book.txt -o "
-      "llama.kdncal\n\n"
-      "The model reads some 35,000 tokens of text like the text that you "
-      "will store; the file describes the KV that results. "
-      "Then copy the file, on every node, into the directory "
-      "that `calibrations:` names in the cluster's configuration.");
+      "  kdn codec calibrate --model ~/llama --text book.txt --store\n\n"
+      "The model reads some 35,000 tokens of text like the text that you will "
+      "store; the calibration describes the KV that results. --store gives it "
+      "to every node of a running cluster; `kdn inject` makes one by itself "
+      "when the cluster has none.");
   auto flags = std::make_shared<CalibrateFlags>();
   command->add_option("--model", flags->model,
                       "Hugging Face checkpoint directory (default: the shipped "
                       "model)");
-  command
-      ->add_option(
-          "--text", flags->texts,
-          "files, or directories of files; better several kinds of text")
-      ->required();
-  command
-      ->add_option("-o,--out", flags->out,
-                   "file to write; its name ends in .kdncal")
-      ->required();
+  command->add_option("--text", flags->texts,
+                      "files, or directories of files; better several kinds of "
+                      "text (default: the texts that scripts/texts fetches)");
+  command->add_option("-o,--out", flags->out,
+                      "file to write; its name ends in .kdncal");
+  command->add_flag("--store", flags->store,
+                    "store the calibration in the cluster");
+  AddGatewayOptions(*command, flags->gateway);
   command
       ->add_option("--windows", flags->windows,
                    "windows of 1,088 tokens to read, spread over the texts. "
-                   "Fewer than 30 make larger levels")
+                   "Fewer than 30 give larger errors")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   command
@@ -274,6 +250,7 @@ void AddCalibrate(CLI::App& codec, Program& program) {
   command->add_flag("--force", flags->force, "replace a file that exists");
   command->callback([&program, flags] {
     if (flags->model.empty()) flags->model = DefaultModelDirectory(program);
+    if (flags->texts.empty()) flags->texts = {StandardTexts()};
     program.exit_code = Report(RunCalibrate(*flags));
   });
 }
@@ -290,6 +267,22 @@ void AddInfo(CLI::App& codec, Program& program) {
       [&program, path] { program.exit_code = Report(PrintInfo(*path)); });
 }
 
+void AddStore(CLI::App& codec, Program& program) {
+  CLI::App* command = codec.add_subcommand(
+      "store",
+      "Store a calibration's file on every node of a running cluster\n\n"
+      "  kdn codec store recall.kdncal\n\n"
+      "Nodes that are down get it when they are up again. New chunks of a "
+      "model are coded with its calibration that was made last.");
+  auto path = std::make_shared<std::string>();
+  auto gateway = std::make_shared<GatewayToDial>();
+  command->add_option("FILE", *path, "a .kdncal file")->required();
+  AddGatewayOptions(*command, *gateway);
+  command->callback([&program, path, gateway] {
+    program.exit_code = Report(StoreFile(*gateway, *path));
+  });
+}
+
 }  // namespace
 
 void AddCodecCommand(CLI::App& app, Program& program) {
@@ -300,6 +293,7 @@ void AddCodecCommand(CLI::App& app, Program& program) {
   command->require_subcommand(1);
   AddCalibrate(*command, program);
   AddInfo(*command, program);
+  AddStore(*command, program);
 }
 
 }  // namespace kdn::cli

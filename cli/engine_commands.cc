@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "cli/cluster_calibration.h"
 #include "cli/commands.h"
 #include "cli/connect.h"
 #include "cli/injected_files.h"
@@ -102,6 +103,8 @@ std::string CheckLevels(const std::string& text) {
 struct StoreFlags {
   std::string levels = "lossless";
   std::string durability = "replicated";
+  std::vector<std::string> calibrate;  // files, or directories of files
+  bool no_calibrate = false;
 };
 
 Injector::Options StoreOptionsOf(const StoreFlags& flags) {
@@ -114,6 +117,15 @@ Injector::Options StoreOptionsOf(const StoreFlags& flags) {
   return options;
 }
 
+absl::Status Calibrated(Connected& connected, const StoreFlags& flags,
+                        const std::vector<fs::path>& injected) {
+  const InjectCalibration how{flags.no_calibrate, flags.calibrate};
+  return EnsureCalibration(connected.engine->llama(),
+                           connected.engine->tokenizer(),
+                           connected.knowledge->client(),
+                           ParseLevelList(flags.levels).value(), how, injected);
+}
+
 absl::Status Inject(const Program& program, const EngineOptions& options,
                     const StoreFlags& flags,
                     const std::vector<std::string>& paths) {
@@ -122,6 +134,9 @@ absl::Status Inject(const Program& program, const EngineOptions& options,
   absl::StatusOr<Connected> connected =
       ConnectWith(options, program, /*needs_cluster=*/true);
   if (!connected.ok()) return connected.status();
+  if (absl::Status s = Calibrated(*connected, flags, *listed); !s.ok()) {
+    return s;
+  }
   const absl::Time begin = SteadyNow();
   InjectedFiles files(*std::move(listed));
   const absl::Status status = connected->knowledge->InjectAll(
@@ -207,8 +222,9 @@ void AddInjectCommand(CLI::App& app, Program& program) {
       ->add_option("--level", flags->levels,
                    "levels of quality to store, separated by commas. lossless: "
                    "the engine's own bits. int8: half the bytes of bf16. base: "
-                   "the fewest bytes, about a tenth if the nodes have a "
-                   "calibration of the model. base+1, base+2: each three times "
+                   "the fewest bytes, about a tenth with a calibration of the "
+                   "model, which is made if the cluster has none. base+1, "
+                   "base+2: each three times "
                    "finer than the level before, which is stored too")
       ->check(CheckLevels)
       ->capture_default_str();
@@ -219,6 +235,20 @@ void AddInjectCommand(CLI::App& app, Program& program) {
                    "every replica has it on disk (durable)")
       ->check(CLI::IsMember({"cache", "replicated", "durable"}))
       ->capture_default_str();
+  CLI::Option* const calibrate =
+      command
+          ->add_option("--calibrate", flags->calibrate,
+                       "a file, or a directory of files, with text to make a "
+                       "calibration on, if one is made (default: the texts to "
+                       "be injected, and those of scripts/texts); may be given "
+                       "several times")
+          ->expected(1)
+          ->allow_extra_args(false)
+          ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command
+      ->add_flag("--no-calibrate", flags->no_calibrate,
+                 "make no calibration: use the cluster's, or the built-in one")
+      ->excludes(calibrate);
   command->callback([&program, options, flags, paths] {
     program.exit_code = Report(Inject(program, *options, *flags, *paths));
   });

@@ -69,6 +69,9 @@ class KnowledgeEngine {
   static absl::StatusOr<std::unique_ptr<KnowledgeEngine>> Connect(
       const Engine* engine, const GatewayToDial& gateway, const Namespace& ns);
 
+  // REQUIRES: it was made by Connect.
+  rpc::Client& client() { return *client_; }
+
   // How texts and questions become prompts, from the next call on.
   void set_prompt_form(PromptForm form) { form_ = std::move(form); }
 

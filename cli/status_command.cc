@@ -1,8 +1,13 @@
+#include <algorithm>
 #include <cstdio>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
 #include "cli/commands.h"
 #include "cli/connect.h"
 #include "cli/status_json.h"
@@ -78,6 +83,42 @@ void PrintLatencies(const std::vector<NodeStatus>& nodes) {
   }
 }
 
+std::string AgeOf(absl::Time created, absl::Time now) {
+  if (created <= absl::UnixEpoch()) return "-";
+  const absl::Duration age = std::max(now - created, absl::ZeroDuration());
+  if (age >= absl::Hours(48)) {
+    return absl::StrCat(age / absl::Hours(24), " days");
+  }
+  if (age >= absl::Hours(2)) return absl::StrCat(age / absl::Hours(1), " h");
+  return absl::StrCat(age / absl::Minutes(1), " min");
+}
+
+// The live nodes that do not have the calibration.
+std::string Lacking(const CalibrationEntry& entry,
+                    const std::vector<NodeStatus>& nodes) {
+  std::vector<std::string> names;
+  for (const NodeStatus& node : nodes) {
+    if (node.alive && std::find(entry.holders.begin(), entry.holders.end(),
+                                node.id) == entry.holders.end()) {
+      names.push_back(node.id.name());
+    }
+  }
+  return names.empty() ? "none" : absl::StrJoin(names, ", ");
+}
+
+void PrintCalibrations(const std::vector<CalibrationEntry>& calibrations,
+                       const std::vector<NodeStatus>& nodes) {
+  if (calibrations.empty()) return;
+  std::printf("\n%-13s %-13s %8s %10s  %s\n", "calibration", "of model", "age",
+              "size", "live nodes without it");
+  for (const CalibrationEntry& entry : calibrations) {
+    std::printf("%-13s %-13s %8s %10s  %s\n", ShortHex(entry.id).c_str(),
+                ShortHex(entry.model).c_str(),
+                AgeOf(entry.created, absl::Now()).c_str(),
+                Bytes(entry.bytes).c_str(), Lacking(entry, nodes).c_str());
+  }
+}
+
 void Explain() {
   for (const MetricInfo& info : kMetricTable) {
     std::printf("%-28s %-10s %-13s %s\n", std::string(info.name).c_str(),
@@ -92,12 +133,19 @@ absl::Status Status(const GatewayToDial& gateway, bool json) {
   const absl::StatusOr<std::vector<NodeStatus>> nodes =
       (*client)->Status(absl::Seconds(5));
   if (!nodes.ok()) return nodes.status();
+  std::vector<CalibrationEntry> calibrations;
+  if ((*client)->KeepsCalibrations()) {
+    auto all = (*client)->Calibrations(absl::Seconds(5));
+    if (!all.ok()) return all.status();
+    calibrations = *std::move(all);
+  }
   if (!json) {
     PrintNodes(*nodes);
     PrintLatencies(*nodes);
+    PrintCalibrations(calibrations, *nodes);
     return absl::OkStatus();
   }
-  std::printf("%s\n", StatusJson(*nodes).c_str());
+  std::printf("%s\n", StatusJson(*nodes, calibrations).c_str());
   return absl::OkStatus();
 }
 
@@ -116,6 +164,8 @@ void AddStatusCommand(CLI::App& app, Program& program) {
       "delivered: KV that the node's gateway has given to engines\n"
       "hit rate: share of the chunks asked of the node's gateway that it "
       "delivered\n"
+      "calibrations: of the models whose KV base to base+2 code; of one model, "
+      "the first codes new chunks\n"
       "latencies: quantiles since the start of the node, at most 12.5 % above "
       "the true quantiles");
   auto gateway = std::make_shared<GatewayToDial>();

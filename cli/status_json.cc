@@ -1,5 +1,6 @@
 #include "cli/status_json.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -18,7 +19,15 @@ nlohmann::json ToJson(const Histogram& histogram) {
       {"buckets", std::move(buckets)}};
 }
 
-nlohmann::json ToJson(const NodeStatus& node) {
+nlohmann::json ToJson(const NodeStatus& node,
+                      const std::vector<CalibrationEntry>& calibrations) {
+  nlohmann::json held = nlohmann::json::array();
+  for (const CalibrationEntry& entry : calibrations) {
+    if (std::find(entry.holders.begin(), entry.holders.end(), node.id) !=
+        entry.holders.end()) {
+      held.push_back(Hex(entry.id));
+    }
+  }
   nlohmann::json metrics = nlohmann::json::object();
   for (const MetricSample& sample : node.metrics.Samples()) {
     metrics[sample.name] = sample.type == MetricType::kHistogram
@@ -28,14 +37,18 @@ nlohmann::json ToJson(const NodeStatus& node) {
   return {{"id", node.id.name()},
           {"alive", node.alive},
           {"gateway", node.gateway_address},
+          {"calibrations", std::move(held)},
           {"metrics", std::move(metrics)}};
 }
 
 }  // namespace
 
-std::string StatusJson(const std::vector<NodeStatus>& nodes) {
+std::string StatusJson(const std::vector<NodeStatus>& nodes,
+                       const std::vector<CalibrationEntry>& calibrations) {
   nlohmann::json list = nlohmann::json::array();
-  for (const NodeStatus& node : nodes) list.push_back(ToJson(node));
+  for (const NodeStatus& node : nodes) {
+    list.push_back(ToJson(node, calibrations));
+  }
   return list.dump(/*indent=*/2, /*indent_char=*/' ', /*ensure_ascii=*/false,
                    nlohmann::json::error_handler_t::replace);
 }

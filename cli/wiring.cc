@@ -59,7 +59,7 @@ absl::Status AddCalibrations(const NodeConfig& self,
     spdlog::info("calibration {} of model {}: {}",
                  ShortHex(file.calibration->id()),
                  ShortHex(file.calibration->model()), file.path);
-    options->calibrations.push_back(std::move(file.calibration));
+    options->calibrations.push_back(std::move(file.bytes));
   }
   return absl::OkStatus();
 }
@@ -198,6 +198,8 @@ absl::StatusOr<std::unique_ptr<RunningNode>> RunningNode::Start(
   gateway.tcp_port = self.gateway_port;
   if (config.security.gateway_tls()) gateway.tls = *credentials;
   gateway.unix_path = self.gateway_socket;
+  gateway.calibration_bytes_max =
+      actors::CalibrationBytesMax(self.memory_bytes);
   gateway.sessions_max = descriptors->sessions;
   gateway.regions_max = descriptors->regions;
   gateway.unix_access = {self.gateway_socket_mode, self.gateway_socket_group};

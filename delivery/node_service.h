@@ -131,6 +131,20 @@ class NodeService {
                       SessionId session, absl::Time deadline,
                       Done<std::vector<absl::Status>> done) = 0;
 
+  // Keeps a calibration here and hands it to the other nodes: OK when every
+  // live node has it, or at the deadline when as many nodes have it as have
+  // copies of a chunk. DATA_LOSS or INVALID_ARGUMENT for bytes that are not a
+  // calibration, RESOURCE_EXHAUSTED when this node has no room: nothing is
+  // changed then. UNAVAILABLE when too few nodes have it at the deadline: the
+  // nodes go on, and storing it again is safe.
+  virtual void StoreCalibration(
+      std::vector<std::byte> bytes, absl::Time deadline,
+      Done<absl::StatusOr<CalibrationReceipt>> done) = 0;
+  // The calibrations that this node has. Of one model, the calibration that
+  // codes new objects comes first.
+  virtual void Calibrations(
+      Done<absl::StatusOr<std::vector<CalibrationEntry>>> done) = 0;
+
   // A session id that no other session of the cluster has.
   virtual SessionId OpenSession() = 0;
   // Releases every lease of the session, on every node. Idempotent.

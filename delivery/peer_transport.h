@@ -109,6 +109,13 @@ class PeerTransport {
   virtual void CancelFetch(FetchId fetch) = 0;
   virtual void Push(PushRequest request,
                     Done<absl::StatusOr<PushReceipt>> done) = 0;
+  // Gets the bytes of a calibration's file from the peer, at most `bytes_max`.
+  // They are not verified. NOT_FOUND when the peer does not have the
+  // calibration; RESOURCE_EXHAUSTED when it has more than `bytes_max` bytes.
+  virtual void FetchCalibration(
+      const NodeId& peer, const codec::CalibrationId& id, uint64_t bytes_max,
+      absl::Time deadline,
+      Done<absl::StatusOr<std::vector<std::byte>>> done) = 0;
   // The peer is dead: the pending calls to the peer fail with UNAVAILABLE at
   // once and not at their deadlines.
   virtual void FailPeer(const NodeId& peer) = 0;
@@ -123,6 +130,11 @@ class PeerService {
     storage::ObjectRef object;
   };
   virtual ~PeerService() = default;
+  // The bytes of a calibration's file. NOT_FOUND when this node does not have
+  // the calibration.
+  using FileBytes = std::shared_ptr<const std::vector<std::byte>>;
+  virtual void ReadCalibration(const codec::CalibrationId& id,
+                               Done<absl::StatusOr<FileBytes>> done) = 0;
   // NOT_FOUND is a miss.
   virtual void ReadLocal(const ChunkRef& ref, const Namespace& ns,
                          absl::Time deadline,

@@ -6,10 +6,13 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "kv/calibration_id.h"
 #include "kv/chunk_key.h"
 #include "kv/ids.h"
 #include "kv/level.h"
 #include "kv/metric_values.h"
+#include "kv/model_spec.h"
 
 // The answers that a KDN gives to an engine. The enumerations have the same
 // numbers as in rpc/kdn.capnp. All types are plain values.
@@ -32,6 +35,21 @@ struct StoreReceipt {
   bool existed = false;
   uint64_t bytes = 0;           // of one encoded copy
   std::vector<NodeId> holders;  // the nodes that have a copy
+};
+
+// A calibration of the cluster.
+struct CalibrationEntry {
+  CalibrationId id;
+  ModelFingerprint model;
+  absl::Time created;  // 1970: not known
+  uint64_t bytes = 0;
+  std::vector<NodeId> holders;  // the live nodes that have it
+};
+
+// The answer to the store of a calibration.
+struct CalibrationReceipt {
+  CalibrationId id;
+  std::vector<NodeId> holders;  // the live nodes that have it
 };
 
 // The answer to the lookup of one chunk. After a miss only `hit` is set.

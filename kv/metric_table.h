@@ -151,6 +151,8 @@ inline constexpr MetricInfo kMetricTable[] = {
      "a fetch from a peer, the wait for a connection included"},
     {"peer_push_us", MetricType::kHistogram, "microseconds",
      "a push to a peer, the wait for a connection included"},
+    {"peer_calibration_us", MetricType::kHistogram, "microseconds",
+     "a calibration fetched from a peer, the wait for a connection included"},
     {"peer_refused", MetricType::kCounter, "connections",
      "connections of peers that were refused: failed TLS handshake, wrong "
      "hello, malformed messages, too many"},

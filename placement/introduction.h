@@ -21,6 +21,9 @@ struct PeerVersions {
   bool operator==(const PeerVersions&) const = default;
 };
 
+// The first version whose nodes tell each other which calibrations they have.
+inline constexpr uint32_t kCalibrationsVersion = 7;
+
 // The versions that this build speaks. Defined in a file of its own, so that a
 // test can link a program that speaks the previous version.
 PeerVersions PeerVersionsOfThisBuild();
@@ -62,11 +65,10 @@ Introduction IntroductionTo(const NodeId& peer, const std::string& cluster,
 // and what differs, when the nodes may not exchange data. Both nodes come to
 // the same answer.
 //
-// No message depends on the version so far: version 4 added none, and a node
-// sends the same messages to peers of versions 3 and 4. The format of objects
-// does not depend on the version either. An object names its own format, a node
-// writes only the newest format, and a peer that cannot read an object refuses
-// it (docs/formats.md).
+// A node speaks of calibrations only to peers of version 7
+// (kCalibrationsVersion). The format of objects does not depend on the version:
+// an object names its own format, a node writes only the newest format, and a
+// peer that cannot read an object refuses it (docs/formats.md).
 absl::StatusOr<uint32_t> AgreeOnVersion(const Introduction& ours,
                                         const Introduction& theirs);
 

@@ -6,9 +6,9 @@ namespace kdn::placement {
 // The test of rolling upgrades uses it.
 PeerVersions PeerVersionsOfThisBuild() {
 #ifdef KDN_PREVIOUS_PEER_VERSION
-  return {.oldest = 5, .newest = 5};
-#else
   return {.oldest = 5, .newest = 6};
+#else
+  return {.oldest = 6, .newest = 7};
 #endif
 }
 

@@ -194,6 +194,46 @@ interface Session {
       -> (status :Status, nodes :List(NodeStatus), self :Text);
   # Every node of the cluster's configuration; `alive` is false for a node that is
   # down. `self` is the id of the gateway's node.
+
+  # The calls below need a node with the feature "calibrations" (docs/protocol.md).
+
+  storeCalibration @4 (bytes :UInt64, deadlineMs :UInt32)
+      -> (status :Status, upload :CalibrationUpload);
+  # Begins to store the file of a calibration, which has so many bytes
+  # (docs/formats.md, "Calibrations"). The deadline covers everything up to the answer
+  # of commit. resourceExhausted when the session has another upload open, when the
+  # gateway has too many bytes of uploads, or when the file is too large.
+
+  calibrations @5 (model :Data, deadlineMs :UInt32)
+      -> (status :Status, calibrations :List(Calibration));
+  # The calibrations that the gateway's node has: those of the model with this
+  # fingerprint, or all of them if `model` is empty. Of the calibrations of one model,
+  # the first codes new chunks.
+}
+
+struct Calibration {
+  id @0 :Data;        # The SHA-256 of the file.
+  model @1 :Data;     # The fingerprint of its model.
+  createdS @2 :UInt64;  # When it was made, in seconds since 1970. 0: not known.
+  bytes @3 :UInt64;
+  nodes @4 :List(Text);  # The live nodes that have it.
+}
+
+interface CalibrationUpload {
+  # A calibration on its way to the gateway. Dropping it before commit ends the upload,
+  # and nothing is stored.
+
+  part @0 (bytes :Data) -> (status :Status);
+  # The next bytes of the file, at most 8 MiB.
+
+  commit @1 () -> (status :Status, id :Data, nodes :List(Text));
+  # Stores the calibration, once all of its bytes have come. `nodes` are the live nodes
+  # that have it. ok when every live node has it, or at the deadline when as many nodes
+  # have it as have copies of a chunk. Storing a calibration again is safe.
+  #   dataLoss, invalidArgument  the bytes are not a calibration; nothing is changed
+  #   resourceExhausted          the node keeps no more calibrations; nothing is changed
+  #   unavailable                too few nodes have it by the deadline. The nodes that
+  #                              have it hand it on all the same
 }
 
 interface SharedMemory {
@@ -503,9 +543,9 @@ enum OutcomeKind {
 struct ChunkOutcome {
   kind @0 :OutcomeKind;
   why @1 :Status;
-  # Why the chunk failed; unset for other kinds. failedPrecondition: the gateway's
-  # node lacks the calibration with which the chunk was coded, or found two versions
-  # of the chunk. unimplemented: the gateway's node, or the node that has the copy, is
+  # Why the chunk failed; unset for other kinds. failedPrecondition: no live node has
+  # the calibration with which the chunk was coded, or the gateway's node found two
+  # versions of the chunk. unimplemented: the gateway's node, or the node that has the copy, is
   # too old to read the copy's format. In both cases another node may deliver the
   # chunk.
 

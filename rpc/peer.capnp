@@ -53,6 +53,8 @@ struct Request {
   union {
     fetch @1 :Fetch;
     push @2 :Push;
+    calibration @3 :Calibration;
+    # Sent only to nodes of version 7 of the messages between nodes.
   }
 }
 
@@ -120,6 +122,17 @@ struct Push {
   objectBytes @1 :UInt64;
   durability @2 :UInt8;  # The number of a Durability of kdn.capnp.
   ttlMs @3 :UInt64;      # The copy is not evicted for this time. 0: no promise.
+}
+
+struct Calibration {
+  # Asks for the bytes of a calibration's file. The server answers with a
+  # CalibrationItem.
+  id @0 :Data;  # The SHA-256 of the file: 32 bytes.
+}
+
+struct CalibrationItem {
+  status @0 :Status;  # notFound: the server does not have the calibration.
+  bytes @1 :UInt64;   # With status ok: so many raw bytes follow the frame.
 }
 
 struct Refusal {

@@ -161,8 +161,9 @@ absl::StatusOr<std::shared_ptr<const Calibration>> CalibrationSet::ForObject(
   if (found == by_id_.end()) {
     absl::Status status = absl::FailedPreconditionError(absl::StrCat(
         "the object was coded with calibration ", ShortHex(header.calibration),
-        ", which this node does not have: add its file to the node's "
-        "calibrations"));
+        ", which neither this node nor a live node that it asked has: start "
+        "the nodes that were up when the chunk was stored, or store the "
+        "calibration again with `kdn codec store`"));
     const auto& bytes = header.calibration.bytes();
     status.SetPayload(kMissing, absl::Cord(absl::string_view(
                                     reinterpret_cast<const char*>(bytes.data()),

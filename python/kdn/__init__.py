@@ -30,13 +30,14 @@ from .errors import (
 from .keys import CHUNK_TOKENS, Chunk, cut_chain, fingerprint_of, golden_vectors
 from .knowledge import AsyncKnowledge, Knowledge
 from .model import ModelSpec, RopeSpec
-from .types import Found, NodeInfo, Outcome, Receipt, Retrieved
+from .types import Calibration, Found, NodeInfo, Outcome, Receipt, Retrieved
 
 __all__ = [
     "CHUNK_TOKENS",
     "AlreadyExists",
     "AsyncClient",
     "AsyncKnowledge",
+    "Calibration",
     "Cancelled",
     "Chunk",
     "Client",

@@ -11,21 +11,28 @@ from typing import Any
 import numpy as np
 
 from ._calls import Calls
-from ._connection import Connection, answer_of, check, milliseconds
+from ._connection import Connection, Deadline, answer_of, check, milliseconds
 from ._loop import Loop, shared_loop
 from ._status import status_of
-from .errors import ResourceExhausted
-from .keys import check_namespace
+from .errors import ResourceExhausted, Unimplemented
+from .keys import check_namespace, fingerprint_of
 from .knowledge import DEFAULT_TIMEOUT, AsyncKnowledge, Knowledge
 from .memory import Memory, NotShared, Part
 from .model import ModelSpec
-from .types import NodeInfo
+from .types import Calibration, NodeInfo
 
 DEFAULT_ADDRESS = "unix:/tmp/kdn-local-3-n1.sock"
 """The first node of `kdn up -c configs/local-3.yaml`."""
 CONNECT_TIMEOUT = 2.0
 """Seconds."""
+CALIBRATION_TIMEOUT = 60.0
+"""Seconds, for storing a calibration on every node."""
+_PART_BYTES = 4 << 20
 _log = logging.getLogger("kdn")
+
+
+def _fingerprint_of(model: ModelSpec | None) -> bytes:
+    return fingerprint_of(model) if model is not None else b""
 
 
 @dataclass(eq=False)
@@ -76,6 +83,36 @@ class Link:
         answer = await answer_of(call, timeout, "status of the cluster")
         check(answer.status)
         return [status_of(node) for node in answer.nodes]
+
+    def _check_keeps_calibrations(self) -> None:
+        if "calibrations" not in self.connection.node.features:
+            node = self.connection.node.id
+            raise Unimplemented(f"node {node} does not take calibrations from clients: update it")
+
+    async def calibrations(self, model: bytes, timeout: float) -> list[Calibration]:
+        self._check_keeps_calibrations()
+        call = self.connection.live_session().calibrations(model=model, deadlineMs=milliseconds(timeout))
+        answer = await answer_of(call, timeout, "listing calibrations")
+        check(answer.status)
+        return [
+            Calibration(bytes(c.id).hex(), bytes(c.model).hex(), float(c.createdS), c.bytes, tuple(c.nodes))
+            for c in answer.calibrations
+        ]
+
+    async def store_calibration(self, file: bytes, timeout: float) -> str:
+        self._check_keeps_calibrations()
+        deadline = Deadline(timeout)
+        session = self.connection.live_session()
+        call = session.storeCalibration(bytes=len(file), deadlineMs=milliseconds(timeout))
+        begun = await answer_of(call, deadline.left(), "beginning to store a calibration")
+        check(begun.status)
+        upload = begun.upload
+        for first in range(0, len(file), _PART_BYTES):
+            part = upload.part(bytes=file[first : first + _PART_BYTES])
+            check((await answer_of(part, deadline.left(), "storing a calibration")).status)
+        answer = await answer_of(upload.commit(), deadline.left(), "storing a calibration")
+        check(answer.status)
+        return bytes(answer.id).hex()
 
     async def ping(self, timeout: float) -> None:
         check((await answer_of(self.connection.live_session().info(), timeout, "ping")).status)
@@ -138,9 +175,20 @@ class Client(_Base):
         return Knowledge(self._link, calls, namespace, model)
 
     def status(self, timeout: float = DEFAULT_TIMEOUT) -> list[dict[str, Any]]:
-        """The status of every node of the cluster, as in `kdn status --json`.
+        """The status of every node of the cluster, as in `kdn status --json`, without `calibrations`.
         `kdn status --explain` describes each metric."""
         return self._link.loop.run(self._link.status(timeout))
+
+    def calibrations(self, model: ModelSpec | None = None, timeout: float = DEFAULT_TIMEOUT) -> list[Calibration]:
+        """The calibrations of the cluster, or those of one model. Of one model, the first codes
+        new chunks. Raises `Unimplemented` if the node is too old."""
+        return self._link.loop.run(self._link.calibrations(_fingerprint_of(model), timeout))
+
+    def store_calibration(self, file: bytes, timeout: float = CALIBRATION_TIMEOUT) -> str:
+        """Stores a calibration, as `kdn codec calibrate -o FILE` writes it, on every live node.
+        Returns its id. Storing it again is safe. Raises `DataLoss` for bytes that are not a
+        calibration, `Unimplemented` if the node is too old."""
+        return self._link.loop.run(self._link.store_calibration(file, timeout))
 
     def ping(self, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Makes an empty call. Raises when the node does not answer."""
@@ -182,6 +230,12 @@ class AsyncClient(_Base):
 
     async def status(self, timeout: float = DEFAULT_TIMEOUT) -> list[dict[str, Any]]:
         return await self._link.loop.wait(self._link.status(timeout))
+
+    async def calibrations(self, model: ModelSpec | None = None, timeout: float = DEFAULT_TIMEOUT) -> list[Calibration]:
+        return await self._link.loop.wait(self._link.calibrations(_fingerprint_of(model), timeout))
+
+    async def store_calibration(self, file: bytes, timeout: float = CALIBRATION_TIMEOUT) -> str:
+        return await self._link.loop.wait(self._link.store_calibration(file, timeout))
 
     async def ping(self, timeout: float = DEFAULT_TIMEOUT) -> None:
         await self._link.loop.wait(self._link.ping(timeout))

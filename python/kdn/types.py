@@ -41,6 +41,21 @@ class NodeInfo:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """A calibration of the cluster. Of one model, the calibration that was made last codes new chunks."""
+
+    id: str
+    """The SHA-256 of its file, in hex digits."""
+    model: str
+    """The fingerprint of its model, in hex digits."""
+    created: float
+    """When it was made, in seconds since 1970. 0: not known."""
+    bytes: int
+    nodes: tuple[str, ...]
+    """The live nodes that have it."""
+
+
+@dataclass(frozen=True)
 class Found:
     """The result of a lookup for one chunk. The other fields are empty unless `hit`."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import gc
+import hashlib
 import os
 import socket
 import subprocess
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 
 import kdn
-from cluster import Cluster
+from cluster import KDN, REPO, Cluster
 from kdn._loop import shared_loop
 from kdn.errors import error_of
 
@@ -456,6 +457,26 @@ def test_without_memory_to_spare_one_call_passes_the_socket(cluster: Cluster, na
 
 def test_a_node_says_what_it_can_do(client: kdn.Client) -> None:
     assert "refuses-unknown" in client.node.features
+
+
+def test_a_calibration_is_stored_on_every_node(cluster: Cluster, tmp_path: Path) -> None:
+    file = tmp_path / "recall.kdncal"
+    facts = REPO / "model/recall/facts/arden.txt"
+    subprocess.run([KDN, "codec", "calibrate", "--text", facts, "-o", file], check=True, stdout=subprocess.DEVNULL)
+    recall = kdn.ModelSpec.from_directory(REPO / "model/recall")
+    with kdn.Client(cluster.unix()) as client:
+        with pytest.raises(kdn.DataLoss):
+            client.store_calibration(b"no calibration")
+        made = client.store_calibration(file.read_bytes())
+        (found,) = client.calibrations(recall)
+        assert found.id == made == hashlib.sha256(file.read_bytes()).hexdigest()
+        assert found.model == kdn.fingerprint_of(recall).hex()
+        assert found.created > 1.7e9 and found.bytes == file.stat().st_size
+        assert len(found.nodes) == sum(node["alive"] for node in client.status())
+        assert client.calibrations(MODEL) == []
+        client._link.connection.node = dataclasses.replace(client.node, features=frozenset())
+        with pytest.raises(kdn.Unimplemented, match="update it"):
+            client.calibrations()
 
 
 def test_memory_kept_for_later_makes_room(cluster: Cluster, namespace: str) -> None:

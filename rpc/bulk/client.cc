@@ -69,6 +69,13 @@ class BulkTransportImpl final : public BulkTransport,
     Submit(std::make_shared<PushJob>(std::move(request), std::move(done),
                                      options_.meters.get()));
   }
+  void FetchCalibration(
+      const NodeId& peer, const codec::CalibrationId& id, uint64_t bytes_max,
+      absl::Time deadline,
+      delivery::Done<absl::StatusOr<std::vector<std::byte>>> done) override {
+    Submit(std::make_shared<CalibrationJob>(
+        peer, id, bytes_max, deadline, std::move(done), options_.meters.get()));
+  }
   void FailPeer(const NodeId& peer) override {
     loop_.Post([this, peer] { Fail(&peer, "this node counts it as dead"); });
   }

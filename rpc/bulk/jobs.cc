@@ -300,6 +300,53 @@ kj::Promise<absl::Status> PushJob::ReadReceipt(kj::AsyncIoStream& stream) {
   });
 }
 
+kj::Promise<absl::Status> CalibrationJob::Run(kj::AsyncIoStream& stream) {
+  auto message = kj::heap<capnp::MallocMessageBuilder>();
+  auto request = message->initRoot<peer::Request>();
+  request.setDeadlineMs(MillisUntil(deadline_));
+  request.initCalibration().setId(ToWire(id_));
+  auto writing = WriteFrame(stream, *message);
+  return writing.attach(kj::mv(message))
+      .then([&stream] { return ReadFrame(stream); })
+      .then([this, &stream](kj::Own<Frame> frame) -> kj::Promise<absl::Status> {
+        const auto item = frame->As<peer::CalibrationItem>();
+        absl::Status status = FromWire(item.getStatus());
+        if (!status.ok()) return status;
+        if (item.getBytes() > bytes_max_) {
+          // The bytes are on their way, so the connection ends.
+          return ExceptionOf(
+              kj::Exception::Type::OVERLOADED,
+              absl::StrCat("a calibration of ", item.getBytes(),
+                           " bytes, and there is room for ", bytes_max_));
+        }
+        return ReadFrom(stream, 0, item.getBytes());
+      });
+}
+
+// The buffer grows with the bytes that come, not with the announced size.
+kj::Promise<absl::Status> CalibrationJob::ReadFrom(kj::AsyncIoStream& stream,
+                                                   size_t begin,
+                                                   uint64_t bytes) {
+  if (begin == bytes) return absl::OkStatus();
+  const size_t count = std::min<uint64_t>(kBulkBlockBytes, bytes - begin);
+  bytes_.resize(begin + count);
+  return stream.read(bytes_.data() + begin, count)
+      .then([this, &stream, begin, count, bytes] {
+        meters_->Add("peer_bytes_in", count);
+        return ReadFrom(stream, begin + count, bytes);
+      });
+}
+
+void CalibrationJob::Finish(const absl::Status& status) {
+  KDN_CHECK(done_ != nullptr, "a calibration finished twice");
+  auto done = std::exchange(done_, nullptr);
+  if (status.ok()) {
+    done(std::move(bytes_));
+  } else {
+    done(status);
+  }
+}
+
 void PushJob::Finish(const absl::Status& status) {
   KDN_CHECK(done_ != nullptr, "a push finished twice");
   auto done = std::exchange(done_, nullptr);

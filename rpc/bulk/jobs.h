@@ -110,6 +110,42 @@ class PushJob final : public BulkJob {
   delivery::PushReceipt receipt_;
 };
 
+// Gets the bytes of a calibration's file.
+class CalibrationJob final : public BulkJob {
+ public:
+  using Bytes = std::vector<std::byte>;
+  CalibrationJob(NodeId peer, const codec::CalibrationId& id,
+                 uint64_t bytes_max, absl::Time deadline,
+                 delivery::Done<absl::StatusOr<Bytes>> done, Meters* meters)
+      : peer_(std::move(peer)),
+        id_(id),
+        bytes_max_(bytes_max),
+        deadline_(deadline),
+        done_(std::move(done)),
+        meters_(meters) {}
+  ~CalibrationJob() noexcept override = default;
+
+  const NodeId& peer() const override { return peer_; }
+  absl::Time deadline() const override { return deadline_; }
+  WorkClass work_class() const override { return WorkClass::kBackground; }
+  RequesterId requester() const override { return {}; }
+  Metric latency() const override { return "peer_calibration_us"; }
+  kj::Promise<absl::Status> Run(kj::AsyncIoStream& stream) override;
+  void Finish(const absl::Status& status) override;
+
+ private:
+  kj::Promise<absl::Status> ReadFrom(kj::AsyncIoStream& stream, size_t begin,
+                                     uint64_t bytes);
+
+  const NodeId peer_;
+  const codec::CalibrationId id_;
+  const uint64_t bytes_max_;
+  const absl::Time deadline_;
+  delivery::Done<absl::StatusOr<Bytes>> done_;
+  Meters* meters_;
+  Bytes bytes_;
+};
+
 // The wire's deadlineMs for `deadline`: at least 1.
 uint32_t MillisUntil(absl::Time deadline);
 

@@ -294,6 +294,42 @@ kj::Promise<void> BulkSession::SendFrom(std::shared_ptr<Group> group,
       .then([this, group, end] { return SendFrom(group, end); });
 }
 
+kj::Promise<void> BulkSession::ServeCalibration(
+    peer::Calibration::Reader request, absl::Duration timeout) {
+  using Bytes = absl::StatusOr<delivery::PeerService::FileBytes>;
+  const auto id =
+      DigestFromWire<codec::CalibrationId>(request.getId(), "calibration id");
+  if (!id.ok()) return Malformed(id.status());
+  auto expected = loop_.Expect<Bytes>();
+  shared_.service->ReadCalibration(*id, std::move(expected.done));
+  return ByDeadline(loop_, kj::mv(expected.promise),
+                    CallDeadline::After(timeout).at, "reading a calibration")
+      .then([this](Bytes bytes) {
+        auto message = kj::heap<capnp::MallocMessageBuilder>();
+        auto item = message->initRoot<peer::CalibrationItem>();
+        ToWire(bytes.status(), item.initStatus());
+        if (bytes.ok()) item.setBytes((*bytes)->size());
+        auto writing = WriteFrame(*stream_, *message);
+        return writing.attach(kj::mv(message))
+            .then([this, bytes = std::move(bytes)]() -> kj::Promise<void> {
+              if (!bytes.ok()) return kj::READY_NOW;
+              return SendBytes(*bytes, 0);
+            });
+      });
+}
+
+kj::Promise<void> BulkSession::SendBytes(delivery::PeerService::FileBytes bytes,
+                                         size_t begin) {
+  if (begin == bytes->size()) return kj::READY_NOW;
+  const size_t count = std::min(kBulkBlockBytes, bytes->size() - begin);
+  shared_.options.meters->Add("peer_bytes_out", count);
+  auto writing = stream_->write(bytes->data() + begin, count);
+  return Within(loop_, shared_.options.stall_timeout, kj::mv(writing))
+      .then([this, bytes, begin, count] {
+        return SendBytes(bytes, begin + count);
+      });
+}
+
 kj::Promise<void> BulkSession::ServePush(peer::Push::Reader request,
                                          absl::Duration timeout) {
   const absl::StatusOr<ChunkRef> ref = RefOf(request.getChunk());

@@ -118,6 +118,8 @@ kj::Promise<void> BulkSession::Serve(peer::Request::Reader request) {
       return ServeFetch(request.getFetch(), *timeout);
     case peer::Request::PUSH:
       return ServePush(request.getPush(), *timeout);
+    case peer::Request::CALIBRATION:
+      return ServeCalibration(request.getCalibration(), *timeout);
   }
   return Refuse(absl::UnimplementedError(
       absl::StrCat("node ", shared_.options.self.name(),

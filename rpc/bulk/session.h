@@ -122,6 +122,11 @@ class BulkSession {
   static std::vector<Item> TakeItems(Fetch& fetch);
   static std::shared_ptr<Group> Arrange(std::vector<Item> items,
                                         const KvSlice& slice);
+  kj::Promise<void> ServeCalibration(peer::Calibration::Reader request,
+                                     absl::Duration timeout);
+  // Sends a calibration's bytes from `begin` on.
+  kj::Promise<void> SendBytes(delivery::PeerService::FileBytes bytes,
+                              size_t begin);
   kj::Promise<void> ServePush(peer::Push::Reader push, absl::Duration timeout);
   using Block = absl::StatusOr<std::shared_ptr<storage::ArenaBlock>>;
   // Takes memory for a push, once not too much memory waits for bytes.

@@ -165,8 +165,22 @@ class Client {
   absl::StatusOr<std::vector<NodeStatus>> Status(
       absl::Duration timeout = kDefaultTimeout);
 
+  // Stores the file of a calibration in the cluster; kdn.capnp,
+  // CalibrationUpload, says what each code means. UNIMPLEMENTED when the node
+  // is too old.
+  absl::StatusOr<CalibrationReceipt> StoreCalibration(
+      absl::Span<const std::byte> file,
+      absl::Duration timeout = absl::Seconds(60));
+  // The calibrations of the cluster. Of one model, the calibration that codes
+  // new chunks comes first. UNIMPLEMENTED when the node is too old.
+  absl::StatusOr<std::vector<CalibrationEntry>> Calibrations(
+      absl::Duration timeout = kDefaultTimeout);
+  // Whether the node knows the two calls above.
+  bool KeepsCalibrations() const;
+
  private:
   explicit Client(std::shared_ptr<Connection> connection);
+  absl::Status CheckKeepsCalibrations() const;
   std::shared_ptr<Connection> connection_;
 };
 

@@ -43,6 +43,26 @@ NodeStatus FromWire(wire::NodeStatus::Reader status) {
   return out;
 }
 
+absl::StatusOr<CalibrationEntry> FromWire(
+    wire::Calibration::Reader calibration) {
+  const auto id =
+      DigestFromWire<CalibrationId>(calibration.getId(), "calibration id");
+  if (!id.ok()) return absl::DataLossError(id.status().message());
+  const auto model = DigestFromWire<ModelFingerprint>(calibration.getModel(),
+                                                      "model fingerprint");
+  if (!model.ok()) return absl::DataLossError(model.status().message());
+  CalibrationEntry entry{
+      *id,
+      *model,
+      absl::FromUnixSeconds(static_cast<int64_t>(calibration.getCreatedS())),
+      calibration.getBytes(),
+      {}};
+  for (const auto node : calibration.getNodes()) {
+    entry.holders.emplace_back(FromWire(node));
+  }
+  return entry;
+}
+
 LookupResult FromWire(wire::LookupResult::Reader result) {
   return LookupResult{.hit = result.getHit(),
                       .node = NodeId(FromWire(result.getNode())),

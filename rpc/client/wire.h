@@ -15,6 +15,8 @@ NodeInfo FromWire(wire::NodeInfo::Reader info);
 NodeStatus FromWire(wire::NodeStatus::Reader status);
 LookupResult FromWire(wire::LookupResult::Reader result);
 ChunkOutcome FromWire(wire::ChunkOutcome::Reader outcome);
+absl::StatusOr<CalibrationEntry> FromWire(
+    wire::Calibration::Reader calibration);
 absl::StatusOr<StoreReceipt> FromWire(wire::StoreReceipt::Reader receipt);
 void ToWire(const StoreSpec& spec, wire::StoreRequest::Builder out);
 

@@ -157,6 +157,8 @@ class GatewayImpl final : public Gateway, public kj::TaskSet::ErrorHandler {
           .memory = memory_,
           .regions = regions_,
           .store_bytes = store_bytes_,
+          .calibration_bytes =
+              AdmissionGate::Create(options_.calibration_bytes_max),
           .scratch = ScratchPool::Create(loop_, options_.scratch_bytes_max),
           .received = ByteBudget::Create(loop_, options_.received_bytes_max),
           .small_received =

@@ -105,6 +105,8 @@ class Gateway {
     // Scratch memory of one window of an inline retrieve. A window has at least
     // one chunk, however large.
     uint64_t window_bytes = 16u << 20;
+    // Most bytes of one calibration, and of all that clients are sending.
+    uint64_t calibration_bytes_max = 256u << 20;
     int session_stores_max = 64;
     uint64_t session_store_bytes_max = 1ull << 30;
     // The times of calls are counted here; the node reports them.

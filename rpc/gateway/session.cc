@@ -84,6 +84,7 @@ std::shared_ptr<SessionState> MakeSession(
   state->models = AdmissionGate::Create(kModelsPerSessionMax);
   state->stores = AdmissionGate::Create(options.session_stores_max);
   state->store_bytes = AdmissionGate::Create(options.session_store_bytes_max);
+  state->calibrations = AdmissionGate::Create(1);
   state->small_calls =
       AdmissionGate::Create(KnowledgeServer::SmallCallsOfSession());
   state->call_memory = ByteBudget::Create(
@@ -303,6 +304,87 @@ kj::Promise<void> SessionServer::status(StatusContext context) {
         auto list = results.initNodes(static_cast<unsigned>(nodes->size()));
         for (unsigned i = 0; i < nodes->size(); ++i) {
           FillNodeStatus((*nodes)[i], list[i]);
+        }
+      });
+}
+
+absl::StatusOr<CalibrationUploadServer::Budget> SessionServer::BudgetFor(
+    uint64_t bytes) const {
+  AdmissionGate& all = *state_->gateway->calibration_bytes;
+  if (bytes == 0 || bytes > all.budget()) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "a calibration of ", bytes, " bytes, expected 1 to ", all.budget()));
+  }
+  CalibrationUploadServer::Budget budget{
+      state_->calibrations->TryTake(1, WorkClass::kRead), nullptr};
+  if (!budget.in_session) {
+    return absl::ResourceExhaustedError(
+        "the session stores another calibration: wait for its commit");
+  }
+  budget.in_gateway = all.TryTake(bytes, WorkClass::kRead);
+  if (!budget.in_gateway) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("calibrations of ", all.used(),
+                     " bytes are on their way to this "
+                     "gateway, of at most ",
+                     all.budget(), ": try again later"));
+  }
+  return budget;
+}
+
+kj::Promise<void> SessionServer::storeCalibration(
+    StoreCalibrationContext context) {
+  const auto params = context.getParams();
+  auto results = context.getResults();
+  const auto timeout = TimeoutFromWire(params.getDeadlineMs());
+  if (!timeout.ok()) {
+    ToWire(timeout.status(), results.initStatus());
+    return kj::READY_NOW;
+  }
+  absl::StatusOr<CalibrationUploadServer::Budget> budget =
+      BudgetFor(params.getBytes());
+  ToWire(budget.status(), results.initStatus());
+  if (!budget.ok()) return kj::READY_NOW;
+  state_->gateway->SetInUse(*state_->link);
+  results.setUpload(kj::heap<CalibrationUploadServer>(
+      state_, params.getBytes(), CallDeadline::After(*timeout),
+      *std::move(budget)));
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> SessionServer::calibrations(CalibrationsContext context) {
+  context.allowCancellation();
+  const auto params = context.getParams();
+  std::optional<ModelFingerprint> model;
+  absl::Status status;
+  if (params.getModel().size() > 0) {
+    const auto asked = DigestFromWire<ModelFingerprint>(params.getModel(),
+                                                        "model fingerprint");
+    status = asked.status();
+    if (asked.ok()) model = *asked;
+  }
+  const auto timeout = TimeoutFromWire(params.getDeadlineMs());
+  if (status.ok()) status = timeout.status();
+  if (!status.ok()) {
+    ToWire(status, context.getResults().initStatus());
+    return kj::READY_NOW;
+  }
+  using Entries = absl::StatusOr<std::vector<CalibrationEntry>>;
+  auto expected = state_->loop().Expect<Entries>();
+  state_->node().Calibrations(std::move(expected.done));
+  return ByDeadline(state_->loop(), kj::mv(expected.promise),
+                    CallDeadline::After(*timeout).at, "listing calibrations")
+      .then([context, model](Entries all) mutable {
+        auto results = context.getResults();
+        ToWire(all.status(), results.initStatus());
+        if (!all.ok()) return;
+        std::erase_if(*all, [&](const CalibrationEntry& entry) {
+          return model && entry.model != *model;
+        });
+        auto list =
+            results.initCalibrations(static_cast<unsigned>(all->size()));
+        for (unsigned i = 0; i < all->size(); ++i) {
+          FillCalibration((*all)[i], list[i]);
         }
       });
 }

@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "rpc/gateway/calibration_upload.h"
 #include "rpc/gateway/session_state.h"
 #include "rpc/kdn.capnp.h"
 
@@ -41,8 +42,12 @@ class SessionServer final : public wire::Session::Server {
   kj::Promise<void> openMemory(OpenMemoryContext context) override;
   kj::Promise<void> info(InfoContext context) override;
   kj::Promise<void> status(StatusContext context) override;
+  kj::Promise<void> storeCalibration(StoreCalibrationContext context) override;
+  kj::Promise<void> calibrations(CalibrationsContext context) override;
 
  private:
+  absl::StatusOr<CalibrationUploadServer::Budget> BudgetFor(
+      uint64_t bytes) const;
   absl::StatusOr<std::shared_ptr<SharedRegion>> MakeRegion(uint64_t bytes);
   std::shared_ptr<SessionState> state_;
 };

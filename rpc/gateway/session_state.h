@@ -55,6 +55,7 @@ struct GatewayState {
   std::shared_ptr<AdmissionGate> memory;
   std::shared_ptr<AdmissionGate> regions;
   std::shared_ptr<AdmissionGate> store_bytes;
+  std::shared_ptr<AdmissionGate> calibration_bytes;
   std::shared_ptr<ScratchPool> scratch;
   std::shared_ptr<ByteBudget> received;
   std::shared_ptr<ByteBudget> small_received;
@@ -129,6 +130,7 @@ struct SessionState {
   std::shared_ptr<AdmissionGate> models;
   std::shared_ptr<AdmissionGate> stores;
   std::shared_ptr<AdmissionGate> store_bytes;
+  std::shared_ptr<AdmissionGate> calibrations;  // uploads
   std::shared_ptr<AdmissionGate> small_calls;
   std::shared_ptr<ByteBudget> call_memory;  // its share of the gateway's
   capnp::CapabilityServerSet<wire::SharedMemory> shared_memories;

@@ -13,8 +13,8 @@ namespace kdn::rpc {
 namespace {
 
 // NodeInfo.features; docs/protocol.md says what each name means.
-constexpr std::array<const char*, 2> kFeatures = {"refuses-unknown",
-                                                  "layers-per-call"};
+constexpr std::array<const char*, 3> kFeatures = {
+    "refuses-unknown", "layers-per-call", "calibrations"};
 
 // OK when no list of the store is longer than it may be. Nothing is copied.
 absl::Status CheckListSizes(wire::StoreRequest::Reader request) {
@@ -70,6 +70,18 @@ void FillNodeInfo(const GatewayState& gateway, bool local,
   auto features = out.initFeatures(static_cast<unsigned>(kFeatures.size()));
   for (unsigned i = 0; i < features.size(); ++i) {
     features.set(i, kFeatures[i]);
+  }
+}
+
+void FillCalibration(const CalibrationEntry& entry,
+                     wire::Calibration::Builder out) {
+  out.setId(ToWire(entry.id));
+  out.setModel(ToWire(entry.model));
+  out.setCreatedS(static_cast<uint64_t>(absl::ToUnixSeconds(entry.created)));
+  out.setBytes(entry.bytes);
+  auto nodes = out.initNodes(static_cast<unsigned>(entry.holders.size()));
+  for (unsigned i = 0; i < nodes.size(); ++i) {
+    nodes.set(i, entry.holders[i].name());
   }
 }
 

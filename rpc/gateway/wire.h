@@ -17,6 +17,8 @@ namespace kdn::rpc {
 void FillNodeInfo(const GatewayState& gateway, bool local,
                   wire::NodeInfo::Builder out);
 void FillNodeStatus(const NodeStatus& status, wire::NodeStatus::Builder out);
+void FillCalibration(const CalibrationEntry& entry,
+                     wire::Calibration::Builder out);
 void FillLookupResult(const LookupResult& result,
                       wire::LookupResult::Builder out);
 void FillOutcome(const ChunkOutcome& outcome, wire::ChunkOutcome::Builder out);

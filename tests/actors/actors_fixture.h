@@ -46,6 +46,11 @@ class HeldTransport final : public delivery::PeerTransport {
   void Push(delivery::PushRequest request, PushDone done) override {
     pushes.push_back({std::move(request), std::move(done)});
   }
+  void FetchCalibration(
+      const NodeId& peer, const codec::CalibrationId& id, uint64_t, absl::Time,
+      delivery::Done<absl::StatusOr<std::vector<std::byte>>> done) override {
+    calibrations.push_back({peer, id, std::move(done)});
+  }
   void FailPeer(const NodeId& peer) override { failed.push_back(peer); }
 
   struct HeldFetch {
@@ -56,6 +61,12 @@ class HeldTransport final : public delivery::PeerTransport {
     delivery::PushRequest request;
     PushDone done;
   };
+  struct HeldCalibration {
+    NodeId peer;
+    codec::CalibrationId id;
+    delivery::Done<absl::StatusOr<std::vector<std::byte>>> done;
+  };
+  std::vector<HeldCalibration> calibrations;
   std::vector<HeldFetch> fetches;
   std::vector<HeldPush> pushes;
   std::vector<size_t> cancelled;  // indices of fetches

@@ -2,6 +2,7 @@
 #define KDN_TESTS_ACTORS_NO_TRANSPORT_H_
 
 #include <memory>
+#include <vector>
 
 #include "absl/synchronization/notification.h"
 #include "delivery/peer_transport.h"
@@ -20,6 +21,11 @@ class NoTransport final : public delivery::PeerTransport {
   void Push(
       delivery::PushRequest,
       delivery::Done<absl::StatusOr<delivery::PushReceipt>> done) override {
+    done(absl::UnavailableError("no peers"));
+  }
+  void FetchCalibration(
+      const NodeId&, const codec::CalibrationId&, uint64_t, absl::Time,
+      delivery::Done<absl::StatusOr<std::vector<std::byte>>> done) override {
     done(absl::UnavailableError("no peers"));
   }
   void FailPeer(const NodeId&) override {

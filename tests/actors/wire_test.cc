@@ -25,6 +25,20 @@ TEST(ActorsWireTest, MetricsKeepNamesAndValues) {
   EXPECT_EQ(FromWire(ToWire(values)), values);
 }
 
+TEST(ActorsWireTest, IdsOfCalibrationsKeepTheirBytes) {
+  delivery::CalibrationIds ids;
+  for (uint8_t i = 1; i < 4; ++i) {
+    std::array<uint8_t, codec::CalibrationId::kSize> bytes{};
+    bytes.fill(static_cast<uint8_t>(77 * i));
+    ids.insert(codec::CalibrationId(bytes));
+  }
+  std::vector<char> packed = PackIds(ids);
+  EXPECT_EQ(UnpackIds(packed), ids);
+  packed.push_back('x');
+  EXPECT_EQ(UnpackIds(packed), ids) << "a tail is dropped";
+  EXPECT_TRUE(UnpackIds({}).empty());
+}
+
 TEST(ActorsWireTest, AMetricThatIsZeroIsLeftOut) {
   MetricValues values;
   EXPECT_TRUE(ToWire(values).empty());

@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "kv/calibration_id.h"
 #include "kv/check.h"
 #include "rpc/peer.capnp.h"
 #include "rpc/wire.h"
@@ -58,6 +59,10 @@ void ReadStatus(capnp::MessageReader& message) {
 
 void ReadRequest(capnp::MessageReader& message) {
   const auto request = message.getRoot<peer::Request>();
+  if (request.isCalibration()) {
+    const auto id = request.getCalibration().getId();
+    DigestFromWire<CalibrationId>(id, "id").status().IgnoreError();
+  }
   if (!request.isFetch()) return;
   for (const auto chunk : request.getFetch().getChunks()) {
     DigestFromWire<ChunkKey>(chunk.getKey(), "key").status().IgnoreError();
@@ -132,6 +137,12 @@ std::vector<std::string> Seeds() {
              [](auto& m) {
                rpc::ToWire(absl::NotFoundError("no"),
                            m.template initRoot<rpc::wire::Status>());
+             }),
+        Seed('\5',
+             [](auto& m) {
+               m.template initRoot<rpc::peer::Request>()
+                   .initCalibration()
+                   .initId(32);
              }),
         Seed('\5', [](auto& m) {
           auto fetch = m.template initRoot<rpc::peer::Request>().initFetch();

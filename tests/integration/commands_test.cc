@@ -259,7 +259,7 @@ TEST(CodecCommandTest, ACalibrationLoadsAndTheSameTextGivesTheSameTransforms) {
   EXPECT_EQ(calibration.geometry(), (codec::Calibration::Geometry{4, 2, 32}));
   EXPECT_THAT(made.output,
               AllOf(HasSubstr(ShortHex(calibration.id())), HasSubstr("base+2"),
-                    HasSubstr("calibrations:")));
+                    HasSubstr("kdn codec store")));
   const Ran info =
       Kdn(absl::StrCat("codec info ", calibrations.PathOf("a.kdncal")));
   EXPECT_EQ(info.exit_code, 0) << info.output;
@@ -478,7 +478,7 @@ class CalibratedUpTest : public UpTest {
   const Calibrations calibrations_;
 };
 
-TEST_F(CalibratedUpTest, NodesCodeWithTheCalibrationAndNeedItToDeliver) {
+TEST_F(CalibratedUpTest, NodesCodeWithTheCalibrationAndKeepIt) {
   const Ran injected =
       Kdn(absl::StrCat("inject --level base --durability durable --connect ",
                        addresses_[0], " ", kFacts));
@@ -491,9 +491,34 @@ TEST_F(CalibratedUpTest, NodesCodeWithTheCalibrationAndNeedItToDeliver) {
 
   std::filesystem::remove(calibrations_.PathOf("recall.kdncal"));
   Up();
-  const Ran without = AskForBase();
+  const Ran again = AskForBase();
+  EXPECT_EQ(again.exit_code, 0) << again.output;
+  EXPECT_THAT(again.output, Not(HasSubstr("prefilled here")));
+  EXPECT_TRUE(WIFEXITED(Stop(SIGTERM))) << Log();
+}
+
+TEST_F(UpTest, InjectMakesTheCalibrationThatTheClusterLacks) {
+  const std::string facts = KDN_SOURCE_DIR "/model/recall/facts";
+  const Ran few =
+      Kdn(absl::StrCat("inject --level base --connect ", addresses_[0], " ",
+                       KDN_SOURCE_DIR, "/.clang-format"));
+  EXPECT_EQ(few.exit_code, 0) << few.output;
+  EXPECT_THAT(few.output, AllOf(HasSubstr("the built-in calibration is used"),
+                                HasSubstr("--calibrate FILE")));
+  const std::string inject =
+      absl::StrCat("inject --level base --connect ", addresses_[0], " ");
+  const Ran without = Kdn(absl::StrCat(inject, "--no-calibrate ", kFacts));
   EXPECT_EQ(without.exit_code, 0) << without.output;
-  EXPECT_THAT(without.output, HasSubstr("prefilled here"));
+  EXPECT_THAT(without.output, Not(HasSubstr("calibration")));
+  const Ran first = Kdn(absl::StrCat(inject, facts));
+  EXPECT_EQ(first.exit_code, 0) << first.output;
+  EXPECT_THAT(first.output, AllOf(HasSubstr("the cluster has no calibration"),
+                                  HasSubstr("is stored on n1, n2, n3")));
+  const Ran second = Kdn(absl::StrCat(inject, facts));
+  EXPECT_EQ(second.exit_code, 0) << second.output;
+  EXPECT_THAT(second.output, Not(HasSubstr("calibration")));
+  const Ran status = Kdn(absl::StrCat("status --connect ", addresses_[2]));
+  EXPECT_THAT(status.output, AllOf(HasSubstr("of model"), HasSubstr("none")));
   EXPECT_TRUE(WIFEXITED(Stop(SIGTERM))) << Log();
 }
 

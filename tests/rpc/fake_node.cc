@@ -341,6 +341,36 @@ void FakeNode::Remove(std::vector<ChunkRef> chunks, Namespace ns, SessionId,
   });
 }
 
+// Takes any bytes as a calibration of the model whose fingerprint is zero.
+void FakeNode::StoreCalibration(
+    std::vector<std::byte> bytes, absl::Time,
+    delivery::Done<absl::StatusOr<CalibrationReceipt>> done) {
+  Do([this, bytes = std::move(bytes), done = std::move(done)]() mutable {
+    const CalibrationId id(Sha256Of(
+        {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}));
+    const std::vector<NodeId> holders = {NodeId("fake"), NodeId("b")};
+    {
+      absl::MutexLock lock(&mutex_);
+      calibrations_.push_back({id, ModelFingerprint(),
+                               absl::FromUnixSeconds(1234), bytes.size(),
+                               holders});
+    }
+    done(CalibrationReceipt{id, holders});
+  });
+}
+
+void FakeNode::Calibrations(
+    delivery::Done<absl::StatusOr<std::vector<CalibrationEntry>>> done) {
+  Do([this, done = std::move(done)]() mutable {
+    std::vector<CalibrationEntry> all;
+    {
+      absl::MutexLock lock(&mutex_);
+      all = calibrations_;
+    }
+    done(std::move(all));
+  });
+}
+
 SessionId FakeNode::OpenSession() {
   absl::MutexLock lock(&mutex_);
   sessions_.insert(next_session_);

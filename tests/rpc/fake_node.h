@@ -65,6 +65,12 @@ class FakeNode final : public delivery::NodeService {
   void Remove(std::vector<ChunkRef> chunks, Namespace ns, SessionId session,
               absl::Time deadline,
               delivery::Done<std::vector<absl::Status>> done) override;
+  void StoreCalibration(
+      std::vector<std::byte> bytes, absl::Time deadline,
+      delivery::Done<absl::StatusOr<CalibrationReceipt>> done) override;
+  void Calibrations(
+      delivery::Done<absl::StatusOr<std::vector<CalibrationEntry>>> done)
+      override;
   SessionId OpenSession() override;
   void CloseSession(SessionId session) override;
   void Status(absl::Time deadline,
@@ -91,6 +97,7 @@ class FakeNode final : public delivery::NodeService {
   mutable absl::Mutex mutex_;
   std::map<Name, Chunk> chunks_ ABSL_GUARDED_BY(mutex_);
   std::map<ChunkKey, ChunkOutcome> outcomes_ ABSL_GUARDED_BY(mutex_);
+  std::vector<CalibrationEntry> calibrations_ ABSL_GUARDED_BY(mutex_);
   std::set<uint64_t> sessions_ ABSL_GUARDED_BY(mutex_);
   std::set<std::pair<uint64_t, ChunkKey>> pins_ ABSL_GUARDED_BY(mutex_);
   int pins_made_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -104,6 +104,26 @@ void FakePeer::TakeBack() {
   Lend(std::move(next.first), std::move(next.second));
 }
 
+void FakePeer::HoldCalibration(std::vector<std::byte> bytes) {
+  const codec::CalibrationId id(
+      Sha256Of({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}));
+  absl::MutexLock lock(&mutex_);
+  calibrations_[id] =
+      std::make_shared<const std::vector<std::byte>>(std::move(bytes));
+}
+
+void FakePeer::ReadCalibration(const codec::CalibrationId& id,
+                               delivery::Done<absl::StatusOr<FileBytes>> done) {
+  FileBytes found;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto at = calibrations_.find(id);
+    if (at != calibrations_.end()) found = at->second;
+  }
+  if (found == nullptr) return done(absl::NotFoundError("no calibration"));
+  done(found);
+}
+
 void FakePeer::ReadLocal(const ChunkRef& ref, const Namespace&, absl::Time,
                          ReadDone done) {
   absl::StatusOr<Held> answer = absl::NotFoundError("not here");

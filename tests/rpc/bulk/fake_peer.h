@@ -41,6 +41,10 @@ class FakePeer final : public delivery::PeerService {
   int commits() const;
   absl::Time last_expires() const;
 
+  // Has one calibration: that of `bytes`.
+  void HoldCalibration(std::vector<std::byte> bytes);
+  void ReadCalibration(const codec::CalibrationId& id,
+                       delivery::Done<absl::StatusOr<FileBytes>> done) override;
   void ReadLocal(const ChunkRef& ref, const Namespace& ns, absl::Time deadline,
                  delivery::Done<absl::StatusOr<Held>> done) override;
   void ReserveLocal(
@@ -61,6 +65,8 @@ class FakePeer final : public delivery::PeerService {
   mutable absl::Mutex mutex_;
   std::map<ChunkKey, storage::ObjectRef> objects_ ABSL_GUARDED_BY(mutex_);
   std::map<ChunkKey, absl::Status> failures_ ABSL_GUARDED_BY(mutex_);
+  std::map<codec::CalibrationId, FileBytes> calibrations_
+      ABSL_GUARDED_BY(mutex_);
   bool silent_ ABSL_GUARDED_BY(mutex_) = false;
   int commits_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Time last_expires_ ABSL_GUARDED_BY(mutex_);
