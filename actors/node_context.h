@@ -2,6 +2,7 @@
 #define KDN_ACTORS_NODE_CONTEXT_H_
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -99,6 +100,7 @@ struct NodeContext {
   transfer::CalibrationShelf shelf;
   // Set before the node serves; null in tests that need none.
   CalibrationActor calibration_actor;
+  std::atomic<bool> calibrating{false};  // see NodeCalibrationRun
   std::unique_ptr<PassingMemory> passing;
   transfer::LinkBook links;
   transfer::HealthBook health;

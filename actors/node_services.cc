@@ -7,6 +7,7 @@
 #include "actors/chunk_writer.h"
 #include "actors/lease_actor.h"
 #include "actors/lookup_actor.h"
+#include "actors/node_calibration_run.h"
 #include "actors/report_actor.h"
 #include "actors/retrieve_actor.h"
 #include "codec/format/object.h"
@@ -191,6 +192,11 @@ void NodeServices::Calibrations(
   caf::anon_send(node_->calibration_actor,
                  ListCalibrationsCall{Reply<std::vector<CalibrationEntry>>::To(
                      std::move(done))});
+}
+
+absl::StatusOr<std::unique_ptr<delivery::CalibrationRun>>
+NodeServices::BeginCalibration(const ModelSpec& model) {
+  return NodeCalibrationRun::Begin(node_, this, model);
 }
 
 void NodeServices::ReadCalibration(

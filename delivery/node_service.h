@@ -91,6 +91,33 @@ struct RetrieveRequest {
   std::shared_ptr<Cancellation> cancellation = std::make_shared<Cancellation>();
 };
 
+// How the calibration of a CalibrationRun is made: see codec::Calibrator.
+struct CalibrationChoice {
+  double base_bits = 1.5;
+  std::vector<double> weights;  // [layer][K|V][KV head]; empty: all equal
+};
+
+// A calibration in the making. Destroying the run gives it up. Any thread, one
+// call at a time.
+class CalibrationRun {
+ public:
+  struct Count {
+    int tokens = 0;      // added so far
+    int tokens_min = 0;  // that Finish needs
+  };
+  virtual ~CalibrationRun() = default;
+  // Adds the KV of a run of tokens, of all layers, with K rotated to
+  // `positions`. `kv` must stay valid until `done`. RESOURCE_EXHAUSTED, and
+  // nothing is added, when the run has as many tokens as the node has memory
+  // for. After another error, Finish fails too.
+  virtual void Add(const KvView& kv, std::vector<int32_t> positions,
+                   Done<absl::StatusOr<Count>> done) = 0;
+  // Makes the calibration and stores it: see NodeService::StoreCalibration.
+  // INVALID_ARGUMENT for too few tokens or wrong weights.
+  virtual void Finish(CalibrationChoice choice, absl::Time deadline,
+                      Done<absl::StatusOr<CalibrationReceipt>> done) = 0;
+};
+
 // The interface of a node for its gateway. Every call returns at once; every
 // Done runs exactly once, on any thread, by the deadline. Thread-safe.
 class NodeService {
@@ -144,6 +171,12 @@ class NodeService {
   // codes new objects comes first.
   virtual void Calibrations(
       Done<absl::StatusOr<std::vector<CalibrationEntry>>> done) = 0;
+
+  // Begins to make a calibration of a model. RESOURCE_EXHAUSTED while another
+  // run lives; INVALID_ARGUMENT when the transform-coded levels cannot code
+  // such a model.
+  virtual absl::StatusOr<std::unique_ptr<CalibrationRun>> BeginCalibration(
+      const ModelSpec& model) = 0;
 
   // A session id that no other session of the cluster has.
   virtual SessionId OpenSession() = 0;

@@ -403,6 +403,31 @@ interface Knowledge {
   #   failedPrecondition  another session has pinned the chunk
   #   unavailable         the copies within reach are removed, but a node that is down
   #                       may hold a copy, or a disk failed: remove again later
+
+  calibrate @6 (deadlineMs :UInt32) -> (status :Status, run :CalibrationRun);
+  # Begins to make a calibration of this model from KV that the engine has computed.
+  # Needs a node with the feature "calibration-runs". The deadline covers everything up
+  # to the answer of finish. resourceExhausted when the node makes another calibration;
+  # invalidArgument when base, base1 and base2 cannot code KV of this model.
+}
+
+interface CalibrationRun {
+  # A calibration in the making. Dropping it before finish gives it up.
+
+  add @0 (bytes :Data, strides :Strides, positions :List(Int32))
+      -> (status :Status, tokens :UInt32, tokensMin :UInt32);
+  # Adds the KV of a run of tokens, of all layers: K rotated to `positions`, as the
+  # engine holds it, and V. `strides` describes the tensor, which begins at the first
+  # byte. `tokens` is the number of tokens so far; finish needs tokensMin. Calls are
+  # worked off one after the other.
+
+  finish @1 (baseBits :Float64 = 1.5, weights :List(Float64))
+      -> (status :Status, id :Data, nodes :List(Text));
+  # Makes the calibration and stores it in the cluster, as CalibrationUpload.commit does.
+  #   baseBits  bits per value that the level base should take
+  #   weights   the weight of a squared error in a head's K or V, [layer][K|V][KV head],
+  #             all above 0. Empty: all are equal, which gives much larger errors.
+  # invalidArgument for too few tokens or wrong weights.
 }
 
 struct LookupResult {

@@ -75,7 +75,9 @@ def main() -> None:
     python = files / "usr/share/doc/python3.11/html/_sources"
     texts: dict[str, Callable[[], Iterable[Path]]] = {
         "calibration/debian-policy.txt": lambda: (files / "usr/share/doc/debian-policy").glob("policy.txt*"),
-        "calibration/developers-reference.txt": lambda: (files / "usr/share/developers-reference").glob("[a-hj-rt-z]*.html"),
+        "calibration/developers-reference.txt": lambda: (files / "usr/share/developers-reference").glob(
+            "[a-hj-rt-z]*.html"
+        ),
         "calibration/fortunes.txt": lambda: (
             path
             for path in (files / "usr/share/games/fortunes").iterdir()

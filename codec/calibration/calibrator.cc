@@ -378,7 +378,8 @@ void ChooseBands(const StreamStatistics& statistics, Tables* tables,
 
 }  // namespace
 
-absl::StatusOr<Calibrator> Calibrator::Create(const ModelSpec& spec) {
+absl::StatusOr<Calibrator> Calibrator::Create(const ModelSpec& spec,
+                                              int sample_tokens) {
   if (absl::Status s = Validate(spec); !s.ok()) return s;
   if (spec.head_dim > kTransformDimMax) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -386,18 +387,30 @@ absl::StatusOr<Calibrator> Calibrator::Create(const ModelSpec& spec) {
         " dimensions, ", spec.name, " has ", spec.head_dim,
         ": its KV can be kept at int8 and lossless"));
   }
-  return Calibrator(spec);
+  return Calibrator(spec, std::max(sample_tokens, kSampleTokensMin));
 }
 
-Calibrator::Calibrator(const ModelSpec& spec)
+Calibrator::Calibrator(const ModelSpec& spec, int sample_tokens)
     : spec_(spec),
       heads_(HeadsPerStream(spec.num_kv_heads, spec.head_dim, Level::kBase)),
       dim_(heads_ * spec.head_dim),
+      sample_tokens_(sample_tokens),
       streams_(static_cast<size_t>(spec.num_layers) * 2 * StreamsOfPart()) {
   for (Stream& stream : streams_) {
     stream.sum.resize(dim_);
     stream.products.resize(static_cast<size_t>(dim_) * dim_);
   }
+}
+
+std::vector<Rows> Calibrator::HeadsOf(const KvView& kv, size_t stream) const {
+  const int first = static_cast<int>(stream) % StreamsOfPart() * heads_;
+  const int plane = static_cast<int>(stream) / StreamsOfPart();
+  std::vector<Rows> heads;
+  for (int head = first; head < first + heads_; ++head) {
+    heads.push_back(
+        RowsOf(kv.Layer(plane / 2), static_cast<KvPart>(plane % 2), head));
+  }
+  return heads;
 }
 
 void Calibrator::AddRow(const float* row, bool in_sample, Stream& stream) {
@@ -412,8 +425,7 @@ void Calibrator::AddRow(const float* row, bool in_sample, Stream& stream) {
 }
 
 void Calibrator::Thin() {
-  constexpr int kSampleTokensMax = 8192;
-  while (tokens_ / sample_step_ > kSampleTokensMax) {
+  while (tokens_ / sample_step_ > sample_tokens_) {
     sample_step_ *= 2;
     for (Stream& stream : streams_) {
       const size_t rows = stream.sample.size() / dim_;
@@ -440,18 +452,19 @@ absl::Status Calibrator::Add(const KvView& kv,
                                  .tokens = shape.tokens,
                                  .head_dim = shape.head_dim,
                                  .dtype = shape.dtype};
+  const auto load = [&](size_t stream, SourceRows& rows) {
+    const bool is_k = stream / StreamsOfPart() % 2 == 0;
+    return rows.Load(stream_shape, HeadsOf(kv, stream), is_k ? &undo : nullptr);
+  };
   for (size_t stream = 0; stream < streams_.size(); ++stream) {
-    const int first = static_cast<int>(stream) % StreamsOfPart() * heads_;
-    const int plane = static_cast<int>(stream) / StreamsOfPart();
-    const auto part = static_cast<KvPart>(plane % 2);
-    std::vector<Rows> heads;
-    for (int head = first; head < first + heads_; ++head) {
-      heads.push_back(RowsOf(kv.Layer(plane / 2), part, head));
-    }
     SourceRows rows;
-    if (!rows.Load(stream_shape, heads, part == KvPart::kK ? &undo : nullptr)) {
+    if (!load(stream, rows)) {
       return absl::InvalidArgumentError("a value of the KV is not finite");
     }
+  }
+  for (size_t stream = 0; stream < streams_.size(); ++stream) {
+    SourceRows rows;
+    load(stream, rows);
     const std::vector<int> far =
         CentreWithoutFar(rows.values(), dim_, positions).far;
     for (int token = 0; token < shape.tokens; ++token) {

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "codec/calibration/calibration_format.h"
+#include "codec/stream_codec.h"
 #include "kv/kv_view.h"
 #include "kv/model_spec.h"
 
@@ -28,7 +29,7 @@ namespace kdn::codec {
 // raw.
 //
 // Representation: the moments of all tokens, and the rows of some tokens, for
-// the tables: at most 8,192 tokens of 4 bytes per value. Thread-compatible.
+// the tables, in 4 bytes per value. Thread-compatible.
 class Calibrator {
  public:
   struct Options {
@@ -46,12 +47,16 @@ class Calibrator {
   };
 
   // INVALID_ARGUMENT when the spec is invalid or the transform-coded levels
-  // cannot code such a model.
-  static absl::StatusOr<Calibrator> Create(const ModelSpec& spec);
+  // cannot code such a model. The rows of at most `sample_tokens` tokens, and
+  // at least kSampleTokensMin, are kept for the tables.
+  static absl::StatusOr<Calibrator> Create(const ModelSpec& spec,
+                                           int sample_tokens = kSampleTokens);
+  static constexpr int kSampleTokens = 8192;
+  static constexpr int kSampleTokensMin = 512;
 
   // Adds the KV of a run of tokens, of all layers, with K rotated at
   // `positions`. INVALID_ARGUMENT for another shape, or for values that are not
-  // finite.
+  // finite; nothing is added then.
   absl::Status Add(const KvView& kv, absl::Span<const int32_t> positions);
   int tokens() const { return tokens_; }
   // The fewest tokens that Finish accepts: two per dimension of a stream.
@@ -70,7 +75,9 @@ class Calibrator {
     std::vector<float> sample;     // [token][dim]
   };
 
-  explicit Calibrator(const ModelSpec& spec);
+  Calibrator(const ModelSpec& spec, int sample_tokens);
+  // The heads of stream `stream`.
+  std::vector<Rows> HeadsOf(const KvView& kv, size_t stream) const;
   int StreamsOfPart() const { return spec_.num_kv_heads / heads_; }
   void AddRow(const float* row, bool in_sample, Stream& stream);
   // Halves the samples when they are too large.
@@ -81,6 +88,7 @@ class Calibrator {
   int heads_ = 1;  // that share a stream
   int dim_ = 0;
   int tokens_ = 0;
+  int sample_tokens_;
   int sample_step_ = 1;  // one token of so many is in the samples
   std::vector<Stream> streams_;
 };

@@ -28,7 +28,7 @@ from .errors import (
     Unimplemented,
 )
 from .keys import CHUNK_TOKENS, Chunk, cut_chain, fingerprint_of, golden_vectors
-from .knowledge import AsyncKnowledge, Knowledge
+from .knowledge import AsyncKnowledge, Calibrator, Knowledge
 from .model import ModelSpec, RopeSpec
 from .types import Calibration, Found, NodeInfo, Outcome, Receipt, Retrieved
 
@@ -38,6 +38,7 @@ __all__ = [
     "AsyncClient",
     "AsyncKnowledge",
     "Calibration",
+    "Calibrator",
     "Cancelled",
     "Chunk",
     "Client",

@@ -28,6 +28,8 @@ _BYTES_UNANSWERED = 32 << 20
 # TCP, messages of 0.25, 0.5, 1, 2 and 4 MiB gave 1.0, 1.5, 1.5, 1.5 and 1.3 GB/s for
 # storing, and 1.1, 1.5, 1.9, 1.9 and 1.6 GB/s for retrieving.
 _MESSAGE_BYTES = 2 << 20
+_RUN_BYTES = 16 << 20
+"""Most bytes of KV in one call that adds to a calibration."""
 _LEVEL_NAMES = {number: name for name, number in LEVELS.items()}
 
 
@@ -297,6 +299,41 @@ class Calls:
             request.memory = self._connection.held(call.memory.number)
         begin.deadlineMs = milliseconds(call.timeout)
         return begin.send()
+
+    async def calibrate(self, timeout: float) -> int:
+        """Begins a calibration. Returns the number under which the connection holds it."""
+        if "calibration-runs" not in self._connection.node.features:
+            raise Unimplemented(f"node {self._connection.node.id} makes no calibrations for clients: update it")
+        call = self._knowledge.calibrate(deadlineMs=milliseconds(timeout))
+        answer = await answer_of(call, timeout, "beginning a calibration")
+        check(answer.status)
+        return self._connection.hold(answer.run)
+
+    async def add_to_calibration(
+        self, run: int, kv: np.ndarray[Any, Any], positions: Sequence[int], timeout: float
+    ) -> tuple[int, int]:
+        """Adds KV. Returns the tokens so far and those that `finish_calibration` needs."""
+        count = min(4096, max(1, _RUN_BYTES // max(1, kv.nbytes // max(1, len(positions)))))
+        tokens = needed = 0
+        for first in range(0, len(positions), count):
+            part = np.ascontiguousarray(kv[:, :, :, first : first + count])
+            request = self._connection.held(run).add_request()
+            request.bytes = part.reshape(-1).view(np.uint8).data
+            request.strides = dict(zip(("layer", "part", "head", "token"), _dense_strides(part)))
+            request.positions = list(positions[first : first + count])
+            answer = await answer_of(request.send(), timeout, "adding to a calibration")
+            check(answer.status)
+            tokens, needed = answer.tokens, answer.tokensMin
+        return tokens, needed
+
+    async def finish_calibration(self, run: int, base_bits: float, weights: Sequence[float], timeout: float) -> str:
+        call = self._connection.held(run).finish(baseBits=base_bits, weights=list(weights))
+        answer = await answer_of(call, timeout, "making a calibration")
+        check(answer.status)
+        return bytes(answer.id).hex()
+
+    async def drop_calibration(self, run: int) -> None:
+        self._connection.drop(run)
 
     async def retrieve(self, call: RetrieveCall) -> list[Outcome]:
         # After a broken call, the node may write into the memory until the deadline. After

@@ -194,6 +194,36 @@ def cache_of(kv: Any, device: Any) -> DynamicCache:
     return cache
 
 
+def windows_of(tokens: Sequence[int], count: int, length: int) -> list[Sequence[int]]:
+    """At most `count` windows of `length` tokens, spread evenly; all tokens if they are fewer."""
+    count = max(1, min(count, len(tokens) // length))
+    begins = [max(0, (2 * i + 1) * len(tokens) // (2 * count) - length // 2) for i in range(count)]
+    return [tokens[begin : begin + length] for begin in begins]
+
+
+def sensitivity_of(model: Any, cache: Any, behind: Sequence[int], random: torch.Generator) -> Any:
+    """How much an error in the KV of `cache` changes what the model says behind it: the
+    Fisher information, as model/kv_sensitivity.h has it. Returns the mean squares of the
+    gradients, of shape (layers, 2, kv_heads), without those of the first token."""
+    leaves = [x.detach().clone().requires_grad_() for pair in layers_of(cache) for x in pair]
+    begin = length_of(cache)
+    device = model.device
+    with torch.enable_grad():
+        kv = [torch.cat(leaves[i : i + 2]) for i in range(0, len(leaves), 2)]
+        said = model(
+            input_ids=torch.tensor([list(behind)], device=device),
+            attention_mask=torch.ones((1, begin + len(behind)), dtype=torch.long, device=device),
+            position_ids=torch.arange(begin, begin + len(behind), device=device)[None],
+            past_key_values=cache_of(kv, device),
+            use_cache=True,
+        )
+        logs = torch.log_softmax(said.logits[0].float(), dim=-1)
+        tokens = torch.multinomial(logs.detach().exp(), 1, generator=random)
+        gradients = torch.autograd.grad(logs.gather(1, tokens).sum(), leaves)
+    squares = [g[0, :, 1:].float().pow(2).mean(dim=(1, 2)) for g in gradients]
+    return torch.stack(squares).view(len(kv), 2, -1).cpu() / len(behind)
+
+
 def prefill(model: Any, tokens: Sequence[int], cache: Any) -> Any:
     """Prefills `tokens` behind those in `cache`, and adds them to it. Returns the logits
     of the last token."""

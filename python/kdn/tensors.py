@@ -70,6 +70,14 @@ def stack_layers(layers: Any, model: ModelSpec) -> np.ndarray[Any, Any]:
         raise InvalidArgument(f"KV whose layers have different shapes: {error}") from None
 
 
+def tokens_of(kv: Any, model: ModelSpec) -> int:
+    """The number of tokens of a KV tensor, in one of the forms that `as_kv` takes."""
+    shape = np.shape(kv[0][0]) if isinstance(kv, list | tuple) else tuple(kv.shape)
+    if len(shape) < 2:
+        raise InvalidArgument(f"KV of the shape {shape}, expected that of {model.name or 'the model'}")
+    return int(shape[-2])
+
+
 def as_kv(kv: Any, model: ModelSpec, tokens: int) -> np.ndarray[Any, Any]:
     """Makes a KV tensor of an engine's KV, which is a tensor of the logical shape or a
     sequence of pairs (K, V). Checks dtype and shape."""

@@ -479,6 +479,29 @@ def test_a_calibration_is_stored_on_every_node(cluster: Cluster, tmp_path: Path)
             client.calibrations()
 
 
+def test_an_engine_makes_a_calibration(cluster: Cluster, namespace: str) -> None:
+    model = dataclasses.replace(MODEL, weights_digest=namespace)
+    random = np.random.default_rng(1)
+    with kdn.Client(cluster.unix()) as client:
+        knowledge = client.open(namespace, model)
+        calibrator = knowledge.calibrator()
+        with pytest.raises(kdn.ResourceExhausted, match="makes another calibration"):
+            knowledge.calibrator()
+        shape = (model.num_layers, 2, model.num_kv_heads, 100, model.head_dim)
+        calibrator.add(random.standard_normal(shape, dtype=np.float32))
+        assert (calibrator.tokens, calibrator.tokens_min) == (100, 64)
+        made = calibrator.finish([1.0, 2.0] * model.num_layers * model.num_kv_heads)
+        (found,) = client.calibrations(model)
+        assert found.id == made and found.created > 1.7e9
+        assert len(found.nodes) == sum(node["alive"] for node in client.status())
+        few = knowledge.calibrator()
+        few.add(random.standard_normal((*shape[:3], 10, shape[4]), dtype=np.float32), range(7, 17))
+        with pytest.raises(kdn.InvalidArgument, match="at least 64 tokens, got 10"):
+            few.finish()
+        with pytest.raises(kdn.FailedPrecondition, match="is over"):
+            few.finish()
+
+
 def test_memory_kept_for_later_makes_room(cluster: Cluster, namespace: str) -> None:
     with kdn.Client(cluster.unix()) as client:
         memory = client._link.memory

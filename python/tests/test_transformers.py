@@ -34,9 +34,11 @@ from kdn.huggingface import (  # noqa: E402
     layers_of,
     length_of,
     prefill,
+    sensitivity_of,
     served_digest,
     spec_of,
     spec_of_config,
+    windows_of,
 )
 from kdn.loaded_model import facts_of  # noqa: E402
 from kdn.memory import Memory  # noqa: E402
@@ -1072,3 +1074,52 @@ def test_mistakes_are_typed(base: KnowledgeBase, recall: Any, tokenizer: Any, sh
     config = transformers.MistralConfig(sliding_window=64, num_hidden_layers=1, hidden_size=64, vocab_size=64)
     with pytest.raises(kdn.Unimplemented, match="sliding window"):
         spec_of(transformers.MistralForCausalLM(config), tokenizer)
+
+
+def test_the_sensitivity_predicts_what_noise_does(recall: Any, tokenizer: Any) -> None:
+    model = recall
+    random = torch.Generator().manual_seed(1)
+    ids = tokenizer(text_of("dover"))["input_ids"][:60]
+    context, behind = ids[:40], ids[40:]
+
+    def logs(cache: Any) -> Any:
+        position = torch.arange(40, 60)[None]
+        with torch.no_grad():
+            said = model(input_ids=torch.tensor([behind]), position_ids=position, past_key_values=cache)
+        return torch.log_softmax(said.logits[0].float(), -1)
+
+    cache = transformers.DynamicCache()
+    prefill(model, context, cache)
+    kv = torch.stack([torch.stack([k[0], v[0]]) for k, v in layers_of(cache)])
+    predicted = sum(sensitivity_of(model, cache, behind, random) for _ in range(40)) / 40
+    exact = logs(cache_of(kv.clone(), "cpu"))
+    last = len(kv) - 1
+    for layer, part, head in ((0, 0, 0), (1, 1, 1), (last, 0, 1), (last, 1, 0)):
+        divergence = 0.0
+        deviation = 0.03
+        for _ in range(20):
+            noisy = kv.clone()
+            noise = torch.randn(noisy.shape[-2:], generator=random) * deviation
+            noise[0] = 0
+            noisy[layer, part, head] += noise
+            divergence += (exact.exp() * (exact - logs(cache_of(noisy, "cpu")))).sum(-1).mean().item() / 20
+        values = 39 * kv.shape[-1]
+        expected = 0.5 * deviation**2 * predicted[layer, part, head].item() * values
+        assert divergence == pytest.approx(expected, rel=0.35), (layer, part, head)
+
+
+def test_windows_are_spread_over_the_text() -> None:
+    assert windows_of(range(10), 4, 20) == [range(10)]
+    assert windows_of(range(100), 2, 10) == [range(20, 30), range(70, 80)]
+    assert len(windows_of(range(95), 32, 10)) == 9
+
+
+def test_an_engine_makes_a_calibration_of_its_model(
+    recall: Any, tokenizer: Any, cluster: Cluster, namespace: str
+) -> None:
+    with (
+        KnowledgeBase(recall, tokenizer, cluster.unix(), namespace=namespace, weights_digest=namespace) as base,
+        kdn.Client(cluster.unix()) as client,
+    ):
+        made = base.calibrate([text_of(name) for name in ("dover", "birling", "fenby", "hollin", "kelso")])
+        assert made in [one.id for one in client.calibrations()]

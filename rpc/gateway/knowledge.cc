@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "kv/clock.h"
 #include "kv/log.h"
+#include "rpc/gateway/calibration_run.h"
 #include "rpc/gateway/store_stream.h"
 #include "rpc/gateway/wire.h"
 #include "rpc/wire.h"
@@ -470,6 +471,21 @@ kj::Promise<void> KnowledgeServer::Deliver(
         }
       })
       .attach(kj::heap<std::shared_ptr<Retrieval>>(std::move(retrieval)));
+}
+
+kj::Promise<void> KnowledgeServer::calibrate(CalibrateContext context) {
+  absl::Status status = session_->CheckOpen();
+  const auto timeout = TimeoutFromWire(context.getParams().getDeadlineMs());
+  if (status.ok()) status = timeout.status();
+  if (!status.ok()) return Refuse(context, status);
+  absl::StatusOr<std::unique_ptr<delivery::CalibrationRun>> run =
+      session_->node().BeginCalibration(*model_);
+  if (!run.ok()) return Refuse(context, run.status());
+  auto results = context.getResults();
+  ToWire(absl::OkStatus(), results.initStatus());
+  results.setRun(kj::heap<CalibrationRunServer>(
+      session_, model_, *std::move(run), CallDeadline::After(*timeout)));
+  return kj::READY_NOW;
 }
 
 }  // namespace kdn::rpc

@@ -37,6 +37,7 @@ class KnowledgeServer final : public wire::Knowledge::Server {
   kj::Promise<void> pin(PinContext context) override;
   kj::Promise<void> unpin(UnpinContext context) override;
   kj::Promise<void> remove(RemoveContext context) override;
+  kj::Promise<void> calibrate(CalibrateContext context) override;
 
  private:
   using Statuses = std::vector<absl::Status>;

@@ -13,8 +13,8 @@ namespace kdn::rpc {
 namespace {
 
 // NodeInfo.features; docs/protocol.md says what each name means.
-constexpr std::array<const char*, 3> kFeatures = {
-    "refuses-unknown", "layers-per-call", "calibrations"};
+constexpr std::array<const char*, 4> kFeatures = {
+    "refuses-unknown", "layers-per-call", "calibrations", "calibration-runs"};
 
 // OK when no list of the store is longer than it may be. Nothing is copied.
 absl::Status CheckListSizes(wire::StoreRequest::Reader request) {

@@ -371,6 +371,11 @@ void FakeNode::Calibrations(
   });
 }
 
+absl::StatusOr<std::unique_ptr<delivery::CalibrationRun>>
+FakeNode::BeginCalibration(const ModelSpec&) {
+  return absl::UnimplementedError("this node makes no calibrations");
+}
+
 SessionId FakeNode::OpenSession() {
   absl::MutexLock lock(&mutex_);
   sessions_.insert(next_session_);

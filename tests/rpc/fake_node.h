@@ -71,6 +71,8 @@ class FakeNode final : public delivery::NodeService {
   void Calibrations(
       delivery::Done<absl::StatusOr<std::vector<CalibrationEntry>>> done)
       override;
+  absl::StatusOr<std::unique_ptr<delivery::CalibrationRun>> BeginCalibration(
+      const ModelSpec& model) override;
   SessionId OpenSession() override;
   void CloseSession(SessionId session) override;
   void Status(absl::Time deadline,
