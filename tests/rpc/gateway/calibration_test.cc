@@ -66,7 +66,8 @@ TEST_F(CalibrationTest, OnlyThoseOfTheAskedModelAreListed) {
   for (const bool has : {true, false}) {
     auto request = raw.Session().calibrationsRequest();
     request.setModel(ToWire(has ? ModelFingerprint() : FingerprintOf(model_)));
-    EXPECT_EQ(raw.Send(kj::mv(request))->getCalibrations().size(), has ? 1u : 0u);
+    EXPECT_EQ(raw.Send(kj::mv(request))->getCalibrations().size(),
+              has ? 1u : 0u);
   }
   auto request = raw.Session().calibrationsRequest();
   request.initModel(31);
