@@ -23,6 +23,14 @@ delivery::CalibrationIds HeldOn(const transfer::CalibrationShelf& shelf) {
   return ids;
 }
 
+// Whether fetching the file again would end in the same way: there is no room
+// for it, or it is no file that this version reads.
+bool IsRefused(const absl::StatusOr<transfer::CalibrationShelf::Entry>& kept) {
+  return absl::IsResourceExhausted(kept.status()) ||
+         absl::IsDataLoss(kept.status()) ||
+         absl::IsInvalidArgument(kept.status());
+}
+
 }  // namespace
 
 void CalibrationActorState::Init(CalibrationActor::pointer self_in,
@@ -69,14 +77,18 @@ void CalibrationActorState::OnView() {
 
 void CalibrationActorState::Store(const StoreCalibrationCall& call) {
   const uint64_t number = ++calls;
-  stores.emplace(number, call);
-  node->pool.Post({WorkClass::kBackground, node->pool.NextRequester(), 0},
-                  [to = caf::actor_cast<CalibrationActor>(self), number,
-                   node = node, bytes = call.bytes] {
-                    caf::anon_send(
-                        to, CalibrationKept{codec::CalibrationId(), number,
-                                            node->shelf.Keep(*bytes)});
-                  });
+  // The file is not kept in memory while the store waits for other nodes.
+  stores.emplace(number,
+                 StoreCalibrationCall{nullptr, call.deadline, call.reply});
+  node->pool.Post(
+      {WorkClass::kBackground, node->pool.NextRequester(), 0},
+      [to = caf::actor_cast<CalibrationActor>(self), number, node = node,
+       bytes = call.bytes] {
+        caf::anon_send(
+            to, CalibrationKept{codec::CalibrationId(), number,
+                                node->shelf.Keep(std::move(*bytes),
+                                                 node->clock->WallNow())});
+      });
 }
 
 void CalibrationActorState::Need(const NeedCalibrationCall& call) {
@@ -133,7 +145,7 @@ void CalibrationActorState::OnKept(const CalibrationKept& kept) {
           absl::StrCat("calibration ", ShortHex(kept.id),
                        " has not come: ", kept.kept.status().ToString()));
     }
-    exchange->OnFetched(kept.id, node->clock->Now());
+    exchange->OnFetched(kept.id, node->clock->Now(), IsRefused(kept.kept));
   }
   Perform();
 }

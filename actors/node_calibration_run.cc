@@ -2,23 +2,38 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
 #include "codec/calibration/calibration_format.h"
 
 namespace kdn::actors {
 namespace {
 
-// The sample of a run takes at most a quarter of the node's memory, and at
-// least this much.
-constexpr uint64_t kSampleBytesMin = 256u << 20;
+// A run takes at most a quarter of the node's memory, or this much if that is
+// more.
+constexpr uint64_t kBytesMin = 256u << 20;
 
-// A calibrator holds the sample in floats.
-int SampleTokens(const NodeOptions& options, const ModelSpec& model) {
+// The tokens of the sample that this node has memory for besides the moments.
+// RESOURCE_EXHAUSTED if they are too few.
+absl::StatusOr<int> SampleTokens(const NodeOptions& options,
+                                 const ModelSpec& model) {
+  using codec::Calibrator;
   const uint64_t values = 2 * static_cast<uint64_t>(model.num_layers) *
                           static_cast<uint64_t>(model.num_kv_heads) *
                           static_cast<uint64_t>(model.head_dim);
-  const uint64_t bytes = std::max(kSampleBytesMin, options.memory_bytes / 4);
-  return static_cast<int>(std::min<uint64_t>(codec::Calibrator::kSampleTokens,
-                                             bytes / (values * sizeof(float))));
+  const uint64_t bytes = std::max(kBytesMin, options.memory_bytes / 4);
+  const uint64_t moments = Calibrator::MomentBytes(model);
+  // A vector that grows has up to twice the memory that it needs.
+  const uint64_t row = 2 * values * sizeof(float);
+  const uint64_t tokens = moments < bytes ? (bytes - moments) / row : 0;
+  if (tokens < Calibrator::kSampleTokensMin) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "a calibration of ", model.name, " takes ",
+        (moments + Calibrator::kSampleTokensMin * row) >> 20,
+        " MiB, and this node gives it ", bytes >> 20,
+        " MiB: give the node more memory, or use `kdn codec calibrate`"));
+  }
+  return static_cast<int>(
+      std::min<uint64_t>(Calibrator::kSampleTokens, tokens));
 }
 
 }  // namespace
@@ -26,13 +41,19 @@ int SampleTokens(const NodeOptions& options, const ModelSpec& model) {
 absl::StatusOr<std::unique_ptr<delivery::CalibrationRun>>
 NodeCalibrationRun::Begin(NodeContext* node, delivery::NodeService* service,
                           const ModelSpec& model) {
-  absl::StatusOr<codec::Calibrator> calibrator =
-      codec::Calibrator::Create(model, SampleTokens(node->options, model));
-  if (!calibrator.ok()) return calibrator.status();
+  if (absl::Status s = Validate(model); !s.ok()) return s;
+  const absl::StatusOr<int> sample = SampleTokens(node->options, model);
+  if (!sample.ok()) return sample.status();
   if (node->calibrating.exchange(true)) {
     return absl::ResourceExhaustedError(
         "this node makes another calibration: wait for it, or use another "
         "node");
+  }
+  absl::StatusOr<codec::Calibrator> calibrator =
+      codec::Calibrator::Create(model, *sample);
+  if (!calibrator.ok()) {
+    node->calibrating = false;
+    return calibrator.status();
   }
   return std::unique_ptr<delivery::CalibrationRun>(new NodeCalibrationRun(
       std::make_shared<State>(node, service, *std::move(calibrator))));
@@ -40,6 +61,9 @@ NodeCalibrationRun::Begin(NodeContext* node, delivery::NodeService* service,
 
 absl::StatusOr<NodeCalibrationRun::Count> NodeCalibrationRun::AddNow(
     State& state, const KvView& kv, absl::Span<const int32_t> positions) {
+  if (!state.calibrator) {
+    return absl::FailedPreconditionError("the calibration is over");
+  }
   if (absl::Status s = state.calibrator->Add(kv, positions); !s.ok()) return s;
   return Count{state.calibrator->tokens(), state.calibrator->TokensMin()};
 }
@@ -56,6 +80,9 @@ void NodeCalibrationRun::Add(const KvView& kv, std::vector<int32_t> positions,
 
 absl::StatusOr<std::vector<std::byte>> NodeCalibrationRun::Make(
     const State& state, const delivery::CalibrationChoice& choice) {
+  if (!state.calibrator) {
+    return absl::FailedPreconditionError("the calibration is over");
+  }
   codec::Calibrator::Options options;
   options.base_bits = choice.base_bits;
   options.weights = choice.weights;

@@ -57,14 +57,17 @@ void CalibrationExchange::OnHeld(const CalibrationId& id) {
   for (auto& [name, peer] : peers_) TellSoon(peer);
 }
 
-void CalibrationExchange::OnFetched(const CalibrationId& id, absl::Time now) {
+void CalibrationExchange::OnFetched(const CalibrationId& id, absl::Time now,
+                                    bool refused) {
   fetching_.erase(id);
   if (held_.count(id) > 0) return;
   Failures& failures = failures_[id];
   const absl::Duration pause =
       options_.retry * static_cast<double>(1u << std::min(failures.count, 20));
   ++failures.count;
-  failures.not_before = now + std::min(pause, options_.retry_max);
+  failures.refused = refused;
+  failures.not_before =
+      now + (refused ? options_.refused : std::min(pause, options_.retry_max));
 }
 
 void CalibrationExchange::OnStore(uint64_t call, const CalibrationId& id,
@@ -80,7 +83,6 @@ void CalibrationExchange::OnNeed(uint64_t call, const CalibrationId& id,
     need.unheard.insert(name);
     TellSoon(peer);
   }
-  failures_.erase(id);
   needs_.push_back(std::move(need));
 }
 
@@ -100,6 +102,16 @@ CalibrationIds CalibrationExchange::Missing() const {
                         held_.end(), std::inserter(missing, missing.end()));
   }
   return missing;
+}
+
+bool CalibrationExchange::HasFailed(const CalibrationId& id,
+                                    absl::Time now) const {
+  const auto found = failures_.find(id);
+  if (found == failures_.end() || fetching_.count(id) > 0) return false;
+  const Failures& failures = found->second;
+  const auto tried = static_cast<size_t>(failures.count);
+  return failures.not_before > now &&
+         (failures.refused || tried >= HoldersOf(id).size());
 }
 
 bool CalibrationExchange::IsNeeded(const CalibrationId& id) const {
@@ -129,7 +141,9 @@ bool CalibrationExchange::IsOver(const Need& need, absl::Time now,
   if (held_.count(need.id) > 0) return true;
   const bool nowhere = need.unheard.empty() && fetching_.count(need.id) == 0 &&
                        HoldersOf(need.id).empty();
-  if (!nowhere && now < need.deadline) return false;
+  if (!nowhere && !HasFailed(need.id, now) && now < need.deadline) {
+    return false;
+  }
   *status =
       absl::NotFoundError(absl::StrCat("no live node has given calibration ",
                                        ShortHex(need.id), " to this one"));
@@ -198,7 +212,11 @@ absl::Time CalibrationExchange::wake() const {
   for (const auto& [name, peer] : peers_) {
     if (!peer.telling) wake = std::min(wake, peer.tell_at);
   }
+  const bool full =
+      fetching_.size() >= static_cast<size_t>(options_.fetches_max);
   for (const auto& [id, failures] : failures_) {
+    // The end of a fetch is an event of its own.
+    if (full) break;
     if (fetching_.count(id) == 0 && !HoldersOf(id).empty()) {
       wake = std::min(wake, failures.not_before);
     }

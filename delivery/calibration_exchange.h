@@ -57,6 +57,7 @@ class CalibrationExchange {
     // each failure of a fetch, up to retry_max.
     absl::Duration retry = absl::Milliseconds(500);
     absl::Duration retry_max = absl::Minutes(1);
+    absl::Duration refused = absl::Hours(1);  // after a fetch that was refused
     absl::Duration fetch = absl::Minutes(1);  // the most time of a fetch
     int fetches_max = 2;                      // at one time
   };
@@ -75,8 +76,9 @@ class CalibrationExchange {
   // This node has the calibration now.
   void OnHeld(const codec::CalibrationId& id);
   // A FetchCalibration has ended. If it brought the calibration, OnHeld comes
-  // first.
-  void OnFetched(const codec::CalibrationId& id, absl::Time now);
+  // first. `refused`: this node cannot keep the calibration, whoever sends it.
+  void OnFetched(const codec::CalibrationId& id, absl::Time now,
+                 bool refused = false);
   // A caller has stored a calibration here and waits for the other nodes. The
   // call ends when every peer that is up has the calibration. At the deadline
   // it ends with OK if `copies` nodes have it (or all, if there are fewer), and
@@ -84,8 +86,8 @@ class CalibrationExchange {
   void OnStore(uint64_t call, const codec::CalibrationId& id, int copies,
                absl::Time deadline);
   // A caller needs a calibration. The call ends with OK once it is held, and
-  // with NOT_FOUND when every peer has answered and none has it, or at the
-  // deadline.
+  // with NOT_FOUND when every peer has answered and none has it, when a fetch
+  // from each holder has failed, or at the deadline.
   void OnNeed(uint64_t call, const codec::CalibrationId& id,
               absl::Time deadline);
 
@@ -120,10 +122,14 @@ class CalibrationExchange {
   struct Failures {
     int count = 0;
     absl::Time not_before = absl::InfinitePast();
+    bool refused = false;
   };
 
   static void TellSoon(Peer& peer);
   CalibrationIds Missing() const;
+  // Whether no fetch of the calibration is under way or due soon, because the
+  // fetches from all holders have failed.
+  bool HasFailed(const codec::CalibrationId& id, absl::Time now) const;
   bool IsNeeded(const codec::CalibrationId& id) const;
   bool IsOver(const Store& store, absl::Time now, absl::Status* status) const;
   bool IsOver(const Need& need, absl::Time now, absl::Status* status) const;

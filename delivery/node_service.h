@@ -107,9 +107,8 @@ class CalibrationRun {
   };
   virtual ~CalibrationRun() = default;
   // Adds the KV of a run of tokens, of all layers, with K rotated to
-  // `positions`. `kv` must stay valid until `done`. RESOURCE_EXHAUSTED, and
-  // nothing is added, when the run has as many tokens as the node has memory
-  // for. After another error, Finish fails too.
+  // `positions`. `kv` must stay valid until `done`. After an error, nothing
+  // is added.
   virtual void Add(const KvView& kv, std::vector<int32_t> positions,
                    Done<absl::StatusOr<Count>> done) = 0;
   // Makes the calibration and stores it: see NodeService::StoreCalibration.

@@ -17,6 +17,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kSuffix[] = ".kdncal";
+// Of a file that was being written when the node died.
+constexpr char kUnfinished[] = ".new";
 
 absl::StatusOr<std::vector<std::byte>> ReadWhole(const std::string& path) {
   std::error_code error;
@@ -34,12 +36,19 @@ absl::StatusOr<std::vector<std::byte>> ReadWhole(const std::string& path) {
   return bytes;
 }
 
+codec::CalibrationId IdOf(absl::Span<const std::byte> bytes) {
+  return codec::CalibrationId(
+      Sha256Of({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}));
+}
+
 absl::StatusOr<std::vector<std::string>> FilesIn(const std::string& directory) {
   std::error_code error;
   std::vector<std::string> paths;
   fs::directory_iterator entry(directory, error);
   for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
-    if (entry->path().extension() == kSuffix) {
+    if (entry->path().extension() == kUnfinished) {
+      fs::remove(entry->path(), error);
+    } else if (entry->path().extension() == kSuffix) {
       paths.push_back(entry->path().string());
     }
   }
@@ -69,7 +78,11 @@ absl::Status CalibrationShelf::Open() {
   for (const std::string& path : *paths) {
     absl::StatusOr<std::vector<std::byte>> bytes = ReadWhole(path);
     absl::Status status = bytes.status();
-    if (bytes.ok()) {
+    if (bytes.ok() && PathOf(IdOf(*bytes)) != path) {
+      status = absl::FailedPreconditionError(
+          "its name is not the id of its contents; `kdn codec store` takes "
+          "files of any name");
+    } else if (bytes.ok()) {
       status =
           Add(*std::move(bytes), /*limited=*/false, /*on_disk=*/true).status();
     }
@@ -81,19 +94,30 @@ absl::Status CalibrationShelf::Open() {
 }
 
 absl::StatusOr<CalibrationShelf::Entry> CalibrationShelf::Keep(
-    std::vector<std::byte> bytes) {
+    std::vector<std::byte> bytes, absl::Time now) {
+  // New objects use the calibration that was made last. One from the future
+  // would be that for ever.
+  constexpr absl::Duration kClocksApart = absl::Hours(24);
+  const auto stored = codec::ReadCalibration(bytes);
+  if (!stored.ok()) return stored.status();
+  if (stored->info.created > now + kClocksApart) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the calibration says that it was made at ",
+        absl::FormatTime(stored->info.created, absl::UTCTimeZone()),
+        ", which is in the future: set the clock of its host, and make the "
+        "calibration again"));
+  }
   return Add(std::move(bytes), /*limited=*/true, /*on_disk=*/false);
 }
 
 absl::StatusOr<CalibrationShelf::Entry> CalibrationShelf::KeepAs(
     const codec::CalibrationId& id, std::vector<std::byte> bytes) {
-  const codec::CalibrationId found(
-      Sha256Of({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}));
+  const codec::CalibrationId found = IdOf(bytes);
   if (found != id) {
     return absl::DataLossError(absl::StrCat(
         "asked for calibration ", ShortHex(id), ", got ", ShortHex(found)));
   }
-  return Keep(std::move(bytes));
+  return Add(std::move(bytes), /*limited=*/true, /*on_disk=*/false);
 }
 
 absl::StatusOr<CalibrationShelf::Entry> CalibrationShelf::KeepConfigured(

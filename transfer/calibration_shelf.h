@@ -48,13 +48,13 @@ class CalibrationShelf {
   // logged and left out: this node gets the calibration again from a peer.
   // UNAVAILABLE, naming the directory, when it cannot be made or read.
   absl::Status Open();
-  // Keeps a calibration; with a directory, its file is on disk when this
-  // returns. No effect if the calibration is kept already. DATA_LOSS or
+  // Keeps a calibration of a client; with a directory, its file is on disk when
+  // this returns. No effect if the calibration is kept already. DATA_LOSS or
   // INVALID_ARGUMENT for bytes that are not a calibration (see
-  // codec::ParseCalibration); RESOURCE_EXHAUSTED, naming the limit, when there
-  // is no room; UNAVAILABLE when the file cannot be written. Nothing has
-  // changed then.
-  absl::StatusOr<Entry> Keep(std::vector<std::byte> bytes);
+  // codec::ParseCalibration), or that were made long after `now`;
+  // RESOURCE_EXHAUSTED, naming the limit, when there is no room; UNAVAILABLE
+  // when the file cannot be written. Nothing has changed then.
+  absl::StatusOr<Entry> Keep(std::vector<std::byte> bytes, absl::Time now);
   // The same for bytes that came from a peer: DATA_LOSS too when the id of the
   // calibration is not `id`.
   absl::StatusOr<Entry> KeepAs(const codec::CalibrationId& id,

@@ -390,6 +390,15 @@ absl::StatusOr<Calibrator> Calibrator::Create(const ModelSpec& spec,
   return Calibrator(spec, std::max(sample_tokens, kSampleTokensMin));
 }
 
+uint64_t Calibrator::MomentBytes(const ModelSpec& spec) {
+  const auto heads = static_cast<uint64_t>(
+      HeadsPerStream(spec.num_kv_heads, spec.head_dim, Level::kBase));
+  const uint64_t dim = heads * static_cast<uint64_t>(spec.head_dim);
+  const uint64_t streams = 2 * static_cast<uint64_t>(spec.num_layers) *
+                           (static_cast<uint64_t>(spec.num_kv_heads) / heads);
+  return streams * dim * (dim + 1) * sizeof(double);
+}
+
 Calibrator::Calibrator(const ModelSpec& spec, int sample_tokens)
     : spec_(spec),
       heads_(HeadsPerStream(spec.num_kv_heads, spec.head_dim, Level::kBase)),

@@ -51,6 +51,9 @@ class Calibrator {
   // at least kSampleTokensMin, are kept for the tables.
   static absl::StatusOr<Calibrator> Create(const ModelSpec& spec,
                                            int sample_tokens = kSampleTokens);
+  // The bytes that a calibrator takes from the start, without the rows.
+  // REQUIRES: Validate(spec) is OK.
+  static uint64_t MomentBytes(const ModelSpec& spec);
   static constexpr int kSampleTokens = 8192;
   static constexpr int kSampleTokensMin = 512;
 

@@ -1,5 +1,6 @@
 #include "rpc/gateway/calibration_run.h"
 
+#include <utility>
 #include <vector>
 
 #include "kv/log.h"
@@ -8,9 +9,9 @@
 
 namespace kdn::rpc {
 
-absl::Status CalibrationRunServer::CheckOpen() const {
+absl::Status CalibrationRunServer::CheckOpen(const Run& run) const {
   if (absl::Status s = session_->CheckOpen(); !s.ok()) return s;
-  if (run_ != nullptr) return absl::OkStatus();
+  if (run != nullptr) return absl::OkStatus();
   return absl::FailedPreconditionError(
       "the calibration is over: it was finished, or its deadline passed");
 }
@@ -35,15 +36,17 @@ kj::Promise<void> CalibrationRunServer::add(AddContext context) {
   auto paf = kj::newPromiseAndFulfiller<void>();
   auto before = kj::mv(turn_);
   turn_ = kj::mv(paf.promise);
-  return before.then([this, context] { return AddNow(context); })
+  return before
+      .then([this, context, run = run_] { return AddNow(context, run); })
       .attach(kj::defer(
           [done = kj::mv(paf.fulfiller)]() mutable { done->fulfill(); }));
 }
 
-kj::Promise<void> CalibrationRunServer::AddNow(AddContext context) {
+kj::Promise<void> CalibrationRunServer::AddNow(AddContext context,
+                                               const Run& run) {
   using Count = absl::StatusOr<delivery::CalibrationRun::Count>;
   const auto params = context.getParams();
-  absl::Status status = CheckOpen();
+  absl::Status status = CheckOpen(run);
   const absl::StatusOr<KvView> view = ViewOf(params);
   if (status.ok()) status = view.status();
   std::vector<int32_t> positions;
@@ -55,8 +58,8 @@ kj::Promise<void> CalibrationRunServer::AddNow(AddContext context) {
     ToWire(status, context.getResults().initStatus());
     return kj::READY_NOW;
   }
-  auto expected = session_->loop().Expect<Count>(run_, /*lent=*/true);
-  run_->Add(*view, std::move(positions), std::move(expected.done));
+  auto expected = session_->loop().Expect<Count>(run, /*lent=*/true);
+  run->Add(*view, std::move(positions), std::move(expected.done));
   return expected.promise.then([context](Count count) mutable {
     auto results = context.getResults();
     ToWire(count.status(), results.initStatus());
@@ -70,11 +73,15 @@ kj::Promise<void> CalibrationRunServer::finish(FinishContext context) {
   context.allowCancellation();
   auto before = kj::mv(turn_);
   turn_ = kj::READY_NOW;
-  return before.then([this, context] { return FinishNow(context); });
+  // Adds that come from now on find no run, so none is beside the end of it.
+  return before.then([this, context, run = std::exchange(run_, nullptr)] {
+    return FinishNow(context, run);
+  });
 }
 
-kj::Promise<void> CalibrationRunServer::FinishNow(FinishContext context) {
-  if (absl::Status s = CheckOpen(); !s.ok()) {
+kj::Promise<void> CalibrationRunServer::FinishNow(FinishContext context,
+                                                  const Run& run) {
+  if (absl::Status s = CheckOpen(run); !s.ok()) {
     ToWire(s, context.getResults().initStatus());
     return kj::READY_NOW;
   }
@@ -89,7 +96,6 @@ kj::Promise<void> CalibrationRunServer::FinishNow(FinishContext context) {
            context.getResults().initStatus());
     return kj::READY_NOW;
   }
-  const std::shared_ptr<delivery::CalibrationRun> run = std::move(run_);
   using Receipt = absl::StatusOr<CalibrationReceipt>;
   auto expected = session_->loop().Expect<Receipt>(run);
   run->Finish(std::move(choice), deadline_.of_node, std::move(expected.done));

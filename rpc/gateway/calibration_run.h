@@ -33,17 +33,18 @@ class CalibrationRunServer final : public wire::CalibrationRun::Server {
   kj::Promise<void> finish(FinishContext context) override;
 
  private:
-  kj::Promise<void> AddNow(AddContext context);
-  kj::Promise<void> FinishNow(FinishContext context);
-  absl::Status CheckOpen() const;
+  using Run = std::shared_ptr<delivery::CalibrationRun>;
+
+  kj::Promise<void> AddNow(AddContext context, const Run& run);
+  kj::Promise<void> FinishNow(FinishContext context, const Run& run);
+  absl::Status CheckOpen(const Run& run) const;
   // The KV of a call. INVALID_ARGUMENT when it does not lie inside its message.
   absl::StatusOr<KvView> ViewOf(
       wire::CalibrationRun::AddParams::Reader params) const;
 
   const std::shared_ptr<SessionState> session_;
   const std::shared_ptr<const ModelSpec> model_;
-  // Calls in progress share the run. Null once it is over.
-  std::shared_ptr<delivery::CalibrationRun> run_;
+  Run run_;  // calls in progress share it; null once it is over
   const CallDeadline deadline_;
   kj::Promise<void> turn_;  // the end of the last call
   kj::Promise<void> expiry_;

@@ -51,8 +51,9 @@ absl::Status CalibrationUploadServer::CheckWhole() const {
                    " bytes of the calibration"));
 }
 
+// No allowCancellation: the budget is held until the node has let go of the
+// bytes, even if the client hangs up.
 kj::Promise<void> CalibrationUploadServer::commit(CommitContext context) {
-  context.allowCancellation();
   const absl::Status status = CheckWhole();
   over_ = true;
   if (!status.ok()) {
@@ -60,6 +61,7 @@ kj::Promise<void> CalibrationUploadServer::commit(CommitContext context) {
     ToWire(status, context.getResults().initStatus());
     return kj::READY_NOW;
   }
+  committed_ = true;
   using Receipt = absl::StatusOr<CalibrationReceipt>;
   auto expected = session_->loop().Expect<Receipt>();
   session_->node().StoreCalibration(std::move(bytes_), deadline_.of_node,
@@ -84,6 +86,7 @@ kj::Promise<void> CalibrationUploadServer::commit(CommitContext context) {
 
 void CalibrationUploadServer::Expire() {
   over_ = true;
+  if (committed_) return;
   bytes_ = std::vector<std::byte>();
   budget_ = Budget{};
 }

@@ -46,6 +46,7 @@ class CalibrationUploadServer final : public wire::CalibrationUpload::Server {
   Budget budget_;
   std::vector<std::byte> bytes_;
   bool over_ = false;  // committed, or past the deadline
+  bool committed_ = false;
   kj::Promise<void> expiry_;
 };
 

@@ -118,6 +118,55 @@ TEST_F(CalibrationExchangeTest, FewFetchesRunAtOneTimeAndNeededOnesFirst) {
               ElementsAre("fetch 02 of b", "answer 1 OK"));
 }
 
+TEST_F(CalibrationExchangeTest, SleepsWhileAllFetchesAreUnderWay) {
+  CalibrationExchange exchange = Make();
+  exchange.OnPeerUp(kB);
+  Words(exchange, now_);
+  exchange.OnPeerHas(kB, {IdOf(1)});
+  Words(exchange, now_);
+  exchange.OnFetched(IdOf(1), now_);
+  exchange.OnPeerHas(kB, {IdOf(1), IdOf(2), IdOf(3)});
+  EXPECT_THAT(Words(exchange, now_),
+              ElementsAre("fetch 02 of b", "fetch 03 of b"));
+  now_ += absl::Seconds(2);
+  EXPECT_THAT(Words(exchange, now_), IsEmpty());
+  EXPECT_GT(exchange.wake(), now_) << "01 is due, but has to wait";
+}
+
+TEST_F(CalibrationExchangeTest, ACallDoesNotWaitForWhatThisNodeRefuses) {
+  CalibrationExchange exchange = Make();
+  exchange.OnPeerUp(kB);
+  exchange.OnPeerUp(kC);
+  Words(exchange, now_);
+  exchange.OnPeerHas(kB, {IdOf(1)});
+  exchange.OnPeerHas(kC, {IdOf(1)});
+  Words(exchange, now_);
+  exchange.OnFetched(IdOf(1), now_, /*refused=*/true);
+  exchange.OnNeed(1, IdOf(1), now_ + absl::Seconds(5));
+  EXPECT_THAT(Words(exchange, now_),
+              testing::Contains(testing::StartsWith("answer 1 NOT_FOUND")));
+  now_ += absl::Minutes(30);
+  EXPECT_THAT(Words(exchange, now_),
+              testing::Not(testing::Contains(testing::StartsWith("fetch"))));
+}
+
+TEST_F(CalibrationExchangeTest, ACallEndsWhenEveryHolderHasFailed) {
+  CalibrationExchange exchange = Make();
+  exchange.OnPeerUp(kB);
+  exchange.OnPeerUp(kC);
+  Words(exchange, now_);
+  exchange.OnPeerHas(kB, {IdOf(1)});
+  exchange.OnPeerHas(kC, {IdOf(1)});
+  exchange.OnNeed(1, IdOf(1), now_ + absl::Seconds(50));
+  EXPECT_THAT(Words(exchange, now_), testing::Contains("fetch 01 of b"));
+  exchange.OnFetched(IdOf(1), now_);
+  now_ += absl::Seconds(1);
+  EXPECT_THAT(Words(exchange, now_), testing::Contains("fetch 01 of c"));
+  exchange.OnFetched(IdOf(1), now_);
+  EXPECT_THAT(Words(exchange, now_),
+              testing::Contains(testing::StartsWith("answer 1 NOT_FOUND")));
+}
+
 TEST_F(CalibrationExchangeTest, AStoreEndsWhenEveryLivePeerHasIt) {
   CalibrationExchange exchange = Make();
   exchange.OnPeerUp(kB);

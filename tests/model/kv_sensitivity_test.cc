@@ -46,7 +46,7 @@ class KvSensitivityTest : public testing::TestWithParam<const char*> {
   // The mean divergence behind the context when the values of one head have
   // noise of this deviation, apart from the first token's.
   double DivergenceWith(int layer, KvPart part, int head, float deviation) {
-    constexpr int kDraws = 16;
+    constexpr int kDraws = 10;
     const MutableKvView kv = cache_->Tokens(0, kContext);
     const size_t dim = static_cast<size_t>(llama_->config().head_dim);
     const std::vector<float> exact = Logits();
@@ -77,7 +77,7 @@ class KvSensitivityTest : public testing::TestWithParam<const char*> {
 TEST_P(KvSensitivityTest, PredictsTheDivergenceThatNoiseCauses) {
   KvSensitivity sensitivity(*llama_);
   std::mt19937 random(5);
-  for (int draw = 0; draw < 120; ++draw) {
+  for (int draw = 0; draw < 60; ++draw) {
     ASSERT_TRUE(sensitivity.Add(*cache_, behind(), random).ok());
   }
   const std::vector<double> mean = sensitivity.Mean();

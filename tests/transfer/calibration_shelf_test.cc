@@ -13,6 +13,8 @@
 namespace kdn::transfer {
 namespace {
 
+const absl::Time kNow = absl::FromUnixSeconds(2000000000);
+
 using testing::HasSubstr;
 
 // The smallest calibration of the model whose fingerprint begins with `model`.
@@ -49,7 +51,7 @@ TEST_F(CalibrationShelfTest, KeepsACalibrationAcrossRestarts) {
   {
     CalibrationShelf shelf(OnDisk(), &set_);
     ASSERT_TRUE(shelf.Open().ok());
-    const auto kept = shelf.Keep(FileOf(1));
+    const auto kept = shelf.Keep(FileOf(1), kNow);
     ASSERT_TRUE(kept.ok()) << kept.status();
     id = kept->id;
     EXPECT_EQ(kept->created, absl::FromUnixSeconds(101));
@@ -67,16 +69,47 @@ TEST_F(CalibrationShelfTest, KeepsACalibrationAcrossRestarts) {
 TEST_F(CalibrationShelfTest, WithoutADirectoryTheBytesLieInMemory) {
   CalibrationShelf shelf({}, &set_);
   ASSERT_TRUE(shelf.Open().ok());
-  const auto kept = shelf.Keep(FileOf(1));
+  const auto kept = shelf.Keep(FileOf(1), kNow);
   ASSERT_TRUE(kept.ok()) << kept.status();
   EXPECT_EQ(**shelf.BytesOf(kept->id), FileOf(1));
   EXPECT_TRUE(absl::IsNotFound(shelf.BytesOf(codec::CalibrationId()).status()));
 }
 
+// New objects use the calibration that was made last: one from the future would
+// be that for ever.
+TEST_F(CalibrationShelfTest, RefusesACalibrationFromTheFuture) {
+  CalibrationShelf shelf({}, &set_);
+  const absl::Time made = absl::FromUnixSeconds(101);
+  const auto early = shelf.Keep(FileOf(1), made - absl::Hours(25));
+  EXPECT_TRUE(absl::IsInvalidArgument(early.status())) << early.status();
+  EXPECT_TRUE(shelf.entries().empty());
+  EXPECT_TRUE(shelf.Keep(FileOf(1), made - absl::Hours(23)).ok());
+}
+
+TEST_F(CalibrationShelfTest, LeavesOutFilesThatAreNotItsOwn) {
+  CalibrationShelf shelf(OnDisk(), &set_);
+  ASSERT_TRUE(shelf.Open().ok());
+  const auto kept = shelf.Keep(FileOf(1), kNow);
+  ASSERT_TRUE(kept.ok()) << kept.status();
+  const std::filesystem::path directory = OnDisk().directory;
+  const auto other = shelf.Keep(FileOf(2), kNow);
+  ASSERT_TRUE(other.ok()) << other.status();
+  std::filesystem::rename(directory / (Hex(other->id) + ".kdncal"),
+                          directory / "copied.kdncal");
+  std::ofstream(directory / "a.kdncal.7.new") << "half";
+  codec::CalibrationSet later;
+  CalibrationShelf reopened(OnDisk(), &later);
+  ASSERT_TRUE(reopened.Open().ok());
+  ASSERT_EQ(reopened.entries().size(), 1u);
+  EXPECT_EQ(reopened.entries()[0].id, kept->id);
+  EXPECT_TRUE(std::filesystem::exists(directory / "copied.kdncal"));
+  EXPECT_FALSE(std::filesystem::exists(directory / "a.kdncal.7.new"));
+}
+
 TEST_F(CalibrationShelfTest, TheSameCalibrationIsKeptOnce) {
   CalibrationShelf shelf({.count_max = 1}, &set_);
-  const auto first = shelf.Keep(FileOf(1));
-  const auto again = shelf.Keep(FileOf(1));
+  const auto first = shelf.Keep(FileOf(1), kNow);
+  const auto again = shelf.Keep(FileOf(1), kNow);
   ASSERT_TRUE(first.ok() && again.ok()) << again.status();
   EXPECT_EQ(first->id, again->id);
   EXPECT_EQ(shelf.entries().size(), 1u);
@@ -87,8 +120,8 @@ TEST_F(CalibrationShelfTest, BytesThatAreNoCalibrationChangeNothing) {
   ASSERT_TRUE(shelf.Open().ok());
   std::vector<std::byte> bytes = FileOf(1);
   bytes.back() ^= std::byte{1};
-  EXPECT_TRUE(absl::IsDataLoss(shelf.Keep(bytes).status()));
-  EXPECT_TRUE(absl::IsDataLoss(shelf.Keep({}).status()));
+  EXPECT_TRUE(absl::IsDataLoss(shelf.Keep(bytes, kNow).status()));
+  EXPECT_TRUE(absl::IsDataLoss(shelf.Keep({}, kNow).status()));
   EXPECT_TRUE(shelf.entries().empty());
   EXPECT_TRUE(std::filesystem::is_empty(OnDisk().directory));
 }
@@ -105,14 +138,14 @@ TEST_F(CalibrationShelfTest, TheLimitsAreNamed) {
   CalibrationShelf few({.count_max = 1}, &set_);
   CalibrationShelf small({.bytes_max = bytes}, &set_);
   for (CalibrationShelf* shelf : {&few, &small}) {
-    ASSERT_TRUE(shelf->Keep(FileOf(1)).ok());
-    const auto refused = shelf->Keep(FileOf(2));
+    ASSERT_TRUE(shelf->Keep(FileOf(1), kNow).ok());
+    const auto refused = shelf->Keep(FileOf(2), kNow);
     EXPECT_TRUE(absl::IsResourceExhausted(refused.status()))
         << refused.status();
     EXPECT_EQ(shelf->entries().size(), 1u);
     EXPECT_TRUE(shelf->KeepConfigured(FileOf(2)).ok());
   }
-  EXPECT_THAT(std::string(small.Keep(FileOf(3)).status().message()),
+  EXPECT_THAT(std::string(small.Keep(FileOf(3), kNow).status().message()),
               HasSubstr("give the node more memory"));
 }
 
@@ -123,7 +156,7 @@ TEST_F(CalibrationShelfTest, ADamagedFileDoesNotKeepTheNodeFromStarting) {
   CalibrationShelf shelf(OnDisk(), &set_);
   EXPECT_TRUE(shelf.Open().ok());
   EXPECT_TRUE(shelf.entries().empty());
-  EXPECT_TRUE(shelf.Keep(FileOf(1)).ok());
+  EXPECT_TRUE(shelf.Keep(FileOf(1), kNow).ok());
 }
 
 TEST_F(CalibrationShelfTest, ADirectoryThatCannotBeMadeIsNamed) {
