@@ -174,7 +174,7 @@ def test_the_demo_answers_in_sentences(language_model: Path, short_path: Path) -
     assert numbers["right_kdn"] == numbers["right_prefill"] >= 8
     _, prefilled, lossless, small, _ = numbers["rounds"]
     assert small["right"] >= numbers["right_prefill"] - 2
-    assert small["bytes_stored"] < lossless["bytes_stored"] / 2
+    assert small["bytes_stored"] < 0.6 * lossless["bytes_stored"]
     said = {each["question"]: each["answer"] for each in prefilled["answers"]}
     assert "heron-lamp-62" in said["What is the password of the wireless network?"]
 

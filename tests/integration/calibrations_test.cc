@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "codec/calibration/calibration_format.h"
 #include "kv/clock.h"
 #include "tests/integration/cluster_fixture.h"
 
@@ -19,22 +18,6 @@ constexpr absl::Duration kPatience = absl::Seconds(30);
 
 class CalibrationsTest : public ClusterTest {
  protected:
-  // The file of a calibration of the model that keeps only the mean.
-  static std::vector<std::byte> FileOf(float mean, int created) {
-    const ModelSpec model = Model();
-    codec::StoredCalibration stored;
-    stored.model = FingerprintOf(model);
-    stored.geometry = {model.num_layers, model.num_kv_heads, model.head_dim};
-    const int dim = model.num_kv_heads * model.head_dim;
-    codec::StoredTransform stream;
-    stream.mean.assign(dim, mean);
-    stream.synthesis.assign(static_cast<size_t>(dim) * dim, 0);
-    for (int i = 0; i < dim; ++i) stream.synthesis[(dim + 1) * i] = 1;
-    stream.bands.resize(dim / codec::kBandComponents);
-    stored.streams.assign(2 * static_cast<size_t>(model.num_layers), stream);
-    stored.info.created = absl::FromUnixSeconds(created);
-    return codec::WriteCalibration(stored);
-  }
   // Chunk number `i`, to store at `base`. The values are finite.
   Chunk MakeBase(int i) const {
     Chunk chunk = Make(i);
@@ -87,7 +70,7 @@ TEST_F(CalibrationsTest, ANodeThatWasDownAndANodeThatJoinsDeliver) {
   Configure({.nodes = 4});
   StartFirst(3);
   cluster_->Kill(2, SIGTERM);
-  const CalibrationReceipt receipt = StoreAt(0, FileOf(0.25f, 1));
+  const CalibrationReceipt receipt = StoreAt(0, CalibrationFileOf(0.25f, 1));
   EXPECT_GE(receipt.holders.size(), 2u);
   const Chunk chunk = MakeBase(1);
   const auto stored = Put(chunk);
@@ -105,7 +88,7 @@ TEST_F(CalibrationsTest, ANodeThatWasDownAndANodeThatJoinsDeliver) {
 TEST_F(CalibrationsTest, TheNodeThatAnsweredMayDieAtOnce) {
   Configure({.nodes = 3});
   StartAll();
-  const CalibrationReceipt receipt = StoreAt(0, FileOf(0.5f, 1));
+  const CalibrationReceipt receipt = StoreAt(0, CalibrationFileOf(0.5f, 1));
   cluster_->Kill(0, SIGKILL);
   EXPECT_EQ(receipt.holders.size(), 3u);
   for (const size_t node : {1, 2}) {
@@ -126,7 +109,7 @@ TEST_F(CalibrationsTest, TheNodeThatAnsweredMayDieAtOnce) {
 TEST_F(CalibrationsTest, NodesWithoutADiskHaveThemFromEachOther) {
   Configure({.nodes = 3, .disk_bytes = 0});
   StartAll();
-  StoreAt(0, FileOf(0.5f, 1));
+  StoreAt(0, CalibrationFileOf(0.5f, 1));
   cluster_->Kill(0, SIGTERM);
   ASSERT_TRUE(cluster_->Start(0).ok());
   ASSERT_TRUE(cluster_->WaitAllReady(kPatience).ok());
@@ -136,9 +119,9 @@ TEST_F(CalibrationsTest, NodesWithoutADiskHaveThemFromEachOther) {
 TEST_F(CalibrationsTest, AllNodesChooseTheOneThatWasMadeLast) {
   Configure({.nodes = 3});
   StartAll();
-  const CalibrationReceipt newer = StoreAt(0, FileOf(0.75f, 20));
-  const CalibrationReceipt older = StoreAt(1, FileOf(0.25f, 10));
-  const CalibrationReceipt unknown = StoreAt(2, FileOf(0.5f, 0));
+  const CalibrationReceipt newer = StoreAt(0, CalibrationFileOf(0.75f, 20));
+  const CalibrationReceipt older = StoreAt(1, CalibrationFileOf(0.25f, 10));
+  const CalibrationReceipt unknown = StoreAt(2, CalibrationFileOf(0.5f, 0));
   for (const size_t node : {0, 1, 2}) {
     const auto entries = Await(node, 3);
     ASSERT_EQ(entries.size(), 3u);
@@ -154,7 +137,7 @@ TEST_F(CalibrationsTest, AllNodesChooseTheOneThatWasMadeLast) {
 TEST_F(CalibrationsTest, BytesThatAreNoCalibrationChangeNothing) {
   Configure({.nodes = 2});
   StartAll();
-  std::vector<std::byte> file = FileOf(0.25f, 1);
+  std::vector<std::byte> file = CalibrationFileOf(0.25f, 1);
   file[file.size() / 2] ^= std::byte{1};
   for (const auto& bytes : {file, std::vector<std::byte>(1u << 20)}) {
     const auto receipt = client().StoreCalibration(bytes);

@@ -8,6 +8,8 @@
 #include <random>
 #include <utility>
 
+#include "codec/calibration/calibration_format.h"
+
 namespace kdn::integration {
 namespace {
 
@@ -140,6 +142,22 @@ NodeStatus ClusterTest::StatusOf(size_t node) {
   const auto nodes = client().Status(absl::Seconds(10));
   EXPECT_TRUE(nodes.ok()) << nodes.status();
   return nodes.ok() ? (*nodes)[node] : NodeStatus();
+}
+
+std::vector<std::byte> ClusterTest::CalibrationFileOf(float mean, int created) {
+  const ModelSpec model = Model();
+  codec::StoredCalibration stored;
+  stored.model = FingerprintOf(model);
+  stored.geometry = {model.num_layers, model.num_kv_heads, model.head_dim};
+  const int dim = model.num_kv_heads * model.head_dim;
+  codec::StoredTransform stream;
+  stream.mean.assign(dim, mean);
+  stream.synthesis.assign(static_cast<size_t>(dim) * dim, 0);
+  for (int i = 0; i < dim; ++i) stream.synthesis[(dim + 1) * i] = 1;
+  stream.bands.resize(dim / codec::kBandComponents);
+  stored.streams.assign(2 * static_cast<size_t>(model.num_layers), stream);
+  stored.info.created = absl::FromUnixSeconds(created);
+  return codec::WriteCalibration(stored);
 }
 
 }  // namespace kdn::integration

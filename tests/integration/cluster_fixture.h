@@ -26,6 +26,8 @@ class ClusterTest : public testing::Test {
 
   // Closes the connection, if there is one, and connects to `node`.
   rpc::Knowledge& Connect(size_t node);
+  // The file of a calibration of the model that keeps only the mean.
+  static std::vector<std::byte> CalibrationFileOf(float mean, int created);
   rpc::Client& client() { return *client_; }
   // Throws when no node is connected, which ends the test.
   rpc::Knowledge& knowledge() {

@@ -95,6 +95,8 @@ TEST_F(MetricsTest, EveryMetricIsCounted) {
   const ChunkRef removed = Make(1).ref;
   ASSERT_TRUE(knowledge().Lookup({&pinned, 1}).ok());
   ASSERT_TRUE(knowledge().Pin({&pinned, 1}, absl::Minutes(1)).ok());
+  // Answered when the other nodes have fetched it.
+  ASSERT_TRUE(client().StoreCalibration(CalibrationFileOf(0, 1)).ok());
   const MetricValues before = OnceOnDisk(2 * kChunks);
   ASSERT_TRUE(knowledge().Remove({&removed, 1}).ok());
   const MetricValues after = OfAllNodes();
