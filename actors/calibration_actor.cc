@@ -77,9 +77,7 @@ void CalibrationActorState::OnView() {
 
 void CalibrationActorState::Store(const StoreCalibrationCall& call) {
   const uint64_t number = ++calls;
-  // The file is not kept in memory while the store waits for other nodes.
-  stores.emplace(number,
-                 StoreCalibrationCall{nullptr, call.deadline, call.reply});
+  stores.emplace(number, OpenStore{call.deadline, call.reply, {}});
   node->pool.Post(
       {WorkClass::kBackground, node->pool.NextRequester(), 0},
       [to = caf::actor_cast<CalibrationActor>(self), number, node = node,
@@ -127,7 +125,7 @@ void CalibrationActorState::OnStoreKept(const CalibrationKept& kept) {
     stores.erase(store);
     return;
   }
-  stored[kept.call] = kept.kept->id;
+  store->second.id = kept.kept->id;
   exchange->OnHeld(kept.kept->id);
   exchange->OnStore(kept.call, kept.kept->id, node->view.Get()->copies(),
                     store->second.deadline);
@@ -209,14 +207,13 @@ void CalibrationActorState::Do(const delivery::AnswerCalibration& answer) {
     return;
   }
   const auto store = stores.find(answer.call);
-  const codec::CalibrationId id = stored.at(answer.call);
+  const codec::CalibrationId& id = store->second.id;
   if (answer.status.ok()) {
     store->second.reply(CalibrationReceipt{id, HoldersOf(id)});
   } else {
     store->second.reply(answer.status);
   }
   stores.erase(store);
-  stored.erase(answer.call);
 }
 
 void CalibrationActorState::WakeAt(absl::Time wake) {

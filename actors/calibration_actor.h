@@ -27,13 +27,19 @@ struct CalibrationActorState {
   // The only place that sends, requests or schedules.
   void Perform();
 
+  // A store that waits for other nodes. It does not hold the file.
+  struct OpenStore {
+    absl::Time deadline;
+    Reply<CalibrationReceipt> reply;
+    codec::CalibrationId id;  // once this node keeps it
+  };
+
   CalibrationActor::pointer self = nullptr;
   NodeContext* node = nullptr;
   std::optional<delivery::CalibrationExchange> exchange;
   LiveNodes live;  // the peers that speak of calibrations
   uint64_t calls = 0;
-  std::map<uint64_t, StoreCalibrationCall> stores;
-  std::map<uint64_t, codec::CalibrationId> stored;  // by call
+  std::map<uint64_t, OpenStore> stores;
   std::map<uint64_t, NeedCalibrationCall> needs;
   uint64_t ticks = 0;
   absl::Time tick_due = absl::InfiniteFuture();

@@ -105,7 +105,7 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> WindowsOf(
     return absl::InvalidArgumentError(
         "name a text to calibrate on with --calibrate FILE");
   }
-  return cli::CalibrationWindows(texts, tokenizer, options.calibration_windows);
+  return cli::CalibrationWindows(texts, tokenizer, cli::kWindows);
 }
 
 // Counts CacheGen's tables on KV of the windows.

@@ -17,7 +17,6 @@ struct CodecOptions {
   // calibrated on; empty: the facts beside the recall model. They should not
   // contain `texts`.
   std::vector<std::string> calibration_texts;
-  int calibration_windows = 32;  // of 1,024 tokens
   // The families of codecs to measure, as the JSON object names them; empty:
   // all.
   std::vector<std::string> families;

@@ -2,8 +2,7 @@
 
 #include <utility>
 
-#include "codec/decoder.h"
-#include "codec/encoder.h"
+#include "codec/whole_object.h"
 #include "kv/check.h"
 
 namespace kdn::bench {
@@ -32,47 +31,6 @@ KvMemory::KvMemory(const KvShape& shape) : shape_(shape) {
   memory_ = *std::move(memory);
 }
 
-absl::Status EncodeInto(
-    const codec::ObjectHeader& header,
-    const std::shared_ptr<const codec::Calibration>& calibration,
-    const KvView& kv, LineVector<std::byte>& object) {
-  object.resize(codec::ObjectBytesMax(header));
-  absl::StatusOr<codec::ObjectEncoder> encoder =
-      codec::ObjectEncoder::Create(header, calibration, absl::MakeSpan(object));
-  if (!encoder.ok()) return encoder.status();
-  for (int layer = 0; layer < header.shape.layers; ++layer) {
-    if (absl::Status status = encoder->EncodeLayer(kv.Layer(layer));
-        !status.ok()) {
-      return status;
-    }
-  }
-  const absl::StatusOr<codec::ObjectEncoder::Finished> finished =
-      encoder->Finish();
-  if (!finished.ok()) return finished.status();
-  object.resize(finished->bytes);
-  return absl::OkStatus();
-}
-
-absl::Status DecodeInto(
-    absl::Span<const std::byte> object, Level level,
-    const std::shared_ptr<const codec::Calibration>& calibration,
-    absl::Span<const int32_t> positions, const MutableKvView& out) {
-  const absl::StatusOr<codec::ObjectIndex> index =
-      codec::ObjectIndex::Parse(object, object.size());
-  if (!index.ok()) return index.status();
-  const absl::StatusOr<codec::ObjectDecoder> decoder =
-      codec::ObjectDecoder::Create(&*index, calibration, positions);
-  if (!decoder.ok()) return decoder.status();
-  for (int layer = 0; layer < out.shape().layers; ++layer) {
-    if (absl::Status status = decoder->DecodeLayerOf(
-            object, level, layer, 0, out.shape().kv_heads, out.Layer(layer));
-        !status.ok()) {
-      return status;
-    }
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<Coded> OwnLevel(
     Level level, std::shared_ptr<const codec::Calibration> calibration,
     const RopeSpec& rope, const KvTensor& kv,
@@ -88,13 +46,13 @@ absl::StatusOr<Coded> OwnLevel(
   kv.Store(memory.view());
   LineVector<std::byte> object;
   if (absl::Status status =
-          EncodeInto(*header, calibration, memory.view(), object);
+          codec::EncodeWhole(*header, calibration, memory.view(), object);
       !status.ok()) {
     return status;
   }
   KvMemory decoded(kv.shape());
-  if (absl::Status status =
-          DecodeInto(object, level, calibration, positions, decoded.view());
+  if (absl::Status status = codec::DecodeWhole(object, level, calibration,
+                                               positions, decoded.view());
       !status.ok()) {
     return status;
   }

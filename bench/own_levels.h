@@ -26,18 +26,10 @@ absl::StatusOr<Coded> OwnLevel(
     const RopeSpec& rope, const KvTensor& kv,
     absl::Span<const int32_t> positions);
 
-// The steps of OwnLevel. EncodeInto resizes `object` to the encoded size.
+// The header of a chunk that OwnLevel encodes.
 absl::StatusOr<codec::ObjectHeader> HeaderOf(
     Level level, const RopeSpec& rope, const KvShape& shape,
     absl::Span<const int32_t> positions);
-absl::Status EncodeInto(
-    const codec::ObjectHeader& header,
-    const std::shared_ptr<const codec::Calibration>& calibration,
-    const KvView& kv, LineVector<std::byte>& object);
-absl::Status DecodeInto(
-    absl::Span<const std::byte> object, Level level,
-    const std::shared_ptr<const codec::Calibration>& calibration,
-    absl::Span<const int32_t> positions, const MutableKvView& out);
 
 // Memory for KV, of the same kind as the memory in MemcpyGbps.
 class KvMemory {

@@ -8,6 +8,7 @@
 #include "bench/kv_tensor.h"
 #include "bench/median.h"
 #include "codec/calibration/calibrator.h"
+#include "codec/whole_object.h"
 #include "kv/check.h"
 #include "kv/clock.h"
 
@@ -121,15 +122,15 @@ absl::StatusOr<CodecSpeed> SpeedBed::Measure(Level level) {
   for (int turn = 0; turn < kTurns; ++turn) {
     const absl::Time begin = SteadyNow();
     if (absl::Status status =
-            EncodeInto(*header, calibration_, memory_.view(), object_);
+            codec::EncodeWhole(*header, calibration_, memory_.view(), object_);
         !status.ok()) {
       return status;
     }
     absl::Time before = SteadyNow();
     encodes.push_back(absl::ToDoubleSeconds(before - begin));
     for (int i = 0; i < kDecodesPerTurn; ++i) {
-      if (absl::Status status = DecodeInto(object_, level, calibration_,
-                                           positions_, decoded.view());
+      if (absl::Status status = codec::DecodeWhole(object_, level, calibration_,
+                                                   positions_, decoded.view());
           !status.ok()) {
         return status;
       }

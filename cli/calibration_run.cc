@@ -1,7 +1,6 @@
 #include "cli/calibration_run.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <numeric>
@@ -93,14 +92,14 @@ std::vector<std::vector<double>> MetricsOf(const ModelSpec& spec,
 
 // At least three quarters of each window are context, and only the context
 // calibrates.
-size_t TokensNeeded(const codec::Calibrator& calibrator) {
-  return (static_cast<size_t>(calibrator.TokensMin()) * 4 + 2) / 3;
+size_t TokensNeeded(int tokens_min) {
+  return (static_cast<size_t>(tokens_min) * 4 + 2) / 3;
 }
 
 // INVALID_ARGUMENT when the tokens are too few.
 absl::Status CheckEnough(const model::Llama& llama,
                          const codec::Calibrator& calibrator, size_t tokens) {
-  const size_t needed = TokensNeeded(calibrator);
+  const size_t needed = TokensNeeded(calibrator.TokensMin());
   if (tokens >= needed) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
       "the text has ", tokens, " tokens; calibrating ", llama.spec().name,
@@ -167,22 +166,17 @@ CalibrationText HoldOut(std::vector<std::vector<int32_t>> windows) {
 }
 
 std::string StandardTexts() {
-  const char* const cache = std::getenv("XDG_CACHE_HOME");
-  const char* const home = std::getenv("HOME");
   const std::filesystem::path directory =
-      (cache != nullptr  ? std::filesystem::path(cache)
-       : home != nullptr ? std::filesystem::path(home) / ".cache"
-                         : std::filesystem::path()) /
-      "kdn" / "texts" / "calibration";
+      CacheDirectory() / "texts" / "calibration";
   std::error_code error;
   return std::filesystem::is_directory(directory, error) ? directory.string()
                                                          : "";
 }
 
 absl::StatusOr<size_t> TokensToCalibrate(const model::Llama& llama) {
-  const auto calibrator = codec::Calibrator::Create(llama.spec());
-  if (!calibrator.ok()) return calibrator.status();
-  return TokensNeeded(*calibrator);
+  const auto tokens = codec::Calibrator::TokensMin(llama.spec());
+  if (!tokens.ok()) return tokens.status();
+  return TokensNeeded(*tokens);
 }
 
 std::vector<std::vector<int32_t>> CalibrationWindows(
@@ -234,8 +228,9 @@ absl::StatusOr<codec::StoredCalibration> Calibrate(
   for (size_t i = 0; i < windows.size(); ++i) {
     auto probe = Read(llama, windows[i], *calibrator, metrics);
     if (!probe.ok()) return probe.status();
-    for (int draw = 0; i % probe_step == 0 && draw < kDraws; ++draw) {
-      if (auto s = sensitivity.Add(*probe->cache, probe->behind, random);
+    if (i % probe_step == 0) {
+      if (auto s =
+              sensitivity.Add(*probe->cache, probe->behind, kDraws, random);
           !s.ok()) {
         return s;
       }

@@ -96,7 +96,12 @@ void PrintEntries(const std::map<std::string, std::string>& entries) {
 }
 
 absl::Status RunCalibrate(const CalibrateFlags& flags) {
-  if (flags.texts.front().empty()) {
+  std::vector<std::string> texts = flags.texts;
+  if (const std::string standard = StandardTexts();
+      texts.empty() && !standard.empty()) {
+    texts = {standard};
+  }
+  if (texts.empty()) {
     return absl::InvalidArgumentError(
         "name texts to calibrate on with --text, or run scripts/texts");
   }
@@ -113,8 +118,8 @@ absl::Status RunCalibrate(const CalibrateFlags& flags) {
   if (!tokenizer.ok()) return tokenizer.status();
 
   const absl::Time begin = SteadyNow();
-  auto windows = CalibrationWindows(flags.texts, *tokenizer,
-                                    flags.windows + kHeldOutWindows);
+  auto windows =
+      CalibrationWindows(texts, *tokenizer, flags.windows + kHeldOutWindows);
   if (!windows.ok()) return windows.status();
   const auto stored =
       MakeCalibration(**llama, HoldOut(*std::move(windows)), flags.base_bits);
@@ -250,7 +255,6 @@ void AddCalibrate(CLI::App& codec, Program& program) {
   command->add_flag("--force", flags->force, "replace a file that exists");
   command->callback([&program, flags] {
     if (flags->model.empty()) flags->model = DefaultModelDirectory(program);
-    if (flags->texts.empty()) flags->texts = {StandardTexts()};
     program.exit_code = Report(RunCalibrate(*flags));
   });
 }

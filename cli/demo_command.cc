@@ -15,6 +15,7 @@
 #include "cli/demo.h"
 #include "cli/demo_report.h"
 #include "cli/temp_directory.h"
+#include "cli/text_files.h"
 
 namespace kdn::cli {
 namespace {
@@ -30,12 +31,7 @@ struct DemoOptions {
 
 // The directory that scripts/model fills.
 fs::path FetchedModelDirectory() {
-  const char* const cache = std::getenv("XDG_CACHE_HOME");
-  const char* const home = std::getenv("HOME");
-  const fs::path root = cache != nullptr && *cache != '\0'
-                            ? fs::path(cache)
-                            : fs::path(home != nullptr ? home : "") / ".cache";
-  return root / "kdn/models/smollm2-135m-instruct";
+  return CacheDirectory() / "models/smollm2-135m-instruct";
 }
 
 fs::path ChosenModel(const DemoOptions& options, const Program& program) {

@@ -5,9 +5,9 @@
 #include <utility>
 
 #include "cli/calibration_run.h"
-#include "codec/decoder.h"
-#include "codec/encoder.h"
 #include "codec/format/stream_layout.h"
+#include "codec/whole_object.h"
+#include "kv/line_vector.h"
 #include "model/divergence.h"
 #include "model/kv_cache.h"
 
@@ -32,44 +32,6 @@ absl::StatusOr<codec::ObjectHeader> HeaderOf(const ModelSpec& spec,
 }
 
 using SharedCalibration = std::shared_ptr<const codec::Calibration>;
-
-absl::StatusOr<std::vector<std::byte>> Encode(
-    const codec::ObjectHeader& header, const KvView& kv,
-    const SharedCalibration& calibration) {
-  std::vector<std::byte> object(codec::ObjectBytesMax(header));
-  auto encoder =
-      codec::ObjectEncoder::Create(header, calibration, absl::MakeSpan(object));
-  if (!encoder.ok()) return encoder.status();
-  for (int layer = 0; layer < header.shape.layers; ++layer) {
-    if (absl::Status s = encoder->EncodeLayer(kv.Layer(layer)); !s.ok()) {
-      return s;
-    }
-  }
-  const auto finished = encoder->Finish();
-  if (!finished.ok()) return finished.status();
-  object.resize(finished->bytes);
-  return object;
-}
-
-absl::Status Decode(absl::Span<const std::byte> object, Level level,
-                    const SharedCalibration& calibration,
-                    absl::Span<const int32_t> positions,
-                    const MutableKvView& out) {
-  const absl::StatusOr<codec::ObjectIndex> index =
-      codec::ObjectIndex::Parse(object, object.size());
-  if (!index.ok()) return index.status();
-  const absl::StatusOr<codec::ObjectDecoder> decoder =
-      codec::ObjectDecoder::Create(&*index, calibration, positions);
-  if (!decoder.ok()) return decoder.status();
-  for (int layer = 0; layer < out.shape().layers; ++layer) {
-    if (absl::Status s = decoder->DecodeLayerOf(
-            object, level, layer, 0, out.shape().kv_heads, out.Layer(layer));
-        !s.ok()) {
-      return s;
-    }
-  }
-  return absl::OkStatus();
-}
 
 // The logits of tokens behind a context, which stays as it is.
 absl::StatusOr<std::vector<float>> LogitsBehind(
@@ -108,21 +70,24 @@ absl::Status MeasureWindow(const model::Llama& llama,
   const MutableKvView out = decoded.Tokens(0, decoded.size());
   const auto values = static_cast<double>(out.shape().bytes()) /
                       static_cast<double>(SizeOf(out.shape().dtype));
+  LineVector<std::byte> object;
   for (int step = 0; step < codec::kLadderSteps; ++step) {
     const Level level = codec::LadderTo(Level::kBase2)[step];
     header->levels = LevelSet::Of(level).WithRefined();
-    const auto object =
-        Encode(*header, exact.Tokens(0, exact.size()), calibration);
-    if (!object.ok()) return object.status();
-    if (absl::Status s =
-            Decode(*object, level, calibration, exact.positions(), out);
+    if (absl::Status s = codec::EncodeWhole(
+            *header, calibration, exact.Tokens(0, exact.size()), object);
+        !s.ok()) {
+      return s;
+    }
+    if (absl::Status s = codec::DecodeWhole(object, level, calibration,
+                                            exact.positions(), out);
         !s.ok()) {
       return s;
     }
     const auto logits = LogitsBehind(llama, decoded, behind);
     if (!logits.ok()) return logits.status();
     sums[step].bits_per_value +=
-        8.0 * static_cast<double>(object->size()) / values;
+        8.0 * static_cast<double>(object.size()) / values;
     sums[step].divergence +=
         model::MeanDivergence(*right, *logits, llama.config().vocab_size);
   }

@@ -1,6 +1,7 @@
 #include "cli/text_files.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <sstream>
 #include <utility>
@@ -11,6 +12,15 @@
 namespace kdn::cli {
 
 namespace fs = std::filesystem;
+
+fs::path CacheDirectory() {
+  const char* const cache = std::getenv("XDG_CACHE_HOME");
+  const char* const home = std::getenv("HOME");
+  const fs::path root = cache != nullptr && *cache != '\0'
+                            ? fs::path(cache)
+                            : fs::path(home != nullptr ? home : "") / ".cache";
+  return root / "kdn";
+}
 
 absl::StatusOr<std::string> ReadText(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);

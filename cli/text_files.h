@@ -12,6 +12,9 @@ namespace kdn::cli {
 // The contents of the file. NOT_FOUND when it cannot be read.
 absl::StatusOr<std::string> ReadText(const std::filesystem::path& path);
 
+// The directory where scripts/ put what they fetch.
+std::filesystem::path CacheDirectory();
+
 // The files among `paths`, and all files below the directories among `paths`
 // (sorted by path within a directory). NOT_FOUND when there are no files or a
 // directory cannot be listed.

@@ -136,6 +136,23 @@ void SoftmaxRow(float* row, size_t count) {
   }
 }
 
+// The gradient, at the logits, of the log-probabilities of tokens that the
+// model would say: 1 at the token, less all probabilities. The gradients of the
+// rows are added up: they do not depend on each other, so the products of two
+// rows' gradients are zero on average.
+Rows DrawnGradient(const Rows& probabilities, std::mt19937& random) {
+  Rows gradient(probabilities.rows(), probabilities.width);
+  for (size_t row = 0; row < gradient.rows(); ++row) {
+    const float* const p = probabilities.At(row);
+    std::discrete_distribution<size_t> choose(p, p + gradient.width);
+    const size_t token = choose(random);
+    float* const at = gradient.At(row);
+    for (size_t i = 0; i < gradient.width; ++i) at[i] = -p[i];
+    at[token] += 1;
+  }
+  return gradient;
+}
+
 double SquaresOf(const Rows& x, size_t begin, size_t end) {
   double squares = 0;
   for (size_t i = begin * x.width; i < end * x.width; ++i) {
@@ -399,40 +416,34 @@ KvSensitivity::KvSensitivity(const Llama& llama)
             llama.config().num_kv_heads) {}
 
 absl::Status KvSensitivity::Add(const KvCache& cache,
-                                absl::Span<const int32_t> behind,
+                                absl::Span<const int32_t> behind, int draws,
                                 std::mt19937& random) {
   if (behind.empty() || cache.size() < 2) {
     return absl::InvalidArgumentError(
         "a context of at least two tokens, and tokens behind it");
   }
   Pass pass(llama_, cache, behind.size());
-  Rows gradient = pass.Forward(behind);
-  // The gradient of the log-probability of a token that the model would say is
-  // 1 at the token, less all probabilities. The gradients of the rows are added
-  // up: they do not depend on each other, so the products of two rows'
-  // gradients are zero on average.
-  for (size_t row = 0; row < gradient.rows(); ++row) {
-    float* const at = gradient.At(row);
-    SoftmaxRow(at, gradient.width);
-    std::discrete_distribution<size_t> choose(at, at + gradient.width);
-    const size_t token = choose(random);
-    for (size_t i = 0; i < gradient.width; ++i) at[i] = -at[i];
-    at[token] += 1;
+  Rows probabilities = pass.Forward(behind);
+  for (size_t row = 0; row < probabilities.rows(); ++row) {
+    SoftmaxRow(probabilities.At(row), probabilities.width);
   }
   std::vector<double> squares(sums_.size());
-  pass.Backward(gradient, absl::MakeSpan(squares));
+  for (int draw = 0; draw < draws; ++draw) {
+    pass.Backward(DrawnGradient(probabilities, random),
+                  absl::MakeSpan(squares));
+  }
   const double values = static_cast<double>(cache.size() - 1) *
                         llama_.config().head_dim *
                         static_cast<double>(behind.size());
   for (size_t i = 0; i < sums_.size(); ++i) sums_[i] += squares[i] / values;
-  ++contexts_;
+  draws_ += draws;
   return absl::OkStatus();
 }
 
 std::vector<double> KvSensitivity::Mean() const {
-  KDN_CHECK(contexts_ > 0, "no context was added");
+  KDN_CHECK(draws_ > 0, "no context was added");
   std::vector<double> mean = sums_;
-  for (double& x : mean) x /= contexts_;
+  for (double& x : mean) x /= draws_;
   return mean;
 }
 

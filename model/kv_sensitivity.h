@@ -29,10 +29,11 @@ class KvSensitivity {
   explicit KvSensitivity(const Llama& llama);
 
   // Adds the tokens behind a context, whose KV `cache` has, at positions 0, 1,
-  // ... Says nothing of the first token: an attention sink, whose KV is kept
-  // exact. INVALID_ARGUMENT for no tokens behind, or fewer than two before.
+  // ... Draws what the model would say `draws` times. Says nothing of the first
+  // token: an attention sink, whose KV is kept exact. INVALID_ARGUMENT for no
+  // tokens behind, or fewer than two before.
   absl::Status Add(const KvCache& cache, absl::Span<const int32_t> behind,
-                   std::mt19937& random);
+                   int draws, std::mt19937& random);
 
   // The mean of g^2 over the values of a head's K or V and over the tokens
   // behind, [layer][K|V][KV head]. REQUIRES: Add has been called.
@@ -43,7 +44,7 @@ class KvSensitivity {
 
   const Llama& llama_;
   std::vector<double> sums_;
-  double contexts_ = 0;
+  double draws_ = 0;
 };
 
 }  // namespace kdn::model

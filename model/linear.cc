@@ -27,12 +27,8 @@ Operand OperandOf(Compute compute) {
 
 Linear::Linear(absl::Span<const float> weights, std::vector<float> bias,
                int outputs, int inputs, Compute compute, HugeMemory& memory)
-    : outputs_(outputs),
-      inputs_(inputs),
-      operand_(OperandOf(compute)),
-      panels_(
-          memory.Allocate(PanelsFor(outputs) * PanelBytes(operand_, inputs))),
-      bias_(std::move(bias)) {
+    : Linear(outputs, inputs, OperandOf(compute), memory) {
+  bias_ = std::move(bias);
   KDN_CHECK(weights.size() == static_cast<size_t>(outputs) * inputs,
             "weights have the size of their shape");
   KDN_CHECK(bias_.empty() || bias_.size() == static_cast<size_t>(outputs),

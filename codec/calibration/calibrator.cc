@@ -121,11 +121,13 @@ Spectrum SpectrumOf(double tokens, const std::vector<double>& sum,
   const int dim = static_cast<int>(sum.size());
   Spectrum spectrum;
   for (const double x : sum) spectrum.mean.push_back(x / tokens);
-  Matrix covariance = products;
+  Matrix covariance(products.size());
   for (int a = 0; a < dim; ++a) {
-    for (int b = 0; b < dim; ++b) {
-      double& x = covariance[static_cast<size_t>(a) * dim + b];
-      x = x / tokens - spectrum.mean[a] * spectrum.mean[b];
+    for (int b = 0; b <= a; ++b) {
+      const size_t at = static_cast<size_t>(a) * dim + b;
+      covariance[at] =
+          products[at] / tokens - spectrum.mean[a] * spectrum.mean[b];
+      covariance[static_cast<size_t>(b) * dim + a] = covariance[at];
     }
   }
   const Eigenpairs pairs = EigenpairsOf(
@@ -378,14 +380,22 @@ void ChooseBands(const StreamStatistics& statistics, Tables* tables,
 
 }  // namespace
 
-absl::StatusOr<Calibrator> Calibrator::Create(const ModelSpec& spec,
-                                              int sample_tokens) {
+absl::StatusOr<int> Calibrator::TokensMin(const ModelSpec& spec) {
   if (absl::Status s = Validate(spec); !s.ok()) return s;
   if (spec.head_dim > kTransformDimMax) {
     return absl::InvalidArgumentError(absl::StrCat(
         "the transform-coded levels take heads of up to ", kTransformDimMax,
         " dimensions, ", spec.name, " has ", spec.head_dim,
         ": its KV can be kept at int8 and lossless"));
+  }
+  return 2 * spec.head_dim *
+         HeadsPerStream(spec.num_kv_heads, spec.head_dim, Level::kBase);
+}
+
+absl::StatusOr<Calibrator> Calibrator::Create(const ModelSpec& spec,
+                                              int sample_tokens) {
+  if (const auto tokens = TokensMin(spec); !tokens.ok()) {
+    return tokens.status();
   }
   return Calibrator(spec, std::max(sample_tokens, kSampleTokensMin));
 }
@@ -428,7 +438,7 @@ void Calibrator::AddRow(const float* row, bool in_sample, Stream& stream) {
     const double x = row[a];
     stream.sum[a] += x;
     double* const products = &stream.products[static_cast<size_t>(a) * dim_];
-    for (int b = 0; b < dim_; ++b) products[b] += x * row[b];
+    for (int b = 0; b <= a; ++b) products[b] += x * row[b];
   }
   if (in_sample) stream.sample.insert(stream.sample.end(), row, row + dim_);
 }

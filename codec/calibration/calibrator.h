@@ -62,7 +62,9 @@ class Calibrator {
   // finite; nothing is added then.
   absl::Status Add(const KvView& kv, absl::Span<const int32_t> positions);
   int tokens() const { return tokens_; }
-  // The fewest tokens that Finish accepts: two per dimension of a stream.
+  // The fewest tokens that Finish accepts: two per dimension of a stream. For a
+  // model, with the errors of Create.
+  static absl::StatusOr<int> TokensMin(const ModelSpec& spec);
   int TokensMin() const { return 2 * dim_; }
   // The calibration of all tokens that were added. INVALID_ARGUMENT when there
   // are fewer than TokensMin() tokens, or when weights or metrics are too few,
@@ -74,7 +76,7 @@ class Calibrator {
   struct Stream {
     double tokens = 0;
     std::vector<double> sum;       // [dim]
-    std::vector<double> products;  // of x x', [dim][dim]
+    std::vector<double> products;  // of x x', [dim][dim]; b <= a only
     std::vector<float> sample;     // [token][dim]
   };
 

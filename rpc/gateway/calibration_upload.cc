@@ -3,7 +3,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "kv/log.h"
+#include "rpc/gateway/calibration_receipt.h"
 #include "rpc/wire.h"
 
 namespace kdn::rpc {
@@ -68,19 +68,8 @@ kj::Promise<void> CalibrationUploadServer::commit(CommitContext context) {
                                     std::move(expected.done));
   return ByDeadline(session_->loop(), kj::mv(expected.promise), deadline_.at,
                     "storing a calibration")
-      .then([context](Receipt receipt) mutable {
-        auto results = context.getResults();
-        ToWire(receipt.status(), results.initStatus());
-        if (!receipt.ok()) {
-          LogWarning("gateway.calibration", receipt.status().ToString());
-          return;
-        }
-        results.setId(ToWire(receipt->id));
-        auto nodes =
-            results.initNodes(static_cast<unsigned>(receipt->holders.size()));
-        for (unsigned i = 0; i < nodes.size(); ++i) {
-          nodes.set(i, receipt->holders[i].name());
-        }
+      .then([context](const Receipt& receipt) mutable {
+        ToWire(receipt, context.getResults());
       });
 }
 

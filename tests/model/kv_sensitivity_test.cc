@@ -77,9 +77,7 @@ class KvSensitivityTest : public testing::TestWithParam<const char*> {
 TEST_P(KvSensitivityTest, PredictsTheDivergenceThatNoiseCauses) {
   KvSensitivity sensitivity(*llama_);
   std::mt19937 random(5);
-  for (int draw = 0; draw < 60; ++draw) {
-    ASSERT_TRUE(sensitivity.Add(*cache_, behind(), random).ok());
-  }
+  ASSERT_TRUE(sensitivity.Add(*cache_, behind(), 60, random).ok());
   const std::vector<double> mean = sensitivity.Mean();
   const ModelConfig& config = llama_->config();
   constexpr float kDeviation = 0.01f;
@@ -106,7 +104,7 @@ TEST_P(KvSensitivityTest, LeavesTheContextAsItIs) {
   const std::vector<float> exact = Logits();
   KvSensitivity sensitivity(*llama_);
   std::mt19937 random(5);
-  ASSERT_TRUE(sensitivity.Add(*cache_, behind(), random).ok());
+  ASSERT_TRUE(sensitivity.Add(*cache_, behind(), 1, random).ok());
   EXPECT_EQ(cache_->size(), kContext);
   EXPECT_EQ(Logits(), exact);
 }
@@ -114,10 +112,10 @@ TEST_P(KvSensitivityTest, LeavesTheContextAsItIs) {
 TEST_P(KvSensitivityTest, RefusesAContextThatSaysNothing) {
   KvSensitivity sensitivity(*llama_);
   std::mt19937 random(5);
-  EXPECT_EQ(sensitivity.Add(*cache_, {}, random).code(),
+  EXPECT_EQ(sensitivity.Add(*cache_, {}, 1, random).code(),
             absl::StatusCode::kInvalidArgument);
   cache_->Truncate(1);
-  EXPECT_EQ(sensitivity.Add(*cache_, behind(), random).code(),
+  EXPECT_EQ(sensitivity.Add(*cache_, behind(), 1, random).code(),
             absl::StatusCode::kInvalidArgument);
 }
 
