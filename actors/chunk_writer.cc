@@ -24,9 +24,10 @@ absl::StatusOr<codec::ObjectHeader> HeaderOf(
   }
   if (codec::HasTransformCoded(request.levels) &&
       request.model->head_dim > codec::kTransformDimMax) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "the model's head_dim is ", request.model->head_dim,
-        "; base, base+1 and base+2 take at most ", codec::kTransformDimMax));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the model's head_dim is ", request.model->head_dim,
+                     "; base, base+1, base+2 and archive take at most ",
+                     codec::kTransformDimMax));
   }
   return codec::ObjectHeader{
       request.identity,
@@ -48,6 +49,11 @@ absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>> NodeChunkWriter::Create(
   if (codec::HasTransformCoded(header->levels)) {
     calibration = node->calibrations.ForModel(header->identity.fingerprint,
                                               codec::GeometryOf(header->shape));
+  }
+  if (header->levels.Has(Level::kArchive) && calibration->joint_heads() == 0) {
+    return absl::FailedPreconditionError(
+        "the level archive needs a calibration of the model, and this node has "
+        "none: make one with `kdn codec calibrate --store`");
   }
   absl::StatusOr<codec::ObjectEncoder> encoder = codec::ObjectEncoder::Create(
       *std::move(header), std::move(calibration), block->bytes(), form);

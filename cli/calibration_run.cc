@@ -41,7 +41,6 @@ struct Probe {
 
 absl::StatusOr<Probe> Read(const model::Llama& llama,
                            absl::Span<const int32_t> window,
-                           codec::Calibrator& calibrator,
                            model::RowMetrics& metrics) {
   const int behind = static_cast<int>(BehindTokens(window.size()));
   const int context = static_cast<int>(window.size()) - behind;
@@ -53,11 +52,6 @@ absl::StatusOr<Probe> Read(const model::Llama& llama,
           llama
               .PrefillInChunks(*probe.cache, window.first(context), 0, &metrics)
               .status();
-      !s.ok()) {
-    return s;
-  }
-  if (auto s = calibrator.Add(probe.cache->Tokens(0, context),
-                              PositionsFrom(0, context));
       !s.ok()) {
     return s;
   }
@@ -226,14 +220,19 @@ absl::StatusOr<codec::StoredCalibration> Calibrate(
   model::KvSensitivity sensitivity(llama);
   std::mt19937 random(1);
   for (size_t i = 0; i < windows.size(); ++i) {
-    auto probe = Read(llama, windows[i], *calibrator, metrics);
+    auto probe = Read(llama, windows[i], metrics);
     if (!probe.ok()) return probe.status();
+    const int context = probe->cache->size();
+    absl::StatusOr<std::vector<double>> importance = std::vector<double>();
     if (i % probe_step == 0) {
-      if (auto s =
-              sensitivity.Add(*probe->cache, probe->behind, kDraws, random);
-          !s.ok()) {
-        return s;
-      }
+      importance =
+          sensitivity.Add(*probe->cache, probe->behind, kDraws, random);
+      if (!importance.ok()) return importance.status();
+    }
+    if (auto s = calibrator->Add(probe->cache->Tokens(0, context),
+                                 PositionsFrom(0, context), *importance);
+        !s.ok()) {
+      return s;
     }
     done += windows[i].size();
     run.on_progress(

@@ -59,7 +59,8 @@ std::string Warning(const CalibrationText& text) {
 absl::StatusOr<std::string> FiguresOf(const model::Llama& llama,
                                       const CalibrationText& text,
                                       const codec::StoredCalibration& stored) {
-  const auto calibration = codec::MakeCalibration(CalibrationId(), stored);
+  const auto calibration =
+      codec::ParseCalibration(codec::WriteCalibration(stored));
   if (!calibration.ok()) return calibration.status();
   const bool seen = text.held_out.empty();
   const auto measured = seen ? absl::MakeConstSpan(text.windows).last(1)
@@ -67,12 +68,10 @@ absl::StatusOr<std::string> FiguresOf(const model::Llama& llama,
   const auto figures = MeasureLevels(llama, measured, *calibration);
   if (!figures.ok()) return figures.status();
   std::vector<std::string> levels;
-  for (int step = 0; step < codec::kLadderSteps; ++step) {
-    const LevelFigures& level = (*figures)[step];
-    levels.push_back(
-        absl::StrFormat("%s %.2f bits, KL %.4f",
-                        std::string(Name(codec::LadderTo(Level::kBase2)[step])),
-                        level.bits_per_value, level.divergence));
+  for (size_t i = 0; i < kCalibratedLevels.size(); ++i) {
+    levels.push_back(absl::StrFormat(
+        "%s %.2f bits, KL %.4f", std::string(Name(kCalibratedLevels[i])),
+        (*figures)[i].bits_per_value, (*figures)[i].divergence));
   }
   return absl::StrCat(absl::StrJoin(levels, "; "), ", on ", measured.size(),
                       seen ? " window that the calibration has seen"

@@ -148,15 +148,12 @@ absl::Status RunCalibrate(const CalibrateFlags& flags) {
 
 using Bands = std::vector<std::array<codec::BandStep, codec::kLadderSteps>>;
 
-// The bands of all streams, one stream after the other.
-Bands BandsOf(const codec::Calibration& calibration, int groups) {
+// The bands of all streams and token classes, one after the other.
+Bands BandsOf(const codec::StoredCalibration& calibration) {
   Bands all;
-  for (int layer = 0; layer < calibration.geometry().layers; ++layer) {
-    for (const KvPart part : {KvPart::kK, KvPart::kV}) {
-      for (int group = 0; group < groups; ++group) {
-        const Bands& bands = calibration.Of(layer, part, group).bands;
-        all.insert(all.end(), bands.begin(), bands.end());
-      }
+  for (const codec::StoredTransform& stream : calibration.streams) {
+    for (const codec::TokenClass& token_class : stream.classes) {
+      all.insert(all.end(), token_class.bands.begin(), token_class.bands.end());
     }
   }
   return all;
@@ -191,8 +188,6 @@ absl::Status PrintInfo(const std::string& path) {
   if (!file.ok()) return file.status();
   const codec::Calibration& calibration = *file->calibration;
   const codec::Calibration::Geometry& geometry = calibration.geometry();
-  const int dim = calibration.Of(0, KvPart::kK, 0).dim();
-  const int groups = geometry.kv_heads * geometry.head_dim / dim;
   std::error_code error;
   std::printf("file         %s, %ju bytes\n", path.c_str(),
               fs::file_size(path, error));
@@ -206,10 +201,13 @@ absl::Status PrintInfo(const std::string& path) {
   PrintEntries(stored->info.others);
   std::printf("geometry     %d layers, %d KV heads of %d dimensions\n",
               geometry.layers, geometry.kv_heads, geometry.head_dim);
-  std::printf("streams      %d of %d dimensions\n",
-              2 * geometry.layers * groups, dim);
+  const codec::StoredTransform& first = stored->streams.front();
+  std::printf("streams      %zu of %zu dimensions%s\n", stored->streams.size(),
+              first.mean.size(),
+              stored->joint_heads > 0 ? ", K and V together" : "");
+  std::printf("tokens       %zu classes\n", first.classes.size());
   std::printf("tables       %zu\n", calibration.tables().size());
-  PrintBands(BandsOf(calibration, groups));
+  PrintBands(BandsOf(*stored));
   return absl::OkStatus();
 }
 

@@ -46,7 +46,7 @@ absl::StatusOr<std::vector<float>> LogitsBehind(
   return logits;
 }
 
-using Figures = std::array<LevelFigures, codec::kLadderSteps>;
+using Figures = std::array<LevelFigures, kCalibratedLevels.size()>;
 
 // Adds the figures of one window to `sums`.
 absl::Status MeasureWindow(const model::Llama& llama,
@@ -71,8 +71,8 @@ absl::Status MeasureWindow(const model::Llama& llama,
   const auto values = static_cast<double>(out.shape().bytes()) /
                       static_cast<double>(SizeOf(out.shape().dtype));
   LineVector<std::byte> object;
-  for (int step = 0; step < codec::kLadderSteps; ++step) {
-    const Level level = codec::LadderTo(Level::kBase2)[step];
+  for (size_t i = 0; i < kCalibratedLevels.size(); ++i) {
+    const Level level = kCalibratedLevels[i];
     header->levels = LevelSet::Of(level).WithRefined();
     if (absl::Status s = codec::EncodeWhole(
             *header, calibration, exact.Tokens(0, exact.size()), object);
@@ -86,9 +86,8 @@ absl::Status MeasureWindow(const model::Llama& llama,
     }
     const auto logits = LogitsBehind(llama, decoded, behind);
     if (!logits.ok()) return logits.status();
-    sums[step].bits_per_value +=
-        8.0 * static_cast<double>(object.size()) / values;
-    sums[step].divergence +=
+    sums[i].bits_per_value += 8.0 * static_cast<double>(object.size()) / values;
+    sums[i].divergence +=
         model::MeanDivergence(*right, *logits, llama.config().vocab_size);
   }
   return absl::OkStatus();

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "codec/calibration/calibration.h"
+#include "kv/level.h"
 #include "model/llama.h"
 
 namespace kdn::cli {
@@ -23,12 +24,17 @@ struct LevelFigures {
   double divergence = 0;
 };
 
-// Measures base, base+1 and base+2 on windows of calibration_run.h. Each
-// context is coded as one chunk. REQUIRES: a calibration of this model; windows
-// of at least 4 tokens.
-absl::StatusOr<std::array<LevelFigures, codec::kLadderSteps>> MeasureLevels(
-    const model::Llama& llama, absl::Span<const std::vector<int32_t>> windows,
-    const std::shared_ptr<const codec::Calibration>& calibration);
+// The transform-coded levels, the least exact first.
+inline constexpr std::array kCalibratedLevels = {Level::kArchive, Level::kBase,
+                                                 Level::kBase1, Level::kBase2};
+
+// Measures kCalibratedLevels on windows of calibration_run.h. Each context is
+// coded as one chunk. REQUIRES: a calibration of this model that joins K and V;
+// windows of at least 4 tokens.
+absl::StatusOr<std::array<LevelFigures, kCalibratedLevels.size()>>
+MeasureLevels(const model::Llama& llama,
+              absl::Span<const std::vector<int32_t>> windows,
+              const std::shared_ptr<const codec::Calibration>& calibration);
 
 }  // namespace kdn::cli
 

@@ -103,15 +103,30 @@ void Prefetch(absl::Span<const std::byte> bytes) {
 
 // The destination rows of the stream's heads. Null for a head that is not in
 // [head_begin, head_end).
-HeadRows WantedRows(const StreamId& id, int heads, int head_begin, int head_end,
+HeadRows WantedRows(const StreamId& id, const StreamShape& shape,
+                    int head_begin, int head_end,
                     const KvDestination& destination) {
-  HeadRows rows(heads);
-  for (int i = 0; i < heads; ++i) {
-    const int head = id.head_group * heads + i;
+  const int heads = shape.joint ? shape.heads / 2 : shape.heads;
+  HeadRows rows(shape.heads);
+  for (int i = 0; i < shape.heads; ++i) {
+    const int head = id.head_group * heads + i % heads;
     if (head < head_begin || head >= head_end) continue;
-    rows[i] = destination.Rows(0, id.part, head - head_begin);
+    const KvPart part = i < heads ? id.part : KvPart::kV;
+    rows[i] = destination.Rows(0, part, head - head_begin);
   }
   return rows;
+}
+
+// The first streams of the ladder that hold any of the heads.
+std::vector<StreamId> FirstStreams(const ObjectHeader& header, Level level,
+                                   int layer, int head_begin, int head_end) {
+  const StreamGrid grid = GridOf(header);
+  std::vector<StreamId> streams =
+      StreamsOf(grid, {layer, level}, head_begin, head_end);
+  if (grid.IsJoint(level)) {  // the streams of V are empty
+    streams.resize(streams.size() / 2);
+  }
+  return streams;
 }
 
 }  // namespace
@@ -132,7 +147,8 @@ StreamContext ObjectDecoder::ContextOf(const StreamId& id) const {
 
 absl::Status ObjectDecoder::CheckLengths(const Found& found,
                                          absl::Span<const Level> ladder) const {
-  const StreamShape shape = StreamShapeOf(index_->header().shape, found.first);
+  const StreamShape shape =
+      StreamShapeOf(GridOf(index_->header()), found.first);
   StreamId id = found.first;
   for (size_t step = 0; step < ladder.size(); ++step) {
     id.level = ladder[step];
@@ -180,9 +196,9 @@ absl::Status ObjectDecoder::DecodeFound(
         decoding.readers.emplace_back(one.levels[step]);
       }
       const StreamShape shape =
-          StreamShapeOf(index_->header().shape, one.first);
+          StreamShapeOf(GridOf(index_->header()), one.first);
       decoding.heads =
-          WantedRows(one.first, shape.heads, head_begin, head_end, destination);
+          WantedRows(one.first, shape, head_begin, head_end, destination);
       decoding.job = {shape, absl::MakeSpan(decoding.readers),
                       ContextOf(one.first), decoding.heads};
     }
@@ -219,9 +235,8 @@ absl::Status ObjectDecoder::DecodeLayer(
   }
   const absl::Span<const Level> ladder = LadderTo(level);
   std::vector<Found> found;
-  for (const StreamId& id :
-       StreamsOf(index_->header().shape, {layer, ladder.front()}, head_begin,
-                 head_end)) {
+  for (const StreamId& id : FirstStreams(index_->header(), ladder.front(),
+                                         layer, head_begin, head_end)) {
     found.push_back({id, {}});
   }
   // `streams` has all streams of one level, then those of the next.
@@ -262,9 +277,8 @@ absl::Status ObjectDecoder::DecodeLayerOf(
   }
   const absl::Span<const Level> ladder = LadderTo(level);
   std::vector<Found> found;
-  for (const StreamId& first :
-       StreamsOf(index_->header().shape, {layer, ladder.front()}, head_begin,
-                 head_end)) {
+  for (const StreamId& first : FirstStreams(index_->header(), ladder.front(),
+                                            layer, head_begin, head_end)) {
     found.push_back({first, {}});
     for (size_t step = 0; step < ladder.size(); ++step) {
       StreamId id = first;

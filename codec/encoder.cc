@@ -62,12 +62,30 @@ size_t LayerBytesMax(const ObjectHeader& header) {
   for (Level level : LevelsOf(header.levels)) {
     const StreamCodec& codec = CodecOf(level);
     size_t group_bytes = 0;
-    for (const StreamId& id : StreamsOf(header.shape, {0, level})) {
-      group_bytes += codec.BytesMax(StreamShapeOf(header.shape, id), level);
+    for (const StreamId& id : StreamsOf(GridOf(header), {0, level})) {
+      group_bytes += codec.BytesMax(StreamShapeOf(GridOf(header), id), level);
     }
     layer_bytes += AlignUp(group_bytes);
   }
   return layer_bytes;
+}
+
+// The rows of the heads that share a stream.
+std::vector<Rows> RowsOfStream(const KvView& layer_kv, const StreamShape& shape,
+                               const StreamId& id) {
+  const int heads = shape.joint ? shape.heads / 2 : shape.heads;
+  std::vector<Rows> rows;
+  rows.reserve(shape.heads);
+  for (int i = 0; i < shape.heads; ++i) {
+    const KvPart part = i < heads ? id.part : KvPart::kV;
+    rows.push_back(RowsOf(layer_kv, part, id.head_group * heads + i % heads));
+  }
+  return rows;
+}
+
+// The same of the object, with header.joint_heads.
+size_t BytesMax(const ObjectHeader& header) {
+  return PrefixBytesFor(header) + LayerBytesMax(header) * header.shape.layers;
 }
 
 void ZeroTo(size_t offset, absl::Span<std::byte> memory, size_t* cursor) {
@@ -77,25 +95,35 @@ void ZeroTo(size_t offset, absl::Span<std::byte> memory, size_t* cursor) {
 
 }  // namespace
 
-size_t ObjectBytesMax(const ObjectHeader& header) {
-  KDN_CHECK(CheckHeader(header).ok(), "header was not checked");
-  return PrefixBytesFor(header) + LayerBytesMax(header) * header.shape.layers;
+size_t ObjectBytesMax(ObjectHeader header) {
+  KDN_CHECK(CheckShape(header.shape).ok(), "the shape was not checked");
+  const int heads =
+      HasTransformCoded(header.levels) ? header.shape.kv_heads : 0;
+  size_t most = 0;
+  for (header.joint_heads = 0; header.joint_heads <= heads;
+       ++header.joint_heads) {
+    if (!CheckJoint(GridOf(header), header.levels).ok()) continue;
+    most = std::max(most, BytesMax(header));
+  }
+  return most;
 }
 
 absl::StatusOr<ObjectEncoder> ObjectEncoder::Create(
     ObjectHeader header, std::shared_ptr<const Calibration> calibration,
     absl::Span<std::byte> out, LosslessForm lossless_form) {
   header.calibration = CalibrationId();
+  header.joint_heads = 0;
   if (HasTransformCoded(header.levels)) {
     KDN_CHECK(calibration != nullptr, "transform-coded without a calibration");
     header.calibration = calibration->id();
+    header.joint_heads = calibration->joint_heads();
   }
   if (absl::Status status = CheckHeader(header); !status.ok()) return status;
   if (!header.depth.has_value()) {
     return absl::InvalidArgumentError("the header has no depth");
   }
   if (absl::Status s = CheckSupported(header); !s.ok()) return s;
-  const size_t bytes_max = ObjectBytesMax(header);
+  const size_t bytes_max = BytesMax(header);
   if (out.size() < bytes_max) {
     return absl::InvalidArgumentError(
         absl::StrCat("the object needs up to ", bytes_max, " bytes, ",
@@ -115,7 +143,7 @@ ObjectEncoder::ObjectEncoder(ObjectHeader header,
       lossless_form_(lossless_form),
       prefix_bytes_(PrefixBytesFor(header_)),
       layer_bytes_max_(LayerBytesMax(header_)),
-      entries_(StreamCount(header_.shape, header_.levels)),
+      entries_(StreamCount(GridOf(header_), header_.levels)),
       progress_(std::make_unique<Progress>()) {
   {
     absl::MutexLock lock(&progress_->mutex);
@@ -143,14 +171,16 @@ StreamContext ObjectEncoder::ContextOf(const StreamId& id,
   if (IsTransformCoded(id.level)) {
     context.transform = &calibration_->Of(id.layer, id.part, id.head_group);
     context.tables = calibration_->tables();
+    context.coarser = id.level == Level::kArchive ? kCoarserMax : 0;
   }
   return context;
 }
 
-absl::Status ObjectEncoder::MeasureErrors(
-    const StreamId& first, absl::Span<const Rows> heads,
-    absl::Span<const StreamRoom> rooms, absl::Span<StreamEntry> entries) const {
-  const StreamShape shape = StreamShapeOf(header_.shape, first);
+absl::Status ObjectEncoder::MeasureErrors(const StreamId& first,
+                                          absl::Span<const Rows> heads,
+                                          absl::Span<const StreamRoom> rooms,
+                                          absl::Span<Encoded> steps) const {
+  const StreamShape shape = StreamShapeOf(GridOf(header_), first);
   LineVector<std::byte> decoded(shape.values() * SizeOf(shape.dtype));
   std::vector<MutableRows> rows;
   rows.reserve(shape.heads);
@@ -158,18 +188,25 @@ absl::Status ObjectEncoder::MeasureErrors(
     rows.push_back({decoded.data() + head * shape.tokens * shape.row_bytes(),
                     static_cast<int64_t>(shape.row_bytes())});
   }
-  const auto measure = [&](size_t step) {
+  const auto measure = [&](int begin, int end, StreamEntry* entry) {
     kernels::Differences differences;
-    for (int head = 0; head < shape.heads; ++head) {
+    for (int head = begin; head < end; ++head) {
       for (int token = 0; token < shape.tokens; ++token) {
         kernels::AddDifferences(shape.dtype, heads[head].At(token),
                                 rows[head].At(token), shape.head_dim,
                                 &differences);
       }
     }
-    entries[step].error_max = Certified(differences.max());
-    entries[step].error_rms = Certified(std::sqrt(
-        differences.sum_of_squares() / static_cast<double>(shape.values())));
+    const double values =
+        static_cast<double>(end - begin) * shape.tokens * shape.head_dim;
+    entry->error_max = Certified(differences.max());
+    entry->error_rms =
+        Certified(std::sqrt(differences.sum_of_squares() / values));
+  };
+  const auto measure_all = [&](size_t step) {
+    const int first_part = shape.joint ? shape.k_heads() : shape.heads;
+    measure(0, first_part, &steps[step].entry);
+    if (shape.joint) measure(first_part, shape.heads, &steps[step].of_v);
   };
   std::vector<StreamReader> readers;
   for (const StreamRoom& room : rooms) {
@@ -180,23 +217,20 @@ absl::Status ObjectEncoder::MeasureErrors(
   context.reads_rows = true;
   absl::Status status =
       CodecOf(first.level)
-          .DecodeEach({shape, absl::MakeSpan(readers), context, rows}, measure);
+          .DecodeEach({shape, absl::MakeSpan(readers), context, rows},
+                      measure_all);
   if (status.ok()) return status;
   return absl::InternalError(
       absl::StrCat("an encoded stream does not decode: ", status.message()));
 }
 
-absl::Status ObjectEncoder::EncodeStreams(
-    const StreamId& first, const KvView& layer_kv, absl::Span<StreamRoom> rooms,
-    absl::Span<StreamEntry> entries) const {
+absl::Status ObjectEncoder::EncodeStreams(const StreamId& first,
+                                          const KvView& layer_kv,
+                                          absl::Span<StreamRoom> rooms,
+                                          absl::Span<Encoded> steps) const {
   const StreamCodec& codec = CodecOf(first.level);
-  const StreamShape shape = StreamShapeOf(header_.shape, first);
-  std::vector<Rows> heads;
-  heads.reserve(shape.heads);
-  for (int head = 0; head < shape.heads; ++head) {
-    heads.push_back(
-        RowsOf(layer_kv, first.part, first.head_group * shape.heads + head));
-  }
+  const StreamShape shape = StreamShapeOf(GridOf(header_), first);
+  const std::vector<Rows> heads = RowsOfStream(layer_kv, shape, first);
   absl::Status status = codec.Encode(
       shape, heads,
       ContextOf(first, undo_rope_.has_value() ? &*undo_rope_ : nullptr), rooms);
@@ -205,11 +239,12 @@ absl::Status ObjectEncoder::EncodeStreams(
                         absl::StrCat(Name(first), ": ", status.message()));
   }
   for (size_t step = 0; step < rooms.size(); ++step) {
-    entries[step].bytes = static_cast<uint32_t>(rooms[step].bytes);
-    entries[step].crc32c = Crc32c(rooms[step].room.first(rooms[step].bytes));
+    StreamEntry& entry = steps[step].entry;
+    entry.bytes = static_cast<uint32_t>(rooms[step].bytes);
+    entry.crc32c = Crc32c(rooms[step].room.first(rooms[step].bytes));
   }
   if (codec.is_exact()) return absl::OkStatus();
-  return MeasureErrors(first, heads, rooms, entries);
+  return MeasureErrors(first, heads, rooms, steps);
 }
 
 absl::Status ObjectEncoder::EncodeLadder(absl::Span<const Level> ladder,
@@ -220,15 +255,20 @@ absl::Status ObjectEncoder::EncodeLadder(absl::Span<const Level> ladder,
   // group are coded together. So the streams of the finer levels wait here.
   std::vector<std::vector<std::byte>> waiting(ladder.size());
   std::vector<StreamRoom> rooms(ladder.size());
-  std::vector<StreamEntry> entries(ladder.size());
+  std::vector<Encoded> encoded(ladder.size());
   const auto entry_of = [this](StreamId id, Level level) -> StreamEntry& {
     id.level = level;
-    return entries_[SlotOf(header_.shape, header_.levels, id)];
+    return entries_[SlotOf(GridOf(header_), header_.levels, id)];
   };
   ZeroTo(AlignUp(*cursor), room, cursor);
-  const auto streams = StreamsOf(header_.shape, {layer, ladder.front()});
+  const auto streams = StreamsOf(GridOf(header_), {layer, ladder.front()});
   for (const StreamId& id : streams) {
-    const StreamShape shape = StreamShapeOf(header_.shape, id);
+    const StreamShape shape = StreamShapeOf(GridOf(header_), id);
+    if (shape.heads == 0) {
+      // Coded in the stream of K, which came before and set the errors.
+      entry_of(id, ladder.front()).offset = *cursor;
+      continue;
+    }
     rooms[0] = {room.subspan(
         *cursor, CodecOf(id.level).BytesMax(shape, ladder.front()))};
     for (size_t step = 1; step < ladder.size(); ++step) {
@@ -238,17 +278,21 @@ absl::Status ObjectEncoder::EncodeLadder(absl::Span<const Level> ladder,
       rooms[step] = {absl::MakeSpan(waiting[step]).subspan(at)};
     }
     if (absl::Status s = EncodeStreams(id, layer_kv, absl::MakeSpan(rooms),
-                                       absl::MakeSpan(entries));
+                                       absl::MakeSpan(encoded));
         !s.ok()) {
       return s;
     }
-    entries[0].offset = *cursor;
+    encoded[0].entry.offset = *cursor;
     *cursor += rooms[0].bytes;
-    entry_of(id, ladder.front()) = entries[0];
     for (size_t step = 1; step < ladder.size(); ++step) {
       waiting[step].resize(waiting[step].size() - rooms[step].room.size() +
                            rooms[step].bytes);
-      entry_of(id, ladder[step]) = entries[step];
+    }
+    StreamId v = id;
+    v.part = KvPart::kV;
+    for (size_t step = 0; step < ladder.size(); ++step) {
+      entry_of(id, ladder[step]) = encoded[step].entry;
+      if (shape.joint) entry_of(v, ladder[step]) = encoded[step].of_v;
     }
   }
   for (size_t step = 1; step < ladder.size(); ++step) {
@@ -304,8 +348,8 @@ void ObjectEncoder::MoveDown(int layer, const Place& from, size_t to) {
     std::memmove(out_.data() + to, out_.data() + from.at, from.bytes);
   }
   for (const Level level : LevelsOf(header_.levels)) {
-    for (const StreamId& id : StreamsOf(header_.shape, {layer, level})) {
-      entries_[SlotOf(header_.shape, header_.levels, id)].offset += to;
+    for (const StreamId& id : StreamsOf(GridOf(header_), {layer, level})) {
+      entries_[SlotOf(GridOf(header_), header_.levels, id)].offset += to;
     }
   }
 }

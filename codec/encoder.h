@@ -19,9 +19,10 @@
 
 namespace kdn::codec {
 
-// Upper bound in bytes of an object with this header: the memory to reserve for
-// encoding. REQUIRES: CheckHeader(header) is OK.
-size_t ObjectBytesMax(const ObjectHeader& header);
+// Upper bound in bytes of an object with this header, whichever heads share
+// streams: the memory to reserve for encoding. REQUIRES: CheckShape of its
+// shape is OK, and so is CheckHeader, except for joint_heads.
+size_t ObjectBytesMax(ObjectHeader header);
 
 // Encodes one chunk, layer by layer, into memory that the caller has reserved.
 // Several threads may encode layers at once, in any order; the object's bytes
@@ -43,7 +44,7 @@ class ObjectEncoder {
   // CheckSupported refuses the header. `out` must outlive the encoder; its
   // content does not matter. The transform-coded levels are coded with
   // `calibration`, and the header gets its id. `calibration` may be null if the
-  // header has no such level.
+  // header has no such level, and has joint_heads for archive.
   static absl::StatusOr<ObjectEncoder> Create(
       ObjectHeader header, std::shared_ptr<const Calibration> calibration,
       absl::Span<std::byte> out,
@@ -105,16 +106,22 @@ class ObjectEncoder {
   absl::Status EncodeLadder(absl::Span<const Level> ladder, int layer,
                             const KvView& layer_kv, absl::Span<std::byte> room,
                             size_t* cursor);
+  // The entry of an encoded stream. V has an entry of its own in a joint
+  // stream.
+  struct Encoded {
+    StreamEntry entry;
+    StreamEntry of_v;
+  };
   // Encodes the streams of one head group into `rooms`, one for each level.
   absl::Status EncodeStreams(const StreamId& first, const KvView& layer_kv,
                              absl::Span<StreamRoom> rooms,
-                             absl::Span<StreamEntry> entries) const;
+                             absl::Span<Encoded> steps) const;
   // Decodes the streams in `rooms` and writes their errors against `heads` into
-  // `entries`.
+  // `steps`.
   absl::Status MeasureErrors(const StreamId& first,
                              absl::Span<const Rows> heads,
                              absl::Span<const StreamRoom> rooms,
-                             absl::Span<StreamEntry> entries) const;
+                             absl::Span<Encoded> steps) const;
   StreamContext ContextOf(const StreamId& id,
                           const RowRotation* rotation) const;
 

@@ -19,6 +19,7 @@ const StreamCodec& CodecOf(Level level) {
     case Level::kBase:
     case Level::kBase1:
     case Level::kBase2:
+    case Level::kArchive:
       return transform;
   }
   KDN_CHECK(false, "level out of range");

@@ -24,14 +24,21 @@
 namespace kdn::codec {
 
 // The shape of one stream: the rows of the heads that share it, of one layer's
-// K or V.
+// K or V, or of both.
 struct StreamShape {
   KvPart part = KvPart::kK;
+  // In a joint stream, each head counts twice: the K of all heads comes first,
+  // then their V. 0 for the V of a joint stream, which has no bytes.
   int heads = 1;
   int tokens = 0;
   int head_dim = 0;
   Dtype dtype = Dtype::kBf16;
+  bool joint = false;
 
+  // The leading heads whose rows are K.
+  int k_heads() const {
+    return part == KvPart::kV ? 0 : joint ? heads / 2 : heads;
+  }
   // Bytes of a row of one head.
   size_t row_bytes() const {
     return static_cast<size_t>(head_dim) * SizeOf(dtype);
@@ -41,9 +48,14 @@ struct StreamShape {
   }
 };
 
-inline StreamShape StreamShapeOf(const KvShape& shape, const StreamId& id) {
-  return {id.part, HeadsPerStream(shape, id.part, id.level), shape.tokens,
-          shape.dim(id.part), shape.dtype};
+inline StreamShape StreamShapeOf(const StreamGrid& grid, const StreamId& id) {
+  const KvShape& shape = grid.shape;
+  const bool joint = grid.IsJoint(id.level);
+  const int heads = grid.HeadsOf(id.part, id.level);
+  const int both = id.part == KvPart::kK ? 2 * heads : 0;
+  return {id.part,      joint ? both : heads,
+          shape.tokens, shape.dim(id.part),
+          shape.dtype,  joint};
 }
 
 // One head's rows in an engine's memory, `token_stride` bytes apart. Not owned.
@@ -72,11 +84,14 @@ enum class LosslessForm : uint8_t {
 
 // The input of a codec besides rows and streams.
 struct StreamContext {
-  // Turns each row of each head, before encoding or after decoding. Null: rows
-  // do not turn.
+  // Turns each row of each head's K, before encoding or after decoding. Null:
+  // rows do not turn.
   const RowRotation* rotation = nullptr;
   // The positions where the tokens' KV was computed. For encoders only.
   absl::Span<const int32_t> positions = {};
+  // How many octaves the steps of tokens are larger than at base. For the
+  // encoder of transform-coded levels only.
+  int coarser = 0;
   // For the encoder of lossless only.
   LosslessForm lossless_form = LosslessForm::kCoded;
   // The stream's transform and the calibration's tables. For transform-coded

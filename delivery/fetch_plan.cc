@@ -14,8 +14,8 @@ double LayerError(const codec::ObjectIndex& object, const KvSlice& slice,
   double squares = 0;
   int streams = 0;
   for (const codec::StreamId& id :
-       codec::StreamsOf(object.header().shape, {layer, level}, slice.head_begin,
-                        slice.head_end)) {
+       codec::StreamsOf(codec::GridOf(object.header()), {layer, level},
+                        slice.head_begin, slice.head_end)) {
     const double rms = object.Entry(id).error_rms;
     squares += rms * rms;
     ++streams;

@@ -14,6 +14,8 @@ std::string_view Name(Level level) {
       return "base+1";
     case Level::kBase2:
       return "base+2";
+    case Level::kArchive:
+      return "archive";
   }
   return "unknown";
 }

@@ -24,15 +24,20 @@ enum class Level : uint8_t {
   kBase = 2,
   kBase1 = 3,
   kBase2 = 4,
+  // Transform-coded in steps twice as large as at base, for knowledge that is
+  // kept for long and read rarely. Not refined. Needs a calibration of the
+  // model.
+  kArchive = 5,
 };
-inline constexpr int kLevelCount = 5;
+inline constexpr int kLevelCount = 6;
 // All levels, the most exact first.
 inline constexpr std::array<Level, kLevelCount> kLevelsByQuality = {
-    Level::kLossless, Level::kInt8, Level::kBase2, Level::kBase1, Level::kBase};
+    Level::kLossless, Level::kInt8, Level::kBase2,
+    Level::kBase1,    Level::kBase, Level::kArchive};
 
 std::string_view Name(Level level);
-// Understands "lossless", "int8", "base", "base+1" and "base+2"; nullopt for
-// other names.
+// Understands "lossless", "int8", "base", "base+1", "base+2" and "archive";
+// nullopt for other names.
 std::optional<Level> ParseLevel(std::string_view name);
 
 // A set of levels, such as the levels that an object holds or that a reader
@@ -69,7 +74,7 @@ class LevelSet {
     for (const Level level : kLevelsByQuality) {
       if (Has(level)) return level;
     }
-    return Level::kBase;
+    return Level::kArchive;
   }
   // The least exact level of the set. REQUIRES: not empty.
   constexpr Level Worst() const {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
 #include "kv/check.h"
@@ -153,10 +154,10 @@ Rows DrawnGradient(const Rows& probabilities, std::mt19937& random) {
   return gradient;
 }
 
-double SquaresOf(const Rows& x, size_t begin, size_t end) {
+double SquaresOf(const Rows& x, size_t row) {
   double squares = 0;
-  for (size_t i = begin * x.width; i < end * x.width; ++i) {
-    squares += double{x.values[i]} * x.values[i];
+  for (size_t i = 0; i < x.width; ++i) {
+    squares += double{x.At(row)[i]} * x.At(row)[i];
   }
   return squares;
 }
@@ -193,16 +194,17 @@ class KvSensitivity::Pass {
   }
 
   // Adds the squares of the gradients of log-probabilities, whose gradients at
-  // the logits are `dlogits`, to `sums`.
-  void Backward(const Rows& dlogits, absl::Span<double> sums) {
+  // the logits are `dlogits`, to `squares`: [layer][K|V][KV head][token].
+  void Backward(const Rows& dlogits, absl::Span<double> squares) {
     HugeMemory memory;
     Rows gradient = NormedBackward(
         final_, llama_.weights().final_norm, epsilon(),
         Apply(llama_.weights().output->Transposed(memory), dlogits));
-    const size_t heads = 2 * static_cast<size_t>(config_.num_kv_heads);
+    const size_t of_layer =
+        2 * static_cast<size_t>(config_.num_kv_heads) * context_;
     for (int layer = config_.num_layers - 1; layer >= 0; --layer) {
-      gradient =
-          LayerBackward(layer, gradient, sums.subspan(layer * heads, heads));
+      gradient = LayerBackward(layer, gradient,
+                               squares.subspan(layer * of_layer, of_layer));
     }
   }
 
@@ -326,7 +328,8 @@ class KvSensitivity::Pass {
   }
 
   // Returns the gradient at the layer's input.
-  Rows LayerBackward(int layer, const Rows& gradient, absl::Span<double> sums) {
+  Rows LayerBackward(int layer, const Rows& gradient,
+                     absl::Span<double> squares) {
     const LayerWeights& weights = llama_.weights().layers[layer];
     const Rows& hidden = inputs_[layer];
     const Layer run = RunLayer(layer, hidden);
@@ -336,7 +339,7 @@ class KvSensitivity::Pass {
     const Rows dattended = Apply(weights.o.Transposed(memory), middle);
     Rows dqkv(rows_, run.qkv.width);
     ParallelFor(config_.num_kv_heads, true, Tasks::kAny, [&](int kv_head, int) {
-      AttentionBackward(layer, kv_head, run, dattended, sums, dqkv);
+      AttentionBackward(layer, kv_head, run, dattended, squares, dqkv);
     });
     Rotate(true, dqkv);
     Rows result = NormedBackward(hidden, weights.attention_norm, epsilon(),
@@ -363,10 +366,10 @@ class KvSensitivity::Pass {
     return NormedBackward(run.middle, weights.mlp_norm, epsilon(), dnormed);
   }
 
-  // Adds the squares of the gradients at the context's rows to `sums`, and the
-  // gradients at the pass's own rows to `dqkv`.
+  // Adds the squares of the gradients at the context's rows to `squares`, and
+  // the gradients at the pass's own rows to `dqkv`.
   void AttentionBackward(int layer, int kv_head, const Layer& run,
-                         const Rows& dattended, absl::Span<double> sums,
+                         const Rows& dattended, absl::Span<double> squares,
                          Rows& dqkv) const {
     const Head head = HeadOf(layer, kv_head, run.qkv);
     Rows dk(context_ + rows_, dim_);
@@ -393,8 +396,12 @@ class KvSensitivity::Pass {
     // K before RoPE: a rotation keeps the length of a gradient, and the
     // attention factor does not.
     const double factor = config_.rope.attention_factor;
-    sums[kv_head] += factor * factor * SquaresOf(dk, 1, context_);
-    sums[config_.num_kv_heads + kv_head] += SquaresOf(dv, 1, context_);
+    double* const of_k = &squares[kv_head * context_];
+    double* const of_v = of_k + config_.num_kv_heads * context_;
+    for (size_t token = 0; token < context_; ++token) {
+      of_k[token] += factor * factor * SquaresOf(dk, token);
+      of_v[token] += SquaresOf(dv, token);
+    }
     AddPart(dk, context_, KAt(kv_head), dqkv);
     AddPart(dv, context_, VAt(kv_head), dqkv);
   }
@@ -415,9 +422,9 @@ KvSensitivity::KvSensitivity(const Llama& llama)
       sums_(2 * static_cast<size_t>(llama.config().num_layers) *
             llama.config().num_kv_heads) {}
 
-absl::Status KvSensitivity::Add(const KvCache& cache,
-                                absl::Span<const int32_t> behind, int draws,
-                                std::mt19937& random) {
+absl::StatusOr<std::vector<double>> KvSensitivity::Add(
+    const KvCache& cache, absl::Span<const int32_t> behind, int draws,
+    std::mt19937& random) {
   if (behind.empty() || cache.size() < 2) {
     return absl::InvalidArgumentError(
         "a context of at least two tokens, and tokens behind it");
@@ -427,17 +434,26 @@ absl::Status KvSensitivity::Add(const KvCache& cache,
   for (size_t row = 0; row < probabilities.rows(); ++row) {
     SoftmaxRow(probabilities.At(row), probabilities.width);
   }
-  std::vector<double> squares(sums_.size());
+  const auto tokens = static_cast<size_t>(cache.size());
+  std::vector<double> squares(sums_.size() * tokens);
   for (int draw = 0; draw < draws; ++draw) {
     pass.Backward(DrawnGradient(probabilities, random),
                   absl::MakeSpan(squares));
   }
-  const double values = static_cast<double>(cache.size() - 1) *
+  const double values = static_cast<double>(tokens - 1) *
                         llama_.config().head_dim *
                         static_cast<double>(behind.size());
-  for (size_t i = 0; i < sums_.size(); ++i) sums_[i] += squares[i] / values;
+  const auto heads = static_cast<size_t>(llama_.config().num_kv_heads);
+  std::vector<double> of_tokens(squares.size() / 2);
+  for (size_t plane = 0; plane < sums_.size(); ++plane) {
+    const double* const from = &squares[plane * tokens];
+    sums_[plane] += std::accumulate(from + 1, from + tokens, 0.0) / values;
+    const size_t layer = plane / (2 * heads);
+    double* const to = &of_tokens[(layer * heads + plane % heads) * tokens];
+    for (size_t token = 0; token < tokens; ++token) to[token] += from[token];
+  }
   draws_ += draws;
-  return absl::OkStatus();
+  return of_tokens;
 }
 
 std::vector<double> KvSensitivity::Mean() const {

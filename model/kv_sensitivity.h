@@ -5,7 +5,7 @@
 #include <random>
 #include <vector>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "model/kv_cache.h"
 #include "model/llama.h"
@@ -30,10 +30,12 @@ class KvSensitivity {
 
   // Adds the tokens behind a context, whose KV `cache` has, at positions 0, 1,
   // ... Draws what the model would say `draws` times. Says nothing of the first
-  // token: an attention sink, whose KV is kept exact. INVALID_ARGUMENT for no
-  // tokens behind, or fewer than two before.
-  absl::Status Add(const KvCache& cache, absl::Span<const int32_t> behind,
-                   int draws, std::mt19937& random);
+  // token: an attention sink, whose KV is kept exact. Returns the sum of g^2
+  // over the values of each token's K and V, [layer][KV head][token].
+  // INVALID_ARGUMENT for no tokens behind, or fewer than two before.
+  absl::StatusOr<std::vector<double>> Add(const KvCache& cache,
+                                          absl::Span<const int32_t> behind,
+                                          int draws, std::mt19937& random);
 
   // The mean of g^2 over the values of a head's K or V and over the tokens
   // behind, [layer][K|V][KV head]. REQUIRES: Add has been called.

@@ -339,7 +339,7 @@ enum Durability {
 enum Level {
   # A quality at which a chunk is stored and delivered. A set of levels is a bit mask:
   # bit i is the level with the number i. From the most exact level down: lossless,
-  # int8, base2, base1, base.
+  # int8, base2, base1, base, archive.
   lossless @0;  # The engine's own bytes.
   int8 @1;      # 8 bits per value.
   # The transform-coded levels. base1 refines base, and base2 refines base1: a level
@@ -347,6 +347,9 @@ enum Level {
   base @2;
   base1 @3;     # Written "base+1" for people and in APIs.
   base2 @4;     # Written "base+2".
+  # Transform-coded in larger steps than base, and not refined. A node stores it only if
+  # it has a calibration of the model: else failedPrecondition.
+  archive @5;
 }
 
 enum Tier { memory @0; disk @1; }

@@ -317,6 +317,8 @@ wire::Level ToWire(Level level) {
       return wire::Level::BASE1;
     case Level::kBase2:
       return wire::Level::BASE2;
+    case Level::kArchive:
+      return wire::Level::ARCHIVE;
   }
   KDN_CHECK(false, "level out of range");
   return wire::Level::LOSSLESS;
@@ -334,6 +336,8 @@ Level FromWire(wire::Level level) {
       return Level::kBase1;
     case wire::Level::BASE2:
       return Level::kBase2;
+    case wire::Level::ARCHIVE:
+      return Level::kArchive;
   }
   return Level::kLossless;
 }

@@ -7,6 +7,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "codec/format/header_check.h"
 #include "codec/format/stream_layout.h"
 #include "codec/stream_codec.h"
 #include "kv/check.h"
@@ -15,18 +16,30 @@
 namespace kdn::transfer {
 namespace {
 
-// The most bytes of the slice's streams that deliver a chunk at `level`.
-uint64_t StreamBytesMax(const KvShape& shape, const KvSlice& slice,
-                        Level level) {
-  uint64_t layer_bytes = 0;
+uint64_t LayerBytesMax(const codec::StreamGrid& grid, const KvSlice& slice,
+                       Level level) {
+  uint64_t bytes = 0;
   for (const Level step : codec::LadderTo(level)) {
     for (const codec::StreamId& id :
-         codec::StreamsOf(shape, {0, step}, slice.head_begin, slice.head_end)) {
-      layer_bytes +=
-          codec::CodecOf(step).BytesMax(codec::StreamShapeOf(shape, id), step);
+         codec::StreamsOf(grid, {0, step}, slice.head_begin, slice.head_end)) {
+      bytes +=
+          codec::CodecOf(step).BytesMax(codec::StreamShapeOf(grid, id), step);
     }
   }
-  return layer_bytes * static_cast<uint64_t>(slice.layers());
+  return bytes;
+}
+
+// The most bytes of the slice's streams that deliver a chunk at `level`,
+// whichever heads share streams.
+uint64_t StreamBytesMax(const KvShape& shape, const KvSlice& slice,
+                        Level level) {
+  uint64_t most = 0;
+  for (int heads = 0; heads <= shape.kv_heads; ++heads) {
+    const codec::StreamGrid grid(shape, heads);
+    if (!codec::CheckJoint(grid, LevelSet::Of(level)).ok()) continue;
+    most = std::max(most, LayerBytesMax(grid, slice, level));
+  }
+  return most * static_cast<uint64_t>(slice.layers());
 }
 
 delivery::FetchEnd EndOf(const absl::Status& status) {

@@ -200,7 +200,7 @@ std::shared_ptr<const Calibration> SyntheticCalibration(
   const int count = geometry.layers * 2 * (geometry.kv_heads / heads);
   for (int i = 0; i < count; ++i) {
     streams.push_back(TransformOf(orthonormal, dim, components, &rng));
-    streams.back().bands = bands;
+    streams.back().classes[0].bands = bands;
   }
   std::array<uint8_t, codec::CalibrationId::kSize> id{};
   id[0] = 1;
@@ -216,7 +216,7 @@ void FillFitting(const Calibration& calibration, const RopeSpec& rope,
                  absl::Span<const int32_t> positions, std::mt19937* rng,
                  const MutableKvView& kv) {
   const KvShape& shape = kv.shape();
-  const int heads = codec::HeadsPerStream(shape, KvPart::kK, Level::kBase);
+  const int heads = codec::StreamGrid(shape).HeadsOf(KvPart::kK, Level::kBase);
   const HeadRows rows(rope, positions, rng);
   for (int layer = 0; layer < shape.layers; ++layer) {
     for (const KvPart part : {KvPart::kK, KvPart::kV}) {

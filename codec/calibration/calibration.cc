@@ -15,11 +15,6 @@ namespace {
 // The payload of a status that names a missing calibration.
 constexpr char kMissing[] = "kdn/missing-calibration";
 
-int GroupDims(const Calibration::Geometry& geometry) {
-  return geometry.head_dim *
-         HeadsPerStream(geometry.kv_heads, geometry.head_dim, Level::kBase);
-}
-
 absl::Status CheckBandStep(const BandStep& band, int step,
                            absl::Span<const FormatCoder::Table> tables) {
   if (2 * band.shrink >= CellOf(step) && band.shrink != 0) {
@@ -41,27 +36,59 @@ absl::Status CheckBandStep(const BandStep& band, int step,
   return absl::OkStatus();
 }
 
+absl::Status CheckClasses(const StreamTransform& stream,
+                          absl::Span<const FormatCoder::Table> tables) {
+  if (stream.classes.empty() || stream.classes.size() > kTokenClassesMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a stream has ", stream.classes.size(), " classes"));
+  }
+  const auto dim = static_cast<size_t>(stream.dim());
+  if (stream.classes.size() > 1 && (stream.predictor.linear.size() != dim ||
+                                    stream.predictor.square.size() != dim)) {
+    return absl::InvalidArgumentError(
+        "a stream of several token classes does not predict them");
+  }
+  int last = -kClassExponentMax - 1;
+  for (const TokenClass& token_class : stream.classes) {
+    if (token_class.exponent <= last ||
+        token_class.exponent > kClassExponentMax) {
+      return absl::InvalidArgumentError(
+          "the exponents of token classes do not rise, or are too large");
+    }
+    last = token_class.exponent;
+    if (token_class.bands.size() * kBandComponents !=
+        static_cast<size_t>(stream.columns())) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a token class has ", token_class.bands.size(),
+                       " bands for ", stream.columns(), " values"));
+    }
+    for (const auto& band : token_class.bands) {
+      for (int step = 0; step < kLadderSteps; ++step) {
+        if (absl::Status s = CheckBandStep(band[step], step, tables); !s.ok()) {
+          return s;
+        }
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckStream(const StreamTransform& stream, int dim,
                          absl::Span<const FormatCoder::Table> tables) {
   if (stream.dim() != dim || stream.analysis.dim() != dim ||
       stream.analysis.components() != stream.components() ||
       (!stream.mean.empty() &&
        stream.mean.size() != static_cast<size_t>(dim)) ||
-      stream.bands.size() * kBandComponents !=
-          static_cast<size_t>(stream.components())) {
+      (!stream.head_scales.empty() &&
+       stream.dim() % stream.head_scales.size() != 0) ||
+      stream.wide_bands < 0 ||
+      stream.wide_bands * kBandComponents > stream.components()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "a transform of ", stream.dim(), " dimensions and ",
         stream.components(), " components does not fit streams of ", dim,
         " dimensions, or its parts do not fit each other"));
   }
-  for (const auto& band : stream.bands) {
-    for (int step = 0; step < kLadderSteps; ++step) {
-      if (absl::Status s = CheckBandStep(band[step], step, tables); !s.ok()) {
-        return s;
-      }
-    }
-  }
-  return absl::OkStatus();
+  return CheckClasses(stream, tables);
 }
 
 }  // namespace
@@ -73,11 +100,22 @@ Calibration::Geometry GeometryOf(const KvShape& shape) {
 absl::StatusOr<std::shared_ptr<const Calibration>> Calibration::Create(
     const CalibrationId& id, const ModelFingerprint& model,
     const Geometry& geometry, std::vector<FormatCoder::Table> tables,
-    std::vector<StreamTransform> streams, absl::Time created) {
+    std::vector<StreamTransform> streams, absl::Time created, int joint_heads) {
   std::shared_ptr<Calibration> calibration(new Calibration());
-  const int dim = GroupDims(geometry);
-  calibration->groups_ = geometry.kv_heads * geometry.head_dim / dim;
-  const size_t expected = static_cast<size_t>(geometry.layers) * 2 *
+  const int parts = joint_heads > 0 ? 1 : 2;
+  const int heads =
+      joint_heads > 0
+          ? joint_heads
+          : HeadsPerStream(geometry.kv_heads, geometry.head_dim, Level::kBase);
+  const int dim = heads * geometry.head_dim * (joint_heads > 0 ? 2 : 1);
+  if (joint_heads < 0 || geometry.kv_heads % heads != 0 || dim > kJointDimMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a calibration joins K and V of ", joint_heads, " of ",
+                     geometry.kv_heads, " heads"));
+  }
+  calibration->joint_heads_ = joint_heads;
+  calibration->groups_ = geometry.kv_heads / heads;
+  const size_t expected = static_cast<size_t>(geometry.layers) * parts *
                           static_cast<size_t>(calibration->groups_);
   if (streams.size() != expected && !id.is_zero()) {
     return absl::InvalidArgumentError(
@@ -98,9 +136,10 @@ absl::StatusOr<std::shared_ptr<const Calibration>> Calibration::Create(
 
 const StreamTransform& Calibration::Of(int layer, KvPart part,
                                        int head_group) const {
-  if (streams_.size() == 1) return streams_.front();
-  const size_t plane =
-      2 * static_cast<size_t>(layer) + static_cast<size_t>(part);
+  if (id_.is_zero()) return streams_.front();
+  const size_t plane = joint_heads_ > 0 ? static_cast<size_t>(layer)
+                                        : 2 * static_cast<size_t>(layer) +
+                                              static_cast<size_t>(part);
   const size_t at = plane * groups_ + head_group;
   KDN_CHECK(at < streams_.size(), "no such stream");
   return streams_[at];
@@ -170,7 +209,8 @@ absl::StatusOr<std::shared_ptr<const Calibration>> CalibrationSet::ForObject(
                                     bytes.size())));
     return status;
   }
-  if (found->second->geometry() != geometry) {
+  if (found->second->geometry() != geometry ||
+      found->second->joint_heads() != header.joint_heads) {
     return absl::DataLossError(
         absl::StrCat("calibration ", ShortHex(header.calibration),
                      " is for a model of another shape"));

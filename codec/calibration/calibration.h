@@ -39,6 +39,14 @@ namespace kdn::codec {
 // falling variance. Bands of 16 components are entropy-coded with static
 // tables.
 //
+// A joint stream has K and V of its heads side by side. Its tokens are of
+// classes: a token that attention reads much has smaller steps, and one that
+// attention hardly reads has larger steps.
+//
+// A component that varies by many cells is wide: its value is kHighRadix * h +
+// l, in base cells, where h and l are coded, refined and decoded like two
+// components. So all numbers stay bytes.
+//
 // Each level refines the values of the level before by thirds: q is 3 q' - 1, 3
 // q' or 3 q' + 1, where q' is the value of the level before. Uniform quantisers
 // with steps that differ by a factor of 3 nest exactly, so refining takes no
@@ -48,6 +56,13 @@ inline constexpr int kBandComponents = 16;
 // The width of a level's quantiser cells, in steps of the finest quantiser: 9,
 // 3, 1.
 constexpr int CellOf(int step) { return step == 0 ? 9 : step == 1 ? 3 : 1; }
+
+// What one high part of a wide component is worth, in base cells. Odd, so that
+// a low part is at most kHighRadix / 2 cells, and 9 times that and the
+// refinements fit a byte.
+inline constexpr int kHighRadix = 27;
+// The largest high part: 9 times this fits a byte.
+inline constexpr int kHighMax = 14;
 
 // How many values one symbol holds: more values where non-zero values are
 // rarer.
@@ -70,18 +85,60 @@ struct BandStep {
   bool operator==(const BandStep&) const = default;
 };
 
+// How the tokens of one class are coded.
+struct TokenClass {
+  // The steps of the class are 2^exponent times as large as the transform's.
+  int exponent = 0;
+  // First the bands of all components, then those of the high parts.
+  std::vector<std::array<BandStep, kLadderSteps>> bands;
+
+  bool operator==(const TokenClass&) const = default;
+};
+inline constexpr int kTokenClassesMax = 8;
+// The classes that the tokens of one stream may have.
+inline constexpr int kStreamClasses = 4;
+inline constexpr int kClassExponentMax = 8;  // in magnitude
+// How many classes later than at base the classes of a stream may begin: at
+// archive, each token is one class coarser.
+inline constexpr int kCoarserMax = 1;
+
+// Predicts from a row how large the steps of the token should be: the binary
+// logarithm of the factor is constant + linear' z + square' z^2, where z is the
+// difference of the row to the mean. Only encoders use it.
+struct StepPredictor {
+  std::vector<float> linear;  // [dim]
+  std::vector<float> square;  // [dim]
+  float constant = 0.0f;
+
+  bool operator==(const StepPredictor&) const = default;
+};
+
 // The transform of one stream.
 struct StreamTransform {
   // The mean of each dimension. Empty if every stream has a mean and a scale of
   // its own.
   std::vector<float> mean;
   float scale = 1.0f;
+  // Of a joint stream: the scale of each head's K, then of each head's V, in
+  // place of `scale`. K and V differ much in size.
+  std::vector<float> head_scales = {};
   SynthesisMatrix synthesis;
   AnalysisMatrix analysis;  // the left inverse of scale * synthesis
-  std::vector<std::array<BandStep, kLadderSteps>> bands;
+  // The leading bands whose components are wide.
+  int wide_bands = 0;
+  // One, or the classes of a joint stream, with rising exponents.
+  std::vector<TokenClass> classes = std::vector<TokenClass>(1);
+  // Of a joint stream.
+  StepPredictor predictor = {};
 
   int dim() const { return synthesis.dim(); }
   int components() const { return synthesis.components(); }
+  // The scale of a head's dimensions.
+  float ScaleOf(size_t head) const {
+    return head_scales.empty() ? scale : head_scales[head];
+  }
+  // The coded values of a token: its components, then the high parts.
+  int columns() const { return components() + wide_bands * kBandComponents; }
 };
 
 // The transforms and tables of one model. Immutable; all objects that were
@@ -97,14 +154,15 @@ class Calibration {
     bool operator==(const Geometry&) const = default;
   };
 
-  // `streams` is [layer][K|V][head group]. INVALID_ARGUMENT unless the streams
-  // fit the geometry, every table that a band names exists and codes zeros, and
+  // `streams` is [layer][K|V][head group], or [layer][head group] if K and V of
+  // `joint_heads` heads share a stream. INVALID_ARGUMENT unless the streams fit
+  // the geometry, every table that a band names exists and codes zeros, and
   // every shrink is below half a cell.
   static absl::StatusOr<std::shared_ptr<const Calibration>> Create(
       const CalibrationId& id, const ModelFingerprint& model,
       const Geometry& geometry, std::vector<FormatCoder::Table> tables,
       std::vector<StreamTransform> streams,
-      absl::Time created = absl::UnixEpoch());
+      absl::Time created = absl::UnixEpoch(), int joint_heads = 0);
   // The built-in calibration, for models that were never calibrated: a Hadamard
   // transform, which spreads every dimension over all components. Each stream
   // has a mean and a scale of its own. The id is zero. REQUIRES: head_dim is at
@@ -119,6 +177,8 @@ class Calibration {
   // When the calibration was made; 1970 if its file does not say.
   absl::Time created() const { return created_; }
   const std::vector<FormatCoder::Table>& tables() const { return tables_; }
+  // The heads whose K and V share a stream; 0 if none do.
+  int joint_heads() const { return joint_heads_; }
   // The transform of one stream. REQUIRES: the stream is inside the geometry.
   const StreamTransform& Of(int layer, KvPart part, int head_group) const;
 
@@ -129,9 +189,11 @@ class Calibration {
   ModelFingerprint model_;
   Geometry geometry_;
   absl::Time created_ = absl::UnixEpoch();
+  int joint_heads_ = 0;
   int groups_ = 0;
   std::vector<FormatCoder::Table> tables_;
-  // [layer][K|V][group]; Uncalibrated has a single transform for all streams.
+  // [layer][K|V][group], or [layer][group] if K and V share them; Uncalibrated
+  // has a single transform for all streams.
   std::vector<StreamTransform> streams_;
 };
 

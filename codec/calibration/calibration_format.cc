@@ -1,6 +1,8 @@
 #include "codec/calibration/calibration_format.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <string_view>
 #include <utility>
 
@@ -18,8 +20,10 @@ constexpr std::string_view kMagic = "KDNCAL";
 constexpr size_t kCrcOffset = 8;
 constexpr size_t kCrcEnd = kCrcOffset + sizeof(uint32_t);
 constexpr size_t kTablesMax = 256;
-// The version of a file without information.
+// The versions of files without joint streams: without information, and with
+// information.
 constexpr uint16_t kPlainFormat = 1;
+constexpr uint16_t kApartFormat = 2;
 constexpr size_t kEntriesMax = 64;
 constexpr size_t kEntryNameMax = 64;
 constexpr size_t kEntryValueMax = 4096;
@@ -34,13 +38,16 @@ struct Sizes {
   size_t streams;
 };
 
-Sizes SizesOf(const Calibration::Geometry& geometry) {
+Sizes SizesOf(const Calibration::Geometry& geometry, int joint_heads) {
   const int heads =
-      HeadsPerStream(geometry.kv_heads, geometry.head_dim, Level::kBase);
-  const int dim = heads * geometry.head_dim;
-  return {
-      dim, (dim + kBandComponents - 1) / kBandComponents * kBandComponents,
-      static_cast<size_t>(geometry.layers) * 2 * (geometry.kv_heads / heads)};
+      joint_heads > 0
+          ? joint_heads
+          : HeadsPerStream(geometry.kv_heads, geometry.head_dim, Level::kBase);
+  const size_t groups =
+      static_cast<size_t>(geometry.layers) * (geometry.kv_heads / heads);
+  const int dim = heads * geometry.head_dim * (joint_heads > 0 ? 2 : 1);
+  return {dim, (dim + kBandComponents - 1) / kBandComponents * kBandComponents,
+          joint_heads > 0 ? groups : 2 * groups};
 }
 
 absl::Status Bad(absl::string_view what) {
@@ -85,26 +92,44 @@ absl::StatusOr<std::array<uint16_t, FormatCoder::kSymbols>> ReadTable(
   return table;
 }
 
-absl::StatusOr<StoredTransform> ReadTransform(const Sizes& sizes,
-                                              ByteReader* in) {
-  StoredTransform stored;
-  stored.scale = in->Read<float>();
-  if (!std::isfinite(stored.scale) || !(stored.scale > 0)) {
-    return Bad("has a scale that is not above 0");
+// The fields that a file of joint streams has before its tables.
+struct Joint {
+  int heads = 0;
+  std::vector<int> exponents = {0};  // of the token classes
+};
+
+absl::StatusOr<Joint> ReadJoint(const KvShape& shape, ByteReader* in) {
+  Joint joint;
+  joint.heads = in->Read<uint8_t>();
+  joint.exponents.resize(in->Read<uint8_t>());
+  for (int& exponent : joint.exponents) exponent = in->Read<int8_t>();
+  const auto levels = LevelSet::Of(Level::kBase);
+  if (!in->ok() || joint.heads == 0 ||
+      !CheckJoint({shape, joint.heads}, levels).ok()) {
+    return Bad(absl::StrCat("joins K and V of ", joint.heads, " heads"));
   }
-  const auto mean = in->Bytes(sizes.dim * sizeof(float));
-  const auto synthesis =
-      in->Bytes(static_cast<size_t>(sizes.dim) * sizes.components);
-  if (!in->ok()) return Bad("ends within a transform");
-  stored.mean.resize(sizes.dim);
-  std::memcpy(stored.mean.data(), mean.data(), mean.size());
-  for (const float x : stored.mean) {
-    if (!std::isfinite(x)) return Bad("has a mean that is not finite");
+  const size_t classes = joint.exponents.size();
+  if (classes <= kCoarserMax || classes > kTokenClassesMax) {
+    return Bad(absl::StrCat("has ", classes, " token classes"));
   }
-  stored.synthesis.resize(synthesis.size());
-  std::memcpy(stored.synthesis.data(), synthesis.data(), synthesis.size());
-  stored.bands.resize(sizes.components / kBandComponents);
-  for (auto& band : stored.bands) {
+  return joint;
+}
+
+std::vector<float> ReadFloats(size_t count, ByteReader* in) {
+  const auto bytes = in->Bytes(count * sizeof(float));
+  std::vector<float> floats(in->ok() ? count : 0);
+  if (in->ok()) std::memcpy(floats.data(), bytes.data(), bytes.size());
+  return floats;
+}
+
+bool AreFinite(absl::Span<const float> floats) {
+  return std::all_of(floats.begin(), floats.end(),
+                     [](float x) { return std::isfinite(x); });
+}
+
+absl::Status ReadBands(int values, ByteReader* in, TokenClass* token_class) {
+  token_class->bands.resize(values / kBandComponents);
+  for (auto& band : token_class->bands) {
     for (BandStep& step : band) {
       const uint8_t mode = in->Read<uint8_t>();
       if (mode > static_cast<uint8_t>(BandMode::kQuad)) {
@@ -115,6 +140,60 @@ absl::StatusOr<StoredTransform> ReadTransform(const Sizes& sizes,
       step.shrink = in->Read<uint8_t>();
     }
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StepPredictor> ReadPredictor(int dim, ByteReader* in) {
+  StepPredictor predictor;
+  predictor.linear = ReadFloats(dim, in);
+  predictor.square = ReadFloats(dim, in);
+  predictor.constant = in->Read<float>();
+  if (!AreFinite(predictor.linear) || !AreFinite(predictor.square) ||
+      !std::isfinite(predictor.constant)) {
+    return Bad("predicts steps that are not finite");
+  }
+  return predictor;
+}
+
+absl::StatusOr<StoredTransform> ReadTransform(const Sizes& sizes,
+                                              const Joint& joint,
+                                              ByteReader* in) {
+  StoredTransform stored;
+  std::vector<float> scales = ReadFloats(std::max(1, 2 * joint.heads), in);
+  if (!std::all_of(scales.begin(), scales.end(),
+                   [](float x) { return std::isfinite(x) && x > 0; })) {
+    return Bad("has a scale that is not above 0");
+  }
+  if (joint.heads > 0) {
+    stored.head_scales = std::move(scales);
+  } else if (in->ok()) {
+    stored.scale = scales.front();
+  }
+  stored.mean = ReadFloats(sizes.dim, in);
+  const auto synthesis =
+      in->Bytes(static_cast<size_t>(sizes.dim) * sizes.components);
+  if (!in->ok()) return Bad("ends within a transform");
+  if (!AreFinite(stored.mean)) return Bad("has a mean that is not finite");
+  stored.synthesis.resize(synthesis.size());
+  std::memcpy(stored.synthesis.data(), synthesis.data(), synthesis.size());
+  if (joint.heads > 0) {
+    stored.wide_bands = in->Read<uint8_t>();
+    if (stored.wide_bands * kBandComponents > sizes.components) {
+      return Bad("has more wide bands than bands");
+    }
+  }
+  stored.classes.resize(joint.exponents.size());
+  const int values = sizes.components + stored.wide_bands * kBandComponents;
+  for (size_t i = 0; i < stored.classes.size(); ++i) {
+    stored.classes[i].exponent = joint.exponents[i];
+    if (absl::Status s = ReadBands(values, in, &stored.classes[i]); !s.ok()) {
+      return s;
+    }
+  }
+  if (joint.heads == 0) return stored;
+  auto predictor = ReadPredictor(sizes.dim, in);
+  if (!predictor.ok()) return predictor.status();
+  stored.predictor = *std::move(predictor);
   return stored;
 }
 
@@ -162,11 +241,11 @@ bool IsEntryName(std::string_view name) {
              std::string_view::npos;
 }
 
-absl::StatusOr<CalibrationInfo> ReadInfo(ByteReader* in) {
+absl::StatusOr<CalibrationInfo> ReadInfo(size_t count_min, ByteReader* in) {
   const size_t count = in->Read<uint16_t>();
-  if (count < 1 || count > kEntriesMax) {
+  if (count < count_min || count > kEntriesMax) {
     return Bad(absl::StrCat("has ", count, " entries of information, expected ",
-                            "1 to ", kEntriesMax));
+                            count_min, " to ", kEntriesMax));
   }
   Entries entries;
   for (size_t i = 0; i < count; ++i) {
@@ -199,7 +278,6 @@ void WriteInfo(const Entries& entries, ByteWriter* out) {
 }
 
 size_t BytesOf(const Entries& entries) {
-  if (entries.empty()) return 0;
   size_t bytes = sizeof(uint16_t);
   for (const auto& [name, value] : entries) {
     bytes += sizeof(uint8_t) + name.size() + sizeof(uint32_t) + value.size();
@@ -207,18 +285,67 @@ size_t BytesOf(const Entries& entries) {
   return bytes;
 }
 
+bool IsJoint(const StoredCalibration& stored) { return stored.joint_heads > 0; }
+
+uint16_t FormatOf(const StoredCalibration& stored, const Entries& entries) {
+  if (IsJoint(stored)) return kCalibrationFormat;
+  return entries.empty() ? kPlainFormat : kApartFormat;
+}
+
+size_t BytesOf(const StoredTransform& stream) {
+  const size_t scales = std::max<size_t>(1, stream.head_scales.size());
+  size_t bytes =
+      sizeof(float) * (scales + stream.mean.size()) + stream.synthesis.size();
+  for (const TokenClass& token_class : stream.classes) {
+    bytes += token_class.bands.size() * kLadderSteps * 4;
+  }
+  return bytes;
+}
+
 size_t BytesOf(const StoredCalibration& stored) {
-  const Sizes sizes = SizesOf(stored.geometry);
   size_t bytes = kCrcEnd + 4 * sizeof(uint32_t) + ModelFingerprint::kSize;
+  if (IsJoint(stored)) bytes += 2 + stored.streams.front().classes.size();
   for (const auto& table : stored.tables) {
     bytes += sizeof(uint16_t);
     for (const uint16_t frequency : table) bytes += frequency > 0 ? 3 : 0;
   }
-  const size_t bands = sizes.components / kBandComponents;
-  return bytes +
-         sizes.streams * (sizeof(float) * (1 + sizes.dim) +
-                          static_cast<size_t>(sizes.dim) * sizes.components +
-                          bands * kLadderSteps * 4);
+  for (const StoredTransform& stream : stored.streams) {
+    bytes += BytesOf(stream);
+    if (IsJoint(stored)) {
+      bytes += 1 + sizeof(float) * (2 * stream.mean.size() + 1);
+    }
+  }
+  return bytes;
+}
+
+void WriteFloats(const std::vector<float>& floats, ByteWriter* out) {
+  out->Bytes(floats.data(), floats.size() * sizeof(float));
+}
+
+void WriteTransform(const StoredTransform& stream, bool joint,
+                    ByteWriter* out) {
+  if (joint) {
+    WriteFloats(stream.head_scales, out);
+  } else {
+    out->Write<float>(stream.scale);
+  }
+  WriteFloats(stream.mean, out);
+  out->Bytes(stream.synthesis.data(), stream.synthesis.size());
+  if (joint) out->Write<uint8_t>(static_cast<uint8_t>(stream.wide_bands));
+  for (const TokenClass& token_class : stream.classes) {
+    for (const auto& band : token_class.bands) {
+      for (const BandStep& step : band) {
+        out->Write<uint8_t>(static_cast<uint8_t>(step.mode));
+        out->Write<uint8_t>(step.tables[0]);
+        out->Write<uint8_t>(step.tables[1]);
+        out->Write<uint8_t>(step.shrink);
+      }
+    }
+  }
+  if (!joint) return;
+  WriteFloats(stream.predictor.linear, out);
+  WriteFloats(stream.predictor.square, out);
+  out->Write<float>(stream.predictor.constant);
 }
 
 }  // namespace
@@ -251,19 +378,27 @@ absl::StatusOr<StoredCalibration> ReadCalibration(
   if (shape.head_dim > kTransformDimMax || tables > kTablesMax) {
     return Bad("has too many dimensions or tables");
   }
+  Joint joint;
+  if (format == kCalibrationFormat) {
+    auto read = ReadJoint(shape, &in);
+    if (!read.ok()) return read.status();
+    joint = *std::move(read);
+  }
+  stored.joint_heads = joint.heads;
   for (size_t i = 0; i < tables; ++i) {
     auto table = ReadTable(&in);
     if (!table.ok()) return table.status();
     stored.tables.push_back(*table);
   }
-  const Sizes sizes = SizesOf(stored.geometry);
+  const Sizes sizes = SizesOf(stored.geometry, joint.heads);
   for (size_t i = 0; i < sizes.streams; ++i) {
-    auto stream = ReadTransform(sizes, &in);
+    auto stream = ReadTransform(sizes, joint, &in);
     if (!stream.ok()) return stream.status();
     stored.streams.push_back(*std::move(stream));
   }
   if (format > kPlainFormat && in.ok()) {
-    absl::StatusOr<CalibrationInfo> info = ReadInfo(&in);
+    absl::StatusOr<CalibrationInfo> info =
+        ReadInfo(format == kApartFormat ? 1 : 0, &in);
     if (!info.ok()) return info.status();
     stored.info = *std::move(info);
   }
@@ -273,31 +408,31 @@ absl::StatusOr<StoredCalibration> ReadCalibration(
 
 std::vector<std::byte> WriteCalibration(const StoredCalibration& stored) {
   const Entries entries = EntriesOf(stored.info);
-  std::vector<std::byte> bytes(BytesOf(stored) + BytesOf(entries));
+  const uint16_t format = FormatOf(stored, entries);
+  const size_t info = format == kPlainFormat ? 0 : BytesOf(entries);
+  std::vector<std::byte> bytes(BytesOf(stored) + info);
   ByteWriter out(absl::MakeSpan(bytes));
   out.Bytes(kMagic.data(), kMagic.size());
-  out.Write<uint16_t>(entries.empty() ? kPlainFormat : kCalibrationFormat);
+  out.Write<uint16_t>(format);
   out.Write<uint32_t>(0);  // the CRC is written last
   out.Bytes(stored.model.bytes().data(), ModelFingerprint::kSize);
   out.Write<int32_t>(stored.geometry.layers);
   out.Write<int32_t>(stored.geometry.kv_heads);
   out.Write<int32_t>(stored.geometry.head_dim);
   out.Write<uint32_t>(static_cast<uint32_t>(stored.tables.size()));
-  for (const auto& table : stored.tables) WriteTable(table, &out);
-  for (const StoredTransform& stream : stored.streams) {
-    out.Write<float>(stream.scale);
-    out.Bytes(stream.mean.data(), stream.mean.size() * sizeof(float));
-    out.Bytes(stream.synthesis.data(), stream.synthesis.size());
-    for (const auto& band : stream.bands) {
-      for (const BandStep& step : band) {
-        out.Write<uint8_t>(static_cast<uint8_t>(step.mode));
-        out.Write<uint8_t>(step.tables[0]);
-        out.Write<uint8_t>(step.tables[1]);
-        out.Write<uint8_t>(step.shrink);
-      }
+  if (IsJoint(stored)) {
+    const auto& classes = stored.streams.front().classes;
+    out.Write<uint8_t>(static_cast<uint8_t>(stored.joint_heads));
+    out.Write<uint8_t>(static_cast<uint8_t>(classes.size()));
+    for (const TokenClass& token_class : classes) {
+      out.Write<int8_t>(static_cast<int8_t>(token_class.exponent));
     }
   }
-  if (!entries.empty()) WriteInfo(entries, &out);
+  for (const auto& table : stored.tables) WriteTable(table, &out);
+  for (const StoredTransform& stream : stored.streams) {
+    WriteTransform(stream, IsJoint(stored), &out);
+  }
+  if (format != kPlainFormat) WriteInfo(entries, &out);
   KDN_CHECK(out.written() == bytes.size(), "the file's size is known");
   ByteWriter(absl::MakeSpan(bytes).subspan(kCrcOffset))
       .Write<uint32_t>(CrcOf(bytes));
@@ -307,15 +442,21 @@ std::vector<std::byte> WriteCalibration(const StoredCalibration& stored) {
 absl::StatusOr<StreamTransform> MakeTransform(const StoredTransform& stored) {
   const int dim = static_cast<int>(stored.mean.size());
   const int components =
-      static_cast<int>(stored.bands.size()) * kBandComponents;
-  auto inverse = LeftInverse(stored.synthesis, dim, components, stored.scale);
+      (dim + kBandComponents - 1) / kBandComponents * kBandComponents;
+  const absl::Span<const float> scales =
+      stored.head_scales.empty() ? absl::MakeConstSpan(&stored.scale, 1)
+                                 : absl::MakeConstSpan(stored.head_scales);
+  auto inverse = LeftInverse(stored.synthesis, dim, components, scales);
   if (!inverse.ok()) return inverse.status();
   StreamTransform transform;
   transform.mean = stored.mean;
   transform.scale = stored.scale;
+  transform.head_scales = stored.head_scales;
   transform.synthesis = SynthesisMatrix(dim, components, stored.synthesis);
   transform.analysis = AnalysisMatrix(components, dim, *inverse);
-  transform.bands = stored.bands;
+  transform.wide_bands = stored.wide_bands;
+  transform.classes = stored.classes;
+  transform.predictor = stored.predictor;
   return transform;
 }
 
@@ -337,7 +478,7 @@ absl::StatusOr<std::shared_ptr<const Calibration>> MakeCalibration(
   }
   return Calibration::Create(id, stored.model, stored.geometry,
                              std::move(tables), std::move(streams),
-                             stored.info.created);
+                             stored.info.created, stored.joint_heads);
 }
 
 absl::StatusOr<std::shared_ptr<const Calibration>> ParseCalibration(

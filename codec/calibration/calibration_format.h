@@ -17,17 +17,22 @@
 namespace kdn::codec {
 
 // The newest version of the format of calibration files, which docs/formats.md
-// describes. A file without information has version 1, which has no place for
-// any. The id of a calibration is the SHA-256 of its file.
-inline constexpr uint16_t kCalibrationFormat = 2;
+// describes. It is for joint streams. Other files have version 2 or, without
+// information, version 1, which has no place for any. The id of a calibration
+// is the SHA-256 of its file.
+inline constexpr uint16_t kCalibrationFormat = 3;
 
 // The part of a file that describes one stream. It does not have the analysis,
 // which is computed from the synthesis, so that the two cannot disagree.
 struct StoredTransform {
-  std::vector<float> mean;        // dim
-  float scale = 1.0f;             // above 0
-  std::vector<int8_t> synthesis;  // [dim][components]
-  std::vector<std::array<BandStep, kLadderSteps>> bands;
+  std::vector<float> mean;              // dim
+  float scale = 1.0f;                   // above 0
+  std::vector<float> head_scales = {};  // above 0; as in StreamTransform
+  std::vector<int8_t> synthesis;        // [dim][components]
+  // As in StreamTransform.
+  int wide_bands = 0;
+  std::vector<TokenClass> classes = std::vector<TokenClass>(1);
+  StepPredictor predictor = {};
 };
 
 // What a file says about itself. No decoder needs it.
@@ -49,7 +54,9 @@ struct StoredCalibration {
   Calibration::Geometry geometry;
   // The 256 frequencies of each table.
   std::vector<std::array<uint16_t, FormatCoder::kSymbols>> tables;
-  std::vector<StoredTransform> streams;  // [layer][K|V][head group]
+  // [layer][K|V][head group], or [layer][head group] if K and V share streams.
+  std::vector<StoredTransform> streams;
+  int joint_heads = 0;  // as in Calibration
   CalibrationInfo info;
 };
 

@@ -1,6 +1,7 @@
 #include "codec/calibration/calibrator.h"
 
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 #include <map>
 #include <numeric>
@@ -8,11 +9,15 @@
 
 #include "absl/strings/str_cat.h"
 #include "codec/calibration/eigenpairs.h"
+#include "codec/calibration/row_products.h"
+#include "codec/calibration/step_regression.h"
 #include "codec/entropy/value_distribution.h"
 #include "codec/kernels/row_rotation.h"
 #include "codec/kernels/source_rows.h"
 #include "codec/kernels/vector_kernels.h"
+#include "codec/transform/component_rounding.h"
 #include "codec/transform/raw_tokens.h"
+#include "codec/transform/step_predictor.h"
 #include "codec/transform/symbol_bands.h"
 #include "kv/check.h"
 
@@ -21,9 +26,15 @@ namespace {
 
 constexpr int kHalfBand = kBandComponents / 2;
 // The finest quantiser reaches at least this many standard deviations of a
-// component. The step is made larger where the weighted step would reach less
-// far.
+// component, in the class of tokens with the smallest steps. The step is made
+// larger where the weighted step would reach less far.
 constexpr double kDeviationsInRange = 7.0;
+// The most bands of a stream that are wide.
+constexpr int kWideBandsMax = 8;
+// The exponents of the token classes. The last is for archive only. Without
+// known importances there are two: all tokens are alike.
+constexpr int kExponents[] = {-1, 0, 1, 2, 3};
+constexpr int kExponentsAlike[] = {0, 1};
 
 // The entropy, in bits, of a normal variable of standard deviation `ratio` that
 // is rounded to integers.
@@ -109,13 +120,6 @@ class Whitening {
   int dim_;
 };
 
-// The Karhunen-Loeve transform of one stream's whitened rows.
-struct Spectrum {
-  std::vector<double> mean;
-  std::vector<double> deviations;  // of the components, falling
-  Matrix basis;  // [dim][component]: the row of a component of 1
-};
-
 Spectrum SpectrumOf(double tokens, const std::vector<double>& sum,
                     const Matrix& products, const Whitening& whitening) {
   const int dim = static_cast<int>(sum.size());
@@ -140,42 +144,69 @@ Spectrum SpectrumOf(double tokens, const std::vector<double>& sum,
   return spectrum;
 }
 
-// The finest quantiser's step for a component.
-double StepOf(const Spectrum& spectrum, double step, int component) {
-  return std::max(
-      step, kDeviationsInRange * spectrum.deviations[component] / kValueMax);
+// The quantiser of the finest level, for tokens of exponent 0.
+struct Quantiser {
+  double step = 0;
+  int least_exponent = 0;  // of a token class
+  int wide = 0;            // leading components
+
+  // The step of a component.
+  double StepOf(const Spectrum& spectrum, int component) const {
+    const int most = component < wide ? kWideMax : kValueMax;
+    return std::max(step, Reach(spectrum, component) / most);
+  }
+  // How far values should reach, in the metric of the spectrum.
+  double Reach(const Spectrum& spectrum, int component) const {
+    return std::ldexp(kDeviationsInRange * spectrum.deviations[component],
+                      -least_exponent);
+  }
+};
+
+// The quantiser of a stream. Whole bands are wide, and four of them at a time
+// where there are more: matrix units take 64 components at a time.
+Quantiser QuantiserOf(const Spectrum& spectrum, double step,
+                      int least_exponent) {
+  Quantiser quantiser{.step = step, .least_exponent = least_exponent};
+  const int dim = static_cast<int>(spectrum.deviations.size());
+  int wide = 0;
+  while (wide < dim && quantiser.Reach(spectrum, wide) > step * kValueMax) {
+    ++wide;
+  }
+  const int bands = (dim + kBandComponents - 1) / kBandComponents;
+  const int together = bands % 4 == 0 ? 4 : 1;
+  const int most = std::min(bands, kWideBandsMax) / together * together;
+  const int wanted = (wide + kBandComponents - 1) / kBandComponents;
+  quantiser.wide =
+      std::min((wanted + together - 1) / together * together, most) *
+      kBandComponents;
+  return quantiser;
 }
 
 double BaseBits(absl::Span<const Spectrum> spectra, double step) {
   double bits = 0;
   size_t components = 0;
   for (const Spectrum& spectrum : spectra) {
-    const int count = static_cast<int>(spectrum.deviations.size());
-    for (int i = 0; i < count; ++i) {
-      bits += EntropyOf(spectrum.deviations[i] /
-                        (CellOf(0) * StepOf(spectrum, step, i)));
+    for (const double deviation : spectrum.deviations) {
+      bits += EntropyOf(deviation / (CellOf(0) * step));
     }
-    components += count;
+    components += spectrum.deviations.size();
   }
   return bits / static_cast<double>(components);
 }
 
-// The finest step, at weight 1, with which the base level takes `bits` per
-// value.
-double StepFor(absl::Span<const Spectrum> spectra, double bits) {
-  double low = 1e-12;
-  double high = 1e12;
-  for (int i = 0; i < 100; ++i) {
+// The step at which `bits_of(step)`, which falls, is `bits`.
+template <typename BitsOf>
+double StepFor(const BitsOf& bits_of, double bits, double low, double high) {
+  for (int i = 0; i < 60 && high / low > 1.0001; ++i) {
     const double middle = std::sqrt(low * high);
-    (BaseBits(spectra, middle) > bits ? low : high) = middle;
+    (bits_of(middle) > bits ? low : high) = middle;
   }
   return high;
 }
 
-// Lengthens columns that would round to almost nothing in integers of `unit`.
-// Their components get a larger step, but are not lost.
-void KeepColumns(int dim, int components, double unit,
-                 std::vector<double>* matrix) {
+// Lengthens columns that would round to almost nothing. Their components get a
+// larger step, but are not lost.
+void KeepColumns(int dim, int components, std::vector<double>* matrix) {
   constexpr double kLeastEntry = 4;  // the least that a column's largest may be
   for (int c = 0; c < dim; ++c) {
     double largest = 0;
@@ -184,7 +215,7 @@ void KeepColumns(int dim, int components, double unit,
           largest,
           std::fabs((*matrix)[static_cast<size_t>(d) * components + c]));
     }
-    const double longer = kLeastEntry * unit / largest;
+    const double longer = kLeastEntry / largest;
     if (!(longer > 1)) continue;
     for (int d = 0; d < dim; ++d) {
       (*matrix)[static_cast<size_t>(d) * components + c] *= longer;
@@ -193,62 +224,120 @@ void KeepColumns(int dim, int components, double unit,
 }
 
 // The transform of a spectrum. The columns of its matrix are the components
-// times their steps, in integers of `scale`.
-StoredTransform TransformOf(const Spectrum& spectrum, double step) {
+// times their steps, in integers of the scale of each of `heads` heads.
+StoredTransform TransformOf(const Spectrum& spectrum,
+                            const Quantiser& quantiser,
+                            absl::Span<const int> exponents, int heads) {
   const int dim = static_cast<int>(spectrum.mean.size());
+  const int head_dim = dim / heads;
   const int components =
       (dim + kBandComponents - 1) / kBandComponents * kBandComponents;
   std::vector<double> matrix(static_cast<size_t>(dim) * components, 0.0);
-  double largest = 0;
+  std::vector<double> largest(heads, 0.0);
   for (int d = 0; d < dim; ++d) {
     for (int c = 0; c < dim; ++c) {
       double& x = matrix[static_cast<size_t>(d) * components + c];
       x = spectrum.basis[static_cast<size_t>(d) * dim + c] *
-          StepOf(spectrum, step, c);
-      largest = std::max(largest, std::fabs(x));
+          quantiser.StepOf(spectrum, c);
+      largest[d / head_dim] = std::max(largest[d / head_dim], std::fabs(x));
     }
   }
   StoredTransform transform;
   transform.mean.assign(spectrum.mean.begin(), spectrum.mean.end());
-  transform.scale = static_cast<float>(largest / 127);
-  KeepColumns(dim, components, transform.scale, &matrix);
+  for (const double most : largest) {
+    transform.head_scales.push_back(
+        std::clamp(static_cast<float>(most / 127), FLT_MIN, FLT_MAX));
+  }
+  for (int d = 0; d < dim; ++d) {
+    const double scale = transform.head_scales[d / head_dim];
+    for (int c = 0; c < components; ++c) {
+      matrix[static_cast<size_t>(d) * components + c] /= scale;
+    }
+  }
+  KeepColumns(dim, components, &matrix);
   for (const double x : matrix) {
     transform.synthesis.push_back(
-        static_cast<int8_t>(std::lround(x / transform.scale)));
+        static_cast<int8_t>(std::clamp(std::lround(x), -127L, 127L)));
   }
-  transform.bands.resize(components / kBandComponents);
+  transform.wide_bands = quantiser.wide / kBandComponents;
+  transform.classes.clear();
+  for (const int exponent : exponents) {
+    transform.classes.push_back({exponent, {}});
+    transform.classes.back().bands.resize(components / kBandComponents +
+                                          transform.wide_bands);
+  }
   return transform;
 }
 
-// The sample's values of the finest quantiser, [token][component]; rows that
-// an encoder keeps raw are left out.
-std::vector<int8_t> ValuesOf(const StreamTransform& transform,
-                             absl::Span<const float> sample) {
-  const size_t dim = transform.dim();
-  const size_t components = transform.components();
-  std::vector<float> centred(dim);
-  std::vector<float> row(components);
-  std::vector<int8_t> values;
+// The classes that the tokens of a sample have at base.
+std::vector<int> ClassesOf(const StoredTransform& transform,
+                           absl::Span<const float> sample) {
+  const size_t dim = transform.mean.size();
+  const auto last =
+      static_cast<float>(transform.classes.size() - 1 - kCoarserMax);
+  std::vector<int> classes;
   for (size_t at = 0; at < sample.size(); at += dim) {
-    kernels::Centre(sample.data() + at, transform.mean.data(), 1.0f, dim,
-                    centred.data());
-    transform.analysis.Apply(centred.data(), 1, row.data(), BestIsa());
-    values.resize(values.size() + components);
-    if (!kernels::RoundToValues(row.data(), components, kValueMax,
-                                values.data() + values.size() - components)) {
-      values.resize(values.size() - components);
+    const float exponent = PredictedExponent(
+        transform.predictor, sample.data() + at, transform.mean);
+    const float wanted =
+        exponent - static_cast<float>(transform.classes.front().exponent);
+    classes.push_back(
+        static_cast<int>(std::round(std::clamp(wanted, 0.0f, last))));
+  }
+  return classes;
+}
+
+// The sample's values of the finest quantiser, by token class:
+// [token][column]. The tokens of a class are those that have the class at base
+// or at archive. Rows that an encoder keeps raw are left out.
+std::vector<std::vector<int8_t>> ValuesOf(const StreamTransform& transform,
+                                          absl::Span<const float> sample,
+                                          absl::Span<const int> classes) {
+  const size_t dim = transform.dim();
+  const size_t columns = transform.columns();
+  const size_t count = transform.classes.size();
+  std::vector<float> centred(dim);
+  std::vector<float> row(transform.components());
+  std::vector<std::vector<int8_t>> values(count);
+  for (size_t i = 0; i < classes.size(); ++i) {
+    for (int coarser = 0; coarser <= kCoarserMax; ++coarser) {
+      const size_t at = classes[i] + coarser;
+      if (at >= count) continue;
+      const float finer = std::ldexp(1.0f, -transform.classes[at].exponent);
+      kernels::Centre(sample.data() + i * dim, transform.mean.data(), finer,
+                      dim, centred.data());
+      transform.analysis.Apply(centred.data(), 1, row.data(), BestIsa());
+      std::vector<int8_t>& of_class = values[at];
+      of_class.resize(of_class.size() + columns);
+      if (!RoundComponents(transform, row.data(),
+                           of_class.data() + of_class.size() - columns)) {
+        of_class.resize(of_class.size() - columns);
+      }
     }
   }
   return values;
 }
 
-// Half bands of similar deviation share tables. A class has the half bands
-// within a third of an octave.
+// Half bands of similar deviation share tables. A deviation class has the half
+// bands within a third of an octave. The low parts of wide components have
+// classes of their own where high parts occur: their values do not fall off.
 int ClassOf(double mean_square) {
   return static_cast<int>(
       std::lround(1.5 * std::log2(std::max(mean_square, 1e-4))));
 }
 double DeviationOf(int klass) { return std::exp2(klass / 3.0); }
+// A key for the tables of a deviation class. Low parts vary by more than two
+// base cells where high parts occur, which bounds the number of tables.
+struct TableClass {
+  int klass = 0;
+  bool is_low = false;
+
+  auto operator<=>(const TableClass&) const = default;
+};
+TableClass TableClassOf(int klass, bool is_low) {
+  constexpr int kLowKlassMin = 13;
+  return {klass, is_low && klass >= kLowKlassMin};
+}
 
 // Adds a small share of a Laplace distribution of the class's deviation,
 // because values that are not in the sample occur too.
@@ -281,15 +370,15 @@ BandMode ModeFor(double deviation, bool before) {
 // Makes each table when a band first asks for it, and returns its index.
 class Tables {
  public:
-  explicit Tables(const std::map<int, ValueCounts>& classes)
+  explicit Tables(const std::map<TableClass, ValueCounts>& classes)
       : classes_(classes) {}
 
-  uint8_t For(int klass, int step, BandMode mode, bool before) {
+  uint8_t For(TableClass of, int step, BandMode mode, bool before) {
     const auto [at, is_new] = numbers_.try_emplace(
-        std::tuple(klass, step, mode, before), frequencies_.size());
+        std::tuple(of, step, mode, before), frequencies_.size());
     if (is_new) {
       const FormatCoder::Table table = SymbolTable(
-          CodedCounts(Smoothed(classes_.at(klass), klass), step, before), mode);
+          CodedCounts(Smoothed(classes_.at(of), of.klass), step, before), mode);
       std::array<uint16_t, FormatCoder::kSymbols> frequencies;
       for (size_t symbol = 0; symbol < FormatCoder::kSymbols; ++symbol) {
         frequencies[symbol] = static_cast<uint16_t>(
@@ -305,22 +394,39 @@ class Tables {
   }
 
  private:
-  const std::map<int, ValueCounts>& classes_;
-  std::map<std::tuple<int, int, BandMode, bool>, size_t> numbers_;
+  const std::map<TableClass, ValueCounts>& classes_;
+  std::map<std::tuple<TableClass, int, BandMode, bool>, size_t> numbers_;
   std::vector<std::array<uint16_t, FormatCoder::kSymbols>> frequencies_;
 };
 
-// Statistics of one stream's values in the sample.
-class StreamStatistics {
+// Statistics of the values that one class of a stream's tokens has in the
+// sample. Components count the high parts of wide components, too.
+class ClassStatistics {
  public:
-  StreamStatistics(const std::vector<int8_t>& values, int components)
-      : values_(values), components_(components) {}
+  // `values` are [token][column].
+  ClassStatistics(const StoredTransform& transform,
+                  const std::vector<int8_t>& values)
+      : values_(values),
+        low_(static_cast<int>(transform.synthesis.size() /
+                              transform.mean.size())),
+        columns_(low_ + transform.wide_bands * kBandComponents) {}
 
+  int columns() const { return columns_; }
   // The class of components [begin, begin + kHalfBand).
-  int ClassOfHalf(int begin) const {
+  TableClass ClassOfHalf(int begin) const {
     double squares = 0;
     ForEach(begin, kHalfBand, [&](int8_t v) { squares += v * v; });
-    return ClassOf(squares / std::max<double>(1, Count(kHalfBand)));
+    const bool has_high = begin + low_ < columns_ && !AllZero(begin + low_);
+    return TableClassOf(
+        ClassOf(squares / std::max<double>(1, Count(kHalfBand))), has_high);
+  }
+  // Whether a band has high parts of components.
+  bool IsHigh(int begin) const { return begin >= low_; }
+  // Whether components [begin, begin + kHalfBand) are zero.
+  bool AllZero(int begin) const {
+    bool zero = true;
+    ForEach(begin, kHalfBand, [&](int8_t v) { zero &= v == 0; });
+    return zero;
   }
   // Adds the values of these components to `counts`.
   void AddHalf(int begin, ValueCounts* counts) const {
@@ -343,32 +449,46 @@ class StreamStatistics {
 
  private:
   double Count(int width) const {
-    return static_cast<double>(values_.size() / components_) * width;
+    return static_cast<double>(values_.size() / columns_) * width;
   }
   template <typename Visit>
   void ForEach(int begin, int width, Visit visit) const {
-    for (size_t row = 0; row < values_.size(); row += components_) {
+    for (size_t row = 0; row < values_.size(); row += columns_) {
       for (int c = begin; c < begin + width; ++c) visit(values_[row + c]);
     }
   }
 
   const std::vector<int8_t>& values_;
-  int components_;
+  int low_;  // components
+  int columns_;
 };
 
-void ChooseBands(const StreamStatistics& statistics, Tables* tables,
-                 StoredTransform* transform) {
-  for (size_t i = 0; i < transform->bands.size(); ++i) {
+void ChooseBands(const ClassStatistics& statistics, Tables* tables,
+                 TokenClass* token_class) {
+  for (size_t i = 0; i < token_class->bands.size(); ++i) {
     const int begin = static_cast<int>(i) * kBandComponents;
-    const std::array<int, 2> classes = {
+    const std::array<TableClass, 2> classes = {
         statistics.ClassOfHalf(begin),
         statistics.ClassOfHalf(begin + kHalfBand)};
-    const double deviation = DeviationOf(std::max(classes[0], classes[1]));
+    const double deviation =
+        DeviationOf(std::max(classes[0].klass, classes[1].klass));
+    const bool is_high = statistics.IsHigh(begin);
+    const bool is_zero =
+        statistics.AllZero(begin) && statistics.AllZero(begin + kHalfBand);
     bool before = false;
     for (int step = 0; step < kLadderSteps; ++step) {
-      BandStep& band = transform->bands[i][step];
+      BandStep& band = token_class->bands[i][step];
       band.mode = ModeFor(deviation / CellOf(step), before);
-      band.shrink = statistics.ShrinkOf(begin, step);
+      if (is_high) {
+        // Base has all of a high part. To lose one would be a large error.
+        if (step > 0 || is_zero) {
+          band.mode = BandMode::kAbsent;
+        } else if (band.mode == BandMode::kAbsent) {
+          band.mode = BandMode::kQuad;
+        }
+      } else {
+        band.shrink = statistics.ShrinkOf(begin, step);
+      }
       if (band.mode == BandMode::kAbsent) continue;
       for (int half = 0; half < 2; ++half) {
         band.tables[half] = tables->For(classes[half], step, band.mode, before);
@@ -377,6 +497,97 @@ void ChooseBands(const StreamStatistics& statistics, Tables* tables,
     }
   }
 }
+
+// The bits that rows of the sample take at base, at any step.
+class RateSample {
+ public:
+  // Adds rows of a stream, at the step and with the classes of `transform`.
+  void Add(const StreamTransform& transform, absl::Span<const float> sample,
+           absl::Span<const int> classes) {
+    const size_t dim = transform.dim();
+    Part part;
+    part.columns = transform.components();
+    std::vector<float> centred(dim);
+    const size_t every = (classes.size() + kRowsMax - 1) / kRowsMax;
+    for (size_t i = 0; i < classes.size(); i += every) {
+      kernels::Centre(
+          sample.data() + i * dim, transform.mean.data(),
+          std::ldexp(1.0f / CellOf(0), -transform.classes[classes[i]].exponent),
+          dim, centred.data());
+      part.values.resize(part.values.size() + part.columns);
+      transform.analysis.Apply(
+          centred.data(), 1,
+          part.values.data() + part.values.size() - part.columns, BestIsa());
+      part.classes.push_back(classes[i]);
+    }
+    parts_.push_back(std::move(part));
+  }
+
+  // Bits per value when steps are `ratio` times as large.
+  double BitsAt(double ratio) const {
+    std::map<int, Histogram> by_deviation;
+    double values = 0;
+    for (const Part& part : parts_) {
+      values += static_cast<double>(part.values.size());
+      for (int c = 0; c < part.columns; c += kHalfBand) {
+        AddHalf(part, c, static_cast<float>(1 / ratio), by_deviation);
+      }
+    }
+    double bits = 0;
+    for (const auto& [klass, histogram] : by_deviation)
+      bits += BitsOf(histogram);
+    return bits / std::max(values, 1.0);
+  }
+
+ private:
+  static constexpr size_t kRowsMax = 192;
+  static constexpr int kMost = 400;
+  using Histogram = std::vector<double>;
+
+  // The rows of one stream, in base cells: [row][column].
+  struct Part {
+    int columns = 0;
+    std::vector<float> values;
+    std::vector<int> classes;
+  };
+
+  static void AddHalf(const Part& part, int begin, float factor,
+                      std::map<int, Histogram>& by_deviation) {
+    std::array<Histogram, kTokenClassesMax> of_class;
+    std::array<double, kTokenClassesMax> squares{};
+    std::array<double, kTokenClassesMax> counts{};
+    for (size_t row = 0; row < part.classes.size(); ++row) {
+      const int at = part.classes[row];
+      Histogram& histogram = of_class[at];
+      if (histogram.empty()) histogram.resize(2 * kMost + 1);
+      const float* const from = &part.values[row * part.columns + begin];
+      for (int i = 0; i < kHalfBand; ++i) {
+        const float value = std::nearbyint(from[i] * factor);
+        squares[at] += value * value;
+        const float most = kMost;
+        ++histogram[static_cast<int>(std::clamp(value, -most, most)) + kMost];
+      }
+      counts[at] += kHalfBand;
+    }
+    for (int i = 0; i < kTokenClassesMax; ++i) {
+      if (counts[i] == 0) continue;
+      Histogram& pool = by_deviation[ClassOf(squares[i] / counts[i])];
+      if (pool.empty()) pool.resize(2 * kMost + 1);
+      for (size_t v = 0; v < pool.size(); ++v) pool[v] += of_class[i][v];
+    }
+  }
+  static double BitsOf(const Histogram& histogram) {
+    const double total =
+        std::accumulate(histogram.begin(), histogram.end(), 0.0);
+    double bits = 0;
+    for (const double count : histogram) {
+      if (count > 0) bits -= count * std::log2(count / total);
+    }
+    return bits;
+  }
+
+  std::vector<Part> parts_;
+};
 
 }  // namespace
 
@@ -388,33 +599,41 @@ absl::StatusOr<int> Calibrator::TokensMin(const ModelSpec& spec) {
         " dimensions, ", spec.name, " has ", spec.head_dim,
         ": its KV can be kept at int8 and lossless"));
   }
-  return 2 * spec.head_dim *
-         HeadsPerStream(spec.num_kv_heads, spec.head_dim, Level::kBase);
+  return 4 * spec.head_dim * JointHeads(spec, kJoinedDims);
+}
+
+int Calibrator::JointHeads(const ModelSpec& spec, int joined_dims) {
+  const int most = std::min(joined_dims, kJointDimMax) / (2 * spec.head_dim);
+  int heads = std::clamp(most, 1, spec.num_kv_heads);
+  while (spec.num_kv_heads % heads != 0) --heads;
+  return heads;
 }
 
 absl::StatusOr<Calibrator> Calibrator::Create(const ModelSpec& spec,
-                                              int sample_tokens) {
+                                              int sample_tokens,
+                                              int joined_dims) {
   if (const auto tokens = TokensMin(spec); !tokens.ok()) {
     return tokens.status();
   }
-  return Calibrator(spec, std::max(sample_tokens, kSampleTokensMin));
+  return Calibrator(spec, std::max(sample_tokens, kSampleTokensMin),
+                    JointHeads(spec, joined_dims));
 }
 
 uint64_t Calibrator::MomentBytes(const ModelSpec& spec) {
-  const auto heads = static_cast<uint64_t>(
-      HeadsPerStream(spec.num_kv_heads, spec.head_dim, Level::kBase));
-  const uint64_t dim = heads * static_cast<uint64_t>(spec.head_dim);
-  const uint64_t streams = 2 * static_cast<uint64_t>(spec.num_layers) *
+  const auto heads = static_cast<uint64_t>(JointHeads(spec, kJoinedDims));
+  const uint64_t dim = 2 * heads * static_cast<uint64_t>(spec.head_dim);
+  const uint64_t streams = static_cast<uint64_t>(spec.num_layers) *
                            (static_cast<uint64_t>(spec.num_kv_heads) / heads);
   return streams * dim * (dim + 1) * sizeof(double);
 }
 
-Calibrator::Calibrator(const ModelSpec& spec, int sample_tokens)
+Calibrator::Calibrator(const ModelSpec& spec, int sample_tokens,
+                       int joint_heads)
     : spec_(spec),
-      heads_(HeadsPerStream(spec.num_kv_heads, spec.head_dim, Level::kBase)),
-      dim_(heads_ * spec.head_dim),
+      heads_(joint_heads),
+      dim_(2 * heads_ * spec.head_dim),
       sample_tokens_(sample_tokens),
-      streams_(static_cast<size_t>(spec.num_layers) * 2 * StreamsOfPart()) {
+      streams_(static_cast<size_t>(spec.num_layers) * StreamsOfLayer()) {
   for (Stream& stream : streams_) {
     stream.sum.resize(dim_);
     stream.products.resize(static_cast<size_t>(dim_) * dim_);
@@ -422,25 +641,35 @@ Calibrator::Calibrator(const ModelSpec& spec, int sample_tokens)
 }
 
 std::vector<Rows> Calibrator::HeadsOf(const KvView& kv, size_t stream) const {
-  const int first = static_cast<int>(stream) % StreamsOfPart() * heads_;
-  const int plane = static_cast<int>(stream) / StreamsOfPart();
+  const int first = static_cast<int>(stream) % StreamsOfLayer() * heads_;
+  const int layer = static_cast<int>(stream) / StreamsOfLayer();
   std::vector<Rows> heads;
-  for (int head = first; head < first + heads_; ++head) {
-    heads.push_back(
-        RowsOf(kv.Layer(plane / 2), static_cast<KvPart>(plane % 2), head));
+  for (const KvPart part : {KvPart::kK, KvPart::kV}) {
+    for (int head = first; head < first + heads_; ++head) {
+      heads.push_back(RowsOf(kv.Layer(layer), part, head));
+    }
   }
   return heads;
 }
 
-void Calibrator::AddRow(const float* row, bool in_sample, Stream& stream) {
-  ++stream.tokens;
-  for (int a = 0; a < dim_; ++a) {
-    const double x = row[a];
-    stream.sum[a] += x;
-    double* const products = &stream.products[static_cast<size_t>(a) * dim_];
-    for (int b = 0; b <= a; ++b) products[b] += x * row[b];
+std::vector<float> Calibrator::ImportanceOf(
+    size_t stream, int tokens, absl::Span<const double> importance) const {
+  // The least importance of a token, as a share of the head's mean: a gradient
+  // may miss what a token is for.
+  constexpr double kLeastShare = 1e-3;
+  if (importance.empty()) return std::vector<float>(tokens, NAN);
+  std::vector<float> result(tokens, 0.0f);
+  for (int head = 0; head < heads_; ++head) {
+    const auto of_head =
+        importance.subspan((stream * heads_ + head) * tokens, tokens);
+    const double mean =
+        std::accumulate(of_head.begin(), of_head.end(), 0.0) / tokens;
+    for (int token = 0; token < tokens; ++token) {
+      const double share = mean > 0 ? of_head[token] / mean + kLeastShare : 1.0;
+      result[token] += static_cast<float>(std::log2(share) / heads_);
+    }
   }
-  if (in_sample) stream.sample.insert(stream.sample.end(), row, row + dim_);
+  return result;
 }
 
 void Calibrator::Thin() {
@@ -451,14 +680,17 @@ void Calibrator::Thin() {
       for (size_t row = 0; 2 * row < rows; ++row) {
         std::copy_n(&stream.sample[2 * row * dim_], dim_,
                     &stream.sample[row * dim_]);
+        stream.importance[row] = stream.importance[2 * row];
       }
       stream.sample.resize((rows + 1) / 2 * dim_);
+      stream.importance.resize((rows + 1) / 2);
     }
   }
 }
 
 absl::Status Calibrator::Add(const KvView& kv,
-                             absl::Span<const int32_t> positions) {
+                             absl::Span<const int32_t> positions,
+                             absl::Span<const double> importance) {
   const KvShape& shape = kv.shape();
   if (shape != ShapeOf(spec_, shape.tokens) ||
       positions.size() != static_cast<size_t>(shape.tokens)) {
@@ -466,31 +698,49 @@ absl::Status Calibrator::Add(const KvView& kv,
         "the KV does not have the shape of the model, or there is not one "
         "position for each token");
   }
+  const size_t planes = static_cast<size_t>(shape.layers) * shape.kv_heads;
+  const bool fits =
+      importance.empty() || importance.size() == planes * positions.size();
+  if (!fits || !std::all_of(importance.begin(), importance.end(), [](double x) {
+        return std::isfinite(x) && x >= 0;
+      })) {
+    return absl::InvalidArgumentError(
+        "there is not one finite importance of at least 0 for each layer, KV "
+        "head and token");
+  }
   const RowRotation undo = RowRotation::Undo(RopeTable(spec_.rope), positions);
-  const StreamShape stream_shape{.heads = heads_,
+  const StreamShape stream_shape{.heads = 2 * heads_,
                                  .tokens = shape.tokens,
                                  .head_dim = shape.head_dim,
-                                 .dtype = shape.dtype};
-  const auto load = [&](size_t stream, SourceRows& rows) {
-    const bool is_k = stream / StreamsOfPart() % 2 == 0;
-    return rows.Load(stream_shape, HeadsOf(kv, stream), is_k ? &undo : nullptr);
-  };
+                                 .dtype = shape.dtype,
+                                 .joint = true};
   for (size_t stream = 0; stream < streams_.size(); ++stream) {
     SourceRows rows;
-    if (!load(stream, rows)) {
+    if (!rows.Load(stream_shape, HeadsOf(kv, stream), &undo)) {
       return absl::InvalidArgumentError("a value of the KV is not finite");
     }
   }
-  for (size_t stream = 0; stream < streams_.size(); ++stream) {
+  for (size_t i = 0; i < streams_.size(); ++i) {
     SourceRows rows;
-    load(stream, rows);
+    rows.Load(stream_shape, HeadsOf(kv, i), &undo);
     const std::vector<int> far =
         CentreWithoutFar(rows.values(), dim_, positions).far;
+    const std::vector<float> known = ImportanceOf(i, shape.tokens, importance);
+    Stream& stream = streams_[i];
+    std::vector<double> added;
     for (int token = 0; token < shape.tokens; ++token) {
       if (std::binary_search(far.begin(), far.end(), token)) continue;
-      AddRow(rows.Row(token), (tokens_ + token) % sample_step_ == 0,
-             streams_[stream]);
+      ++stream.tokens;
+      for (int d = 0; d < dim_; ++d) {
+        added.push_back(rows.Row(token)[d]);
+        stream.sum[d] += added.back();
+      }
+      if ((tokens_ + token) % sample_step_ != 0) continue;
+      stream.sample.insert(stream.sample.end(), rows.Row(token),
+                           rows.Row(token) + dim_);
+      stream.importance.push_back(known[token]);
     }
+    AddRowProducts(added, dim_, stream.products.data());
   }
   tokens_ += shape.tokens;
   Thin();
@@ -525,48 +775,88 @@ absl::Status Calibrator::Check(const Options& options) const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<StoredCalibration> Calibrator::Finish(
-    const Options& options) const {
-  if (absl::Status s = Check(options); !s.ok()) return s;
+std::vector<Spectrum> Calibrator::SpectraOf(const Options& options) const {
   std::vector<Spectrum> spectra;
   for (size_t i = 0; i < streams_.size(); ++i) {
-    const Stream& stream = streams_[i];
+    const size_t layer = i / StreamsOfLayer();
+    const size_t first = i % StreamsOfLayer() * heads_;
     Whitening whitening(dim_);
-    for (int head = 0; head < heads_; ++head) {
-      // A stream has heads_ heads, and heads are in the order of streams.
-      const size_t at = i * heads_ + head;
-      whitening.PutHead(head * spec_.head_dim, spec_.head_dim,
+    for (int j = 0; j < 2 * heads_; ++j) {
+      const size_t plane = 2 * layer + (j < heads_ ? 0 : 1);
+      const size_t at = plane * spec_.num_kv_heads + first + j % heads_;
+      whitening.PutHead(j * spec_.head_dim, spec_.head_dim,
                         options.weights.empty() ? 1.0 : options.weights[at],
                         options.metrics.empty()
                             ? absl::Span<const double>()
                             : absl::MakeConstSpan(options.metrics[at]));
     }
+    const Stream& stream = streams_[i];
     spectra.push_back(
         SpectrumOf(stream.tokens, stream.sum, stream.products, whitening));
   }
-  const double step = StepFor(spectra, options.base_bits);
+  return spectra;
+}
+
+absl::StatusOr<StoredCalibration> Calibrator::Finish(
+    const Options& options) const {
+  if (absl::Status s = Check(options); !s.ok()) return s;
+  const std::vector<Spectrum> spectra = SpectraOf(options);
+  const bool has_importance = std::any_of(
+      streams_.front().importance.begin(), streams_.front().importance.end(),
+      [](float x) { return !std::isnan(x); });
+  const absl::Span<const int> exponents =
+      has_importance ? absl::MakeConstSpan(kExponents)
+                     : absl::MakeConstSpan(kExponentsAlike);
   StoredCalibration stored;
   stored.model = FingerprintOf(spec_);
   stored.geometry = {spec_.num_layers, spec_.num_kv_heads, spec_.head_dim};
-  std::vector<std::vector<int8_t>> values;
-  std::map<int, ValueCounts> classes;
+  stored.joint_heads = heads_;
+  // The step from the deviations alone, and then as the sample shows.
+  double step = StepFor([&](double x) { return BaseBits(spectra, x); },
+                        options.base_bits, 1e-12, 1e12);
+  RateSample rate;
+  std::vector<StepPredictor> predictors;
+  std::vector<std::vector<int>> token_classes;
   for (size_t i = 0; i < streams_.size(); ++i) {
-    stored.streams.push_back(TransformOf(spectra[i], step));
+    StoredTransform transform =
+        TransformOf(spectra[i], QuantiserOf(spectra[i], step, exponents[0]),
+                    exponents, 2 * heads_);
+    transform.predictor =
+        FitSteps(streams_[i].sample, transform.mean, streams_[i].importance);
+    predictors.push_back(transform.predictor);
+    token_classes.push_back(ClassesOf(transform, streams_[i].sample));
+    const auto made = MakeTransform(transform);
+    if (!made.ok()) return made.status();
+    rate.Add(*made, streams_[i].sample, token_classes.back());
+  }
+  constexpr double kRatioMax = 1e3;
+  step *= StepFor([&](double x) { return rate.BitsAt(x); }, options.base_bits,
+                  1 / kRatioMax, kRatioMax);
+  std::vector<std::vector<std::vector<int8_t>>> values;
+  std::map<TableClass, ValueCounts> classes;
+  for (size_t i = 0; i < streams_.size(); ++i) {
+    stored.streams.push_back(
+        TransformOf(spectra[i], QuantiserOf(spectra[i], step, exponents[0]),
+                    exponents, 2 * heads_));
+    stored.streams.back().predictor = predictors[i];
     const auto transform = MakeTransform(stored.streams.back());
     if (!transform.ok()) return transform.status();
-    values.push_back(ValuesOf(*transform, streams_[i].sample));
-    const StreamStatistics statistics(values.back(), transform->components());
-    for (int c = 0; c < transform->components(); c += kHalfBand) {
-      statistics.AddHalf(c, &classes[statistics.ClassOfHalf(c)]);
+    values.push_back(
+        ValuesOf(*transform, streams_[i].sample, token_classes[i]));
+    for (const auto& of_class : values.back()) {
+      const ClassStatistics statistics(stored.streams.back(), of_class);
+      for (int c = 0; c < statistics.columns(); c += kHalfBand) {
+        statistics.AddHalf(c, &classes[statistics.ClassOfHalf(c)]);
+      }
     }
   }
   Tables tables(classes);
   for (size_t i = 0; i < streams_.size(); ++i) {
     StoredTransform& transform = stored.streams[i];
-    ChooseBands(
-        StreamStatistics(values[i], static_cast<int>(transform.bands.size()) *
-                                        kBandComponents),
-        &tables, &transform);
+    for (size_t k = 0; k < transform.classes.size(); ++k) {
+      ChooseBands(ClassStatistics(transform, values[i][k]), &tables,
+                  &transform.classes[k]);
+    }
   }
   stored.tables = tables.Take();
   return stored;

@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <optional>
-#include <utility>
+#include <vector>
 
 namespace kdn::codec {
 namespace {
@@ -14,67 +13,97 @@ namespace {
 // million times.
 constexpr double kConditionMin = 1e-6;
 
-// A square matrix of doubles.
-class Square {
+// A matrix of doubles. All loops below run along its rows, so that they are
+// vectorised.
+class Doubles {
  public:
-  explicit Square(size_t size) : size_(size), values_(size * size) {}
-  size_t size() const { return size_; }
-  double& at(size_t row, size_t column) {
-    return values_[row * size_ + column];
-  }
-  double at(size_t row, size_t column) const {
-    return values_[row * size_ + column];
+  Doubles(size_t rows, size_t columns)
+      : rows_(rows), columns_(columns), values_(rows * columns) {}
+  size_t rows() const { return rows_; }
+  size_t columns() const { return columns_; }
+  double* Row(size_t row) { return values_.data() + row * columns_; }
+  const double* Row(size_t row) const {
+    return values_.data() + row * columns_;
   }
 
  private:
-  size_t size_;
+  size_t rows_;
+  size_t columns_;
   std::vector<double> values_;
 };
+
+// y -= factor * x, for the first `count` elements.
+void Subtract(double factor, const double* x, size_t count, double* y) {
+  for (size_t i = 0; i < count; ++i) y[i] -= factor * x[i];
+}
 
 // The columns of a matrix [rows][columns] that are not all zeros.
 std::vector<int> UsedColumns(absl::Span<const int8_t> matrix, int rows,
                              int columns) {
+  std::vector<bool> is_used(columns);
+  for (int r = 0; r < rows; ++r) {
+    const int8_t* const row = &matrix[static_cast<size_t>(r) * columns];
+    for (int c = 0; c < columns; ++c) is_used[c] = is_used[c] || row[c] != 0;
+  }
   std::vector<int> used;
   for (int c = 0; c < columns; ++c) {
-    bool zero = true;
-    for (int r = 0; r < rows && zero; ++r) {
-      zero = matrix[static_cast<size_t>(r) * columns + c] == 0;
-    }
-    if (!zero) used.push_back(c);
+    if (is_used[c]) used.push_back(c);
   }
   return used;
 }
 
-// Factorises `gram` into L D L^T, where L has ones on its diagonal. The result
-// has D on its diagonal and L below it. Nullopt when the pivots in D differ too
-// much.
-std::optional<Square> Factorise(Square gram) {
-  const size_t n = gram.size();
-  double least = INFINITY;
-  double most = 0;
-  for (size_t j = 0; j < n; ++j) {
-    for (size_t k = 0; k < j; ++k) {
-      const double factor = gram.at(j, k) * gram.at(k, k);
-      for (size_t i = j; i < n; ++i) gram.at(i, j) -= gram.at(i, k) * factor;
+// The products of all pairs of rows of `transposed`; [i][j] for j <= i only.
+Doubles GramOf(const Doubles& transposed) {
+  const size_t n = transposed.rows();
+  Doubles gram(n, n);
+  std::vector<double> column(n);
+  for (size_t r = 0; r < transposed.columns(); ++r) {
+    for (size_t i = 0; i < n; ++i) column[i] = transposed.Row(i)[r];
+    for (size_t i = 0; i < n; ++i) {
+      if (column[i] == 0) continue;
+      Subtract(-column[i], column.data(), i + 1, gram.Row(i));
     }
-    const double pivot = gram.at(j, j);
-    least = std::min(least, pivot);
-    most = std::max(most, pivot);
-    if (!(least > kConditionMin * most)) return std::nullopt;
-    for (size_t i = j + 1; i < n; ++i) gram.at(i, j) /= pivot;
   }
   return gram;
 }
 
-// Replaces x by the y with (L D L^T) y = x.
-void Solve(const Square& factors, std::vector<double>& x) {
-  const size_t n = factors.size();
-  for (size_t i = 0; i < n; ++i) {
-    for (size_t k = 0; k < i; ++k) x[i] -= factors.at(i, k) * x[k];
+// Factorises `gram` into L D L^T, where L has ones on its diagonal. `gram` gets
+// D on its diagonal and L below it. False when the pivots in D differ too much.
+bool Factorise(Doubles& gram) {
+  const size_t n = gram.rows();
+  double least = INFINITY;
+  double most = 0;
+  std::vector<double> column(n);
+  for (size_t k = 0; k < n; ++k) {
+    const double pivot = gram.Row(k)[k];
+    least = std::min(least, pivot);
+    most = std::max(most, pivot);
+    if (!(least > kConditionMin * most)) return false;
+    for (size_t i = k + 1; i < n; ++i) column[i] = gram.Row(i)[k];
+    for (size_t i = k + 1; i < n; ++i) {
+      gram.Row(i)[k] = column[i] / pivot;
+      Subtract(gram.Row(i)[k], &column[k + 1], i - k, gram.Row(i) + k + 1);
+    }
   }
-  for (size_t i = 0; i < n; ++i) x[i] /= factors.at(i, i);
+  return true;
+}
+
+// Replaces x by the y with (L D L^T) y = x, for every column of x.
+void Solve(const Doubles& factors, Doubles& x) {
+  const size_t n = factors.rows();
+  const size_t columns = x.columns();
+  for (size_t i = 0; i < n; ++i) {
+    for (size_t k = 0; k < i; ++k) {
+      Subtract(factors.Row(i)[k], x.Row(k), columns, x.Row(i));
+    }
+  }
   for (size_t i = n; i-- > 0;) {
-    for (size_t k = i + 1; k < n; ++k) x[i] -= factors.at(k, i) * x[k];
+    for (size_t c = 0; c < columns; ++c) x.Row(i)[c] /= factors.Row(i)[i];
+  }
+  for (size_t i = n; i-- > 0;) {
+    for (size_t k = 0; k < i; ++k) {
+      Subtract(factors.Row(i)[k], x.Row(i), columns, x.Row(k));
+    }
   }
 }
 
@@ -83,32 +112,26 @@ void Solve(const Square& factors, std::vector<double>& x) {
 // By the normal equations: (M^T M)^-1 M^T.
 absl::StatusOr<std::vector<float>> LeftInverse(absl::Span<const int8_t> matrix,
                                                int rows, int columns,
-                                               double scale) {
+                                               absl::Span<const float> scales) {
   const std::vector<int> used = UsedColumns(matrix, rows, columns);
-  const auto entry = [&](int r, size_t i) {
-    return scale * matrix[static_cast<size_t>(r) * columns + used[i]];
-  };
-  Square gram(used.size());
+  Doubles transposed(used.size(), rows);
   for (size_t i = 0; i < used.size(); ++i) {
-    for (size_t j = 0; j <= i; ++j) {
-      double sum = 0;
-      for (int r = 0; r < rows; ++r) sum += entry(r, i) * entry(r, j);
-      gram.at(i, j) = sum;
+    for (int r = 0; r < rows; ++r) {
+      transposed.Row(i)[r] = matrix[static_cast<size_t>(r) * columns + used[i]];
     }
   }
-  const std::optional<Square> factors = Factorise(std::move(gram));
-  if (!factors) {
+  Doubles factors = GramOf(transposed);
+  if (!Factorise(factors)) {
     return absl::InvalidArgumentError(
         "the columns of a synthesis are linearly dependent: it has no inverse");
   }
+  Solve(factors, transposed);
   std::vector<float> inverse(static_cast<size_t>(columns) * rows, 0.0f);
-  std::vector<double> column(used.size());
-  for (int r = 0; r < rows; ++r) {
-    for (size_t i = 0; i < used.size(); ++i) column[i] = entry(r, i);
-    Solve(*factors, column);
-    for (size_t i = 0; i < used.size(); ++i) {
-      inverse[static_cast<size_t>(used[i]) * rows + r] =
-          static_cast<float>(column[i]);
+  for (size_t i = 0; i < used.size(); ++i) {
+    float* const to = &inverse[static_cast<size_t>(used[i]) * rows];
+    for (int r = 0; r < rows; ++r) {
+      const double scale = scales[r * scales.size() / rows];
+      to[r] = static_cast<float>(transposed.Row(i)[r] / scale);
     }
   }
   return inverse;

@@ -9,13 +9,14 @@
 
 namespace kdn::codec {
 
-// The left inverse of scale * matrix, which turns scale * matrix * q back into
-// q. `matrix` is [rows][columns], the result [columns][rows]. A column of zeros
-// gives a row of zeros. INVALID_ARGUMENT when the other columns are linearly
-// dependent.
+// A left inverse of diag(scales) * matrix, which turns diag(scales) * matrix *
+// q back into q. `matrix` is [rows][columns], the result [columns][rows];
+// scales are as many as rows, or a divisor: then each is for equally many rows.
+// A column of zeros gives a row of zeros. INVALID_ARGUMENT when the other
+// columns are linearly dependent.
 absl::StatusOr<std::vector<float>> LeftInverse(absl::Span<const int8_t> matrix,
                                                int rows, int columns,
-                                               double scale);
+                                               absl::Span<const float> scales);
 
 }  // namespace kdn::codec
 

@@ -111,7 +111,7 @@ std::shared_ptr<const Calibration> Calibration::Uncalibrated(
     const auto table = static_cast<uint8_t>(step);
     band[step] = {mode, {table, table}, 0};
   }
-  stream.bands.assign(bands, band);
+  stream.classes.front().bands.assign(bands, band);
   std::vector<StreamTransform> streams;
   streams.push_back(std::move(stream));
   auto made = Create(CalibrationId(), ModelFingerprint(), geometry,

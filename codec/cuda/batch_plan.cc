@@ -40,9 +40,9 @@ absl::Status AddSymbols(absl::Span<const std::byte> symbols, uint64_t at,
 // The number of bands up to the last one that a level of the job codes.
 int UsedBands(const StreamTransform& transform, int levels) {
   int used = 1;  // rows are made from at least one band
-  for (size_t i = 0; i < transform.bands.size(); ++i) {
+  for (size_t i = 0; i < transform.classes[0].bands.size(); ++i) {
     for (int step = 0; step < levels; ++step) {
-      if (transform.bands[i][step].mode != BandMode::kAbsent) {
+      if (transform.classes[0].bands[i][step].mode != BandMode::kAbsent) {
         used = static_cast<int>(i) + 1;
       }
     }
@@ -132,8 +132,9 @@ absl::Status BatchPlan::AddChunk(const ChunkRequest& request) {
   }
   const KvSlice& slice = request.slice;
   for (int layer = slice.layer_begin; layer < slice.layer_end; ++layer) {
-    for (const StreamId& first : StreamsOf(header.shape, {layer, Level::kBase},
-                                           slice.head_begin, slice.head_end)) {
+    for (const StreamId& first :
+         StreamsOf(GridOf(header), {layer, Level::kBase}, slice.head_begin,
+                   slice.head_end)) {
       job.pairs = first.part == KvPart::kK ? table.pairs() : 0;
       absl::Status added = AddStreams(request, first, job);
       if (!added.ok()) {
@@ -149,7 +150,8 @@ absl::Status BatchPlan::AddChunk(const ChunkRequest& request) {
 
 absl::Status BatchPlan::AddStreams(const ChunkRequest& request,
                                    const StreamId& first, StreamJob job) {
-  const StreamShape shape = StreamShapeOf(request.index->header().shape, first);
+  const StreamShape shape =
+      StreamShapeOf(GridOf(request.index->header()), first);
   const StreamTransform& transform =
       calibration_->calibration().Of(first.layer, first.part, first.head_group);
   const int first_head = first.head_group * shape.heads;

@@ -74,12 +74,13 @@ CalibrationImage::CalibrationImage(
 void CalibrationImage::Add(const StreamTransform& transform) {
   if (!index_.try_emplace(&transform, transforms_.size()).second) return;
   const SynthesisMatrix& matrix = transform.synthesis;
-  TransformRef ref{.dim = transform.dim(),
-                   .bands = static_cast<int32_t>(transform.bands.size()),
-                   .bands_at = bands_.size(),
-                   .mean_at = means_.size(),
-                   .synthesis_at = synthesis_.size()};
-  for (const auto& steps : transform.bands) {
+  TransformRef ref{
+      .dim = transform.dim(),
+      .bands = static_cast<int32_t>(transform.classes[0].bands.size()),
+      .bands_at = bands_.size(),
+      .mean_at = means_.size(),
+      .synthesis_at = synthesis_.size()};
+  for (const auto& steps : transform.classes[0].bands) {
     for (const BandStep& band : steps) {
       bands_.push_back({static_cast<uint8_t>(band.mode),
                         {band.tables[0], band.tables[1]},

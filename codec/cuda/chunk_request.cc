@@ -53,7 +53,7 @@ absl::Status CheckPages(const ChunkRequest& request, const KvPages& pages) {
 // The built-in calibration has the id zero and is for any number of layers.
 absl::Status CheckCalibration(const ObjectHeader& header,
                               const Calibration& calibration) {
-  const int heads = HeadsPerStream(header.shape, KvPart::kK, Level::kBase);
+  const int heads = GridOf(header).HeadsOf(KvPart::kK, Level::kBase);
   const bool fits = calibration.id().is_zero()
                         ? calibration.Of(0, KvPart::kK, 0).dim() ==
                               heads * header.shape.head_dim
@@ -69,6 +69,10 @@ absl::Status CheckCalibration(const ObjectHeader& header,
 absl::Status CheckRequest(const ChunkRequest& request,
                           const Calibration& calibration) {
   KDN_CHECK(request.index != nullptr, "a request has an index");
+  if (request.index->header().joint_heads > 0) {
+    return absl::UnimplementedError(
+        "K and V share streams, which this decoder does not decode");
+  }
   if (absl::Status s = CheckSupported(request.index->header()); !s.ok()) {
     return s;
   }

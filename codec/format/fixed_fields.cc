@@ -12,12 +12,13 @@ namespace {
 
 constexpr size_t kFixedBytes = ObjectIndex::kFixedPrefixBytes;
 constexpr size_t kDigests = 4;
-// Reserved bytes at the end of the fixed fields of versions 2 and 3.
+// Reserved bytes at the end of the fixed fields of version 2, and of versions 3
+// and 4.
 constexpr size_t kReserved2 = 16;
 constexpr size_t kReserved3 = 12;
 
-// ReadVersion2 and ReadVersion3 read the fields after the levels. False when a
-// reserved byte is not zero.
+// ReadVersion2 and ReadVersion3, which also reads version 4, read the fields
+// after the levels. False when a reserved byte is not zero.
 bool ReadVersion2(ByteReader* in, FixedFields* fields) {
   fields->rope.pairing = static_cast<RopePairing>(in->Read<uint8_t>());
   fields->rope.scaling = static_cast<RopeScaling>(in->Read<uint8_t>());
@@ -30,7 +31,9 @@ bool ReadVersion2(ByteReader* in, FixedFields* fields) {
 
 bool ReadVersion3(ByteReader* in, FixedFields* fields) {
   fields->ropes = in->Read<uint8_t>();
-  const uint8_t reserved = in->Read<uint8_t>();
+  const uint8_t joint_heads = in->Read<uint8_t>();
+  const bool is_joint = fields->version == kFormatVersion;
+  if (is_joint) fields->joint_heads = joint_heads;
   const auto v_head_dim = in->Read<int32_t>();
   if (v_head_dim != fields->shape.head_dim) {
     // In a KvShape, 0 means "as K". In the file, 0 is an error, so it becomes
@@ -41,7 +44,7 @@ bool ReadVersion3(ByteReader* in, FixedFields* fields) {
   fields->ns_bytes = in->Read<uint16_t>();
   fields->variant_bytes = in->Read<uint16_t>();
   fields->sections_bytes = in->Read<uint32_t>();
-  return AllZero(in->Bytes(kReserved3)) && reserved == 0;
+  return AllZero(in->Bytes(kReserved3)) && (joint_heads > 0) == is_joint;
 }
 
 absl::Status CheckFixed(const FixedFields& fields) {
@@ -54,6 +57,9 @@ absl::Status CheckFixed(const FixedFields& fields) {
     return absl::DataLossError(absl::StrCat(
         "object of ", fields.shape.layers, " layers has ", fields.ropes,
         " rope descriptors and ", fields.sections_bytes, " bytes of sections"));
+  }
+  if (absl::Status s = CheckJoint(fields.grid(), fields.levels); !s.ok()) {
+    return absl::DataLossError(absl::StrCat("object ", s.message()));
   }
   const uint64_t expected = fields.expected_prefix_bytes();
   if (fields.prefix_bytes == expected) return absl::OkStatus();
@@ -90,7 +96,7 @@ uint64_t FixedFields::entries_offset() const {
 }
 
 uint64_t FixedFields::sections_offset() const {
-  return entries_offset() + kEntryBytes * StreamCount(shape, levels);
+  return entries_offset() + kEntryBytes * StreamCount(grid(), levels);
 }
 
 uint64_t FixedFields::expected_prefix_bytes() const {
@@ -106,13 +112,15 @@ FixedFields FixedFieldsOf(const ObjectHeader& header) {
   fields.ropes = RopeTableOf(header).distinct.size();
   fields.depth = header.depth;
   fields.sections_bytes = SectionsBytes(header.sections);
+  fields.joint_heads = header.joint_heads;
+  if (fields.joint_heads > 0) fields.version = kFormatVersion;
   fields.prefix_bytes = fields.expected_prefix_bytes();
   return fields;
 }
 
 void WriteFixed(const FixedFields& fields, ByteWriter* out) {
-  KDN_CHECK(fields.version == kFormatVersion && fields.depth.has_value(),
-            "only the newest version is written");
+  KDN_CHECK(fields.version >= kFormatVersionApart && fields.depth.has_value(),
+            "version 2 is not written");
   out->Bytes(kMagic.data(), kMagic.size());
   out->Write<uint16_t>(fields.version);
   out->Write<uint32_t>(static_cast<uint32_t>(fields.prefix_bytes));
@@ -124,7 +132,7 @@ void WriteFixed(const FixedFields& fields, ByteWriter* out) {
   out->Write<uint8_t>(static_cast<uint8_t>(fields.shape.dtype));
   out->Write<uint8_t>(fields.levels.bits());
   out->Write<uint8_t>(static_cast<uint8_t>(fields.ropes));
-  out->Write<uint8_t>(0);
+  out->Write<uint8_t>(static_cast<uint8_t>(fields.joint_heads));
   out->Write<int32_t>(fields.shape.dim(KvPart::kV));
   out->Write<uint32_t>(*fields.depth);
   out->Write<uint16_t>(static_cast<uint16_t>(fields.ns_bytes));

@@ -45,6 +45,10 @@ absl::Status CheckLevels(const ObjectHeader& header) {
     return absl::InvalidArgumentError(
         "the object would hold a level without the levels that it refines");
   }
+  if (header.joint_heads > 0 && header.calibration.is_zero()) {
+    return absl::InvalidArgumentError(
+        "the built-in calibration does not join K and V");
+  }
   if (!HasTransformCoded(header.levels)) {
     if (header.calibration.is_zero()) return absl::OkStatus();
     return absl::InvalidArgumentError(
@@ -101,8 +105,30 @@ absl::Status CheckShape(const KvShape& shape) {
   return absl::OkStatus();
 }
 
+absl::Status CheckJoint(const StreamGrid& grid, LevelSet levels) {
+  if (grid.joint_heads == 0) {
+    if (!levels.Has(Level::kArchive)) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        "has the level archive, but K and V do not share streams");
+  }
+  const KvShape& shape = grid.shape;
+  if (grid.joint_heads < 0 || shape.kv_heads % grid.joint_heads != 0 ||
+      grid.joint_heads * (shape.dim(KvPart::kK) + shape.dim(KvPart::kV)) >
+          kJointDimMax) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "joins K and V of ", grid.joint_heads, " of ", shape.kv_heads,
+        " heads, which do not divide them or have more than ", kJointDimMax,
+        " dimensions"));
+  }
+  if (HasTransformCoded(levels)) return absl::OkStatus();
+  return absl::InvalidArgumentError("joins K and V at levels that it lacks");
+}
+
 absl::Status CheckHeader(const ObjectHeader& header) {
   if (absl::Status s = CheckShape(header.shape); !s.ok()) return s;
+  if (absl::Status s = CheckJoint(GridOf(header), header.levels); !s.ok()) {
+    return s;
+  }
   if (absl::Status s = Validate(header.identity); !s.ok()) return s;
   if (header.depth.has_value()) {
     if (absl::Status s = ValidateDepth(header.identity, *header.depth);

@@ -25,11 +25,12 @@ absl::Status CheckStreams(const ParsedPrefix& parsed, uint64_t prefix_bytes,
   for (const StreamGroup& group : GroupsOf(header.shape, header.levels)) {
     cursor = AlignUp(cursor);
     const StreamCodec& codec = CodecOf(group.level);
-    for (const StreamId& id : StreamsOf(header.shape, group)) {
+    for (const StreamId& id : StreamsOf(GridOf(header), group)) {
       const StreamEntry& entry =
-          parsed.entries[SlotOf(header.shape, header.levels, id)];
-      const StreamShape shape = StreamShapeOf(header.shape, id);
-      if (entry.offset != cursor ||
+          parsed.entries[SlotOf(GridOf(header), header.levels, id)];
+      const StreamShape shape = StreamShapeOf(GridOf(header), id);
+      const bool whole = entry.bytes > 0 || entry.crc32c == 0;
+      if (entry.offset != cursor || !whole ||
           !codec.MayHaveBytes(shape, id.level, entry.bytes)) {
         return absl::DataLossError(
             absl::StrCat("object index: ", Name(id), " has ", entry.bytes,
@@ -49,7 +50,7 @@ absl::Status VerifyPadding(const ObjectIndex& index,
   const ObjectHeader& header = index.header();
   uint64_t end = index.prefix_bytes();
   for (const StreamGroup& group : GroupsOf(header.shape, header.levels)) {
-    const auto streams = StreamsOf(header.shape, group);
+    const auto streams = StreamsOf(GridOf(header), group);
     const StreamEntry& first = index.Entry(streams.front());
     if (!AllZero(object.subspan(end, first.offset - end))) {
       return absl::DataLossError(
@@ -95,12 +96,12 @@ absl::StatusOr<ObjectIndex> ObjectIndex::Parse(
 
 ObjectIndex::ObjectIndex(ObjectHeader header, std::vector<StreamEntry> entries)
     : header_(std::move(header)), entries_(std::move(entries)) {
-  KDN_CHECK(entries_.size() == StreamCount(header_.shape, header_.levels),
+  KDN_CHECK(entries_.size() == StreamCount(GridOf(header_), header_.levels),
             "one entry per stream");
 }
 
 const StreamEntry& ObjectIndex::Entry(const StreamId& id) const {
-  return entries_[SlotOf(header_.shape, header_.levels, id)];
+  return entries_[SlotOf(GridOf(header_), header_.levels, id)];
 }
 
 std::vector<ByteRange> ObjectIndex::LayerRanges(Level level, int layer,
@@ -109,8 +110,9 @@ std::vector<ByteRange> ObjectIndex::LayerRanges(Level level, int layer,
   std::vector<ByteRange> ranges;
   for (const Level step : LadderTo(level)) {
     for (const StreamId& id :
-         StreamsOf(header_.shape, {layer, step}, head_begin, head_end)) {
+         StreamsOf(GridOf(header_), {layer, step}, head_begin, head_end)) {
       const StreamEntry& entry = Entry(id);
+      if (entry.bytes == 0) continue;
       if (!ranges.empty() &&
           ranges.back().offset + ranges.back().bytes == entry.offset) {
         ranges.back().bytes += entry.bytes;
@@ -157,7 +159,7 @@ absl::Status VerifyObject(const ObjectIndex& index,
   }
   const ObjectHeader& header = index.header();
   for (const StreamGroup& group : GroupsOf(header.shape, header.levels)) {
-    for (const StreamId& id : StreamsOf(header.shape, group)) {
+    for (const StreamId& id : StreamsOf(GridOf(header), group)) {
       const StreamEntry& entry = index.Entry(id);
       if (absl::Status s = VerifyStream(
               index, id, object.subspan(entry.offset, entry.bytes));

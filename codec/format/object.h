@@ -22,8 +22,9 @@ namespace kdn::codec {
 //
 //   header | index | sections | streams
 //
-// There is one stream per (level, layer, K|V, group of KV heads). The index has
-// the offset, length, CRC32C and measured error of each. The streams of one
+// There is one stream per (level, layer, K|V, group of KV heads); K and V may
+// share one. The index has the offset, length, CRC32C and measured error of
+// each. The streams of one
 // (layer, level) lie back to back, K before V, so that one read gets a whole
 // layer of a level. The header has everything that the chunk's key is computed
 // from, so that a reader can tell which chunk the object is. Byte layout:
@@ -52,6 +53,10 @@ struct ObjectHeader {
   // In ascending order of ids. The header of a parsed object has no critical
   // section.
   std::vector<Section> sections = {};
+  // The heads whose K and V share a stream at the transform-coded levels;
+  // divides kv_heads. 0: K and V have streams of their own, and all tokens are
+  // of one class, as in objects of versions 2 and 3.
+  int joint_heads = 0;
 };
 
 // The key of the chunk that the object is. An object of version 2, which does
@@ -95,7 +100,7 @@ class ObjectIndex {
   // the object and may be longer than header and index; `object_bytes` is the
   // size of the whole object. DATA_LOSS, naming what is wrong, unless magic,
   // version, checksum, bounds and stream lengths are exactly as an encoder of
-  // version 2 or 3 writes them. UNIMPLEMENTED when the version is another one,
+  // versions 2 to 4 writes them. UNIMPLEMENTED when the version is another one,
   // or a section is critical: the object is not damaged, but only another
   // reader can decode it.
   static absl::StatusOr<ObjectIndex> Parse(absl::Span<const std::byte> prefix,

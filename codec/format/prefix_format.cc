@@ -85,6 +85,7 @@ absl::StatusOr<ObjectHeader> ReadHeader(const FixedFields& fixed,
                       .levels = fixed.levels,
                       .calibration = calibration};
   header.depth = fixed.depth;
+  header.joint_heads = fixed.joint_heads;
   if (ropes->size() > 1) header.layer_ropes = *std::move(ropes);
   if (absl::Status status = CheckHeader(header); !status.ok()) return status;
   return header;
@@ -138,7 +139,7 @@ void WritePrefix(const ObjectHeader& header,
                  absl::Span<const StreamEntry> entries,
                  absl::Span<std::byte> out) {
   KDN_CHECK(out.size() == PrefixBytesFor(header), "prefix of another size");
-  KDN_CHECK(entries.size() == StreamCount(header.shape, header.levels),
+  KDN_CHECK(entries.size() == StreamCount(GridOf(header), header.levels),
             "one entry per stream");
   ByteWriter writer(out);
   WriteFixed(FixedFieldsOf(header), &writer);  // without the CRC
@@ -180,7 +181,7 @@ absl::StatusOr<ParsedPrefix> ReadPrefix(absl::Span<const std::byte> prefix) {
         absl::StrCat("object header: ", header.status().message()));
   }
   std::vector<StreamEntry> entries =
-      ReadEntries(StreamCount(fixed->shape, fixed->levels), &in);
+      ReadEntries(StreamCount(fixed->grid(), fixed->levels), &in);
   const absl::Status errors = CheckErrors(*fixed, entries);
   if (!errors.ok()) return errors;
   const absl::Status sections =

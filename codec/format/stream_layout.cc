@@ -11,22 +11,22 @@ namespace kdn::codec {
 namespace {
 
 // Head groups of one layer's K or V.
-int HeadGroups(const KvShape& shape, KvPart part, Level level) {
-  return shape.kv_heads / HeadsPerStream(shape, part, level);
+int HeadGroups(const StreamGrid& grid, KvPart part, Level level) {
+  return grid.shape.kv_heads / grid.HeadsOf(part, level);
 }
 
 // Streams of one level, all layers.
-size_t StreamsAt(const KvShape& shape, Level level) {
-  return static_cast<size_t>(shape.layers) *
-         (HeadGroups(shape, KvPart::kK, level) +
-          HeadGroups(shape, KvPart::kV, level));
+size_t StreamsAt(const StreamGrid& grid, Level level) {
+  return static_cast<size_t>(grid.shape.layers) *
+         (HeadGroups(grid, KvPart::kK, level) +
+          HeadGroups(grid, KvPart::kV, level));
 }
 
 }  // namespace
 
 bool HasTransformCoded(LevelSet levels) {
   return levels.Has(Level::kBase) || levels.Has(Level::kBase1) ||
-         levels.Has(Level::kBase2);
+         levels.Has(Level::kBase2) || levels.Has(Level::kArchive);
 }
 
 absl::Span<const Level> LadderTo(Level level) {
@@ -35,6 +35,7 @@ absl::Span<const Level> LadderTo(Level level) {
   static constexpr Level kLadder[] = {Level::kBase, Level::kBase1,
                                       Level::kBase2};
   static_assert(std::size(kLadder) == kLadderSteps);
+  static constexpr Level kArchive[] = {Level::kArchive};
   switch (level) {
     case Level::kLossless:
       return kLossless;
@@ -46,6 +47,8 @@ absl::Span<const Level> LadderTo(Level level) {
       return absl::MakeConstSpan(kLadder, 2);
     case Level::kBase2:
       return kLadder;
+    case Level::kArchive:
+      return kArchive;
   }
   KDN_CHECK(false, "level out of range");
   return {};
@@ -75,26 +78,26 @@ std::vector<Level> LevelsOf(LevelSet levels) {
   return result;
 }
 
-size_t StreamCount(const KvShape& shape, LevelSet levels) {
+size_t StreamCount(const StreamGrid& grid, LevelSet levels) {
   size_t count = 0;
   for (const Level level : kLevels) {
-    if (levels.Has(level)) count += StreamsAt(shape, level);
+    if (levels.Has(level)) count += StreamsAt(grid, level);
   }
   return count;
 }
 
-size_t SlotOf(const KvShape& shape, LevelSet levels, const StreamId& id) {
-  const size_t of_k = HeadGroups(shape, KvPart::kK, id.level);
-  const size_t of_v = HeadGroups(shape, KvPart::kV, id.level);
+size_t SlotOf(const StreamGrid& grid, LevelSet levels, const StreamId& id) {
+  const size_t of_k = HeadGroups(grid, KvPart::kK, id.level);
+  const size_t of_v = HeadGroups(grid, KvPart::kV, id.level);
   const bool is_v = id.part == KvPart::kV;
   const int groups = static_cast<int>(is_v ? of_v : of_k);
   KDN_CHECK(levels.Has(id.level), "the object does not hold this level");
-  KDN_CHECK(id.layer >= 0 && id.layer < shape.layers, "no such layer");
+  KDN_CHECK(id.layer >= 0 && id.layer < grid.shape.layers, "no such layer");
   KDN_CHECK(id.head_group >= 0 && id.head_group < groups, "no such head");
   size_t before = 0;
   for (const Level level : kLevels) {
     if (level == id.level) break;
-    if (levels.Has(level)) before += StreamsAt(shape, level);
+    if (levels.Has(level)) before += StreamsAt(grid, level);
   }
   return before + id.layer * (of_k + of_v) + (is_v ? of_k : 0) + id.head_group;
 }
@@ -109,13 +112,14 @@ std::vector<StreamGroup> GroupsOf(const KvShape& shape, LevelSet levels) {
   return groups;
 }
 
-std::vector<StreamId> StreamsOf(const KvShape& shape, const StreamGroup& group,
-                                int head_begin, int head_end) {
+std::vector<StreamId> StreamsOf(const StreamGrid& grid,
+                                const StreamGroup& group, int head_begin,
+                                int head_end) {
   KDN_CHECK(0 <= head_begin && head_begin <= head_end, "bad head range");
   std::vector<StreamId> streams;
   streams.reserve(2 * (head_end - head_begin));
   for (KvPart part : {KvPart::kK, KvPart::kV}) {
-    const int heads = HeadsPerStream(shape, part, group.level);
+    const int heads = grid.HeadsOf(part, group.level);
     const int begin = head_begin / heads;
     const int end =
         head_begin == head_end ? begin : (head_end + heads - 1) / heads;

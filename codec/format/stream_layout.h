@@ -20,14 +20,18 @@ namespace kdn::codec {
 // whole layer of one level.
 inline constexpr uint64_t kGroupAlignment = 64;
 inline constexpr std::array<Level, kLevelCount> kLevels = {
-    Level::kLossless, Level::kInt8, Level::kBase, Level::kBase1, Level::kBase2};
+    Level::kLossless, Level::kInt8,  Level::kBase,
+    Level::kBase1,    Level::kBase2, Level::kArchive};
 
 constexpr uint64_t AlignUp(uint64_t offset) {
   return (offset + kGroupAlignment - 1) / kGroupAlignment * kGroupAlignment;
 }
 
-// The largest number of dimensions that the transform of a stream may have.
+// The largest head_dim that the transform-coded levels take.
 inline constexpr int kTransformDimMax = 256;
+// The most dimensions and components that the transform of a stream may have.
+// A joint stream has up to this many dimensions.
+inline constexpr int kJointDimMax = 2 * kTransformDimMax;
 
 constexpr bool IsTransformCoded(Level level) { return level >= Level::kBase; }
 // Whether a level of the set is transform-coded.
@@ -39,13 +43,37 @@ inline constexpr int kLadderSteps = 3;
 // the levels that it refines, then `level` itself.
 absl::Span<const Level> LadderTo(Level level);
 
-// The number of heads that share a stream; divides kv_heads. A transform-coded
-// stream joins heads up to 128 dimensions, because each stream costs some 130
-// bytes and because the heads of a layer resemble each other. All other streams
-// have one head.
+// The number of heads that share a stream, if K and V have streams of their
+// own; divides kv_heads. A transform-coded stream joins heads up to 128
+// dimensions, because each stream costs some 130 bytes and because the heads of
+// a layer resemble each other. All other streams have one head.
 int HeadsPerStream(int kv_heads, int head_dim, Level level);
-inline int HeadsPerStream(const KvShape& shape, KvPart part, Level level) {
-  return HeadsPerStream(shape.kv_heads, shape.dim(part), level);
+
+// What decides which streams an object has.
+struct StreamGrid {
+  // K and V have streams of their own.
+  StreamGrid(const KvShape& of)  // NOLINT(google-explicit-constructor)
+      : shape(of) {}
+  StreamGrid(const KvShape& of, int joint) : shape(of), joint_heads(joint) {}
+
+  // Whether K and V share the streams of a level.
+  bool IsJoint(Level level) const {
+    return joint_heads > 0 && IsTransformCoded(level);
+  }
+  // The heads of a stream's K or V.
+  int HeadsOf(KvPart part, Level level) const {
+    return IsJoint(level)
+               ? joint_heads
+               : HeadsPerStream(shape.kv_heads, shape.dim(part), level);
+  }
+
+  KvShape shape;
+  // ObjectHeader::joint_heads.
+  int joint_heads = 0;
+};
+// The grid of an object.
+inline StreamGrid GridOf(const ObjectHeader& header) {
+  return {header.shape, header.joint_heads};
 }
 
 // The streams of one (layer, level).
@@ -58,20 +86,22 @@ std::string Name(const StreamId& id);
 
 // Levels of the set, in index order.
 std::vector<Level> LevelsOf(LevelSet levels);
-size_t StreamCount(const KvShape& shape, LevelSet levels);
+size_t StreamCount(const StreamGrid& grid, LevelSet levels);
 // The number of a stream's entry in the index. REQUIRES: the stream exists.
-size_t SlotOf(const KvShape& shape, LevelSet levels, const StreamId& id);
+size_t SlotOf(const StreamGrid& grid, LevelSet levels, const StreamId& id);
 
 // Groups of an object, in file order.
 std::vector<StreamGroup> GroupsOf(const KvShape& shape, LevelSet levels);
 // The streams of a group that hold any of the heads [head_begin, head_end), in
-// file order.
-std::vector<StreamId> StreamsOf(const KvShape& shape, const StreamGroup& group,
-                                int head_begin, int head_end);
+// file order. Where K and V share streams, the entries of V are among them:
+// they have no bytes, but errors of their own.
+std::vector<StreamId> StreamsOf(const StreamGrid& grid,
+                                const StreamGroup& group, int head_begin,
+                                int head_end);
 // All streams of a group, in file order.
-inline std::vector<StreamId> StreamsOf(const KvShape& shape,
+inline std::vector<StreamId> StreamsOf(const StreamGrid& grid,
                                        const StreamGroup& group) {
-  return StreamsOf(shape, group, 0, shape.kv_heads);
+  return StreamsOf(grid, group, 0, grid.shape.kv_heads);
 }
 
 }  // namespace kdn::codec

@@ -15,9 +15,10 @@ bool SourceRows::Load(const StreamShape& shape, absl::Span<const Rows> heads,
   largest_.resize(shape.tokens);
   float* row = values_.data();
   for (int token = 0; token < shape.tokens; ++token) {
-    for (const Rows& head : heads) {
-      kernels::LoadRow(shape.dtype, head.At(token), shape.head_dim, row);
-      if (rotation != nullptr && rotation->Moves(token)) {
+    const bool turns = rotation != nullptr && rotation->Moves(token);
+    for (size_t head = 0; head < heads.size(); ++head) {
+      kernels::LoadRow(shape.dtype, heads[head].At(token), shape.head_dim, row);
+      if (turns && static_cast<int>(head) < shape.k_heads()) {
         rotation->Rotate(token, row);
       }
       row += shape.head_dim;

@@ -15,7 +15,7 @@ namespace kdn::codec {
 // with all heads side by side.
 class SourceRows {
  public:
-  // Loads the rows. `rotation` undoes RoPE; null: the rows stay as they are.
+  // Loads the rows. `rotation` undoes the RoPE of K; null: K stays as it is.
   // False when a value is not finite after that; then the rows are unusable.
   bool Load(const StreamShape& shape, absl::Span<const Rows> heads,
             const RowRotation* rotation);

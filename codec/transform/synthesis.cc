@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "codec/calibration/calibration.h"
+#include "codec/format/stream_layout.h"
 #include "kv/check.h"
 
 #if defined(__x86_64__)
@@ -18,7 +20,7 @@ namespace {
 
 constexpr int kGroup = 4;   // components side by side
 constexpr int kBlock = 16;  // dimensions that a kernel keeps in registers
-constexpr int kDimsMax = 256;
+constexpr int kDimsMax = kJointDimMax;
 
 // The arguments of a kernel: some tokens of a call of Multiply.
 struct Product {
@@ -31,6 +33,11 @@ struct Product {
   int tokens;
   int32_t* out;
 };
+
+// sums += kHighRadix * highs.
+inline void AddHighs(const int32_t* highs, int count, int32_t* sums) {
+  for (int i = 0; i < count; ++i) sums[i] += kHighRadix * highs[i];
+}
 
 void MultiplyScalar(const Product& p) {
   const int dims = p.dims;  // a copy, not read again after every sum
@@ -90,7 +97,7 @@ __attribute__((target("avx2"))) void MultiplyAvx2(const Product& p) {
 __attribute__((target("avx512f,avx512bw,avx512vnni"))) void MultiplyVnni(
     const Product& p) {
   constexpr int kTokens = 4;
-  constexpr int kUsedMax = 256;
+  constexpr int kUsedMax = kDimsMax;
   alignas(64) uint8_t unsigned_rows[kTokens][kUsedMax];
   for (int token = 0; token < p.tokens; token += kTokens) {
     const int count = std::min(kTokens, p.tokens - token);
@@ -130,10 +137,14 @@ __attribute__((target("avx512f,avx512bw,avx512vnni"))) void MultiplyVnni(
 // products of the next tile's tokens.
 class TileMultiplier {
  public:
-  // `product` has all tokens.
-  explicit TileMultiplier(const Product& product) : p_(product) {
-    while (p_.row_stride % step_ != 0) step_ -= 16;
-    used_ = std::min((p_.used + step_ - 1) / step_ * step_, p_.row_stride);
+  // `product` has all tokens. The high parts lie from component `components` of
+  // a row on, and `used_high` of them are not zero.
+  TileMultiplier(const Product& product, int components, int used_high)
+      : p_(product), components_(components) {
+    const int highs = p_.row_stride - components;
+    while (components % step_ != 0 || highs % step_ != 0) step_ -= 16;
+    used_ = std::min((p_.used + step_ - 1) / step_ * step_, components);
+    used_high_ = std::min((used_high + step_ - 1) / step_ * step_, highs);
   }
 
   __attribute__((target("amx-tile,amx-int8"))) void Multiply(
@@ -182,6 +193,18 @@ class TileMultiplier {
       _tile_loadd(4, quad + second * kGroup, quad_stride);
       _tile_dpbssd(1, 2, 4);
     }
+    if (used_high_ == 0) return;
+    // The sums of the high parts, in the tile registers 5 and 6.
+    _tile_zero(5);
+    _tile_zero(6);
+    for (int c = 0; c < used_high_; c += step_) {
+      const int8_t* quad = p_.quads + static_cast<size_t>(c) * p_.dims;
+      _tile_loadd(2, rows + components_ + c, p_.row_stride);
+      _tile_loadd(3, quad + first * kGroup, quad_stride);
+      _tile_dpbssd(5, 2, 3);
+      _tile_loadd(4, quad + second * kGroup, quad_stride);
+      _tile_dpbssd(6, 2, 4);
+    }
   }
   // Stores these sums.
   __attribute__((target("amx-tile"))) void End(int token, int first,
@@ -189,22 +212,36 @@ class TileMultiplier {
     const size_t stride = p_.dims * sizeof(int32_t);
     _tile_stored(1, SumsOf(token) + second, stride);
     _tile_stored(0, SumsOf(token) + first, stride);
+    if (used_high_ == 0) return;
+    _tile_stored(6, HighsOf(token) + second, stride);
+    _tile_stored(5, HighsOf(token) + first, stride);
   }
 
   // Gives a share of a tile's tokens to `take`: the share that [begin, end) is
   // of the dimensions. Ranges that follow each other give each token once.
-  void Take(int first, int begin, int end, SynthesisMatrix::TakeSums take) {
+  __attribute__((target("avx512f"))) void Take(int first, int begin, int end,
+                                               SynthesisMatrix::TakeSums take) {
     const int last =
         std::min(first + kTile * std::min(end, p_.dims) / p_.dims, p_.tokens);
     for (int t = first + kTile * begin / p_.dims; t < last; ++t) {
-      take(t, SumsOf(first) + static_cast<size_t>(t - first) * p_.dims);
+      const size_t at = static_cast<size_t>(t - first) * p_.dims;
+      if (used_high_ > 0) {
+        AddHighs(HighsOf(first) + at, p_.dims, SumsOf(first) + at);
+      }
+      take(t, SumsOf(first) + at);
     }
+  }
+  int32_t* HighsOf(int token) {
+    return highs_ + token / kTile % 2 * kTile * kDimsMax;
   }
 
   const Product p_;
+  int components_;
   int step_ = 64;
   int used_ = 0;
+  int used_high_ = 0;
   alignas(kCacheLine) int32_t sums_[2 * kTile * kDimsMax];
+  alignas(kCacheLine) int32_t highs_[2 * kTile * kDimsMax];
 };
 
 #endif
@@ -223,9 +260,9 @@ void (*KernelOf(Isa isa))(const Product&) {
 SynthesisMatrix::SynthesisMatrix(int dim, int components,
                                  absl::Span<const int8_t> values)
     : dim_(dim), components_(components) {
-  KDN_CHECK(
-      dim > 0 && components > 0 && components % 16 == 0 && components <= 256,
-      "a matrix of bands of 16 components");
+  KDN_CHECK(dim > 0 && components > 0 && components % 16 == 0 &&
+                components <= kDimsMax,
+            "a matrix of bands of 16 components");
   KDN_CHECK(dim <= kDimsMax, "dimensions of a stream");
   KDN_CHECK(values.size() == static_cast<size_t>(dim) * components,
             "one value per dimension and component");
@@ -256,33 +293,48 @@ int8_t SynthesisMatrix::At(int dimension, int component) const {
                 component % kGroup];
 }
 
-void SynthesisMatrix::Multiply(const int8_t* rows, int tokens, int used,
-                               Isa isa, TakeSums take) const {
-  KDN_DCHECK(used >= 0 && used <= components_ && used % 16 == 0,
+void SynthesisMatrix::Multiply(const Values& values, int tokens, Isa isa,
+                               TakeSums take) const {
+  KDN_DCHECK(values.used % 16 == 0 && values.used <= components_ &&
+                 values.used_high % 16 == 0 &&
+                 values.used_high <= values.stride - components_,
              "whole bands are used");
-  Product product{.quads = quads_.data(),
-                  .offsets = offsets_.data() +
-                             static_cast<size_t>(used / 16) * padded_dim(),
-                  .dims = padded_dim(),
-                  .used = used,
-                  .rows = rows,
-                  .row_stride = components_,
-                  .tokens = tokens,
-                  .out = nullptr};
+  const auto product_of = [&](int used) {
+    return Product{.quads = quads_.data(),
+                   .offsets = offsets_.data() +
+                              static_cast<size_t>(used / 16) * padded_dim(),
+                   .dims = padded_dim(),
+                   .used = used,
+                   .rows = values.low,
+                   .row_stride = values.stride,
+                   .tokens = tokens,
+                   .out = nullptr};
+  };
+  Product low = product_of(values.used);
 #if defined(__x86_64__)
   if (isa >= Isa::kAmx) {
-    return TileMultiplier(product).Multiply(take);
+    return TileMultiplier(low, components_, values.used_high).Multiply(take);
   }
 #endif
   alignas(kCacheLine) int32_t sums[kTileTokens * kDimsMax];
-  product.out = sums;
+  alignas(kCacheLine) int32_t highs[kTileTokens * kDimsMax];
+  Product high = product_of(values.used_high);
+  low.out = sums;
+  high.out = highs;
   const auto multiply = KernelOf(isa);
   for (int token = 0; token < tokens; token += kTileTokens) {
-    product.rows = rows + static_cast<size_t>(token) * components_;
-    product.tokens = std::min(kTileTokens, tokens - token);
-    multiply(product);
-    for (int t = 0; t < product.tokens; ++t) {
-      take(token + t, sums + static_cast<size_t>(t) * product.dims);
+    const size_t at = static_cast<size_t>(token) * values.stride;
+    low.rows = values.low + at;
+    low.tokens = std::min(kTileTokens, tokens - token);
+    multiply(low);
+    if (values.used_high > 0) {
+      high.rows = low.rows + components_;
+      high.tokens = low.tokens;
+      multiply(high);
+      AddHighs(highs, low.tokens * low.dims, sums);
+    }
+    for (int t = 0; t < low.tokens; ++t) {
+      take(token + t, sums + static_cast<size_t>(t) * low.dims);
     }
   }
 }

@@ -17,8 +17,8 @@ namespace kdn::codec {
 class SynthesisMatrix {
  public:
   SynthesisMatrix() = default;
-  // `values` is [dim][components]. REQUIRES: components is a multiple of 16, at
-  // most 256.
+  // `values` is [dim][components]. REQUIRES: components is a multiple of 16;
+  // both are at most kJointDimMax.
   SynthesisMatrix(int dim, int components, absl::Span<const int8_t> values);
 
   int dim() const { return dim_; }
@@ -38,15 +38,24 @@ class SynthesisMatrix {
   // The number of tokens that are multiplied at a time.
   static constexpr int kTileTokens = 16;
 
+  // The values of tokens. Each token has a row of `stride` bytes: its
+  // components, and behind them the high parts of the leading components. From
+  // `used` on, components are zero; from `used_high` on, high parts are.
+  struct Values {
+    const int8_t* low = nullptr;
+    int stride = 0;
+    int used = 0;
+    int used_high = 0;
+  };
   // Calls `take` for each token, in ascending order, with
-  //   sums[d] = sum over components c < `used` of At(d, c) * rows[token][c].
-  // `rows` is [tokens][components()]. With tiles, `take` runs while the CPU
-  // multiplies the next tokens. REQUIRES: `rows` has memory for `tokens`
-  // rounded up to a multiple of kTileTokens; `used` is a multiple of 16 and at
-  // most components(); values from `used` on are zero; `take` does not call
+  //   sums[d] = sum over components c of
+  //             At(d, c) * (low[token][c] + kHighRadix * high[token][c]).
+  // With tiles, `take` runs while the CPU multiplies the next tokens. REQUIRES:
+  // there is memory for `tokens` rows, rounded up to a multiple of kTileTokens;
+  // the stride is components() and a multiple of 16 high parts, at least
+  // used_high; `used` and `used_high` are multiples of 16; `take` does not call
   // Multiply, because tiles hold sums while it runs.
-  void Multiply(const int8_t* rows, int tokens, int used, Isa isa,
-                TakeSums take) const;
+  void Multiply(const Values& values, int tokens, Isa isa, TakeSums take) const;
 
  private:
   int dim_ = 0;

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -7,6 +8,7 @@
 #include "codec/kernels/bf16_rows.h"
 #include "codec/kernels/vector_kernels.h"
 #include "codec/transform/symbol_bands.h"
+#include "codec/transform/token_order.h"
 #include "codec/transform/transform_codec.h"
 #include "codec/transform/transform_frame.h"
 #include "codec/transform/transform_stream.h"
@@ -16,47 +18,47 @@
 namespace kdn::codec {
 namespace {
 
-// The values of one stream while its levels are joined: [token][component],
-// with tokens padded to a multiple of kTile.
+// The values of one stream while its levels are joined: [row][column], with
+// rows in the order of a TokenOrder. Behind them is memory for the rows that
+// make the last row of the order the first of a tile.
 class Values {
  public:
-  explicit Values(const StreamFrame& frame)
-      : components_(frame.components),
-        tokens_((frame.tokens + kTile - 1) / kTile * kTile),
-        values_(static_cast<size_t>(tokens_) * components_) {
-    const int coded = PaddedTokens(frame.tokens);
-    std::fill(Row(coded), Row(tokens_), 0);
+  Values(const TokenOrder& order, int columns)
+      : columns_(columns),
+        values_(static_cast<size_t>(order.rows() + kTile - kTokenBlock) *
+                columns) {
+    std::fill(Row(order.rows()), values_.data() + values_.size(), 0);
   }
 
   size_t size() const { return values_.size(); }
-  int8_t* data() { return values_.data(); }
-  int8_t* Row(int token) {
-    return values_.data() + static_cast<size_t>(token) * components_;
+  int8_t* Row(int row) {
+    return values_.data() + static_cast<size_t>(row) * columns_;
   }
+  int8_t* data() { return values_.data(); }
 
  private:
   static constexpr int kTile = SynthesisMatrix::kTileTokens;
 
-  int components_;
-  int tokens_;
+  int columns_;
   LineVector<int8_t> values_;
 };
 
-// Decodes one level of a stream, band by band. Bands that the level does not
-// code become zero. Values become the middles of cells that are `cell` of the
-// finest steps wide; if `cell` is 1, they stay as they are coded.
+// Decodes one level of a stream, band by band of each class. Bands that the
+// level does not code become zero. Values become the middles of cells that are
+// `cell` of the finest steps wide; if `cell` is 1, they stay as they are coded.
 class BandReader {
  public:
   BandReader(const StreamFrame& frame, const StreamContext& context,
-             absl::Span<const std::byte> symbols, int cell, Values* values)
+             const TokenOrder& order, absl::Span<const std::byte> symbols,
+             int cell, Values* values)
       : frame_(frame),
         context_(context),
+        order_(order),
         cell_(cell),
         values_(values),
         decoder_(symbols, context.isa),
         symbols_(std::make_unique_for_overwrite<uint8_t[]>(
-            static_cast<size_t>(PaddedTokens(frame.tokens)) *
-            kBandComponents)) {
+            static_cast<size_t>(order.rows()) * kBandComponents)) {
     Enter();
   }
 
@@ -86,38 +88,45 @@ class BandReader {
   absl::Status Finish() const { return decoder_.Finish(); }
 
  private:
-  const BandStep& band() const {
-    return context_.transform->bands[band_][frame_.step];
+  const TokenOrder::Run& tokens() const { return order_.runs()[class_]; }
+  const std::vector<std::array<BandStep, kLadderSteps>>& bands() const {
+    return context_.transform->classes[tokens().token_class].bands;
   }
+  const BandStep& band() const { return bands()[band_][frame_.step]; }
   BandMode mode() const { return band().mode; }
+  // Goes on to the next band that is coded, from the present one on.
   void Enter() {
     run_.steps = 0;
-    for (; band_ < context_.transform->bands.size(); ++band_) {
-      if (mode() != BandMode::kAbsent) {
-        run_ = RunOf(band(), context_.tables.data(), frame_.tokens);
-        next_ = symbols_.get();
-        return;
+    for (; class_ < order_.runs().size(); ++class_, band_ = 0) {
+      for (; band_ < bands().size(); ++band_) {
+        if (mode() != BandMode::kAbsent) {
+          run_ = RunOf(band(), context_.tables.data(), tokens().tokens);
+          next_ = symbols_.get();
+          return;
+        }
+        Unpack(BandMode::kAbsent);
       }
-      Unpack(BandMode::kAbsent);
     }
   }
   void Unpack(BandMode mode) {
-    int8_t* values = values_->data() + band_ * kBandComponents;
-    const int tokens = PaddedTokens(frame_.tokens);
+    int8_t* values = values_->Row(tokens().first_row) + band_ * kBandComponents;
+    const int count = PaddedTokens(tokens().tokens);
     if (cell_ == 1 || mode == BandMode::kAbsent) {
-      UnpackBand(mode, symbols_.get(), tokens, values, frame_.components);
+      UnpackBand(mode, symbols_.get(), count, values, frame_.columns);
     } else {
-      UnpackToMiddles(mode, symbols_.get(), tokens, cell_, band().shrink,
-                      values, frame_.components, context_.isa);
+      UnpackToMiddles(mode, symbols_.get(), count, cell_, band().shrink, values,
+                      frame_.columns, context_.isa);
     }
   }
 
   const StreamFrame frame_;
   const StreamContext& context_;
+  const TokenOrder& order_;
   const int cell_;
   Values* values_;
   FormatCoder::Decoder decoder_;
   std::unique_ptr<uint8_t[]> symbols_;
+  size_t class_ = 0;  // of order_.runs()
   size_t band_ = 0;
   FormatCoder::Run run_;  // the rest of the band
   uint8_t* next_ = nullptr;
@@ -137,17 +146,20 @@ void DecodeBoth(BandReader* a, BandReader* b) {
 
 // Moves values of level `step` to the middles of their cells, in the finest
 // steps.
-void ToFinest(const StreamFrame& frame, const StreamTransform& transform,
+void ToFinest(const TokenOrder& order, const StreamTransform& transform,
               int step, Values* values) {
   if (CellOf(step) == 1) return;
-  std::vector<int8_t> shrinks(frame.components);
-  for (size_t i = 0; i < transform.bands.size(); ++i) {
-    std::fill_n(shrinks.begin() + i * kBandComponents, kBandComponents,
-                static_cast<int8_t>(transform.bands[i][step].shrink));
-  }
-  for (int token = 0; token < frame.tokens; ++token) {
-    kernels::ToCellMiddles(shrinks.data(), CellOf(step), frame.components,
-                           values->Row(token));
+  std::vector<int8_t> shrinks(transform.columns());
+  for (const TokenOrder::Run& run : order.runs()) {
+    const auto& bands = transform.classes[run.token_class].bands;
+    for (size_t i = 0; i < bands.size(); ++i) {
+      std::fill_n(shrinks.begin() + i * kBandComponents, kBandComponents,
+                  static_cast<int8_t>(bands[i][step].shrink));
+    }
+    for (int row = run.first_row; row < run.first_row + run.tokens; ++row) {
+      kernels::ToCellMiddles(shrinks.data(), CellOf(step), shrinks.size(),
+                             values->Row(row));
+    }
   }
 }
 
@@ -163,12 +175,13 @@ int8_t PatchedMiddle(int8_t value, int8_t patch, int cell, uint8_t shrink) {
   return patched;
 }
 
-// The number of components up to the end of the last band that a level up to
-// `step` codes.
-int UsedComponents(const StreamTransform& transform, int step) {
-  size_t used = transform.bands.size();
+// The number of values up to the end of the last of these bands that a level up
+// to `step` codes.
+int UsedValues(absl::Span<const std::array<BandStep, kLadderSteps>> bands,
+               int step) {
+  size_t used = bands.size();
   const auto is_coded = [&](size_t band) {
-    const auto& steps = transform.bands[band];
+    const auto& steps = bands[band];
     return std::any_of(
         steps.begin(), steps.begin() + step + 1,
         [](const BandStep& b) { return b.mode != BandMode::kAbsent; });
@@ -206,14 +219,17 @@ class RowWriter {
     Write(token, row_.data());
   }
 
-  // Writes a row that is given as integer sums.
-  void WriteSums(int token, const int32_t* sums, float scale,
+  // Writes a row that is given as integer sums. `scales` has one for each head.
+  void WriteSums(int token, const int32_t* sums, const float* scales,
                  const float* mean) {
     if (!in_one_pass_) {
-      kernels::ScaleAndShift(sums, scale, mean, row_.size(), row_.data());
+      for (size_t at = 0; at < row_.size(); at += shape_.head_dim) {
+        kernels::ScaleAndShift(sums + at, *scales++, mean + at, shape_.head_dim,
+                               row_.data() + at);
+      }
       return Write(token, row_.data());
     }
-    Bf16RowJob job = {.sums = sums, .scale = scale, .mean = mean};
+    Bf16RowJob job = {.sums = sums, .mean = mean};
     job.head_dim = shape_.head_dim;
     job.streams = !context_.reads_rows;
     if (Turns(token)) {
@@ -221,7 +237,10 @@ class RowWriter {
       job.sin = rotation_->sin(token);
       job.pairs = rotation_->rotary_dim() / 2;
     }
+    int k_heads = shape_.k_heads();
     for (const MutableRows& head : heads_) {
+      if (k_heads-- == 0) job.cos = nullptr;  // V does not turn
+      job.scale = *scales++;
       if (head.base != nullptr) WriteBf16Row(job, head.At(token));
       job.sums += shape_.head_dim;
       job.mean += shape_.head_dim;
@@ -234,9 +253,11 @@ class RowWriter {
   }
   // Writes `row`, which it rotates in place.
   void Write(int token, float* row) {
+    int k_heads = shape_.k_heads();
     for (const MutableRows& head : heads_) {
+      const bool is_k = k_heads-- > 0;
       if (head.base != nullptr) {
-        if (Turns(token)) rotation_->Rotate(token, row);
+        if (is_k && Turns(token)) rotation_->Rotate(token, row);
         kernels::StoreRow(shape_.dtype, row, shape_.head_dim, stored_.data());
         CopyDecoded(context_, stored_, head.At(token));
       }
@@ -253,28 +274,49 @@ class RowWriter {
   bool in_one_pass_;
 };
 
+// The number of each token's raw row, or -1.
+std::vector<int> RawRows(const StreamFrame& frame, const StreamParts& base) {
+  std::vector<int> rows(frame.tokens, -1);
+  for (size_t i = 0; i < base.raw_tokens.size(); ++i) {
+    rows[base.raw_tokens[i]] = static_cast<int>(i);
+  }
+  return rows;
+}
+
 void WriteValues(const StreamFrame& frame, const StreamContext& context,
-                 const StreamParts& base, int step, Values* values,
-                 RowWriter* writer) {
+                 const StreamParts& base, const TokenOrder& order, int step,
+                 int heads, Values* values, RowWriter* writer) {
   const StreamTransform& transform = *context.transform;
-  const SynthesisMatrix& synthesis = transform.synthesis;
-  const int used = UsedComponents(transform, step);
+  const std::vector<int> raw = RawRows(frame, base);
   LineVector<float> mean(transform.mean.begin(), transform.mean.end());
   if (frame.own_statistics) {
     mean.resize(frame.dim);
     kernels::LoadRow(Dtype::kBf16, base.mean.data(), frame.dim, mean.data());
   }
-  const float scale = transform.scale * base.gain;
-  size_t raw = 0;
-  synthesis.Multiply(
-      values->data(), frame.tokens, used, context.isa,
-      [&](int token, const int32_t* sums) {
-        if (raw < base.raw_tokens.size() && base.raw_tokens[raw] == token) {
-          const size_t at = raw++ * frame.row_bytes();
-          return writer->WriteKept(token, base.raw_rows.data() + at);
-        }
-        writer->WriteSums(token, sums, scale, mean.data());
-      });
+  const size_t low_bands = transform.components() / kBandComponents;
+  std::vector<float> scales(heads);
+  for (const TokenOrder::Run& run : order.runs()) {
+    const TokenClass& token_class = transform.classes[run.token_class];
+    const auto bands = absl::MakeConstSpan(token_class.bands);
+    for (size_t head = 0; head < scales.size(); ++head) {
+      scales[head] =
+          std::ldexp(transform.ScaleOf(head) * base.gain, token_class.exponent);
+    }
+    const SynthesisMatrix::Values rows = {
+        .low = values->Row(run.first_row),
+        .stride = frame.columns,
+        .used = UsedValues(bands.first(low_bands), step),
+        .used_high = UsedValues(bands.subspan(low_bands), step)};
+    transform.synthesis.Multiply(
+        rows, run.tokens, context.isa, [&](int row, const int32_t* sums) {
+          const int token = order.TokenOf(run.first_row + row);
+          if (raw[token] >= 0) {
+            const size_t at = raw[token] * frame.row_bytes();
+            return writer->WriteKept(token, base.raw_rows.data() + at);
+          }
+          writer->WriteSums(token, sums, scales.data(), mean.data());
+        });
+  }
 }
 
 // The decoding of one stream to rows: Begin and End for each level, then Write.
@@ -293,8 +335,9 @@ class StreamDecoding {
     }
     frame_.step = step;
     StreamReader& stream = job_.steps[step];
-    auto parts = ReadLevel(frame_, *job_.context.transform,
-                           stream.Next(stream.remaining()));
+    auto parts =
+        ReadLevel(frame_, *job_.context.transform,
+                  stream.Next(stream.remaining()), base_.token_classes);
     status_ = parts.status();
     if (!parts.ok() || parts->form == StreamForm::kNothing) return nullptr;
     parts_ = *std::move(parts);
@@ -302,13 +345,14 @@ class StreamDecoding {
       base_ = parts_;
       rows_ = parts_.form == StreamForm::kRows;
       if (rows_) return nullptr;
-      values_.emplace(frame_);
+      order_.emplace(base_.token_classes);
+      values_.emplace(*order_, frame_.columns);
     } else if (!refinements_.has_value()) {
-      refinements_.emplace(frame_);
+      refinements_.emplace(*order_, frame_.columns);
     }
     // If the base level is the only level, its values are final.
     in_middles_ = job_.steps.size() == 1;
-    reader_.emplace(frame_, job_.context, parts_.symbols,
+    reader_.emplace(frame_, job_.context, *order_, parts_.symbols,
                     in_middles_ ? CellOf(step) : 1,
                     step == 0 ? &*values_ : &*refinements_);
     return &*reader_;
@@ -324,10 +368,11 @@ class StreamDecoding {
                               values_->data());
     }
     for (const Patch& patch : parts_.patches) {
-      int8_t& value = values_->Row(patch.token)[patch.component];
+      int8_t& value = values_->Row(order_->RowOf(patch.token))[patch.component];
       if (in_middles_) {
-        const auto& band =
-            job_.context.transform->bands[patch.component / kBandComponents];
+        const TokenClass& token_class =
+            job_.context.transform->classes[base_.token_classes[patch.token]];
+        const auto& band = token_class.bands[patch.component / kBandComponents];
         value = PatchedMiddle(value, patch.value, CellOf(frame_.step),
                               band[frame_.step].shrink);
       } else {
@@ -357,9 +402,10 @@ class StreamDecoding {
       return absl::OkStatus();
     }
     if (!in_middles_) {
-      ToFinest(frame_, *job_.context.transform, reached_, &**values);
+      ToFinest(*order_, *job_.context.transform, reached_, &**values);
     }
-    WriteValues(frame_, job_.context, base_, reached_, &**values, &writer);
+    WriteValues(frame_, job_.context, base_, *order_, reached_,
+                job_.shape.heads, &**values, &writer);
     return absl::OkStatus();
   }
 
@@ -371,6 +417,7 @@ class StreamDecoding {
   bool in_middles_ = false;  // the values are middles already
   StreamParts base_;
   StreamParts parts_;
+  std::optional<TokenOrder> order_;
   std::optional<Values> values_;
   std::optional<Values> refinements_;
   std::optional<BandReader> reader_;

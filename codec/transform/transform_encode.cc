@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -12,8 +13,11 @@
 #include "codec/entropy/value_distribution.h"
 #include "codec/kernels/source_rows.h"
 #include "codec/kernels/vector_kernels.h"
+#include "codec/transform/component_rounding.h"
 #include "codec/transform/raw_tokens.h"
+#include "codec/transform/step_predictor.h"
 #include "codec/transform/symbol_bands.h"
+#include "codec/transform/token_order.h"
 #include "codec/transform/transform_codec.h"
 #include "codec/transform/transform_frame.h"
 #include "codec/transform/transform_stream.h"
@@ -53,7 +57,9 @@ struct Quantised {
   std::vector<std::byte> mean;
   std::vector<uint16_t> raw_tokens;
   std::vector<std::byte> raw_rows;
-  // The values of the finest level, [padded token][component].
+  std::vector<uint8_t> token_classes;
+  std::optional<TokenOrder> order;
+  // The values of the finest level, [row of `order`][column].
   LineVector<int8_t> finest;
 };
 
@@ -95,10 +101,11 @@ void TakeStatistics(const StreamFrame& frame, const SourceRows& rows,
 // to this magnitude decode, at every level, to values and to differences from
 // the mean that are inside the range of `dtype`. Negative when no row may be
 // coded.
-float LargestCoded(const StreamTransform& transform, float gain,
+float LargestCoded(const StreamTransform& transform,
+                   const TokenClass& token_class, float gain,
                    absl::Span<const float> mean, Dtype dtype) {
   const bool has_absent = std::any_of(
-      transform.bands.begin(), transform.bands.end(),
+      token_class.bands.begin(), token_class.bands.end(),
       [](const auto& band) { return band[0].mode == BandMode::kAbsent; });
   // A value is off by less than a cell: by half a cell of rounding and less
   // than half a cell of shrink. In a band that is not coded it is off by at
@@ -107,7 +114,13 @@ float LargestCoded(const StreamTransform& transform, float gain,
   // at once, so that fp16 rows beyond a half or a third of the range are kept
   // raw.
   const double error = has_absent ? kValueMax + 0.5 : CellOf(0);
-  const double spread = transform.scale * transform.synthesis.norm();
+  float scale = transform.scale;
+  if (!transform.head_scales.empty()) {
+    scale = *std::max_element(transform.head_scales.begin(),
+                              transform.head_scales.end());
+  }
+  const double spread =
+      std::ldexp(scale * transform.synthesis.norm(), token_class.exponent);
   const double far = error * spread * gain;
   const double rounding =
       AnalysisMatrix::kRounding * spread * transform.analysis.norm();
@@ -116,6 +129,23 @@ float LargestCoded(const StreamTransform& transform, float gain,
   constexpr double kRoom = 0.99;  // for the decoder's rounding
   return static_cast<float>((kRoom * LargestOf(dtype) - far) / (1 + rounding) -
                             most_mean);
+}
+
+// Rounds the components of a token to values. False when one is out of range,
+// or is a high part that the token's class does not code.
+bool RoundRow(const StreamTransform& transform, const TokenClass& token_class,
+              const float* components, int8_t* values) {
+  if (!RoundComponents(transform, components, values)) return false;
+  for (int i = transform.components() / kBandComponents;
+       i * kBandComponents < transform.columns(); ++i) {
+    if (token_class.bands[i][0].mode != BandMode::kAbsent) continue;
+    const int8_t* const high = values + i * kBandComponents;
+    if (std::any_of(high, high + kBandComponents,
+                    [](int8_t v) { return v != 0; })) {
+      return false;
+    }
+  }
+  return true;
 }
 
 // Rounds the components of rows to integers. A token is kept raw, and its
@@ -127,14 +157,18 @@ void RoundRows(const StreamFrame& frame, const StreamTransform& transform,
   constexpr int kTokens = 32;
   LineVector<float> moved(static_cast<size_t>(kTokens) * frame.dim, 0.0f);
   LineVector<float> components(static_cast<size_t>(kTokens) * frame.components);
-  const float scale = 1.0f / out->gain;
-  const float largest_coded =
-      LargestCoded(transform, out->gain, centred.mean, rows.dtype());
+  std::vector<float> largest_coded;
+  for (const TokenClass& token_class : transform.classes) {
+    largest_coded.push_back(LargestCoded(transform, token_class, out->gain,
+                                         centred.mean, rows.dtype()));
+  }
+  const auto class_of = [out](int token) { return out->token_classes[token]; };
   for (int begin = 0; begin < frame.tokens; begin += kTokens) {
     const int count = std::min(kTokens, frame.tokens - begin);
     for (int t = 0; t < count; ++t) {
-      kernels::Centre(rows.Row(begin + t), centred.mean.data(), scale,
-                      frame.dim,
+      const int exponent = transform.classes[class_of(begin + t)].exponent;
+      kernels::Centre(rows.Row(begin + t), centred.mean.data(),
+                      std::ldexp(1.0f / out->gain, -exponent), frame.dim,
                       moved.data() + static_cast<size_t>(t) * frame.dim);
     }
     transform.analysis.Apply(moved.data(), kTokens, components.data(),
@@ -142,17 +176,49 @@ void RoundRows(const StreamFrame& frame, const StreamTransform& transform,
     for (int t = 0; t < count; ++t) {
       const int token = begin + t;
       int8_t* values =
-          out->finest.data() + static_cast<size_t>(token) * frame.components;
-      if (!IsIn(centred.far, token) && rows.Largest(token) <= largest_coded &&
-          kernels::RoundToValues(
+          out->finest.data() +
+          static_cast<size_t>(out->order->RowOf(token)) * frame.columns;
+      if (!IsIn(centred.far, token) &&
+          rows.Largest(token) <= largest_coded[class_of(token)] &&
+          RoundRow(
+              transform, transform.classes[class_of(token)],
               components.data() + static_cast<size_t>(t) * frame.components,
-              frame.components, kValueMax, values)) {
+              values)) {
         continue;
       }
-      std::fill_n(values, frame.components, 0);
+      std::fill_n(values, frame.columns, 0);
       KeepRaw(frame, token, rows, out);
     }
   }
+}
+
+// The class of each token, from the sizes of steps that the predictor gives.
+// Far tokens, which are kept raw, are of the last class, where zeros take the
+// fewest bits.
+std::vector<uint8_t> ClassesOf(const StreamFrame& frame,
+                               const StreamContext& context,
+                               const CentredRows& centred,
+                               const SourceRows& rows) {
+  const std::vector<TokenClass>& classes = context.transform->classes;
+  std::vector<uint8_t> chosen(frame.tokens, 0);
+  if (classes.size() == 1) return chosen;
+  const int first = context.coarser;
+  const int count = std::min<int>(
+      kStreamClasses, static_cast<int>(classes.size()) - kCoarserMax);
+  KDN_CHECK(first <= kCoarserMax && count > 0, "a calibration has the classes");
+  std::vector<float> wanted(frame.tokens, static_cast<float>(count - 1));
+  for (int token = 0; token < frame.tokens; ++token) {
+    if (IsIn(centred.far, token)) continue;
+    const float exponent = PredictedExponent(context.transform->predictor,
+                                             rows.Row(token), centred.mean) -
+                           static_cast<float>(classes[0].exponent);
+    wanted[token] = std::clamp(exponent, 0.0f, static_cast<float>(count - 1));
+  }
+  chosen = RoundClasses(wanted);
+  for (uint8_t& token_class : chosen) {
+    token_class = static_cast<uint8_t>(token_class + first);
+  }
+  return chosen;
 }
 
 void Quantise(const StreamFrame& frame, const StreamContext& context,
@@ -166,11 +232,10 @@ void Quantise(const StreamFrame& frame, const StreamContext& context,
     centred.mean = transform.mean;
     centred.far = FarTokens(rows.values(), centred.mean, context.positions);
   }
-  out->finest.resize(static_cast<size_t>(PaddedTokens(frame.tokens)) *
-                     frame.components);
-  std::fill(out->finest.begin() +
-                static_cast<size_t>(frame.tokens) * frame.components,
-            out->finest.end(), 0);
+  out->token_classes = ClassesOf(frame, context, centred, rows);
+  out->order.emplace(out->token_classes);
+  out->finest.assign(static_cast<size_t>(out->order->rows()) * frame.columns,
+                     0);
   RoundRows(frame, transform, centred, rows, out);
 }
 
@@ -196,18 +261,21 @@ class StepWriter {
     FormatCoder::Encoder encoder;
     parts_ = StreamParts();
     uint8_t* symbols = symbols_.data();
-    const auto& bands = context_.transform->bands;
-    for (size_t i = 0; i < bands.size(); ++i) {
-      const BandStep& band = bands[i][step];
-      if (band.mode == BandMode::kAbsent) {
-        SkipBand(i);
-        continue;
+    for (const TokenOrder::Run& tokens : source_.order->runs()) {
+      tokens_ = tokens;
+      const auto& bands = context_.transform->classes[tokens.token_class].bands;
+      for (size_t i = 0; i < bands.size(); ++i) {
+        const BandStep& band = bands[i][step];
+        if (band.mode == BandMode::kAbsent) {
+          SkipBand(i);
+          continue;
+        }
+        const FormatCoder::Run run =
+            RunOf(band, context_.tables.data(), tokens.tokens);
+        CodeBand(i, band, symbols);
+        encoder.AddRun(run, symbols);
+        symbols += run.symbols();
       }
-      const FormatCoder::Run run =
-          RunOf(band, context_.tables.data(), frame_.tokens);
-      CodeBand(i, band, symbols);
-      encoder.AddRun(run, symbols);
-      symbols += run.symbols();
     }
     std::swap(now_, decoded_);
     if (step == 0) {
@@ -215,6 +283,7 @@ class StepWriter {
       parts_.mean = source_.mean;
       parts_.raw_tokens = source_.raw_tokens;
       parts_.raw_rows = source_.raw_rows;
+      parts_.token_classes = source_.token_classes;
     }
     const size_t parts_bytes =
         PartsBytes(frame_, parts_.raw_tokens.size(), parts_.patches.size());
@@ -232,16 +301,16 @@ class StepWriter {
  private:
   using Limits = std::array<int8_t, kBandComponents>;
 
-  // The index of a token's first value of a band.
-  size_t At(size_t band, int token) const {
-    return static_cast<size_t>(token) * frame_.components +
+  // The index of the first value of a band, of a row of the present class.
+  size_t At(size_t band, int row) const {
+    return static_cast<size_t>(tokens_.first_row + row) * frame_.columns +
            band * kBandComponents;
   }
 
   // Gives the level the values that a decoder computes without a refinement.
   void SkipBand(size_t band) {
-    for (int token = 0; token < frame_.tokens; ++token) {
-      const size_t at = At(band, token);
+    for (int row = 0; row < tokens_.tokens; ++row) {
+      const size_t at = At(band, row);
       int8_t values[kBandComponents];
       std::copy_n(decoded_.data() + at, kBandComponents, values);
       for (int8_t& value : values) value = static_cast<int8_t>(3 * value);
@@ -254,7 +323,7 @@ class StepWriter {
   }
 
   void CodeBand(size_t band, const BandStep& step, uint8_t* symbols) {
-    const int tokens = PaddedTokens(frame_.tokens);
+    const int rows = PaddedTokens(tokens_.tokens);
     const int per_token = SymbolsPerToken(step.mode);
     // Refinements within `sure` have symbols that the table codes. Refinements
     // within `most` have symbols, which the table may lack.
@@ -267,21 +336,21 @@ class StepWriter {
       std::fill_n(sure.begin() + half * kHalf, kHalf,
                   static_cast<int8_t>(most_sure));
     }
-    const auto pack = [&](int token, int count, const Limits& limits) {
-      const size_t at = At(band, token);
+    const auto pack = [&](int row, int count, const Limits& limits) {
+      const size_t at = At(band, row);
       return PackRefinements(step.mode,
                              {.now = now_.data() + at,
                               .before = decoded_.data() + at,
-                              .stride = static_cast<size_t>(frame_.components),
+                              .stride = static_cast<size_t>(frame_.columns),
                               .tokens = count},
-                             limits.data(), symbols + token * per_token);
+                             limits.data(), symbols + row * per_token);
     };
-    for (int token = 0; token < tokens; ++token) {
-      token += pack(token, tokens - token, sure);
-      if (token == tokens) return;
-      uint8_t* at = symbols + token * per_token;
-      if (pack(token, 1, most) == 0 || !AllCoded(step, at)) {
-        CodeApart(band, step, token, at);
+    for (int row = 0; row < rows; ++row) {
+      row += pack(row, rows - row, sure);
+      if (row == rows) return;
+      uint8_t* at = symbols + row * per_token;
+      if (pack(row, 1, most) == 0 || !AllCoded(step, at)) {
+        CodeApart(band, step, row, at);
       }
     }
   }
@@ -299,15 +368,14 @@ class StepWriter {
 
   // Codes a token symbol by symbol, with patches for values that have no
   // symbol.
-  void CodeApart(size_t band, const BandStep& step, int token,
-                 uint8_t* symbols) {
+  void CodeApart(size_t band, const BandStep& step, int row, uint8_t* symbols) {
     const int per_symbol = ValuesPerSymbol(step.mode);
     const int largest = LargestValue(step.mode);
     for (int c = 0; c < kBandComponents; c += per_symbol, ++symbols) {
       int8_t values[4];
       bool fits = true;
       for (int i = 0; i < per_symbol; ++i) {
-        const size_t at = At(band, token) + c + i;
+        const size_t at = At(band, row) + c + i;
         const int value = Refinement(now_[at], decoded_[at]);
         fits = fits && value >= -largest && value <= largest;
         values[i] = static_cast<int8_t>(value);
@@ -317,18 +385,19 @@ class StepWriter {
       *symbols = fits ? SymbolOf(step.mode, values) : 0;
       if (fits && table.frequency(*symbols) > 0) continue;
       *symbols = ZeroSymbol(step.mode);
-      AddPatches(band, token, c, per_symbol);
+      AddPatches(band, row, c, per_symbol);
     }
   }
 
-  void AddPatches(size_t band, int token, int begin, int count) {
+  void AddPatches(size_t band, int row, int begin, int count) {
+    const int token = source_.order->TokenOf(tokens_.first_row + row);
     for (int c = begin; c < begin + count; ++c) {
-      const size_t at = At(band, token) + c;
+      const size_t at = At(band, row) + c;
       const int difference = now_[at] - 3 * decoded_[at];
       if (difference == 0) continue;
       parts_.patches.push_back(
           {static_cast<uint16_t>(token),
-           static_cast<uint8_t>(band * kBandComponents + c),
+           static_cast<uint16_t>(band * kBandComponents + c),
            static_cast<int8_t>(difference)});
     }
   }
@@ -337,6 +406,7 @@ class StepWriter {
   const StreamContext& context_;
   const Quantised& source_;
   StreamParts parts_;
+  TokenOrder::Run tokens_;      // the class that is being coded
   LineVector<int8_t> now_;      // values of the level, as decoded
   LineVector<int8_t> decoded_;  // values of the level before
   LineVector<uint8_t> symbols_;
@@ -368,12 +438,14 @@ size_t TransformCodec::BytesMax(const StreamShape& shape, Level level) const {
   // A refinement takes about 1.6 bits per value. The bound is 4 bits, for
   // patches and symbols, and kAround bytes.
   constexpr size_t kAround = 256;
-  return level == Level::kBase ? RowsFormBytes(shape)
-                               : kAround + shape.values() / 2;
+  if (shape.heads == 0) return 0;
+  return LadderTo(level).front() == level ? RowsFormBytes(shape)
+                                          : kAround + shape.values() / 2;
 }
 
 bool TransformCodec::MayHaveBytes(const StreamShape& shape, Level level,
                                   uint32_t bytes) const {
+  if (shape.heads == 0) return bytes == 0;
   return bytes >= 1 && bytes <= BytesMax(shape, level);
 }
 

@@ -1,15 +1,32 @@
 #include "codec/transform/transform_stream.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "codec/calibration/calibration.h"
 #include "codec/format/byte_io.h"
 
 namespace kdn::codec {
 namespace {
 
-constexpr size_t kPatchBytes = 4;
+// Bytes of a patch: a component's number has two where there are more than 256.
+size_t PatchBytes(const StreamFrame& frame) {
+  return frame.columns > 256 ? 5 : 4;
+}
+
+// Tokens of which a byte has the classes.
+constexpr int kClassesInByte = 4;
+constexpr int kClassBits = 8 / kClassesInByte;
+static_assert(1 << kClassBits == kStreamClasses);
+
+// Bytes of the classes of all tokens.
+size_t ClassesBytes(const StreamFrame& frame) {
+  if (frame.classes == 1) return 0;
+  return 1 + (static_cast<size_t>(frame.tokens) + kClassesInByte - 1) /
+                 kClassesInByte;
+}
 
 absl::Status Bad(absl::string_view what) {
   return absl::DataLossError(absl::StrCat("a transform-coded stream ", what));
@@ -58,19 +75,55 @@ absl::Status ReadRawTokens(const StreamFrame& frame, ByteReader* in,
   return absl::OkStatus();
 }
 
+absl::Status ReadClasses(const StreamFrame& frame, ByteReader* in,
+                         StreamParts* parts) {
+  parts->token_classes.resize(frame.tokens);
+  if (frame.classes == 1) return absl::OkStatus();
+  const int first = in->Read<uint8_t>();
+  const auto packed = in->Bytes(ClassesBytes(frame) - 1);
+  if (!in->ok()) return Bad("ends within the classes of its tokens");
+  for (int token = 0; token < frame.tokens; ++token) {
+    const auto byte = static_cast<uint8_t>(packed[token / kClassesInByte]);
+    const int shift = token % kClassesInByte * kClassBits;
+    const int token_class = first + (byte >> shift & (kStreamClasses - 1));
+    if (token_class >= frame.classes) {
+      return Bad("has a token of a class that its calibration lacks");
+    }
+    parts->token_classes[token] = static_cast<uint8_t>(token_class);
+  }
+  return absl::OkStatus();
+}
+
+void WriteClasses(const StreamFrame& frame,
+                  absl::Span<const uint8_t> token_classes, ByteWriter* out) {
+  if (frame.classes == 1) return;
+  const uint8_t first =
+      *std::min_element(token_classes.begin(), token_classes.end());
+  out->Write<uint8_t>(first);
+  for (int begin = 0; begin < frame.tokens; begin += kClassesInByte) {
+    const int end = std::min(begin + kClassesInByte, frame.tokens);
+    int byte = 0;
+    for (int token = begin; token < end; ++token) {
+      byte |= (token_classes[token] - first) << (token - begin) * kClassBits;
+    }
+    out->Write<uint8_t>(static_cast<uint8_t>(byte));
+  }
+}
+
 absl::Status ReadPatches(const StreamFrame& frame, ByteReader* in,
                          StreamParts* parts) {
   const size_t count = in->Read<uint32_t>();
-  if (count > in->remaining() / kPatchBytes) {
+  if (count > in->remaining() / PatchBytes(frame)) {
     return Bad("ends before its last patch");
   }
   parts->patches.reserve(count);
   for (size_t i = 0; i < count; ++i) {
     Patch patch;
     patch.token = in->Read<uint16_t>();
-    patch.component = in->Read<uint8_t>();
+    patch.component =
+        PatchBytes(frame) == 4 ? in->Read<uint8_t>() : in->Read<uint16_t>();
     patch.value = in->Read<int8_t>();
-    if (patch.token >= frame.tokens || patch.component >= frame.components) {
+    if (patch.token >= frame.tokens || patch.component >= frame.columns) {
       return Bad("has a patch outside its tokens and components");
     }
     parts->patches.push_back(patch);
@@ -83,6 +136,7 @@ absl::Status ReadCoded(const StreamFrame& frame, ByteReader* in,
   if (frame.step == 0) {
     if (absl::Status s = ReadStatistics(frame, in, parts); !s.ok()) return s;
     if (absl::Status s = ReadRawTokens(frame, in, parts); !s.ok()) return s;
+    if (absl::Status s = ReadClasses(frame, in, parts); !s.ok()) return s;
   }
   if (absl::Status s = ReadPatches(frame, in, parts); !s.ok()) return s;
   parts->symbols = in->Bytes(in->remaining());
@@ -92,10 +146,11 @@ absl::Status ReadCoded(const StreamFrame& frame, ByteReader* in,
 }  // namespace
 
 size_t PartsBytes(const StreamFrame& frame, size_t raw_tokens, size_t patches) {
-  size_t bytes = sizeof(StreamForm) + sizeof(uint32_t) + kPatchBytes * patches;
+  size_t bytes =
+      sizeof(StreamForm) + sizeof(uint32_t) + PatchBytes(frame) * patches;
   if (frame.step > 0) return bytes;
   if (frame.own_statistics) bytes += sizeof(float) + frame.row_bytes();
-  return bytes + sizeof(uint16_t) +
+  return bytes + ClassesBytes(frame) + sizeof(uint16_t) +
          raw_tokens * (sizeof(uint16_t) + frame.row_bytes());
 }
 
@@ -145,11 +200,16 @@ size_t WriteParts(const StreamFrame& frame, const StreamParts& parts,
       writer.Write<uint16_t>(token);
     }
     writer.Bytes(parts.raw_rows.data(), parts.raw_rows.size());
+    WriteClasses(frame, parts.token_classes, &writer);
   }
   writer.Write<uint32_t>(static_cast<uint32_t>(parts.patches.size()));
   for (const Patch& patch : parts.patches) {
     writer.Write<uint16_t>(patch.token);
-    writer.Write<uint8_t>(patch.component);
+    if (PatchBytes(frame) == 4) {
+      writer.Write<uint8_t>(static_cast<uint8_t>(patch.component));
+    } else {
+      writer.Write<uint16_t>(patch.component);
+    }
     writer.Write<int8_t>(patch.value);
   }
   return writer.written();

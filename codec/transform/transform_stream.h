@@ -23,7 +23,7 @@ enum class StreamForm : uint8_t { kCoded = 0, kRows = 1, kNothing = 2 };
 // the value that the zero symbol gives.
 struct Patch {
   uint16_t token = 0;
-  uint8_t component = 0;
+  uint16_t component = 0;  // or StreamFrame::components + a wide component
   int8_t value = 0;
 };
 
@@ -38,6 +38,8 @@ struct StreamParts {
   // are the rows of all tokens, and raw_tokens is empty.
   std::vector<uint16_t> raw_tokens;
   absl::Span<const std::byte> raw_rows;
+  // The class of each token, at the base level; see StreamTransform::classes.
+  std::vector<uint8_t> token_classes;
   std::vector<Patch> patches;
   absl::Span<const std::byte> symbols;
 };
@@ -47,6 +49,8 @@ struct StreamFrame {
   int tokens = 0;
   int dim = 0;  // of all heads
   int components = 0;
+  int columns = 0;  // the values of a token: components and high parts
+  int classes = 1;  // that tokens may have
   bool own_statistics = false;
   int step = 0;  // of the ladder; 0: base
 

@@ -148,7 +148,8 @@ absl::StatusOr<std::vector<ChunkOutcome>> KnowledgeImpl::Retrieve(
     FillChunk(spec.chunks[i], region, chunks[i]);
   }
   ToWire(slice, body.initSlice());
-  body.setAccept(spec.accept.bits());
+  // 0 means all levels, also to a node that does not know all of these.
+  body.setAccept(spec.accept == LevelSet::All() ? 0 : spec.accept.bits());
   body.setPrefillTokensPerSecond(spec.prefill_tokens_per_second);
   body.setLeadingChunks(spec.leading_chunks);
   if (region != nullptr) {

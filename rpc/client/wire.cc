@@ -93,7 +93,7 @@ ChunkOutcome FromWire(wire::ChunkOutcome::Reader outcome) {
   if (outcome.getKind() == wire::OutcomeKind::FAILED) {
     out.why = FromWire(outcome.getWhy());
   } else if (out.kind == OutcomeKind::kFailed ||
-             outcome.getLevel() > wire::Level::BASE2) {
+             outcome.getLevel() > wire::Level::ARCHIVE) {
     out.kind = OutcomeKind::kFailed;
     out.why = absl::UnimplementedError(
         "an outcome or a level that this client does not know");

@@ -27,7 +27,7 @@ std::vector<std::byte> Smallest(const std::string& model) {
   stream.mean.assign(16, 0.5f);
   stream.synthesis.assign(16 * 16, 0);
   for (int i = 0; i < 16; ++i) stream.synthesis[17 * i] = 1;
-  stream.bands.resize(1);
+  stream.classes[0].bands.resize(1);
   stored.streams.assign(2, stream);
   return codec::WriteCalibration(stored);
 }

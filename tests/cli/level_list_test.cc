@@ -16,7 +16,7 @@ TEST(LevelListTest, ReadsEveryNameAloneAndTogether) {
   }
   EXPECT_EQ(*ParseLevelList("base+2,lossless"),
             LevelSet::Of(Level::kLossless).With(Level::kBase2));
-  EXPECT_EQ(*ParseLevelList("lossless,int8,base,base+1,base+2"),
+  EXPECT_EQ(*ParseLevelList("archive,lossless,int8,base,base+1,base+2"),
             LevelSet::All());
 }
 

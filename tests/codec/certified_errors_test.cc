@@ -24,7 +24,7 @@ struct Difference {
 Difference DifferenceOf(const KvBuffer& engine, const KvBuffer& decoded,
                         const StreamId& id) {
   const KvShape& shape = engine.shape();
-  const int heads = HeadsPerStream(shape, id.part, id.level);
+  const int heads = StreamGrid(shape).HeadsOf(id.part, id.level);
   Difference difference;
   double squares = 0.0;
   for (int i = 0; i < heads; ++i) {
@@ -51,7 +51,7 @@ void ExpectErrorsToHold(const std::shared_ptr<const Calibration>& calibration,
   const auto object = EncodeWith(calibration, header, kv.view());
   const auto index = ObjectIndex::Parse(object, object.size());
   ASSERT_TRUE(index.ok()) << index.status();
-  for (Level level : kLevels) {
+  for (Level level : LevelsOf(kApartLevels)) {
     SCOPED_TRACE(Name(level));
     KvBuffer decoded(options.shape, Layout::kHeadMajor);
     ASSERT_TRUE(DecodeAllWith(calibration, object, level, header.positions,
@@ -137,7 +137,7 @@ void ExpectErrorsToBoundMovedRows(
       std::map<Dtype, double>{{Dtype::kBf16, 0x1p-8},
                               {Dtype::kFp16, 0x1p-11},
                               {Dtype::kFp32, 0x1p-24}}[shape.dtype];
-  for (Level level : kLevels) {
+  for (Level level : LevelsOf(kApartLevels)) {
     KvBuffer decoded(shape, Layout::kHeadMajor);
     ASSERT_TRUE(
         DecodeAllWith(calibration, object, level, wanted, decoded.view()).ok());
@@ -145,7 +145,7 @@ void ExpectErrorsToBoundMovedRows(
       if (id.part != KvPart::kK) continue;
       SCOPED_TRACE(Name(id));
       const StreamEntry& entry = index->Entry(id);
-      const int heads = HeadsPerStream(shape, id.part, id.level);
+      const int heads = StreamGrid(shape).HeadsOf(id.part, id.level);
       double longest = 0.0, largest = 0.0, squares = 0.0;
       for (int head = id.head_group * heads; head < (id.head_group + 1) * heads;
            ++head) {

@@ -79,7 +79,8 @@ TEST_P(SliceTest, StreamsOfAnotherLengthOrContentAreDataLoss) {
   EXPECT_EQ(decode(Fetch(chunk, level, 0, 0, 3)), absl::StatusCode::kDataLoss);
 }
 
-INSTANTIATE_TEST_SUITE_P(Levels, SliceTest, testing::ValuesIn(kLevels));
+INSTANTIATE_TEST_SUITE_P(Levels, SliceTest,
+                         testing::ValuesIn(LevelsOf(kApartLevels)));
 
 }  // namespace
 }  // namespace kdn::codec

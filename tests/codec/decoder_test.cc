@@ -198,7 +198,7 @@ TEST(ObjectDecoder, LayersMayBeDecodedByManyThreadsAtOnce) {
   options.rotary_dim = 32;
   const EncodedChunk chunk(options, Layout::kTokenMajor);
   const auto wanted = Shifted(chunk.header.positions, 500);
-  for (Level level : kLevels) {
+  for (Level level : LevelsOf(kApartLevels)) {
     KvBuffer alone(options.shape, Layout::kTokenMajor);
     ASSERT_TRUE(DecodeAll(chunk.object, level, wanted, alone.view()).ok());
     KvBuffer together(options.shape, Layout::kTokenMajor);

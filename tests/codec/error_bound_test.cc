@@ -60,7 +60,7 @@ class Bed {
   Bed(const StreamShape& shape, std::shared_ptr<const Calibration> calibration)
       : shape_(shape),
         calibration_(std::move(calibration)),
-        transform_(calibration_->Of(0, KvPart::kV, 0)),
+        transform_(calibration_->Of(0, shape.part, 0)),
         positions_(shape.tokens),
         analysis_(transform_.components() * transform_.dim()) {
     std::iota(positions_.begin(), positions_.end(), 0);
@@ -87,9 +87,9 @@ class Bed {
       for (int token = 0; token < shape_.tokens; ++token) {
         const float* exact = rows.data() + size_t(token) * transform_.dim();
         const float* came = decoded.data() + size_t(token) * transform_.dim();
-        const std::vector<double> most = coded.IsKept(token)
-                                             ? KeptBound(exact)
-                                             : CodedBound(coded, levels, exact);
+        const std::vector<double> most =
+            coded.IsKept(token) ? KeptBound(exact)
+                                : CodedBound(coded, levels, token, exact);
         for (int d = 0; d < transform_.dim(); ++d) {
           ASSERT_LE(std::fabs(double{came[d]} - exact[d]), most[d])
               << "token " << token << " dimension " << d << ": " << exact[d]
@@ -145,7 +145,10 @@ class Bed {
     for (size_t i = 0; i < rooms.size(); ++i) {
       coded.streams[i].resize(rooms[i].bytes);
       frame.step = static_cast<int>(i);
-      auto parts = ReadLevel(frame, transform_, coded.streams[i]);
+      auto parts =
+          ReadLevel(frame, transform_, coded.streams[i],
+                    coded.parts.empty() ? absl::Span<const uint8_t>()
+                                        : coded.parts.front().token_classes);
       EXPECT_TRUE(parts.ok()) << parts.status();
       if (parts.ok() && parts->form != StreamForm::kNothing) {
         coded.parts.push_back(*std::move(parts));
@@ -184,8 +187,10 @@ class Bed {
 
   // The largest difference of a decoded value to the exact one, in steps of the
   // finest quantiser.
-  double CellBound(int component, int reached) const {
-    const auto& band = transform_.bands[component / kBandComponents];
+  // High parts are exact.
+  double CellBound(const TokenClass& token_class, int component,
+                   int reached) const {
+    const auto& band = token_class.bands[component / kBandComponents];
     for (int step = reached; step >= 0; --step) {
       if (band[step].mode == BandMode::kAbsent) continue;
       return CellOf(step) / 2.0 + band[reached].shrink;
@@ -193,12 +198,14 @@ class Bed {
     return kValueMax + 0.5;
   }
 
-  std::vector<double> CodedBound(const Coded& coded, size_t levels,
+  std::vector<double> CodedBound(const Coded& coded, size_t levels, int token,
                                  const float* exact) const {
     const int dim = transform_.dim();
+    const TokenClass& token_class =
+        transform_.classes[coded.parts[0].token_classes[token]];
     const auto reached =
         static_cast<int>(std::min(levels, coded.parts.size())) - 1;
-    const double gain = coded.parts[0].gain;
+    const double gain = std::ldexp(coded.parts[0].gain, token_class.exponent);
     std::vector<float> mean(transform_.mean);
     if (mean.empty()) {
       mean.resize(dim);
@@ -211,7 +218,8 @@ class Bed {
         summed +=
             analysis_[c * dim + d] * std::fabs(double{exact[d]} - mean[d]);
       }
-      cells.push_back(CellBound(c, reached) + 0x1p-7 * summed / gain);
+      cells.push_back(CellBound(token_class, c, reached) +
+                      0x1p-7 * summed / gain);
     }
     std::vector<double> most;
     for (int d = 0; d < dim; ++d) {
@@ -219,7 +227,7 @@ class Bed {
       for (int c = 0; c < transform_.components(); ++c) {
         far += std::abs(transform_.synthesis.At(d, c)) * cells[c];
       }
-      far *= transform_.scale * gain;
+      far *= transform_.ScaleOf(d * shape_.heads / dim) * gain;
       // The product and the sum are rounded to fp32, then to the dtype.
       const double value = std::fabs(exact[d]) + far;
       most.push_back(far + RoundingOf(shape_.dtype, value) +
@@ -341,17 +349,23 @@ class ErrorBoundTest : public testing::TestWithParam<Param> {};
 
 TEST_P(ErrorBoundTest, HoldsForEveryFiniteInput) {
   const Param& param = GetParam();
-  const int dim = param.heads * param.head_dim;
   const Calibration::Geometry geometry = {1, param.heads, param.head_dim};
   const NamedCalibration calibrations[] = {
       {"built in", Calibration::Uncalibrated(geometry)},
       {"made up", MadeCalibration(geometry)},
+      {"made up, joint", MadeJointCalibration(geometry, param.heads)},
       {"of a far dimension", CalibratedOnFarDimension(geometry)}};
   for (const Dtype dtype : {Dtype::kBf16, Dtype::kFp16, Dtype::kFp32}) {
     for (const NamedCalibration& named : calibrations) {
-      const Bed bed(
-          {KvPart::kV, param.heads, param.tokens, param.head_dim, dtype},
-          named.calibration);
+      StreamShape shape = {KvPart::kV, param.heads, param.tokens,
+                           param.head_dim, dtype};
+      if (named.calibration->joint_heads() > 0) {
+        shape.part = KvPart::kK;
+        shape.joint = true;
+        shape.heads *= 2;
+      }
+      const int dim = shape.heads * param.head_dim;
+      const Bed bed(shape, named.calibration);
       for (const Kind& kind : kKinds) {
         SCOPED_TRACE(testing::Message() << kind.name << ", " << Name(dtype)
                                         << ", calibration " << named.name);

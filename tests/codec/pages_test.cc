@@ -185,7 +185,7 @@ TEST_P(PagesTest, PagesOfASliceGetItsRows) {
 
 INSTANTIATE_TEST_SUITE_P(
     AllLevelsAndLayouts, PagesTest,
-    testing::Combine(testing::ValuesIn(kLevels),
+    testing::Combine(testing::ValuesIn(LevelsOf(kApartLevels)),
                      testing::Values(PageLayout::kApart, PageLayout::kInBlock,
                                      PageLayout::kSideBySide,
                                      PageLayout::kPadded)));

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <random>
 #include <utility>
 
+#include "codec/calibration/calibration_format.h"
 #include "codec/entropy/value_distribution.h"
 #include "kv/check.h"
 
@@ -78,7 +80,77 @@ std::vector<float> ValuesOf(const AnalysisMatrix& matrix, float factor) {
   return values;
 }
 
+// A transform of random integers with a strong diagonal, so that its columns
+// are independent.
+StoredTransform RandomTransform(int dim, int heads, std::mt19937* random) {
+  const int components =
+      (dim + kBandComponents - 1) / kBandComponents * kBandComponents;
+  std::uniform_int_distribution<int> entry(-12, 12);
+  StoredTransform transform;
+  transform.synthesis.assign(static_cast<size_t>(dim) * components, 0);
+  for (int d = 0; d < dim; ++d) {
+    for (int c = 0; c < dim; ++c) {
+      transform.synthesis[static_cast<size_t>(d) * components + c] =
+          static_cast<int8_t>(d == c ? 100 : entry(*random));
+    }
+    transform.mean.push_back(0.25f * static_cast<float>(d % 5 - 2));
+    transform.predictor.linear.push_back(d % 3 == 0 ? 0.7f : -0.4f);
+    transform.predictor.square.push_back(d % 4 == 0 ? 0.2f : -0.05f);
+  }
+  transform.predictor.constant = 0.3f;
+  for (int head = 0; head < heads; ++head) {
+    transform.head_scales.push_back(head < heads / 2 ? 0.0011f : 0.0009f);
+  }
+  return transform;
+}
+
 }  // namespace
+
+CalibrationParts JointParts(const Calibration::Geometry& geometry,
+                            int joint_heads, uint8_t id) {
+  std::array<uint8_t, CalibrationId::kSize> digest{};
+  digest[0] = id;
+  CalibrationParts parts;
+  parts.id = CalibrationId(digest);
+  digest[0] = 77;
+  parts.model = ModelFingerprint(digest);
+  parts.geometry = geometry;
+  parts.joint_heads = joint_heads;
+  const auto kinds = Kinds(&parts.tables);
+  std::array<BandStep, kLadderSteps> high;
+  high[0] = kinds[0][0];
+  high[0].shrink = 0;
+  std::mt19937 random(id);
+  const int groups = geometry.kv_heads / joint_heads;
+  for (int i = 0; i < geometry.layers * groups; ++i) {
+    StoredTransform stored = RandomTransform(
+        2 * joint_heads * geometry.head_dim, 2 * joint_heads, &random);
+    stored.wide_bands = 1;
+    stored.classes.clear();
+    for (int exponent = -1; exponent <= 3; ++exponent) {
+      TokenClass token_class{exponent, {}};
+      const size_t bands =
+          (stored.mean.size() + kBandComponents - 1) / kBandComponents;
+      for (size_t band = 0; band < bands; ++band) {
+        token_class.bands.push_back(
+            kinds[band == 0 ? 0 : (band + i + exponent + 1) % kinds.size()]);
+      }
+      token_class.bands.push_back(high);
+      stored.classes.push_back(std::move(token_class));
+    }
+    auto transform = MakeTransform(stored);
+    KDN_CHECK(transform.ok(), "the columns are independent");
+    parts.streams.push_back(*std::move(transform));
+  }
+  return parts;
+}
+
+std::shared_ptr<const Calibration> MadeJointCalibration(
+    const Calibration::Geometry& geometry, int joint_heads, uint8_t id) {
+  auto calibration = JointParts(geometry, joint_heads, id).Create();
+  KDN_CHECK(calibration.ok(), "the parts are in order");
+  return *std::move(calibration);
+}
 
 CalibrationParts PartsOf(const Calibration::Geometry& geometry, uint8_t id) {
   constexpr float kStepsOfOne = 10.0f;
@@ -102,8 +174,8 @@ CalibrationParts PartsOf(const Calibration::Geometry& geometry, uint8_t id) {
       geometry.kv_heads /
       HeadsPerStream(geometry.kv_heads, geometry.head_dim, Level::kBase);
   for (size_t i = 0; i < 2 * geometry.layers * groups; ++i) {
-    for (size_t band = 0; band < stream.bands.size(); ++band) {
-      stream.bands[band] = kinds[(band + i) % kinds.size()];
+    for (size_t band = 0; band < stream.classes[0].bands.size(); ++band) {
+      stream.classes[0].bands[band] = kinds[(band + i) % kinds.size()];
     }
     parts.streams.push_back(stream);
   }

@@ -17,9 +17,11 @@ struct CalibrationParts {
   std::vector<RansTable> tables;
   std::vector<StreamTransform> streams;
   absl::Time created = absl::UnixEpoch();
+  int joint_heads = 0;
 
   absl::StatusOr<std::shared_ptr<const Calibration>> Create() const {
-    return Calibration::Create(id, model, geometry, tables, streams, created);
+    return Calibration::Create(id, model, geometry, tables, streams, created,
+                               joint_heads);
   }
 };
 
@@ -29,6 +31,14 @@ struct CalibrationParts {
 CalibrationParts PartsOf(const Calibration::Geometry& geometry, uint8_t id = 1);
 std::shared_ptr<const Calibration> MadeCalibration(
     const Calibration::Geometry& geometry, uint8_t id = 1);
+
+// The same with joint streams: K and V of `joint_heads` heads share one. Tokens
+// are of five classes, each head has a scale of its own, and the first band is
+// wide.
+CalibrationParts JointParts(const Calibration::Geometry& geometry,
+                            int joint_heads, uint8_t id = 2);
+std::shared_ptr<const Calibration> MadeJointCalibration(
+    const Calibration::Geometry& geometry, int joint_heads, uint8_t id = 2);
 
 }  // namespace kdn::codec
 

@@ -206,15 +206,15 @@ std::vector<int32_t> Shifted(std::vector<int32_t> positions, int32_t by) {
 std::vector<std::byte> ObjectOfZeros(const ObjectHeader& header) {
   KDN_CHECK(!HasTransformCoded(header.levels),
             "zeros are no stream of a transform-coded level");
-  std::vector<StreamEntry> entries(StreamCount(header.shape, header.levels));
+  std::vector<StreamEntry> entries(StreamCount(GridOf(header), header.levels));
   const uint64_t prefix_bytes = PrefixBytesFor(header);
   uint64_t end = prefix_bytes;
   for (const StreamGroup& group : GroupsOf(header.shape, header.levels)) {
     end = AlignUp(end);
-    for (const StreamId& id : StreamsOf(header.shape, group)) {
-      const size_t bytes =
-          CodecOf(id.level).BytesMax(StreamShapeOf(header.shape, id), id.level);
-      entries[SlotOf(header.shape, header.levels, id)] = {
+    for (const StreamId& id : StreamsOf(GridOf(header), group)) {
+      const size_t bytes = CodecOf(id.level).BytesMax(
+          StreamShapeOf(GridOf(header), id), id.level);
+      entries[SlotOf(GridOf(header), header.levels, id)] = {
           end, static_cast<uint32_t>(bytes),
           Crc32c(std::vector<std::byte>(bytes))};
       end += bytes;
@@ -255,9 +255,9 @@ void RepairStreamCrcs(absl::Span<std::byte> object) {
   const ObjectHeader& header = index->header();
   const uint64_t entries_offset = ReadFixed(object)->entries_offset();
   for (const StreamGroup& group : GroupsOf(header.shape, header.levels)) {
-    for (const StreamId& id : StreamsOf(header.shape, group)) {
+    for (const StreamId& id : StreamsOf(GridOf(header), group)) {
       const StreamEntry& entry = index->Entry(id);
-      const size_t slot = SlotOf(header.shape, header.levels, id);
+      const size_t slot = SlotOf(GridOf(header), header.levels, id);
       ByteWriter(
           object.subspan(entries_offset + slot * kEntryBytes + kEntryCrcOffset))
           .Write<uint32_t>(Crc32c(object.subspan(entry.offset, entry.bytes)));

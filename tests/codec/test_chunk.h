@@ -17,6 +17,10 @@ namespace kdn::codec {
 
 // The chunk that a test wants. The defaults are small, with more than one
 // layer, head, token and dimension.
+// The levels that need no joint streams, and so no calibration.
+inline constexpr LevelSet kApartLevels =
+    LevelSet::All().Without(LevelSet::Of(Level::kArchive));
+
 struct ChunkOptions {
   KvShape shape = {.layers = 2,
                    .kv_heads = 3,
@@ -27,7 +31,7 @@ struct ChunkOptions {
   int rotary_dim = 8;
   double attention_factor = 1.0;
   int first_position = 100;
-  LevelSet levels = LevelSet::All();
+  LevelSet levels = kApartLevels;
 };
 
 ObjectHeader HeaderOf(const ChunkOptions& options);

@@ -32,10 +32,10 @@ void CheckCanonical(const ObjectIndex& index,
   ObjectHeader header = index.header();
   const bool newest = header.depth.has_value();
   if (!newest) header.depth = header.identity.condition.is_zero() ? 0 : 1;
-  std::vector<StreamEntry> entries(StreamCount(header.shape, header.levels));
+  std::vector<StreamEntry> entries(StreamCount(GridOf(header), header.levels));
   for (const StreamGroup& group : GroupsOf(header.shape, header.levels)) {
-    for (const StreamId& id : StreamsOf(header.shape, group)) {
-      entries[SlotOf(header.shape, header.levels, id)] = index.Entry(id);
+    for (const StreamId& id : StreamsOf(GridOf(header), group)) {
+      entries[SlotOf(GridOf(header), header.levels, id)] = index.Entry(id);
     }
   }
   std::vector<std::byte> prefix(PrefixBytesFor(header));

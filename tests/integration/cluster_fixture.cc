@@ -154,7 +154,7 @@ std::vector<std::byte> ClusterTest::CalibrationFileOf(float mean, int created) {
   stream.mean.assign(dim, mean);
   stream.synthesis.assign(static_cast<size_t>(dim) * dim, 0);
   for (int i = 0; i < dim; ++i) stream.synthesis[(dim + 1) * i] = 1;
-  stream.bands.resize(dim / codec::kBandComponents);
+  stream.classes[0].bands.resize(dim / codec::kBandComponents);
   stored.streams.assign(2 * static_cast<size_t>(model.num_layers), stream);
   stored.info.created = absl::FromUnixSeconds(created);
   return codec::WriteCalibration(stored);

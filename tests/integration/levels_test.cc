@@ -259,7 +259,7 @@ void WriteMeans(const ModelSpec& model, const std::string& path) {
   stream.mean.assign(dim, 0.25f);
   stream.synthesis.assign(dim * dim, 0);
   for (int i = 0; i < dim; ++i) stream.synthesis[(dim + 1) * i] = 1;
-  stream.bands.resize(dim / codec::kBandComponents);
+  stream.classes[0].bands.resize(dim / codec::kBandComponents);
   stored.streams.assign(2 * model.num_layers, stream);
   const absl::Status saved =
       cli::SaveCalibration(codec::WriteCalibration(stored), path);

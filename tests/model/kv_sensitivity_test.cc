@@ -112,10 +112,10 @@ TEST_P(KvSensitivityTest, LeavesTheContextAsItIs) {
 TEST_P(KvSensitivityTest, RefusesAContextThatSaysNothing) {
   KvSensitivity sensitivity(*llama_);
   std::mt19937 random(5);
-  EXPECT_EQ(sensitivity.Add(*cache_, {}, 1, random).code(),
+  EXPECT_EQ(sensitivity.Add(*cache_, {}, 1, random).status().code(),
             absl::StatusCode::kInvalidArgument);
   cache_->Truncate(1);
-  EXPECT_EQ(sensitivity.Add(*cache_, behind(), 1, random).code(),
+  EXPECT_EQ(sensitivity.Add(*cache_, behind(), 1, random).status().code(),
             absl::StatusCode::kInvalidArgument);
 }
 

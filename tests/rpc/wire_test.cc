@@ -123,10 +123,10 @@ TEST(WireTest, EveryLevelComesBack) {
 TEST(WireTest, LevelsTtlsAndPositionsAreBounded) {
   const LevelSet lossless = LevelSet::Of(Level::kLossless);
   EXPECT_EQ(*LevelsFromWire(0, lossless), lossless);
-  for (uint8_t bits = 1; bits < 32; ++bits) {
+  for (uint8_t bits = 1; bits < 64; ++bits) {
     EXPECT_EQ(LevelsFromWire(bits, lossless)->bits(), bits);
   }
-  EXPECT_FALSE(LevelsFromWire(32, lossless).ok());
+  EXPECT_FALSE(LevelsFromWire(64, lossless).ok());
   EXPECT_FALSE(LevelsFromWire(0x81, lossless).ok());
   EXPECT_TRUE(TtlFromWire(0, true).ok());
   EXPECT_FALSE(TtlFromWire(0, false).ok());

@@ -28,7 +28,7 @@ std::vector<std::byte> FileOf(uint8_t model) {
   stream.mean = {0.0f};
   stream.synthesis.assign(codec::kBandComponents, 0);
   stream.synthesis[0] = 1;
-  stream.bands.resize(1);
+  stream.classes[0].bands.resize(1);
   stored.streams = {stream, stream};
   stored.info.created = absl::FromUnixSeconds(100 + model);
   return codec::WriteCalibration(stored);

@@ -321,8 +321,9 @@ TEST_F(FetchDeliveryTest, PagesGetTheSameBytesFromHereAndFromAPeer) {
 
 TEST_F(FetchDeliveryTest, EveryLevelIsEqualFromHereAndFromAPeer) {
   FillFinite();
-  object_ = Encode(LevelSet::All());
-  for (const Level level : kLevelsByQuality) {
+  object_ = Encode(LevelSet::All().Without(LevelSet::Of(Level::kArchive)));
+  for (const Level level : codec::LevelsOf(
+           LevelSet::All().Without(LevelSet::Of(Level::kArchive)))) {
     out_.assign(out_.size(), std::byte{0});
     const delivery::AttemptResult here =
         FetchHere(Context(key_, LevelSet::Of(level)));
@@ -344,7 +345,7 @@ TEST_F(FetchDeliveryTest, EveryLevelIsEqualFromHereAndFromAPeer) {
 
 TEST_F(FetchDeliveryTest, EachLayerComesAtItsOwnLevel) {
   FillFinite();
-  object_ = Encode(LevelSet::All());
+  object_ = Encode(LevelSet::All().Without(LevelSet::Of(Level::kArchive)));
   const std::vector<Level> levels = {Level::kBase2, Level::kLossless,
                                      Level::kBase};
   std::vector<std::vector<std::byte>> whole;
@@ -369,7 +370,7 @@ TEST_F(FetchDeliveryTest, EachLayerComesAtItsOwnLevel) {
 
 TEST_F(FetchDeliveryTest, LayersOfAnEarlierTryKeepItsLevel) {
   FillFinite();
-  object_ = Encode(LevelSet::All());
+  object_ = Encode(LevelSet::All().Without(LevelSet::Of(Level::kArchive)));
   auto context = Context(key_);
   const delivery::AttemptResult cut =
       Receive(context, std::nullopt, 2, std::vector<Level>(3, Level::kBase));

@@ -24,7 +24,7 @@ StoredCalibration Smallest() {
   StoredTransform stream;
   stream.mean = {0.0f};
   stream.synthesis.assign(kBandComponents, 0);
-  stream.bands.resize(1);
+  stream.classes[0].bands.resize(1);
   stored.streams = {stream, stream};
   return stored;
 }
@@ -126,11 +126,11 @@ TEST(CalibrationFormat, RefusesInformationThatNobodyWrites) {
 
 TEST(CalibrationFormat, RefusesAVersionThatItDoesNotKnow) {
   std::vector<std::byte> file = WriteCalibration(Smallest());
-  for (const uint16_t version : {uint16_t{0}, uint16_t{3}}) {
+  for (const uint16_t version : {uint16_t{0}, uint16_t{4}}) {
     std::memcpy(file.data() + kVersionOffset, &version, sizeof(version));
     RepairCrc(&file);
     EXPECT_THAT(std::string(ReadCalibration(file).status().message()),
-                HasSubstr("expected 1 to 2"));
+                HasSubstr("expected 1 to 3"));
   }
 }
 

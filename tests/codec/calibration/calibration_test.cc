@@ -38,9 +38,12 @@ TEST(Calibration, KeepsItsParts) {
   EXPECT_EQ((*made)->tables().size(), parts.tables.size());
   // [layer][K|V][group]
   ASSERT_EQ(parts.streams.size(), 12u);
-  EXPECT_EQ((*made)->Of(0, KvPart::kK, 2).bands, parts.streams[2].bands);
-  EXPECT_EQ((*made)->Of(1, KvPart::kV, 1).bands, parts.streams[10].bands);
-  EXPECT_NE(parts.streams[2].bands, parts.streams[10].bands);
+  EXPECT_EQ((*made)->Of(0, KvPart::kK, 2).classes[0].bands,
+            parts.streams[2].classes[0].bands);
+  EXPECT_EQ((*made)->Of(1, KvPart::kV, 1).classes[0].bands,
+            parts.streams[10].classes[0].bands);
+  EXPECT_NE(parts.streams[2].classes[0].bands,
+            parts.streams[10].classes[0].bands);
 }
 
 TEST(CalibrationDeathTest, AskingForAStreamThatIsNotThereIsABug) {
@@ -58,13 +61,13 @@ TEST(Calibration, RefusesPartsThatDoNotFitTogether) {
       [](Parts* p) { p->geometry.head_dim = 128; },
       [](Parts* p) { p->tables.pop_back(); },
       [](Parts* p) { p->streams[3].mean.pop_back(); },
-      [](Parts* p) { p->streams[3].bands.pop_back(); },
+      [](Parts* p) { p->streams[3].classes[0].bands.pop_back(); },
       [](Parts* p) { p->streams[3].analysis = AnalysisMatrix(); },
       [](Parts* p) { p->streams[3].synthesis = SynthesisMatrix(); },
-      [](Parts* p) { p->streams[3].bands[1][2].tables[1] = 255; },
-      [](Parts* p) { p->streams[11].bands[0][0].shrink = 5; },
-      [](Parts* p) { p->streams[11].bands[0][1].shrink = 2; },
-      [](Parts* p) { p->streams[11].bands[0][2].shrink = 1; },
+      [](Parts* p) { p->streams[3].classes[0].bands[1][2].tables[1] = 255; },
+      [](Parts* p) { p->streams[11].classes[0].bands[0][0].shrink = 5; },
+      [](Parts* p) { p->streams[11].classes[0].bands[0][1].shrink = 2; },
+      [](Parts* p) { p->streams[11].classes[0].bands[0][2].shrink = 1; },
       // Only symbols below 128 have a frequency, so no mode can code zeros.
       [](Parts* p) {
         std::vector<uint16_t> frequencies(kRansSymbols, 0);

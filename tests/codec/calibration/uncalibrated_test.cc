@@ -93,9 +93,9 @@ TEST(Uncalibrated, HasNoMeanAndCodesEveryBandAtEveryLevel) {
               (Calibration::Geometry{3, c.kv_heads, c.head_dim}));
     const StreamTransform& stream = calibration->Of(0, KvPart::kK, 0);
     EXPECT_TRUE(stream.mean.empty());
-    ASSERT_EQ(stream.bands.size(),
+    ASSERT_EQ(stream.classes[0].bands.size(),
               static_cast<size_t>((c.dim + 15) / kBandComponents));
-    for (const auto& band : stream.bands) {
+    for (const auto& band : stream.classes[0].bands) {
       for (const BandStep& step : band) {
         ASSERT_NE(step.mode, BandMode::kAbsent);
         for (uint8_t table : step.tables) {
@@ -131,7 +131,7 @@ TEST(Uncalibrated, IsTheSameEverywhere) {
         add(stream.synthesis.At(d, k));
       }
     }
-    for (const BandStep& step : stream.bands.front()) {
+    for (const BandStep& step : stream.classes[0].bands.front()) {
       add(step.mode);
       add(step.tables[0]);
       add(step.tables[1]);

@@ -20,7 +20,7 @@ ChunkOptions Options() {
                    .head_dim = 128,
                    .dtype = Dtype::kBf16};
   options.rotary_dim = 128;
-  options.levels = LevelSet::All();
+  options.levels = kApartLevels;
   return options;
 }
 

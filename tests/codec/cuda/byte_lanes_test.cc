@@ -62,8 +62,8 @@ TEST(ValueTables, UnpackSymbolsAsTheCpuDoes) {
       Calibration::Uncalibrated({.layers = 1, .kv_heads = 1, .head_dim = 128}));
   const StreamTransform& transform = image.calibration().Of(0, KvPart::kK, 0);
   const TransformRef& ref = image.transforms()[image.IndexOf(transform)];
-  for (size_t band = 0; band < transform.bands.size(); ++band) {
-    const BandStep& base = transform.bands[band][0];
+  for (size_t band = 0; band < transform.classes[0].bands.size(); ++band) {
+    const BandStep& base = transform.classes[0].bands[band][0];
     if (base.mode == BandMode::kAbsent) continue;
     const ValueTable& plain = image.values()[static_cast<int>(base.mode) - 1];
     const ValueTable& middles =

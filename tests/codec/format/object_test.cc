@@ -98,7 +98,8 @@ TEST(ObjectIndex, AWholeLayerOfALevelIsOneRange) {
   uint64_t end = index->prefix_bytes();
   for (const StreamGroup& group :
        GroupsOf(index->header().shape, index->header().levels)) {
-    const auto own = RangesOf(*index, StreamsOf(index->header().shape, group));
+    const auto own =
+        RangesOf(*index, StreamsOf(GridOf(index->header()), group));
     ASSERT_EQ(own.size(), 1u);
     EXPECT_EQ(own[0].offset, AlignUp(end));
     end = own[0].offset + own[0].bytes;
@@ -110,7 +111,7 @@ TEST(ObjectIndex, AWholeLayerOfALevelIsOneRange) {
     std::vector<StreamId> ids;
     for (Level level : LadderTo(group.level)) {
       for (const StreamId& id :
-           StreamsOf(index->header().shape, {group.layer, level})) {
+           StreamsOf(GridOf(index->header()), {group.layer, level})) {
         ids.push_back(id);
       }
     }
@@ -131,7 +132,7 @@ TEST(ObjectIndex, ASliceOfHeadsIsOneRangeOfKAndOneOfV) {
     EXPECT_EQ(ranges[0], (ByteRange{k1.offset, k1.bytes + k2.bytes}));
     EXPECT_EQ(ranges[1].offset, v1.offset);
   }
-  for (Level level : kLevels) {
+  for (Level level : LevelsOf(kApartLevels)) {
     EXPECT_TRUE(index->LayerRanges(level, 0, 2, 2).empty());
   }
 }
@@ -145,7 +146,7 @@ TEST(ObjectIndex, HeadsThatShareAStreamComeTogether) {
                    .dtype = Dtype::kBf16};
   const auto index = ParseAll(RandomObject(options, 1));
   ASSERT_TRUE(index.ok());
-  ASSERT_EQ(HeadsPerStream(options.shape, KvPart::kK, Level::kBase), 2);
+  ASSERT_EQ(StreamGrid(options.shape).HeadsOf(KvPart::kK, Level::kBase), 2);
   const auto ranges = index->LayerRanges(Level::kBase2, 1, 1, 3);
   ASSERT_EQ(ranges.size(), 6u);
   for (size_t step = 0; step < 3; ++step) {

@@ -86,7 +86,7 @@ TEST_P(GoldenTest, HasEveryLevelOfEveryDtype) {
     }
     if (!header.calibration.is_zero()) calibrated.insert(header.shape.dtype);
   }
-  EXPECT_EQ(seen.size(), 3u * kLevelCount);
+  EXPECT_EQ(seen.size(), 3u * LevelsOf(kApartLevels).size());
   EXPECT_EQ(calibrated.size(), 3u);
 }
 
@@ -100,7 +100,7 @@ TEST_P(GoldenTest, HasEveryFormOfStream) {
     if (!CheckSupported(header).ok()) continue;
     for (const StreamGroup& group : GroupsOf(header.shape, header.levels)) {
       if (group.level == Level::kInt8) continue;
-      for (const StreamId& id : StreamsOf(header.shape, group)) {
+      for (const StreamId& id : StreamsOf(GridOf(header), group)) {
         forms.insert(
             {id.level, static_cast<int>(object[index->Entry(id).offset])});
       }

@@ -166,7 +166,9 @@ KvBuffer KvOf(const GoldenChunk& chunk) {
 }
 
 StoredCalibration StoredOf(const CalibrationParts& parts) {
-  StoredCalibration stored{TestModel(), parts.geometry, {}, {}, {}};
+  StoredCalibration stored;
+  stored.model = TestModel();
+  stored.geometry = parts.geometry;
   for (const RansTable& table : parts.tables) {
     auto& frequencies = stored.tables.emplace_back();
     for (size_t symbol = 0; symbol < kRansSymbols; ++symbol) {
@@ -178,7 +180,7 @@ StoredCalibration StoredOf(const CalibrationParts& parts) {
     StoredTransform& transform = stored.streams.emplace_back();
     transform.mean = stream.mean;
     transform.scale = stream.scale;
-    transform.bands = stream.bands;
+    transform.classes[0].bands = stream.classes[0].bands;
     for (int d = 0; d < stream.dim(); ++d) {
       for (int c = 0; c < stream.components(); ++c) {
         transform.synthesis.push_back(stream.synthesis.At(d, c));

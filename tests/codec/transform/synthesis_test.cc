@@ -6,6 +6,7 @@
 #include <random>
 #include <vector>
 
+#include "codec/calibration/calibration.h"
 #include "tests/codec/supported_isas.h"
 
 namespace kdn::codec {
@@ -51,13 +52,14 @@ void ExpectPlainSums(const std::vector<int8_t>& matrix, int dim, int components,
                 int8_t{77});
     for (Isa isa : IsasUnderTest()) {
       std::vector<int32_t> sums;
-      synthesis.Multiply(rows.data(), tokens, used, isa,
-                         [&](int token, const int32_t* of_token) {
-                           ASSERT_EQ(token * synthesis.padded_dim(),
-                                     static_cast<int>(sums.size()));
-                           sums.insert(sums.end(), of_token,
-                                       of_token + synthesis.padded_dim());
-                         });
+      synthesis.Multiply(
+          {.low = rows.data(), .stride = components, .used = used}, tokens, isa,
+          [&](int token, const int32_t* of_token) {
+            ASSERT_EQ(token * synthesis.padded_dim(),
+                      static_cast<int>(sums.size()));
+            sums.insert(sums.end(), of_token,
+                        of_token + synthesis.padded_dim());
+          });
       ASSERT_EQ(sums, expected)
           << "dim " << dim << " components " << components << " tokens "
           << tokens << " used " << used << " isa " << static_cast<int>(isa);
@@ -96,6 +98,47 @@ TEST(SynthesisMatrix, TheLargestSumsAreExact) {
   }
 }
 
+TEST(SynthesisMatrix, HighPartsCountAsOftenAsTheRadixSays) {
+  std::mt19937 rng(3);
+  for (int dim : {8, 128, 384}) {
+    for (int components : {16, 64, 128, 384}) {
+      const auto matrix = AnyBytes(static_cast<size_t>(dim) * components, &rng);
+      const SynthesisMatrix synthesis(dim, components, matrix);
+      for (int wide : {16, 64}) {
+        if (wide > components) continue;
+        constexpr int kTokens = 21;
+        const int stride = components + wide;
+        auto rows = AnyBytes(static_cast<size_t>(32) * stride, &rng);
+        for (int used_high : {0, 16, wide}) {
+          for (int t = 0; t < 32; ++t) {
+            std::fill_n(rows.begin() + t * stride + components + used_high,
+                        wide - used_high, int8_t{0});
+          }
+          for (Isa isa : IsasUnderTest()) {
+            synthesis.Multiply(
+                {rows.data(), stride, components, used_high}, kTokens, isa,
+                [&](int token, const int32_t* sums) {
+                  const int8_t* row = rows.data() + token * stride;
+                  for (int d = 0; d < dim; ++d) {
+                    int expected = 0;
+                    for (int c = 0; c < components; ++c) {
+                      const int high = c < wide ? row[components + c] : 0;
+                      expected += matrix[d * components + c] *
+                                  (row[c] + kHighRadix * high);
+                    }
+                    ASSERT_EQ(sums[d], expected)
+                        << "dim " << dim << " components " << components
+                        << " high " << used_high << " isa "
+                        << static_cast<int>(isa);
+                  }
+                });
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(SynthesisMatrix, AtReturnsTheEntries) {
   std::mt19937 rng(2);
   for (int dim : {5, 16, 33}) {
@@ -114,11 +157,11 @@ TEST(SynthesisMatrix, AtReturnsTheEntries) {
   }
 }
 
-TEST(SynthesisMatrixDeathTest, IsOfAtMost16WholeBands) {
-  const std::vector<int8_t> values(272 * 4);
+TEST(SynthesisMatrixDeathTest, IsOfAtMost32WholeBands) {
+  const std::vector<int8_t> values(528 * 4);
   const absl::Span<const int8_t> all(values);
   EXPECT_DEATH(SynthesisMatrix(4, 17, all.first(68)), "bands");
-  EXPECT_DEATH(SynthesisMatrix(4, 272, all), "bands");
+  EXPECT_DEATH(SynthesisMatrix(4, 528, all), "bands");
   EXPECT_DEATH(SynthesisMatrix(0, 16, {}), "bands");
   EXPECT_DEATH(SynthesisMatrix(4, 16, all.first(63)), "one value");
 }

@@ -28,7 +28,7 @@ class OneStreamTest : public testing::Test {
   static constexpr int32_t kPosition = 100;
 
   StreamShape Shape() const {
-    return {KvPart::kV, 1, static_cast<int>(rows_.size()) / kDim, kDim,
+    return {KvPart::kK, 1, static_cast<int>(rows_.size()) / kDim, kDim,
             Dtype::kFp32};
   }
   void FillNormal(int tokens) {
@@ -130,7 +130,7 @@ TEST_F(OneStreamTest, PatchesInBandsThatALevelDoesNotCodeAreDataLoss) {
   calibration_ = MadeCalibration({1, 1, kDim});
   context_.transform = &calibration_->Of(0, KvPart::kK, 0);
   context_.tables = calibration_->tables();
-  ASSERT_EQ(context_.transform->bands[1][1].mode, BandMode::kAbsent);
+  ASSERT_EQ(context_.transform->classes[0].bands[1][1].mode, BandMode::kAbsent);
   FillNormal(64);
   ASSERT_TRUE(Encode().ok());
   StreamFrame frame = FrameOf(Shape(), *context_.transform);

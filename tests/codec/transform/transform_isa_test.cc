@@ -73,7 +73,7 @@ void DigestAll(const Shared& shared, uint32_t digests[][kLevelCount]) {
     const ObjectHeader header = HeaderOf(OptionsOf(kCases[i]));
     const std::vector<std::byte> object(shared.objects[i],
                                         shared.objects[i] + shared.bytes[i]);
-    for (Level level : kLevels) {
+    for (Level level : LevelsOf(kApartLevels)) {
       KvBuffer decoded(header.shape, Layout::kTokenMajor);
       const absl::Status status =
           DecodeAllWith(CalibrationOf(kCases[i]), object, level,
@@ -113,7 +113,7 @@ TEST(TransformIsa, DecodesToTheSameBitsWithAnyInstructions) {
     for (size_t isa = 0; isa < isas.size(); ++isa) {
       InChildWith(isas[isa], [&] { DigestAll(*shared, shared->digests[isa]); });
       for (size_t i = 0; i < std::size(kCases); ++i) {
-        for (Level level : kLevels) {
+        for (Level level : LevelsOf(kApartLevels)) {
           const int at = static_cast<int>(level);
           EXPECT_EQ(shared->digests[isa][i][at], shared->digests[0][i][at])
               << Name(isas[isa]) << " case " << i << " level " << at;

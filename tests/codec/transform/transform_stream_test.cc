@@ -26,6 +26,7 @@ class TransformStreamTest
     frame_ = {.tokens = 9,
               .dim = 3,
               .components = 16,
+              .columns = 16,
               .own_statistics = std::get<0>(GetParam()),
               .step = std::get<1>(GetParam())};
     mean_ = Bytes(frame_.row_bytes(), 1);

@@ -1,10 +1,15 @@
 #include <gtest/gtest.h>
 
+#include "codec/format/stream_layout.h"
 #include "kv/clock.h"
 #include "tests/rpc/bulk/fixture.h"
 
 namespace kdn::rpc {
 namespace {
+
+// The levels that need no calibration.
+constexpr LevelSet kApart =
+    LevelSet::All().Without(LevelSet::Of(Level::kArchive));
 
 using BulkTest = BulkFixture;
 
@@ -61,7 +66,7 @@ TEST_F(BulkTest, FetchesDoNotWaitForEachOthersMemoryInACircle) {
 }
 
 TEST_F(BulkTest, SingleChunkComesInOrderToo) {
-  HoldAll(LevelSet::All());
+  HoldAll(kApart);
   for (const TestChunk& chunk : chunks_) {
     auto record = Fetch(FetchOf({chunk}));
     ASSERT_TRUE(record->status.ok()) << record->status;
@@ -74,8 +79,8 @@ TEST_F(BulkTest, SingleChunkComesInOrderToo) {
 }
 
 TEST_F(BulkTest, SliceAndLevelAreThoseOfTheRequest) {
-  HoldAll(LevelSet::All());
-  for (const Level level : kLevelsByQuality) {
+  HoldAll(kApart);
+  for (const Level level : codec::LevelsOf(kApart)) {
     for (const size_t chunks : {4, 1}) {  // other code reads a single chunk
       delivery::FetchRequest request =
           FetchOf({chunks_.begin(), chunks_.begin() + chunks});
@@ -207,7 +212,7 @@ TEST_F(BulkTest, ManyFetchesShareFewConnections) {
 
 TEST_F(BulkTest, PushIsCommittedOnceAndKnownTheSecondTime) {
   FakePeer source;
-  source.Hold(chunks_[0], LevelSet::All());
+  source.Hold(chunks_[0], kApart);
   const storage::ObjectRef object = source.object(chunks_[0].ref.key);
   const absl::Time expires = SteadyNow() + absl::Minutes(3);
   auto receipt = Push(chunks_[0], object, expires);
@@ -228,7 +233,7 @@ TEST_F(BulkTest, PushIsCommittedOnceAndKnownTheSecondTime) {
 
 TEST_F(BulkTest, RefusedPushIsTypedAndTheConnectionLives) {
   FakePeer source;
-  source.Hold(chunks_[0], LevelSet::All());
+  source.Hold(chunks_[0], kApart);
   const storage::ObjectRef object = source.object(chunks_[0].ref.key);
   BulkServer::Options options{.self = NodeId("b")};
   options.push_bytes_max = object->size() - 1;
@@ -242,7 +247,7 @@ TEST_F(BulkTest, RefusedPushIsTypedAndTheConnectionLives) {
 
 TEST_F(BulkTest, FullArenaRefusesAPush) {
   FakePeer source;
-  source.Hold(chunks_[0], LevelSet::All());
+  source.Hold(chunks_[0], kApart);
   FakePeer full(storage::Arena::kPageBytes);
   auto server = BulkServer::Start({.self = NodeId("b")}, &full);
   ASSERT_TRUE(server.ok());
@@ -254,7 +259,7 @@ TEST_F(BulkTest, FullArenaRefusesAPush) {
 
 TEST_F(BulkTest, DamagedPushIsRefusedByTheReceiver) {
   FakePeer source;
-  source.Hold(chunks_[0], LevelSet::All());
+  source.Hold(chunks_[0], kApart);
   const storage::ObjectRef object = source.object(chunks_[0].ref.key);
   const_cast<std::byte*>(object->bytes().data())[object->size() - 1] ^=
       std::byte{1};

@@ -285,7 +285,8 @@ TEST_F(HostileBulkTest,
 TEST_F(HostileBulkTest, ANodeThatReadsOlderFormatsOnlyGetsNoNewerObject) {
   peer_.Hold(chunks_[0], LevelSet::Of(Level::kLossless));
   Bytes bytes = HelloBytes();
-  const Bytes fetch = FetchBytes(ns_, {chunks_[0]}, codec::kFormatVersion - 1);
+  const Bytes fetch =
+      FetchBytes(ns_, {chunks_[0]}, codec::kFormatVersionApart - 1);
   bytes.insert(bytes.end(), fetch.begin(), fetch.end());
   const Bytes answers = AnswersTo(bytes);
   size_t at = 0;

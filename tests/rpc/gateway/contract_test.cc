@@ -234,7 +234,7 @@ TEST_F(ContractTest, ValuesOfANewerClientAreUnimplemented) {
   RawClient client(tcp_address());
   auto knowledge = client.Open(ns_, model_);
   const std::vector<std::function<void(wire::StoreRequest::Builder)>> stores = {
-      [](auto r) { r.setLevels(0x80); }, [](auto r) { r.setLevels(0x20); },
+      [](auto r) { r.setLevels(0x80); }, [](auto r) { r.setLevels(0x40); },
       [](auto r) { r.setDurability(static_cast<wire::Durability>(9)); }};
   for (size_t i = 0; i < stores.size(); ++i) {
     auto store = knowledge.storeRequest();
@@ -245,7 +245,7 @@ TEST_F(ContractTest, ValuesOfANewerClientAreUnimplemented) {
   }
   const std::vector<std::function<void(wire::RetrieveRequest::Builder)>>
       retrieves = {
-          [](auto r) { r.setAccept(0x20); },
+          [](auto r) { r.setAccept(0x40); },
           [](auto r) {
             r.getDestination().setInline(static_cast<wire::Layout>(2));
           },
