@@ -60,21 +60,27 @@ NodeCalibrationRun::Begin(NodeContext* node, delivery::NodeService* service,
 }
 
 absl::StatusOr<NodeCalibrationRun::Count> NodeCalibrationRun::AddNow(
-    State& state, const KvView& kv, absl::Span<const int32_t> positions) {
+    State& state, const KvView& kv, absl::Span<const int32_t> positions,
+    absl::Span<const double> importance) {
   if (!state.calibrator) {
     return absl::FailedPreconditionError("the calibration is over");
   }
-  if (absl::Status s = state.calibrator->Add(kv, positions); !s.ok()) return s;
+  if (absl::Status s = state.calibrator->Add(kv, positions, importance);
+      !s.ok()) {
+    return s;
+  }
   return Count{state.calibrator->tokens(), state.calibrator->TokensMin()};
 }
 
 void NodeCalibrationRun::Add(const KvView& kv, std::vector<int32_t> positions,
+                             std::vector<double> importance,
                              delivery::Done<absl::StatusOr<Count>> done) {
   transfer::WorkPool& pool = state_->node->pool;
   pool.Post({WorkClass::kBackground, pool.NextRequester(), 0},
             [state = state_, kv, positions = std::move(positions),
+             importance = std::move(importance),
              done = std::move(done)]() mutable {
-              done(AddNow(*state, kv, positions));
+              done(AddNow(*state, kv, positions, importance));
             });
 }
 

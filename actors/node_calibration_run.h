@@ -25,6 +25,7 @@ class NodeCalibrationRun final : public delivery::CalibrationRun {
       const ModelSpec& model);
 
   void Add(const KvView& kv, std::vector<int32_t> positions,
+           std::vector<double> importance,
            delivery::Done<absl::StatusOr<Count>> done) override;
   void Finish(delivery::CalibrationChoice choice, absl::Time deadline,
               delivery::Done<absl::StatusOr<CalibrationReceipt>> done) override;
@@ -50,7 +51,8 @@ class NodeCalibrationRun final : public delivery::CalibrationRun {
   explicit NodeCalibrationRun(std::shared_ptr<State> state)
       : state_(std::move(state)) {}
   static absl::StatusOr<Count> AddNow(State& state, const KvView& kv,
-                                      absl::Span<const int32_t> positions);
+                                      absl::Span<const int32_t> positions,
+                                      absl::Span<const double> importance);
   static absl::StatusOr<std::vector<std::byte>> Make(
       const State& state, const delivery::CalibrationChoice& choice);
 

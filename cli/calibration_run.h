@@ -17,7 +17,7 @@
 namespace kdn::cli {
 
 struct CalibrationRun {
-  double base_bits = 1.42;  // bits per value to aim at, at the base level
+  double base_bits = 1.5;  // bits per value to aim at, at the base level
   // Called with the share of the work that is done, 0 to 1, and the number of
   // tokens that the model has read so far.
   std::function<void(double, int)> on_progress = [](double, int) {};

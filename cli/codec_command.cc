@@ -214,7 +214,8 @@ absl::Status PrintInfo(const std::string& path) {
 void AddCalibrate(CLI::App& codec, Program& program) {
   CLI::App* command = codec.add_subcommand(
       "calibrate",
-      "Make a model's calibration, for smaller levels base to base+2\n\n"
+      "Make a model's calibration, for smaller levels base to base+2, "
+      "and archive\n\n"
       "  kdn codec calibrate --text model/recall/facts -o recall.kdncal\n"
       "  kdn codec calibrate --model ~/llama --text book.txt --store\n\n"
       "The model reads some 35,000 tokens of text like the text that you will "

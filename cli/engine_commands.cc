@@ -222,10 +222,11 @@ void AddInjectCommand(CLI::App& app, Program& program) {
       ->add_option("--level", flags->levels,
                    "levels of quality to store, separated by commas. lossless: "
                    "the engine's own bits. int8: half the bytes of bf16. base: "
-                   "the fewest bytes, about a tenth with a calibration of the "
+                   "about a tenth of the bytes with a calibration of the "
                    "model, which is made if the cluster has none. base+1, "
                    "base+2: each three times "
-                   "finer than the level before, which is stored too")
+                   "finer than the level before, which is stored too. archive: "
+                   "the fewest bytes, and needs a calibration")
       ->check(CheckLevels)
       ->capture_default_str();
   command
@@ -293,7 +294,8 @@ void AddAskCommand(CLI::App& app, Program& program) {
       ->add_option("--level", *levels,
                    "levels to accept, separated by commas (default: any). Of "
                    "the accepted levels that are stored, the best is "
-                   "delivered: lossless, then int8, base+2, base+1, base")
+                   "delivered: lossless, then int8, base+2, base+1, base, "
+                   "archive")
       ->check(CheckLevels);
   command->callback([&program, options, knowledge, question, prefill, without,
                      tokens, levels] {

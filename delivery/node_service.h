@@ -107,9 +107,10 @@ class CalibrationRun {
   };
   virtual ~CalibrationRun() = default;
   // Adds the KV of a run of tokens, of all layers, with K rotated to
-  // `positions`. `kv` must stay valid until `done`. After an error, nothing
-  // is added.
+  // `positions`. `importance` as for codec::Calibrator::Add. `kv` must stay
+  // valid until `done`. After an error, nothing is added.
   virtual void Add(const KvView& kv, std::vector<int32_t> positions,
+                   std::vector<double> importance,
                    Done<absl::StatusOr<Count>> done) = 0;
   // Makes the calibration and stores it: see NodeService::StoreCalibration.
   // INVALID_ARGUMENT for too few tokens or wrong weights.

@@ -417,12 +417,17 @@ interface Knowledge {
 interface CalibrationRun {
   # A calibration in the making. Dropping it before finish gives it up.
 
-  add @0 (bytes :Data, strides :Strides, positions :List(Int32))
+  add @0 (bytes :Data, strides :Strides, positions :List(Int32),
+          importance :List(Float64))
       -> (status :Status, tokens :UInt32, tokensMin :UInt32);
   # Adds the KV of a run of tokens, of all layers: K rotated to `positions`, as the
   # engine holds it, and V. `strides` describes the tensor, which begins at the first
   # byte. `tokens` is the number of tokens so far; finish needs tokensMin. Calls are
   # worked off one after the other.
+  #   importance  what a squared error in a token's K and V costs, at least 0,
+  #               [layer][KV head][token]. Empty: not known. If it is not known for some
+  #               thousand tokens, all tokens are coded alike, which gives larger errors.
+  # Nodes of older versions do not read it.
 
   finish @1 (baseBits :Float64 = 1.5, weights :List(Float64))
       -> (status :Status, id :Data, nodes :List(Text));

@@ -9,18 +9,12 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "codec/calibration/calibration_format.h"
+#include "codec/calibration/spectrum.h"
 #include "codec/stream_codec.h"
 #include "kv/kv_view.h"
 #include "kv/model_spec.h"
 
 namespace kdn::codec {
-
-// The Karhunen-Loeve transform of one stream's whitened rows.
-struct Spectrum {
-  std::vector<double> mean;
-  std::vector<double> deviations;  // of the components, falling
-  std::vector<double> basis;  // [dim][component]: the row of a component of 1
-};
 
 // Makes a calibration from KV that a model computed; `kdn codec calibrate` uses
 // it. A few thousand tokens are enough, of text that resembles the text to be
@@ -42,8 +36,8 @@ struct Spectrum {
 class Calibrator {
  public:
   struct Options {
-    // Bits per value that the base level should take, without side information;
-    // each refinement adds up to 1.6.
+    // Bits per value that the base level should take in chunks of a thousand
+    // tokens; each refinement adds up to 1.6.
     double base_bits = 1.5;
     // The weight of a squared error in a head's K or V, [layer][K|V][KV head].
     // Empty: all weights are equal.

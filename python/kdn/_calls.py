@@ -310,7 +310,12 @@ class Calls:
         return self._connection.hold(answer.run)
 
     async def add_to_calibration(
-        self, run: int, kv: np.ndarray[Any, Any], positions: Sequence[int], timeout: float
+        self,
+        run: int,
+        kv: np.ndarray[Any, Any],
+        positions: Sequence[int],
+        importance: np.ndarray[Any, Any] | None,
+        timeout: float,
     ) -> tuple[int, int]:
         """Adds KV. Returns the tokens so far and those that `finish_calibration` needs."""
         count = min(4096, max(1, _RUN_BYTES // max(1, kv.nbytes // max(1, len(positions)))))
@@ -321,6 +326,8 @@ class Calls:
             request.bytes = part.reshape(-1).view(np.uint8).data
             request.strides = dict(zip(("layer", "part", "head", "token"), _dense_strides(part)))
             request.positions = list(positions[first : first + count])
+            if importance is not None:
+                request.importance = importance[:, :, first : first + count].flatten().tolist()
             answer = await answer_of(request.send(), timeout, "adding to a calibration")
             check(answer.status)
             tokens, needed = answer.tokens, answer.tokensMin

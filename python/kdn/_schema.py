@@ -18,6 +18,7 @@ LEVELS: dict[str, int] = {
     "base": 2,
     "base+1": 3,
     "base+2": 4,
+    "archive": 5,
 }
 DURABILITIES: dict[str, int] = dict(wire.Durability.schema.enumerants)
 

@@ -201,10 +201,11 @@ def windows_of(tokens: Sequence[int], count: int, length: int) -> list[Sequence[
     return [tokens[begin : begin + length] for begin in begins]
 
 
-def sensitivity_of(model: Any, cache: Any, behind: Sequence[int], random: torch.Generator) -> Any:
+def sensitivity_of(model: Any, cache: Any, behind: Sequence[int], random: torch.Generator) -> tuple[Any, Any]:
     """How much an error in the KV of `cache` changes what the model says behind it: the
     Fisher information, as model/kv_sensitivity.h has it. Returns the mean squares of the
-    gradients, of shape (layers, 2, kv_heads), without those of the first token."""
+    gradients, of shape (layers, 2, kv_heads), without those of the first token; and the sums
+    of the squares of each token's K and V, of shape (layers, kv_heads, tokens)."""
     leaves = [x.detach().clone().requires_grad_() for pair in layers_of(cache) for x in pair]
     begin = length_of(cache)
     device = model.device
@@ -220,8 +221,9 @@ def sensitivity_of(model: Any, cache: Any, behind: Sequence[int], random: torch.
         logs = torch.log_softmax(said.logits[0].float(), dim=-1)
         tokens = torch.multinomial(logs.detach().exp(), 1, generator=random)
         gradients = torch.autograd.grad(logs.gather(1, tokens).sum(), leaves)
-    squares = [g[0, :, 1:].float().pow(2).mean(dim=(1, 2)) for g in gradients]
-    return torch.stack(squares).view(len(kv), 2, -1).cpu() / len(behind)
+    squares = torch.stack([g[0].float().pow(2).sum(dim=2) for g in gradients]).view(len(kv), 2, -1, begin).cpu()
+    values = (begin - 1) * leaves[0].shape[-1] * len(behind)
+    return squares[..., 1:].sum(dim=3) / values, squares.sum(dim=1)
 
 
 def prefill(model: Any, tokens: Sequence[int], cache: Any) -> Any:

@@ -143,10 +143,20 @@ def _range_of(given: tuple[int, int] | None, count: int, what: str) -> tuple[int
     return given
 
 
+def _importance(given: Any, model: ModelSpec, tokens: int) -> np.ndarray[Any, Any] | None:
+    if given is None:
+        return None
+    array = np.asarray(given, dtype=np.float64)
+    expected = (model.num_layers, model.num_kv_heads, tokens)
+    if array.shape != expected:
+        raise InvalidArgument(f"importance of shape {array.shape}, expected {expected}")
+    return array
+
+
 class Calibrator:
     """Makes a calibration of one model from KV that an engine has computed, and stores it in
-    the cluster, where it makes the levels "base" to "base+2" smaller and more exact. Some
-    30,000 tokens are enough, of text that resembles the text to be stored. The node does
+    the cluster, where it makes the levels "base" to "base+2" smaller and more exact, and the
+    level "archive" possible. Some 30,000 tokens are enough, of text that resembles the text to be stored. The node does
     the work. Not thread-safe."""
 
     def __init__(self, knowledge: Knowledge, timeout: float) -> None:
@@ -160,16 +170,22 @@ class Calibrator:
         self.tokens_min = 0
         """The fewest tokens that `finish` accepts; 0 before the first `add`."""
 
-    def add(self, kv: Any, positions: Sequence[int] | None = None) -> None:
+    def add(self, kv: Any, positions: Sequence[int] | None = None, importance: Any = None) -> None:
         """Adds the KV of some tokens: K after RoPE, as the engine holds it, and V, of all layers,
         in one of the forms that `Knowledge.store` takes. `positions` are those at which it was
-        computed; None: 0, 1, ..."""
+        computed; None: 0, 1, ...
+
+        `importance` says what a squared error in a token's K and V costs, as an array of shape
+        (layers, kv_heads, tokens), for example the sum of the squares of the gradients of what
+        the model says. None: not known. If it is known for some thousand tokens, the calibration
+        predicts it from the KV of other tokens, and codes important tokens more exactly."""
         model = self._knowledge.model
         tokens = len(positions) if positions is not None else tokens_of(kv, model)
         positions = range(tokens) if positions is None else positions
         check_int32(positions, "position")
         array = as_kv(kv, model, tokens)
-        added = self._knowledge._calls.add_to_calibration(self._run, array, positions, self._deadline.left())
+        known = _importance(importance, model, tokens)
+        added = self._knowledge._calls.add_to_calibration(self._run, array, positions, known, self._deadline.left())
         self.tokens, self.tokens_min = self._knowledge._link.loop.run(added)
 
     def finish(self, weights: Sequence[float] = (), base_bits: float = 1.5) -> str:

@@ -405,11 +405,13 @@ class KnowledgeBase:
 
     def calibrate(self, texts: Sequence[Text], windows: int = CALIBRATION_WINDOWS) -> str:
         """Makes a calibration of the model and stores it in the cluster, where it makes the
-        levels "base" to "base+2" smaller and more exact. Returns its id.
+        levels "base" to "base+2" smaller and more exact, and the level "archive" possible.
+        Returns its id.
 
         Reads `windows` windows of 1,088 tokens, spread over the texts, which should be like
-        those to be stored; several kinds of text are better than one. Each head weighs as
-        much as errors in its K and V change what the model says, measured by autograd.
+        those to be stored; several kinds of text are better than one. Each head and each token
+        weighs as much as errors in its K and V change what the model says, measured by
+        autograd.
         Raises what keeps the calibration from being made: unlike an answer, it needs the
         cluster."""
         with self.kdn.watched():
@@ -422,10 +424,11 @@ class KnowledgeBase:
                 behind = min(_BEHIND_TOKENS, len(window) // 4)
                 context, behind_ids = window[: len(window) - behind], window[len(window) - behind :]
                 prefill(self.model, context, cache)
+                of_heads, of_tokens = sensitivity_of(self.model, cache, behind_ids, random)
                 for begin in range(0, len(context), CHUNK_TOKENS):
                     end = min(begin + CHUNK_TOKENS, len(context))
-                    calibrator.add(kv_of(cache, begin, end), range(begin, end))
-                weights = weights + sensitivity_of(self.model, cache, behind_ids, random)
+                    calibrator.add(kv_of(cache, begin, end), range(begin, end), of_tokens[:, :, begin:end])
+                weights = weights + of_heads
             return calibrator.finish(weights.flatten().tolist())
 
     def _add(self, name: str, tokens: Sequence[int]) -> Added:

@@ -58,8 +58,11 @@ kj::Promise<void> CalibrationRunServer::AddNow(AddContext context,
     ToWire(status, context.getResults().initStatus());
     return kj::READY_NOW;
   }
+  std::vector<double> importance;
+  for (const double x : params.getImportance()) importance.push_back(x);
   auto expected = session_->loop().Expect<Count>(run, /*lent=*/true);
-  run->Add(*view, std::move(positions), std::move(expected.done));
+  run->Add(*view, std::move(positions), std::move(importance),
+           std::move(expected.done));
   return expected.promise.then([context](Count count) mutable {
     auto results = context.getResults();
     ToWire(count.status(), results.initStatus());

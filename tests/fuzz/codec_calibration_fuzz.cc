@@ -74,8 +74,12 @@ std::string SeedOf(int kv_heads, int head_dim, const CalibrationInfo& info) {
     StoreFloats(spec.dtype, &value, 1, kv.data() + 2 * i);
   }
   const KvView view(kv.data(), shape, KvStrides::TokenMajor(shape));
-  KDN_CHECK(calibrator->Add(view, std::vector<int32_t>(shape.tokens)).ok(),
-            "normal values are finite");
+  std::vector<double> importance(static_cast<size_t>(kv_heads) * shape.tokens);
+  for (double& x : importance) x = std::exp2(normal(rng));
+  KDN_CHECK(
+      calibrator->Add(view, std::vector<int32_t>(shape.tokens), importance)
+          .ok(),
+      "normal values are finite");
   auto stored = calibrator->Finish({});
   KDN_CHECK(stored.ok(), "there are enough tokens");
   stored->info = info;

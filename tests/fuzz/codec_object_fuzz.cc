@@ -12,6 +12,7 @@
 #include "codec/format/prefix_format.h"
 #include "codec/format/stream_layout.h"
 #include "kv/check.h"
+#include "tests/codec/test_calibration.h"
 #include "tests/codec/test_chunk.h"
 #include "tests/fuzz/allocated_bytes.h"
 #include "tests/fuzz/fuzz_target.h"
@@ -195,7 +196,7 @@ std::vector<std::string> Seeds() {
   for (Dtype dtype : {Dtype::kBf16, Dtype::kFp16, Dtype::kFp32}) {
     for (LevelSet levels :
          {LevelSet::Of(Level::kLossless), LevelSet::Of(Level::kInt8),
-          LevelSet::Of(Level::kBase2).WithRefined(), LevelSet::All()}) {
+          LevelSet::Of(Level::kBase2).WithRefined(), codec::kApartLevels}) {
       codec::ChunkOptions options;
       options.shape.dtype = dtype;
       // With more tokens, streams hold coded symbols; with fewer, plain rows.
@@ -217,6 +218,12 @@ std::vector<std::string> Seeds() {
       seeds.push_back(TextOf(object));
     }
   }
+  codec::ChunkOptions joint;
+  joint.levels = LevelSet::All();
+  codec::KvBuffer kv(joint.shape, codec::Layout::kTokenMajor);
+  seeds.push_back(TextOf(codec::EncodeWith(
+      codec::MadeJointCalibration(codec::GeometryOf(joint.shape), 3),
+      codec::HeaderOf(joint), kv.view())));
   return seeds;
 }
 

@@ -29,7 +29,7 @@ constexpr int kTokensMax = 40;
 // The choice that the first bytes make.
 struct Choice {
   StreamShape shape;
-  bool calibrated = false;
+  enum { kBuiltIn, kCalibrated, kJoint } calibration = kBuiltIn;
   size_t levels = 1;
   size_t bytes[kLadderSteps] = {};
 };
@@ -43,31 +43,45 @@ Choice ChoiceOf(const uint8_t* head) {
   choice.shape.heads =
       HeadsPerStream(choice.shape.heads, choice.shape.head_dim, Level::kBase);
   choice.levels = head[3] % kLadderSteps + 1;
-  choice.calibrated = head[3] / kLadderSteps % 2 != 0;
+  const int calibration = head[3] / kLadderSteps % 3;
+  choice.calibration = calibration == 0   ? Choice::kBuiltIn
+                       : calibration == 1 ? Choice::kCalibrated
+                                          : Choice::kJoint;
+  if (choice.calibration == Choice::kJoint) {
+    choice.shape.part = KvPart::kK;
+    choice.shape.joint = true;
+    choice.shape.heads *= 2;
+  }
   choice.bytes[0] = head[4] | head[5] << 8;
   choice.bytes[1] = head[6] | head[7] << 8;
   return choice;
 }
 
 std::shared_ptr<const Calibration> CalibrationOf(const Choice& choice) {
-  // [dim][heads - 1][calibrated]; each one is made once.
-  static std::shared_ptr<const Calibration> made[std::size(kDims)][kHeadsMax]
-                                                [2];
+  // [dim][heads - 1][calibration]; each one is made once.
+  static std::shared_ptr<const Calibration> made[std::size(kDims)]
+                                                [2 * kHeadsMax][3];
   const size_t dim =
       std::find(std::begin(kDims), std::end(kDims), choice.shape.head_dim) -
       std::begin(kDims);
-  auto& calibration = made[dim][choice.shape.heads - 1][choice.calibrated];
-  if (calibration == nullptr) {
-    const Calibration::Geometry geometry = {1, choice.shape.heads,
-                                            choice.shape.head_dim};
-    calibration = choice.calibrated ? MadeCalibration(geometry)
-                                    : Calibration::Uncalibrated(geometry);
+  auto& calibration = made[dim][choice.shape.heads - 1][choice.calibration];
+  if (calibration != nullptr) return calibration;
+  Calibration::Geometry geometry = {1, choice.shape.heads,
+                                    choice.shape.head_dim};
+  switch (choice.calibration) {
+    case Choice::kBuiltIn:
+      return calibration = Calibration::Uncalibrated(geometry);
+    case Choice::kCalibrated:
+      return calibration = MadeCalibration(geometry);
+    case Choice::kJoint:
+      geometry.kv_heads /= 2;
+      return calibration = MadeJointCalibration(geometry, geometry.kv_heads);
   }
   return calibration;
 }
 
 StreamContext ContextOf(const Calibration& calibration) {
-  return {.transform = &calibration.Of(0, KvPart::kV, 0),
+  return {.transform = &calibration.Of(0, KvPart::kK, 0),
           .tables = calibration.tables()};
 }
 
@@ -89,9 +103,10 @@ struct HeadRows {
 
 // The most bytes that decoding may allocate, freed or not, without the decoded
 // rows. Patches and raw tokens are in proportion to the streams' bytes; values
-// and the floats and sums of 32 tokens are in proportion to the shape.
+// and the floats and sums of 32 tokens are in proportion to the shape. Each
+// class of tokens may add a padding of 7 tokens.
 size_t AllocatedMax(const StreamShape& shape, size_t stream_bytes) {
-  const size_t tokens = shape.tokens + 32;
+  const size_t tokens = shape.tokens + 64;
   const size_t components = shape.heads * shape.head_dim + 16;
   return 4 * stream_bytes + 8 * tokens * components + 2048;
 }
