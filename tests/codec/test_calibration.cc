@@ -107,7 +107,7 @@ StoredTransform RandomTransform(int dim, int heads, std::mt19937* random) {
 }  // namespace
 
 CalibrationParts JointParts(const Calibration::Geometry& geometry,
-                            int joint_heads, uint8_t id) {
+                            int joint_heads, uint8_t id, int wide_bands) {
   std::array<uint8_t, CalibrationId::kSize> digest{};
   digest[0] = id;
   CalibrationParts parts;
@@ -117,25 +117,31 @@ CalibrationParts JointParts(const Calibration::Geometry& geometry,
   parts.geometry = geometry;
   parts.joint_heads = joint_heads;
   const auto kinds = Kinds(&parts.tables);
-  std::array<BandStep, kLadderSteps> high;
-  high[0] = kinds[0][0];
-  high[0].shrink = 0;
+  // The high parts of the first band fit a symbol. Those of other wide bands
+  // need patches from 2 on.
+  std::array<std::array<BandStep, kLadderSteps>, 2> high;
+  high[0][0] = kinds[0][0];
+  high[0][0].shrink = 0;
+  high[1][0] = kinds[2][0];
   std::mt19937 random(id);
   const int groups = geometry.kv_heads / joint_heads;
   for (int i = 0; i < geometry.layers * groups; ++i) {
     StoredTransform stored = RandomTransform(
         2 * joint_heads * geometry.head_dim, 2 * joint_heads, &random);
-    stored.wide_bands = 1;
+    stored.wide_bands = wide_bands;
     stored.classes.clear();
     for (int exponent = -1; exponent <= 3; ++exponent) {
       TokenClass token_class{exponent, {}};
       const size_t bands =
           (stored.mean.size() + kBandComponents - 1) / kBandComponents;
+      const auto wide = static_cast<size_t>(wide_bands);
       for (size_t band = 0; band < bands; ++band) {
         token_class.bands.push_back(
-            kinds[band == 0 ? 0 : (band + i + exponent + 1) % kinds.size()]);
+            kinds[band < wide ? 0 : (band + i + exponent + 1) % kinds.size()]);
       }
-      token_class.bands.push_back(high);
+      for (size_t band = 0; band < wide; ++band) {
+        token_class.bands.push_back(high[band == 0 ? 0 : 1]);
+      }
       stored.classes.push_back(std::move(token_class));
     }
     auto transform = MakeTransform(stored);

@@ -33,10 +33,11 @@ std::shared_ptr<const Calibration> MadeCalibration(
     const Calibration::Geometry& geometry, uint8_t id = 1);
 
 // The same with joint streams: K and V of `joint_heads` heads share one. Tokens
-// are of five classes, each head has a scale of its own, and the first band is
-// wide.
+// are of five classes, each head has a scale of its own, and the first
+// `wide_bands` bands are wide.
 CalibrationParts JointParts(const Calibration::Geometry& geometry,
-                            int joint_heads, uint8_t id = 2);
+                            int joint_heads, uint8_t id = 2,
+                            int wide_bands = 1);
 std::shared_ptr<const Calibration> MadeJointCalibration(
     const Calibration::Geometry& geometry, int joint_heads, uint8_t id = 2);
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import struct
 import unittest
+from collections.abc import Sequence
 from pathlib import Path
 
 import reference
@@ -17,7 +18,17 @@ from reference.floats import Dtype, elements_of, fp32, values_of
 from reference.portable_math import cos_sin, log, power
 from reference.rans import LANES, RansDecoder, RansTable
 from reference.rope import RopeDescriptor, frequencies
-from reference_objects import Shape, rans_stream, with_crc, write_object
+from reference.stored_object import StoredObject
+from reference.transform_stream import read_base_fields, read_form, read_patches, read_symbols
+from reference_objects import (
+    PAIR_TABLE,
+    JointCalibration,
+    Shape,
+    rans_stream,
+    with_crc,
+    write_calibration,
+    write_object,
+)
 
 FOLDER = Path(__file__).parent
 
@@ -32,6 +43,38 @@ def one_patch(dim: int) -> bytes:
     patches = struct.pack("<IHBb", 1, 7, 0, 1)
     symbols = rans_stream(136, 2 * dim // 16, RansTable(built_in_tables()[0]))
     return b"\0" + mean + b"\0\0" + patches + symbols
+
+
+ID = bytes([1] * 32)
+"""The id of a calibration that no test decodes with."""
+
+
+def joint_stream(first: int, classes: bytes, patches: Sequence[tuple[int, int, int]] = ()) -> bytes:
+    """A stream of archive for nine tokens and JointCalibration(), in which all symbols are
+    zeros. `classes` has the classes of the tokens, less the first class."""
+    of_first = sum((classes[token // 4] >> 2 * (token % 4)) % 4 == 0 for token in range(9))
+    coded_tokens = sum(-(-tokens // 8) * 8 for tokens in (of_first, 9 - of_first))
+    steps = 2 * coded_tokens * 8 // LANES  # of two bands
+    fields = b"\0\0\0" + bytes([first]) + classes + struct.pack("<I", len(patches))
+    fields += b"".join(struct.pack("<HBb", *patch) for patch in patches)
+    return fields + rans_stream(136, steps, PAIR_TABLE)
+
+
+def decode_joint(calibration: reference.CalibrationFile, stream: bytes) -> dict[tuple[int, int], float]:
+    """The values of head 1 that differ from those of head 0, whose stream has zeros only: by
+    token and dimension, in which V follows K."""
+    shape = Shape(1, 2, 9, 8, 8, Dtype.FP32, joint_heads=1)
+    zeros = joint_stream(0, bytes(3))
+    streams = {StreamId(Level.ARCHIVE, 0, Part.K, group): (zeros, stream)[group] for group in (0, 1)}
+    streams |= {StreamId(Level.ARCHIVE, 0, Part.V, group): b"" for group in (0, 1)}
+    stored = reference.parse_object(write_object(shape, streams, calibration=calibration.id))
+    decoded = values_of(Dtype.FP32, reference.decode(stored, Level.ARCHIVE, [0] * 9, [calibration]))
+    return {
+        (token, 8 * part + dim): decoded[(part * 9 + token) * 16 + 8 + dim]
+        for part in Part
+        for token in range(9)
+        for dim in range(8)
+    }
 
 
 def edited(data: bytes, offset: int, new: bytes) -> bytes:
@@ -77,7 +120,7 @@ class Refusals(unittest.TestCase):
             reference.parse_object(data)
 
     def test_a_damaged_byte_anywhere(self) -> None:
-        for version in (2, 3):
+        for version in (2, 3, 4):
             data = golden(f"{version}/few-tokens.kdnobj")
             for at in range(len(data)):
                 damaged = data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :]
@@ -99,7 +142,8 @@ class Refusals(unittest.TestCase):
             (28, struct.pack("<i", 257), "head_dim of K = 257, expected 1 to 256"),
             (32, b"\3", "dtype 3, expected 0 to 2"),
             (33, b"\x14", r"base\+2 without base\+1"),
-            (33, b"\x20", "level bits 0x20"),
+            (33, b"\x40", "level bits 0x40"),
+            (33, b"\x20", "archive in version 3"),
             (34, b"\2", "RoPE descriptors = 2, expected 1 to 1"),
             (35, b"\1", "a reserved byte is not zero"),
             (40, b"\1", "depth 1 without a condition"),
@@ -113,7 +157,87 @@ class Refusals(unittest.TestCase):
 
     def test_an_unknown_version(self) -> None:
         data = golden("3/few-tokens.kdnobj")
-        self.assert_refused(edited(data, 6, b"\4\0"), "version 4, expected 2 or 3", reference.Unimplemented)
+        self.assert_refused(edited(data, 6, b"\5\0"), "version 5, expected 2 to 4", reference.Unimplemented)
+
+    def test_fields_of_the_prefix_of_joint_streams(self) -> None:
+        data = golden("4/few-tokens.kdnobj")
+        for offset, new, text in (
+            (33, b"\x03", "version 4 without base and archive"),
+            (33, b"\x3d", "a prefix of"),
+            (28, struct.pack("<i", 257), "head_dim of K = 257, expected 1 to 256"),
+            (35, b"\0", "0 heads share a stream, expected a divisor of 2"),
+            (35, b"\3", "3 heads share a stream, expected a divisor of 2"),
+            (160, bytes(32), "version 4 without a calibration"),
+        ):
+            with self.subTest(text):
+                self.assert_refused(edited(data, offset, new), text)
+        many = edited(edited(data, 28, struct.pack("<i", 256)), 36, struct.pack("<i", 256))
+        self.assert_refused(edited(many, 35, b"\2"), "2 heads share a stream of 1024 dimensions, expected at most 512")
+        self.assert_refused(edited(golden("2/few-tokens.kdnobj"), 33, b"\x20"), "archive in version 2")
+
+    def test_a_joint_stream_of_v_that_is_not_empty(self) -> None:
+        shape = Shape(1, 1, 1, 8, 8, Dtype.BF16, joint_heads=1)
+        for level in (Level.BASE, Level.ARCHIVE):
+            k, v = (StreamId(level, 0, part, 0) for part in Part)
+            rows = b"\1" + bytes(32)
+            self.assertIn(k, reference.parse_object(write_object(shape, {k: rows, v: b""}, calibration=ID)).index)
+            for stream in (b"\1", b"\2", rows):
+                text = f"V, group 0: {len(stream)} bytes, expected 0 to 0"
+                self.assert_refused(write_object(shape, {k: rows, v: stream}, calibration=ID), text)
+            self.assert_refused(write_object(shape, {k: b"", v: b""}, calibration=ID), "0 bytes, expected 1 to 33")
+
+    def test_a_token_of_a_class_that_the_calibration_lacks(self) -> None:
+        calibration = reference.parse_calibration(write_calibration(JointCalibration()))
+        for first, classes in ((2, bytes(3)), (1, b"\0\0\1"), (0, b"\0\2\0"), (255, bytes(3))):
+            with self.assertRaisesRegex(reference.DataLoss, "a token of class"):
+                decode_joint(calibration, joint_stream(first, classes))
+        # Bits after the last of the nine tokens.
+        decode_joint(calibration, joint_stream(0, b"\0\0\xfc"))
+
+    def test_patches_of_joint_streams(self) -> None:
+        calibration = reference.parse_calibration(write_calibration(JointCalibration()))
+        for patch in ((9, 0, 1), (0, 32, 1)):
+            with self.assertRaisesRegex(reference.DataLoss, "a patch of token"):
+                decode_joint(calibration, joint_stream(0, bytes(3), [patch]))
+        decode_joint(calibration, joint_stream(0, bytes(3), [(8, 31, 1)]))
+
+    def test_the_calibration_of_other_joint_streams(self) -> None:
+        calibration = reference.parse_calibration(
+            write_calibration(JointCalibration(joint_heads=2, scales=(1.0, 1.0, 1.0, 1.0)))
+        )
+        with self.assertRaisesRegex(reference.DataLoss, "its calibration has other layers, KV heads, head_dim or J"):
+            decode_joint(calibration, joint_stream(0, bytes(3)))
+
+    def test_bounds_of_a_calibration_of_joint_streams(self) -> None:
+        infinity = math.inf
+        for fields, text in (
+            (JointCalibration(joint_heads=0), "0 heads share a stream, expected a divisor of 2"),
+            (JointCalibration(joint_heads=3), "3 heads share a stream, expected a divisor of 2"),
+            (JointCalibration(exponents=(0,)), "1 token classes, expected 2 to 8"),
+            (JointCalibration(exponents=range(9)), "9 token classes, expected 2 to 8"),
+            (JointCalibration(exponents=(1, 1)), "expected rising numbers"),
+            (JointCalibration(exponents=(2, 1)), "expected rising numbers"),
+            (JointCalibration(exponents=(-9, 0)), "expected rising numbers from -8 to 8"),
+            (JointCalibration(exponents=(0, 9)), "expected rising numbers from -8 to 8"),
+            (JointCalibration(scales=(1.0, 0.0)), "expected numbers above 0"),
+            (JointCalibration(scales=(infinity, 1.0)), "expected numbers above 0"),
+            (JointCalibration(wide_bands=2), "2 wide bands, expected at most 1"),
+            (JointCalibration(mode=4), "mode 4, expected 0 to 3"),
+            (JointCalibration(shrinks=(5, 0, 0)), "a shrink of 5"),
+            (JointCalibration(shrinks=(4, 2, 0)), "a shrink of 2"),
+            (JointCalibration(for_encoders=infinity), "a number for encoders is not finite"),
+            (JointCalibration(information=b"\x41\0"), "65 entries of information, expected 0 to 64"),
+            (JointCalibration(information=b""), ""),
+            (JointCalibration(information=b"\0\0\0"), "1 bytes too many"),
+        ):
+            with self.subTest(fields), self.assertRaisesRegex(reference.DataLoss, text):
+                reference.parse_calibration(write_calibration(fields))
+        for fields in (
+            JointCalibration(exponents=(-8, -7, -2, -1, 0, 1, 2, 8)),
+            JointCalibration(wide_bands=0, shrinks=(4, 1, 0)),
+            JointCalibration(information=b"\1\0\1a\0\0\0\0"),
+        ):
+            self.assertEqual(reference.parse_calibration(write_calibration(fields)).joint_heads, 1)
 
     def test_sections(self) -> None:
         data = golden("3/sections.kdnobj")
@@ -185,6 +309,76 @@ class Refusals(unittest.TestCase):
         decoder = RansDecoder(good)
         self.assertEqual(set(decoder.run(40, [table] * LANES)), {1})
         decoder.finish()
+
+
+class JointStreams(unittest.TestCase):
+    """What version 4 adds to streams, in rows that the document lets one compute by hand."""
+
+    def test_rows_of_wide_components_in_two_classes(self) -> None:
+        calibration = reference.parse_calibration(write_calibration(JointCalibration()))
+        # Tokens 1 and 8 are of class 1. Column 16 is the high part of component 0.
+        patches = [(0, 0, 1), (0, 16, -1), (1, 0, 1), (8, 8, -1), (8, 24, 1)]
+        rows = decode_joint(calibration, joint_stream(0, b"\4\0\1", patches))
+        expected = {
+            (0, 0): 1 + (9 - 1 - 27 * (9 - 1)) * 2 * 1.0,
+            (1, 0): 1 + (9 - 1) * 2 * 1.0 * 4,
+            (8, 8): 1 + (27 * (9 - 1) - (9 - 1)) * 2 * 0.5 * 4,
+        }
+        self.assertEqual({at: row for at, row in rows.items() if row != 1.0}, expected)
+
+    def test_k_of_all_heads_comes_first(self) -> None:
+        calibration = reference.parse_calibration(
+            write_calibration(JointCalibration(joint_heads=2, scales=(1.0, 2.0, 4.0, 8.0), wide_bands=0))
+        )
+        patches = [(3, dim, 1) for dim in (0, 8, 16, 24)]
+        stream = b"\0\0\0\0\0\0\0" + struct.pack("<I", 4)
+        stream += b"".join(struct.pack("<HBb", *patch) for patch in patches) + rans_stream(136, 4 * 2, PAIR_TABLE)
+        shape = Shape(1, 2, 9, 8, 8, Dtype.FP32, joint_heads=2)
+        streams = {StreamId(Level.ARCHIVE, 0, part, 0): (stream, b"")[part] for part in Part}
+        stored = reference.parse_object(write_object(shape, streams, calibration=calibration.id))
+        decoded = values_of(Dtype.FP32, reference.decode(stored, Level.ARCHIVE, [0] * 9, [calibration]))
+        token = [decoded[part * 9 * 16 + 3 * 16 :][:16] for part in Part]
+        heads = [token[part][8 * head] for part in Part for head in (0, 1)]
+        self.assertEqual(heads, [1 + 8 * 2 * scale for scale in (1, 2, 4, 8)])
+        self.assertEqual(decoded.count(1.0), len(decoded) - 4)
+
+    def test_golden_files_have_every_kind_of_stream(self) -> None:
+        calibrations = [reference.parse_calibration(path.read_bytes()) for path in FOLDER.glob("4/*.kdncal")]
+        seen: set[str] = set()
+        for path in FOLDER.glob("4/*.kdnobj"):
+            stored = reference.parse_object(path.read_bytes())
+            calibration = next(c for c in calibrations if c.id == stored.header.calibration)
+            seen.add(f"{calibration.joint_heads} heads a stream")
+            for stream in stored.index:
+                if stream.level in (Level.BASE, Level.ARCHIVE) and stream.part is Part.K:
+                    seen |= kinds_of(stored, stream, calibration)
+        expected = {f"class {number}" for number in range(5)}
+        expected |= {"1 heads a stream", "2 heads a stream", "rows", "raw rows", "high parts"}
+        expected |= {"patches", "patches of columns above 255", "coded with fewer than 8 tokens"}
+        self.assertEqual(seen, expected)
+
+
+def kinds_of(stored: StoredObject, stream: StreamId, calibration: reference.CalibrationFile) -> set[str]:
+    """What a stream of base or archive shows."""
+    transform = calibration.transform(stream.layer, stream.part, stream.group)
+    tokens = stored.header.fixed.tokens
+    reader = stored.reader(stream)
+    if read_form(reader, 0) != 0:
+        return {"rows"}
+    fields = read_base_fields(reader, transform, tokens)
+    patches = read_patches(reader, transform, 0, fields.classes)
+    values = read_symbols(reader, transform, 0, fields.classes, calibration.tables)
+    kinds = {f"class {number}" for number in fields.classes}
+    for holds, kind in (
+        (fields.raw_rows, "raw rows"),
+        (patches, "patches"),
+        (any(patch.column > 255 for patch in patches), "patches of columns above 255"),
+        (any(any(row[transform.components :]) for row in values), "high parts"),
+        (tokens < 8, "coded with fewer than 8 tokens"),
+    ):
+        if holds:
+            kinds.add(kind)
+    return kinds
 
 
 class WrittenObjects(unittest.TestCase):

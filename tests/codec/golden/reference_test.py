@@ -15,7 +15,7 @@ from pathlib import Path
 import reference
 from reference import Level
 
-VERSIONS = (2, 3)
+VERSIONS = (2, 3, 4)
 Digests = dict[tuple[str, str], str]
 """Digests by the object's name and what is digested: "object", or a level and positions."""
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from .fixed_fields import Part
 from .rans import SYMBOLS, RansTable
-from .transform import BAND, MODES, BandCode, Mode, Transform, components_of
+from .transform import BAND, MODES, BandCode, Mode, TokenClass, Transform, components_of
 
 _VALUES = range(-127, 128)
 _DECAYS = ((4273546057, 14 << 20), (4289601941, 1 << 20))
@@ -47,7 +47,7 @@ def _transform(dim: int) -> Transform:
                 odd = (d & c).bit_count() % 2
                 synthesis[begin + d][begin + c] = -entry if odd else entry
         begin += size
-    return Transform(1 / 64, None, synthesis, [_BANDS] * (components // BAND))
+    return Transform([1 / 64], None, synthesis, [TokenClass(0, [_BANDS] * (components // BAND))])
 
 
 @functools.cache

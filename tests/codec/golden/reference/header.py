@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .byte_reader import ByteReader, is_zero
 from .errors import require
-from .fixed_fields import FixedFields, Level
+from .fixed_fields import FixedFields
 from .rope import RopeDescriptor, check_descriptor
 
 _NAME = re.compile(rb"[A-Za-z0-9._-]+")
@@ -50,7 +50,9 @@ def parse_header(fixed: FixedFields, reader: ByteReader) -> Header:
     if fixed.depth is not None:
         alone = is_zero(condition)
         require(alone == (fixed.depth == 0), f"object: depth {fixed.depth} with{'out' * alone} a condition")
-    require(Level.BASE in fixed.levels or is_zero(calibration), "object: a calibration, but no level that uses it")
+    coded = any(level.is_transform_coded for level in fixed.levels)
+    require(coded or is_zero(calibration), "object: a calibration, but no level that uses it")
+    require(fixed.version != 4 or not is_zero(calibration), "object: version 4 without a calibration")
     return Header(
         fixed, fingerprint, condition, calibration, ropes,
         namespace.decode(), variant.decode(), token_ids, positions,

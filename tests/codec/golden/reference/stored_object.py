@@ -54,12 +54,12 @@ class StoredObject:
 
 def heads_of_group(fixed: FixedFields, level: Level, part: Part) -> int:
     """*G* of "Streams": the KV heads of a head group."""
-    if level in (Level.LOSSLESS, Level.INT8):
+    if not level.is_transform_coded:
         return 1
-    return heads_coded_together(fixed.kv_heads, fixed.head_dim(part))
+    return fixed.joint_heads or heads_coded_together(fixed.kv_heads, fixed.head_dim(part))
 
 
-def _streams_of(fixed: FixedFields, level: Level, layer: int) -> Iterator[StreamId]:
+def streams_of(fixed: FixedFields, level: Level, layer: int) -> Iterator[StreamId]:
     """The streams of one (layer, level), in their order."""
     for part in Part:
         for group in range(fixed.kv_heads // heads_of_group(fixed, level, part)):
@@ -85,12 +85,12 @@ def _all_streams(fixed: FixedFields) -> Iterator[StreamId]:
     """All streams in the order in which they lie in the object."""
     for layer in range(fixed.layers):
         for level in fixed.levels:
-            yield from _streams_of(fixed, level, layer)
+            yield from streams_of(fixed, level, layer)
 
 
 def _checked_prefix(fixed: FixedFields, data: bytes) -> bytes:
     """The prefix, after its length and its CRC are checked."""
-    one_layer = sum(1 for level in fixed.levels for _ in _streams_of(fixed, level, 0))
+    one_layer = sum(1 for level in fixed.levels for _ in streams_of(fixed, level, 0))
     used = header_bytes(fixed) + _ENTRY_BYTES * fixed.layers * one_layer + fixed.section_bytes
     expected = _aligned(used)
     require(fixed.prefix_bytes == expected, f"object: a prefix of {fixed.prefix_bytes} bytes, expected {expected}")
@@ -153,10 +153,15 @@ def _check_streams(fixed: FixedFields, index: dict[StreamId, IndexEntry], data: 
 def _possible_lengths(fixed: FixedFields, stream: StreamId) -> range:
     """The table of lengths in "Streams"."""
     dim = fixed.head_dim(stream.part)
+    if fixed.is_joint(stream.level):
+        if stream.part is Part.V:
+            return range(1)
+        dim *= 2
     n = heads_of_group(fixed, stream.level, stream.part) * fixed.tokens * dim
     if stream.level is Level.LOSSLESS:
         return range(n * (fixed.dtype.bytes - 1) + 1, n * fixed.dtype.bytes + 2)
     if stream.level is Level.INT8:
         scales = dim if stream.part is Part.K else fixed.tokens
         return range(4 * scales + n, 4 * scales + n + 1)
-    return range(1, 2 * n + 2 if stream.level is Level.BASE else 256 + n // 2 + 1)
+    refines = stream.level in (Level.BASE1, Level.BASE2)
+    return range(1, 256 + n // 2 + 1 if refines else 2 * n + 2)

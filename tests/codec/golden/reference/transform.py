@@ -1,4 +1,4 @@
-"""The transform of a stream, which base, base+1 and base+2 know before they read it."""
+"""The transform of a stream, which a decoder knows before it reads the stream."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from .rans import RansTable
 BAND = 16
 """The components of a band."""
 STEPS = 3
-"""The levels base, base+1 and base+2 are the steps 0, 1 and 2 of the coding."""
+"""The levels base, base+1 and base+2 are the steps 0, 1 and 2 of the coding. Archive is
+coded like step 0."""
+HIGH_PART = 27
+"""The cells of base in one unit of a high part."""
 
 
 class Mode(NamedTuple):
-    """A row of the table of modes in the section "base, base+1, base+2"."""
+    """A row of the table of modes in the section "base, base+1, base+2, archive"."""
 
     values: int  # in a symbol
     bits: int  # of a value
@@ -51,14 +54,22 @@ class BandCode(NamedTuple):
     shrink: int
 
 
+class TokenClass(NamedTuple):
+    """How the tokens of one class are coded."""
+
+    exponent: int
+    bands: Sequence[Sequence[BandCode]]  # [band][step]; the bands of high parts come last
+
+
 @dataclass(frozen=True)
 class Transform:
     """The transform of one stream: the second table of "Calibrations"."""
 
-    scale: float
+    scales: Sequence[float]  # one, or in joint streams those of each head's K, then of each head's V
     mean: Sequence[float] | None  # None: each stream has its own mean and gain
     synthesis: Sequence[Sequence[int]]  # *S*, [dimension][component]
-    bands: Sequence[Sequence[BandCode]]  # [band][step]
+    classes: Sequence[TokenClass]
+    wide_bands: int = 0  # *W*
 
     @property
     def dim(self) -> int:
@@ -68,7 +79,12 @@ class Transform:
     @property
     def components(self) -> int:
         """*C*."""
-        return BAND * len(self.bands)
+        return components_of(self.dim)
+
+    @property
+    def columns(self) -> int:
+        """The components, and then the high parts of the wide components."""
+        return self.components + BAND * self.wide_bands
 
 
 class Calibration(Protocol):
@@ -79,7 +95,7 @@ class Calibration(Protocol):
         """The tables that band codes refer to by number."""
 
     def transform(self, layer: int, part: Part, group: int) -> Transform:
-        """The transform of one stream."""
+        """The transform of one stream. A joint stream is one of K."""
 
 
 def components_of(dim: int) -> int:
@@ -88,6 +104,6 @@ def components_of(dim: int) -> int:
 
 
 def heads_coded_together(kv_heads: int, head_dim: int) -> int:
-    """*G* of "Streams" at base, base+1 and base+2."""
+    """*G* of "Streams" at base, base+1 and base+2, if K and V are apart."""
     most = max(1, 128 // head_dim)
     return max(heads for heads in range(1, min(most, kv_heads) + 1) if kv_heads % heads == 0)
