@@ -24,14 +24,14 @@ struct BlockPair {
 KDN_DEVICE int PairsOf(const StreamJob& job) {
   return (job.head_end - job.head_begin) * (job.head_dim / (2 * kBlockDims));
 }
-KDN_DEVICE BlockPair PairAt(const StreamJob& job, int pair) {
+// `pairs` is the number of pairs of elements that turn.
+KDN_DEVICE BlockPair PairAt(const StreamJob& job, int pairs, int pair) {
   const int in_head = job.head_dim / (2 * kBlockDims);
   const int head = job.head_begin + pair / in_head;
   const int index = pair % in_head;
-  const int turning =
-      job.pairing == Pairing::kHalves ? job.pairs / kBlockDims : 0;
+  const int turning = job.pairing == Pairing::kHalves ? pairs / kBlockDims : 0;
   if (index < turning) {
-    return {head, index * kBlockDims, index * kBlockDims + job.pairs, true};
+    return {head, index * kBlockDims, index * kBlockDims + pairs, true};
   }
   return {head, 2 * index * kBlockDims, (2 * index + 1) * kBlockDims, false};
 }
@@ -72,12 +72,12 @@ struct alignas(16) StagedRope {
   float floats[kTileTokens * kRow];
 };
 
-// Copies the cosines and sines of 16 tokens from `begin` on. One warp does
-// this.
-template <typename Warp>
+// Copies the cosines and sines of the 16 tokens token_of(0) to token_of(15),
+// or zeros for tokens that do not exist. One warp does this.
+template <typename Warp, typename TokenOf>
 KDN_DEVICE void StageRopeAsync(const Warp& warp, const BatchRef& batch,
                                const StreamJob& job, const BlockPair& pair,
-                               int begin, StagedRope* rope) {
+                               const TokenOf& token_of, StagedRope* rope) {
   constexpr int kPieces = 2 * kBlockDims / 4;    // of 16 bytes, per token
   constexpr int kTokens = kWarpLanes / kPieces;  // at a time
   warp.Each([&](int lane) {
@@ -85,14 +85,13 @@ KDN_DEVICE void StageRopeAsync(const Warp& warp, const BatchRef& batch,
     const int of_sines = piece < kPieces / 2 ? 0 : job.pairs - kBlockDims;
     const float* from =
         batch.rope + job.rope_at + pair.low + 4 * piece + of_sines;
-    const int token = begin + lane / kPieces;
     float* to = rope->floats + lane / kPieces * StagedRope::kRow + 4 * piece;
     KDN_UNROLL
     for (int i = 0; i < kTileTokens; i += kTokens) {
-      const bool wanted = token + i < job.tokens;
-      Warp::template CopyAsync<16>(
-          from + (wanted ? (token + i) * 2 * job.pairs : 0), wanted,
-          to + i * StagedRope::kRow);
+      const int token = token_of(lane / kPieces + i);
+      const bool wanted = token < job.tokens;
+      Warp::template CopyAsync<16>(from + (wanted ? token * 2 * job.pairs : 0),
+                                   wanted, to + i * StagedRope::kRow);
     }
   });
 }
@@ -143,7 +142,7 @@ class BlockPairWriter {
         job_(job),
         pair_(pair),
         tile_(tile),
-        blocks_(job.tile_bands() / kBlockBands),
+        blocks_(job.high_bands_at() / kBlockBands),
         room_(room) {
     const TransformRef transform = batch.calibration.transforms[job.transform];
     const int low = pair.head * job.head_dim + pair.low;
@@ -176,9 +175,10 @@ class BlockPairWriter {
     for (int begin = 0; begin < job_.tokens; begin += kRound) {
       if (pair_.turns_together) {
         warp_.SyncTeam();  // other warps may still read the last round
-        StageRopeAsync(warp_, batch_, job_, pair_,
-                       begin + warp_.rank() * kTokens,
-                       room_->ropes + warp_.rank());
+        const int first = begin + warp_.rank() * kTokens;
+        StageRopeAsync(
+            warp_, batch_, job_, pair_, [first](int i) { return first + i; },
+            room_->ropes + warp_.rank());
         warp_.EndGroup();
         warp_.template AwaitAllBut<0>();
         warp_.SyncTeam();
@@ -303,7 +303,7 @@ KDN_DEVICE void WriteBlocksOf(const Warp& warp, const BatchRef& batch,
                               const StreamJob& job, const ValueTile& tile,
                               Room* room) {
   for (int i = 0; i < PairsOf(job); ++i) {
-    const BlockPair pair = PairAt(job, i);
+    const BlockPair pair = PairAt(job, job.pairs, i);
     BlockPairWriter<Room, kType, Warp>(warp, batch, job, pair, tile, room)
         .Write();
   }

@@ -13,6 +13,7 @@ namespace {
 
 static_assert(sizeof(CoderTable::symbols) == kRansTotal);
 static_assert(kBandBytes == kBandComponents && kLevelSteps == kLadderSteps);
+static_assert(kHighPart == kHighRadix);
 static_assert(kPlainTables == static_cast<int>(BandMode::kQuad));
 
 CoderTable TableOf(const RansTable& table) {
@@ -45,9 +46,14 @@ ValueTable ValuesOf(BandMode mode, const F& move) {
   return table;
 }
 
-int Groups(const Calibration::Geometry& geometry) {
-  return geometry.kv_heads /
-         HeadsPerStream(geometry.kv_heads, geometry.head_dim, Level::kBase);
+// The shape of the calibration's streams.
+StreamGrid GridOf(const Calibration& calibration) {
+  const Calibration::Geometry& geometry = calibration.geometry();
+  KvShape shape;
+  shape.layers = geometry.layers;
+  shape.kv_heads = geometry.kv_heads;
+  shape.head_dim = geometry.head_dim;
+  return {shape, calibration.joint_heads()};
 }
 
 }  // namespace
@@ -61,12 +67,11 @@ CalibrationImage::CalibrationImage(
   for (int mode = 1; mode <= kPlainTables; ++mode) {
     values_.push_back(ValuesOf(static_cast<BandMode>(mode), [](int8_t*) {}));
   }
-  const Calibration::Geometry& geometry = calibration_->geometry();
-  for (int layer = 0; layer < geometry.layers; ++layer) {
-    for (const KvPart part : {KvPart::kK, KvPart::kV}) {
-      for (int group = 0; group < Groups(geometry); ++group) {
-        Add(calibration_->Of(layer, part, group));
-      }
+  const StreamGrid grid = GridOf(*calibration_);
+  for (int layer = 0; layer < grid.shape.layers; ++layer) {
+    for (const StreamId& id : StreamsOf(grid, {layer, Level::kBase})) {
+      // If K and V share a stream, they share its transform.
+      Add(calibration_->Of(layer, id.part, id.head_group));
     }
   }
 }
@@ -74,20 +79,13 @@ CalibrationImage::CalibrationImage(
 void CalibrationImage::Add(const StreamTransform& transform) {
   if (!index_.try_emplace(&transform, transforms_.size()).second) return;
   const SynthesisMatrix& matrix = transform.synthesis;
-  TransformRef ref{
-      .dim = transform.dim(),
-      .bands = static_cast<int32_t>(transform.classes[0].bands.size()),
-      .bands_at = bands_.size(),
-      .mean_at = means_.size(),
-      .synthesis_at = synthesis_.size()};
-  for (const auto& steps : transform.classes[0].bands) {
-    for (const BandStep& band : steps) {
-      bands_.push_back({static_cast<uint8_t>(band.mode),
-                        {band.tables[0], band.tables[1]},
-                        band.shrink,
-                        &band == &steps[0] ? MiddlesOf(band) : uint16_t{0}});
-    }
-  }
+  TransformRef ref{.dim = transform.dim(),
+                   .bands = matrix.components() / kBandComponents,
+                   .wide_bands = transform.wide_bands,
+                   .bands_at = bands_.size(),
+                   .mean_at = means_.size(),
+                   .synthesis_at = synthesis_.size()};
+  AddBands(transform);
   means_.insert(means_.end(), transform.mean.begin(), transform.mean.end());
   const int blocks = (ref.dim + kBlockDims - 1) / kBlockDims;
   // Words outside the matrix are zero.
@@ -100,6 +98,19 @@ void CalibrationImage::Add(const StreamTransform& transform) {
     }
   }
   transforms_.push_back(ref);
+}
+
+void CalibrationImage::AddBands(const StreamTransform& transform) {
+  for (const TokenClass& token_class : transform.classes) {
+    for (const auto& steps : token_class.bands) {
+      for (const BandStep& band : steps) {
+        bands_.push_back({static_cast<uint8_t>(band.mode),
+                          {band.tables[0], band.tables[1]},
+                          band.shrink,
+                          &band == &steps[0] ? MiddlesOf(band) : uint16_t{0}});
+      }
+    }
+  }
 }
 
 uint16_t CalibrationImage::MiddlesOf(const BandStep& band) {

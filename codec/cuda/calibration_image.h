@@ -38,6 +38,7 @@ class CalibrationImage {
 
  private:
   void Add(const StreamTransform& transform);
+  void AddBands(const StreamTransform& transform);
   // The index in values() of the table that gives the base level's values of
   // such a band as middles of cells.
   uint16_t MiddlesOf(const BandStep& band);

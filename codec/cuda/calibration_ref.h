@@ -35,6 +35,8 @@ struct BandRef {
 
 inline constexpr int kBandBytes = 16;  // one per component
 inline constexpr int kLevelSteps = 3;
+// What one high part of a component is worth.
+inline constexpr int kHighPart = 27;
 // The synthesis is kept in blocks of 32 dimensions by 32 components.
 inline constexpr int kBlockDims = 32;
 inline constexpr int kBlockBands = 2;
@@ -43,14 +45,17 @@ inline constexpr int kBlockProducts = 4;  // of 8 columns each
 // The transform of a stream.
 struct TransformRef {
   int32_t dim;
-  int32_t bands;
-  uint64_t bands_at;      // BandRefs: [band][step]
+  int32_t bands;          // of components
+  int32_t wide_bands;     // the leading bands that have high parts
+  uint64_t bands_at;      // BandRefs: [class][band][step], high parts last
   uint64_t mean_at;       // floats; none if streams have their own
   uint64_t synthesis_at;  // words, see SynthesisWord
 
   KDN_DEVICE int blocks_of_bands() const {
     return (bands + kBlockBands - 1) / kBlockBands;
   }
+  // The bands that a stream may code: of components and of high parts.
+  KDN_DEVICE int coded_bands() const { return bands + wide_bands; }
 };
 
 struct CalibrationRef {

@@ -57,7 +57,8 @@ absl::Status CheckCalibration(const ObjectHeader& header,
   const bool fits = calibration.id().is_zero()
                         ? calibration.Of(0, KvPart::kK, 0).dim() ==
                               heads * header.shape.head_dim
-                        : calibration.geometry() == GeometryOf(header.shape);
+                        : calibration.geometry() == GeometryOf(header.shape) &&
+                              calibration.joint_heads() == header.joint_heads;
   if (header.calibration == calibration.id() && fits) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat(
       "the object was coded with calibration ", ShortHex(header.calibration),
@@ -69,10 +70,6 @@ absl::Status CheckCalibration(const ObjectHeader& header,
 absl::Status CheckRequest(const ChunkRequest& request,
                           const Calibration& calibration) {
   KDN_CHECK(request.index != nullptr, "a request has an index");
-  if (request.index->header().joint_heads > 0) {
-    return absl::UnimplementedError(
-        "K and V share streams, which this decoder does not decode");
-  }
   if (absl::Status s = CheckSupported(request.index->header()); !s.ok()) {
     return s;
   }

@@ -11,9 +11,10 @@ namespace {
 constexpr int kValuesTeams = 8;
 constexpr int kRowsTeams = 4;
 constexpr int kWideRowsTeams = 2;
+constexpr int kJointRowsTeams = 4;
 
 // For streams of up to 128 components, and for streams of any size.
-using NarrowRoom = RowsRoom<4>;
+using NarrowRoom = RowsRoom<kNarrowBands / kBlockBands>;
 using WideRoom = RowsRoom<kDimMax / (kBlockBands * kBandBytes)>;
 
 // A thread block of either kernel is a team.
@@ -24,14 +25,15 @@ __device__ int8_t* ValuesOf(const SliceRef& slice, int job) {
          static_cast<uint64_t>(job - slice.first_job) * slice.tile_bytes;
 }
 
+template <bool kJoint>
 __global__ void __launch_bounds__(kThreads, kValuesTeams)
     ValuesKernel(const BatchRef batch, const SliceRef slice) {
   __shared__ ValuesRoom room;
   const Team& team = slice.values_teams[blockIdx.x];
   const DeviceWarp warp(static_cast<int>(threadIdx.x), team.count);
   const int at = team.jobs[warp.rank()];
-  const bool good =
-      DecodeStream(warp, batch, batch.jobs[at], &room, ValuesOf(slice, at));
+  const bool good = DecodeStream<kJoint>(warp, batch, batch.jobs[at], &room,
+                                         ValuesOf(slice, at));
   if (warp.is_active() && threadIdx.x % kWarpLanes == 0) {
     batch.errors[at] = good ? 0 : 1;
   }
@@ -53,20 +55,49 @@ __global__ void __launch_bounds__(kThreads, kTeams)
               reinterpret_cast<Room*>(shared));
 }
 
+__global__ void __launch_bounds__(kThreads, kJointRowsTeams)
+    JointRowsKernel(const BatchRef batch, const SliceRef slice) {
+  extern __shared__ Bytes16 shared[];
+  // A team has one job, for all its warps.
+  const int at = slice.rows_teams[blockIdx.x].jobs[0];
+  if (batch.errors[at] != 0) return;
+  const StreamJob job = batch.jobs[at];
+  const DeviceWarp warp(static_cast<int>(threadIdx.x), kTeamWarps);
+  WriteJointStream(warp, batch, job, ValuesOf(slice, at),
+                   reinterpret_cast<JointRoom*>(shared));
+}
+
+// The kernels for a batch, and the bytes of shared memory of the second.
+struct Kernels {
+  void (*values)(BatchRef, SliceRef);
+  void (*rows)(BatchRef, SliceRef);
+  size_t rows_bytes;
+};
+
+Kernels KernelsFor(RowsKind kind) {
+  switch (kind) {
+    case RowsKind::kNarrow:
+      return {ValuesKernel<false>, RowsKernel<NarrowRoom, kRowsTeams>,
+              sizeof(NarrowRoom)};
+    case RowsKind::kWide:
+      return {ValuesKernel<false>, RowsKernel<WideRoom, kWideRowsTeams>,
+              sizeof(WideRoom)};
+    case RowsKind::kJoint:
+      break;
+  }
+  return {ValuesKernel<true>, JointRowsKernel, sizeof(JointRoom)};
+}
+
 }  // namespace
 
 cudaError_t LaunchDecodeAsync(const BatchRef& batch, const SliceRef& ref,
-                              const Slice& slice, int tile_bands,
+                              const Slice& slice, RowsKind kind,
                               cudaStream_t stream) {
-  const bool is_wide = tile_bands > NarrowRoom::kBlocksMax * kBlockBands;
-  const auto rows = is_wide ? RowsKernel<WideRoom, kWideRowsTeams>
-                            : RowsKernel<NarrowRoom, kRowsTeams>;
-  const size_t rows_bytes = is_wide ? sizeof(WideRoom) : sizeof(NarrowRoom);
-  cudaError_t error =
-      cudaFuncSetAttribute(rows, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           static_cast<int>(rows_bytes));
-  for (const void* kernel : {reinterpret_cast<const void*>(ValuesKernel),
-                             reinterpret_cast<const void*>(rows)}) {
+  const Kernels kernels = KernelsFor(kind);
+  cudaError_t error = cudaFuncSetAttribute(
+      kernels.rows, cudaFuncAttributeMaxDynamicSharedMemorySize,
+      static_cast<int>(kernels.rows_bytes));
+  for (const auto kernel : {kernels.values, kernels.rows}) {
     if (error != cudaSuccess) return error;
     error = cudaFuncSetAttribute(kernel,
                                  cudaFuncAttributePreferredSharedMemoryCarveout,
@@ -77,8 +108,9 @@ cudaError_t LaunchDecodeAsync(const BatchRef& batch, const SliceRef& ref,
   part.values_teams += slice.values_first;
   part.rows_teams += slice.rows_first;
   part.first_job = slice.first;
-  ValuesKernel<<<slice.values_count, kThreads, 0, stream>>>(batch, part);
-  rows<<<slice.rows_count, kThreads, rows_bytes, stream>>>(batch, part);
+  kernels.values<<<slice.values_count, kThreads, 0, stream>>>(batch, part);
+  kernels.rows<<<slice.rows_count, kThreads, kernels.rows_bytes, stream>>>(
+      batch, part);
   return cudaGetLastError();
 }
 

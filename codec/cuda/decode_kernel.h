@@ -21,12 +21,20 @@ struct SliceRef {
   int32_t first_job = 0;
 };
 
+// The kernel that writes the rows of a batch.
+enum class RowsKind {
+  kNarrow,  // streams of K or V, with up to kNarrowBands bands of values
+  kWide,    // streams of K or V
+  kJoint,   // joint streams
+};
+inline constexpr int kNarrowBands = 8;
+
 // Enqueues the decoding of a slice of a batch on `stream`. When it is done,
 // batch.errors[i] is 0 or 1 for each job of the slice. All pointers are to
 // device memory. `ref` has the teams of the whole batch; `slice` selects from
-// them. `tile_bands` is the largest tile_bands() of a job.
+// them.
 cudaError_t LaunchDecodeAsync(const BatchRef& batch, const SliceRef& ref,
-                              const Slice& slice, int tile_bands,
+                              const Slice& slice, RowsKind kind,
                               cudaStream_t stream);
 
 }  // namespace kdn::codec::cuda

@@ -60,6 +60,15 @@ KDN_DEVICE float FloatOfSum(int32_t sum) {
   return Minus(FloatOf(static_cast<uint32_t>(sum)), 12582912.0f);
 }
 
+// For sums of any size, which are rounded.
+KDN_DEVICE float FloatOfInt(int32_t sum) {
+#if defined(__CUDACC__)
+  return __int2float_rn(sum);
+#else
+  return static_cast<float>(sum);
+#endif
+}
+
 KDN_DEVICE int CountBits(uint32_t bits) {
 #if defined(__CUDACC__)
   return __popc(bits);

@@ -123,6 +123,9 @@ absl::StatusOr<std::unique_ptr<GpuBatch>> GpuBatch::UploadAsync(
   const size_t bytes_at = arrays.Add(plan->bytes());
   const size_t rope_at = arrays.Add(plan->rope());
   const size_t blocks_at = arrays.Add(plan->blocks());
+  const size_t runs_at = arrays.Add(plan->runs());
+  const size_t value_rows_at = arrays.Add(plan->value_rows());
+  const size_t scales_at = arrays.Add(plan->scales());
   device.errors_at = arrays.AddRoom(sizeof(uint32_t) * jobs);
   const size_t values_at = arrays.AddRoom(at_a_time * tile_bytes);
   auto memory = arrays.UploadAsync(stream);
@@ -132,6 +135,9 @@ absl::StatusOr<std::unique_ptr<GpuBatch>> GpuBatch::UploadAsync(
                   .bytes = At<uint8_t>(device.memory, bytes_at),
                   .rope = At<float>(device.memory, rope_at),
                   .blocks = At<int32_t>(device.memory, blocks_at),
+                  .runs = At<RowRun>(device.memory, runs_at),
+                  .value_rows = At<ValueRow>(device.memory, value_rows_at),
+                  .scales = At<float>(device.memory, scales_at),
                   .jobs = At<StreamJob>(device.memory, jobs_at),
                   .errors = At<uint32_t>(device.memory, device.errors_at),
                   .job_count = static_cast<int32_t>(jobs)};
@@ -146,10 +152,14 @@ absl::StatusOr<std::unique_ptr<GpuBatch>> GpuBatch::UploadAsync(
 }
 
 absl::Status GpuBatch::DecodeAsync() {
+  const RowsKind rows = plan_->is_joint() ? RowsKind::kJoint
+                        : device_->tile_bands > kNarrowBands
+                            ? RowsKind::kWide
+                            : RowsKind::kNarrow;
   for (const Slice& slice : device_->teams.slices) {
     absl::Status launched =
         StatusOfCuda(LaunchDecodeAsync(device_->batch, device_->slices, slice,
-                                       device_->tile_bands, stream_),
+                                       rows, stream_),
                      "starting to decode on the GPU");
     if (!launched.ok()) return launched;
   }

@@ -100,6 +100,25 @@ KDN_DEVICE uint8_t* RowAt(const BatchRef& batch, const RowPlaces& places,
          at % places.block_tokens * places.token_stride;
 }
 
+// A wanted head of a stream.
+struct WantedHead {
+  int in_stream;   // its number
+  int64_t offset;  // from the row of the first wanted head
+  bool is_k;       // or the stream has no K
+};
+template <bool kJoint>
+KDN_DEVICE int WantedHeads(const StreamJob& job) {
+  return (job.head_end - job.head_begin) * (kJoint ? 2 : 1);
+}
+template <bool kJoint>
+KDN_DEVICE WantedHead WantedHeadAt(const StreamJob& job, int index) {
+  const int of_part = job.head_end - job.head_begin;
+  const bool is_k = !kJoint || index < of_part;
+  const int head = is_k ? index : index - of_part;
+  return {job.head_begin + head + (is_k ? 0 : job.joint_heads),
+          head * job.places.head_stride + (is_k ? 0 : job.v_offset), is_k};
+}
+
 // An element of a row after RoPE at the token's position. `head` has the row of
 // one head before RoPE, `cos` the token's cosines, followed by its sines.
 KDN_DEVICE float Turned(const StreamJob& job, const float* cos,
@@ -118,18 +137,19 @@ KDN_DEVICE float Turned(const StreamJob& job, const float* cos,
 // Stores the wanted heads of a token's row. `row` is in memory that all lanes
 // see. Takes any shape and alignment; neighbouring lanes write neighbouring
 // elements.
-template <typename Warp>
+template <bool kJoint, typename Warp>
 KDN_DEVICE void StoreRow(const Warp& warp, const BatchRef& batch,
                          const StreamJob& job, int token, const float* row) {
   uint8_t* first = RowAt(batch, job.places, token);
   const float* cos =
       batch.rope + job.rope_at + static_cast<int64_t>(token) * 2 * job.pairs;
   warp.Each([&](int lane) {
-    for (int head = job.head_begin; head < job.head_end; ++head) {
-      uint8_t* out = first + (head - job.head_begin) * job.places.head_stride;
-      const float* in = row + head * job.head_dim;
+    for (int head = 0; head < WantedHeads<kJoint>(job); ++head) {
+      const WantedHead wanted = WantedHeadAt<kJoint>(job, head);
+      const float* in = row + wanted.in_stream * job.head_dim;
       for (int i = lane; i < job.head_dim; i += kWarpLanes) {
-        StoreElement(job.type, Turned(job, cos, in, i), out, i);
+        StoreElement(job.type, wanted.is_k ? Turned(job, cos, in, i) : in[i],
+                     first + wanted.offset, i);
       }
     }
   });

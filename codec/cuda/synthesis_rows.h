@@ -9,6 +9,22 @@ namespace kdn::codec::cuda {
 // Turns values into rows: sums of integers, which do not depend on their order,
 // then a float product and a float sum, each rounded as on the CPU.
 
+// `sum` plus a dimension's products with some bands of a row of values. `band`
+// is the first of them in the tile; in the synthesis it is the first of all.
+KDN_DEVICE int32_t AddBands(const BatchRef& batch,
+                            const TransformRef& transform,
+                            const ValueTile& tile, int row, int band, int bands,
+                            int dim, int32_t sum) {
+  for (int quad = 0; quad < 4 * bands; ++quad) {
+    const auto values =
+        LoadAligned<uint32_t>(tile.At(row, band + quad / 4) + quad % 4 * 4);
+    sum = AddProducts(
+        values,
+        batch.calibration.synthesis[SynthesisWord(transform, dim, quad)], sum);
+  }
+  return sum;
+}
+
 // Takes any shape: one token at a time, one dimension per lane. `row` has room
 // for a row of the stream.
 template <typename Warp>
@@ -19,30 +35,26 @@ KDN_DEVICE void WriteRowByRow(const Warp& warp, const BatchRef& batch,
   for (int token = 0; token < job.tokens; ++token) {
     warp.Each([&](int lane) {
       for (int d = lane; d < transform.dim; d += kWarpLanes) {
-        int32_t sum = kNoSum;
-        for (int quad = 0; quad < 4 * job.used_bands; ++quad) {
-          const auto values =
-              LoadAligned<uint32_t>(tile.At(token, quad / 4) + quad % 4 * 4);
-          sum = AddProducts(
-              values,
-              batch.calibration.synthesis[SynthesisWord(transform, d, quad)],
-              sum);
-        }
+        const int32_t sum = AddBands(batch, transform, tile, token, 0,
+                                     job.used_bands, d, kNoSum);
         row[d] = Plus(Times(FloatOfSum(sum), job.scale), MeanOf(batch, job, d));
       }
     });
     warp.Sync();
-    StoreRow(warp, batch, job, token, row);
+    StoreRow<false>(warp, batch, job, token, row);
     warp.Sync();
   }
 }
 
-// Writes the raw rows, over the rows that were written before.
-template <typename Warp>
+// Writes the raw rows, over the rows that were written before. Of a joint
+// stream, each warp of a team writes some.
+template <bool kJoint, typename Warp>
 KDN_DEVICE void WriteRawRows(const Warp& warp, const BatchRef& batch,
                              const StreamJob& job, float* row) {
   const int dim = batch.calibration.transforms[job.transform].dim;
-  for (uint32_t i = 0; i < job.raw_rows; ++i) {
+  const uint32_t first = kJoint ? warp.rank() : 0;
+  const uint32_t stride = kJoint ? Warp::kTeam : 1;
+  for (uint32_t i = first; i < job.raw_rows; i += stride) {
     const int token =
         job.raw_tokens_at == kNowhere
             ? static_cast<int>(i)
@@ -58,7 +70,7 @@ KDN_DEVICE void WriteRawRows(const Warp& warp, const BatchRef& batch,
       }
     });
     warp.Sync();
-    StoreRow(warp, batch, job, token, row);
+    StoreRow<kJoint>(warp, batch, job, token, row);
     warp.Sync();
   }
 }

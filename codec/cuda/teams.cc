@@ -37,14 +37,15 @@ int32_t AddTeams(int32_t first, int32_t count, const KeyOf& key_of,
 TeamPlan PlanTeams(absl::Span<const StreamJob> jobs, int jobs_max) {
   KDN_CHECK(jobs_max > 0, "a slice has jobs");
   const auto values_key = [&](int32_t i) {
-    return std::make_tuple(jobs[i].transform, jobs[i].levels);
+    return std::make_tuple(jobs[i].transform, jobs[i].levels, jobs[i].classes);
   };
   // Everything that decides how often the warps of a team wait for each other.
   const auto rows_key = [&](int32_t i) {
     const StreamJob& job = jobs[i];
     return std::make_tuple(job.rope_at, job.pairs, job.tokens, job.head_dim,
                            job.head_end - job.head_begin,
-                           job.levels > 0 && job.in_blocks);
+                           job.levels > 0 && job.in_blocks,
+                           job.joint_heads > 0 ? i : -1);
   };
   TeamPlan plan;
   const auto count = static_cast<int32_t>(jobs.size());

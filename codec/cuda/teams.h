@@ -23,11 +23,12 @@ struct Slice {
 
 struct TeamPlan {
   std::vector<Slice> slices;
-  // Teams of jobs with the same transform and number of levels: they decode
-  // with the same tables.
+  // Teams of jobs with the same transform, number of levels and classes of
+  // tokens: they decode with the same tables.
   std::vector<Team> values;
   // Teams of jobs of one chunk, all K or all V, of one shape: they use the same
-  // cosines and sines, and go through their rows in step.
+  // cosines and sines, and go through their rows in step. A joint stream has a
+  // team of its own.
   std::vector<Team> rows;
 };
 
