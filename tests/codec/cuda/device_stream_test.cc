@@ -47,20 +47,9 @@ class DeviceStreamTest : public testing::TestWithParam<Case> {
 
   static void ExpectSame(const GpuTestChunk& chunk, Level level,
                          const KvSlice& slice) {
-    const KvShape shape = ShapeOf(chunk.header.shape, slice);
-    KvBuffer expected(shape, GetParam().layout);
-    KvBuffer decoded(shape, GetParam().layout);
-    const auto positions = chunk.PositionsFrom(4321);
-    ASSERT_TRUE(
-        chunk.DecodeOnCpu(level, slice, positions, expected.view()).ok());
-    BatchPlan plan(chunk.image);
-    const absl::Status added =
-        plan.Add(chunk.Request(level, slice, positions, decoded.view()));
-    ASSERT_TRUE(added.ok()) << added;
-    EXPECT_EQ(plan.output_bytes(), shape.bytes());
-    const absl::Status status = DecodeOnHost(plan);
-    ASSERT_TRUE(status.ok()) << status;
-    EXPECT_EQ(expected.bytes(), decoded.bytes());
+    const absl::Status same =
+        CompareWithCpu(chunk, level, slice, GetParam().layout);
+    EXPECT_TRUE(same.ok()) << same;
   }
 };
 
@@ -170,52 +159,13 @@ TEST(DeviceStream, GivesTheBitsOfTheBenchmarksChunks) {
   }
 }
 
-// Pages of 16 tokens in a shuffled order. The chunk begins inside a page.
 TEST(DeviceStream, WritesPages) {
   ChunkOptions options;
   options.shape = Shape(2, 2, 40, 128);
   options.rotary_dim = 128;
   const GpuTestChunk chunk(options, Coding::kCalibrated, 5);
-  KvBuffer expected(options.shape, Layout::kTokenMajor);
-  ASSERT_TRUE(chunk
-                  .DecodeOnCpu(Level::kBase1, chunk.All(),
-                               chunk.header.positions, expected.view())
-                  .ok());
-  constexpr int kBlocks = 9;
-  constexpr int kTokens = 16;
-  const size_t row = options.shape.head_bytes() * options.shape.kv_heads;
-  const size_t plane = kBlocks * kTokens * row;
-  std::vector<Bytes16> memory(4 * plane / sizeof(Bytes16));
-  auto* base = reinterpret_cast<std::byte*>(memory.data());
-  const KvPages pages{
-      .keys = {base, base + 2 * plane},
-      .values = {base + plane, base + 3 * plane},
-      .block_stride = static_cast<int64_t>(kTokens * row),
-      .token_stride = static_cast<int64_t>(row),
-      .head_stride = static_cast<int64_t>(options.shape.head_bytes()),
-      .block_tokens = kTokens,
-      .blocks = kBlocks,
-      .block_table = {8, 3, 0, 6, 2},
-      .first_token = 21};
-  ChunkRequest request =
-      chunk.Request(Level::kBase1, chunk.All(), chunk.header.positions, {});
-  request.places = pages;
-  BatchPlan plan(chunk.image);
-  ASSERT_TRUE(plan.Add(request).ok());
-  ASSERT_TRUE(DecodeOnHost(plan).ok());
-  for (int layer = 0; layer < 2; ++layer) {
-    for (const KvPart part : {KvPart::kK, KvPart::kV}) {
-      for (int token = 0; token < options.shape.tokens; ++token) {
-        const int at = pages.first_token + token;
-        const std::byte* page =
-            (part == KvPart::kK ? pages.keys : pages.values)[layer] +
-            (pages.block_table[at / kTokens] * kTokens + at % kTokens) * row;
-        ASSERT_EQ(
-            std::memcmp(page, expected.view().At(layer, part, 0, token), row),
-            0);
-      }
-    }
-  }
+  const absl::Status same = ComparePagesWithCpu(chunk, Level::kBase1);
+  EXPECT_TRUE(same.ok()) << same;
 }
 
 }  // namespace

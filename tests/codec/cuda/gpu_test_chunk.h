@@ -20,6 +20,9 @@ enum class Coding {
 struct GpuTestChunk {
   GpuTestChunk(const ChunkOptions& options, Coding coding, uint32_t seed,
                int components = 0);
+  // Encodes `kv`.
+  GpuTestChunk(const ChunkOptions& options,
+               std::shared_ptr<const Calibration> made_for, const KvView& kv);
 
   KvSlice All() const {
     return {0, header.shape.layers, 0, header.shape.kv_heads};
@@ -38,9 +41,26 @@ struct GpuTestChunk {
   std::shared_ptr<const CalibrationImage> image;
   std::vector<std::byte> object;
   std::optional<ObjectIndex> index;
+
+ private:
+  void Encode(const KvView& kv);
 };
 
+// A chunk of standard normal values in which K and V of `joint_heads` heads
+// share streams. A few tokens are larger, so that high parts, patches and raw
+// rows occur.
+GpuTestChunk JointTestChunk(const ChunkOptions& options, int joint_heads,
+                            uint32_t seed);
+
 KvShape ShapeOf(const KvShape& whole, const KvSlice& slice);
+
+// Decodes a slice with a warp's code and with the CPU's decoder. INTERNAL if
+// any byte differs, also between rows.
+absl::Status CompareWithCpu(const GpuTestChunk& chunk, Level level,
+                            const KvSlice& slice, Layout layout);
+// The same for pages of 16 tokens in a shuffled order. The chunk has at most 48
+// tokens and begins inside a page.
+absl::Status ComparePagesWithCpu(const GpuTestChunk& chunk, Level level);
 
 }  // namespace kdn::codec::cuda
 
