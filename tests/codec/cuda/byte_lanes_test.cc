@@ -124,6 +124,7 @@ TEST(RowStore, SumsBecomeFloatsExactly) {
   for (const int32_t sum : {0, 1, -1, 77777, -77777, 1 << 22, -(1 << 22)}) {
     EXPECT_EQ(BitsOf(FloatOfSum(kNoSum + sum)),
               BitsOf(static_cast<float>(sum)));
+    EXPECT_EQ(FloatOfInt(sum), static_cast<float>(sum));
   }
 }
 

@@ -112,6 +112,33 @@ TEST_F(GpuDecoderTest, GivesTheBitsOfTheCpu) {
   }
 }
 
+TEST_F(GpuDecoderTest, GivesTheBitsOfTheCpuForJointStreams) {
+  struct {
+    KvShape shape;
+    int joint_heads;
+  } const cases[] = {{{2, 4, 256, 128, Dtype::kBf16}, 2},
+                     {{2, 4, 100, 64, Dtype::kFp16}, 2},
+                     {{2, 1, 37, 128, Dtype::kFp32}, 1},
+                     {{2, 3, 70, 24, Dtype::kBf16}, 3}};
+  for (const auto& [shape, joint_heads] : cases) {
+    for (const RopePairing pairing : {RopePairing::kNeoX, RopePairing::kGptJ}) {
+      ChunkOptions options = Options(shape, pairing);
+      options.levels = options.levels.With(Level::kArchive);
+      const GpuTestChunk chunk = JointTestChunk(options, joint_heads, 5);
+      for (const Level level :
+           {Level::kArchive, Level::kBase, Level::kBase1, Level::kBase2}) {
+        for (const uint64_t values_bytes : {1 << 30, 1}) {
+          SCOPED_TRACE(testing::Message()
+                       << shape.head_dim << " level " << static_cast<int>(level)
+                       << " " << values_bytes);
+          ExpectSame(chunk, level, Layout::kTokenMajor, {values_bytes});
+          ExpectSame(chunk, level, Layout::kPadded, {values_bytes});
+        }
+      }
+    }
+  }
+}
+
 TEST_F(GpuDecoderTest, ReportsDamagedStreams) {
   const KvShape shape{2, 2, 64, 128, Dtype::kBf16};
   GpuTestChunk chunk(Options(shape, RopePairing::kNeoX), Coding::kCalibrated,

@@ -86,6 +86,23 @@ TEST(PlanTeams, TeamsAreFullWhereJobsAreAlike) {
   EXPECT_EQ(plan.rows.size(), 3u);
 }
 
+// All warps of a team write the rows of one joint stream. They decode values of
+// streams with the same classes of tokens.
+TEST(PlanTeams, EachJointStreamHasATeamOfItsOwnForRows) {
+  std::vector<StreamJob> jobs(6);
+  for (StreamJob& job : jobs) job.joint_heads = 2;
+  jobs[1].classes = jobs[4].classes = 6;
+  const TeamPlan plan = PlanTeams(jobs, 100);
+  ASSERT_EQ(plan.rows.size(), 6u);
+  for (int i = 0; i < 6; ++i) {
+    EXPECT_EQ(plan.rows[i].count, 1);
+    for (const int32_t job : plan.rows[i].jobs) EXPECT_EQ(job, i);
+  }
+  ASSERT_EQ(plan.values.size(), 2u);
+  EXPECT_EQ(plan.values[0].count, 4);
+  EXPECT_EQ(plan.values[1].count, 2);
+}
+
 TEST(PlanTeams, NoJobsMakeNoSlices) {
   EXPECT_TRUE(PlanTeams({}, 1).slices.empty());
 }
