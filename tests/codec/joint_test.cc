@@ -157,7 +157,9 @@ TEST_P(JointTest, TheIndexHasTheErrorsOfKAndOfV) {
 }
 
 TEST_P(JointTest, FinerLevelsHaveSmallerErrors) {
-  if (shape().tokens == 1) return;  // its row is raw
+  // In few tokens of many dimensions, the rows themselves take fewer bytes.
+  const uint64_t at = index_->Entry({Level::kBase, 0, KvPart::kK, 0}).offset;
+  if (object_[at] == std::byte{1}) return;
   double last = INFINITY;
   for (const Level level :
        {Level::kArchive, Level::kBase, Level::kBase1, Level::kBase2}) {

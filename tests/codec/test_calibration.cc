@@ -81,7 +81,7 @@ std::vector<float> ValuesOf(const AnalysisMatrix& matrix, float factor) {
 }
 
 // A transform of random integers with a strong diagonal, so that its columns
-// are independent.
+// are independent. The first band has small steps, so that high parts occur.
 StoredTransform RandomTransform(int dim, int heads, std::mt19937* random) {
   const int components =
       (dim + kBandComponents - 1) / kBandComponents * kBandComponents;
@@ -90,8 +90,9 @@ StoredTransform RandomTransform(int dim, int heads, std::mt19937* random) {
   transform.synthesis.assign(static_cast<size_t>(dim) * components, 0);
   for (int d = 0; d < dim; ++d) {
     for (int c = 0; c < dim; ++c) {
+      const int value = d == c ? 100 : entry(*random);
       transform.synthesis[static_cast<size_t>(d) * components + c] =
-          static_cast<int8_t>(d == c ? 100 : entry(*random));
+          static_cast<int8_t>(c < kBandComponents ? value / 5 : value);
     }
     transform.mean.push_back(0.25f * static_cast<float>(d % 5 - 2));
     transform.predictor.linear.push_back(d % 3 == 0 ? 0.7f : -0.4f);
