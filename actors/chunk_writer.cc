@@ -52,8 +52,9 @@ absl::StatusOr<std::unique_ptr<delivery::ChunkWriter>> NodeChunkWriter::Create(
   }
   if (header->levels.Has(Level::kArchive) && calibration->joint_heads() == 0) {
     return absl::FailedPreconditionError(
-        "the level archive needs a calibration of the model, and this node has "
-        "none: make one with `kdn codec calibrate --store`");
+        "the level archive needs a calibration of the model that codes K and V "
+        "together, and this node has none: make one with `kdn codec calibrate "
+        "--store`");
   }
   absl::StatusOr<codec::ObjectEncoder> encoder = codec::ObjectEncoder::Create(
       *std::move(header), std::move(calibration), block->bytes(), form);

@@ -23,7 +23,7 @@ namespace kdn::actors {
 class ViewHolder;
 
 // The most bytes of calibrations that a node keeps: an eighth of its memory,
-// and at least 64 MiB, because a calibration of a large model takes some 30 MB.
+// and at least 64 MiB, because a calibration of a large model takes some 45 MB.
 constexpr uint64_t CalibrationBytesMax(uint64_t memory_bytes) {
   return std::max<uint64_t>(64u << 20, memory_bytes / 8);
 }

@@ -21,9 +21,14 @@ absl::StatusOr<int> SampleTokens(const NodeOptions& options,
                           static_cast<uint64_t>(model.num_kv_heads) *
                           static_cast<uint64_t>(model.head_dim);
   const uint64_t bytes = std::max(kBytesMin, options.memory_bytes / 4);
-  const uint64_t moments = Calibrator::MomentBytes(model);
-  // A vector that grows has up to twice the memory that it needs.
-  const uint64_t row = 2 * values * sizeof(float);
+  // Finish makes matrices from the moments that are as large again.
+  const uint64_t moments = 2 * Calibrator::MomentBytes(model);
+  // A vector that grows has up to twice the memory that it needs. Finish makes
+  // bytes of the row, for the classes at base and at archive, and fits a
+  // predictor to the rows of one stream, and to their squares.
+  const uint64_t of_stream =
+      4 * sizeof(float) * static_cast<uint64_t>(codec::kJointDimMax);
+  const uint64_t row = 2 * values * (sizeof(float) + 2) + of_stream;
   const uint64_t tokens = moments < bytes ? (bytes - moments) / row : 0;
   if (tokens < Calibrator::kSampleTokensMin) {
     return absl::ResourceExhaustedError(absl::StrCat(
@@ -76,12 +81,12 @@ void NodeCalibrationRun::Add(const KvView& kv, std::vector<int32_t> positions,
                              std::vector<double> importance,
                              delivery::Done<absl::StatusOr<Count>> done) {
   transfer::WorkPool& pool = state_->node->pool;
-  pool.Post({WorkClass::kBackground, pool.NextRequester(), 0},
-            [state = state_, kv, positions = std::move(positions),
-             importance = std::move(importance),
-             done = std::move(done)]() mutable {
-              done(AddNow(*state, kv, positions, importance));
-            });
+  pool.Post(
+      {WorkClass::kBackground, pool.NextRequester(), 0},
+      [state = state_, kv, positions = std::move(positions),
+       importance = std::move(importance), done = std::move(done)]() mutable {
+        done(AddNow(*state, kv, positions, importance));
+      });
 }
 
 absl::StatusOr<std::vector<std::byte>> NodeCalibrationRun::Make(

@@ -20,6 +20,9 @@ namespace {
 // Windows that measure how sensitive the model is: each takes about as long as
 // two that are only read.
 constexpr size_t kProbesMax = 16;
+// But one window of so many does it, because the importance of tokens is
+// learned from those that are in the calibrator's sample.
+constexpr size_t kProbeStepMax = 4;
 // Draws of the tokens behind a window, for each of which gradients are
 // computed.
 constexpr int kDraws = 2;
@@ -214,7 +217,8 @@ absl::StatusOr<codec::StoredCalibration> Calibrate(
   if (!calibrator.ok()) return calibrator.status();
   const size_t tokens = TokensOf(windows);
   if (auto s = CheckEnough(llama, *calibrator, tokens); !s.ok()) return s;
-  const size_t probe_step = (windows.size() + kProbesMax - 1) / kProbesMax;
+  const size_t probe_step = std::min<size_t>(
+      kProbeStepMax, (windows.size() + kProbesMax - 1) / kProbesMax);
   size_t done = 0;
   model::RowMetrics metrics(llama);
   model::KvSensitivity sensitivity(llama);

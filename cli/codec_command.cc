@@ -292,7 +292,7 @@ void AddCodecCommand(CLI::App& app, Program& program) {
   CLI::App* command =
       app.add_subcommand("codec",
                          "Make and describe calibrations of models, "
-                         "for the levels base to base+2");
+                         "for the levels base to base+2 and archive");
   command->require_subcommand(1);
   AddCalibrate(*command, program);
   AddInfo(*command, program);

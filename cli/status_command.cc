@@ -164,7 +164,8 @@ void AddStatusCommand(CLI::App& app, Program& program) {
       "delivered: KV that the node's gateway has given to engines\n"
       "hit rate: share of the chunks asked of the node's gateway that it "
       "delivered\n"
-      "calibrations: of the models whose KV base to base+2 code; of one model, "
+      "calibrations: of the models whose KV base to base+2 and archive code; "
+      "of one model, "
       "the first codes new chunks\n"
       "latencies: quantiles since the start of the node, at most 12.5 % above "
       "the true quantiles");

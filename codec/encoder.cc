@@ -83,7 +83,7 @@ std::vector<Rows> RowsOfStream(const KvView& layer_kv, const StreamShape& shape,
   return rows;
 }
 
-// The same of the object, with header.joint_heads.
+// Upper bound of the bytes of an object with this very header.
 size_t BytesMax(const ObjectHeader& header) {
   return PrefixBytesFor(header) + LayerBytesMax(header) * header.shape.layers;
 }
@@ -102,7 +102,8 @@ size_t ObjectBytesMax(ObjectHeader header) {
   size_t most = 0;
   for (header.joint_heads = 0; header.joint_heads <= heads;
        ++header.joint_heads) {
-    if (!CheckJoint(GridOf(header), header.levels).ok()) continue;
+    const bool apart = header.joint_heads == 0;
+    if (!apart && !MayJoin(header.shape, header.joint_heads)) continue;
     most = std::max(most, BytesMax(header));
   }
   return most;

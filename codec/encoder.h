@@ -44,7 +44,7 @@ class ObjectEncoder {
   // CheckSupported refuses the header. `out` must outlive the encoder; its
   // content does not matter. The transform-coded levels are coded with
   // `calibration`, and the header gets its id. `calibration` may be null if the
-  // header has no such level, and has joint_heads for archive.
+  // header has no such level. Archive needs one with joint_heads.
   static absl::StatusOr<ObjectEncoder> Create(
       ObjectHeader header, std::shared_ptr<const Calibration> calibration,
       absl::Span<std::byte> out,

@@ -89,8 +89,8 @@ struct StreamContext {
   const RowRotation* rotation = nullptr;
   // The positions where the tokens' KV was computed. For encoders only.
   absl::Span<const int32_t> positions = {};
-  // How many octaves the steps of tokens are larger than at base. For the
-  // encoder of transform-coded levels only.
+  // How many classes later than at base each token's class is. For the encoder
+  // of transform-coded levels only.
   int coarser = 0;
   // For the encoder of lossless only.
   LosslessForm lossless_form = LosslessForm::kCoded;

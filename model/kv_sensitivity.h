@@ -29,9 +29,9 @@ class KvSensitivity {
   explicit KvSensitivity(const Llama& llama);
 
   // Adds the tokens behind a context, whose KV `cache` has, at positions 0, 1,
-  // ... Draws what the model would say `draws` times. Says nothing of the first
-  // token: an attention sink, whose KV is kept exact. Returns the sum of g^2
-  // over the values of each token's K and V, [layer][KV head][token].
+  // ... Draws what the model would say `draws` times. Mean() leaves out the
+  // first token: an attention sink, whose KV is kept exact. Returns the sum of
+  // g^2 over the values of each token's K and V, [layer][KV head][token].
   // INVALID_ARGUMENT for no tokens behind, or fewer than two before.
   absl::StatusOr<std::vector<double>> Add(const KvCache& cache,
                                           absl::Span<const int32_t> behind,

@@ -7,7 +7,6 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "codec/format/header_check.h"
 #include "codec/format/stream_layout.h"
 #include "codec/stream_codec.h"
 #include "kv/check.h"
@@ -36,7 +35,7 @@ uint64_t StreamBytesMax(const KvShape& shape, const KvSlice& slice,
   uint64_t most = 0;
   for (int heads = 0; heads <= shape.kv_heads; ++heads) {
     const codec::StreamGrid grid(shape, heads);
-    if (!codec::CheckJoint(grid, LevelSet::Of(level)).ok()) continue;
+    if (heads > 0 && !codec::MayJoin(shape, heads)) continue;
     most = std::max(most, LayerBytesMax(grid, slice, level));
   }
   return most * static_cast<uint64_t>(slice.layers());

@@ -62,8 +62,13 @@ absl::Status CheckClasses(const StreamTransform& stream,
           absl::StrCat("a token class has ", token_class.bands.size(),
                        " bands for ", stream.columns(), " values"));
     }
-    for (const auto& band : token_class.bands) {
+    const size_t low_bands = stream.components() / kBandComponents;
+    for (size_t i = 0; i < token_class.bands.size(); ++i) {
+      const auto& band = token_class.bands[i];
       for (int step = 0; step < kLadderSteps; ++step) {
+        if (i >= low_bands && band[step].shrink != 0) {
+          return absl::InvalidArgumentError("a band of high parts shrinks");
+        }
         if (absl::Status s = CheckBandStep(band[step], step, tables); !s.ok()) {
           return s;
         }

@@ -1,6 +1,7 @@
 #include "codec/calibration/calibrator.h"
 
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 #include <numeric>
 
@@ -50,7 +51,9 @@ std::vector<int> ClassesOf(const StoredTransform& transform,
     const float exponent = PredictedExponent(
         transform.predictor, sample.data() + at, transform.mean);
     const float wanted =
-        exponent - static_cast<float>(transform.classes.front().exponent);
+        std::isfinite(exponent)
+            ? exponent - static_cast<float>(transform.classes.front().exponent)
+            : last;  // of rows near the largest float
     classes.push_back(
         static_cast<int>(std::round(std::clamp(wanted, 0.0f, last))));
   }
@@ -59,31 +62,37 @@ std::vector<int> ClassesOf(const StoredTransform& transform,
 
 // The sample's values of the finest quantiser, by token class:
 // [token][column]. The tokens of a class are those that have the class at base
-// or at archive. Rows that an encoder keeps raw are left out.
+// or at archive; if they are few, all tokens. Rows that an encoder keeps raw
+// are left out.
 std::vector<std::vector<int8_t>> ValuesOf(const StreamTransform& transform,
                                           absl::Span<const float> sample,
                                           absl::Span<const int> classes) {
+  constexpr size_t kTokensMin = 64;
   const size_t dim = transform.dim();
   const size_t columns = transform.columns();
-  const size_t count = transform.classes.size();
   std::vector<float> centred(dim);
   std::vector<float> row(transform.components());
-  std::vector<std::vector<int8_t>> values(count);
-  for (size_t i = 0; i < classes.size(); ++i) {
-    for (int coarser = 0; coarser <= kCoarserMax; ++coarser) {
-      const size_t at = classes[i] + coarser;
-      if (at >= count) continue;
-      const float finer = std::ldexp(1.0f, -transform.classes[at].exponent);
-      kernels::Centre(sample.data() + i * dim, transform.mean.data(), finer,
+  std::vector<std::vector<int8_t>> values(transform.classes.size());
+  for (size_t at = 0; at < values.size(); ++at) {
+    std::vector<int8_t>& of_class = values[at];
+    const float finer = std::ldexp(1.0f, -transform.classes[at].exponent);
+    const auto add = [&](size_t token) {
+      kernels::Centre(sample.data() + token * dim, transform.mean.data(), finer,
                       dim, centred.data());
       transform.analysis.Apply(centred.data(), 1, row.data(), BestIsa());
-      std::vector<int8_t>& of_class = values[at];
       of_class.resize(of_class.size() + columns);
       if (!RoundComponents(transform, row.data(),
                            of_class.data() + of_class.size() - columns)) {
         of_class.resize(of_class.size() - columns);
       }
+    };
+    for (size_t token = 0; token < classes.size(); ++token) {
+      const int coarser = static_cast<int>(at) - classes[token];
+      if (coarser >= 0 && coarser <= kCoarserMax) add(token);
     }
+    if (of_class.size() >= kTokensMin * columns) continue;
+    of_class.clear();
+    for (size_t token = 0; token < classes.size(); ++token) add(token);
   }
   return values;
 }
@@ -152,20 +161,22 @@ std::vector<Rows> Calibrator::HeadsOf(const KvView& kv, size_t stream) const {
 }
 
 std::vector<float> Calibrator::ImportanceOf(
-    size_t stream, int tokens, absl::Span<const double> importance) const {
-  // The least importance of a token, as a share of the head's mean: a gradient
-  // may miss what a token is for.
+    size_t stream, int tokens, const std::vector<int>& far,
+    absl::Span<const double> importance) const {
+  // Added to the importance of a token, as a share of the head's mean: a
+  // gradient may miss what a token is for.
   constexpr double kLeastShare = 1e-3;
   if (importance.empty()) return std::vector<float>(tokens, NAN);
   std::vector<float> result(tokens, 0.0f);
   for (int head = 0; head < heads_; ++head) {
     const auto of_head =
         importance.subspan((stream * heads_ + head) * tokens, tokens);
-    const double mean =
-        std::accumulate(of_head.begin(), of_head.end(), 0.0) / tokens;
+    double sum = std::accumulate(of_head.begin(), of_head.end(), 0.0);
+    for (const int token : far) sum -= of_head[token];
+    const double least = std::max<double>(kLeastShare * sum / tokens, FLT_MIN);
     for (int token = 0; token < tokens; ++token) {
-      const double share = mean > 0 ? of_head[token] / mean + kLeastShare : 1.0;
-      result[token] += static_cast<float>(std::log2(share) / heads_);
+      result[token] +=
+          static_cast<float>(std::log2(of_head[token] + least) / heads_);
     }
   }
   return result;
@@ -224,7 +235,8 @@ absl::Status Calibrator::Add(const KvView& kv,
     rows.Load(stream_shape, HeadsOf(kv, i), &undo);
     const std::vector<int> far =
         CentreWithoutFar(rows.values(), dim_, positions).far;
-    const std::vector<float> known = ImportanceOf(i, shape.tokens, importance);
+    const std::vector<float> known =
+        ImportanceOf(i, shape.tokens, far, importance);
     Stream& stream = streams_[i];
     std::vector<double> added;
     for (int token = 0; token < shape.tokens; ++token) {
@@ -300,9 +312,10 @@ absl::StatusOr<StoredCalibration> Calibrator::Finish(
     const Options& options) const {
   if (absl::Status s = Check(options); !s.ok()) return s;
   const std::vector<Spectrum> spectra = SpectraOf(options);
-  const bool has_importance = std::any_of(
-      streams_.front().importance.begin(), streams_.front().importance.end(),
-      [](float x) { return !std::isnan(x); });
+  const std::vector<float>& importance = streams_.front().importance;
+  const auto known = std::count_if(importance.begin(), importance.end(),
+                                   [](float x) { return !std::isnan(x); });
+  const bool has_importance = known >= FitRowsMin(dim_);
   const absl::Span<const int> exponents =
       has_importance ? absl::MakeConstSpan(kExponents)
                      : absl::MakeConstSpan(kExponentsAlike);

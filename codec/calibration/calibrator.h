@@ -102,8 +102,9 @@ class Calibrator {
   std::vector<Rows> HeadsOf(const KvView& kv, size_t stream) const;
   int StreamsOfLayer() const { return spec_.num_kv_heads / heads_; }
   // The importance of a stream's tokens in logarithms, from the importances of
-  // Add.
+  // Add and the tokens that are far.
   std::vector<float> ImportanceOf(size_t stream, int tokens,
+                                  const std::vector<int>& far,
                                   absl::Span<const double> importance) const;
   // Halves the samples when they are too large.
   void Thin();

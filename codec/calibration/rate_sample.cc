@@ -63,8 +63,9 @@ void RateSample::AddHalf(const Part& part, int begin, float factor,
     if (histogram.empty()) histogram.resize(2 * kMost + 1);
     const float* const from = &part.values[row * part.columns + begin];
     for (int i = 0; i < kHalfBand; ++i) {
-      const float value = std::nearbyint(from[i] * factor);
-      squares[at] += value * value;
+      float value = std::nearbyint(from[i] * factor);
+      if (std::isnan(value)) value = 0;  // of rows near the largest float
+      squares[at] += double{value} * value;
       const float most = kMost;
       ++histogram[static_cast<int>(std::clamp(value, -most, most)) + kMost];
     }

@@ -62,7 +62,7 @@ void KeepColumns(int dim, int components, std::vector<double>* matrix) {
           std::fabs((*matrix)[static_cast<size_t>(d) * components + c]));
     }
     const double longer = kLeastEntry / largest;
-    if (!(longer > 1)) continue;
+    if (!(longer > 1) || !std::isfinite(longer)) continue;
     for (int d = 0; d < dim; ++d) {
       (*matrix)[static_cast<size_t>(d) * components + c] *= longer;
     }

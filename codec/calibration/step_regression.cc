@@ -31,7 +31,7 @@ StepPredictor FitSteps(absl::Span<const float> rows,
   predictor.square.assign(dim, 0.0f);
   const std::vector<size_t> known = KnownRows(importance);
   const auto count = static_cast<Eigen::Index>(known.size());
-  if (count < 2 * dim) return predictor;
+  if (count < FitRowsMin(static_cast<int>(dim))) return predictor;
   // A column for each feature: differences to the mean, then their squares.
   Eigen::MatrixXf features(count, 2 * dim);
   Eigen::VectorXf wanted(count);

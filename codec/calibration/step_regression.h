@@ -11,10 +11,13 @@ namespace kdn::codec {
 // binary logarithm of what a squared error of the row costs; rows where it is
 // NaN are left out. A token whose errors cost 2^b as much gets a step that is
 // 2^(-kImportanceShare * b / 2) as large; the exponents have the mean 0. With
-// rows too few to tell, all exponents are 0.
+// fewer than FitRowsMin rows, all exponents are 0.
 StepPredictor FitSteps(absl::Span<const float> rows,
                        absl::Span<const float> mean,
                        absl::Span<const float> importance);
+
+// The fewest rows of `dim` dimensions that tell how to predict.
+constexpr int FitRowsMin(int dim) { return 2 * dim; }
 
 // At 1, all tokens would cost the same. Less is better, because predictions
 // are not exact.

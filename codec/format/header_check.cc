@@ -111,12 +111,9 @@ absl::Status CheckJoint(const StreamGrid& grid, LevelSet levels) {
     return absl::InvalidArgumentError(
         "has the level archive, but K and V do not share streams");
   }
-  const KvShape& shape = grid.shape;
-  if (grid.joint_heads < 0 || shape.kv_heads % grid.joint_heads != 0 ||
-      grid.joint_heads * (shape.dim(KvPart::kK) + shape.dim(KvPart::kV)) >
-          kJointDimMax) {
+  if (!MayJoin(grid.shape, grid.joint_heads)) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "joins K and V of ", grid.joint_heads, " of ", shape.kv_heads,
+        "joins K and V of ", grid.joint_heads, " of ", grid.shape.kv_heads,
         " heads, which do not divide them or have more than ", kJointDimMax,
         " dimensions"));
   }

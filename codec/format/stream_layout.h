@@ -71,6 +71,13 @@ struct StreamGrid {
   // ObjectHeader::joint_heads.
   int joint_heads = 0;
 };
+// Whether K and V of so many heads may share a stream: `heads` divides the
+// heads, and the stream has at most kJointDimMax dimensions.
+inline bool MayJoin(const KvShape& shape, int heads) {
+  return heads > 0 && shape.kv_heads % heads == 0 &&
+         heads * (shape.dim(KvPart::kK) + shape.dim(KvPart::kV)) <=
+             kJointDimMax;
+}
 // The grid of an object.
 inline StreamGrid GridOf(const ObjectHeader& header) {
   return {header.shape, header.joint_heads};

@@ -45,6 +45,7 @@ std::vector<uint8_t> RoundClasses(absl::Span<const float> wanted) {
                    [&](int a, int b) { return wanted[a] < wanted[b]; });
   std::vector<uint8_t> classes(wanted.size());
   size_t begin = 0;
+  size_t before = 0;  // the tokens that want a class before this one
   for (int i = 0; i < kStreamClasses; ++i) {
     // The tokens up to this class, to the nearest multiple of kTokenBlock.
     const auto up_to = static_cast<size_t>(
@@ -52,11 +53,15 @@ std::vector<uint8_t> RoundClasses(absl::Span<const float> wanted) {
           return std::round(std::clamp(x, 0.0f, kLast)) <=
                  static_cast<float>(i);
         }));
-    const size_t rounded =
+    // Tokens that the class before did not take are of this class.
+    const size_t nearest =
         (up_to + kTokenBlock / 2) / kTokenBlock * kTokenBlock;
-    const size_t end = i + 1 == kStreamClasses || up_to == wanted.size()
-                           ? wanted.size()
-                           : std::clamp(rounded, begin, wanted.size());
+    const size_t least = (before + kTokenBlock - 1) / kTokenBlock * kTokenBlock;
+    const bool is_last = i + 1 == kStreamClasses || up_to == wanted.size();
+    const size_t end =
+        is_last ? wanted.size()
+                : std::clamp(std::max(nearest, least), begin, wanted.size());
+    before = up_to;
     for (size_t rank = begin; rank < end; ++rank) {
       classes[ranked[rank]] = static_cast<uint8_t>(i);
     }

@@ -42,9 +42,10 @@ class TokenOrder {
 };
 
 // The classes of tokens, when `wanted` gives the best class of each token, from
-// 0 to kStreamClasses - 1, as a real number. Smaller numbers first, they are
-// rounded so that every class but the last has a multiple of kTokenBlock
-// tokens: then no class needs padding.
+// 0 to kStreamClasses - 1, as a real number. It is rounded so that every class
+// but the last has a multiple of kTokenBlock tokens: then no class needs
+// padding. A token's class is at most one coarser than its nearest class.
+// REQUIRES: no number is NaN.
 std::vector<uint8_t> RoundClasses(absl::Span<const float> wanted);
 
 }  // namespace kdn::codec

@@ -7,8 +7,8 @@
 
 namespace kdn::codec {
 
-// The codec of the levels base, base+1 and base+2. Rows before RoPE are
-// transformed to decorrelated components (a Karhunen-Loeve transform per
+// The codec of the levels base, base+1, base+2 and archive. Rows before RoPE
+// are transformed to decorrelated components (a Karhunen-Loeve transform per
 // stream, calibrated once per model, as in KVTC, arXiv 2511.01815), which are
 // quantised uniformly and entropy-coded with static tables; calibration.h has
 // the arithmetic. A token is kept in bf16 instead if a component is outside the

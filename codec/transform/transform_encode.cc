@@ -212,6 +212,8 @@ std::vector<uint8_t> ClassesOf(const StreamFrame& frame,
     const float exponent = PredictedExponent(context.transform->predictor,
                                              rows.Row(token), centred.mean) -
                            static_cast<float>(classes[0].exponent);
+    // A predictor of huge numbers may give NaN for a row.
+    if (!std::isfinite(exponent)) continue;
     wanted[token] = std::clamp(exponent, 0.0f, static_cast<float>(count - 1));
   }
   chosen = RoundClasses(wanted);

@@ -225,7 +225,7 @@ std::vector<std::string> Seeds() {
   std::vector<std::string> seeds;
   for (uint8_t dim = 0; dim < std::size(codec::kDims); ++dim) {
     for (uint8_t tokens : {2, 21, 39}) {
-      for (uint8_t levels = 0; levels < 2 * codec::kLadderSteps; ++levels) {
+      for (uint8_t levels = 0; levels < 3 * codec::kLadderSteps; ++levels) {
         const auto kind = static_cast<uint8_t>(seeds.size());
         const uint8_t head[codec::kHeadBytes] = {dim, tokens, kind, levels};
         seeds.push_back(codec::SeedOf(head, &rng));
