@@ -461,7 +461,7 @@ def test_a_node_says_what_it_can_do(client: kdn.Client) -> None:
 
 def test_a_calibration_is_stored_on_every_node(cluster: Cluster, tmp_path: Path) -> None:
     file = tmp_path / "recall.kdncal"
-    facts = REPO / "model/recall/facts/arden.txt"
+    facts = REPO / "model/recall/facts"
     subprocess.run([KDN, "codec", "calibrate", "--text", facts, "-o", file], check=True, stdout=subprocess.DEVNULL)
     recall = kdn.ModelSpec.from_directory(REPO / "model/recall")
     with kdn.Client(cluster.unix()) as client:
@@ -484,19 +484,31 @@ def test_an_engine_makes_a_calibration(cluster: Cluster, namespace: str) -> None
     random = np.random.default_rng(1)
     with kdn.Client(cluster.unix()) as client:
         knowledge = client.open(namespace, model)
+        (chunk,) = knowledge.chain(range(200))
+        kv = kv_of(chunk, model)
+        with pytest.raises(kdn.FailedPrecondition, match="archive needs a calibration"):
+            knowledge.store(chunk, kv, levels=["archive"])
         calibrator = knowledge.calibrator()
         with pytest.raises(kdn.ResourceExhausted, match="makes another calibration"):
             knowledge.calibrator()
-        shape = (model.num_layers, 2, model.num_kv_heads, 100, model.head_dim)
-        calibrator.add(random.standard_normal(shape, dtype=np.float32))
-        assert (calibrator.tokens, calibrator.tokens_min) == (100, 64)
+        shape = (model.num_layers, 2, model.num_kv_heads, 300, model.head_dim)
+        of_tokens = random.random((model.num_layers, model.num_kv_heads, 300))
+        with pytest.raises(kdn.InvalidArgument, match="expected"):
+            calibrator.add(random.standard_normal(shape, dtype=np.float32), importance=of_tokens[:, :, :9])
+        calibrator.add(random.standard_normal(shape, dtype=np.float32), importance=of_tokens)
+        assert (calibrator.tokens, calibrator.tokens_min) == (300, 128)
         made = calibrator.finish([1.0, 2.0] * model.num_layers * model.num_kv_heads)
         (found,) = client.calibrations(model)
         assert found.id == made and found.created > 1.7e9
         assert len(found.nodes) == sum(node["alive"] for node in client.status())
+        knowledge.store(chunk, kv, levels=["archive", "base+1"])
+        for level, error_max in (("archive", 0.9), ("base+1", 0.3)):
+            retrieved = knowledge.retrieve([chunk], accept=[level])
+            assert [outcome.level for outcome in retrieved.outcomes] == [level]
+            assert 0 < np.sqrt(np.mean((retrieved.kv - kv) ** 2)) < error_max
         few = knowledge.calibrator()
         few.add(random.standard_normal((*shape[:3], 10, shape[4]), dtype=np.float32), range(7, 17))
-        with pytest.raises(kdn.InvalidArgument, match="at least 64 tokens, got 10"):
+        with pytest.raises(kdn.InvalidArgument, match="at least 128 tokens, got 10"):
             few.finish()
         with pytest.raises(kdn.FailedPrecondition, match="is over"):
             few.finish()

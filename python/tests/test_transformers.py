@@ -1091,7 +1091,13 @@ def test_the_sensitivity_predicts_what_noise_does(recall: Any, tokenizer: Any) -
     cache = transformers.DynamicCache()
     prefill(model, context, cache)
     kv = torch.stack([torch.stack([k[0], v[0]]) for k, v in layers_of(cache)])
-    predicted = sum(sensitivity_of(model, cache, behind, random) for _ in range(40)) / 40
+    draws = [sensitivity_of(model, cache, behind, random) for _ in range(40)]
+    predicted = sum(of_heads for of_heads, _ in draws) / 40
+    of_tokens = sum(of_tokens for _, of_tokens in draws) / 40
+    assert of_tokens.shape == (len(kv), kv.shape[2], len(context))
+    # Both are sums of the same squares.
+    sums = predicted.sum(dim=1) * (len(context) - 1) * kv.shape[-1] * len(behind)
+    assert torch.allclose(of_tokens[:, :, 1:].sum(dim=2), sums, rtol=1e-3)
     exact = logs(cache_of(kv.clone(), "cpu"))
     last = len(kv) - 1
     for layer, part, head in ((0, 0, 0), (1, 1, 1), (last, 0, 1), (last, 1, 0)):
