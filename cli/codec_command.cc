@@ -205,7 +205,7 @@ absl::Status PrintInfo(const std::string& path) {
   std::printf("streams      %zu of %zu dimensions%s\n", stored->streams.size(),
               first.mean.size(),
               stored->joint_heads > 0 ? ", K and V together" : "");
-  std::printf("tokens       %zu classes\n", first.classes.size());
+  std::printf("classes      %zu, of tokens\n", first.classes.size());
   std::printf("tables       %zu\n", calibration.tables().size());
   PrintBands(BandsOf(*stored));
   return absl::OkStatus();

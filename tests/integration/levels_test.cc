@@ -204,7 +204,8 @@ TEST_F(LevelsTest, OneNodeDiesAndEveryLevelIsStillThere) {
   std::vector<Chunk> chunks;
   std::vector<std::vector<std::byte>> delivered;
   for (int i = 0; i < kChunks; ++i) {
-    chunks.push_back(MakeFinite(i, LevelSet::All()));
+    chunks.push_back(
+        MakeFinite(i, LevelSet::All().Without(LevelSet::Of(Level::kArchive))));
     const auto receipt = Put(chunks.back());
     ASSERT_TRUE(receipt.ok()) << receipt.status();
     for (const Level level : kLadder) {
