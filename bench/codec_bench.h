@@ -21,8 +21,8 @@ struct CodecOptions {
   // all.
   std::vector<std::string> families;
   double base_bits = 1.5;  // bits per value to aim at, at the base level
-  std::string json;         // output file; empty: standard output only
-  std::string program;      // path of kdn, to measure other instruction sets
+  std::string json;        // output file; empty: standard output only
+  std::string program;     // path of kdn, to measure other instruction sets
   // Only the speeds, with the instruction set of this process (KDN_ISA).
   bool speeds_only = false;
 };
