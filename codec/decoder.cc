@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "codec/format/header_check.h"
 #include "codec/format/stream_layout.h"
+#include "codec/kernels/stream_rows.h"
 #include "codec/stream_codec.h"
 #include "kv/check.h"
 #include "kv/line_vector.h"
@@ -106,13 +107,11 @@ void Prefetch(absl::Span<const std::byte> bytes) {
 HeadRows WantedRows(const StreamId& id, const StreamShape& shape,
                     int head_begin, int head_end,
                     const KvDestination& destination) {
-  const int heads = shape.joint ? shape.heads / 2 : shape.heads;
   HeadRows rows(shape.heads);
   for (int i = 0; i < shape.heads; ++i) {
-    const int head = id.head_group * heads + i % heads;
-    if (head < head_begin || head >= head_end) continue;
-    const KvPart part = i < heads ? id.part : KvPart::kV;
-    rows[i] = destination.Rows(0, part, head - head_begin);
+    const StreamHead at = HeadOf(shape, id, i);
+    if (at.head < head_begin || at.head >= head_end) continue;
+    rows[i] = destination.Rows(0, at.part, at.head - head_begin);
   }
   return rows;
 }

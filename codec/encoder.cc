@@ -10,6 +10,7 @@
 #include "codec/format/header_check.h"
 #include "codec/format/prefix_format.h"
 #include "codec/format/stream_layout.h"
+#include "codec/kernels/stream_rows.h"
 #include "codec/kernels/vector_kernels.h"
 #include "codec/stream_codec.h"
 #include "kv/check.h"
@@ -68,19 +69,6 @@ size_t LayerBytesMax(const ObjectHeader& header) {
     layer_bytes += AlignUp(group_bytes);
   }
   return layer_bytes;
-}
-
-// The rows of the heads that share a stream.
-std::vector<Rows> RowsOfStream(const KvView& layer_kv, const StreamShape& shape,
-                               const StreamId& id) {
-  const int heads = shape.joint ? shape.heads / 2 : shape.heads;
-  std::vector<Rows> rows;
-  rows.reserve(shape.heads);
-  for (int i = 0; i < shape.heads; ++i) {
-    const KvPart part = i < heads ? id.part : KvPart::kV;
-    rows.push_back(RowsOf(layer_kv, part, id.head_group * heads + i % heads));
-  }
-  return rows;
 }
 
 // Upper bound of the bytes of an object with this very header.

@@ -13,8 +13,6 @@
 namespace kdn::codec {
 namespace {
 
-constexpr int kHalfBand = kBandComponents / 2;
-
 double DeviationOf(int klass) { return std::exp2(klass / 3.0); }
 
 // A key for the tables of a deviation class. The low parts of wide components

@@ -9,6 +9,8 @@
 
 namespace kdn::codec {
 
+inline constexpr int kHalfBand = kBandComponents / 2;
+
 // The deviation class of components whose values have this mean square. Half
 // bands of similar deviation share tables: a class has the half bands within a
 // third of an octave.

@@ -1,11 +1,13 @@
 #include "codec/calibration/calibration.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "codec/calibration/transform_sizes.h"
 #include "codec/transform/symbol_bands.h"
 #include "kv/check.h"
 
@@ -107,28 +109,23 @@ absl::StatusOr<std::shared_ptr<const Calibration>> Calibration::Create(
     const Geometry& geometry, std::vector<FormatCoder::Table> tables,
     std::vector<StreamTransform> streams, absl::Time created, int joint_heads) {
   std::shared_ptr<Calibration> calibration(new Calibration());
-  const int parts = joint_heads > 0 ? 1 : 2;
-  const int heads =
-      joint_heads > 0
-          ? joint_heads
-          : HeadsPerStream(geometry.kv_heads, geometry.head_dim, Level::kBase);
-  const int dim = heads * geometry.head_dim * (joint_heads > 0 ? 2 : 1);
-  if (joint_heads < 0 || geometry.kv_heads % heads != 0 || dim > kJointDimMax) {
+  const TransformSizes sizes = SizesOf(geometry, std::max(joint_heads, 0));
+  if (joint_heads < 0 || geometry.kv_heads % sizes.heads != 0 ||
+      sizes.dim > kJointDimMax) {
     return absl::InvalidArgumentError(
         absl::StrCat("a calibration joins K and V of ", joint_heads, " of ",
                      geometry.kv_heads, " heads"));
   }
   calibration->joint_heads_ = joint_heads;
-  calibration->groups_ = geometry.kv_heads / heads;
-  const size_t expected = static_cast<size_t>(geometry.layers) * parts *
-                          static_cast<size_t>(calibration->groups_);
-  if (streams.size() != expected && !id.is_zero()) {
+  calibration->groups_ = sizes.groups;
+  if (streams.size() != sizes.count && !id.is_zero()) {
     return absl::InvalidArgumentError(
         absl::StrCat("the calibration has ", streams.size(),
-                     " streams, expected ", expected));
+                     " streams, expected ", sizes.count));
   }
   for (const StreamTransform& stream : streams) {
-    if (absl::Status s = CheckStream(stream, dim, tables); !s.ok()) return s;
+    if (absl::Status s = CheckStream(stream, sizes.dim, tables); !s.ok())
+      return s;
   }
   calibration->id_ = id;
   calibration->model_ = model;

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "codec/calibration/left_inverse.h"
+#include "codec/calibration/transform_sizes.h"
 #include "codec/format/byte_io.h"
 #include "codec/format/header_check.h"
 #include "kv/check.h"
@@ -31,24 +32,6 @@ constexpr char kCreated[] = "created";
 // The latest creation time: the year 36812. Later times do not fit a time of
 // every library.
 constexpr uint64_t kCreatedMax = uint64_t{1} << 40;
-
-struct Sizes {
-  int dim;
-  int components;
-  size_t streams;
-};
-
-Sizes SizesOf(const Calibration::Geometry& geometry, int joint_heads) {
-  const int heads =
-      joint_heads > 0
-          ? joint_heads
-          : HeadsPerStream(geometry.kv_heads, geometry.head_dim, Level::kBase);
-  const size_t groups =
-      static_cast<size_t>(geometry.layers) * (geometry.kv_heads / heads);
-  const int dim = heads * geometry.head_dim * (joint_heads > 0 ? 2 : 1);
-  return {dim, (dim + kBandComponents - 1) / kBandComponents * kBandComponents,
-          joint_heads > 0 ? groups : 2 * groups};
-}
 
 absl::Status Bad(absl::string_view what) {
   return absl::DataLossError(absl::StrCat("calibration ", what));
@@ -155,7 +138,7 @@ absl::StatusOr<StepPredictor> ReadPredictor(int dim, ByteReader* in) {
   return predictor;
 }
 
-absl::StatusOr<StoredTransform> ReadTransform(const Sizes& sizes,
+absl::StatusOr<StoredTransform> ReadTransform(const TransformSizes& sizes,
                                               const Joint& joint,
                                               ByteReader* in) {
   StoredTransform stored;
@@ -171,19 +154,19 @@ absl::StatusOr<StoredTransform> ReadTransform(const Sizes& sizes,
   }
   stored.mean = ReadFloats(sizes.dim, in);
   const auto synthesis =
-      in->Bytes(static_cast<size_t>(sizes.dim) * sizes.components);
+      in->Bytes(static_cast<size_t>(sizes.dim) * sizes.components());
   if (!in->ok()) return Bad("ends within a transform");
   if (!AreFinite(stored.mean)) return Bad("has a mean that is not finite");
   stored.synthesis.resize(synthesis.size());
   std::memcpy(stored.synthesis.data(), synthesis.data(), synthesis.size());
   if (joint.heads > 0) {
     stored.wide_bands = in->Read<uint8_t>();
-    if (stored.wide_bands * kBandComponents > sizes.components) {
+    if (stored.wide_bands * kBandComponents > sizes.components()) {
       return Bad("has more wide bands than bands");
     }
   }
   stored.classes.resize(joint.exponents.size());
-  const int values = sizes.components + stored.wide_bands * kBandComponents;
+  const int values = sizes.components() + stored.wide_bands * kBandComponents;
   for (size_t i = 0; i < stored.classes.size(); ++i) {
     stored.classes[i].exponent = joint.exponents[i];
     if (absl::Status s = ReadBands(values, in, &stored.classes[i]); !s.ok()) {
@@ -390,8 +373,8 @@ absl::StatusOr<StoredCalibration> ReadCalibration(
     if (!table.ok()) return table.status();
     stored.tables.push_back(*table);
   }
-  const Sizes sizes = SizesOf(stored.geometry, joint.heads);
-  for (size_t i = 0; i < sizes.streams; ++i) {
+  const TransformSizes sizes = SizesOf(stored.geometry, joint.heads);
+  for (size_t i = 0; i < sizes.count; ++i) {
     auto stream = ReadTransform(sizes, joint, &in);
     if (!stream.ok()) return stream.status();
     stored.streams.push_back(*std::move(stream));

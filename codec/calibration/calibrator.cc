@@ -11,8 +11,10 @@
 #include "codec/calibration/row_products.h"
 #include "codec/calibration/spectrum.h"
 #include "codec/calibration/step_regression.h"
+#include "codec/calibration/transform_sizes.h"
 #include "codec/kernels/row_rotation.h"
 #include "codec/kernels/source_rows.h"
+#include "codec/kernels/stream_rows.h"
 #include "codec/kernels/vector_kernels.h"
 #include "codec/transform/component_rounding.h"
 #include "codec/transform/raw_tokens.h"
@@ -30,6 +32,10 @@ constexpr double kSideBits = 0.08;
 constexpr int kExponents[] = {-1, 0, 1, 2, 3};
 constexpr int kExponentsAlike[] = {0, 1};
 
+Calibration::Geometry GeometryOf(const ModelSpec& spec) {
+  return {spec.num_layers, spec.num_kv_heads, spec.head_dim};
+}
+
 // The step at which `bits_of(step)`, which falls, is `bits`.
 template <typename BitsOf>
 double StepFor(const BitsOf& bits_of, double bits, double low, double high) {
@@ -44,18 +50,11 @@ double StepFor(const BitsOf& bits_of, double bits, double low, double high) {
 std::vector<int> ClassesOf(const StoredTransform& transform,
                            absl::Span<const float> sample) {
   const size_t dim = transform.mean.size();
-  const auto last =
-      static_cast<float>(transform.classes.size() - 1 - kCoarserMax);
   std::vector<int> classes;
   for (size_t at = 0; at < sample.size(); at += dim) {
-    const float exponent = PredictedExponent(
-        transform.predictor, sample.data() + at, transform.mean);
-    const float wanted =
-        std::isfinite(exponent)
-            ? exponent - static_cast<float>(transform.classes.front().exponent)
-            : last;  // of rows near the largest float
-    classes.push_back(
-        static_cast<int>(std::round(std::clamp(wanted, 0.0f, last))));
+    classes.push_back(static_cast<int>(
+        std::round(WantedClass(transform.classes, transform.predictor,
+                               sample.data() + at, transform.mean))));
   }
   return classes;
 }
@@ -107,57 +106,49 @@ absl::StatusOr<int> Calibrator::TokensMin(const ModelSpec& spec) {
         " dimensions, ", spec.name, " has ", spec.head_dim,
         ": its KV can be kept at int8 and lossless"));
   }
-  return 4 * spec.head_dim * JointHeads(spec, kJoinedDims);
+  return 2 * SizesOf(GeometryOf(spec), JointHeads(spec)).dim;
 }
 
-int Calibrator::JointHeads(const ModelSpec& spec, int joined_dims) {
-  const int most = std::min(joined_dims, kJointDimMax) / (2 * spec.head_dim);
+int Calibrator::JointHeads(const ModelSpec& spec) {
+  const int most = kJoinedDims / (2 * spec.head_dim);
   int heads = std::clamp(most, 1, spec.num_kv_heads);
   while (spec.num_kv_heads % heads != 0) --heads;
   return heads;
 }
 
 absl::StatusOr<Calibrator> Calibrator::Create(const ModelSpec& spec,
-                                              int sample_tokens,
-                                              int joined_dims) {
+                                              int sample_tokens) {
   if (const auto tokens = TokensMin(spec); !tokens.ok()) {
     return tokens.status();
   }
-  return Calibrator(spec, std::max(sample_tokens, kSampleTokensMin),
-                    JointHeads(spec, joined_dims));
+  return Calibrator(spec, std::max(sample_tokens, kSampleTokensMin));
 }
 
 uint64_t Calibrator::MomentBytes(const ModelSpec& spec) {
-  const auto heads = static_cast<uint64_t>(JointHeads(spec, kJoinedDims));
-  const uint64_t dim = 2 * heads * static_cast<uint64_t>(spec.head_dim);
-  const uint64_t streams = static_cast<uint64_t>(spec.num_layers) *
-                           (static_cast<uint64_t>(spec.num_kv_heads) / heads);
-  return streams * dim * (dim + 1) * sizeof(double);
+  const TransformSizes sizes = SizesOf(GeometryOf(spec), JointHeads(spec));
+  const auto dim = static_cast<uint64_t>(sizes.dim);
+  return sizes.count * dim * (dim + 1) * sizeof(double);
 }
 
-Calibrator::Calibrator(const ModelSpec& spec, int sample_tokens,
-                       int joint_heads)
+Calibrator::Calibrator(const ModelSpec& spec, int sample_tokens)
     : spec_(spec),
-      heads_(joint_heads),
-      dim_(2 * heads_ * spec.head_dim),
+      heads_(JointHeads(spec)),
+      dim_(SizesOf(GeometryOf(spec), heads_).dim),
       sample_tokens_(sample_tokens),
-      streams_(static_cast<size_t>(spec.num_layers) * StreamsOfLayer()) {
+      streams_(SizesOf(GeometryOf(spec), heads_).count) {
   for (Stream& stream : streams_) {
     stream.sum.resize(dim_);
     stream.products.resize(static_cast<size_t>(dim_) * dim_);
   }
 }
 
-std::vector<Rows> Calibrator::HeadsOf(const KvView& kv, size_t stream) const {
-  const int first = static_cast<int>(stream) % StreamsOfLayer() * heads_;
-  const int layer = static_cast<int>(stream) / StreamsOfLayer();
-  std::vector<Rows> heads;
-  for (const KvPart part : {KvPart::kK, KvPart::kV}) {
-    for (int head = first; head < first + heads_; ++head) {
-      heads.push_back(RowsOf(kv.Layer(layer), part, head));
-    }
-  }
-  return heads;
+std::vector<Rows> Calibrator::HeadsOf(const KvView& kv,
+                                      const StreamShape& shape,
+                                      size_t stream) const {
+  const int at = static_cast<int>(stream);
+  const int layer = at / StreamsOfLayer();
+  return RowsOfStream(kv.Layer(layer), shape,
+                      {Level::kBase, layer, KvPart::kK, at % StreamsOfLayer()});
 }
 
 std::vector<float> Calibrator::ImportanceOf(
@@ -226,13 +217,13 @@ absl::Status Calibrator::Add(const KvView& kv,
                                  .joint = true};
   for (size_t stream = 0; stream < streams_.size(); ++stream) {
     SourceRows rows;
-    if (!rows.Load(stream_shape, HeadsOf(kv, stream), &undo)) {
+    if (!rows.Load(stream_shape, HeadsOf(kv, stream_shape, stream), &undo)) {
       return absl::InvalidArgumentError("a value of the KV is not finite");
     }
   }
   for (size_t i = 0; i < streams_.size(); ++i) {
     SourceRows rows;
-    rows.Load(stream_shape, HeadsOf(kv, i), &undo);
+    rows.Load(stream_shape, HeadsOf(kv, stream_shape, i), &undo);
     const std::vector<int> far =
         CentreWithoutFar(rows.values(), dim_, positions).far;
     const std::vector<float> known =
@@ -321,7 +312,7 @@ absl::StatusOr<StoredCalibration> Calibrator::Finish(
                      : absl::MakeConstSpan(kExponentsAlike);
   StoredCalibration stored;
   stored.model = FingerprintOf(spec_);
-  stored.geometry = {spec_.num_layers, spec_.num_kv_heads, spec_.head_dim};
+  stored.geometry = GeometryOf(spec_);
   stored.joint_heads = heads_;
   // The step from the deviations alone, and then as the sample shows.
   const double bits = options.base_bits - kSideBits;

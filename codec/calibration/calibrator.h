@@ -51,19 +51,18 @@ class Calibrator {
 
   // INVALID_ARGUMENT when the spec is invalid or the transform-coded levels
   // cannot code such a model. The rows of at most `sample_tokens` tokens, and
-  // at least kSampleTokensMin, are kept for the tables. K and V of so many
-  // heads share a stream that it has at most `joined_dims` dimensions, or else
-  // those of one head.
+  // at least kSampleTokensMin, are kept for the tables.
   static absl::StatusOr<Calibrator> Create(const ModelSpec& spec,
-                                           int sample_tokens = kSampleTokens,
-                                           int joined_dims = kJoinedDims);
+                                           int sample_tokens = kSampleTokens);
   // The bytes that a calibrator takes from the start, without the rows.
   // REQUIRES: Validate(spec) is OK.
   static uint64_t MomentBytes(const ModelSpec& spec);
   static constexpr int kSampleTokens = 8192;
   static constexpr int kSampleTokensMin = 512;
-  // More dimensions take fewer bits: on SmolLM2, 384 take a tenth fewer than
-  // 128 for the same divergence. Decoding takes time in proportion to them.
+  // K and V of so many heads share a stream that it has at most this many
+  // dimensions, or else those of one head. More dimensions take fewer bits: on
+  // SmolLM2, 384 take a tenth fewer than 128 for the same divergence. Decoding
+  // takes time in proportion to them.
   static constexpr int kJoinedDims = 384;
 
   // Adds the KV of a run of tokens, of all layers, with K rotated at
@@ -75,7 +74,7 @@ class Calibrator {
                    absl::Span<const double> importance = {});
   int tokens() const { return tokens_; }
   // The heads whose K and V share a stream. REQUIRES: Validate(spec) is OK.
-  static int JointHeads(const ModelSpec& spec, int joined_dims);
+  static int JointHeads(const ModelSpec& spec);
   // The fewest tokens that Finish accepts: two per dimension of a stream. For a
   // model, with the errors of Create.
   static absl::StatusOr<int> TokensMin(const ModelSpec& spec);
@@ -97,9 +96,10 @@ class Calibrator {
     std::vector<float> importance;
   };
 
-  Calibrator(const ModelSpec& spec, int sample_tokens, int joint_heads);
-  // The heads of stream `stream`.
-  std::vector<Rows> HeadsOf(const KvView& kv, size_t stream) const;
+  Calibrator(const ModelSpec& spec, int sample_tokens);
+  // The heads of stream `stream`, whose shape is `shape`.
+  std::vector<Rows> HeadsOf(const KvView& kv, const StreamShape& shape,
+                            size_t stream) const;
   int StreamsOfLayer() const { return spec_.num_kv_heads / heads_; }
   // The importance of a stream's tokens in logarithms, from the importances of
   // Add and the tokens that are far.

@@ -10,11 +10,6 @@
 #include "kv/isa.h"
 
 namespace kdn::codec {
-namespace {
-
-constexpr int kHalfBand = kBandComponents / 2;
-
-}  // namespace
 
 void RateSample::Add(const StreamTransform& transform,
                      absl::Span<const float> sample,

@@ -203,18 +203,13 @@ std::vector<uint8_t> ClassesOf(const StreamFrame& frame,
   std::vector<uint8_t> chosen(frame.tokens, 0);
   if (classes.size() == 1) return chosen;
   const int first = context.coarser;
-  const int count = std::min<int>(
-      kStreamClasses, static_cast<int>(classes.size()) - kCoarserMax);
+  const int count = BaseClasses(classes);
   KDN_CHECK(first <= kCoarserMax && count > 0, "a calibration has the classes");
   std::vector<float> wanted(frame.tokens, static_cast<float>(count - 1));
   for (int token = 0; token < frame.tokens; ++token) {
     if (IsIn(centred.far, token)) continue;
-    const float exponent = PredictedExponent(context.transform->predictor,
-                                             rows.Row(token), centred.mean) -
-                           static_cast<float>(classes[0].exponent);
-    // A predictor of huge numbers may give NaN for a row.
-    if (!std::isfinite(exponent)) continue;
-    wanted[token] = std::clamp(exponent, 0.0f, static_cast<float>(count - 1));
+    wanted[token] = WantedClass(classes, context.transform->predictor,
+                                rows.Row(token), centred.mean);
   }
   chosen = RoundClasses(wanted);
   for (uint8_t& token_class : chosen) {

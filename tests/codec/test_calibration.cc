@@ -80,6 +80,18 @@ std::vector<float> ValuesOf(const AnalysisMatrix& matrix, float factor) {
   return values;
 }
 
+// The parts of a calibration without tables and streams.
+CalibrationParts EmptyParts(const Calibration::Geometry& geometry, uint8_t id) {
+  std::array<uint8_t, CalibrationId::kSize> digest{};
+  digest[0] = id;
+  CalibrationParts parts;
+  parts.id = CalibrationId(digest);
+  digest[0] = 77;
+  parts.model = ModelFingerprint(digest);
+  parts.geometry = geometry;
+  return parts;
+}
+
 // A transform of random integers with a strong diagonal, so that its columns
 // are independent. The first band has small steps, so that high parts occur.
 StoredTransform RandomTransform(int dim, int heads, std::mt19937* random) {
@@ -109,13 +121,7 @@ StoredTransform RandomTransform(int dim, int heads, std::mt19937* random) {
 
 CalibrationParts JointParts(const Calibration::Geometry& geometry,
                             int joint_heads, uint8_t id, int wide_bands) {
-  std::array<uint8_t, CalibrationId::kSize> digest{};
-  digest[0] = id;
-  CalibrationParts parts;
-  parts.id = CalibrationId(digest);
-  digest[0] = 77;
-  parts.model = ModelFingerprint(digest);
-  parts.geometry = geometry;
+  CalibrationParts parts = EmptyParts(geometry, id);
   parts.joint_heads = joint_heads;
   const auto kinds = Kinds(&parts.tables);
   // The high parts of the first band fit a symbol. Those of other wide bands
@@ -161,13 +167,7 @@ std::shared_ptr<const Calibration> MadeJointCalibration(
 
 CalibrationParts PartsOf(const Calibration::Geometry& geometry, uint8_t id) {
   constexpr float kStepsOfOne = 10.0f;
-  std::array<uint8_t, CalibrationId::kSize> digest{};
-  digest[0] = id;
-  CalibrationParts parts;
-  parts.id = CalibrationId(digest);
-  digest[0] = 77;
-  parts.model = ModelFingerprint(digest);
-  parts.geometry = geometry;
+  CalibrationParts parts = EmptyParts(geometry, id);
   const auto kinds = Kinds(&parts.tables);
   const auto built_in = Calibration::Uncalibrated(geometry);
   StreamTransform stream = built_in->Of(0, KvPart::kK, 0);
