@@ -14,18 +14,6 @@ constexpr int kKiviGroup = 32;
 
 float RoundedToFp16(float value) { return Fp16ToFloat(FloatToFp16(value)); }
 
-// The bins of a layer in CacheGen's public configuration. K has three grades of
-// depth, V has two.
-int CacheGenBins(int level, KvPart part, int layer) {
-  if (level == 3) return 32;
-  if (part == KvPart::kK) {
-    if (level == 2) return layer < 10 ? 32 : 16;
-    return layer < 20 ? 16 : 12;
-  }
-  if (level == 2) return layer < 2 ? 32 : 16;
-  return layer < 2 ? 16 : 12;
-}
-
 float AbsMaxOfToken(const KvTensor& kv, int layer, KvPart part, int token) {
   float largest = 0;
   for (int head = 0; head < kv.shape().kv_heads; ++head) {
@@ -139,6 +127,16 @@ double KiviGroup(float* values, int count, int stride, int bits) {
 }
 
 }  // namespace
+
+int CacheGenBins(int level, KvPart part, int layer) {
+  if (level == 3) return 32;
+  if (part == KvPart::kK) {
+    if (level == 2) return layer < 10 ? 32 : 16;
+    return layer < 20 ? 16 : 12;
+  }
+  if (level == 2) return layer < 2 ? 32 : 16;
+  return layer < 2 ? 16 : 12;
+}
 
 CacheGenTables::CacheGenTables(const KvShape& shape, int level)
     : shape_(shape), level_(level) {

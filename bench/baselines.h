@@ -19,6 +19,11 @@ namespace kdn::bench {
 // counts the streams, 2 bytes per stream for its length and 2 bytes per absmax.
 // `level` is 1 (coarse), 2 (CacheGen's default) or 3.
 
+// The bins of a layer. Level 2 is what LMCache, which has CacheGen's public
+// code, chooses for a model of 10 or more layers, and level 3 what it chooses
+// for other models. It has no coarser level. REQUIRES: 1 <= level <= 3.
+int CacheGenBins(int level, KvPart part, int layer);
+
 // The frequency tables of a model, counted on other texts (section 5.2 of the
 // paper). One for each layer, K or V, and channel.
 class CacheGenTables {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -11,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bench/baselines.h"
+#include "bench/coder_process.h"
 #include "bench/gaussian_source.h"
 #include "bench/isa_process.h"
 #include "bench/own_levels.h"
@@ -28,6 +30,7 @@ namespace {
 
 using Json = nlohmann::json;
 
+constexpr char kLmcacheFamily[] = "cachegen-lmcache";
 constexpr int kChunkTokens[] = {256, 1500};  // the KDN's and CacheGen's chunks
 
 std::vector<Level> OwnLevels() {
@@ -49,6 +52,25 @@ CodecUnderTest Own(Level level, std::string family,
           }};
 }
 
+// Null: LMCache is not measured.
+using SharedCoder = std::shared_ptr<CoderProcess>;
+
+// LMCache's code with the bins of our own CacheGen's level. It counts its
+// tables on the chunk.
+CodecUnderTest Lmcache(SharedCoder coder, int level) {
+  return {absl::StrCat(kLmcacheFamily, "-", level), kLmcacheFamily,
+          [coder = std::move(coder), level](const KvTensor& kv,
+                                            absl::Span<const int32_t>) {
+            std::vector<int> key_bins;
+            std::vector<int> value_bins;
+            for (int layer = 0; layer < kv.shape().layers; ++layer) {
+              key_bins.push_back(CacheGenBins(level, KvPart::kK, layer));
+              value_bins.push_back(CacheGenBins(level, KvPart::kV, layer));
+            }
+            return coder->Code(kv, key_bins, value_bins);
+          }};
+}
+
 // What the codecs know of a model before they see a chunk. A chunk's size does
 // not count it.
 struct Trained {
@@ -62,8 +84,8 @@ struct Trained {
   }
 };
 
-std::vector<CodecUnderTest> Codecs(const RopeSpec& rope,
-                                   const Trained& trained) {
+std::vector<CodecUnderTest> Codecs(const RopeSpec& rope, const Trained& trained,
+                                   const SharedCoder& lmcache) {
   std::vector<CodecUnderTest> codecs;
   for (const Level level : OwnLevels()) {
     const bool fixed = level == Level::kLossless || level == Level::kInt8;
@@ -84,6 +106,7 @@ std::vector<CodecUnderTest> Codecs(const RopeSpec& rope,
                           absl::Span<const int32_t>) -> absl::StatusOr<Coded> {
                         return CacheGen(kv, *tables);
                       }});
+    if (lmcache != nullptr) codecs.push_back(Lmcache(lmcache, level));
   }
   for (int bits : {2, 4}) {
     codecs.push_back({absl::StrCat("kivi-", bits), "kivi",
@@ -91,6 +114,21 @@ std::vector<CodecUnderTest> Codecs(const RopeSpec& rope,
                           -> absl::StatusOr<Coded> { return Kivi(kv, bits); }});
   }
   return codecs;
+}
+
+bool IsWanted(const std::string& family, const CodecOptions& options) {
+  const std::vector<std::string>& wanted = options.families;
+  return wanted.empty() ||
+         std::find(wanted.begin(), wanted.end(), family) != wanted.end();
+}
+
+// Whether a wanted family knows the model.
+bool NeedsTraining(const CodecOptions& options) {
+  constexpr const char* kTrained[] = {"lossless", "int8", "kdn",
+                                      "cachegen-trained"};
+  return std::any_of(
+      std::begin(kTrained), std::end(kTrained),
+      [&](const char* family) { return IsWanted(family, options); });
 }
 
 // The windows of all calibration texts. By default, the facts beside the model.
@@ -128,6 +166,8 @@ absl::Status CountTables(const QualityBed& bed,
 
 absl::StatusOr<Trained> TrainFor(const QualityBed& bed,
                                  const CodecOptions& options) {
+  Trained trained(ShapeOf(bed.spec(), 1));
+  if (!NeedsTraining(options)) return trained;
   std::fprintf(stderr, "calibrating ...\n");
   const auto windows = WindowsOf(options, bed.tokenizer());
   if (!windows.ok()) return windows.status();
@@ -137,7 +177,6 @@ absl::StatusOr<Trained> TrainFor(const QualityBed& bed,
   if (!stored.ok()) return stored.status();
   auto calibration = codec::ParseCalibration(codec::WriteCalibration(*stored));
   if (!calibration.ok()) return calibration.status();
-  Trained trained(ShapeOf(bed.spec(), 1));
   trained.kdn = *std::move(calibration);
   if (absl::Status s = CountTables(bed, *windows, trained); !s.ok()) return s;
   return trained;
@@ -196,41 +235,72 @@ double BitsAt(double kl, absl::Span<const Point> points,
          (fine_bits - coarse_bits) * (coarse_kl - at) / (coarse_kl - fine_kl);
 }
 
-// Both codecs are charged alike. "trained": both know the model, and neither
-// pays for it. "alone": a chunk brings all that its decoder needs, CacheGen's
-// tables or the statistics of the KDN's built-in calibration.
+// A family of CacheGen and the family of the KDN that it is compared with.
+struct Comparison {
+  const char* cachegen;
+  const char* tables;  // of CacheGen and, but for the last one, of the KDN
+  const char* kdn;
+};
+
+// In all but the last, both codecs are charged alike. "trained": both know the
+// model, and neither pays for it. "alone": a chunk brings all that its decoder
+// needs, CacheGen's tables or the statistics of the KDN's built-in calibration.
+// The last compares the two systems as they are used: LMCache puts tables into
+// every chunk, and a cluster of the KDN keeps one calibration of a model.
+constexpr Comparison kComparisons[] = {
+    {"cachegen", "alone", "kdn-uncalibrated"},
+    {"cachegen-trained", "trained", "kdn"},
+    {kLmcacheFamily, "alone", "kdn-uncalibrated"},
+    {kLmcacheFamily, "as used", "kdn"},
+};
+
+bool IsMeasured(absl::string_view family, absl::Span<const Point> points) {
+  return std::any_of(points.begin(), points.end(), [&](const Point& point) {
+    return point.family == std::string(family);
+  });
+}
+
 void CompareAtEqualDivergence(absl::Span<const Point> points, Json& json) {
-  for (const Point& point : points) {
-    const bool trained = point.family == "cachegen-trained";
-    if (!trained && point.family != "cachegen") continue;
-    const double bits =
-        BitsAt(point.quality.kl_mean, points,
-               trained ? "kdn" : "kdn-uncalibrated", point.chunk_tokens);
-    json["ratio_vs_cachegen_equal_kl"].push_back(
-        {{"level", point.codec},
-         {"tables", trained ? "trained" : "alone"},
-         {"chunk_tokens", point.chunk_tokens},
-         {"kl_mean", point.quality.kl_mean},
-         {"cachegen_bits", point.quality.bits_per_value},
-         {"kdn_bits", bits},
-         {"ratio", bits > 0 ? point.quality.bits_per_value / bits : -1}});
+  for (const Comparison& comparison : kComparisons) {
+    if (!IsMeasured(comparison.kdn, points)) continue;
+    for (const Point& point : points) {
+      if (point.family != comparison.cachegen) continue;
+      const double bits = BitsAt(point.quality.kl_mean, points, comparison.kdn,
+                                 point.chunk_tokens);
+      json["ratio_vs_cachegen_equal_kl"].push_back(
+          {{"level", point.codec},
+           {"tables", comparison.tables},
+           {"chunk_tokens", point.chunk_tokens},
+           {"kl_mean", point.quality.kl_mean},
+           {"cachegen_bits", point.quality.bits_per_value},
+           {"kdn_family", comparison.kdn},
+           {"kdn_bits", bits},
+           {"ratio", bits > 0 ? point.quality.bits_per_value / bits : -1}});
+    }
   }
 }
 
-bool IsWanted(const std::string& family, const CodecOptions& options) {
-  const std::vector<std::string>& wanted = options.families;
-  return wanted.empty() ||
-         std::find(wanted.begin(), wanted.end(), family) != wanted.end();
+// Null when LMCache is not to be measured.
+absl::StatusOr<SharedCoder> StartLmcache(const CodecOptions& options) {
+  if (!IsWanted(kLmcacheFamily, options)) return nullptr;
+  if (options.lmcache.empty()) {
+    if (options.families.empty()) return nullptr;
+    return absl::InvalidArgumentError(
+        absl::StrCat("the family ", kLmcacheFamily, " needs --lmcache"));
+  }
+  return CoderProcess::Start(options.lmcache, {});
 }
 
-absl::Status MeasureQuality(const CodecOptions& options, Json& json) {
+absl::Status MeasureQuality(const CodecOptions& options,
+                            const SharedCoder& lmcache, Json& json) {
   const absl::StatusOr<QualityBed> bed = QualityBed::Create(
       options.model, options.texts, {.windows = options.windows});
   if (!bed.ok()) return bed.status();
   const absl::StatusOr<Trained> trained = TrainFor(*bed, options);
   if (!trained.ok()) return trained.status();
   std::vector<Point> points;
-  for (const CodecUnderTest& codec : Codecs(bed->spec().rope, *trained)) {
+  for (const CodecUnderTest& codec :
+       Codecs(bed->spec().rope, *trained, lmcache)) {
     if (!IsWanted(codec.family, options)) continue;
     for (const int chunk_tokens : kChunkTokens) {
       std::fprintf(stderr, "measuring %s of %s in chunks of %d ...\n",
@@ -283,7 +353,8 @@ absl::StatusOr<Trained> TrainOn(GaussianSource& source,
 
 // Measures how many bits each codec needs above the rate-distortion bound: the
 // least bits that any code needs for the same error.
-absl::Status MeasureSynthetic(const CodecOptions& options, Json& json) {
+absl::Status MeasureSynthetic(const CodecOptions& options,
+                              const SharedCoder& lmcache, Json& json) {
   std::fprintf(stderr, "measuring Gaussian sources ...\n");
   for (const double tau : {8.0, 16.0, 32.0}) {
     GaussianSource source(/*head_dim=*/128, tau, /*seed=*/1);
@@ -292,7 +363,7 @@ absl::Status MeasureSynthetic(const CodecOptions& options, Json& json) {
     const KvTensor kv = source.Draw(1024);
     const RopeSpec no_rotation;
     std::vector<int32_t> positions(kv.shape().tokens);
-    for (const CodecUnderTest& codec : Codecs(no_rotation, *trained)) {
+    for (const CodecUnderTest& codec : Codecs(no_rotation, *trained, lmcache)) {
       const absl::StatusOr<Coded> coded = codec.code(kv, positions);
       if (!coded.ok()) return coded.status();
       const double nmse = NormalizedError(kv, coded->kv);
@@ -349,6 +420,22 @@ absl::Status MeasureSpeeds(const CodecOptions& options, Json& json) {
   return absl::OkStatus();
 }
 
+absl::Status MeasureCodecs(const CodecOptions& options, Json& json) {
+  const absl::StatusOr<SharedCoder> lmcache = StartLmcache(options);
+  if (!lmcache.ok()) return lmcache.status();
+  absl::Status status = MeasureQuality(options, *lmcache, json);
+  const bool all = options.families.empty();
+  if (status.ok() && all) status = MeasureSynthetic(options, *lmcache, json);
+  if (status.ok() && all) status = MeasureSpeeds(options, json);
+  return status;
+}
+
+// Without the folders above it, which say nothing of the model.
+std::string NameOfDirectory(const std::string& directory) {
+  const std::filesystem::path path = std::filesystem::path(directory) / "";
+  return path.parent_path().filename().string();
+}
+
 }  // namespace
 
 absl::Status RunCodecBench(const CodecOptions& options) {
@@ -357,11 +444,8 @@ absl::Status RunCodecBench(const CodecOptions& options) {
   if (options.speeds_only) {
     status = MeasureOwnSpeeds(options, json);
   } else {
-    json["model"] = options.model;
-    status = MeasureQuality(options, json);
-    const bool all = options.families.empty();
-    if (status.ok() && all) status = MeasureSynthetic(options, json);
-    if (status.ok() && all) status = MeasureSpeeds(options, json);
+    json["model"] = NameOfDirectory(options.model);
+    status = MeasureCodecs(options, json);
   }
   return status.ok() ? PrintReport(json, options.json) : status;
 }

@@ -17,6 +17,9 @@ struct CodecOptions {
   // calibrated on; empty: the facts beside the recall model. They should not
   // contain `texts`.
   std::vector<std::string> calibration_texts;
+  // Starts the program that codes with LMCache's CacheGen, see CoderProcess;
+  // empty: this family is not measured.
+  std::vector<std::string> lmcache;
   // The families of codecs to measure, as the JSON object names them; empty:
   // all.
   std::vector<std::string> families;

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "bench/calls_bench.h"
 #include "bench/codec_bench.h"
 #include "bench/delivery_bench.h"
@@ -20,24 +22,36 @@ namespace kdn::cli {
 
 namespace {
 
-// Draws the results as build/codec.svg, with bench/plot_codec.py of the
-// checkout that this program was built in. A picture that cannot be drawn is
+std::filesystem::path BuildOf(const Program& program) {
+  return std::filesystem::path(program.path).parent_path().parent_path();
+}
+
+// A script in bench/ of the checkout that this program was built in.
+absl::StatusOr<std::string> BenchScript(const Program& program,
+                                        const char* name) {
+  const auto script = BuildOf(program).parent_path() / "bench" / name;
+  if (std::filesystem::exists(script)) return script.string();
+  return absl::NotFoundError(
+      absl::StrCat("bench/", name, " is not beside the build"));
+}
+
+// Draws the results as build/codec.svg. A picture that cannot be drawn is
 // reported on stderr and leaves the command's exit code as it is.
 void DrawCodecCurve(const Program& program, const std::string& json) {
-  const std::filesystem::path build =
-      std::filesystem::path(program.path).parent_path().parent_path();
-  const std::string script = build.parent_path() / "bench" / "plot_codec.py";
+  const std::filesystem::path build = BuildOf(program);
   const std::string svg = build / "codec.svg";
-  if (!std::filesystem::exists(script)) {
-    std::fprintf(stderr,
-                 "no picture: bench/plot_codec.py is not beside the build\n");
+  const absl::StatusOr<std::string> script =
+      BenchScript(program, "plot_codec.py");
+  if (!script.ok()) {
+    const std::string reason(script.status().message());
+    std::fprintf(stderr, "no picture: %s\n", reason.c_str());
     return;
   }
   // The Python of the tests comes first, because it sees Debian's packages.
   const std::filesystem::path tests = build / "venv" / "bin" / "python3";
   std::string python =
       std::filesystem::exists(tests) ? tests.string() : "python3";
-  std::string arguments[] = {script, json, svg};
+  std::string arguments[] = {*script, json, svg};
   char* argv[] = {python.data(), arguments[0].data(), arguments[1].data(),
                   arguments[2].data(), nullptr};
   pid_t child = 0;
@@ -48,8 +62,24 @@ void DrawCodecCurve(const Program& program, const std::string& json) {
     std::fprintf(stderr, "drawn: %s\n", svg.c_str());
   } else {
     std::fprintf(stderr, "no picture: %s %s %s %s failed\n", python.c_str(),
-                 script.c_str(), json.c_str(), svg.c_str());
+                 script->c_str(), json.c_str(), svg.c_str());
   }
+}
+
+absl::Status RunCodec(const Program& program, bench::CodecOptions options,
+                      bool lmcache) {
+  if (options.model.empty()) options.model = DefaultModelDirectory(program);
+  if (lmcache) {
+    const absl::StatusOr<std::string> script =
+        BenchScript(program, "lmcache_cachegen.py");
+    if (!script.ok()) return script.status();
+    options.lmcache = {"python3", *script};
+  }
+  if (absl::Status s = bench::RunCodecBench(options); !s.ok()) return s;
+  if (!options.json.empty() && !options.speeds_only) {
+    DrawCodecCurve(program, options.json);
+  }
+  return absl::OkStatus();
 }
 
 void AddCodecBench(CLI::App& bench, Program& program) {
@@ -58,7 +88,8 @@ void AddCodecBench(CLI::App& bench, Program& program) {
       "Measure size, fidelity and speed of the levels, next to CacheGen and "
       "KIVI\n\n"
       "  kdn bench codec --json codec.json\n"
-      "  kdn bench codec --model ~/llama --text book.txt\n\n"
+      "  kdn bench codec --model ~/llama --text book.txt\n"
+      "  kdn bench codec --lmcache            # also CacheGen's own code\n\n"
       "Prints one JSON object. For each codec and chunk size it holds the bits "
       "per value with all side information, the divergence of the model's "
       "logits, how often the top token agrees, and how many answers are right. "
@@ -90,31 +121,26 @@ void AddCodecBench(CLI::App& bench, Program& program) {
       ->check(CLI::Range(0.2, 2.8))
       ->capture_default_str();
   command->add_option("--json", options->json, "file for the JSON object");
+  auto lmcache = std::make_shared<bool>(false);
+  command->add_flag("--lmcache", *lmcache,
+                    "also measure CacheGen's own code, that of LMCache, as the "
+                    "family cachegen-lmcache; fetches LMCache and numba from "
+                    "PyPI, and needs Debian's python3-torch");
   command->add_flag("--speeds", options->speeds_only,
                     "measure only the speeds, with the instruction set that "
                     "KDN_ISA names (default: the best of this CPU)");
   options->program = program.path;
-  command->callback([&program, options] {
-    if (options->model.empty()) options->model = DefaultModelDirectory(program);
-    program.exit_code = Report(bench::RunCodecBench(*options));
-    if (program.exit_code == 0 && !options->json.empty() &&
-        !options->speeds_only) {
-      DrawCodecCurve(program, options->json);
-    }
+  command->callback([&program, options, lmcache] {
+    program.exit_code = Report(RunCodec(program, *options, *lmcache));
   });
 }
 
-// Runs bench/peers.py of the checkout that this program was built in, in place
-// of this program.
+// Runs bench/peers.py in place of this program.
 absl::Status RunPeers(const Program& program,
                       const std::vector<std::string>& arguments) {
-  const std::filesystem::path build =
-      std::filesystem::path(program.path).parent_path().parent_path();
-  const std::string script = build.parent_path() / "bench" / "peers.py";
-  if (!std::filesystem::exists(script)) {
-    return absl::NotFoundError("bench/peers.py is not beside the build");
-  }
-  std::vector<std::string> words = {"python3", script, "--program",
+  const absl::StatusOr<std::string> script = BenchScript(program, "peers.py");
+  if (!script.ok()) return script.status();
+  std::vector<std::string> words = {"python3", *script, "--program",
                                     program.path};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
