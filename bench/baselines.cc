@@ -42,15 +42,17 @@ class CacheGenPlane {
   }
 
   size_t scale_bytes() const { return 2 * scale_.size(); }
-  // The symbols of one channel, one per token.
+  // The symbols of one channel, one per token. Halves are rounded to the even
+  // symbol and in this order of operations, so that the symbols are those of
+  // CacheGen's public code.
   std::vector<uint8_t> Symbols(int head, int dim) const {
     std::vector<uint8_t> symbols(scale_.size());
     for (size_t token = 0; token < scale_.size(); ++token) {
       const float x =
           kv_.Row(layer_, part_, head, static_cast<int>(token))[dim];
-      const float unit = scale_[token] > 0 ? x / scale_[token] : 0.0f;
-      const float q = std::round(std::clamp(unit, -1.0f, 1.0f) * middle_);
-      symbols[token] = static_cast<uint8_t>(q + middle_);
+      const float factor = scale_[token] > 0 ? middle_ / scale_[token] : 0.0f;
+      const float q = std::nearbyint(x * factor + middle_);
+      symbols[token] = static_cast<uint8_t>(std::clamp(q, 0.0f, 2 * middle_));
     }
     return symbols;
   }

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <random>
 
 #include "bench/arithmetic_coder.h"
@@ -85,6 +87,22 @@ TEST(CacheGen, ErrsByAtMostHalfABinOfTheTokensLargestValue) {
     }
   }
   EXPECT_FALSE(CacheGen(kv, 4).ok());
+}
+
+TEST(CacheGen, RoundsHalvesToTheEvenSymbol) {
+  KvTensor kv({1, 1, 1, 6, Dtype::kBf16});
+  const float values[] = {30, 1, 3, -3, 5, -5};  // a bin is 2 wide
+  for (const KvPart part : {KvPart::kK, KvPart::kV}) {
+    std::copy(std::begin(values), std::end(values),
+              kv.Row(0, part, 0, 0).begin());
+  }
+  const absl::StatusOr<Coded> coded = CacheGen(kv, 3);
+  ASSERT_TRUE(coded.ok());
+  const float expected[] = {30, 2, 2, -2, 6, -6};
+  for (int dim = 0; dim < 6; ++dim) {
+    EXPECT_NEAR(coded->kv.Row(0, KvPart::kK, 0, 0)[dim], expected[dim], 1e-5f);
+    EXPECT_NEAR(coded->kv.Row(0, KvPart::kV, 0, 0)[dim], expected[dim], 1e-5f);
+  }
 }
 
 // The symbols are coded without loss, so the tables decide the size only.
