@@ -58,12 +58,18 @@ class SynthesisMatrix {
   void Multiply(const Values& values, int tokens, Isa isa, TakeSums take) const;
 
  private:
+  // The place in blocks_.
+  size_t PlaceOf(int dimension, int component) const;
+  // Multiply with a product that needs no tiles: tile by tile of tokens.
+  template <typename Product>
+  void MultiplyBy(const Product& product, const Values& values, int tokens,
+                  TakeSums take) const;
+
   int dim_ = 0;
   int components_ = 0;
   int32_t norm_ = 0;
-  // Four components of a dimension side by side: [components /
-  // 4][padded_dim()][4].
-  LineVector<int8_t> quads_;
+  // The entries, as synthesis::Blocks.
+  LineVector<int8_t> blocks_;
   // For VNNI, which has an unsigned factor: 128 times the sum of a dimension's
   // first 16 * i components, as [i][padded_dim()] for i from 0 to components /
   // 16.

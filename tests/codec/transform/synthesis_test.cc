@@ -139,6 +139,68 @@ TEST(SynthesisMatrix, HighPartsCountAsOftenAsTheRadixSays) {
   }
 }
 
+// The values of a test: any bytes, few and small values, or extreme values.
+std::vector<int8_t> DrawValues(int kind, size_t count, std::mt19937* rng) {
+  if (kind == 0) return AnyBytes(count, rng);
+  std::vector<int8_t> values(count);
+  for (int8_t& value : values) {
+    const uint32_t bits = (*rng)();
+    if (kind == 1) {
+      value = bits % 3 == 0 ? static_cast<int8_t>(bits >> 8 & 31) - 16 : 0;
+    } else {
+      value = bits % 2 == 0 ? int8_t{127} : int8_t{-128};
+    }
+  }
+  return values;
+}
+
+TEST(SynthesisMatrix, EveryIsaGivesThePlainSumsOfRandomShapes) {
+  std::mt19937 rng(4);
+  const auto draw = [&](int least, int most) {
+    return least + static_cast<int>(rng() % (most - least + 1));
+  };
+  for (int i = 0; i < 60; ++i) {
+    const int dim = draw(16, 512);
+    const int components = 16 * draw(1, 32);
+    const int used = 16 * draw(0, components / 16);
+    const int wide = 16 * draw(0, components / 16);
+    const int used_high = 16 * draw(0, wide / 16);
+    const int tokens = draw(1, 40);
+    const int stride = components + wide;
+    const auto matrix =
+        DrawValues(draw(0, 2), static_cast<size_t>(dim) * components, &rng);
+    auto rows = DrawValues(i % 3, size_t{48} * stride, &rng);
+    for (int t = 0; t < tokens; ++t) {
+      int8_t* row = rows.data() + static_cast<size_t>(t) * stride;
+      std::fill_n(row + used, components - used, int8_t{0});
+      std::fill_n(row + components + used_high, wide - used_high, int8_t{0});
+    }
+    std::vector<int32_t> expected(static_cast<size_t>(tokens) * dim, 0);
+    for (int t = 0; t < tokens; ++t) {
+      const int8_t* row = rows.data() + static_cast<size_t>(t) * stride;
+      for (int d = 0; d < dim; ++d) {
+        for (int c = 0; c < components; ++c) {
+          const int high = c < wide ? row[components + c] : 0;
+          expected[t * dim + d] +=
+              matrix[d * components + c] * (row[c] + kHighRadix * high);
+        }
+      }
+    }
+    const SynthesisMatrix synthesis(dim, components, matrix);
+    for (const Isa isa : IsasUnderTest()) {
+      std::vector<int32_t> sums;
+      synthesis.Multiply({rows.data(), stride, used, used_high}, tokens, isa,
+                         [&](int, const int32_t* of_token) {
+                           sums.insert(sums.end(), of_token, of_token + dim);
+                         });
+      ASSERT_EQ(sums, expected)
+          << "shape " << i << ": dim " << dim << " components " << components
+          << " used " << used << " high " << used_high << " tokens " << tokens
+          << " isa " << static_cast<int>(isa);
+    }
+  }
+}
+
 TEST(SynthesisMatrix, AtReturnsTheEntries) {
   std::mt19937 rng(2);
   for (int dim : {5, 16, 33}) {
