@@ -31,8 +31,8 @@ struct Bf16RowJob {
 // `isa`.
 bool WritesBf16Rows(int head_dim, int pairs, Isa isa);
 // Writes head_dim elements to `out`. Call kernels::FinishCopyOut before other
-// threads read them. REQUIRES: WritesBf16Rows of the job's shape.
-void WriteBf16Row(const Bf16RowJob& job, std::byte* out);
+// threads read them. REQUIRES: WritesBf16Rows of the job's shape and `isa`.
+void WriteBf16Row(const Bf16RowJob& job, Isa isa, std::byte* out);
 
 }  // namespace kdn::codec
 

@@ -241,7 +241,9 @@ class RowWriter {
     for (const MutableRows& head : heads_) {
       if (k_heads-- == 0) job.cos = nullptr;  // V does not turn
       job.scale = *scales++;
-      if (head.base != nullptr) WriteBf16Row(job, head.At(token));
+      if (head.base != nullptr) {
+        WriteBf16Row(job, context_.isa, head.At(token));
+      }
       job.sums += shape_.head_dim;
       job.mean += shape_.head_dim;
     }
