@@ -16,7 +16,10 @@ void ScalarProduct::Multiply(const Rows& rows) const {
       int32_t sums[kBlock] = {};
       for (int c = 0; c < rows.used; c += kGroup) {
         const int32_t q[kGroup] = {row[c], row[c + 1], row[c + 2], row[c + 3]};
+        if ((q[0] | q[1] | q[2] | q[3]) == 0) continue;
         const int8_t* quad = blocks_.At(d, c);
+        // GCC vectorises this loop only if it is not unrolled before.
+#pragma GCC unroll 1
         for (int i = 0; i < kBlock; ++i, quad += kGroup) {
           sums[i] +=
               q[0] * quad[0] + q[1] * quad[1] + q[2] * quad[2] + q[3] * quad[3];
