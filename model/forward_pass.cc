@@ -1,6 +1,7 @@
 #include "model/forward_pass.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "kv/check.h"
@@ -38,6 +39,7 @@ absl::Status ForwardPass::Begin(absl::Span<const Sequence> sequences) {
   }
   w_.pass.assign(sequences.begin(), sequences.end());
   w_.rows.clear();
+  flops_ = 0;
   if (w_.sequences.size() < sequences.size()) {
     w_.sequences.resize(sequences.size());
   }
@@ -58,6 +60,11 @@ void ForwardPass::AddRows(int number) {
   }
   if (sequence.slots.empty()) cache.Append(sequence.positions);
   w_.sequences[number].positions.Assign(cache.positions());
+}
+
+void ForwardPass::CountLinear(const Linear& linear, size_t rows) {
+  flops_ +=
+      2.0 * static_cast<double>(rows) * linear.inputs() * linear.outputs();
 }
 
 void ForwardPass::Embed() {
@@ -99,6 +106,8 @@ void ForwardPass::Plan() {
   }
   Grow(w_.allowed, words);
   for (const PassRun& run : w_.runs) Allow(run);
+  pairs_ = 0;
+  for (size_t i = 0; i < words; ++i) pairs_ += std::popcount(w_.allowed[i]);
 }
 
 void ForwardPass::Allow(const PassRun& run) {
@@ -115,22 +124,21 @@ void ForwardPass::Allow(const PassRun& run) {
   }
 }
 
-void ForwardPass::RunLayer(int layer, PassObserver* observer) {
+void ForwardPass::WriteKv(int layer, PassObserver* observer) {
   const LayerWeights& weights = llama_.weights().layers[layer];
   const ModelConfig& config = llama_.config();
   const int rows = static_cast<int>(w_.rows.size());
   const int width =
       (config.num_heads + 2 * config.num_kv_heads) * config.head_dim;
   const bool compares = observer != nullptr && observer->WantsDeviation(layer);
-  const bool weighs = observer != nullptr && observer->WantsMass(layer);
   Grow(w_.qkv, static_cast<size_t>(rows) * width);
   Grow(w_.k_deviation, w_.rows.size());
   Grow(w_.v_deviation, w_.rows.size());
   w_.queries.Resize(llama_.attention_operand(), rows,
                     config.num_heads * PaddedInner(config.head_dim));
-  w_.attended.Resize(weights.o.operand(), rows, weights.o.inputs());
 
   Normalise(weights.attention_norm);
+  CountLinear(weights.qkv, w_.rows.size());
   weights.qkv.Apply(w_.normed, rows, false, w_.qkv.data());
   if (observer != nullptr && observer->WantsQueries(layer)) {
     observer->OnQueries(
@@ -147,9 +155,18 @@ void ForwardPass::RunLayer(int layer, PassObserver* observer) {
     observer->OnDeviation(layer, {w_.k_deviation.data(), w_.rows.size()},
                           {w_.v_deviation.data(), w_.rows.size()});
   }
+}
+
+void ForwardPass::RunLayer(int layer, PassObserver* observer) {
+  WriteKv(layer, observer);
+  const LayerWeights& weights = llama_.weights().layers[layer];
+  const int rows = static_cast<int>(w_.rows.size());
+  const bool weighs = observer != nullptr && observer->WantsMass(layer);
+  w_.attended.Resize(weights.o.operand(), rows, weights.o.inputs());
   PackKv(layer);
   Attend(layer, weighs);
   if (observer != nullptr && weighs) SumMass(layer, *observer);
+  CountLinear(weights.o, w_.rows.size());
   weights.o.Apply(w_.attended, rows, true, w_.hidden.data());
   Normalise(weights.mlp_norm);
   RunMlp(layer);
@@ -274,6 +291,9 @@ size_t ForwardPass::TokensMax() const {
 }
 
 void ForwardPass::Attend(int layer, bool weighs) {
+  const ModelConfig& config = llama_.config();
+  // A pair takes a product with K and one with V.
+  flops_ += pairs_ * 4.0 * config.num_heads * config.head_dim;
   const size_t tokens = TokensMax();
   const size_t units = w_.units.size();
   if (weighs) {
@@ -344,6 +364,9 @@ void ForwardPass::RunMlp(int layer) {
                 RunMlpTile(layer, task % blocks * kMlpRows, task / blocks,
                            w_.threads[thread]);
               });
+  for (const Linear* linear : {&weights.gate, &weights.up, &weights.down}) {
+    CountLinear(*linear, w_.rows.size());
+  }
   weights.down.Apply(w_.mlp, rows, true, w_.hidden.data());
 }
 
@@ -401,6 +424,7 @@ void ForwardPass::Logits(absl::Span<const int> rows, absl::Span<float> logits) {
     w_.normed.Write(static_cast<int>(i), 0, scratch.data(),
                     static_cast<int>(hidden));
   }
+  CountLinear(*weights.output, rows.size());
   weights.output->Apply(w_.normed, static_cast<int>(rows.size()), false,
                         logits.data());
 }

@@ -12,6 +12,7 @@
 
 namespace kdn::model {
 
+class Linear;
 class Llama;
 
 // What a pass computes besides KV and logits. Called by the thread that runs
@@ -67,14 +68,24 @@ class ForwardPass {
   // Computes the rows' KV of this layer, and writes it into their slots.
   // REQUIRES: the layers are run in order, each once.
   void RunLayer(int layer, PassObserver* observer = nullptr);
+  // The first part of RunLayer alone, without attention and MLP. A caller that
+  // chooses rows by their deviation calls this, then Keep(), then RunLayer of
+  // the same layer, which computes the KV of the rows that are left once more.
+  void WriteKv(int layer, PassObserver* observer = nullptr);
   // Goes on with these rows, indices into rows(). REQUIRES: they ascend.
   void Keep(absl::Span<const int> rows);
   // Writes the logits of these rows, [rows][vocab_size]. REQUIRES: all layers
   // have run.
   void Logits(absl::Span<const int> rows, absl::Span<float> logits);
 
+  // The floating-point operations since Begin, two for each product that is
+  // summed: those of the linear layers, and in attention those of the pairs of
+  // a row and a token that the row attends to.
+  double flops() const { return flops_; }
+
  private:
   void AddRows(int number);
+  void CountLinear(const Linear& linear, size_t rows);
   void Embed();
   // Finds runs and units, and the tokens that each row attends to.
   void Plan();
@@ -99,6 +110,8 @@ class ForwardPass {
 
   const Llama& llama_;
   Workspace& w_;
+  double flops_ = 0;
+  double pairs_ = 0;  // of a row and a token, in one head of one layer
 };
 
 }  // namespace kdn::model
