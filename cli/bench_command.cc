@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "bench/blend_bench.h"
 #include "bench/calls_bench.h"
 #include "bench/codec_bench.h"
 #include "bench/delivery_bench.h"
@@ -28,20 +29,22 @@ std::filesystem::path BuildOf(const Program& program) {
 
 // A script in bench/ of the checkout that this program was built in.
 absl::StatusOr<std::string> BenchScript(const Program& program,
-                                        const char* name) {
+                                        const std::string& name) {
   const auto script = BuildOf(program).parent_path() / "bench" / name;
   if (std::filesystem::exists(script)) return script.string();
   return absl::NotFoundError(
       absl::StrCat("bench/", name, " is not beside the build"));
 }
 
-// Draws the results as build/codec.svg. A picture that cannot be drawn is
-// reported on stderr and leaves the command's exit code as it is.
-void DrawCodecCurve(const Program& program, const std::string& json) {
+// Draws the results of the benchmark `name` as build/<name>.svg. A picture that
+// cannot be drawn is reported on stderr and leaves the command's exit code as
+// it is.
+void Draw(const Program& program, const std::string& name,
+          const std::string& json) {
   const std::filesystem::path build = BuildOf(program);
-  const std::string svg = build / "codec.svg";
+  const std::string svg = build / absl::StrCat(name, ".svg");
   const absl::StatusOr<std::string> script =
-      BenchScript(program, "plot_codec.py");
+      BenchScript(program, absl::StrCat("plot_", name, ".py"));
   if (!script.ok()) {
     const std::string reason(script.status().message());
     std::fprintf(stderr, "no picture: %s\n", reason.c_str());
@@ -77,7 +80,7 @@ absl::Status RunCodec(const Program& program, bench::CodecOptions options,
   }
   if (absl::Status s = bench::RunCodecBench(options); !s.ok()) return s;
   if (!options.json.empty() && !options.speeds_only) {
-    DrawCodecCurve(program, options.json);
+    Draw(program, "codec", options.json);
   }
   return absl::OkStatus();
 }
@@ -132,6 +135,58 @@ void AddCodecBench(CLI::App& bench, Program& program) {
   options->program = program.path;
   command->callback([&program, options, lmcache] {
     program.exit_code = Report(RunCodec(program, *options, *lmcache));
+  });
+}
+
+void AddBlendBench(CLI::App& bench, Program& program) {
+  CLI::App* command = bench.add_subcommand(
+      "blend",
+      "Measure answers from chunks that were prefilled apart, next to a full "
+      "prefill\n\n"
+      "  kdn bench blend --model ~/llama --json blend.json\n"
+      "  kdn bench blend --model ~/llama --text book.txt --questions 0\n\n"
+      "Prints one JSON object. For each task it holds the share of right "
+      "answers and the divergence from a full prefill: with the chunks as they "
+      "are (pure reuse), and with a share of their tokens computed anew, for "
+      "every rule that selects these tokens. FLOPs are shares of a full "
+      "prefill's. With --json, the command also draws build/blend.svg.");
+  auto options = std::make_shared<bench::BlendOptions>();
+  command
+      ->add_option("--model", options->model,
+                   "Hugging Face checkpoint directory of a chat model")
+      ->required();
+  command->add_option("--text", options->texts,
+                      "texts whose chunks are prefilled apart, too");
+  command
+      ->add_option("--questions", options->questions,
+                   "questions of each task; 0: none")
+      ->check(CLI::Range(0, 100000))
+      ->capture_default_str();
+  command
+      ->add_option("--documents", options->documents,
+                   "documents that a question is asked about")
+      ->check(CLI::Range(2, 6))
+      ->capture_default_str();
+  command->add_option("--windows", options->windows, "windows of the texts")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command->add_option("--chunks", options->chunks, "chunks of a window")
+      ->check(CLI::Range(2, 64))
+      ->capture_default_str();
+  command
+      ->add_option("--chunk-tokens", options->chunk_tokens,
+                   "tokens of a window's chunks")
+      ->check(CLI::Range(16, 4096))
+      ->capture_default_str();
+  command
+      ->add_option("--seed", options->seed, "equal seeds ask equal questions")
+      ->capture_default_str();
+  command->add_option("--json", options->json, "file for the JSON object");
+  command->callback([&program, options] {
+    program.exit_code = Report(bench::RunBlendBench(*options));
+    if (program.exit_code == 0 && !options->json.empty()) {
+      Draw(program, "blend", options->json);
+    }
   });
 }
 
@@ -222,6 +277,7 @@ void AddBenchCommand(CLI::App& app, Program& program) {
       "bench", "Measure this build, next to the raw limits of this machine");
   command->require_subcommand(1);
   AddCodecBench(*command, program);
+  AddBlendBench(*command, program);
   AddPeersBench(*command, program);
   AddCallsBench(*command, program);
   AddPrefillBench(*command, program);
