@@ -88,7 +88,10 @@ absl::StatusOr<double> BlendBed::Prefill(model::KvCache& cache,
       !s.ok()) {
     return s;
   }
-  for (int i = 0; i < llama_.config().num_layers; ++i) pass.RunLayer(i);
+  // As in a blend, the last layer computes KV only.
+  const int last = llama_.config().num_layers - 1;
+  for (int layer = 0; layer < last; ++layer) pass.RunLayer(layer);
+  pass.WriteKv(last);
   return pass.flops();
 }
 
@@ -108,6 +111,15 @@ absl::Status BlendBed::Deliver(const model::KvCache& from, int begin, int count,
   }
   return codec::DecodeWhole(object, Level::kLossless, calibration,
                             Positions(at, count), to.Tokens(at, count));
+}
+
+absl::Status BlendBed::AddApart(absl::Span<const int32_t> chunk, int behind,
+                                model::KvCache& to, int at) {
+  model::KvCache apart = CopyOf(*full_, behind);
+  if (const auto flops = Prefill(apart, chunk); !flops.ok()) {
+    return flops.status();
+  }
+  return Deliver(apart, behind, static_cast<int>(chunk.size()), to, at);
 }
 
 absl::Status BlendBed::Compose(absl::Span<const int32_t> prefix,
@@ -141,19 +153,10 @@ absl::Status BlendBed::Compose(absl::Span<const int32_t> prefix,
   reused_->Append(Positions(prefix_tokens, tokens() - prefix_tokens));
   alone_->Append(Positions(prefix_tokens, tokens() - prefix_tokens));
   for (size_t i = 0; i < chunks.size(); ++i) {
-    const auto count = static_cast<int>(chunks[i].size());
-    for (const int behind : {prefix_tokens, 0}) {
-      model::KvCache apart = CopyOf(*full_, behind);
-      if (const auto flops = Prefill(apart, chunks[i]); !flops.ok()) {
-        return flops.status();
-      }
-      if (absl::Status s =
-              Deliver(apart, behind, count, behind > 0 ? *reused_ : *alone_,
-                      composition_.parts[i + 1].begin);
-          !s.ok()) {
-        return s;
-      }
-    }
+    const int at = composition_.parts[i + 1].begin;
+    absl::Status status = AddApart(chunks[i], prefix_tokens, *reused_, at);
+    status.Update(AddApart(chunks[i], 0, *alone_, at));
+    if (!status.ok()) return status;
   }
   const auto flops = Prefill(
       *full_, absl::MakeConstSpan(composition_.tokens).subspan(prefix.size()));
@@ -161,9 +164,9 @@ absl::Status BlendBed::Compose(absl::Span<const int32_t> prefix,
   full_flops_ = *flops;
   exact_.clear();
   for (const BlendItem& item : items_) {
-    auto heard = Listen(*full_, item);
-    if (!heard.ok()) return heard.status();
-    exact_.push_back(*std::move(heard));
+    auto exact = Predict(*full_, item);
+    if (!exact.ok()) return exact.status();
+    exact_.push_back(*std::move(exact));
   }
   before_.clear();
   for (const BlendItem& item : items_) {
@@ -174,12 +177,12 @@ absl::Status BlendBed::Compose(absl::Span<const int32_t> prefix,
   return absl::OkStatus();
 }
 
-absl::StatusOr<BlendBed::Heard> BlendBed::Listen(model::KvCache& cache,
-                                                 const BlendItem& item) {
+absl::StatusOr<BlendBed::Predictions> BlendBed::Predict(model::KvCache& cache,
+                                                        const BlendItem& item) {
   auto answer = blender_.Ask(cache, item.query);
   if (!answer.ok()) return answer.status();
-  Heard heard{std::move(answer->logits), answer->flops};
-  if (item.after.empty()) return heard;
+  Predictions predictions{std::move(answer->logits), answer->flops};
+  if (item.after.empty()) return predictions;
   const int behind = cache.size();
   std::vector<int32_t> tokens = item.query;
   tokens.insert(tokens.end(), item.after.begin(), item.after.end());
@@ -188,29 +191,29 @@ absl::StatusOr<BlendBed::Heard> BlendBed::Listen(model::KvCache& cache,
       model::LogitRows::kAll);
   if (!logits.ok()) return logits.status();
   cache.Truncate(behind);
-  const size_t vocab = heard.logits.size();
-  heard.logits.insert(heard.logits.end(),
-                      logits->begin() + item.query.size() * vocab,
-                      logits->end());
-  return heard;
+  const size_t vocab = predictions.logits.size();
+  predictions.logits.insert(predictions.logits.end(),
+                            logits->begin() + item.query.size() * vocab,
+                            logits->end());
+  return predictions;
 }
 
 absl::StatusOr<BlendScore> BlendBed::Score(model::KvCache& cache, size_t item,
                                            double flops) {
-  const auto heard = Listen(cache, items_[item]);
-  if (!heard.ok()) return heard.status();
+  const auto predictions = Predict(cache, items_[item]);
+  if (!predictions.ok()) return predictions.status();
   const auto vocab = static_cast<size_t>(llama_.config().vocab_size);
   BlendScore score;
-  score.kl = model::MeanDivergence(exact_[item].logits, heard->logits, vocab);
-  score.flops = flops + heard->flops;
+  score.kl =
+      model::MeanDivergence(exact_[item].logits, predictions->logits, vocab);
+  score.flops = flops + predictions->flops;
   const std::vector<int32_t>& candidates = items_[item].candidates;
   if (!candidates.empty()) {
-    const auto logits = absl::MakeConstSpan(heard->logits).first(vocab);
+    const auto logits = absl::MakeConstSpan(predictions->logits).first(vocab);
     score.right = *std::max_element(candidates.begin(), candidates.end(),
                                     [&](int32_t a, int32_t b) {
                                       return logits[a] < logits[b];
                                     }) == items_[item].answer;
-    score.likely = model::Argmax(logits) == items_[item].answer;
   }
   return score;
 }

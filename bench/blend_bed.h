@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "bench/blend_statistics.h"
 #include "blend/blender.h"
 #include "model/kv_cache.h"
 #include "model/llama.h"
@@ -23,14 +24,6 @@ struct BlendItem {
   // Empty: no question.
   std::vector<int32_t> candidates;
   int32_t answer = 0;
-};
-
-// How far the predictions behind an item are from those of a full prefill.
-struct BlendScore {
-  double kl = 0;        // in nats, mean over the predictions
-  bool right = false;   // of a question: the likeliest candidate is the answer
-  bool likely = false;  // of a question: the answer is the likeliest token
-  double flops = 0;     // of all that ran when the query was known
 };
 
 // Chunks behind a shared prefix, prefilled apart and together, and what a
@@ -62,7 +55,7 @@ class BlendBed {
   std::unique_ptr<blend::Selection> Oracle() const;
 
  private:
-  struct Heard {
+  struct Predictions {
     std::vector<float> logits;  // [1 + after][vocab]
     double flops = 0;           // of the query
   };
@@ -70,13 +63,18 @@ class BlendBed {
   model::KvCache NewCache() const;
   // A copy of the first `tokens` tokens.
   model::KvCache CopyOf(const model::KvCache& cache, int tokens) const;
-  // Prefills tokens behind those of the cache. Returns the FLOPs.
+  // Computes the KV of tokens behind those of the cache. Returns the FLOPs.
   absl::StatusOr<double> Prefill(model::KvCache& cache,
                                  absl::Span<const int32_t> tokens);
+  // Prefills a chunk behind the first `behind` tokens of the prefix, and
+  // delivers it at `at` of `to`.
+  absl::Status AddApart(absl::Span<const int32_t> chunk, int behind,
+                        model::KvCache& to, int at);
   // Codes the tokens from `begin` on, and decodes them at `at` of `to`.
   absl::Status Deliver(const model::KvCache& from, int begin, int count,
                        model::KvCache& to, int at) const;
-  absl::StatusOr<Heard> Listen(model::KvCache& cache, const BlendItem& item);
+  absl::StatusOr<Predictions> Predict(model::KvCache& cache,
+                                      const BlendItem& item);
   absl::StatusOr<BlendScore> Score(model::KvCache& cache, size_t item,
                                    double flops);
 
@@ -89,7 +87,7 @@ class BlendBed {
   double full_flops_ = 0;  // behind the prefix
   std::unique_ptr<model::KvCache> reused_;
   std::unique_ptr<model::KvCache> alone_;
-  std::vector<Heard> exact_;                // of each item, behind full_
+  std::vector<Predictions> exact_;          // of each item, behind full_
   std::vector<blend::QueryAnswer> before_;  // of each item, behind reused_
 };
 

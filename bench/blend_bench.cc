@@ -3,16 +3,16 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
-#include <functional>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "bench/blend_bed.h"
+#include "bench/blend_statistics.h"
 #include "bench/blend_tasks.h"
 #include "bench/report.h"
 #include "cli/progress_bar.h"
@@ -29,83 +29,21 @@ using Scores = std::vector<BlendScore>;
 constexpr double kRatios[] = {0.05, 0.10, 0.15, 0.30};
 constexpr size_t kQueryTokens = 32;  // of a text, behind the chunks
 constexpr size_t kAfterTokens = 64;  // compared behind the query
+// Contexts on which a ratio of 1 is compared with a full prefill.
+constexpr size_t kExactContexts = 3;
 constexpr const char* kInstruction =
     "You are a helpful AI assistant. Answer the question with the facts from "
     "the documents.\n";
 
-// A mean over contexts and half of its 95 % confidence interval. The items of
-// one context depend on each other, so contexts are the samples.
-struct Estimate {
-  double mean = 0;
-  double half = 0;
-};
-
-Estimate EstimateOf(const std::vector<double>& of_contexts) {
-  const auto count = static_cast<double>(of_contexts.size());
-  Estimate estimate;
-  estimate.mean =
-      std::accumulate(of_contexts.begin(), of_contexts.end(), 0.0) / count;
-  if (of_contexts.size() < 2) return estimate;
-  double squares = 0;
-  for (const double x : of_contexts) {
-    squares += (x - estimate.mean) * (x - estimate.mean);
-  }
-  estimate.half = 1.96 * std::sqrt(squares / (count - 1) / count);
-  return estimate;
-}
+// A share of a smaller gap between reuse and full prefill means nothing.
+constexpr double kGapMin = 0.1;
+constexpr const char* kNotMeasured = "not measured";
 
 Json ToJson(const Estimate& estimate) {
-  return {{"mean", estimate.mean}, {"half_of_95", estimate.half}};
+  Json json = {{"mean", estimate.mean}};
+  if (estimate.half.has_value()) json["half_of_95"] = *estimate.half;
+  return json;
 }
-
-// What one way of composing said, context by context.
-class Sample {
- public:
-  // `full` are the scores of the full prefill for the same items.
-  void Add(const Scores& scores, const Scores& full) {
-    double right = 0;
-    double kl = 0;
-    double flops = 0;
-    for (size_t i = 0; i < scores.size(); ++i) {
-      right += scores[i].right ? 1 : 0;
-      kl += scores[i].kl;
-      flops += scores[i].flops / full[i].flops;
-      most_kl_ = std::max(most_kl_, scores[i].kl);
-    }
-    const auto count = static_cast<double>(scores.size());
-    right_.push_back(right / count);
-    kl_.push_back(kl / count);
-    flops_.push_back(flops / count);
-  }
-  Estimate right() const { return EstimateOf(right_); }
-  Estimate kl() const { return EstimateOf(kl_); }
-  double flops() const { return EstimateOf(flops_).mean; }
-  double most_kl() const { return most_kl_; }
-  // The share of the gap between `reuse` and `full` that is closed; the half
-  // interval is that of the ratio of means.
-  Estimate RightRecovered(const Sample& reuse, const Sample& full) const {
-    const double gap = full.right().mean - reuse.right().mean;
-    return Recovered(right_, reuse.right_, gap);
-  }
-  Estimate KlRecovered(const Sample& reuse) const {
-    return Recovered(kl_, reuse.kl_, -reuse.kl().mean);
-  }
-
- private:
-  static Estimate Recovered(const std::vector<double>& here,
-                            const std::vector<double>& reuse, double gap) {
-    std::vector<double> shares;
-    for (size_t i = 0; i < here.size(); ++i) {
-      shares.push_back((here[i] - reuse[i]) / gap);
-    }
-    return EstimateOf(shares);
-  }
-
-  std::vector<double> right_;
-  std::vector<double> kl_;
-  std::vector<double> flops_;
-  double most_kl_ = 0;
-};
 
 // All ways of composing, of one task.
 struct TaskSamples {
@@ -113,18 +51,18 @@ struct TaskSamples {
   bool asks = false;  // questions; otherwise text
   int items = 0;
   std::vector<double> tokens;
-  Sample full;
-  Sample reuse;
-  Sample alone;
-  Sample exact;  // a ratio of 1
-  std::map<std::pair<std::string, double>, Sample> blends;
+  BlendSample full;
+  BlendSample reuse;
+  BlendSample alone;
+  BlendSample exact;  // a ratio of 1
+  std::map<std::pair<std::string, double>, BlendSample> blends;
 };
 
 std::unique_ptr<blend::Selection> DefaultSelection() {
   return blend::AttentionTimesDeviation(1);
 }
 
-// The selections that are measured, beside the default, at 0.15 and 0.3 only.
+// The selections that are measured beside the default.
 std::vector<std::unique_ptr<blend::Selection>> Others(const BlendBed& bed,
                                                       uint64_t seed) {
   std::vector<std::unique_ptr<blend::Selection>> others;
@@ -138,6 +76,12 @@ std::vector<std::unique_ptr<blend::Selection>> Others(const BlendBed& bed,
   return others;
 }
 
+// Every rule at 0.15, where papers compare them; at 0.3 only the rules that
+// know the query, because each ratio takes as long as a prefill.
+bool Measures(const blend::Selection& selection, double ratio) {
+  return ratio == 0.15 || selection.WantsAttention();
+}
+
 absl::Status Measure(BlendBed& bed, uint64_t seed, TaskSamples& samples) {
   const auto full = bed.FullPrefill();
   if (!full.ok()) return full.status();
@@ -148,13 +92,18 @@ absl::Status Measure(BlendBed& bed, uint64_t seed, TaskSamples& samples) {
     (alone ? samples.alone : samples.reuse).Add(*reuse, *full);
   }
   const auto blend = [&](const blend::Selection& selection, double ratio,
-                         Sample& sample) -> absl::Status {
+                         BlendSample& sample) -> absl::Status {
     const auto scores = bed.Blend(selection, ratio);
-    if (scores.ok()) sample.Add(*scores, *full);
-    return scores.status();
+    if (!scores.ok()) return scores.status();
+    sample.Add(*scores, *full);
+    if (std::isfinite(sample.most_kl())) return absl::OkStatus();
+    return absl::InternalError(absl::StrCat(
+        "the logits behind a blend by ", selection.name(), " are not numbers"));
   };
   const auto chosen = DefaultSelection();
-  if (absl::Status s = blend(*chosen, 1.0, samples.exact); !s.ok()) return s;
+  if (samples.tokens.size() < kExactContexts) {
+    if (absl::Status s = blend(*chosen, 1.0, samples.exact); !s.ok()) return s;
+  }
   for (const double ratio : kRatios) {
     if (absl::Status s =
             blend(*chosen, ratio, samples.blends[{chosen->name(), ratio}]);
@@ -164,6 +113,7 @@ absl::Status Measure(BlendBed& bed, uint64_t seed, TaskSamples& samples) {
   }
   for (const auto& other : Others(bed, seed)) {
     for (const double ratio : {0.15, 0.30}) {
+      if (!Measures(*other, ratio)) continue;
       if (absl::Status s =
               blend(*other, ratio, samples.blends[{other->name(), ratio}]);
           !s.ok()) {
@@ -177,17 +127,17 @@ absl::Status Measure(BlendBed& bed, uint64_t seed, TaskSamples& samples) {
 }
 
 Json ToJson(const TaskSamples& samples) {
-  const auto one = [&](const Sample& sample) {
+  const auto one = [&](const BlendSample& sample) {
     Json json;
     if (samples.asks) json["right"] = ToJson(sample.right());
     json["kl"] = ToJson(sample.kl());
-    json["flops"] = sample.flops();
+    json["flops"] = sample.flops().mean;
     return json;
   };
   Json json = {{"task", samples.name},
                {"items", samples.items},
                {"contexts", samples.tokens.size()},
-               {"tokens", EstimateOf(samples.tokens).mean},
+               {"tokens", MeanOf(samples.tokens).mean},
                {"full_prefill", one(samples.full)},
                {"pure_reuse", one(samples.reuse)},
                {"pure_reuse_without_prefix", one(samples.alone)},
@@ -197,8 +147,7 @@ Json ToJson(const TaskSamples& samples) {
   for (const auto& [key, sample] : samples.blends) {
     Json blend = {{"selection", key.first}, {"ratio", key.second}};
     blend.update(one(sample));
-    // A share of no gap means nothing.
-    if (samples.asks && gap > 0.1) {
+    if (samples.asks && gap > kGapMin) {
       blend["recovered"] =
           ToJson(sample.RightRecovered(samples.reuse, samples.full));
     }
@@ -208,18 +157,22 @@ Json ToJson(const TaskSamples& samples) {
   return json;
 }
 
-// The share of the accuracy gap over all tasks that have one.
-double RecoveredOverAll(const std::vector<TaskSamples>& tasks, double ratio) {
+// The share of the accuracy gap over all tasks that have one. Nothing when no
+// task has one.
+std::optional<double> RecoveredOverAll(const std::vector<TaskSamples>& tasks,
+                                       double ratio) {
   double closed = 0;
   double gaps = 0;
   for (const TaskSamples& task : tasks) {
     const double gap = task.full.right().mean - task.reuse.right().mean;
-    if (!task.asks || gap <= 0.1) continue;
-    const Sample& sample = task.blends.at({DefaultSelection()->name(), ratio});
+    if (!task.asks || gap <= kGapMin) continue;
+    const BlendSample& sample =
+        task.blends.at({DefaultSelection()->name(), ratio});
     closed += sample.right().mean - task.reuse.right().mean;
     gaps += gap;
   }
-  return gaps > 0 ? closed / gaps : 0;
+  if (gaps == 0) return std::nullopt;
+  return closed / gaps;
 }
 
 // A model's prompt around documents: the tokens in front of them, which all
@@ -239,6 +192,10 @@ absl::StatusOr<Frame> FrameOf(const model::Tokenizer& tokenizer) {
   const auto text = tokenizer.Decode(prompt->tokens);
   if (!text.ok()) return text.status();
   const size_t at = text->find(kDocuments);
+  if (at == std::string::npos) {
+    return absl::FailedPreconditionError(
+        "the tokenizer changes words: its prompt has no place for documents");
+  }
   auto prefix = tokenizer.Encode(text->substr(0, at));
   auto tail = tokenizer.Encode(
       text->substr(at + std::char_traits<char>::length(kDocuments)));
@@ -380,9 +337,32 @@ class Bench {
   cli::ProgressBar progress_;
 };
 
+// The figures over all tasks.
+Json Summary(const BlendOptions& options,
+             const std::vector<TaskSamples>& tasks) {
+  Json json = {{"benchmark", "blend"},
+               {"model", NameOfDirectory(options.model)},
+               {"seed", options.seed},
+               {"default_selection", DefaultSelection()->name()}};
+  for (const double ratio : kRatios) {
+    const auto recovered = RecoveredOverAll(tasks, ratio);
+    const auto percent = static_cast<int>(std::lround(ratio * 100));
+    Json& entry = json[absl::StrCat("recovered_at_", percent)];
+    entry = kNotMeasured;
+    if (recovered.has_value()) entry = *recovered;
+  }
+  json["ttft_ratio"] = kNotMeasured;
+  json["requests_ratio"] = kNotMeasured;
+  return json;
+}
+
 }  // namespace
 
 absl::Status RunBlendBench(const BlendOptions& options) {
+  if (options.questions == 0 && options.texts.empty()) {
+    return absl::InvalidArgumentError(
+        "there is nothing to measure: ask questions, or name texts");
+  }
   auto llama = model::Llama::Load(options.model, {});
   if (!llama.ok()) return llama.status();
   auto tokenizer = model::Tokenizer::Load(options.model);
@@ -403,26 +383,13 @@ absl::Status RunBlendBench(const BlendOptions& options) {
     if (!samples.ok()) return samples.status();
     tasks.push_back(*std::move(samples));
   }
-  const std::filesystem::path directory(options.model);
-  Json json = {
-      {"benchmark", "blend"},
-      {"model", std::filesystem::canonical(directory).filename().string()},
-      {"seed", options.seed},
-      {"default_selection", DefaultSelection()->name()}};
+  Json json = Summary(options, tasks);
   double exact_kl = 0;
   for (const TaskSamples& task : tasks) {
     exact_kl = std::max(exact_kl, task.exact.most_kl());
+    json["tasks"].push_back(ToJson(task));
   }
   json["exact_kl"] = exact_kl;
-  for (const double ratio : kRatios) {
-    const auto percent = static_cast<int>(std::lround(ratio * 100));
-    json[absl::StrCat("recovered_at_", percent)] =
-        RecoveredOverAll(tasks, ratio);
-  }
-  json["ttft_ratio"] = "not measured";
-  json["requests_ratio"] = "not measured";
-  json["tasks"] = Json::array();
-  for (const TaskSamples& task : tasks) json["tasks"].push_back(ToJson(task));
   return PrintReport(json, options.json);
 }
 

@@ -430,12 +430,6 @@ absl::Status MeasureCodecs(const CodecOptions& options, Json& json) {
   return status;
 }
 
-// Without the folders above it, which say nothing of the model.
-std::string NameOfDirectory(const std::string& directory) {
-  const std::filesystem::path path = std::filesystem::path(directory) / "";
-  return path.parent_path().filename().string();
-}
-
 }  // namespace
 
 absl::Status RunCodecBench(const CodecOptions& options) {

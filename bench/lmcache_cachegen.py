@@ -2,7 +2,8 @@
 """Codes KV with CacheGen's own code, for `kdn bench codec --lmcache`.
 
 The code is that of LMCache (Apache-2.0), of one version, fetched from PyPI and cached
-below ~/.cache/kdn. A wheel with another digest is never loaded. Quantisation, frequency
+below ~/.cache/kdn. A wheel with another digest is never loaded; numba and the packages
+that it needs are what the index gives for the pinned version. Quantisation, frequency
 tables, arithmetic coder, decoder and dequantisation are LMCache's, on the CPU. This
 program only hands over the chunks and counts the bytes.
 
@@ -44,7 +45,7 @@ WHEEL_PLATFORM = ("--python-version=3.11", "--implementation=cp", "--abi=cp311",
 
 SERDE = "lmcache.storage_backend.serde"
 KERNELS = "lmcache.v1.platform.torch_ops.cachegen_kernels"
-# What of LMCache is loaded.
+# The modules of LMCache that are loaded.
 MODULES = (
     f"{SERDE}.serde",
     f"{SERDE}.cachegen_basics",
@@ -64,6 +65,8 @@ PACKAGES = (
 
 LINE_BYTES_MAX = 1 << 16
 CHUNK_BYTES_MAX = 1 << 31
+# Standard input carries the messages, so that no other program may read it.
+NO_INPUT = subprocess.DEVNULL
 # The words of pip when it finds no network.
 NO_NETWORK = ("NewConnectionError", "ConnectTimeout", "ReadTimeout", "ProxyError", "Name or service")
 
@@ -81,8 +84,8 @@ class Failure(Exception):
 
 def run_pip(python: Path, *arguments: str) -> None:
     """Runs pip, and tells a network that is not there from other failures."""
-    pip = [str(python), "-m", "pip", "--disable-pip-version-check", *arguments]
-    done = subprocess.run(pip, check=False, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
+    done = subprocess.run(pip, check=False, stdin=NO_INPUT, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
     sys.stderr.write(done.stderr)
     if done.returncode == 0:
         return
@@ -100,9 +103,10 @@ def environment() -> Path:
     print(f"making {VENV.relative_to(REPO)}", file=sys.stderr)
     # Debian's torch needs Debian's Python, which may not be the first one in PATH.
     make = ["/usr/bin/python3", "-m", "venv", "--clear", "--system-site-packages", str(VENV)]
-    if subprocess.run(make, check=False, stdout=sys.stderr).returncode != 0:
+    if subprocess.run(make, check=False, stdin=NO_INPUT, stdout=sys.stderr).returncode != 0:
         raise Failure("/usr/bin/python3 has no module venv: run scripts/setup")
-    if subprocess.run([str(python), "-c", "import torch"], check=False, stdout=sys.stderr).returncode != 0:
+    imports = [str(python), "-c", "import torch"]
+    if subprocess.run(imports, check=False, stdin=NO_INPUT, stdout=sys.stderr).returncode != 0:
         raise Failure("/usr/bin/python3 has no torch: run scripts/setup, or apt install python3-torch")
     run_pip(python, "install", "--quiet", NUMBA)
     made_of.write_text(NUMBA)
@@ -130,7 +134,10 @@ def fetched_wheel() -> bytes:
         where = ("--no-deps", "--only-binary=:all:", *WHEEL_PLATFORM, f"--dest={folder}")
         run_pip(Path(sys.executable), "download", "--quiet", *where, LMCACHE)
         fetched = Path(folder) / WHEEL
-        if not fetched.is_file() or not is_pinned(content := fetched.read_bytes()):
+        if not fetched.is_file():
+            names = ", ".join(path.name for path in Path(folder).iterdir())
+            raise Failure(f"pip fetched {names or 'nothing'} in place of {WHEEL}")
+        if not is_pinned(content := fetched.read_bytes()):
             raise Failure(f"{LMCACHE} has another SHA-256 than the pinned one; it is not loaded")
         fetched.replace(cached)
     return content

@@ -1,6 +1,7 @@
 #include "bench/report.h"
 
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -19,6 +20,11 @@ absl::Status PrintReport(const nlohmann::json& json, const std::string& file) {
     return absl::UnavailableError(absl::StrCat("cannot write ", file));
   }
   return absl::OkStatus();
+}
+
+std::string NameOfDirectory(const std::string& directory) {
+  const std::filesystem::path path = std::filesystem::path(directory) / "";
+  return path.parent_path().filename().string();
 }
 
 }  // namespace kdn::bench

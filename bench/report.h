@@ -12,6 +12,10 @@ namespace kdn::bench {
 // is empty, into that file. UNAVAILABLE when the file cannot be written.
 absl::Status PrintReport(const nlohmann::json& json, const std::string& file);
 
+// The last name of a directory's path. The folders above it say nothing of the
+// model in it.
+std::string NameOfDirectory(const std::string& directory);
+
 }  // namespace kdn::bench
 
 #endif  // KDN_BENCH_REPORT_H_

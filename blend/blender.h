@@ -14,7 +14,7 @@
 
 namespace kdn::blend {
 
-// What a model says behind the tokens of a cache.
+// What a model predicts behind a query, and what the query attends to.
 struct QueryAnswer {
   std::vector<float> logits;  // of the query's last token
   // Of each token of the cache: the attention that the query's tokens pay to
@@ -26,17 +26,18 @@ struct QueryAnswer {
 // What a blend has done to a cache.
 struct Blended {
   std::vector<int> rows;  // the tokens that were computed anew, ascending
-  // The layer from which on only these rows were computed. All candidates were
-  // computed in the layers below.
+  // The check layer, or 0. In the layers below it, all candidates were
+  // computed; in it, the KV of all candidates was written.
   int first_layer = 0;
   double flops = 0;
 };
 
 // Corrects the KV of texts that was computed apart: chooses some tokens and
-// computes their KV anew, each seeing exactly the tokens up to its own
-// position, whose KV is the reused KV or, of chosen tokens, the new one. With a
-// ratio of 1 the cache gets the bits of a prefill of the whole composition
-// behind its exact parts. Thread-confined; passes use all cores.
+// computes their KV anew. Each of these tokens sees exactly the tokens up to
+// its own position: the new KV of chosen tokens, and the reused KV of others. A
+// selection with a check layer replaces the KV of all candidates up to that
+// layer. With a ratio of 1, the cache gets the bits of a prefill of the whole
+// composition behind its exact parts. Thread-confined; passes use all cores.
 class Blender {
  public:
   // `llama` must outlive the blender.

@@ -17,8 +17,8 @@ struct Evidence {
   // The tokens that may be chosen, ascending: all that are not exact.
   absl::Span<const int> candidates;
   // Of each token of the composition: the attention that the query pays to it
-  // over the reused KV, summed over query tokens, heads and layers. Empty
-  // unless the selection wants it.
+  // over the reused KV, summed over query tokens, heads and layers. May be
+  // empty if the selection does not want it.
   absl::Span<const float> attention;
   // Of each candidate: the squared distance between the reused and the computed
   // K and V of the check layer, over the mean squared length of the computed
@@ -60,7 +60,7 @@ std::unique_ptr<Selection> KvDeviation(int check_layer);
 std::unique_ptr<Selection> QueryAttention();
 // The attention of the query times the deviation of V at a layer.
 std::unique_ptr<Selection> AttentionTimesDeviation(int check_layer);
-// Whole parts, those first to which the query attends most for each token.
+// Whole parts, in the order of the query's mean attention to their tokens.
 std::unique_ptr<Selection> AttendedParts();
 
 }  // namespace kdn::blend

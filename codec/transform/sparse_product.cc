@@ -4,7 +4,8 @@
 #include <array>
 #include <bit>
 #include <cstdlib>
-#include <cstring>
+
+#include "kv/check.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -194,6 +195,8 @@ struct Chunks {
   std::array<const Chunk*, kTileTokens + 1> begin;
   std::array<Chunk, kMax> chunks;
 };
+// There is always room for one token more than none.
+static_assert(ChunksMax(kDimsMax) <= Chunks::kMax);
 
 // Multiplies the chunks of a token by a panel, and stores the sums of the
 // panel's dimensions.
@@ -351,6 +354,7 @@ int SparseProduct::sums() const {
 }
 
 void SparseProduct::Multiply(const Rows& rows) const {
+  KDN_DCHECK(rows.used <= 2 * pairs_, "the panels have these components");
   const int pair_bytes = PairBytes(isa_);
   const int panel_dims = PanelDims(isa_);
   const size_t panel_bytes = static_cast<size_t>(pairs_) * pair_bytes;
@@ -377,5 +381,8 @@ void SparseProduct::Multiply(const Rows& rows) const {
 }
 
 }  // namespace kdn::codec::synthesis
+
+#undef KDN_AVX2
+#undef KDN_AVX512
 
 #endif

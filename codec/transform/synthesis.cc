@@ -187,6 +187,8 @@ int8_t SynthesisMatrix::At(int dimension, int component) const {
   return blocks_[PlaceOf(dimension, component)];
 }
 
+static_assert(SynthesisMatrix::kTileTokens == synthesis::kTileTokens);
+
 template <typename Product>
 void SynthesisMatrix::MultiplyBy(const Product& product, const Values& values,
                                  int tokens, TakeSums take) const {
@@ -219,6 +221,7 @@ void SynthesisMatrix::Multiply(const Values& values, int tokens, Isa isa,
                                TakeSums take) const {
   KDN_DCHECK(values.used % 16 == 0 && values.used <= components_ &&
                  values.used_high % 16 == 0 &&
+                 values.used_high <= components_ &&
                  values.used_high <= values.stride - components_,
              "whole bands are used");
   const Blocks blocks = {blocks_.data(), components_, padded_dim()};

@@ -54,9 +54,10 @@ Ran Kdn(const std::string& arguments) {
 
 TEST(CommandsTest, EveryCommandExplainsItself) {
   EXPECT_THAT(Kdn("--help").output, HasSubstr("demo"));
-  for (const char* command : {"up", "node", "config", "certs", "inject", "ask",
-                              "status", "tokenize", "demo", "bench delivery",
-                              "bench codec", "codec calibrate", "codec info"}) {
+  for (const char* command :
+       {"up", "node", "config", "certs", "inject", "ask", "status", "tokenize",
+        "demo", "bench delivery", "bench codec", "bench blend",
+        "codec calibrate", "codec info"}) {
     const Ran help = Kdn(absl::StrCat(command, " --help"));
     EXPECT_EQ(help.exit_code, 0) << command;
     EXPECT_THAT(help.output, HasSubstr("kdn ")) << command << ": no example";
