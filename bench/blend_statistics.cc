@@ -56,8 +56,10 @@ void BlendSample::Add(absl::Span<const BlendScore> scores,
     right += scores[i].right ? 1 : 0;
     kl += scores[i].kl;
     flops += scores[i].flops / full[i].flops;
-    // The comparison is false for NaN, which then stays.
-    if (!(scores[i].kl <= most_kl_)) most_kl_ = scores[i].kl;
+    // A NaN stays, because no number is larger.
+    if (std::isnan(scores[i].kl) || scores[i].kl > most_kl_) {
+      most_kl_ = scores[i].kl;
+    }
   }
   const auto count = static_cast<double>(scores.size());
   right_.push_back(right / count);
