@@ -112,10 +112,13 @@ def test_a_wheel_with_another_digest_is_fetched_anew(index: Index) -> None:
     assert index.calls == 2
 
 
-@pytest.mark.parametrize("content", [b"another wheel", b"", None])
-def test_a_fetched_wheel_with_another_digest_is_never_loaded(index: Index, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"another wheel", "another SHA-256"), (b"", "another SHA-256"), (None, "pip fetched nothing in place of")],
+)
+def test_a_wheel_that_is_not_the_pinned_one_is_never_loaded(index: Index, content: bytes | None, says: str) -> None:
     index.content = content
-    with pytest.raises(lmcache_cachegen.Failure, match="another SHA-256"):
+    with pytest.raises(lmcache_cachegen.Failure, match=says):
         lmcache_cachegen.fetched_wheel()
     assert list(lmcache_cachegen.cache_directory().iterdir()) == []
 
