@@ -21,7 +21,9 @@ def points_of(task: dict[str, Any], figure: str) -> dict[str, list[tuple[float, 
     points: dict[str, list[tuple[float, float, float]]] = {}
     for blend in sorted(task["selections"], key=lambda each: each["ratio"]):
         estimate = blend[figure]
-        points.setdefault(blend["selection"], []).append((blend["flops"], estimate["mean"], estimate["half_of_95"]))
+        points.setdefault(blend["selection"], []).append(
+            (blend["flops"], estimate["mean"], estimate.get("half_of_95", 0))
+        )
     return points
 
 
@@ -66,7 +68,8 @@ def main() -> None:
             ylabel="right answers" if shown == "right" else "mean KL, nats",
         )
         panel.grid(alpha=0.3)
-    panels.flat[0].legend(fontsize=6)
+    # The last panel is free unless the tasks fill the rows.
+    panels.flat[-1].legend(*panels.flat[0].get_legend_handles_labels(), fontsize=7, loc="center")
     figure.savefig(sys.argv[2], metadata={"Date": None})
 
 
