@@ -218,24 +218,23 @@ absl::StatusOr<BlendScore> BlendBed::Score(model::KvCache& cache, size_t item,
   return score;
 }
 
-absl::StatusOr<std::vector<BlendScore>> BlendBed::FullPrefill() {
+absl::StatusOr<std::vector<BlendScore>> BlendBed::ScoreAll(
+    model::KvCache& cache, double flops) {
   std::vector<BlendScore> scores;
   for (size_t i = 0; i < items_.size(); ++i) {
-    auto score = Score(*full_, i, full_flops_);
+    auto score = Score(cache, i, flops);
     if (!score.ok()) return score.status();
     scores.push_back(*score);
   }
   return scores;
 }
 
+absl::StatusOr<std::vector<BlendScore>> BlendBed::FullPrefill() {
+  return ScoreAll(*full_, full_flops_);
+}
+
 absl::StatusOr<std::vector<BlendScore>> BlendBed::Reuse(bool alone) {
-  std::vector<BlendScore> scores;
-  for (size_t i = 0; i < items_.size(); ++i) {
-    auto score = Score(alone ? *alone_ : *reused_, i, 0);
-    if (!score.ok()) return score.status();
-    scores.push_back(*score);
-  }
-  return scores;
+  return ScoreAll(alone ? *alone_ : *reused_, 0);
 }
 
 absl::StatusOr<std::vector<BlendScore>> BlendBed::Blend(

@@ -77,6 +77,8 @@ class BlendBed {
                                       const BlendItem& item);
   absl::StatusOr<BlendScore> Score(model::KvCache& cache, size_t item,
                                    double flops);
+  absl::StatusOr<std::vector<BlendScore>> ScoreAll(model::KvCache& cache,
+                                                   double flops);
 
   const model::Llama& llama_;
   blend::Blender& blender_;

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "kv/check.h"
+#include "kv/mix.h"
 
 namespace kdn::bench {
 namespace {
@@ -113,11 +114,8 @@ absl::StatusOr<BlendCases> BlendCases::Create(
 
 // SplitMix64 (Steele et al., 2014).
 uint64_t BlendCases::Next() {
-  state_ += 0x9e3779b97f4a7c15u;
-  uint64_t x = state_;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
+  state_ += kMixStep;
+  return Mix(state_);
 }
 
 BlendCases::Words BlendCases::Sample(Words words, int count) {

@@ -10,10 +10,9 @@ matplotlib (python3-matplotlib in Debian).
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
 from typing import Any
+
+import plotting
 
 
 def points_of(task: dict[str, Any], figure: str) -> dict[str, list[tuple[float, float, float]]]:
@@ -28,17 +27,7 @@ def points_of(task: dict[str, Any], figure: str) -> dict[str, list[tuple[float, 
 
 
 def main() -> None:
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
-    try:
-        import matplotlib
-    except ImportError:
-        sys.exit("matplotlib is missing: apt install python3-matplotlib")
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "kdn"
-    from matplotlib import pyplot
-
-    result = json.loads(Path(sys.argv[1]).read_text())
+    result, pyplot = plotting.begin(__doc__)
     tasks = result["tasks"]
     columns = min(3, len(tasks))
     rows = -(-len(tasks) // columns)
@@ -70,7 +59,7 @@ def main() -> None:
         panel.grid(alpha=0.3)
     # The last panel is free unless the tasks fill the rows.
     panels.flat[-1].legend(*panels.flat[0].get_legend_handles_labels(), fontsize=7, loc="center")
-    figure.savefig(sys.argv[2], metadata={"Date": None})
+    plotting.save(figure)
 
 
 if __name__ == "__main__":

@@ -9,25 +9,13 @@ Needs matplotlib (python3-matplotlib in Debian).
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
+import plotting
 
 MARKERS = {256: "o", 1500: "s"}
 
 
 def main() -> None:
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
-    try:
-        import matplotlib
-    except ImportError:
-        sys.exit("matplotlib is missing: apt install python3-matplotlib")
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "kdn"
-    from matplotlib import pyplot
-
-    result = json.loads(Path(sys.argv[1]).read_text())
+    result, pyplot = plotting.begin(__doc__)
     figure, axes = pyplot.subplots(figsize=(6.4, 4.2), layout="constrained")
     families = list(dict.fromkeys(point["family"] for point in result["points"]))
     for color, family in zip(pyplot.rcParams["axes.prop_cycle"].by_key()["color"], families):
@@ -59,7 +47,7 @@ def main() -> None:
     )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, loc="upper right")
-    figure.savefig(sys.argv[2], metadata={"Date": None})
+    plotting.save(figure)
 
 
 if __name__ == "__main__":

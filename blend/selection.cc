@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kv/check.h"
+#include "kv/mix.h"
 
 namespace kdn::blend {
 namespace {
@@ -22,14 +23,6 @@ void ForEachWithPart(const Evidence& evidence, Take take) {
   }
 }
 
-// A mix of the bits of x (SplitMix64, Steele et al., 2014).
-uint64_t Mix(uint64_t x) {
-  x += 0x9e3779b97f4a7c15u;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
-
 class RandomTokensRule : public Selection {
  public:
   explicit RandomTokensRule(uint64_t seed) : seed_(seed) {}
@@ -37,7 +30,8 @@ class RandomTokensRule : public Selection {
   std::vector<float> Score(const Evidence& evidence) const override {
     std::vector<float> scores;
     for (const int token : evidence.candidates) {
-      const uint64_t bits = Mix(seed_ ^ Mix(static_cast<uint64_t>(token)));
+      const uint64_t mixed = Mix(static_cast<uint64_t>(token) + kMixStep);
+      const uint64_t bits = Mix((seed_ ^ mixed) + kMixStep);
       scores.push_back(static_cast<float>(bits >> 40));
     }
     return scores;

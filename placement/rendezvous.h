@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "kv/mix.h"
+
 namespace kdn::placement {
 
 // The arithmetic of weighted rendezvous hashing. It uses only integers and
@@ -13,14 +15,6 @@ namespace kdn::placement {
 // A 64-bit hash of a node's name (FNV-1a, finished with Mix).
 uint64_t HashOf(std::string_view name);
 
-// SplitMix64's finaliser (Steele et al., 2014): every input bit affects every
-// output bit.
-constexpr uint64_t Mix(uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-  return x ^ (x >> 31);
-}
-
 // -ln(u) for u = bits / 2^64. Only the leading 53 bits of `bits` count, and 0
 // counts as 1. Positive and finite for every input; the relative error on these
 // bits is below 1e-14. Computed with +, -, * and / of doubles in a fixed order,
@@ -28,9 +22,7 @@ constexpr uint64_t Mix(uint64_t x) {
 double NegativeLog(uint64_t bits);
 
 // What a shard contributes to RankBits, the same for all nodes.
-constexpr uint64_t SaltOf(uint32_t shard) {
-  return Mix(shard + 0x9e3779b97f4a7c15ull);
-}
+constexpr uint64_t SaltOf(uint32_t shard) { return Mix(shard + kMixStep); }
 
 // The hash that a node has for the shard of `salt`. Never 0.
 constexpr uint64_t RankBits(uint64_t node_hash, uint64_t salt) {
